@@ -1,0 +1,142 @@
+"""What the gossip core asks of its shell (effects), and what it tells (events).
+
+Effects are performed synchronously in order. `Persist(durable=True)` must be on disk before the
+next effect of the same list is performed: epochs, Trust, floors and revocations are fsynced
+before anyone hears of them. If persisting fails the rest of the list must not be performed.
+"""
+
+from enum import StrEnum
+from typing import NewType
+
+import msgspec
+
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.member import Address, MemberStatus
+
+StreamId = NewType("StreamId", int)
+"""Chosen by the core for streams it opens (even) and by the shell for those it accepted (odd)."""
+
+
+class SendDatagram(msgspec.Struct, frozen=True):
+    """Send one UDP payload of at most `limits.DATAGRAM_BYTES_MAX` bytes."""
+
+    destination: Address
+    payload: bytes
+
+
+class OpenStream(msgspec.Struct, frozen=True):
+    """Connect by TCP; answer with `stream_opened` or `stream_closed`."""
+
+    stream: StreamId
+    destination: Address
+
+
+class SendStream(msgspec.Struct, frozen=True):
+    """Queue bytes on a stream; the shell closes a stream whose queue is over its limit."""
+
+    stream: StreamId
+    payload: bytes
+
+
+class CloseStream(msgspec.Struct, frozen=True):
+    """Flush what was queued, then close; `stream_closed` is not called for it."""
+
+    stream: StreamId
+
+
+class ProbeEngine(msgspec.Struct, frozen=True):
+    """Handshake by mTLS with a node's mesh port and check its node SVID; answer `engine_probed`."""
+
+    probe: int
+    addresses: tuple[Address, ...]
+    spiffe_id: str
+
+
+class PersistKind(StrEnum):
+    """What kinds of entry the core keeps on disk; `key` is unique within a kind."""
+
+    EPOCH = "epoch"  # key b"": our own epoch, msgpack int
+    MEMBER = "member"  # key node_id: msgpack of everything the core wants back
+    TRUST = "trust"  # key version: the envelope's bytes
+    FLOOR = "floor"  # key scope: msgpack [version, hash]
+    POLICY_SET = "policy_set"  # key scope: manifest envelope and bodies, the set in force
+
+
+class Persist(msgspec.Struct, frozen=True):
+    """Keep `value` under (kind, key); None removes it. `durable`: fsync before the next effect."""
+
+    kind: PersistKind
+    key: bytes
+    value: bytes | None
+    durable: bool
+
+
+class MemberChanged(msgspec.Struct, frozen=True):
+    """A member's status, addresses or phase changed; read the rest from `GossipNode.members()`."""
+
+    node_id: NodeId
+    name: str
+    status: MemberStatus
+    previous: MemberStatus | None
+
+
+class ServicesChanged(msgspec.Struct, frozen=True):
+    """The services of one member changed, or went with it."""
+
+    node_id: NodeId
+
+
+class TrustChanged(msgspec.Struct, frozen=True):
+    """A newer Trust document is in force."""
+
+    version: int
+
+
+class PolicyApplied(msgspec.Struct, frozen=True):
+    """A scope's newer set is in force; read it from `GossipNode.policy(scope)`."""
+
+    scope: str
+    version: int
+    manifest_hash: bytes
+
+
+class PolicyRefused(msgspec.Struct, frozen=True):
+    """A set was offered and refused; the previous one stays. `code` is stable, `reason` a sentence."""
+
+    scope: str
+    version: int
+    manifest_hash: bytes
+    code: str
+    reason: str
+
+
+class IdentityStolen(msgspec.Struct, frozen=True):
+    """Twice a newer state of ours arrived that we never signed: another machine uses this identity."""
+
+    sender: Address
+
+
+class ViewRepaired(msgspec.Struct, frozen=True):
+    """A comparison with one peer ended with equal roots; `peers_count` distinct peers so far this start."""
+
+    peers_count: int
+
+
+Event = (
+    MemberChanged
+    | ServicesChanged
+    | TrustChanged
+    | PolicyApplied
+    | PolicyRefused
+    | IdentityStolen
+    | ViewRepaired
+)
+
+
+class Notify(msgspec.Struct, frozen=True):
+    """Tell the rest of the agent what happened."""
+
+    event: Event
+
+
+Effect = SendDatagram | OpenStream | SendStream | CloseStream | ProbeEngine | Persist | Notify

@@ -1,0 +1,61 @@
+"""Every limit, in one place. Reaching one is counted, never silent.
+
+A limit that guards untrusted input says what it bounds; sources stand beside the number.
+"""
+
+from typing import Final
+
+# Datagrams
+DATAGRAM_BYTES_MAX: Final = 1_200  # fits IPv6's minimum MTU of 1,280 with headers (RFC 8200 section 5)
+DATAGRAM_SIGNATURE_CHECKS_MAX: Final = 12  # 12 x 136 us: under 2 ms of a loop per datagram
+DATAGRAM_RECORDS_MAX: Final = 64
+DATAGRAMS_PER_WAKEUP_MAX: Final = 64
+REPLAY_WINDOW_PACKETS: Final = 256
+
+# Streams
+FRAME_BYTES_MAX: Final = 65_536
+FRAME_RECORDS_MAX: Final = 1_024
+STREAM_HEADER_TIMEOUT_NS: Final = 1_000_000_000
+STREAMS_ACCEPTED_MAX: Final = 64
+STREAM_IDLE_TIMEOUT_NS: Final = 10_000_000_000
+
+# Records
+RECORD_BYTES_MAX: Final = 16_384
+SERVICES_PER_NODE_MAX: Final = 256
+LABELS_PER_SERVICE_MAX: Final = 16
+LABEL_BYTES_MAX: Final = 128
+MEMBERS_MAX: Final = 10_000
+ADDRESSES_PER_NODE_MAX: Final = 4
+
+# Decoding
+MSGPACK_DEPTH_MAX: Final = 12
+MSGPACK_ITEMS_MAX: Final = 65_536
+
+# Documents
+DOCUMENT_BYTES_MAX: Final = 65_536
+DOCUMENTS_PER_SET_MAX: Final = 2_000
+POLICY_SET_BYTES_MAX: Final = 1_048_576
+SCOPES_MAX: Final = 64
+SCOPE_BYTES_MAX: Final = 64
+SIGNATURES_PER_ENVELOPE_MAX: Final = 16
+YAML_BYTES_MAX: Final = 1_048_576
+YAML_DEPTH_MAX: Final = 32
+YAML_NODES_MAX: Final = 50_000
+
+# Engine protocol
+ENGINE_FRAME_BYTES_MAX: Final = 16_777_216
+ENGINE_DESCRIPTORS_PER_FRAME_MAX: Final = 64
+
+# HTTP in the engine (node.js: 16 KiB, nginx: 8 x 8 KiB, Envoy: 60 KiB)
+HTTP_HEAD_BYTES_MAX: Final = 65_536
+HTTP_HEADERS_COUNT_MAX: Final = 100
+HTTP_REPLAY_BODY_BYTES_MAX: Final = 65_536
+HTTP_CHUNK_LINE_BYTES_MAX: Final = 4_096
+HTTP_HEAD_TIMEOUT_S: Final = 10
+HOPS_MAX: Final = 16
+DOWNSTREAM_CONNECTIONS_MAX: Final = 10_000
+
+# Queues
+EFFECTS_PER_STEP_MAX: Final = 65_536
+ACCESS_LOG_QUEUE_MAX: Final = 10_000
+ADMIN_REQUEST_BYTES_MAX: Final = 2_097_152

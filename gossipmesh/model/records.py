@@ -1,0 +1,130 @@
+"""The signed facts members exchange, as values.
+
+Rules:
+1. Bytes are signed, never values: a record travels as the exact `body` its owner signed.
+2. Every owner-signed body is a msgpack array that begins with (node_id, generation, epoch,
+   sequence), so that a kind this build does not know can still be ordered, stored and forwarded.
+3. Fields are only ever appended, with defaults; readers ignore what they do not know.
+"""
+
+from enum import IntEnum
+
+import msgspec
+
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.member import Address, Order
+from gossipmesh.model.service import ServiceEntry
+
+
+class RecordKind(IntEnum):
+    """First byte of what is signed; also the domain separator of the signature."""
+
+    CREDENTIAL = 1
+    NODE_STATE = 2
+    SERVICE_SET = 3
+    CLAIM = 4
+
+
+class SignedRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A record as it travels and rests: kind, the signed bytes, an Ed25519 signature of 64 bytes.
+
+    `key_id` names the authority's document key for a credential and is empty for the rest,
+    whose key stands in their owner's (a claim: the accuser's) credential.
+    """
+
+    kind: int
+    body: bytes
+    signature: bytes
+    key_id: bytes = b""
+
+
+class NodeCredential(msgspec.Struct, frozen=True, array_like=True):
+    """The ticket into the group, signed by an authority document key.
+
+    `serial` orders credentials of one generation; `spki_hashes` are SHA-256 of the public keys of
+    the node's current leaves; `service_patterns` are `namespace/name` with `*` for either part;
+    `not_before` and `ends` are wall seconds, and past `ends` nothing of this node counts.
+    """
+
+    node_id: NodeId
+    spiffe_id: str
+    generation: int
+    serial: int
+    signing_key: bytes
+    exchange_key: bytes
+    spki_hashes: tuple[bytes, ...]
+    service_patterns: tuple[str, ...]
+    not_before: int
+    ends: int
+
+
+class PolicyStatus(msgspec.Struct, frozen=True, array_like=True):
+    """What a node runs of one scope, and what it last refused (zero and empty: nothing)."""
+
+    scope: str
+    version: int
+    manifest_hash: bytes
+    refused_version: int = 0
+    refused_hash: bytes = b""
+    refused_reason: str = ""
+
+
+class NodeState(msgspec.Struct, frozen=True, array_like=True):
+    """What a node says of itself, signed by itself.
+
+    `gossip_addresses` and `mesh_addresses` are preferred first, 1 to 4 each; `wire_min` and
+    `wire_max` are the datagram versions it speaks; `policies` are sorted by scope.
+    """
+
+    node_id: NodeId
+    generation: int
+    epoch: int
+    sequence: int
+    name: str
+    gossip_addresses: tuple[Address, ...]
+    mesh_addresses: tuple[Address, ...]
+    phase: int
+    build: str
+    wire_min: int
+    wire_max: int
+    features: tuple[str, ...]
+    policies: tuple[PolicyStatus, ...] = ()
+
+    @property
+    def order(self) -> Order:
+        """Return when this record was signed."""
+        return Order(self.generation, self.epoch, self.sequence)
+
+
+class ServiceSet(msgspec.Struct, frozen=True, array_like=True):
+    """All services of one node, signed by it; `entries` are sorted by registration, at most 256."""
+
+    node_id: NodeId
+    generation: int
+    epoch: int
+    sequence: int
+    entries: tuple[ServiceEntry, ...]
+
+    @property
+    def order(self) -> Order:
+        """Return when this record was signed."""
+        return Order(self.generation, self.epoch, self.sequence)
+
+
+class Claim(msgspec.Struct, frozen=True, array_like=True):
+    """What a member says of another: suspect, unattended or dead, against one `Order` of its state.
+
+    The first four fields name the subject; the accuser signs.
+    """
+
+    node_id: NodeId
+    generation: int
+    epoch: int
+    sequence: int
+    status: int
+    accuser: NodeId
+
+    @property
+    def order(self) -> Order:
+        """Return the order of the subject's state the claim is made against."""
+        return Order(self.generation, self.epoch, self.sequence)

@@ -1,0 +1,191 @@
+"""What an engine executes: a tree of immutable sections, each named by the hash of its bytes.
+
+Everything clever happened in the compiler: routes stand in match order, weights are numbers, identities
+are sets, no engine fills in a default. Spec: docs/ENGINE.md. Section names:
+
+    routes/<namespace>/<service>     RoutesSection     what a request to the service is matched against
+    upstream/<upstream>              UpstreamSection   one concrete set: shop/cart or shop/cart@cart-v2
+    inbound/<registration>           InboundSection    a local workload and who may call it
+    listeners                        ListenersSection  explicit upstream ports, and the fixed ones
+    callers                          CallersSection    which uid speaks for which identity
+    limits                           LimitsSection
+"""
+
+import msgspec
+
+from gossipmesh.model.member import Address
+
+
+class PathMatch(msgspec.Struct, frozen=True):
+    """`kind` is `exact` or `prefix`; a prefix matches whole path elements (Gateway API PathPrefix)."""
+
+    kind: str
+    value: str
+
+
+class HeaderMatch(msgspec.Struct, frozen=True):
+    """Exact match of one header; `name` is lower case."""
+
+    name: str
+    value: str
+
+
+class RouteMatch(msgspec.Struct, frozen=True):
+    """All parts must hold; None or empty matches everything."""
+
+    path: PathMatch | None
+    method: str | None
+    headers: tuple[HeaderMatch, ...]
+
+
+class WeightedUpstream(msgspec.Struct, frozen=True):
+    """An upstream's name and its share; weights are >= 0 and not all zero."""
+
+    upstream: str
+    weight: int
+
+
+class RetryRule(msgspec.Struct, frozen=True):
+    """`attempts` is the number of retries after the first try; `statuses` are retried when idempotent."""
+
+    attempts: int
+    statuses: tuple[int, ...]
+    backoff_base_ns: int
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One rule's match and what to do; `name` is `namespace/route#rule`. Timeouts: None is none."""
+
+    name: str
+    hostnames: tuple[str, ...]
+    match: RouteMatch
+    backends: tuple[WeightedUpstream, ...]
+    request_timeout_ns: int | None
+    try_timeout_ns: int | None
+    retry: RetryRule
+
+
+class RoutesSection(msgspec.Struct, frozen=True):
+    """All routes of one service, most specific first; a request matching none gets 404 `NR`."""
+
+    service: str
+    protocol: str
+    routes: tuple[Route, ...]
+
+
+class SnapshotEndpoint(msgspec.Struct, frozen=True):
+    """One endpoint. `server_name` is the SNI; `spiffe_id` what its certificate must be.
+
+    `tier` is 0 (alive), 1 (suspect: used only when tier 0 has none); `weight` is effective, >= 1
+    (unattended members count half); endpoints that are failing, draining or dead are not listed.
+    """
+
+    registration: str
+    node: str
+    address: Address
+    server_name: str
+    spiffe_id: str
+    tier: int
+    weight: int
+
+
+class UpstreamSection(msgspec.Struct, frozen=True):
+    """The endpoints a route can choose from, sorted by (node, registration)."""
+
+    upstream: str
+    service: str
+    protocol: str
+    endpoints: tuple[SnapshotEndpoint, ...]
+
+
+class AccessSource(msgspec.Struct, frozen=True):
+    """Who: exact SPIFFE IDs or namespaces; both empty is anyone with an identity of this mesh."""
+
+    identities: tuple[str, ...]
+    namespaces: tuple[str, ...]
+
+
+class AccessTarget(msgspec.Struct, frozen=True):
+    """What: methods (upper case) and path matches; both empty is everything. TCP has neither."""
+
+    methods: tuple[str, ...]
+    paths: tuple[PathMatch, ...]
+
+
+class AccessRule(msgspec.Struct, frozen=True):
+    """A rule of one AccessPolicy; `name` is `namespace/policy#rule`; sources and targets are alternatives."""
+
+    name: str
+    allow: bool
+    sources: tuple[AccessSource, ...]
+    targets: tuple[AccessTarget, ...]
+
+
+class InboundSection(msgspec.Struct, frozen=True):
+    """One local workload: where it listens, as whom it serves, who may call.
+
+    `rules` hold denies first, then allows; `default_allow` is what happens when none matches
+    (False as soon as any Allow policy targets the service).
+    """
+
+    registration: str
+    service: str
+    protocol: str
+    server_name: str
+    spiffe_id: str
+    workload: Address
+    rules: tuple[AccessRule, ...]
+    default_allow: bool
+
+
+class UpstreamListener(msgspec.Struct, frozen=True):
+    """An explicit upstream port (descriptor `name`); only sockets of `uid` may use it, as `spiffe_id`."""
+
+    name: str
+    address: Address
+    service: str
+    protocol: str
+    spiffe_id: str
+    uid: int
+
+
+class ListenersSection(msgspec.Struct, frozen=True):
+    """Names of descriptors (`mesh`, `proxy`, `readiness`) and the explicit upstream ports, sorted by name."""
+
+    upstreams: tuple[UpstreamListener, ...]
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """A uid that owns exactly one service of this node speaks with that service's identity."""
+
+    uid: int
+    spiffe_id: str
+
+
+class CallersSection(msgspec.Struct, frozen=True):
+    """Callers sorted by uid; any other uid speaks as `node_spiffe_id`."""
+
+    node_spiffe_id: str
+    callers: tuple[Caller, ...]
+
+
+class LimitsSection(msgspec.Struct, frozen=True):
+    """Numbers an engine enforces; see docs/TRAFFIC.md for sources."""
+
+    connect_timeout_ns: int
+    idle_timeout_http_ns: int
+    idle_timeout_tcp_ns: int
+    drain_timeout_ns: int
+    replay_body_bytes: int
+    retry_budget_ratio: float
+    retry_budget_floor_per_s: int
+    upstream_connections: int
+    upstream_requests: int
+    ejection_consecutive: int
+    ejection_base_ns: int
+    ejection_share: float
+    panic_share: float
+    downstream_connections: int
+
+
+Section = RoutesSection | UpstreamSection | InboundSection | ListenersSection | CallersSection | LimitsSection

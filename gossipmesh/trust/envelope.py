@@ -1,0 +1,84 @@
+"""DSSE v1 envelopes over exact bytes.
+
+Spec: DSSE v1 (secure-systems-lab/dsse, protocol.md). The payload is verified and then read; it is
+never encoded again. On the wire an envelope is msgpack; `to_json` gives the standard form.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+
+import msgspec
+
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.trust.keys import SigningKey, Verifier, key_id
+from gossipmesh.wire.codec import decode_untrusted, encode
+
+TRUST_PAYLOAD_TYPE = "application/vnd.gossipmesh.trust.v1+json"
+MANIFEST_PAYLOAD_TYPE = "application/vnd.gossipmesh.manifest.v1+json"
+
+
+class EnvelopeSignature(msgspec.Struct, frozen=True, array_like=True):
+    """One signature; `key_id` is a hint (8 bytes), never a proof."""
+
+    key_id: bytes
+    signature: bytes
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """Unverified: a payload, its type and signatures. Reading `payload` proves nothing."""
+
+    payload_type: str
+    payload: bytes
+    signatures: tuple[EnvelopeSignature, ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the wire form."""
+        return encode(self)
+
+    def to_json(self) -> str:
+        """Return the standard DSSE JSON form."""
+        signatures = [
+            {"keyid": s.key_id.hex(), "sig": base64.b64encode(s.signature).decode()} for s in self.signatures
+        ]
+        payload = base64.b64encode(self.payload).decode()
+        return json.dumps({"payload": payload, "payloadType": self.payload_type, "signatures": signatures})
+
+
+def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
+    """Return what is signed (DSSE v1, PAE)."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def seal_envelope(payload_type: str, payload: bytes, keys: list[SigningKey]) -> Envelope:
+    """Sign `payload` with each key, in the order given."""
+    message = pre_authentication_encoding(payload_type, payload)
+    signatures = tuple(EnvelopeSignature(key_id(key.public), key.sign(message)) for key in keys)
+    return Envelope(payload_type, payload, signatures)
+
+
+def decode_envelope_untrusted(data: bytes) -> Envelope:
+    """Read the wire form; nothing is verified yet.
+
+    Raises:
+        MalformedInput: not an envelope within limits. Remote's fault. State unchanged.
+    """
+    envelope = decode_untrusted(data, Envelope, bytes_max=limits.POLICY_SET_BYTES_MAX)
+    if len(envelope.signatures) > limits.SIGNATURES_PER_ENVELOPE_MAX:
+        raise MalformedInput(f"{len(envelope.signatures)} signatures in one envelope")
+    return envelope
+
+
+def signers_of(envelope: Envelope, keys: Mapping[bytes, bytes], verifier: Verifier) -> set[bytes]:
+    """Return the distinct public keys, among `keys` (key id -> public key), that signed this envelope."""
+    message = pre_authentication_encoding(envelope.payload_type, envelope.payload)
+    signed: set[bytes] = set()
+    for entry in envelope.signatures[: limits.SIGNATURES_PER_ENVELOPE_MAX]:
+        public_key = keys.get(entry.key_id)
+        if public_key is None or public_key in signed:
+            continue
+        if verifier.verify(public_key, message, entry.signature):
+            signed.add(public_key)
+    return signed

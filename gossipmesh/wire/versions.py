@@ -1,0 +1,13 @@
+"""Protocol versions this build speaks. A node talks to each peer in the highest both know."""
+
+from typing import Final
+
+WIRE_MIN: Final = 1
+WIRE_MAX: Final = 1
+
+ENGINE_PROTOCOL: Final = 1
+SNAPSHOT_FORMAT: Final = 1
+STATE_FORMAT: Final = 1
+
+FEATURES: Final[tuple[str, ...]] = ("access-policy", "http-route", "subset", "unattended")
+"""What this build can execute, sorted; a manifest lists what it `requires`."""
