@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 import venv
 from pathlib import Path
 
@@ -24,7 +23,7 @@ SYSTEM_PACKAGES = {
     "unshare": "util-linux",
     "openssl": "openssl",
 }
-BENCH_PACKAGES = {"haproxy": "haproxy"}
+BENCH_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk"}
 
 
 def main() -> int:
@@ -54,6 +53,8 @@ def install_python_packages(with_dev: bool) -> None:
         create_venv()
     packages = ["-e", str(ROOT)]
     if with_dev:
+        import tomllib  # here, so that an older Python gets the sentence above and no traceback
+
         packages += tomllib.loads(source.decode())["dependency-groups"]["dev"]
     print("setup: installing Python packages into .venv", flush=True)
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
