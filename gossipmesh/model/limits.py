@@ -17,6 +17,8 @@ FRAME_BYTES_MAX: Final = 65_536
 FRAME_RECORDS_MAX: Final = 1_024
 STREAM_HEADER_TIMEOUT_NS: Final = 1_000_000_000
 STREAMS_ACCEPTED_MAX: Final = 64
+STREAMS_OPENED_MAX: Final = 64
+STREAM_QUEUE_BYTES_MAX: Final = 4_194_304  # four whole policy sets
 STREAM_IDLE_TIMEOUT_NS: Final = 10_000_000_000
 
 # Records
@@ -38,9 +40,15 @@ POLICY_SET_BYTES_MAX: Final = 1_048_576
 SCOPES_MAX: Final = 64
 SCOPE_BYTES_MAX: Final = 64
 SIGNATURES_PER_ENVELOPE_MAX: Final = 16
+TRUST_BYTES_MAX: Final = 49_152  # an envelope fits one stream frame
+TRUST_VERSIONS_MAX: Final = 1_024
+TRUST_KEYS_MAX: Final = 256
+TRUST_CERTIFICATES_MAX: Final = 16
+VERSION_MAX: Final = 2**53  # exact in every JSON reader; no signer gets there by counting
 YAML_BYTES_MAX: Final = 1_048_576
 YAML_DEPTH_MAX: Final = 32
 YAML_NODES_MAX: Final = 50_000
+YAML_PROBLEMS_MAX: Final = 100  # more than a person reads at once
 
 # Engine protocol
 ENGINE_FRAME_BYTES_MAX: Final = 16_777_216
