@@ -53,6 +53,13 @@ YAML_PROBLEMS_MAX: Final = 100  # more than a person reads at once
 # Engine protocol
 ENGINE_FRAME_BYTES_MAX: Final = 16_777_216
 ENGINE_DESCRIPTORS_PER_FRAME_MAX: Final = 64
+SECTION_BYTES_MAX: Final = 8_388_608  # 20,000 endpoints of one upstream; half an engine frame
+SNAPSHOT_SECTIONS_MAX: Final = 16_384
+SNAPSHOT_BYTES_MAX: Final = 67_108_864
+
+# Traffic decisions
+ENDPOINT_STATES_MAX: Final = 16_384  # what a node remembers of endpoints, over all upstreams; LRU
+ROUTE_RULES_PER_SERVICE_MAX: Final = 8_192
 
 # HTTP in the engine (node.js: 16 KiB, nginx: 8 x 8 KiB, Envoy: 60 KiB)
 HTTP_HEAD_BYTES_MAX: Final = 65_536

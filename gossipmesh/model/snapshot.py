@@ -54,7 +54,12 @@ class RetryRule(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One rule's match and what to do; `name` is `namespace/route#rule`. Timeouts: None is none."""
+    """One rule's match and what to do; `name` is `namespace/route#rule`. Timeouts: None is none.
+
+    No backends at all: the rule's weights are all zero, and the answer is 500 `NC`.
+    `try_timeout_idempotent_only`: the per-try timeout is the mesh's default, not an operator's wish,
+    and so leaves a slow POST alone.
+    """
 
     name: str
     hostnames: tuple[str, ...]
@@ -63,6 +68,7 @@ class Route(msgspec.Struct, frozen=True):
     request_timeout_ns: int | None
     try_timeout_ns: int | None
     retry: RetryRule
+    try_timeout_idempotent_only: bool = False
 
 
 class RoutesSection(msgspec.Struct, frozen=True):

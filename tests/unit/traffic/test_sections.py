@@ -1,0 +1,101 @@
+"""Sections: one encoding, checked hashes, whole snapshots only."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.member import Address
+from gossipmesh.model.snapshot import Caller, CallersSection, Section, SnapshotEndpoint, UpstreamSection
+from gossipmesh.traffic import sections
+from gossipmesh.wire import codec
+
+
+def upstream(count: int) -> UpstreamSection:
+    endpoints = tuple(
+        SnapshotEndpoint(
+            "cart", f"n{i}", Address("10.0.0.1", 15008), "cart.cart.shop.m", "spiffe://m/x", 0, i + 1
+        )
+        for i in range(count)
+    )
+    return UpstreamSection("shop/cart", "shop/cart", "http", endpoints)
+
+
+def encoded(count: int) -> dict[str, bytes]:
+    return {
+        "upstream/shop/cart": sections.encode_section(upstream(count)),
+        "callers": sections.encode_section(CallersSection("spiffe://m/node/a", (Caller(1, "spiffe://m/x"),))),
+    }
+
+
+@pytest.mark.parametrize("section", [upstream(0), upstream(3), CallersSection("spiffe://m/node/a", ())])
+def test_the_fast_encoder_writes_the_codecs_bytes(section: Section) -> None:
+    """Another engine decodes by docs/ENGINE.md; two encodings of one value would be two versions."""
+    assert sections.encode_section(section) == codec.encode(section)
+
+
+def test_a_section_reads_back_as_the_struct_its_name_promises() -> None:
+    data = sections.encode_section(upstream(2))
+    assert sections.decode_section_untrusted("upstream/shop/cart", data) == upstream(2)
+    for name in ("callers", "unheard/of", "upstream/", "upstream", "callers/x", ""):
+        with pytest.raises(MalformedInput):
+            sections.decode_section_untrusted(name, data)
+
+
+def test_only_what_is_missing_travels_and_the_result_is_equal() -> None:
+    old, new = sections.make_snapshot(encoded(1)), sections.make_snapshot(encoded(2))
+    missing = sections.missing_sections(new.root, old.sections)
+    assert missing == [new.root["upstream/shop/cart"]]
+    sent = {digest: new.sections[digest] for digest in missing}
+    assert sections.assemble(new.root, old.sections, sent) == new
+    assert old.version != new.version
+
+
+def test_a_root_in_another_order_has_the_same_version() -> None:
+    snapshot = sections.make_snapshot(encoded(1))
+    backwards = dict(reversed(snapshot.root.items()))
+    assert sections.assemble(backwards, {}, snapshot.sections).version == snapshot.version
+
+
+def test_an_incomplete_or_damaged_snapshot_is_refused() -> None:
+    snapshot = sections.make_snapshot(encoded(1))
+    digest, data = next(iter(snapshot.sections.items()))
+    others = {key: value for key, value in snapshot.sections.items() if key != digest}
+    with pytest.raises(MalformedInput, match="missing"):
+        sections.assemble(snapshot.root, {}, others)
+    with pytest.raises(MalformedInput, match="does not have the hash"):
+        sections.assemble(snapshot.root, {}, {**others, digest: data + b"\0"})
+    with pytest.raises(MalformedInput, match="not in the root"):
+        sections.assemble(snapshot.root, snapshot.sections, {sections.section_hash(b"x"): b"x"})
+
+
+def test_a_stored_snapshot_comes_back_and_a_damaged_one_does_not() -> None:
+    snapshot = sections.make_snapshot(encoded(3))
+    data = sections.encode_snapshot(snapshot)
+    assert sections.decode_snapshot_untrusted(data) == snapshot
+    for at in range(0, len(data), 7):
+        damaged = data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+        try:
+            assert sections.decode_snapshot_untrusted(damaged).version != snapshot.version
+        except MalformedInput:
+            continue
+
+
+def test_the_version_is_the_same_under_any_hash_seed() -> None:
+    program = (
+        "from gossipmesh.traffic import sections as s\n"
+        "from gossipmesh.model.snapshot import CallersSection as C\n"
+        "print(s.make_snapshot({n: s.encode_section(C(n, ())) for n in set('abcdefgh')}).version)"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            check=True,
+            timeout=30,
+        ).stdout
+        for seed in ("0", "1", "2")
+    }
+    assert len(printed) == 1
