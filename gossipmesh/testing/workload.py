@@ -1,0 +1,195 @@
+"""A small workload: a real HTTP/1.1 service and a line-based TCP service, as the mesh's users run them.
+
+It stands for a program the mesh does not know: plain blocking sockets, a thread per connection and
+nothing of gossipmesh imported, so that it starts at once and costs little memory. `/healthz` answers
+200; any other path answers JSON `{service, version, node, upstream}`. The TCP service answers each
+line with such an object. With `--upstream`, a request is passed on through the local mesh proxy and
+its answer is nested, so that one request crosses the whole chain.
+"""
+
+import argparse
+import json
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+CLIENT_TIMEOUT_S: Final = 300.0
+UPSTREAM_TIMEOUT_S: Final = 5.0
+HEAD_BYTES_MAX: Final = 65_536
+BODY_BYTES_MAX: Final = 1_048_576
+CHUNK_BYTES: Final = 65_536
+REASONS: Final = {200: "OK", 400: "Bad Request", 502: "Bad Gateway"}
+
+
+class Workload:
+    """What one instance says of itself, and whom it asks before it answers."""
+
+    def __init__(self, name: str, version: str, node: str, upstream: str | None) -> None:
+        self._identity = {"service": name, "version": version, "node": node}
+        self._upstream = upstream
+
+    def answer(self) -> tuple[int, bytes]:
+        """Return a status and a JSON body; 502 when the upstream did not answer well."""
+        reply: dict[str, Any] = dict(self._identity)
+        status = 200
+        if self._upstream is not None:
+            try:
+                reply["upstream"] = self._ask_upstream()
+            except (OSError, ValueError) as error:
+                status, reply["error"] = 502, f"upstream {self._upstream}: {error}"
+        return status, json.dumps(reply).encode()
+
+    def _ask_upstream(self) -> Any:
+        scheme, _, address = (self._upstream or "").partition("://")
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), UPSTREAM_TIMEOUT_S) as connection:
+            if scheme == "tcp":
+                connection.sendall(b"hello\n")
+                return json.loads(_read_line(connection))
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode())
+            head, rest = _read_head(connection, b"")
+            if head is None:
+                raise ValueError("closed before an answer")
+            body = _read_body(connection, head, rest)[0]
+            status = int(head.split(b" ", 2)[1])
+            if status != 200:
+                raise ValueError(f"answered {status} {body[:200].decode(errors='replace')}")
+            return json.loads(body)
+
+
+def _read_line(connection: socket.socket) -> bytes:
+    data = b""
+    while not data.endswith(b"\n") and len(data) < HEAD_BYTES_MAX:
+        chunk = connection.recv(CHUNK_BYTES)
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+def _read_head(connection: socket.socket, data: bytes) -> tuple[bytes | None, bytes]:
+    """Return (head, what followed it); head is None when the peer closed or sent too much."""
+    while b"\r\n\r\n" not in data:
+        chunk = connection.recv(CHUNK_BYTES)
+        if not chunk or len(data) > HEAD_BYTES_MAX:
+            return None, b""
+        data += chunk
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head, rest
+
+
+def _header(head: bytes, name: bytes) -> bytes:
+    for line in head.split(b"\r\n")[1:]:
+        key, _, value = line.partition(b":")
+        if key.strip().lower() == name:
+            return value.strip()
+    return b""
+
+
+def _read_body(connection: socket.socket, head: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Return (body, what followed it) for a message with a length, chunks, or neither."""
+    if _header(head, b"transfer-encoding").lower() == b"chunked":
+        body = b""
+        while len(body) < BODY_BYTES_MAX:
+            while b"\r\n" not in data:
+                data += _more(connection)
+            size_line, _, data = data.partition(b"\r\n")
+            size = int(size_line.partition(b";")[0], 16)
+            while len(data) < size + 2:
+                data += _more(connection)
+            body, data = body + data[:size], data[size + 2 :]
+            if size == 0:
+                break
+        return body, data
+    length = min(int(_header(head, b"content-length") or 0), BODY_BYTES_MAX)
+    while len(data) < length:
+        data += _more(connection)
+    return data[:length], data[length:]
+
+
+def _more(connection: socket.socket) -> bytes:
+    chunk = connection.recv(CHUNK_BYTES)
+    if not chunk:
+        raise ValueError("closed in the middle of a message")
+    return chunk
+
+
+def serve_http(connection: socket.socket, workload: Workload) -> None:
+    """Answer HTTP/1.1 requests on one connection until the peer closes it."""
+    data = b""
+    while True:
+        head, data = _read_head(connection, data)
+        if head is None:
+            return
+        _, data = _read_body(connection, head, data)
+        method, _, target = head.partition(b"\r\n")[0].partition(b" ")
+        status, body = (200, b"ok\n") if target.startswith(b"/healthz") else workload.answer()
+        close = _header(head, b"connection").lower() == b"close"
+        answer = (
+            f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n{'Connection: close' if close else 'Server: workload'}\r\n\r\n"
+        ).encode()
+        connection.sendall(answer if method == b"HEAD" else answer + body)
+        if close:
+            return
+
+
+def serve_tcp(connection: socket.socket, workload: Workload) -> None:
+    """Answer each line with a line of JSON until the peer closes."""
+    while _read_line(connection):
+        connection.sendall(workload.answer()[1] + b"\n")
+
+
+def _connection_thread(
+    serve: Callable[[socket.socket, Workload], None], connection: socket.socket, workload: Workload
+) -> None:
+    connection.settimeout(CLIENT_TIMEOUT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with connection:
+        try:
+            serve(connection, workload)
+        except (OSError, ValueError):
+            return  # the peer went away or sent nonsense; the next connection is another matter
+
+
+def listen(address: str) -> socket.socket:
+    """Return a socket listening on `ADDRESS:PORT`."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host.strip("[]"), int(port)), family=family, backlog=256)
+
+
+def main() -> None:
+    """Serve until killed; prints one line when the address is bound."""
+    parser = argparse.ArgumentParser(prog="gossipmesh.testing.workload")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--version", default="")
+    parser.add_argument("--node", default=socket.gethostname())
+    parser.add_argument(
+        "--upstream", help="http://ADDRESS:PORT or tcp://ADDRESS:PORT, asked before answering"
+    )
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--http", metavar="ADDRESS:PORT")
+    kind.add_argument("--tcp", metavar="ADDRESS:PORT")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    threading.stack_size(256 * 1024)
+    workload = Workload(options.name, options.version, options.node, options.upstream)
+    serve = serve_http if options.http else serve_tcp
+    with listen(options.http or options.tcp) as listener:
+        sys.stdout.write("listening\n")
+        sys.stdout.flush()
+        try:
+            while True:
+                connection, _ = listener.accept()
+                arguments = (serve, connection, workload)
+                threading.Thread(target=_connection_thread, args=arguments, daemon=True).start()
+        except KeyboardInterrupt:
+            return
+
+
+if __name__ == "__main__":
+    main()
