@@ -1,0 +1,165 @@
+"""Gossip datagrams on one raw, non-blocking UDP socket.
+
+Ends at bytes, an address and an arrival time; what they mean is the core's to say.
+Rules:
+1. Arrival is the kernel's (SO_TIMESTAMPNS), so time spent waiting for our loop is not the sender's delay.
+2. Sending never blocks: what the kernel does not take is dropped and counted.
+3. Whoever judges a deadline drains the socket first (`receive_nowait` until it answers less than a batch).
+Spec: GOSSIP 1.1. Deviation: none.
+"""
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import trio
+
+from gossipmesh.model import limits
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.net.clock import monotonic, wall_ns
+
+_SO_TIMESTAMPNS: Final = 35  # asm-generic/socket.h; Python 3.11's socket module has no name for it
+_SO_RCVBUFFORCE: Final = 33  # the same; needs CAP_NET_ADMIN and passes net.core.rmem_max
+_TIMESPEC: Final = struct.Struct("@qq")
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
+_DELAY_NS_MAX: Final = 5 * SECOND_NS
+_RECEIVE_BUFFER_BYTES: Final = 4_194_304
+_MAPPED_PREFIX: Final = "::ffff:"
+
+
+class Datagram(NamedTuple):
+    """One payload, whence it came, and when the kernel had it."""
+
+    payload: bytes
+    sender: Address
+    arrival: Instant
+
+
+@dataclass(slots=True)
+class UdpStatistics:
+    """What a socket did so far, in plain counts."""
+
+    received_count: int = 0
+    received_bytes: int = 0
+    sent_count: int = 0
+    sent_bytes: int = 0
+    oversized_count: int = 0
+    receive_errors_count: int = 0
+    send_full_count: int = 0
+    send_errors_count: int = 0
+
+
+class UdpSocket:
+    """A bound UDP socket, IPv4 or IPv6; `[::]` carries both."""
+
+    def __init__(self, bind: Address) -> None:
+        """Bind.
+
+        Raises:
+            OSError: the address is taken, not ours, or not allowed. State unchanged.
+        """
+        self.statistics = UdpStatistics()
+        self._family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+        self._socket = socket.socket(self._family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            self._socket.setblocking(False)
+            self._dual = self._family == socket.AF_INET6 and bind.host == "::"
+            if self._family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not self._dual))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            self._enlarge_receive_buffer()
+            self._socket.bind(bind.socket_address())
+        except OSError:
+            self._socket.close()
+            raise
+        name = self._socket.getsockname()
+        self.address = Address(name[0], name[1])
+
+    @property
+    def receive_buffer_bytes(self) -> int:
+        """Return what the kernel granted (it counts its own overhead in)."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    async def wait_readable(self) -> None:
+        """Wait until `receive_nowait` would answer something."""
+        await trio.lowlevel.wait_readable(self._socket.fileno())
+
+    def receive_nowait(self) -> list[Datagram]:
+        """Return what lies in the socket, at most `limits.DATAGRAMS_PER_WAKEUP_MAX`, oldest first.
+
+        A shorter answer means the socket was empty when this returned.
+        """
+        batch: list[Datagram] = []
+        now = monotonic()
+        now_wall_ns = wall_ns()
+        room = limits.DATAGRAM_BYTES_MAX + 1
+        for _ in range(limits.DATAGRAMS_PER_WAKEUP_MAX):
+            try:
+                payload, ancillary, flags, sender = self._socket.recvmsg(room, _ANCILLARY_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                # An ICMP error for something sent earlier: it says nothing a probe does not say better,
+                # and anyone can forge it.
+                self.statistics.receive_errors_count += 1
+                continue
+            if len(payload) > limits.DATAGRAM_BYTES_MAX or flags & socket.MSG_TRUNC:
+                self.statistics.oversized_count += 1
+                continue
+            self.statistics.received_count += 1
+            self.statistics.received_bytes += len(payload)
+            arrival = Instant(now - _delay_ns(ancillary, now_wall_ns))
+            batch.append(Datagram(payload, _address_of(sender), arrival))
+        return batch
+
+    def send_nowait(self, payload: bytes, destination: Address) -> bool:
+        """Send one datagram; False when the kernel did not take it (counted, never raised)."""
+        host = destination.host
+        if self._dual and ":" not in host:
+            host = _MAPPED_PREFIX + host
+        try:
+            self._socket.sendto(payload, (host, destination.port))
+        except BlockingIOError:
+            self.statistics.send_full_count += 1
+            return False
+        except OSError as error:
+            # ENOBUFS is the full queue of an interface; the rest is an address we cannot reach, or a filter.
+            if error.errno == errno.ENOBUFS:
+                self.statistics.send_full_count += 1
+            else:
+                self.statistics.send_errors_count += 1
+            return False
+        self.statistics.sent_count += 1
+        self.statistics.sent_bytes += len(payload)
+        return True
+
+    def close(self) -> None:
+        """Close; a task in `wait_readable` gets `trio.ClosedResourceError`."""
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._socket.close()
+
+    def _enlarge_receive_buffer(self) -> None:
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+        except OSError:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+
+
+def _delay_ns(ancillary: list[tuple[int, int, bytes]], now_wall_ns: int) -> int:
+    """Return how long ago the kernel stamped a packet, within 0 and 5 s; 0 when it did not."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
+            seconds: int
+            nanoseconds: int
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+            return min(max(now_wall_ns - seconds * SECOND_NS - nanoseconds, 0), _DELAY_NS_MAX)
+    return 0
+
+
+def _address_of(sender: tuple[str, int]) -> Address:
+    host = sender[0].partition("%")[0]
+    return Address(host.removeprefix(_MAPPED_PREFIX) if "." in host else host, sender[1])

@@ -1,0 +1,97 @@
+"""UDP sockets: arrival by the kernel, bounded batches, sends that never block."""
+
+import socket
+
+import pytest
+import trio
+
+from gossipmesh.model import limits
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import Address
+from gossipmesh.net.clock import monotonic
+from gossipmesh.net.udp import _TIMESPEC, UdpSocket, _delay_ns
+
+_ANY_PORT = Address("127.0.0.1", 0)
+
+
+async def _receive(udp: UdpSocket) -> list[bytes]:
+    with trio.fail_after(2):
+        await udp.wait_readable()
+    return [datagram.payload for datagram in udp.receive_nowait()]
+
+
+async def test_arrival_is_when_the_kernel_had_it_and_not_when_it_was_read() -> None:
+    here, there = UdpSocket(_ANY_PORT), UdpSocket(_ANY_PORT)
+    before = monotonic()
+    assert here.send_nowait(b"hello", there.address)
+    sent = monotonic()
+    with trio.fail_after(2):
+        await there.wait_readable()
+    await trio.sleep(0.05)
+    read = monotonic()
+    (datagram,) = there.receive_nowait()
+    assert datagram.payload == b"hello"
+    assert datagram.sender == here.address
+    assert before - SECOND_NS // 100 <= datagram.arrival <= sent + SECOND_NS // 100 < read
+    here.close()
+    there.close()
+
+
+async def test_a_batch_is_bounded_and_a_short_one_means_empty() -> None:
+    here, there = UdpSocket(_ANY_PORT), UdpSocket(_ANY_PORT)
+    count = limits.DATAGRAMS_PER_WAKEUP_MAX + 3
+    for number in range(count):
+        here.send_nowait(b"%d" % number, there.address)
+    first, second = await _receive(there), await _receive(there)
+    assert len(first) == limits.DATAGRAMS_PER_WAKEUP_MAX
+    assert first + second == [b"%d" % number for number in range(count)]
+    here.close()
+    there.close()
+
+
+async def test_a_datagram_over_the_limit_is_dropped_and_counted() -> None:
+    here, there = UdpSocket(_ANY_PORT), UdpSocket(_ANY_PORT)
+    here.send_nowait(b"x" * (limits.DATAGRAM_BYTES_MAX + 1), there.address)
+    here.send_nowait(b"y" * limits.DATAGRAM_BYTES_MAX, there.address)
+    assert await _receive(there) == [b"y" * limits.DATAGRAM_BYTES_MAX]
+    assert there.statistics.oversized_count == 1
+    here.close()
+    there.close()
+
+
+async def test_a_send_that_cannot_go_is_counted_and_not_raised() -> None:
+    here = UdpSocket(_ANY_PORT)
+    assert not here.send_nowait(b"x", Address("2001:db8::1", 7948))
+    assert here.statistics.send_errors_count == 1
+    here.close()
+
+
+@pytest.mark.parametrize(("host", "peer"), [("::1", "::1"), ("::", "127.0.0.1"), ("::", "::1")])
+async def test_ipv6_and_both_on_one_socket(host: str, peer: str) -> None:
+    here, there = UdpSocket(Address(host, 0)), UdpSocket(Address(peer, 0))
+    assert there.send_nowait(b"in", Address(peer, here.address.port))
+    with trio.fail_after(2):
+        await here.wait_readable()
+    (datagram,) = here.receive_nowait()
+    assert datagram.sender == there.address
+    assert here.send_nowait(b"back", datagram.sender)
+    assert await _receive(there) == [b"back"]
+    here.close()
+    there.close()
+
+
+async def test_a_taken_port_is_an_error_at_once() -> None:
+    here = UdpSocket(_ANY_PORT)
+    with pytest.raises(OSError, match="in use"):
+        UdpSocket(here.address)
+    here.close()
+
+
+def test_the_kernels_stamp_is_clamped() -> None:
+    def stamped(seconds: int) -> list[tuple[int, int, bytes]]:
+        return [(socket.SOL_SOCKET, 35, _TIMESPEC.pack(seconds, 0))]
+
+    assert _delay_ns(stamped(100), 101 * SECOND_NS) == SECOND_NS
+    assert _delay_ns(stamped(100), 500 * SECOND_NS) == 5 * SECOND_NS
+    assert _delay_ns(stamped(100), 99 * SECOND_NS) == 0
+    assert _delay_ns([], 99 * SECOND_NS) == 0
