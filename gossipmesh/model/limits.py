@@ -74,3 +74,6 @@ DOWNSTREAM_CONNECTIONS_MAX: Final = 10_000
 EFFECTS_PER_STEP_MAX: Final = 65_536
 ACCESS_LOG_QUEUE_MAX: Final = 10_000
 ADMIN_REQUEST_BYTES_MAX: Final = 2_097_152
+
+# State on disk
+STATE_RECORD_BYTES_MAX: Final = 2_097_152  # a whole policy set and its frame

@@ -1,0 +1,305 @@
+"""What the agent must find again after a crash: an append-only log, rotated into a snapshot.
+
+Rules:
+1. One record: u32 length, u32 CRC-32, msgpack [kind, key, value]; value nil removes. The last one wins.
+2. `durable` means on the disk when `put` returns. A put that fails leaves the log as it was before it.
+3. A torn tail is a crash and is cut off; damage elsewhere keeps the good prefix, sets the damaged
+   file aside and is said loudly (`damage`).
+4. One agent per state folder, by `flock` on `lock`.
+Spec: GOSSIP 1.9. Deviation: CRC-32 (zlib) instead of CRC-32C, which no standard library has: it finds
+    the same torn and flipped bytes at these sizes, and is not meant against an attacker.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.wire.codec import encode, unpack_untrusted
+
+_MAGIC: Final = b"gossipmesh-state-1\n"
+_HEADER: Final = struct.Struct(">II")
+_END: Final = b"end"  # the snapshot's last record; without it the snapshot was cut
+_ROTATE_BYTES_MIN: Final = 1_048_576
+
+Key = tuple[str, bytes]
+
+
+class StateLost(OperatorError):
+    """The disk did not take a record; the file holds what it held before."""
+
+
+class FolderLock:
+    """The one agent's hold on a state folder; gone with the process."""
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            OperatorError: another agent has it, or the folder cannot be written. State unchanged.
+        """
+        path = folder / "lock"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OperatorError(
+                f"cannot use the state folder {folder}: {os.strerror(error.errno or 0)}; "
+                "create it for the agent's user or change spec.stateDir"
+            ) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(self._file, 20).decode(errors="replace").strip() or "unknown"
+            os.close(self._file)
+            raise OperatorError(
+                f"another agent (process {holder}) is using the state folder {folder}; "
+                "stop it, or give this one a spec.stateDir of its own"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        os.close(self._file)
+
+
+class StateStore:
+    """Records by (kind, key), read at start, appended while running."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what is there and open the log for appending; call it under a `FolderLock`.
+
+        Raises:
+            OperatorError: the files cannot be read or written. State unchanged.
+        """
+        self._folder = folder
+        self._log_path = folder / "records.log"
+        self._old_log_path = folder / "records.log.old"
+        self._snapshot_path = folder / "records.snapshot"
+        self._records: dict[Key, bytes] = {}
+        self._live_bytes = 0
+        self._rotating = False
+        self.damage: list[str] = []
+        self.fresh = not any(p.exists() for p in (self._log_path, self._old_log_path, self._snapshot_path))
+        try:
+            self._load()
+            self._open_log()
+        except OSError as error:
+            raise OperatorError(
+                f"cannot read or write the agent's records in {folder}: {os.strerror(error.errno or 0)}; "
+                "see that the disk has room and the files belong to the agent's user"
+            ) from None
+
+    def get(self, kind: str, key: bytes) -> bytes | None:
+        """Return what is kept under (kind, key)."""
+        return self._records.get((kind, key))
+
+    def items(self, kind: str) -> list[tuple[bytes, bytes]]:
+        """Return the (key, value) pairs of a kind, sorted by key."""
+        return sorted((key, value) for (known, key), value in self._records.items() if known == kind)
+
+    def put(self, kind: str, key: bytes, value: bytes | None, *, durable: bool) -> None:
+        """Keep `value` under (kind, key); None removes it.
+
+        Raises:
+            StateLost: the disk is full or broken. State unchanged, on disk and in memory.
+        """
+        if self._records.get((kind, key)) == value:
+            return
+        record = _frame(encode([kind, key, value]))
+        try:
+            _write_all(self._log, record)
+            if durable:
+                os.fdatasync(self._log)
+        except OSError as error:
+            self._undo()
+            raise StateLost(
+                f"cannot write {self._log_path}: {os.strerror(error.errno or 0)}; "
+                "free some space, then start the agent again: its state is as it was before this record"
+            ) from None
+        self._log_bytes += len(record)
+        self._remember((kind, key), value)
+
+    @property
+    def rotation_due(self) -> bool:
+        """Tell whether the log holds more history than content."""
+        return not self._rotating and self._log_bytes > max(_ROTATE_BYTES_MIN, 2 * self._live_bytes)
+
+    async def rotate(self) -> None:
+        """Write a snapshot in a thread while records go on being appended to a new log.
+
+        Raises:
+            StateLost: the disk is full or broken; nothing kept is lost.
+        """
+        self._rotating = True
+        try:
+            os.rename(self._log_path, self._old_log_path)
+            old_log = self._log
+            self._open_log()
+            os.close(old_log)
+            await trio.to_thread.run_sync(self._write_snapshot, dict(self._records))
+        except OSError as error:
+            raise StateLost(
+                f"cannot rotate {self._log_path}: {os.strerror(error.errno or 0)}; free some space, "
+                "then start the agent again: nothing it kept is lost"
+            ) from None
+        finally:
+            self._rotating = False
+
+    def close(self) -> None:
+        """Put everything on the disk and close."""
+        try:
+            os.fdatasync(self._log)
+        except OSError:
+            pass  # what had to be durable was synced when it was put
+        os.close(self._log)
+
+    def _load(self) -> None:
+        snapshot_ended = self._read_file(self._snapshot_path)
+        if self._snapshot_path.exists() and not snapshot_ended:
+            self._set_aside(self._snapshot_path, "is cut short")
+        old_log_found = self._old_log_path.exists()
+        self._read_file(self._old_log_path)
+        self._read_file(self._log_path)
+        if old_log_found:
+            # A crash in the middle of a rotation: everything is in memory now, so finish it.
+            self._write_snapshot(dict(self._records))
+
+    def _read_file(self, path: Path) -> bool:
+        """Take the good prefix of a file; tell whether it ended with the end mark."""
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return False
+        if not data.startswith(_MAGIC):
+            if not _MAGIC.startswith(data):
+                self._set_aside(path, "does not begin as a file of this version does")
+            self._cut_log(path, 0)
+            return False
+        position, ended = len(_MAGIC), False
+        for payload, end in _frames(data):
+            try:
+                ended = self._take(payload)
+            except MalformedInput:
+                break
+            position = end
+        if position < len(data):
+            if not _is_torn_tail(data[position:]):
+                self._set_aside(path, f"is damaged at byte {position} of {len(data)}")
+            self._cut_log(path, position)
+        return ended
+
+    def _cut_log(self, path: Path, position: int) -> None:
+        """Cut the log after its good prefix, so that what is appended next can be read."""
+        if path == self._log_path:
+            with path.open("r+b") as file:
+                file.truncate(position)
+                os.fsync(file.fileno())
+
+    def _set_aside(self, path: Path, what: str) -> None:
+        copy = path.with_name(path.name + ".damaged")
+        copy.write_bytes(path.read_bytes())
+        self.damage.append(f"{path} {what}; kept what came before, the whole file is in {copy.name}")
+
+    def _take(self, payload: bytes) -> bool:
+        """Apply one record; tell whether it is the end mark."""
+        if payload == _END:
+            return True
+        match unpack_untrusted(payload, bytes_max=limits.STATE_RECORD_BYTES_MAX):
+            case [str(kind), bytes(key), (bytes() | None) as value]:
+                self._remember((kind, key), value)
+                return False
+        raise MalformedInput("not a state record")
+
+    def _remember(self, key: Key, value: bytes | None) -> None:
+        previous = self._records.pop(key, None)
+        self._live_bytes -= len(previous or b"")
+        if value is not None:
+            self._records[key] = value
+            self._live_bytes += len(value)
+
+    def _open_log(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._log = os.open(self._log_path, flags, 0o600)
+        self._log_bytes = os.fstat(self._log).st_size
+        if self._log_bytes < len(_MAGIC):
+            os.ftruncate(self._log, 0)
+            _write_all(self._log, _MAGIC)
+            os.fsync(self._log)
+            _sync_folder(self._folder)
+            self._log_bytes = len(_MAGIC)
+
+    def _undo(self) -> None:
+        """Cut off what a failed put may have left; a tail that stays is cut at the next start."""
+        try:
+            os.ftruncate(self._log, self._log_bytes)
+        except OSError:
+            pass
+
+    def _write_snapshot(self, records: dict[Key, bytes]) -> None:
+        temporary = self._snapshot_path.with_name("records.snapshot.new")
+        with temporary.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(_MAGIC)
+            for (kind, key), value in records.items():
+                file.write(_frame(encode([kind, key, value])))
+            file.write(_frame(_END))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, self._snapshot_path)
+        _sync_folder(self._folder)
+        self._old_log_path.unlink(missing_ok=True)
+        _sync_folder(self._folder)
+
+
+def _frame(payload: bytes) -> bytes:
+    return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield (payload, position after it) of each whole record whose sum is right, up to the first bad one."""
+    position = len(_MAGIC)
+    while position + _HEADER.size <= len(data):
+        length, crc = _HEADER.unpack_from(data, position)
+        start = position + _HEADER.size
+        payload = data[start : start + length]
+        if len(payload) < length or zlib.crc32(payload) != crc:
+            return
+        position = start + length
+        yield payload, position
+
+
+def _is_torn_tail(rest: bytes) -> bool:
+    """Tell whether `rest` may be one record whose writing a crash interrupted, and nothing after it."""
+    if len(rest) < _HEADER.size:
+        return True
+    length, _ = _HEADER.unpack_from(rest)
+    if length == 0:
+        return not any(rest)  # blocks that were allocated and never written read as zeros
+    return bool(_HEADER.size + length >= len(rest) and length <= limits.STATE_RECORD_BYTES_MAX)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.write(file, view)
+        if written == 0:
+            raise OSError(errno.ENOSPC, "nothing written")
+        view = view[written:]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

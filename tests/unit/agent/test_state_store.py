@@ -1,0 +1,160 @@
+"""The state store survives any crash with a good prefix, and says so when it lost more than a tail."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from gossipmesh.agent import state_store
+from gossipmesh.agent.state_store import FolderLock, StateLost, StateStore
+from gossipmesh.model.errors import OperatorError
+
+RECORDS = [
+    ("epoch", b"", b"\x01"),
+    ("member", b"a", b"alpha"),
+    ("floor", b"mesh", b"\x00" * 5),
+    ("member", b"b", b"be"),
+]
+    ("epoch", b"", b"\x01"),
+    ("member", b"a", b"alpha"),
+    ("floor", b"mesh", b"\x00" * 5),
+    ("member", b"b", b"be"),
+]
+
+
+def _fill(folder: Path) -> list[int]:
+    """Write RECORDS; return the log's length before each and after the last."""
+    store = StateStore(folder)
+    lengths = [(folder / "records.log").stat().st_size]
+    for kind, key, value in RECORDS:
+        store.put(kind, key, value, durable=True)
+        lengths.append((folder / "records.log").stat().st_size)
+    store.close()
+    return lengths
+
+
+def _content(store: StateStore) -> list[tuple[str, bytes, bytes]]:
+    return [(kind, key, value) for kind in ("epoch", "floor", "member") for key, value in store.items(kind)]
+
+
+def test_what_was_put_is_found_again_and_the_last_one_wins(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    assert store.fresh
+    store.put("member", b"a", b"1", durable=False)
+    store.put("member", b"a", b"2", durable=False)
+    store.put("member", b"b", b"3", durable=False)
+    store.put("member", b"b", None, durable=True)
+    store.close()
+    again = StateStore(tmp_path)
+    assert again.items("member") == [(b"a", b"2")]
+    assert again.get("member", b"b") is None
+    assert not again.fresh
+    assert again.damage == []
+
+
+def test_a_log_cut_at_any_byte_keeps_every_whole_record(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    lengths = _fill(source)
+    whole = (source / "records.log").read_bytes()
+    for cut in range(len(whole) + 1):
+        folder = tmp_path / f"cut-{cut}"
+        folder.mkdir()
+        (folder / "records.log").write_bytes(whole[:cut])
+        store = StateStore(folder)
+        kept = sum(1 for length in lengths[1:] if length <= cut)
+        assert _content(store) == sorted(RECORDS[:kept]), cut
+        assert store.damage == [], cut
+        store.put("member", b"z", b"after", durable=True)
+        store.close()
+        assert StateStore(folder).get("member", b"z") == b"after", cut
+
+
+def test_a_byte_flipped_in_the_middle_keeps_the_prefix_and_is_said(tmp_path: Path) -> None:
+    lengths = _fill(tmp_path)
+    log = tmp_path / "records.log"
+    data = bytearray(log.read_bytes())
+    data[lengths[1] + 8] ^= 0x40
+    log.write_bytes(data)
+    store = StateStore(tmp_path)
+    assert _content(store) == RECORDS[:1]
+    assert len(store.damage) == 1
+    assert f"damaged at byte {lengths[1]}" in store.damage[0]
+    assert (tmp_path / "records.log.damaged").read_bytes() == data
+
+
+async def test_rotation_keeps_everything_and_shrinks_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_store, "_ROTATE_BYTES_MIN", 200)
+    store = StateStore(tmp_path)
+    for number in range(50):
+        store.put("member", b"a", b"%d" % number, durable=False)
+    assert store.rotation_due
+    await store.rotate()
+    assert not store.rotation_due
+    store.put("member", b"b", b"later", durable=True)
+    store.close()
+    again = StateStore(tmp_path)
+    assert again.items("member") == [(b"a", b"49"), (b"b", b"later")]
+    assert not (tmp_path / "records.log.old").exists()
+
+
+async def test_a_rotation_a_crash_interrupted_is_finished_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = StateStore(tmp_path)
+    store.put("member", b"a", b"old", durable=True)
+
+    def crash(records: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "_write_snapshot", crash)
+    with pytest.raises(StateLost, match="No space left"):
+        await store.rotate()
+    store.close()
+    assert (tmp_path / "records.log.old").exists()
+    assert StateStore(tmp_path).items("member") == [(b"a", b"old")]
+    assert not (tmp_path / "records.log.old").exists()
+
+
+async def test_a_snapshot_cut_short_is_said(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.put("member", b"a", b"1", durable=True)
+    await store.rotate()
+    store.close()
+    snapshot = tmp_path / "records.snapshot"
+    snapshot.write_bytes(snapshot.read_bytes()[:-4])
+    assert "cut short" in StateStore(tmp_path).damage[-1]
+
+
+def test_a_full_disk_is_one_sentence_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = StateStore(tmp_path)
+    store.put("floor", b"mesh", b"7", durable=True)
+    before = (tmp_path / "records.log").read_bytes()
+    real_write = os.write
+    room = 5
+
+    def write(file: int, data: bytes) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken, room = min(room, len(data)), 0
+        return real_write(file, data[:taken])
+
+    monkeypatch.setattr(state_store.os, "write", write)
+    with pytest.raises(StateLost, match="No space left on device; free some space"):
+        store.put("floor", b"mesh", b"8", durable=True)
+    assert store.get("floor", b"mesh") == b"7"
+    assert (tmp_path / "records.log").read_bytes() == before
+
+
+def test_a_second_agent_on_one_folder_is_refused(tmp_path: Path) -> None:
+    first = FolderLock(tmp_path)
+    with pytest.raises(OperatorError, match=rf"another agent \(process {os.getpid()}\) is using"):
+        FolderLock(tmp_path)
+    first.release()
+    FolderLock(tmp_path).release()
