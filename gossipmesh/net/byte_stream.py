@@ -1,0 +1,189 @@
+"""Bytes over TCP: the small stream interface the data plane drives, and plain sockets behind it.
+
+Ends where bytes mean something. Rules:
+
+1. Whatever breaks a connection is an OSError (ssl.SSLError is one); the end of the stream is `b""`.
+2. Reads and writes are tried first and wait only when they must; every few turns a task that never
+   has to wait lets others run.
+3. `close` is synchronous and may be repeated; a task waiting on a closed stream gets OSError.
+"""
+
+import errno
+import os
+import socket
+from typing import Final, Protocol
+
+import trio
+
+from gossipmesh.model.member import Address
+
+RECEIVE_BYTES: Final = 65_536
+_TURNS_PER_CHECKPOINT: Final = 16
+_USER_TIMEOUT_MS: Final = 10_000
+_KEEPALIVE_IDLE_S: Final = 5
+_KEEPALIVE_INTERVAL_S: Final = 2
+_TCP_USER_TIMEOUT: Final = 18  # linux/tcp.h; the socket module names it only since 3.6 on some builds
+
+
+class ByteStream(Protocol):
+    """What forwarding and tunnels need of a connection, plain or TLS."""
+
+    @property
+    def socket(self) -> socket.socket:
+        """Return the TCP socket beneath."""
+        ...
+
+    async def receive(self) -> bytes:
+        """Return up to about RECEIVE_BYTES bytes, `b""` at the end of the stream."""
+        ...
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything."""
+        ...
+
+    async def send_eof(self) -> None:
+        """End our direction; the other stays open."""
+        ...
+
+    def is_stale(self) -> bool:
+        """Tell whether an idle connection has ended or has bytes nobody asked for."""
+        ...
+
+    def close(self) -> None:
+        """Close now."""
+        ...
+
+
+class PlainStream:
+    """A non-blocking TCP socket."""
+
+    __slots__ = ("_closed", "_descriptor", "_turns", "socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+        self._descriptor = sock.fileno()
+        self._turns = 0
+        self._closed = False
+
+    async def receive(self) -> bytes:
+        """Return what has arrived, `b""` at the end.
+
+        Raises:
+            OSError: the connection broke or was closed here. State: close it.
+        """
+        self._turns += 1
+        if self._turns % _TURNS_PER_CHECKPOINT == 0:
+            await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self.socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                pass
+            await wait_readable(self._descriptor, self._closed)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything.
+
+        Raises:
+            OSError: the connection broke or was closed here. State: close it.
+        """
+        sent = 0
+        size = len(data)
+        self._turns += 1
+        if self._turns % _TURNS_PER_CHECKPOINT == 0:
+            await trio.lowlevel.checkpoint()
+        while sent < size:
+            try:
+                sent += self.socket.send(memoryview(data)[sent:] if sent else data)
+            except BlockingIOError:
+                await wait_writable(self._descriptor, self._closed)
+
+    async def send_eof(self) -> None:
+        """Send FIN.
+
+        Raises:
+            OSError: the connection broke or was closed here. State: close it.
+        """
+        self.socket.shutdown(socket.SHUT_WR)
+        await trio.lowlevel.checkpoint()
+
+    def is_stale(self) -> bool:
+        """Tell whether an idle connection has ended or has bytes nobody asked for."""
+        return socket_is_stale(self.socket)
+
+    def close(self) -> None:
+        """Close now; waiters get OSError."""
+        if not self._closed:
+            self._closed = True
+            trio.lowlevel.notify_closing(self._descriptor)
+            self.socket.close()
+
+
+def socket_is_stale(sock: socket.socket) -> bool:
+    """Tell whether a read on `sock` would return at once: an end, an error or bytes."""
+    try:
+        sock.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+async def wait_readable(descriptor: int, closed: bool) -> None:
+    """Wait until a read would not block; a close meanwhile is an OSError."""
+    if closed:
+        raise OSError(errno.EBADF, "closed")
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+    except trio.ClosedResourceError:
+        raise OSError(errno.EBADF, "closed while waiting") from None
+
+
+async def wait_writable(descriptor: int, closed: bool) -> None:
+    """Wait until a write would not block; a close meanwhile is an OSError."""
+    if closed:
+        raise OSError(errno.EBADF, "closed")
+    try:
+        await trio.lowlevel.wait_writable(descriptor)
+    except trio.ClosedResourceError:
+        raise OSError(errno.EBADF, "closed while waiting") from None
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Return the address family of an IPv4 or IPv6 literal."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+async def connect(address: Address, *, mesh: bool) -> socket.socket:
+    """Open a TCP connection; the caller bounds it with a cancel scope.
+
+    `mesh` connections give up on a silent peer after _USER_TIMEOUT_MS, idle or not.
+
+    Raises:
+        OSError: refused, unreachable, reset. State: nothing is left open.
+    """
+    sock = socket.socket(family_of(address.host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        set_options(sock, mesh=mesh)
+        code = sock.connect_ex(address.socket_address())
+        if code == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock.fileno())
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, f"{os.strerror(code)}: {address}")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def set_options(sock: socket.socket, *, mesh: bool) -> None:
+    """Set what every connection of the data plane has: no delay, and on mesh connections timeouts."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if mesh:
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
