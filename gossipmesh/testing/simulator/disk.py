@@ -1,0 +1,71 @@
+"""A disk per host: what was synced survives a power cut, the rest only perhaps.
+
+Killing a process loses nothing that was written (the kernel has it); a dead host loses a random
+tail of what was written since the last durable write, as an append-only log does.
+"""
+
+import random
+
+from gossipmesh.gossip.effects import Persist, PersistKind
+
+
+class DiskFull(Exception):
+    """No write is possible. Nobody's fault. State unchanged."""
+
+
+class Disk:
+    """An append-only log of entries with a synced prefix."""
+
+    def __init__(self) -> None:
+        self._log: list[tuple[PersistKind, bytes, bytes | None]] = []
+        self._synced_count = 0
+        self.full = False
+        self.writes_count = 0
+        self.syncs_count = 0
+
+    def write(self, entry: Persist) -> None:
+        """Append an entry, and sync all of the log when it is durable.
+
+        Raises:
+            DiskFull: the disk takes nothing. State unchanged.
+        """
+        if self.full:
+            raise DiskFull
+        self._log.append((entry.kind, entry.key, entry.value))
+        self.writes_count += 1
+        if entry.durable:
+            self._synced_count = len(self._log)
+            self.syncs_count += 1
+            self._compact()
+
+    def lose_power(self, rng: random.Random) -> int:
+        """Keep the synced prefix and a random part of the rest; return how many entries were lost."""
+        unsynced_count = len(self._log) - self._synced_count
+        lost_count = rng.randint(0, unsynced_count)
+        if lost_count:
+            del self._log[-lost_count:]
+        self._synced_count = len(self._log)
+        return lost_count
+
+    def wipe(self) -> None:
+        """Forget everything, as a replaced disk does."""
+        self._log.clear()
+        self._synced_count = 0
+
+    def entries(self, kind: PersistKind) -> list[tuple[bytes, bytes]]:
+        """Return the latest (key, value) of a kind, in the order the keys were first written."""
+        latest: dict[bytes, bytes | None] = {}
+        for entry_kind, key, value in self._log:
+            if entry_kind is kind:
+                latest[key] = value
+        return [(key, value) for key, value in latest.items() if value is not None]
+
+    def _compact(self) -> None:
+        """Fold the log when all of it is synced and it has grown long."""
+        if len(self._log) < 4_096:
+            return
+        latest: dict[tuple[PersistKind, bytes], bytes | None] = {}
+        for kind, key, value in self._log:
+            latest[kind, key] = value
+        self._log = [(kind, key, value) for (kind, key), value in latest.items() if value is not None]
+        self._synced_count = len(self._log)

@@ -1,0 +1,84 @@
+"""A simulated machine: a disk, perhaps an agent (the core), perhaps an engine, a clock of its own."""
+
+import random
+from collections.abc import Callable
+
+from gossipmesh.gossip.effects import StreamId
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.testing.simulator.core import Core
+from gossipmesh.testing.simulator.disk import Disk
+from gossipmesh.testing.simulator.network import Connection, End
+
+WALL_START_S = 1_750_000_000  # an arbitrary summer day; only its difference to validity times matters
+SOCKET_QUEUE_PACKETS = 2_048  # what a 4 MB receive buffer holds of datagrams of this size
+
+
+class Host:
+    """One machine. `run` counts its agent's starts; events of an earlier run are void."""
+
+    def __init__(self, index: int, name: str, seed: str) -> None:
+        self.index = index
+        self.name = name
+        self.address = Address(f"10.0.{index // 250}.{index % 250 + 1}", 7948)
+        self.mesh_address = Address(self.address.host, 15008)
+        self.disk = Disk()
+        self.generation = 1
+        self.core: Core | None = None
+        self.run = 0
+        self.is_up = True
+        self.engine_is_up = True
+        self.is_paused = False
+        self.has_left = False
+        self.timer_at_ns = -1
+        self.timers_in_a_row_count = 0
+        self.crash_after_effects: int | None = None
+        self.wall_skew_s = 0
+        self.inbox: list[Callable[[], None]] = []
+        self.connections: dict[StreamId, tuple[Connection, End]] = {}
+        self._next_accepted = 1
+        self._seed = seed
+        self._origin_ns = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether an agent runs here, paused or not."""
+        return self.core is not None
+
+    def begin_run(self) -> random.Random:
+        """Count a start: a new origin of the monotonic clock, and the generator of this run."""
+        self.run += 1
+        self.has_left = False
+        rng = random.Random(f"{self._seed}/{self.name}/{self.run}")
+        self._origin_ns = rng.randrange(10 * SECOND_NS, 1_000_000 * SECOND_NS)
+        self._next_accepted = 1
+        self.timer_at_ns = -1
+        self.timers_in_a_row_count = 0
+        self.is_paused = False
+        return rng
+
+    def end_run(self) -> None:
+        """Forget the process: its core, its queue and its streams."""
+        self.core = None
+        self.inbox.clear()
+        self.connections.clear()
+        self.is_paused = False
+        self.crash_after_effects = None
+
+    def instant(self, now_ns: int) -> Instant:
+        """Return this process's monotonic time at a virtual time."""
+        return Instant(now_ns + self._origin_ns)
+
+    def virtual(self, instant: Instant) -> int:
+        """Return the virtual time of one of this process's instants."""
+        return instant - self._origin_ns
+
+    def wall_offset_s(self) -> int:
+        """Return what this process adds to its monotonic seconds to get wall seconds."""
+        return WALL_START_S - self._origin_ns // SECOND_NS + self.wall_skew_s
+
+    def next_accepted_stream(self) -> StreamId:
+        """Return a new odd stream id."""
+        stream = StreamId(self._next_accepted)
+        self._next_accepted += 2
+        return stream

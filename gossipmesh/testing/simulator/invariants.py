@@ -1,0 +1,243 @@
+"""What must hold in every run, checked while it goes on.
+
+1. No live, reachable node is held dead (or unattended) by anyone, once its last disturbance is
+   `grace_ns` past; a claim against an earlier incarnation is no false death.
+2. A node's own order never goes back, and each start has a greater (generation, epoch), also after
+   a crash; nor does anyone's view of a member's order within a run.
+3. A scope's floor never goes back, also after a crash, and only sets that were signed are applied.
+4. Datagrams, effect lists and queues stay within their limits.
+5. Unequal roots among reachable nodes mean that something changed less than `converge_ns` ago.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gossipmesh.gossip.effects import Effect, MemberChanged, Notify, PolicyApplied, SendDatagram, SendStream
+from gossipmesh.model import limits
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.member import MemberStatus, Order
+from gossipmesh.model.service import ServiceEntry
+from gossipmesh.testing.simulator.faults import Partition
+from gossipmesh.testing.simulator.host import Host
+from gossipmesh.testing.simulator.world import Observer, SimulationFailure, World
+
+SAMPLE_NS = 100 * MILLISECOND_NS
+OUT = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
+
+
+class Invariants(Observer):
+    """Watches one world. `watch` starts the periodic looks; the rest follows the events."""
+
+    def __init__(self, *, grace_ns: int = 25 * SECOND_NS, converge_ns: int = 10 * SECOND_NS) -> None:
+        self.grace_ns = grace_ns
+        self.converge_ns = converge_ns
+        self.last_change_ns = 0
+        self.convergences_ns: list[int] = []
+        self.deaths: dict[tuple[str, str], int] = {}
+        self.is_converged = False
+        self.expects_convergence = True
+        self._published: dict[str, list[tuple[ServiceEntry, ...]]] = {}
+        self._signed_sets: set[tuple[str, int, bytes]] = set()
+        self._disturbed_ns: dict[str, int] = {}
+        self._own: dict[str, tuple[int, Order]] = {}
+        self._views: dict[tuple[str, int, str], Order] = {}
+        self._floors: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._names: dict[bytes, str] = {}
+        self._datagrams_max = limits.DATAGRAM_BYTES_MAX
+
+    # -- what scenarios tell ----------------------------------------------------------------
+
+    def published(self, host: Host, entries: Sequence[ServiceEntry]) -> None:
+        """Note what the owner of `host` published; nothing else may be seen of it."""
+        self._published.setdefault(host.name, [()]).append(tuple(entries))
+
+    def signed(self, scope: str, version: int, manifest_hash: bytes) -> None:
+        """Note a set that a signer made; no other may be applied anywhere."""
+        self._signed_sets.add((scope, version, manifest_hash))
+
+    def watch(self, world: World) -> None:
+        """Look at everything from time to time until the end of the run."""
+        self._sample(world)
+        self._sweep(world)
+
+    # -- what the world tells ---------------------------------------------------------------
+
+    def started(self, world: World, host: Host) -> None:
+        """Nothing may be held against a run that just began."""
+        self._changed(world)
+        self._disturbed_ns[host.name] = world.now_ns
+
+    def disturbed(self, world: World, hosts: Sequence[str]) -> None:
+        """Excuse what follows from it for a while."""
+        self._changed(world)
+        for name in hosts:
+            self._disturbed_ns[name] = world.now_ns
+
+    def stepped(self, world: World, host: Host, effects: Sequence[Effect]) -> None:
+        """Check what a step shows of its own node: order and sizes."""
+        self._check_own_order(world, host)
+        if len(effects) > limits.EFFECTS_PER_STEP_MAX:
+            raise SimulationFailure(f"{host.name} asked for {len(effects)} effects in one step")
+        for effect in effects:
+            if type(effect) is SendDatagram and len(effect.payload) > self._datagrams_max:
+                raise SimulationFailure(f"{host.name} sent a datagram of {len(effect.payload)} bytes")
+            if type(effect) is SendStream and len(effect.payload) > 4 * limits.FRAME_BYTES_MAX:
+                raise SimulationFailure(f"{host.name} sent {len(effect.payload)} bytes on a stream at once")
+
+    def notified(self, world: World, host: Host, effect: Notify) -> None:
+        """Check deaths and policies the moment they are told."""
+        event = effect.event
+        if isinstance(event, MemberChanged) and event.status in OUT:
+            self._check_verdict(world, host, event.name, event.status)
+            if event.status is MemberStatus.DEAD:
+                self.deaths.setdefault((host.name, event.name), world.now_ns)
+        elif isinstance(event, MemberChanged):
+            self.deaths.pop((host.name, event.name), None)
+        elif isinstance(event, PolicyApplied):
+            applied = (event.scope, event.version, event.manifest_hash)
+            if applied not in self._signed_sets:
+                raise SimulationFailure(f"{host.name} applied a set nobody signed: {event}")
+            self._check_floor(host, event.scope, (event.version, event.manifest_hash))
+
+    # -- looks ------------------------------------------------------------------------------
+
+    def reachable(self, world: World) -> list[Host]:
+        """Return the hosts whose agents run; empty while a partition stands."""
+        if any(isinstance(rule, Partition) for rule in world.network.rules):
+            return []
+        return [host for host in world.hosts.values() if host.core is not None and not host.is_paused]
+
+    def roots_equal(self, world: World) -> bool:
+        """Tell whether all reachable nodes hold the same records and documents."""
+        hosts = self.reachable(world)
+        roots = [host.core.roots() for host in hosts if host.core is not None]
+        return bool(roots) and all(root == roots[0] for root in roots)
+
+    def final(self, world: World) -> list[str]:
+        """Return what is wrong at rest: differing roots, wrong statuses, foreign services, idle faults."""
+        problems = []
+        if self.expects_convergence and not self.roots_equal(world):
+            problems.append(f"roots differ at the end, {self._since_change_s(world):.1f} s after the last change")
+        for host in self.reachable(world):
+            problems.extend(self._final_of(world, host))
+        problems.extend(f"the fault {name!r} never fired" for name in world.faults.idle())
+        return problems[:20]
+
+    def _final_of(self, world: World, host: Host) -> list[str]:
+        core: Any = host.core
+        problems = []
+        seen = []
+        for view in core.members():
+            subject = world.hosts.get(view.name)
+            seen.append(view.name)
+            if subject is None:
+                problems.append(f"{host.name} knows {view.name}, which does not exist")
+            elif subject.core is not None and not subject.is_paused:
+                if view.status is not MemberStatus.ALIVE and not subject.has_left:
+                    problems.append(f"{host.name} holds {view.name} {view.status.label} at rest")
+            elif view.status in (MemberStatus.ALIVE, MemberStatus.SUSPECT) and not subject.is_paused:
+                problems.append(f"{host.name} holds {view.name} {view.status.label}, which is gone")
+        missing = [h.name for h in self.reachable(world) if h.name not in seen and not h.has_left]
+        if missing:
+            problems.append(f"{host.name} does not know {', '.join(missing[:5])}")
+        for view, services in core.services():
+            if tuple(services.entries) not in self._published.get(view.name, [()]):
+                problems.append(f"{host.name} holds services of {view.name} that it never published")
+        return problems
+
+    def _sample(self, world: World) -> None:
+        equal = self.roots_equal(world)
+        if equal and not self.is_converged:
+            self.convergences_ns.append(world.now_ns - self.last_change_ns)
+        overdue = world.now_ns - self.last_change_ns > self.converge_ns
+        if not equal and overdue and self.expects_convergence and self.reachable(world):
+            raise SimulationFailure(f"roots differ {self._since_change_s(world):.1f} s after the last change")
+        self.is_converged = equal
+        world.push(world.now_ns + SAMPLE_NS, self._sample, world)
+
+    def _sweep(self, world: World) -> None:
+        for host in list(world.hosts.values()):
+            if host.core is None or host.is_paused:
+                continue
+            core: Any = host.core
+            for view in core.members():
+                if view.status in OUT:
+                    self._check_verdict(world, host, view.name, view.status, view)
+                self._check_view_order(host, view)
+            self._check_queue(host, core)
+        world.push(world.now_ns + max(1, len(world.hosts) // 25) * SECOND_NS, self._sweep, world)
+
+    # -- the checks -------------------------------------------------------------------------
+
+    def _check_verdict(
+        self, world: World, host: Host, subject_name: str, status: MemberStatus, view: Any = None
+    ) -> None:
+        subject = world.hosts.get(subject_name)
+        if subject is None or subject.core is None or self._is_excused(world, host, subject):
+            return
+        if view is None:
+            core: Any = host.core
+            view = next((v for v in core.members() if v.name == subject_name), None)
+        order = subject.core.own_state.order
+        if view is None or (view.state.generation, view.state.epoch) != (order.generation, order.epoch):
+            return
+        raise SimulationFailure(f"false death: {host.name} holds the live {subject_name} {status.label}")
+
+    def _is_excused(self, world: World, host: Host, subject: Host) -> bool:
+        """Tell whether `host` may be wrong about `subject`: it was disturbed, or is cut off."""
+        if subject.is_paused or subject.has_left:
+            return True
+        if any(
+            rule.separates(subject.name, host.name) or rule.separates(host.name, subject.name)
+            for rule in world.network.rules
+            if isinstance(rule, Partition)
+        ):
+            return True
+        disturbed_ns = self._disturbed_ns.get(subject.name, -self.grace_ns)
+        is_joined = all(not isinstance(rule, Partition) for rule in world.network.rules)
+        return is_joined and world.now_ns - disturbed_ns < self.grace_ns
+
+    def _check_own_order(self, world: World, host: Host) -> None:
+        assert host.core is not None, host.name
+        order = host.core.own_state.order
+        known = self._own.get(host.name)
+        if known is not None and known == (host.run, order):
+            return
+        self._changed(world)
+        if known is not None:
+            run, before = known
+            if order < before:
+                raise SimulationFailure(f"{host.name} went back from {before} to {order}")
+            same_start = (order.generation, order.epoch) == (before.generation, before.epoch)
+            if run != host.run and same_start:
+                raise SimulationFailure(f"{host.name} started again within the incarnation {order}")
+        self._own[host.name] = (host.run, order)
+
+    def _check_view_order(self, host: Host, view: Any) -> None:
+        order = view.state.order
+        name = (host.name, host.run, view.name)
+        if order < self._views.get(name, order):
+            raise SimulationFailure(f"{host.name} went back on {view.name} to {order}")
+        self._views[name] = order
+        known = self._own.get(view.name)
+        if known is not None and order > known[1] and view.name != host.name:
+            raise SimulationFailure(f"{host.name} holds {view.name} at {order}, which it never signed")
+
+    def _check_floor(self, host: Host, scope: str, floor: tuple[int, bytes]) -> None:
+        before = self._floors.get((host.name, scope), (0, b""))
+        if floor < before and host.generation == 1:
+            raise SimulationFailure(f"{host.name} went back in {scope} from version {before[0]} to {floor[0]}")
+        self._floors[host.name, scope] = max(before, floor)
+
+    def _check_queue(self, host: Host, core: Any) -> None:
+        queued = getattr(core.statistics(), "queue_length", 0)
+        bound = 4 * len(core.members()) + 2 * limits.SCOPES_MAX
+        if queued > bound:
+            raise SimulationFailure(f"{host.name} queues {queued} updates, at most {bound} can differ")
+
+    def _changed(self, world: World) -> None:
+        self.last_change_ns = world.now_ns
+        self.is_converged = False
+
+    def _since_change_s(self, world: World) -> float:
+        return (world.now_ns - self.last_change_ns) / SECOND_NS

@@ -1,0 +1,271 @@
+"""One run of a scenario: a world of real gossip cores, and the words scenarios are written in."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gossipmesh.model.documents import Manifest
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.policy import Document
+from gossipmesh.model.service import EndpointHealth, ServiceEntry
+from gossipmesh.testing.builders import TrustDomainBuilder, http_route, seal_policy_set, service_entry
+from gossipmesh.testing.simulator.faults import Loss
+from gossipmesh.testing.simulator.host import Host
+from gossipmesh.testing.simulator.invariants import Invariants
+from gossipmesh.testing.simulator.network import LinkSettings
+from gossipmesh.testing.simulator.node import NodeFactory
+from gossipmesh.testing.simulator.trace import Trace
+from gossipmesh.testing.simulator.world import SimulationFailure, World
+from gossipmesh.trust.documents import AcceptedSet, PolicyRefusal, PolicySet, TrustedDocuments
+from gossipmesh.trust.envelope import MANIFEST_PAYLOAD_TYPE, decode_envelope_untrusted, seal_envelope
+from gossipmesh.trust.keys import Verifier
+
+LOOK_NS = 100 * MILLISECOND_NS
+SETTLE_NS = 12 * SECOND_NS
+
+
+class Run:
+    """A seed's world with `nodes_count` hosts named n1, n2, ..., and what was measured in it."""
+
+    def __init__(
+        self, seed: int, *, nodes_count: int, loss_ratio: float, verifier: Verifier, trace: Trace | None = None
+    ) -> None:
+        self.seed = seed
+        self.script = random.Random(f"{seed}/script")
+        self.domain = TrustDomainBuilder(signers={"policy": ("mesh",), "other": ("elsewhere",)})
+        self.verifier = verifier
+        self.invariants = Invariants()
+        self.factory = NodeFactory(self.domain, verifier)
+        settings = LinkSettings(duplicate_ratio=0.01, reorder_ratio=0.02)
+        self.world = World(seed, self.factory, settings=settings, trace=trace, observer=self.invariants)
+        if loss_ratio:
+            self.world.network.add_rule(Loss("loss", loss_ratio))
+        self.hosts = [self.world.add_host(f"n{number}") for number in range(1, nodes_count + 1)]
+        self.measured: dict[str, float] = {}
+        self._published_count = 0
+
+    # -- choosing ---------------------------------------------------------------------------
+
+    def draw_ns(self, from_s: float, to_s: float) -> int:
+        """Return a random duration."""
+        return self.script.randrange(int(from_s * SECOND_NS), int(to_s * SECOND_NS) + 1)
+
+    def running(self) -> list[Host]:
+        """Return the hosts whose agents run and are not paused."""
+        return [host for host in self.hosts if host.core is not None and not host.is_paused]
+
+    def sample(self, count: int, *, but_not: Sequence[Host] = ()) -> list[Host]:
+        """Return `count` different running hosts."""
+        return self.script.sample([host for host in self.running() if host not in but_not], count)
+
+    def pick(self, *, but_not: Sequence[Host] = ()) -> Host:
+        """Return one running host."""
+        return self.sample(1, but_not=but_not)[0]
+
+    def halves(self) -> tuple[list[str], list[str]]:
+        """Return the names of all hosts in two random halves."""
+        names = [host.name for host in self.hosts]
+        self.script.shuffle(names)
+        middle = len(names) // 2
+        return names[:middle], names[middle:]
+
+    def seeds(self) -> list[Address]:
+        """Return the addresses new nodes are told."""
+        return [self.hosts[0].address]
+
+    def core(self, host: Host) -> Any:
+        """Return the core of a running host."""
+        assert host.core is not None, host.name
+        return host.core
+
+    # -- doing ------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start the first host at once and the others within two seconds, all knowing the first."""
+        self.invariants.watch(self.world)
+        self.world.start(self.hosts[0])
+        for host in self.hosts[1:]:
+            self.world.push(self.draw_ns(0, 2), self.world.start, host, self.seeds())
+
+    def boot_and_settle(self) -> None:
+        """Start everything, publish a service everywhere and come to rest."""
+        self.boot()
+        self.world.run_for(2 * SECOND_NS + 1)
+        for host in self.hosts:
+            self.publish(host)
+        self.settle()
+
+    def publish(
+        self,
+        host: Host,
+        *,
+        health: EndpointHealth = EndpointHealth.PASSING,
+        entries: Sequence[ServiceEntry] | None = None,
+    ) -> None:
+        """Have a running host publish services no one published before; a stopped one is let be."""
+        if host.core is None or host.is_paused:
+            return
+        self._published_count += 1
+        label = (("change", str(self._published_count)),)
+        chosen = entries or [service_entry(f"shop/svc{host.index % 7}", health=health, labels=label)]
+        self.invariants.published(host, chosen)
+        self.world.call(host, lambda core, now: core.publish_services(chosen, now))
+
+    def leave(self, host: Host) -> None:
+        """Have a node leave, and end its process a little later."""
+        host.has_left = True
+        self.world.call(host, lambda core, now: core.leave(now))
+        self.world.run_for(SECOND_NS)
+        self.world.stop(host)
+
+    def push_policy(self, host: Host, version: int, documents: Sequence[Document]) -> bytes:
+        """Sign a set, offer it at one host and return its manifest's hash."""
+        accepted = self.domain.documents(self.verifier).check_untrusted(
+            self.domain.policy_set(version, documents)
+        )
+        self.invariants.signed(accepted.scope, accepted.version, accepted.manifest_hash)
+        self.offer(host, accepted.raw)
+        return accepted.manifest_hash
+
+    def offer(self, host: Host, policy_set: PolicySet) -> None:
+        """Give a set to one host, as its admin API does."""
+        self.world.call(host, lambda core, now: core.offer_policy(policy_set, now))
+
+    # -- waiting and requiring --------------------------------------------------------------
+
+    def measure(self, name: str, duration_ns: int) -> None:
+        """Keep a figure in seconds."""
+        self.measured[name] = round(duration_ns / SECOND_NS, 3)
+
+    def require(self, holds: bool, otherwise: str) -> None:
+        """Fail the run with a sentence unless something holds."""
+        if not holds:
+            raise SimulationFailure(otherwise)
+
+    def settle(self) -> None:
+        """Let the mesh rest: equal roots within the bound, and still equal at the end."""
+        self.world.run_for(SETTLE_NS)
+        rested = self.world.run_until_true(
+            lambda: self.invariants.roots_equal(self.world), self.invariants.converge_ns, LOOK_NS
+        )
+        self.require(rested, "the mesh does not come to rest")
+
+    def holders(self, subject: Host, status: MemberStatus) -> list[str]:
+        """Return the other running hosts that hold `subject` in `status`."""
+        return [
+            host.name
+            for host in self.running()
+            if host is not subject
+            and any(v.name == subject.name and v.status is status for v in self.core(host).members())
+        ]
+
+    def wait_status(self, subject: Host, status: MemberStatus, timeout_ns: int) -> None:
+        """Let time pass until every other running host holds `subject` in `status`."""
+        others_count = len([host for host in self.running() if host is not subject])
+        done = self.world.run_until_true(
+            lambda: len(self.holders(subject, status)) == others_count, timeout_ns, LOOK_NS
+        )
+        holders_count = len(self.holders(subject, status))
+        self.require(
+            done, f"{subject.name} is {status.label} on {holders_count} of {others_count} after {timeout_ns} ns"
+        )
+
+    def require_status(self, subject: Host, status: MemberStatus) -> None:
+        """Every other running host holds `subject` in `status` now."""
+        self.wait_status(subject, status, 0)
+
+    def wait_all_alive(self, timeout_ns: int) -> None:
+        """Let time pass until everyone running is alive on everyone running."""
+        names = [host.name for host in self.running()]
+
+        def whole() -> bool:
+            for host in self.running():
+                alive = [v.name for v in self.core(host).members() if v.status is MemberStatus.ALIVE]
+                if any(name not in alive for name in names):
+                    return False
+            return True
+
+        done = self.world.run_until_true(whole, timeout_ns, LOOK_NS)
+        self.require(done, f"not everyone is alive on everyone after {timeout_ns // SECOND_NS} s")
+
+    def policy_hash(self, host: Host, scope: str) -> bytes:
+        """Return the hash of the set a host runs; empty when it runs none."""
+        accepted = self.factory.documents[host.name].in_force(scope)
+        return b"" if accepted is None else accepted.manifest_hash
+
+    def require_policy(self, scope: str, version: int) -> None:
+        """Every running host runs that version, and says so in its own record."""
+        for host in self.running():
+            held = [p.version for p in self.core(host).own_state.policies if p.scope == scope]
+            self.require(held == [version], f"{host.name} runs {held} of {scope}, not version {version}")
+            for view in self.core(host).members():
+                subject = self.world.hosts[view.name]
+                if subject.core is None:
+                    continue
+                told = [p.version for p in view.state.policies if p.scope == scope]
+                self.require(told == [version], f"{host.name} believes {view.name} runs {told}")
+
+    # -- an enemy inside --------------------------------------------------------------------
+
+    def make_gullible(self, host: Host) -> None:
+        """Make a member accept, announce and serve whatever it is given."""
+        self.factory.documents[host.name].__class__ = GullibleDocuments
+
+    def bad_policy_sets(self, base_version: int) -> list[tuple[str, PolicySet]]:
+        """Return sets nobody may take, each with the code it must be refused by."""
+        good = self.domain.policy_set(base_version + 1, [http_route("evil")])
+        envelope = decode_envelope_untrusted(good.manifest)
+        manifest = msgspec.json.decode(envelope.payload, type=Manifest)
+        thief = self.domain.signing_key("thief")
+        unsigned = seal_envelope(MANIFEST_PAYLOAD_TYPE, envelope.payload, [])
+        altered = msgspec.structs.replace(envelope, payload=envelope.payload.replace(b"mesh.test", b"mesh.tesu"))
+        foreign = self.domain.policy_set(base_version + 4, [http_route("evil")], signers=["other"])
+        return [
+            ("hash", PolicySet(good.manifest, tuple(body + b" " for body in good.bodies))),
+            ("unsigned", PolicySet(unsigned.to_bytes(), good.bodies)),
+            ("signature", PolicySet(altered.to_bytes(), good.bodies)),
+            (
+                "signature",
+                seal_policy_set(
+                    msgspec.structs.replace(manifest, version=base_version + 3), [http_route("evil")], [thief]
+                ),
+            ),
+            ("scope", foreign),
+            ("features", self.domain.policy_set(base_version + 5, [http_route("evil")], requires=["teleport"])),
+            ("older", self.domain.policy_set(base_version - 1, [http_route("old")])),
+        ]
+
+    def refused_at_the_door(self, hostile: Host, code: str, policy_set: PolicySet) -> None:
+        """An honest node refuses the set with the expected code when it is offered in person."""
+        host = self.pick(but_not=[hostile])
+        try:
+            self.offer(host, policy_set)
+        except PolicyRefusal as refusal:
+            self.require(refusal.code == code, f"{host.name} refused by {refusal.code!r}, not {code!r}")
+            return
+        raise SimulationFailure(f"{host.name} took a set that had to be refused: {code}")
+
+    def require_refusals_everywhere(self, hostile: Host) -> None:
+        """Every honest node says in its own record that it refused something."""
+        for host in self.running():
+            if host is not hostile:
+                refused = any(p.refused_version for p in self.core(host).own_state.policies)
+                self.require(refused, f"{host.name} does not say that it refused anything")
+
+
+class GullibleDocuments(TrustedDocuments):
+    """Documents of a hostile member: everything decodable is accepted."""
+
+    def check_untrusted(self, policy_set: PolicySet) -> AcceptedSet:
+        """Accept the set unseen."""
+        payload = decode_envelope_untrusted(policy_set.manifest).payload
+        manifest = msgspec.json.decode(payload, type=Manifest)
+        return AcceptedSet(manifest.scope, manifest.version, _sha256(payload), manifest, (), policy_set)
+
+    def adopt(self, accepted: AcceptedSet) -> None:
+        """Put it in force whatever the floor says."""
+        self._floors[accepted.scope] = accepted.floor
+        self._in_force[accepted.scope] = accepted

@@ -1,0 +1,261 @@
+"""Named scenarios: what happens to a mesh, and what must be true of it afterwards.
+
+A scenario is a function of a `Run`; the invariants hold all the while. Each draws what it needs
+from `run.script`, so a seed is one story.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.service import EndpointHealth
+from gossipmesh.testing.builders import access_policy, http_route, service_entry
+from gossipmesh.testing.simulator.run import Run
+
+Scenario = Callable[[Run], None]
+
+DETECT_NS: Final = 25 * SECOND_NS
+QUIET_NS: Final = 12 * SECOND_NS
+
+
+def steady(run: Run) -> None:
+    """Join under loss, publish and change services, push a policy, crash and restart some."""
+    run.boot()
+    for host in run.hosts:
+        run.world.push(run.draw_ns(0, 3), run.publish, host)
+    run.world.run_until(4 * SECOND_NS)
+    run.push_policy(run.pick(), 1, [http_route("cart-1"), access_policy("cart-a")])
+    run.world.run_for(3 * SECOND_NS)
+    crashed, torn, replaced, *others = run.sample(min(8, len(run.hosts)), but_not=[run.hosts[0]])
+    run.world.kill_node(crashed)
+    run.world.kill_node_midway(torn, run.script.randrange(1, 6))
+    run.world.run_for(4 * SECOND_NS)
+    for host in others:
+        run.publish(host)
+    run.world.kill_agent(replaced)
+    run.world.replace_disk(replaced)
+    run.world.run_for(2 * SECOND_NS)
+    run.require(torn.core is None, f"{torn.name} survived its crash in the midst of a step")
+    run.world.start(torn)
+    run.world.start(replaced, run.seeds())
+    run.publish(torn)
+    run.push_policy(run.pick(), 2, [http_route("cart-2")])
+    run.world.run_for(6 * SECOND_NS)
+    run.world.start(crashed)
+    run.publish(crashed)
+    run.world.run_for(2 * SECOND_NS)
+    run.publish(run.pick())
+    run.settle()
+    run.require_policy("mesh", 2)
+
+
+def crash(run: Run) -> None:
+    """One machine dies at once: dead on every member within the bound, nobody else ever, then back."""
+    run.boot_and_settle()
+    victim = run.pick(but_not=[run.hosts[0]])
+    started_ns = run.world.now_ns
+    run.world.kill_node(victim)
+    run.wait_status(victim, MemberStatus.DEAD, DETECT_NS)
+    times = sorted(
+        at_ns - started_ns for (_, name), at_ns in run.invariants.deaths.items() if name == victim.name
+    )
+    run.measure("dead_p50_s", times[len(times) // 2])
+    run.measure("dead_last_s", times[-1])
+    for host in run.running():
+        names = [view.name for view, _ in run.core(host).services()]
+        run.require(victim.name not in names, f"{host.name} still offers services of the dead {victim.name}")
+    run.world.start(victim)
+    run.publish(victim)
+    run.wait_status(victim, MemberStatus.ALIVE, 10 * SECOND_NS)
+    run.settle()
+
+
+def kill_agent(run: Run) -> None:
+    """An agent dies, its engine serves: unattended, endpoints stay, alive again; then the engine dies too."""
+    run.boot_and_settle()
+    victim, second = run.sample(2, but_not=[run.hosts[0]])
+    started_ns = run.world.now_ns
+    run.world.kill_agent(victim)
+    run.wait_status(victim, MemberStatus.UNATTENDED, DETECT_NS)
+    run.measure("unattended_last_s", run.world.now_ns - started_ns)
+    run.world.run_for(20 * SECOND_NS)
+    for host in run.running():
+        names = [view.name for view, _ in run.core(host).services()]
+        run.require(victim.name in names, f"{host.name} dropped the services of {victim.name}, whose engine serves")
+    run.require_status(victim, MemberStatus.UNATTENDED)
+    run.world.start(victim)
+    run.publish(victim)
+    run.wait_status(victim, MemberStatus.ALIVE, 10 * SECOND_NS)
+    run.world.kill_agent(second)
+    run.wait_status(second, MemberStatus.UNATTENDED, DETECT_NS)
+    second.engine_is_up = False
+    run.wait_status(second, MemberStatus.DEAD, 30 * SECOND_NS)
+    run.world.start(second)
+    run.publish(second)
+    run.settle()
+
+
+def partition_heal(run: Run) -> None:
+    """Two sides lose each other, change, and find together; no side kills one of its own."""
+    run.boot_and_settle()
+    left, right = run.halves()
+    rule = run.world.partition("halves", left, right)
+    run.world.run_for(3 * SECOND_NS)
+    run.publish(run.world.hosts[left[0]])
+    run.publish(run.world.hosts[right[0]])
+    run.world.run_for(run.draw_ns(5, 45))
+    run.world.heal(rule)
+    healed_ns = run.world.now_ns
+    run.wait_all_alive(30 * SECOND_NS)
+    run.measure("heal_s", run.world.now_ns - healed_ns)
+    one = run.pick(but_not=[run.hosts[0]])
+    deaf = run.world.partition("one-way", [one.name], [h.name for h in run.hosts if h is not one], one_way=True)
+    run.world.run_for(12 * SECOND_NS)
+    run.world.heal(deaf)
+    run.wait_all_alive(30 * SECOND_NS)
+    run.settle()
+
+
+def racing_pushes(run: Run) -> None:
+    """Two sets of one version, one on each side of a partition: one winner everywhere after the heal."""
+    run.boot_and_settle()
+    run.push_policy(run.hosts[0], 1, [http_route("base")])
+    run.settle()
+    left, right = run.halves()
+    rule = run.world.partition("halves", left, right)
+    first = run.push_policy(run.world.hosts[left[-1]], 2, [http_route("left")])
+    second = run.push_policy(run.world.hosts[right[-1]], 2, [http_route("right")])
+    run.world.run_for(8 * SECOND_NS)
+    for name in left + right:
+        held = run.policy_hash(run.world.hosts[name], "mesh")
+        expected = first if name in left else second
+        run.require(held == expected, f"{name} does not run the set pushed on its side")
+    run.world.heal(rule)
+    healed_ns = run.world.now_ns
+    winner = max(first, second)
+    won = run.world.run_until_true(
+        lambda: all(run.policy_hash(host, "mesh") == winner for host in run.hosts),
+        30 * SECOND_NS,
+        100 * MILLISECOND_NS,
+    )
+    run.require(won, "no single winner after the heal")
+    run.measure("winner_s", run.world.now_ns - healed_ns)
+    run.wait_all_alive(30 * SECOND_NS)
+    run.settle()
+
+
+def rejoin_without_seed(run: Run) -> None:
+    """Nodes come back from their own disks alone: one by one, and then all after a power cut."""
+    run.boot_and_settle()
+    run.push_policy(run.pick(), 1, [http_route("kept")])
+    run.settle()
+    one = run.pick(but_not=[run.hosts[0]])
+    run.world.kill_node(one)
+    run.world.run_for(5 * SECOND_NS)
+    run.world.start(one)
+    run.publish(one)
+    run.wait_status(one, MemberStatus.ALIVE, 10 * SECOND_NS)
+    run.settle()
+    run.require_policy("mesh", 1)
+    for host in run.hosts:
+        run.world.kill_node(host)
+    run.world.run_for(SECOND_NS)
+    for host in run.hosts:
+        run.require(bool(host.disk.entries(PersistKind.EPOCH)), f"{host.name} has no epoch on its disk")
+        run.world.start(host)
+        run.publish(host)
+        run.world.run_for(run.draw_ns(0, 0.2))
+    started_ns = run.world.now_ns
+    run.wait_all_alive(30 * SECOND_NS)
+    run.measure("whole_mesh_back_s", run.world.now_ns - started_ns)
+    run.settle()
+    run.require_policy("mesh", 1)
+
+
+def byzantine_policy(run: Run) -> None:
+    """A member that believes anything offers bad sets: every other node refuses each of them."""
+    run.boot_and_settle()
+    run.push_policy(run.hosts[0], 3, [http_route("good")])
+    run.settle()
+    good = run.policy_hash(run.hosts[0], "mesh")
+    hostile = run.pick(but_not=[run.hosts[0]])
+    run.make_gullible(hostile)
+    for code, policy_set in run.bad_policy_sets(base_version=3):
+        run.refused_at_the_door(hostile, code, policy_set)
+        run.offer(hostile, policy_set)
+        run.world.run_for(6 * SECOND_NS)
+        for host in run.running():
+            if host is not hostile:
+                run.require(run.policy_hash(host, "mesh") == good, f"{host.name} runs a set with code {code}")
+    run.require_refusals_everywhere(hostile)
+    run.world.kill_node(hostile)
+    run.world.start(hostile)
+    run.publish(hostile)
+    run.wait_all_alive(30 * SECOND_NS)
+    run.settle()
+
+
+def swarm(run: Run) -> None:
+    """Random faults for two minutes: crashes, pauses, cuts, replaced disks; then rest."""
+    run.boot_and_settle()
+    version = 0
+    for _ in range(12):
+        choice = run.script.randrange(6)
+        host = run.pick(but_not=[run.hosts[0]])
+        if choice == 0:
+            run.world.kill_node(host)
+            run.world.run_for(run.draw_ns(0.5, 12))
+            run.world.start(host)
+            run.publish(host)
+        elif choice == 1:
+            run.world.pause(host)
+            run.world.run_for(run.draw_ns(0.5, 20))
+            run.world.resume(host)
+        elif choice == 2:
+            rule = run.world.partition(f"cut-{run.world.now_ns}", *run.halves())
+            run.world.run_for(run.draw_ns(2, 15))
+            run.world.heal(rule)
+        elif choice == 3:
+            run.world.kill_agent(host)
+            run.world.replace_disk(host)
+            run.world.run_for(run.draw_ns(0.1, 3))
+            run.world.start(host, run.seeds())
+            run.publish(host)
+        elif choice == 4:
+            version += 1
+            run.push_policy(host, version, [http_route(f"route-{version}")])
+        else:
+            run.publish(host, health=run.script.choice([EndpointHealth.FAILING, EndpointHealth.PASSING]))
+        run.world.run_for(run.draw_ns(0.5, 4))
+    run.wait_all_alive(60 * SECOND_NS)
+    run.settle()
+
+
+def leave(run: Run) -> None:
+    """A node leaves in order: left everywhere, never dead, its services gone."""
+    run.boot_and_settle()
+    leaver = run.pick(but_not=[run.hosts[0]])
+    run.publish(leaver, entries=[service_entry("shop/gone", registration="gone")])
+    run.settle()
+    run.leave(leaver)
+    run.wait_status(leaver, MemberStatus.LEFT, 10 * SECOND_NS)
+    run.world.run_for(QUIET_NS)
+    run.require_status(leaver, MemberStatus.LEFT)
+    names = [name for _, name in run.invariants.deaths]
+    run.require(leaver.name not in names, f"{leaver.name} left, and was held dead")
+    run.settle()
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "steady": steady,
+    "crash": crash,
+    "kill-agent": kill_agent,
+    "partition-heal": partition_heal,
+    "racing-pushes": racing_pushes,
+    "rejoin-without-seed": rejoin_without_seed,
+    "byzantine-policy": byzantine_policy,
+    "leave": leave,
+    "swarm": swarm,
+}

@@ -1,0 +1,331 @@
+"""The world: hosts, a virtual clock, one heap of events ordered by (time, sequence).
+
+It is the shell of every core: it performs their effects in order, keeps their disks, and does to
+them what scenarios ask. Whatever a core raises ends the run as a failure with the event's time.
+"""
+
+import heapq
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from gossipmesh.gossip.effects import (
+    CloseStream,
+    Effect,
+    Notify,
+    OpenStream,
+    Persist,
+    ProbeEngine,
+    SendDatagram,
+    SendStream,
+)
+from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.testing.simulator.core import Core, CoreFactory
+from gossipmesh.testing.simulator.disk import DiskFull
+from gossipmesh.testing.simulator.faults import Channel, FaultBook, Partition
+from gossipmesh.testing.simulator.host import SOCKET_QUEUE_PACKETS, Host
+from gossipmesh.testing.simulator.network import LinkSettings, Network
+from gossipmesh.testing.simulator.streams import Streams
+from gossipmesh.testing.simulator.trace import Trace, fingerprint
+
+TIMERS_IN_A_ROW_MAX = 1_000  # handle_deadline calls without time passing: more is a core that spins
+TIMER_LATE_NS = 1_000_000  # a busy loop is late by up to this much
+ENGINE_TIMEOUT_NS = SECOND_NS
+
+Step = Callable[[Core, Instant], list[Effect]]
+
+
+class SimulationFailure(Exception):
+    """An invariant broke, or a core raised. Our own fault. The run ends here."""
+
+
+class Observer:
+    """What a run tells whoever checks it; `Invariants` is the one that matters."""
+
+    def started(self, world: "World", host: Host) -> None:
+        """A core was built and started on `host`."""
+
+    def stepped(self, world: "World", host: Host, effects: Sequence[Effect]) -> None:
+        """A core took an input and its effects were performed."""
+
+    def notified(self, world: "World", host: Host, effect: Notify) -> None:
+        """A core told of an event."""
+
+    def disturbed(self, world: "World", hosts: Sequence[str]) -> None:
+        """Hosts were crashed, paused, restarted, cut off or joined again."""
+
+
+class World:
+    """Hosts by name, in the order they were added; `now_ns` is virtual time since the start."""
+
+    def __init__(
+        self,
+        seed: int,
+        make_core: CoreFactory,
+        *,
+        settings: LinkSettings | None = None,
+        trace: Trace | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.seed = seed
+        self.now_ns = 0
+        self.hosts: dict[str, Host] = {}
+        self.trace = trace or Trace()
+        self.faults = FaultBook()
+        self.network = Network(settings or LinkSettings(), random.Random(f"{seed}/network"), self.faults)
+        self.events_count = 0
+        self.datagrams_count = 0
+        self.datagram_bytes = 0
+        self.observer = observer or Observer()
+        self._make_core = make_core
+        self._rng = random.Random(f"{seed}/world")
+        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._by_address: dict[Address, Host] = {}
+        self._streams = Streams(self)
+
+    # -- time -------------------------------------------------------------------------------
+
+    def push(self, at_ns: int, function: Callable[..., None], *arguments: Any) -> None:
+        """Call `function` at a virtual time, after everything entered earlier for that time."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (at_ns, self._sequence, function, arguments))
+
+    def run_until(self, end_ns: int) -> None:
+        """Take every event up to and including `end_ns`."""
+        heap = self._heap
+        while heap and heap[0][0] <= end_ns:
+            at_ns, _, function, arguments = heapq.heappop(heap)
+            self.now_ns = at_ns
+            self.events_count += 1
+            function(*arguments)
+        self.now_ns = end_ns
+
+    def run_for(self, duration_ns: int) -> None:
+        """Let virtual time pass."""
+        self.run_until(self.now_ns + duration_ns)
+
+    def run_until_true(self, condition: Callable[[], bool], timeout_ns: int, every_ns: int) -> bool:
+        """Let time pass until `condition` holds, looking every `every_ns`; False on timeout."""
+        end_ns = self.now_ns + timeout_ns
+        while not condition():
+            if self.now_ns >= end_ns:
+                return False
+            self.run_for(every_ns)
+        return True
+
+    # -- hosts and what is done to them -----------------------------------------------------
+
+    def add_host(self, name: str) -> Host:
+        """Add a machine on which nothing runs yet."""
+        host = Host(len(self.hosts), name, str(self.seed))
+        self.hosts[name] = host
+        self._by_address[host.address] = host
+        self._by_address[host.mesh_address] = host
+        return host
+
+    def host_at(self, address: Address) -> Host | None:
+        """Return the host an address belongs to."""
+        return self._by_address.get(address)
+
+    def start(self, host: Host, seeds: Sequence[Address] = ()) -> None:
+        """Boot what is down and start the agent; without `seeds` it rejoins from its disk."""
+        assert host.core is None, host.name
+        host.is_up = host.engine_is_up = True
+        rng = host.begin_run()
+        now = host.instant(self.now_ns)
+        self.trace.record(self.now_ns, f"start {host.name} run {host.run}")
+        host.core = self._make_core(host, rng, now, host.wall_offset_s())
+        self.observer.started(self, host)
+        self.feed(host, host.run, lambda core, at: core.start(seeds, at))
+
+    def kill_agent(self, host: Host) -> None:
+        """Kill the agent only: the machine refuses connections, the engine still answers."""
+        self._end(host, "kill-agent")
+
+    def kill_node(self, host: Host) -> None:
+        """Cut the machine's power: silence, and a tail of unsynced writes is lost."""
+        self._end(host, "kill-node")
+        host.is_up = host.engine_is_up = False
+        host.disk.lose_power(self._rng)
+
+    def kill_node_midway(self, host: Host, effects_count: int) -> None:
+        """Cut the power after `effects_count` more effects, in the midst of a list as like as not."""
+        self.faults.expect("kill-midway")
+        host.crash_after_effects = effects_count
+
+    def replace_disk(self, host: Host) -> None:
+        """Give a stopped host an empty disk and, as its enrolment does, the next generation."""
+        assert host.core is None, host.name
+        self.faults.fire("replace-disk")
+        host.disk.wipe()
+        host.generation += 1
+
+    def pause(self, host: Host) -> None:
+        """Stop the process where it is (SIGSTOP); what arrives waits in its socket."""
+        self.faults.fire("pause")
+        self.trace.record(self.now_ns, f"pause {host.name}")
+        host.is_paused = True
+        self.observer.disturbed(self, [host.name])
+
+    def resume(self, host: Host) -> None:
+        """Let a paused process run on: what arrived first, then its timers."""
+        if not host.is_paused:
+            return
+        self.trace.record(self.now_ns, f"resume {host.name}")
+        host.is_paused = False
+        self.observer.disturbed(self, [host.name])
+        waiting, host.inbox = host.inbox, []
+        for deliver in waiting:
+            deliver()
+        self._rearm(host)
+
+    def partition(
+        self, name: str, left: Sequence[str], right: Sequence[str], *, one_way: bool = False
+    ) -> Partition:
+        """Cut all links from `left` to `right`, and back unless `one_way`."""
+        rule = Partition(name, frozenset(left), frozenset(right), one_way=one_way)
+        self.network.add_rule(rule)
+        self.trace.record(self.now_ns, f"partition {name}")
+        self.observer.disturbed(self, [*left, *right])
+        return rule
+
+    def heal(self, rule: Partition) -> None:
+        """Join what a partition cut."""
+        self.network.remove_rule(rule)
+        self.trace.record(self.now_ns, f"heal {rule.name}")
+        self.observer.disturbed(self, [h for h in self.hosts if h in rule.left or h in rule.right])
+
+    def call(self, host: Host, step: Step) -> None:
+        """Give a running core an input of its agent's; what it raises goes to the caller."""
+        assert host.core is not None, host.name
+        effects = step(host.core, host.instant(self.now_ns))
+        self._after(host, effects)
+
+    # -- the shell --------------------------------------------------------------------------
+
+    def feed(self, host: Host, run: int, step: Step) -> None:
+        """Give a core an input from outside, now or when its process runs on; void after its run."""
+        if host.run != run or host.core is None:
+            return
+        if host.is_paused:
+            host.inbox.append(lambda: self.feed(host, run, step))
+            return
+        try:
+            effects = step(host.core, host.instant(self.now_ns))
+        except Exception as error:
+            raise SimulationFailure(
+                f"the core of {host.name} raised {type(error).__name__}: {error}"
+            ) from error
+        self._after(host, effects)
+
+    def _after(self, host: Host, effects: list[Effect]) -> None:
+        self._perform(host, effects)
+        if host.core is not None:
+            self._rearm(host)
+            self.observer.stepped(self, host, effects)
+
+    def _perform(self, host: Host, effects: list[Effect]) -> None:
+        for position, effect in enumerate(effects):
+            if host.crash_after_effects is not None:
+                host.crash_after_effects -= 1
+                if host.crash_after_effects < 0:
+                    self.faults.fire("kill-midway")
+                    if position:
+                        self.observer.stepped(self, host, effects[:position])
+                    self.kill_node(host)
+                    return
+            if type(effect) is SendDatagram:
+                self._send_datagram(host, effect)
+            elif type(effect) is Persist:
+                try:
+                    host.disk.write(effect)
+                except DiskFull:
+                    self._end(host, "disk-full")
+                    return
+            elif type(effect) is Notify:
+                self.trace.record(self.now_ns, f"notify {host.name} {effect.event}")
+                self.observer.notified(self, host, effect)
+            elif type(effect) is ProbeEngine:
+                self._probe_engine(host, effect)
+            elif type(effect) is OpenStream:
+                self._streams.open(host, effect)
+            elif type(effect) is SendStream:
+                self._streams.send(host, effect)
+            elif type(effect) is CloseStream:
+                self._streams.close(host, effect)
+            else:
+                raise SimulationFailure(f"{host.name} asked for {type(effect).__name__}, unknown here")
+
+    def _send_datagram(self, host: Host, effect: SendDatagram) -> None:
+        size_bytes = len(effect.payload)
+        self.datagrams_count += 1
+        self.datagram_bytes += size_bytes
+        target = self._by_address.get(effect.destination)
+        if target is None or effect.destination != target.address:
+            return
+        for delay_ns in self.network.datagram_delays(host.name, target.name, size_bytes):
+            self.push(self.now_ns + delay_ns, self._datagram, host.name, host.address, target, effect.payload)
+
+    def _datagram(self, source: str, sender: Address, target: Host, payload: bytes) -> None:
+        if target.core is None:
+            return
+        if target.is_paused and len(target.inbox) >= SOCKET_QUEUE_PACKETS:
+            self.faults.fire("socket-overflow")
+            return
+        self.trace.record(
+            self.now_ns, f"datagram {source} {target.name} {len(payload)} {fingerprint(payload)}"
+        )
+        self.feed(target, target.run, lambda core, now: core.receive_datagram(payload, sender, now))
+
+    def _probe_engine(self, host: Host, effect: ProbeEngine) -> None:
+        target = self._by_address.get(effect.addresses[0]) if effect.addresses else None
+        there = back = None
+        if target is not None and target.is_up:
+            there = self.network.stream_delay(host.name, target.name, Channel.ENGINE)
+            back = self.network.stream_delay(target.name, host.name, Channel.ENGINE)
+        answered = False
+        delay_ns = ENGINE_TIMEOUT_NS
+        if target is not None and there is not None and back is not None:
+            answered = target.engine_is_up and effect.spiffe_id.endswith(f"/node/{target.name}")
+            delay_ns = there + back
+        self.trace.record(self.now_ns, f"probe-engine {host.name} {effect.spiffe_id} {answered}")
+        self.push(self.now_ns + delay_ns, self._engine_answer, host, host.run, effect.probe, answered)
+
+    def _engine_answer(self, host: Host, run: int, probe: int, answered: bool) -> None:
+        self.feed(host, run, lambda core, now: core.engine_probed(probe, answered, now))
+
+    def _rearm(self, host: Host) -> None:
+        assert host.core is not None, host.name
+        deadline = host.core.next_deadline()
+        if deadline == NEVER:
+            host.timer_at_ns = -1
+            return
+        due_ns = host.virtual(deadline)
+        if due_ns > self.now_ns:
+            host.timers_in_a_row_count = 0
+        at_ns = max(due_ns, self.now_ns)
+        if at_ns != host.timer_at_ns:
+            host.timer_at_ns = at_ns
+            late_ns = self._rng.randrange(TIMER_LATE_NS)
+            self.push(at_ns + late_ns, self._timer, host, host.run, at_ns)
+
+    def _timer(self, host: Host, run: int, at_ns: int) -> None:
+        if host.run != run or host.core is None or host.timer_at_ns != at_ns or host.is_paused:
+            return
+        host.timer_at_ns = -1
+        host.timers_in_a_row_count += 1
+        if host.timers_in_a_row_count > TIMERS_IN_A_ROW_MAX:
+            raise SimulationFailure(f"{host.name} spins: its deadline never comes to lie ahead")
+        self.trace.record(self.now_ns, f"timer {host.name}")
+        self.feed(host, run, lambda core, now: core.handle_deadline(now))
+
+    def _end(self, host: Host, fault: str) -> None:
+        if host.core is None:
+            return
+        self.faults.fire(fault)
+        self.trace.record(self.now_ns, f"{fault} {host.name}")
+        self._streams.forget(host, is_silent=fault == "kill-node")
+        host.end_run()
+        self.observer.disturbed(self, [host.name])
