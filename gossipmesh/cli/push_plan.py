@@ -1,0 +1,134 @@
+"""What became of a push, read off the members' own records. Pure: no clock, no agent.
+
+Rules:
+1. A member has confirmed when its own record names the version and hash. Nothing else counts.
+2. A greater (version, hash) anywhere means ours has lost or is past: the order is the same on every node.
+3. A member that cannot confirm is named with its status. Only one that left is not waited for.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+READERS_MIN: Final = 3
+GONE: Final = "left"
+DEAD: Final = "dead"
+
+REACHED: Final = "reached"
+PENDING: Final = "pending"
+REFUSED: Final = "refused"
+SUPERSEDED: Final = "superseded"
+
+Version = tuple[int, str]
+"""(version, hash in hex): how sets of one scope are ordered everywhere."""
+
+
+@dataclass(frozen=True)
+class MemberPolicy:
+    """What one member says it runs of a scope; version 0 where it says nothing."""
+
+    name: str
+    status: str
+    runs: Version = (0, "")
+    refused: Version = (0, "")
+    refused_reason: str = ""
+    here: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`state` is reached, pending, refused or superseded; a member is in exactly one of the lists."""
+
+    state: str
+    reached: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    missing: list[tuple[str, str]] = field(default_factory=list)
+    superseded_by: Version | None = None
+
+
+def read_members(answer: Iterable[Mapping[str, Any]], scope: str) -> list[MemberPolicy]:
+    """Return the members' policies of `scope` from what `GET /v1/members` answered."""
+    return [_member(row, _of_scope(row, scope)) for row in answer]
+
+
+def highest(members: Iterable[MemberPolicy]) -> Version:
+    """Return the greatest version any member runs; members that left do not count."""
+    return max((member.runs for member in members if member.status != GONE), default=(0, ""))
+
+
+def stale_base(base: Version, members: Sequence[MemberPolicy]) -> str | None:
+    """Return why a push on `base` would lose or rest on too little, None when it may go."""
+    newest = highest(members)
+    if newest > base:
+        who = next(member.name for member in members if member.runs == newest and member.status != GONE)
+        return (
+            f"{who} already runs version {newest[0]} ({newest[1][:8]}), this agent has {base[0]} "
+            f"({base[1][:8] or 'none'})"
+        )
+    return None
+
+
+def few_readers(members: Sequence[MemberPolicy]) -> str | None:
+    """Return a warning when fewer than three members (or than all) answer for the floor."""
+    present = [member for member in members if member.status != GONE]
+    alive = [member for member in present if member.status == "alive"]
+    if len(alive) >= min(READERS_MIN, len(present)):
+        return None
+    return (
+        f"only {len(alive)} of {len(present)} members are alive for this agent: a push on the other side "
+        "of a partition may win"
+    )
+
+
+def judge(members: Iterable[MemberPolicy], target: Version) -> Outcome:
+    """Tell how far `target` has come among `members`."""
+    reached: list[str] = []
+    refused: list[tuple[str, str]] = []
+    missing: list[tuple[str, str]] = []
+    superseded_by: Version | None = None
+    for member in members:
+        if member.status == GONE:
+            continue
+        if member.runs > target:
+            superseded_by = max(superseded_by or member.runs, member.runs)
+        if member.runs == target and member.status != DEAD:
+            reached.append(member.name)
+        elif member.refused == target and member.runs < target:
+            refused.append((member.name, member.refused_reason or "no reason given"))
+        else:
+            missing.append((member.name, _why_missing(member, target)))
+    state = REACHED
+    if superseded_by is not None:
+        state = SUPERSEDED
+    elif refused:
+        state = REFUSED
+    elif missing:
+        state = PENDING
+    return Outcome(state, reached, refused, missing, superseded_by)
+
+
+def _why_missing(member: MemberPolicy, target: Version) -> str:
+    runs = f"runs version {member.runs[0]}" if member.runs[0] else "runs no policy"
+    if member.runs == target:
+        return f"{member.status}, had confirmed before"
+    if member.runs[0] == target[0]:
+        runs = f"runs another version {member.runs[0]} ({member.runs[1][:8]})"
+    return f"{member.status}, {runs}"
+
+
+def _of_scope(row: Mapping[str, Any], scope: str) -> Mapping[str, Any]:
+    for entry in row.get("policies") or ():
+        if entry.get("scope") == scope:
+            return dict(entry)
+    return {}
+
+
+def _member(row: Mapping[str, Any], policy: Mapping[str, Any]) -> MemberPolicy:
+    return MemberPolicy(
+        name=str(row.get("name", "?")),
+        status=str(row.get("status", "?")),
+        runs=(int(policy.get("version") or 0), str(policy.get("hash") or "")),
+        refused=(int(policy.get("refused_version") or 0), str(policy.get("refused_hash") or "")),
+        refused_reason=str(policy.get("refused_reason") or ""),
+        here=bool(row.get("self", False)),
+    )
