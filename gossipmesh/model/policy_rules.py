@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from gossipmesh.model import limits
+from gossipmesh.model.durations import parse_duration_untrusted
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import is_label, parse_spiffe_id
 from gossipmesh.model.policy import (
@@ -51,9 +52,6 @@ WEIGHT_MAX: Final = 1_000_000
 RETRY_ATTEMPTS_MAX: Final = 10
 TEXT_BYTES_MAX: Final = 1_024
 
-_DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|ms|m|s)){1,4}", re.ASCII)
-_DURATION_PART = re.compile(r"([0-9]{1,5})(h|ms|m|s)", re.ASCII)
-_UNIT_NS: Final = {"h": 3_600_000_000_000, "m": 60_000_000_000, "s": 1_000_000_000, "ms": 1_000_000}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _METHOD = re.compile(r"[A-Z][A-Z_-]{0,31}")
 _HOSTNAME = re.compile(
@@ -62,17 +60,6 @@ _HOSTNAME = re.compile(
 _PATH = re.compile(r"/[A-Za-z0-9/._~!$&'()*+,;=:@%-]*")
 _PATH_FORBIDDEN = ("//", "/./", "/../", "%2f", "%2F")
 _VISIBLE = re.compile(r"[\x20-\x7e]+")
-
-
-def parse_duration_ns(text: str) -> int:
-    """Read a GEP-2257 duration (`10s`, `1h30m`, `500ms`) as nanoseconds.
-
-    Raises:
-        MalformedInput: not such a duration. State unchanged.
-    """
-    if _DURATION.fullmatch(text) is None:
-        raise MalformedInput(f"{text[:40]!r} is not a duration such as 500ms, 10s or 1h30m")
-    return sum(int(number) * _UNIT_NS[unit] for number, unit in _DURATION_PART.findall(text))
 
 
 def document_violations(document: Document) -> list[Violation]:
@@ -173,8 +160,9 @@ def _timeouts(path: Path, timeouts: HTTPRouteTimeouts) -> Iterator[Violation]:
     durations: list[int] = []
     for field, text in (("request", timeouts.request), ("backendRequest", timeouts.backendRequest)):
         if text is not None:
-            yield from _duration((*path, field), text)
-            durations += [parse_duration_ns(text)] if _DURATION.fullmatch(text) else []
+            wrong = list(_duration((*path, field), text))
+            yield from wrong
+            durations += [] if wrong else [parse_duration_untrusted(text)]
     if len(durations) == 2 and 0 < durations[0] < durations[1]:
         yield (*path, "backendRequest"), "a try may not last longer than the request it is part of"
 
@@ -267,8 +255,10 @@ def _labels(path: Path, labels: dict[str, str]) -> Iterator[Violation]:
 
 
 def _duration(path: Path, text: str) -> Iterator[Violation]:
-    if _DURATION.fullmatch(text) is None:
-        yield path, f"{_quoted(text)} is not a duration such as 500ms, 10s or 1h30m"
+    try:
+        parse_duration_untrusted(text)
+    except MalformedInput as error:
+        yield path, str(error)
 
 
 def _label(path: Path, text: str) -> Iterator[Violation]:
