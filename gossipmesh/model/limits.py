@@ -77,3 +77,22 @@ ADMIN_REQUEST_BYTES_MAX: Final = 2_097_152
 
 # State on disk
 STATE_RECORD_BYTES_MAX: Final = 2_097_152  # a whole policy set and its frame
+
+# Agent configuration and local services
+SEEDS_MAX: Final = 64
+SERVICE_FILES_MAX: Final = 256
+CHECKS_PER_SERVICE_MAX: Final = 8
+UPSTREAMS_PER_SERVICE_MAX: Final = 64
+DEMANDED_SERVICES_MAX: Final = 256  # services asked for and not declared; the least lately used goes
+
+# Gossip
+UNKNOWN_KINDS_PER_MEMBER_MAX: Final = 8
+HELLOS_PENDING_MAX: Final = 256
+ENGINE_PROBES_MAX: Final = 16
+RELAYED_PINGS_MAX: Final = 256
+HELLOS_PER_PREFIX_PER_S: Final = 50  # a restarted neighbour needs one; a flood gets no more
+HELLOS_PER_PREFIX_BURST: Final = 200
+STREAMS_PER_MEMBER_MAX: Final = 4
+REFUSED_POLICIES_REMEMBERED_MAX: Final = 256
+STREAM_BACKLOG_RECORDS_MAX: Final = 65_536
+STREAM_RECORDS_PER_STEP_MAX: Final = 32  # 32 x 136 us: under the 5 ms a loop may be held

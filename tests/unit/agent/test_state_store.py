@@ -16,11 +16,6 @@ RECORDS = [
     ("floor", b"mesh", b"\x00" * 5),
     ("member", b"b", b"be"),
 ]
-    ("epoch", b"", b"\x01"),
-    ("member", b"a", b"alpha"),
-    ("floor", b"mesh", b"\x00" * 5),
-    ("member", b"b", b"be"),
-]
 
 
 def _fill(folder: Path) -> list[int]:

@@ -1,0 +1,220 @@
+"""The agent's configuration file, read once at start, every mistake at once.
+
+Ends at typed values: whether a port is free or a folder writable is found by whoever uses it.
+Every key is explained in configs/agent.example.yaml.
+"""
+
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.member import Address
+from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check_shape, parse_yaml_untrusted
+
+_WILDCARDS: Final = ("0.0.0.0", "::")
+
+
+class BindSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to listen."""
+
+    bind: str
+
+
+class AdvertisedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to listen, and what to tell others when that differs."""
+
+    bind: str
+    advertise: str | None = None
+
+
+class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The keys below `spec`, as they are written."""
+
+    stateDir: str = "/var/lib/gossipmesh"
+    servicesDir: str = "/etc/gossipmesh/services.d"
+    tokenFile: str | None = None
+    seeds: tuple[str, ...] = ()
+    gossip: AdvertisedSpec = AdvertisedSpec("0.0.0.0:7948")
+    mesh: AdvertisedSpec = AdvertisedSpec("0.0.0.0:15008")
+    proxy: BindSpec = BindSpec("127.0.0.1:15080")
+    api: BindSpec = BindSpec("127.0.0.1:15000")
+    metrics: BindSpec = BindSpec("127.0.0.1:15020")
+    readiness: BindSpec = BindSpec("127.0.0.1:15021")
+    accessLog: str | None = None
+    logLevel: Literal["debug", "info", "warning", "error"] = "info"
+    profile: Literal["lan"] = "lan"
+
+
+class AgentFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    apiVersion: Literal["gossipmesh.dev/v1"]
+    kind: Literal["AgentConfig"]
+    spec: AgentSpec = AgentSpec()
+
+
+class AgentConfig(msgspec.Struct, frozen=True):
+    """What the agent runs by: absolute paths, checked addresses. `advertise` None: found at start."""
+
+    file: Path
+    state_dir: Path
+    services_dir: Path
+    token_file: Path | None
+    seeds: tuple[Address, ...]
+    gossip_bind: Address
+    gossip_advertise: Address | None
+    mesh_bind: Address
+    mesh_advertise: Address | None
+    proxy_bind: Address
+    api_bind: Address
+    metrics_bind: Address
+    readiness_bind: Address
+    access_log: Path
+    log_level: str
+
+
+def read_config(path: Path, token_file: Path | None = None) -> AgentConfig:
+    """Read and check a configuration file; `token_file` overrides spec.tokenFile.
+
+    Raises:
+        OperatorError: missing, unreadable, or wrong; the message names every mistake with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(
+            f"cannot read the configuration {path}: {error.strerror}; "
+            "give --config a file made from configs/agent.example.yaml"
+        ) from None
+    except UnicodeDecodeError:
+        raise OperatorError(f"cannot read the configuration {path}: it is not UTF-8 text") from None
+    try:
+        config = parse_config_untrusted(text, path)
+    except YamlErrors as errors:
+        lines = "\n".join(str(problem) for problem in errors.problems)
+        count = len(errors.problems)
+        raise OperatorError(
+            f"{path} has {count} mistake{'s' if count > 1 else ''}; nothing was started:\n{lines}"
+        ) from None
+    if token_file is not None:
+        config = msgspec.structs.replace(config, token_file=token_file.absolute())
+    return config
+
+
+def parse_config_untrusted(text: str, path: Path) -> AgentConfig:
+    """Read a configuration text; relative paths in it start at the file's own folder.
+
+    Raises:
+        YamlErrors: every mistake, each with its line and column. State unchanged.
+    """
+    documents = parse_yaml_untrusted(text, str(path))
+    if len(documents) != 1:
+        message = f"{len(documents)} documents, exactly one AgentConfig expected"
+        raise YamlErrors([Problem(str(path), 1, 1, "$", "GM1015", message)])
+    document = documents[0]
+    file, problems = check_shape(document, AgentFile)
+    if file is None:
+        raise YamlErrors([*problems, *_Addresses(document).problems_of_raw()])
+    addresses = _Addresses(document)
+    config = _resolve(file.spec, path, addresses)
+    if addresses.problems:
+        raise YamlErrors(addresses.problems)
+    return config
+
+
+class _Addresses:
+    """Reads addresses out of a document and collects what is wrong with them."""
+
+    def __init__(self, document: YamlDocument) -> None:
+        self._document = document
+        self.problems: list[Problem] = []
+
+    def read(self, text: str, *path: str | int) -> Address:
+        try:
+            address = Address.parse(text)
+        except MalformedInput as error:
+            self.note(path, str(error))
+            return Address("127.0.0.1", 0)
+        if address.port == 0:
+            self.note(path, "port 0 would be another one at each start; give a port in 1..65535")
+        return address
+
+    def read_told(self, text: str, *path: str | int) -> Address:
+        """Read an address others are to connect to."""
+        address = self.read(text, *path)
+        if address.host in _WILDCARDS:
+            self.note(path, f"{address.host} is no address others can connect to; give this node's own")
+        return address
+
+    def problems_of_raw(self) -> list[Problem]:
+        """Check what addresses can be found in a document whose shape is wrong elsewhere."""
+        spec = self._document.value.get("spec") if isinstance(self._document.value, dict) else None
+        for section, keys in (spec if isinstance(spec, dict) else {}).items():
+            for key, text in (keys if isinstance(keys, dict) else {}).items():
+                if key in ("bind", "advertise") and isinstance(text, str):
+                    self.read(text, "spec", section, key)
+        for index, text in enumerate(spec.get("seeds") or () if isinstance(spec, dict) else ()):
+            if isinstance(text, str):
+                self.read(text, "spec", "seeds", index)
+        return self.problems
+
+    def note(self, path: tuple[str | int, ...], message: str) -> None:
+        self.problems.append(self._document.problem(path, "GM1014", message))
+
+
+def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
+    base = path.absolute().parent
+    state_dir = base / spec.stateDir
+    if len(spec.seeds) > limits.SEEDS_MAX:
+        addresses.note(("spec", "seeds"), f"{len(spec.seeds)} seeds, {limits.SEEDS_MAX} allowed: a few do")
+    config = AgentConfig(
+        file=path.absolute(),
+        state_dir=state_dir,
+        services_dir=base / spec.servicesDir,
+        token_file=None if spec.tokenFile is None else base / spec.tokenFile,
+        seeds=tuple(
+            addresses.read_told(seed, "spec", "seeds", index) for index, seed in enumerate(spec.seeds)
+        ),
+        gossip_bind=addresses.read(spec.gossip.bind, "spec", "gossip", "bind"),
+        gossip_advertise=_read_advertise(addresses, spec.gossip, "gossip"),
+        mesh_bind=addresses.read(spec.mesh.bind, "spec", "mesh", "bind"),
+        mesh_advertise=_read_advertise(addresses, spec.mesh, "mesh"),
+        proxy_bind=addresses.read(spec.proxy.bind, "spec", "proxy", "bind"),
+        api_bind=addresses.read(spec.api.bind, "spec", "api", "bind"),
+        metrics_bind=addresses.read(spec.metrics.bind, "spec", "metrics", "bind"),
+        readiness_bind=addresses.read(spec.readiness.bind, "spec", "readiness", "bind"),
+        access_log=state_dir / "access.log" if spec.accessLog is None else base / spec.accessLog,
+        log_level=spec.logLevel,
+    )
+    _refuse_shared_ports(config, addresses)
+    return config
+
+
+def _read_advertise(addresses: _Addresses, spec: AdvertisedSpec, section: str) -> Address | None:
+    if spec.advertise is not None:
+        return addresses.read_told(spec.advertise, "spec", section, "advertise")
+    try:
+        bind = Address.parse(spec.bind)
+    except MalformedInput:
+        return None  # told of where the bind address itself is read
+    return None if bind.host in _WILDCARDS else bind
+
+
+def _refuse_shared_ports(config: AgentConfig, addresses: _Addresses) -> None:
+    """Two listeners of one agent on one port would end in "address in use", naming only one of them."""
+    binds = {
+        "gossip": config.gossip_bind,
+        "mesh": config.mesh_bind,
+        "proxy": config.proxy_bind,
+        "api": config.api_bind,
+        "metrics": config.metrics_bind,
+        "readiness": config.readiness_bind,
+    }
+    taken: dict[Address, str] = {}
+    for section, bind in binds.items():
+        other = taken.setdefault(bind, section)
+        if other != section and bind.port != 0:
+            addresses.note(("spec", section, "bind"), f"{bind} is spec.{other}.bind already")

@@ -1,0 +1,86 @@
+"""The configuration file: defaults, every mistake at once, each with its place."""
+
+from pathlib import Path
+
+import pytest
+
+from gossipmesh.agent.config import parse_config_untrusted, read_config
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.member import Address
+from gossipmesh.wire.yaml_source import YamlErrors
+
+HEAD = "apiVersion: gossipmesh.dev/v1\nkind: AgentConfig\n"
+FILE = Path("/etc/gossipmesh/agent.yaml")
+
+
+def _mistakes(text: str) -> list[str]:
+    with pytest.raises(YamlErrors) as caught:
+        parse_config_untrusted(text, FILE)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def test_everything_has_a_default() -> None:
+    config = parse_config_untrusted(HEAD, FILE)
+    assert config.state_dir == Path("/var/lib/gossipmesh")
+    assert config.access_log == Path("/var/lib/gossipmesh/access.log")
+    assert config.gossip_bind == Address("0.0.0.0", 7948)
+    assert config.gossip_advertise is None
+    assert config.readiness_bind == Address("127.0.0.1", 15021)
+
+
+def test_a_bind_that_is_no_wildcard_is_what_others_are_told() -> None:
+    text = HEAD + "spec:\n  gossip: {bind: '10.0.0.7:7948'}\n  mesh: {bind: '[fd00::7]:15008'}\n"
+    config = parse_config_untrusted(text, FILE)
+    assert config.gossip_advertise == Address("10.0.0.7", 7948)
+    assert config.mesh_advertise == Address("fd00::7", 15008)
+
+
+def test_relative_paths_start_at_the_files_folder() -> None:
+    text = HEAD + "spec:\n  stateDir: state\n  servicesDir: ../services\n  tokenFile: join.token\n"
+    config = parse_config_untrusted(text, FILE)
+    assert config.state_dir == Path("/etc/gossipmesh/state")
+    assert config.services_dir == Path("/etc/gossipmesh/../services")
+    assert config.token_file == Path("/etc/gossipmesh/join.token")
+    assert config.access_log == Path("/etc/gossipmesh/state/access.log")
+
+
+def test_five_mistakes_are_five_lines() -> None:
+    text = HEAD + (
+        "spec:\n"
+        "  stateDirectory: /x\n"
+        "  seeds: [node-1]\n"
+        "  gossip: {bind: 7948}\n"
+        "  api: {bind: 'localhost:15000'}\n"
+        "  logLevel: loud\n"
+    )
+    mistakes = _mistakes(text)
+    assert len(mistakes) == 5
+    assert sorted(mistake.split(":")[1] for mistake in mistakes) == ["4", "5", "6", "7", "8"]
+    assert any("did you mean `stateDir`" in mistake for mistake in mistakes)
+    assert any("$.spec.seeds[0]: 'node-1' is not ADDRESS:PORT" in mistake for mistake in mistakes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("  gossip: {bind: '127.0.0.1:0'}\n", "port 0 would be another one"),
+        ("  mesh: {bind: '127.0.0.1:7948', advertise: '0.0.0.0:7948'}\n", "no address others can connect to"),
+        ("  api: {bind: '127.0.0.1:15020'}\n", "127.0.0.1:15020 is spec.api.bind already"),
+        ("  proxy: {bind: '127.0.0.1:70000'}\n", "is not ADDRESS:PORT"),
+    ],
+)
+def test_addresses_that_cannot_work(spec: str, said: str) -> None:
+    assert any(said in mistake for mistake in _mistakes(HEAD + "spec:\n" + spec))
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match=r"cannot read the configuration .*: No such file") as caught:
+        read_config(tmp_path / "agent.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_token_file_given_by_hand_wins(tmp_path: Path) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text(HEAD + "spec: {tokenFile: a.token}\n")
+    assert read_config(file).token_file == tmp_path / "a.token"
+    assert read_config(file, tmp_path / "b.token").token_file == tmp_path / "b.token"

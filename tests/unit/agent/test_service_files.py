@@ -1,0 +1,95 @@
+"""services.d: what a file says, what is wrong with it, and what a bad one leaves in force."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gossipmesh.agent.service_files import ServicesFolder, parse_service_untrusted
+from gossipmesh.model.member import Address
+from gossipmesh.model.service import Protocol
+from gossipmesh.wire.yaml_source import YamlErrors
+
+CART = """
+apiVersion: gossipmesh.dev/v1
+kind: Service
+metadata: {name: cart, namespace: shop, labels: {version: v2, team: a}}
+spec:
+  address: 127.0.0.1:8080
+  user: root
+  checks: [{http: /healthz, interval: 5s, timeout: 250ms}, {tcp: ""}]
+  upstreams: [{service: db, bind: "127.0.0.1:15432"}, {service: bank/pay, bind: "127.0.0.1:15433"}]
+"""
+
+
+def test_the_product_example_is_read() -> None:
+    entry = parse_service_untrusted(CART, "cart.yaml")
+    assert (entry.registration, entry.service, entry.protocol) == ("cart", "shop/cart", Protocol.HTTP)
+    assert entry.labels == (("team", "a"), ("version", "v2"))
+    assert entry.uid == 0
+    assert entry.upstreams == (
+        ("shop/db", Address("127.0.0.1", 15432)),
+        ("bank/pay", Address("127.0.0.1", 15433)),
+    )
+    http, tcp = entry.checks
+    assert (http.path, http.interval_ns, http.timeout_ns) == ("/healthz", 5_000_000_000, 250_000_000)
+    assert (tcp.path, tcp.address) == (None, Address("127.0.0.1", 8080))
+
+
+def test_without_a_user_it_is_the_agents_own() -> None:
+    assert parse_service_untrusted(CART.replace("  user: root\n", ""), "f").uid == os.geteuid()
+
+
+def test_every_mistake_is_told_with_its_line() -> None:
+    text = (
+        CART.replace("name: cart", "name: Cart")
+        .replace("127.0.0.1:8080", "localhost:8080")
+        .replace("user: root", "user: nobody-of-that-name")
+        .replace("250ms", "1ms")
+        .replace("service: db", "service: a/b/c")
+    )
+    with pytest.raises(YamlErrors) as caught:
+        parse_service_untrusted(text, "cart.yaml")
+    paths = [problem.path for problem in caught.value.problems]
+    assert paths == [
+        "$.metadata.name",
+        "$.spec.address",
+        "$.spec.user",
+        "$.spec.checks[0].timeout",
+        "$.spec.upstreams[0].service",
+    ]
+
+
+def test_a_bad_file_leaves_what_it_said_before(tmp_path: Path) -> None:
+    folder = ServicesFolder(tmp_path)
+    file = tmp_path / "cart.yaml"
+    file.write_text(CART)
+    assert folder.scan()
+    assert not folder.scan()
+    file.write_text(CART.replace("kind: Service", "kind: Servise"))
+    assert folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart"]
+    assert folder.problems["cart.yaml"]
+    file.unlink()
+    assert folder.scan()
+    assert folder.registrations() == []
+    assert folder.problems == {}
+
+
+def test_two_files_with_one_registration_are_told_and_the_first_stays(tmp_path: Path) -> None:
+    folder = ServicesFolder(tmp_path)
+    (tmp_path / "a.yaml").write_text(CART)
+    (tmp_path / "b.yaml").write_text(CART.replace("8080", "8081"))
+    folder.scan()
+    assert [entry.workload.port for entry in folder.registrations()] == [8080]
+    assert "is a.yaml's already" in str(folder.problems["b.yaml"][0])
+    (tmp_path / "a.yaml").unlink()
+    folder.scan()
+    assert [entry.workload.port for entry in folder.registrations()] == [8081]
+    assert folder.problems == {}
+
+
+def test_a_folder_that_is_not_there_has_no_services(tmp_path: Path) -> None:
+    folder = ServicesFolder(tmp_path / "missing")
+    assert not folder.scan()
+    assert folder.registrations() == []
