@@ -1,0 +1,155 @@
+"""What a node and its authority say to each other, and the join token between them, as values.
+
+JSON on both sides: tokens are read by people, messages go over one TLS connection per request. Bytes
+are base64. Unknown fields are ignored in answers (they may grow) and refused in requests and tokens.
+"""
+
+from typing import Final
+
+import msgspec
+
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import is_label, is_trust_domain, pattern_allows
+from gossipmesh.model.instant import DAY_S, HOUR_S, MINUTE_S
+from gossipmesh.model.member import Address
+
+TOKEN_KIND: Final = "JoinToken"  # noqa: S105 - the name of a file format
+TOKEN_BYTES_MAX: Final = 65_536
+MESSAGE_BYTES_MAX: Final = 4_194_304
+SERVICES_PER_REQUEST_MAX: Final = 256
+PATTERNS_PER_NODE_MAX: Final = 64
+
+LEAF_LIFE_S: Final = DAY_S  # 24 h, renewed at half life
+LEAF_BACKDATE_S: Final = 65 * MINUTE_S  # an hour of skew and five minutes evicts nobody
+CREDENTIAL_LIFE_S: Final = 8 * DAY_S  # a leaf's life and a week: how long a node outlives its authority
+TOKEN_TTL_S: Final = 10 * MINUTE_S
+TOKEN_TTL_MAX_S: Final = 7 * 24 * HOUR_S
+
+PROOF_ENROL: Final = b"gossipmesh enrolment proof v1\0"
+PROOF_RENEW: Final = b"gossipmesh renewal proof v1\0"
+
+
+class JoinToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=TOKEN_KIND):
+    """The content of a token file (0600): who may join, as what, at which authority, until when.
+
+    `secret` is 32 random bytes in hex, the authority keeps only its hash; `root_certificate` is PEM and
+    pins the authority's TLS; `expires` is wall seconds.
+    """
+
+    version: int
+    trust_domain: str
+    authority: str
+    authority_instance: str
+    root_certificate: str
+    root_sha256: str
+    token_id: str
+    node: str
+    services: tuple[str, ...]
+    secret: str
+    expires: int
+
+    def __repr__(self) -> str:
+        return f"JoinToken(token_id={self.token_id!r}, node={self.node!r})"
+
+
+class EnrolRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/enrol. `requests` are PKCS #10 in PEM: the node's first, then one per concrete service.
+
+    `proof` is the signing key's signature over `PROOF_ENROL` and everything above it (`proof_bytes`).
+    """
+
+    authority_instance: str
+    token_id: str
+    secret: str
+    signing_key: bytes
+    exchange_key: bytes
+    requests: tuple[str, ...]
+    proof: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"EnrolRequest(token_id={self.token_id!r})"
+
+    def proof_bytes(self) -> bytes:
+        """Return what `proof` signs."""
+        return PROOF_ENROL + msgspec.json.encode(msgspec.structs.replace(self, proof=b""))
+
+
+class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/renew. As above; `issued` is the node's wall clock, `proof` by the enrolled signing key."""
+
+    spiffe_id: str
+    requests: tuple[str, ...]
+    issued: int
+    proof: bytes = b""
+
+    def proof_bytes(self) -> bytes:
+        """Return what `proof` signs."""
+        return PROOF_RENEW + msgspec.json.encode(msgspec.structs.replace(self, proof=b""))
+
+
+class IssuedSvid(msgspec.Struct, frozen=True):
+    """A chain, leaf first, as PEM."""
+
+    spiffe_id: str
+    chain: str
+
+
+class Issued(msgspec.Struct, frozen=True):
+    """The answer to both: chains in the order asked, the credential, all of Trust, the roots as PEM.
+
+    `credential` is a `SignedRecord` in its wire form; `trust` are envelopes, oldest first.
+    """
+
+    svids: tuple[IssuedSvid, ...]
+    credential: bytes
+    trust: tuple[bytes, ...]
+    bundle: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Any other answer: a sentence, and a stable code."""
+
+    error: str
+    code: str = ""
+
+
+def is_service_pattern(text: str) -> bool:
+    """Tell whether `text` is `shop/cart`, `shop/*` or `*/*`."""
+    namespace, slash, name = text.partition("/")
+    return (
+        slash == "/"
+        and (name == "*" or is_label(name))
+        and (is_label(namespace) or (namespace == "*" and name == "*"))
+    )
+
+
+def is_concrete(pattern: str) -> bool:
+    """Tell whether a pattern names exactly one service."""
+    return "*" not in pattern
+
+
+def allows(patterns: tuple[str, ...], service: str) -> bool:
+    """Tell whether any of `patterns` covers `service`."""
+    return any(pattern_allows(pattern, service) for pattern in patterns)
+
+
+def decode_token_untrusted(data: bytes) -> JoinToken:
+    """Read a token file.
+
+    Raises:
+        MalformedInput: not a token this build reads. State unchanged.
+    """
+    if len(data) > TOKEN_BYTES_MAX:
+        raise MalformedInput(f"{len(data)} bytes, {TOKEN_BYTES_MAX} allowed")
+    try:
+        token = msgspec.json.decode(data, type=JoinToken)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise MalformedInput(f"not a join token: {error}"[:200]) from None
+    if token.version != 1:
+        raise MalformedInput(f"a join token of format {token.version}, this build reads format 1")
+    if not is_trust_domain(token.trust_domain) or not is_label(token.node):
+        raise MalformedInput("a join token whose trust domain or node cannot be")
+    if len(token.services) > PATTERNS_PER_NODE_MAX or not all(is_service_pattern(s) for s in token.services):
+        raise MalformedInput("a join token whose services are not of the form shop/cart or shop/*")
+    Address.parse(token.authority)
+    return token

@@ -1,0 +1,266 @@
+"""X.509 SVIDs: making requests for them, and judging the ones received.
+
+Ends at certificates as bytes and PEM; handshakes are `net.tls`', issuing is `control.roots`'.
+Rules:
+1. An SVID carries exactly one URI, a SPIFFE ID this mesh issues, and no other alternative name.
+2. A path is judged whole: signatures, validity, CA flags, key usage, path lengths, key kind.
+3. Keys are P-256; their entropy is a parameter, so that a core's test can repeat itself.
+Spec: X509-SVID sections 2 to 5; RFC 5280 section 6.1. Deviation: cryptography's own path verifier is not
+    used, because it rejects any chain with URI name constraints; `openssl verify` is the tests' oracle.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from gossipmesh.model.errors import MalformedInput, Untrusted
+from gossipmesh.model.identity import parse_spiffe_id
+from gossipmesh.model.instant import WallSeconds
+
+LEAF_ENTROPY_BYTES: Final = 48  # 128 bits more than the order of P-256, so that no scalar is favoured
+PEM_BYTES_MAX: Final = 65_536
+CHAIN_LENGTH_MAX: Final = 4
+_P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+@dataclass(frozen=True)
+class CertificateRequest:
+    """A request whose signature proved possession of its key."""
+
+    spiffe_id: str
+    public_key: ec.EllipticCurvePublicKey
+    spki_hash: bytes
+
+
+@dataclass(frozen=True)
+class LeafFacts:
+    """What a judged leaf says: whose it is, from when to when (wall seconds), SHA-256 of its SPKI."""
+
+    spiffe_id: str
+    not_before: int
+    not_after: int
+    spki_hash: bytes
+
+
+def leaf_key_pem(entropy: bytes) -> bytes:
+    """Return the P-256 private key that follows from `entropy` (48 random bytes), as PKCS #8 PEM."""
+    if len(entropy) != LEAF_ENTROPY_BYTES:
+        raise ValueError(f"{len(entropy)} bytes of entropy, {LEAF_ENTROPY_BYTES} needed")
+    scalar = int.from_bytes(entropy, "big") % (_P256_ORDER - 1) + 1
+    private = ec.derive_private_key(scalar, ec.SECP256R1())
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def read_leaf_key_untrusted(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
+    """Read an unencrypted P-256 private key.
+
+    Raises:
+        MalformedInput: not such a key; nothing of the content is repeated. State unchanged.
+    """
+    try:
+        private = load_pem_private_key(key_pem, password=None)
+    except Exception as error:  # ValueError, TypeError, UnsupportedAlgorithm: all say "not this"
+        raise MalformedInput(f"not a private key in PEM ({type(error).__name__})") from None
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
+        raise MalformedInput("a private key, but not of P-256")
+    return private
+
+
+def spki_hash_of_key(key_pem: bytes) -> bytes:
+    """Return the SHA-256 of the public half of a private key.
+
+    Raises:
+        MalformedInput: not a P-256 private key. State unchanged.
+    """
+    return _spki_hash(read_leaf_key_untrusted(key_pem).public_key())
+
+
+def make_request(key_pem: bytes, spiffe_id: str) -> str:
+    """Return a PKCS #10 request in PEM for `spiffe_id`, signed with the key it is for.
+
+    Raises:
+        MalformedInput: `key_pem` is no P-256 key. Local's fault. State unchanged.
+    """
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
+    request = builder.add_extension(names, critical=True).sign(
+        read_leaf_key_untrusted(key_pem), hashes.SHA256()
+    )
+    return request.public_bytes(Encoding.PEM).decode()
+
+
+def read_request_untrusted(pem: str) -> CertificateRequest:
+    """Read a request and check that whoever made it holds the key.
+
+    Raises:
+        MalformedInput: unreadable, badly signed, another kind of key, or not exactly one SPIFFE ID.
+            Remote's fault. State unchanged.
+    """
+    try:
+        if len(pem) > PEM_BYTES_MAX:
+            raise MalformedInput(f"a request of {len(pem)} characters")
+        request = x509.load_pem_x509_csr(pem.encode())
+        signed = request.is_signature_valid
+        public_key = request.public_key()
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except MalformedInput:
+        raise
+    except Exception as error:  # cryptography raises a dozen types for what is all "not a request"
+        raise MalformedInput(f"not a certificate request ({type(error).__name__})") from None
+    if not signed:
+        raise Untrusted("a certificate request not signed with its own key")
+    spiffe_id = _only_uri(names)
+    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(
+        public_key.curve, ec.SECP256R1
+    ):
+        raise MalformedInput("a certificate request for a key that is not of P-256")
+    return CertificateRequest(spiffe_id, public_key, _spki_hash(public_key))
+
+
+def check_leaf_untrusted(der: bytes) -> LeafFacts:
+    """Judge one certificate as an SVID's leaf, without its path.
+
+    Spec: X509-SVID sections 2 (one URI), 4.1 (not a CA), 4.3 (key usage), 4.4 (extended key usage).
+
+    Args:
+        der: as `SSLSocket.getpeercert(True)` gives it, after a handshake judged the path.
+
+    Raises:
+        MalformedInput: unreadable, or no SVID. Remote's fault. State unchanged.
+    """
+    try:
+        return _leaf_facts(x509.load_der_x509_certificate(der))
+    except MalformedInput:
+        raise
+    except Exception as error:  # cryptography raises a dozen types for what is all "not an SVID"
+        raise MalformedInput(f"not an SVID ({type(error).__name__})") from None
+
+
+def check_chain_untrusted(chain_pem: bytes, bundle_pem: bytes, now: WallSeconds | None) -> LeafFacts:
+    """Judge a leaf and its intermediates against the roots of a bundle.
+
+    Spec: RFC 5280 section 6.1 for names, signatures, validity, basic constraints and path length.
+
+    Args:
+        chain_pem: leaf first, each next one the issuer of the one before; no root.
+        bundle_pem: the roots, any order.
+        now: wall seconds; None leaves validity out (for our own chain, read at a start).
+
+    Returns:
+        What the leaf says.
+
+    Raises:
+        MalformedInput: unreadable, or a path that does not hold. Remote's fault. State unchanged.
+    """
+    try:
+        if max(len(chain_pem), len(bundle_pem)) > PEM_BYTES_MAX:
+            raise MalformedInput("a certificate chain beyond all measure")
+        chain = x509.load_pem_x509_certificates(chain_pem)
+        roots = x509.load_pem_x509_certificates(bundle_pem)
+        facts = _leaf_facts(chain[0])
+        _check_path(chain, roots, now)
+    except MalformedInput:
+        raise
+    except Exception as error:  # cryptography raises a dozen types for what is all "not a chain"
+        raise MalformedInput(f"not a certificate chain ({type(error).__name__})") from None
+    return facts
+
+
+def certificate_sha256(pem: str) -> str:
+    """Return the SHA-256 of a certificate's DER in hex, as `openssl x509 -fingerprint` counts it.
+
+    Raises:
+        MalformedInput: not a certificate. State unchanged.
+    """
+    try:
+        der = x509.load_pem_x509_certificate(pem.encode()).public_bytes(Encoding.DER)
+    except ValueError:
+        raise MalformedInput("not a certificate in PEM") from None
+    return hashlib.sha256(der).hexdigest()
+
+
+def _check_path(
+    chain: list[x509.Certificate], roots: list[x509.Certificate], now: WallSeconds | None
+) -> None:
+    if len(chain) > CHAIN_LENGTH_MAX:
+        raise Untrusted(f"a chain of {len(chain)} certificates")
+    root = next((root for root in roots if root.subject == chain[-1].issuer), None)
+    if root is None:
+        raise Untrusted("a chain that ends at no root of the bundle")
+    path = [*chain, root]
+    for depth, (certificate, issuer) in enumerate(pairwise(path)):
+        try:
+            certificate.verify_directly_issued_by(issuer)
+        except InvalidSignature:
+            raise Untrusted("a certificate its issuer did not sign") from None
+        _check_issuer(issuer, below=depth)
+    for certificate in path:
+        if now is not None and not _valid_at(certificate, now):
+            raise Untrusted(f"a certificate not valid at {now}: {_validity(certificate)}")
+
+
+def _check_issuer(issuer: x509.Certificate, below: int) -> None:
+    """Check that `issuer` may sign a certificate with `below` further CAs between it and the leaf."""
+    constraints = issuer.extensions.get_extension_for_class(x509.BasicConstraints).value
+    if not constraints.ca:
+        raise Untrusted("a certificate issued by one that is no CA")
+    if constraints.path_length is None or constraints.path_length < below:
+        raise Untrusted(f"a CA of path length {constraints.path_length} with {below} CAs below it")
+    usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
+    if not usage.key_cert_sign:
+        raise Untrusted("a CA whose key may not sign certificates")
+
+
+def _leaf_facts(leaf: x509.Certificate) -> LeafFacts:
+    extensions = leaf.extensions
+    spiffe_id = _only_uri(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        raise Untrusted("an SVID that is a CA")
+    usage = extensions.get_extension_for_class(x509.KeyUsage).value
+    if not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
+        raise Untrusted("an SVID whose key usage is not that of a leaf")
+    extended = list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
+    if ExtendedKeyUsageOID.SERVER_AUTH not in extended or ExtendedKeyUsageOID.CLIENT_AUTH not in extended:
+        raise Untrusted("an SVID that is not for both sides of a handshake")
+    public_key = leaf.public_key()
+    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+        raise Untrusted("an SVID whose key is not of P-256")
+    not_before, not_after = _validity(leaf)
+    return LeafFacts(spiffe_id, not_before, not_after, _spki_hash(public_key))
+
+
+def _only_uri(names: x509.SubjectAlternativeName) -> str:
+    entries = list(names)
+    if len(entries) != 1 or not isinstance(entries[0], x509.UniformResourceIdentifier):
+        raise Untrusted(f"{len(entries)} alternative names where exactly one SPIFFE ID was due")
+    spiffe_id = entries[0].value
+    parse_spiffe_id(spiffe_id)
+    return spiffe_id
+
+
+def _valid_at(certificate: x509.Certificate, now: WallSeconds) -> bool:
+    not_before, not_after = _validity(certificate)
+    return not_before <= now <= not_after
+
+
+def _validity(certificate: x509.Certificate) -> tuple[int, int]:
+    return int(certificate.not_valid_before_utc.timestamp()), int(certificate.not_valid_after_utc.timestamp())
+
+
+def _spki_hash(public_key: ec.EllipticCurvePublicKey) -> bytes:
+    der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).digest()
