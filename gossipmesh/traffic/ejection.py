@@ -1,0 +1,120 @@
+"""When an endpoint is taken out of use on this node, and how it comes back.
+
+Spec: Envoy's outlier detection for the words and the numbers. Rules:
+
+1. A refused connection takes its endpoint out at once, whatever the share, while another is available.
+2. `ejection_consecutive` failures in a row take it out while fewer than `ejection_share` of the
+   endpoints (but at least one) are out.
+3. Out for `ejection_base_ns` x ejections, ten bases at most (Envoy's 300 s). Then probation: one
+   trial at a time; a success puts it back, a failure takes it out again for longer.
+4. Ejections are forgotten when the endpoint stayed in use as long as it had been out.
+5. An endpoint that left the upstream and came back, or has a new address, is new.
+
+Deviation: Envoy returns an endpoint to full use at once; here one trial goes first.
+"""
+
+from typing import Final
+
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.snapshot import LimitsSection
+from gossipmesh.traffic.outcomes import FAILURES, Outcome
+
+EJECTIONS_MAX: Final = 10
+
+REASON_REFUSED: Final = "refused"
+REASON_CONSECUTIVE: Final = "consecutive"
+REASON_TRIAL: Final = "trial"
+
+
+class EndpointState:
+    """What this node knows of one endpoint from its own tries; `gossipmesh.traffic.balance` keeps them."""
+
+    __slots__ = (
+        "consecutive_failures",
+        "ejected_until",
+        "ejections",
+        "ewma_ns",
+        "in_flight",
+        "measured_at",
+        "returned_at",
+        "trial",
+    )
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.ewma_ns: float | None = None
+        self.measured_at = Instant(0)
+        self.consecutive_failures = 0
+        self.ejections = 0
+        self.ejected_until: Instant | None = None
+        self.returned_at = Instant(0)
+        self.trial = False
+
+    def available(self, now: Instant) -> bool:
+        """Tell whether a try may go here: in use, or on probation with no trial under way."""
+        return self.ejected_until is None or (now >= self.ejected_until and not self.trial)
+
+    def out(self, now: Instant) -> bool:
+        """Tell whether the endpoint is out and its time has not passed."""
+        return self.ejected_until is not None and now < self.ejected_until
+
+
+def begin_try(state: EndpointState, now: Instant) -> bool:
+    """Count a try; True when it is the trial of an endpoint on probation."""
+    state.in_flight += 1
+    if state.ejected_until is None or now < state.ejected_until or state.trial:
+        return False
+    state.trial = True
+    return True
+
+
+def end_try(
+    state: EndpointState,
+    outcome: Outcome,
+    now: Instant,
+    *,
+    was_trial: bool,
+    limits: LimitsSection,
+    endpoints_count: int,
+    others_out_count: int,
+) -> str | None:
+    """Take a try's end into account; return why the endpoint is now taken out, None when it is not.
+
+    Args:
+        was_trial: what `begin_try` returned.
+        endpoints_count: endpoints of the upstream, this one included.
+        others_out_count: how many of the others are out or on probation.
+    """
+    state.in_flight -= 1
+    if was_trial:
+        state.trial = False
+    if outcome is Outcome.CANCELLED:
+        return None
+    if outcome not in FAILURES:
+        state.consecutive_failures = 0
+        if was_trial:
+            state.ejected_until = None
+            state.returned_at = now
+        return None
+    state.consecutive_failures += 1
+    if was_trial:
+        return _eject(state, REASON_TRIAL, now, limits)
+    if state.ejected_until is not None:
+        # Tries sent before the ejection may still fail; they say nothing new.
+        return None
+    if outcome is Outcome.CONNECT_REFUSED and others_out_count < endpoints_count - 1:
+        return _eject(state, REASON_REFUSED, now, limits)
+    out_max = max(1, int(limits.ejection_share * endpoints_count))
+    if state.consecutive_failures >= limits.ejection_consecutive and others_out_count < out_max:
+        return _eject(state, REASON_CONSECUTIVE, now, limits)
+    return None
+
+
+def _eject(state: EndpointState, reason: str, now: Instant, limits: LimitsSection) -> str:
+    in_use_ns = now - state.returned_at
+    if reason != REASON_TRIAL and in_use_ns >= state.ejections * limits.ejection_base_ns:
+        state.ejections = 0
+    state.ejections = min(state.ejections + 1, EJECTIONS_MAX)
+    state.ejected_until = Instant(now + state.ejections * limits.ejection_base_ns)
+    state.consecutive_failures = 0
+    return reason

@@ -1,0 +1,26 @@
+"""How one try at one endpoint ended; the word every decision here starts from."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Outcome(StrEnum):
+    """The end of a try. `SUCCESS` is any answer below 500, and a TCP connection that was made."""
+
+    SUCCESS = "success"
+    SERVER_ERROR = "server_error"  # an answer of 500..599
+    CONNECT_REFUSED = "connect_refused"  # RST to our SYN: nobody listens there
+    CONNECT_FAILED = "connect_failed"  # no connection in time, no route, or TLS said no
+    RESET = "reset"  # the connection ended before the answer did
+    TIMEOUT = "timeout"  # the per-try timeout ran out
+    CANCELLED = "cancelled"  # our side stopped waiting: it says nothing about the endpoint
+
+
+CONNECT_OUTCOMES: Final = (Outcome.CONNECT_REFUSED, Outcome.CONNECT_FAILED)
+FAILURES: Final = (
+    Outcome.SERVER_ERROR,
+    Outcome.CONNECT_REFUSED,
+    Outcome.CONNECT_FAILED,
+    Outcome.RESET,
+    Outcome.TIMEOUT,
+)

@@ -1,0 +1,48 @@
+"""Every decision vector, answered by this engine's decisions.
+
+Another engine is held to the same files: `ENGINE --decide` reads one question per line.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.traffic.decide import decide_untrusted
+
+VECTORS = Path(__file__).parent / "vectors" / "decision"
+
+
+def questions() -> list[Any]:
+    """Return one parameter per vector: kind, input (with the file's common part) and output."""
+    found = []
+    for path in sorted(VECTORS.glob("*.json")):
+        document = json.loads(path.read_text())
+        for vector in document["vectors"]:
+            given = {**document["common"], **vector["input"]}
+            found.append(
+                pytest.param(
+                    document["kind"], given, vector["output"], id=f"{document['kind']}: {vector['name']}"
+                )
+            )
+    return found
+
+
+@pytest.mark.parametrize(("kind", "given", "expected"), questions())
+def test_decision(kind: str, given: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert decide_untrusted({"kind": kind, "input": given}) == expected
+
+
+def test_all_kinds_have_vectors() -> None:
+    kinds = {json.loads(path.read_text())["kind"] for path in VECTORS.glob("*.json")}
+    assert kinds == {"route", "balance", "eject", "retry", "authorize"}
+
+
+@pytest.mark.parametrize(
+    "question", [None, [], {}, {"kind": "x"}, {"kind": "route"}, {"kind": "route", "input": {}}]
+)
+def test_what_is_no_question_is_refused(question: object) -> None:
+    with pytest.raises(MalformedInput):
+        decide_untrusted(question)
