@@ -89,7 +89,7 @@ async def test_a_service_is_unknown_then_follows_its_checks_and_without_any_it_p
             0,
             100,
             (),
-            (_check(workload.address, "/"),),
+            checks,
             (),
         )
         unchecked = msgspec.structs.replace(checked, registration="db", checks=())
