@@ -1,0 +1,1 @@
+"""Chaos: scenarios as data, run against real processes."""

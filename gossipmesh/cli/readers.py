@@ -1,0 +1,161 @@
+"""Commands that ask this machine's agent and print what it says: the mesh as this node sees it."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from gossipmesh.cli.admin_client import AdminClient, socket_option
+from gossipmesh.cli.output import Column, output_option, print_rows
+from gossipmesh.model.errors import OperatorError
+
+LEAVE_TIMEOUT_S: Final = 60.0  # draining takes 45 s at most
+MINUTE_S: Final = 60
+HOUR_S: Final = 3_600
+DAY_S: Final = 86_400
+
+
+def duration_text(seconds: Any) -> str:
+    """Return an age as people say it: `12s`, `5m3s`, `2h10m`, `3d4h`."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    whole = max(0, int(seconds))
+    for unit_s, letter, part_s, part_letter in ((DAY_S, "d", HOUR_S, "h"), (HOUR_S, "h", MINUTE_S, "m")):
+        if whole >= unit_s:
+            return f"{whole // unit_s}{letter}{whole % unit_s // part_s}{part_letter}"
+    return f"{whole // MINUTE_S}m{whole % MINUTE_S}s" if whole >= MINUTE_S else f"{whole}s"
+
+
+def _incarnation(row: Mapping[str, Any]) -> str:
+    order = row.get("order") or ()
+    return ".".join(str(part) for part in order[:2])
+
+
+def _policies(row: Mapping[str, Any]) -> list[str]:
+    told = []
+    for policy in row.get("policies") or ():
+        text = f"{policy['scope']}:{policy['version']}"
+        refused = policy.get("refused_version")
+        told.append(f"{text} (refused {refused}: {policy.get('refused_reason')})" if refused else text)
+    return told
+
+
+MEMBER_COLUMNS: Final = (
+    Column("NAME", lambda row: f"{row['name']} *" if row.get("self") else row["name"]),
+    Column("STATUS", "status"),
+    Column("PHASE", "phase"),
+    Column("AGE", lambda row: duration_text(row.get("since_s")), right=True),
+    Column("INCARNATION", _incarnation),
+    Column("POLICY", _policies),
+    Column("GOSSIP", "gossip_address"),
+    Column("MESH", "mesh_address", wide=True),
+    Column("BUILD", "build", wide=True),
+    Column("IDENTITY", "spiffe_id", wide=True),
+)
+SERVICE_COLUMNS: Final = (
+    Column("SERVICE", "service"),
+    Column("PROTOCOL", "protocol"),
+    Column("PASSING", lambda row: f"{row['passing']}/{row['endpoints']}", right=True),
+    Column("NODES", "nodes"),
+)
+ENDPOINT_COLUMNS: Final = (
+    Column("NODE", "node"),
+    Column("REGISTRATION", "registration"),
+    Column("ADDRESS", "address"),
+    Column("HEALTH", lambda row: f"{row['health']} (draining)" if row.get("draining") else row["health"]),
+    Column("MEMBER", "member_status"),
+    Column("LABELS", "labels"),
+    Column("WEIGHT", "weight", wide=True, right=True),
+    Column("SERVICE", "service", wide=True),
+)
+IDENTITY_COLUMNS: Final = (
+    Column("IDENTITY", "spiffe_id"),
+    Column("ENDS IN", lambda row: _time_left(row.get("not_after"))),
+    Column("NOT BEFORE", lambda row: _civil(row.get("not_before")), wide=True),
+    Column("NOT AFTER", lambda row: _civil(row.get("not_after"))),
+)
+
+
+def _civil(seconds: Any) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if isinstance(seconds, int) else "-"
+
+
+def _time_left(not_after: Any) -> str:
+    if not isinstance(not_after, int):
+        return "-"
+    left_s = not_after - time.time_ns() // 1_000_000_000
+    return duration_text(left_s) if left_s > 0 else "EXPIRED"
+
+
+@click.command()
+@socket_option
+@output_option
+def members(socket_path: str | None, output: str) -> None:
+    """List the members of the mesh as this node sees them; `*` marks the node itself."""
+    rows = AdminClient(socket_path).get_json("/v1/members")
+    print_rows(rows, MEMBER_COLUMNS, output, empty="No members.")
+
+
+@click.command()
+@socket_option
+@output_option
+def services(socket_path: str | None, output: str) -> None:
+    """List the services of the mesh and how many of their endpoints pass."""
+    rows = AdminClient(socket_path).get_json("/v1/services")
+    print_rows(rows, SERVICE_COLUMNS, output, empty="No services; put a file into services.d on some node.")
+
+
+@click.command()
+@click.argument("service")
+@socket_option
+@output_option
+def endpoints(service: str, socket_path: str | None, output: str) -> None:
+    """List the endpoints of SERVICE, written NAMESPACE/NAME."""
+    rows = AdminClient(socket_path).get_json("/v1/endpoints", service=service)
+    print_rows(rows, ENDPOINT_COLUMNS, output, empty=f"No node serves {service}.")
+
+
+@click.command()
+@socket_option
+@output_option
+@click.pass_context
+def check(ctx: click.Context, socket_path: str | None, output: str) -> None:
+    """Check this node; exit 1 when something is wrong, and say how to mend it."""
+    rows = AdminClient(socket_path).get_json("/v1/check")
+    if output in ("json", "yaml"):
+        print_rows(rows, (), output)
+    else:
+        for row in rows:
+            click.echo(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['name']}: {row['detail']}")
+            if not row["ok"] and row.get("hint"):
+                click.echo(f"      mend: {row['hint']}")
+    ctx.exit(0 if all(row["ok"] for row in rows) else 1)
+
+
+@click.command()
+@socket_option
+@output_option
+def leave(socket_path: str | None, output: str) -> None:
+    """Drain this node, leave the mesh and stop its agent."""
+    answer = AdminClient(socket_path, timeout_s=LEAVE_TIMEOUT_S).post_bytes("/v1/leave")
+    if output in ("json", "yaml"):
+        print_rows((), (), output, value=answer if answer is not None else {"left": True})
+    else:
+        click.echo("This node has left the mesh.")
+
+
+@click.group()
+def identity() -> None:
+    """Show this node's certificates."""
+
+
+@identity.command()
+@socket_option
+@output_option
+def show(socket_path: str | None, output: str) -> None:
+    """List this node's identities and when they end."""
+    rows = AdminClient(socket_path).get_json("/v1/identity")
+    if not isinstance(rows, list):
+        raise OperatorError("the agent's answer to /v1/identity is not a list; is it of another version?")
+    print_rows(rows, IDENTITY_COLUMNS, output, empty="This node has no identity yet.")

@@ -1,0 +1,249 @@
+"""Verdicts derived from evidence: pure functions, one question each.
+
+Names say when a thing must hold: `anytime_` at every moment, `eventually_` at least once and within a
+bound, `finally_` when all is over. Every bound is a parameter that stands in the scenario file. A
+checker returns the sentences that tell what is wrong; none means it holds.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from gossipmesh.testing.evidence import Evidence, StatusSeen
+from gossipmesh.testing.scenario import Check, Scenario
+
+Checker = Callable[..., list[str]]
+
+
+def finally_every_fault_fired(evidence: Evidence, expected: int) -> list[str]:
+    """A fault that never fired proves nothing; `expected` is how many the scenario holds."""
+    silent = [f"{fault.kind} on {fault.node} hit nothing" for fault in evidence.faults if fault.count < 1]
+    if len(evidence.faults) != expected:
+        silent.append(f"{len(evidence.faults)} of {expected} faults fired")
+    return silent
+
+
+def finally_conditions_came_true(evidence: Evidence) -> list[str]:
+    """Everything the scenario waited for happened within its bound."""
+    return [
+        f"{name} did not happen in time" for name, took_s in evidence.conditions.items() if took_s is None
+    ]
+
+
+def anytime_nobody_else_dead(evidence: Evidence, statuses: tuple[str, ...] = ("dead",)) -> list[str]:
+    """Only victims are ever held dead (or what `statuses` lists), by anybody."""
+    return [
+        f"{seen.observer} held {seen.subject} {seen.status} at {seen.at_s:.1f} s"
+        for seen in evidence.statuses
+        if seen.status in statuses and seen.subject not in evidence.victims
+    ]
+
+
+def anytime_victim_never(evidence: Evidence, statuses: tuple[str, ...]) -> list[str]:
+    """No member ever held a victim in one of `statuses`."""
+    return [
+        f"{seen.observer} held {seen.subject} {seen.status} at {seen.at_s:.1f} s"
+        for seen in evidence.statuses
+        if seen.status in statuses and seen.subject in evidence.victims
+    ]
+
+
+def eventually_victim_seen(evidence: Evidence, status: str, within_s: float, fault: str = "") -> list[str]:
+    """Every other node came to see every victim in `status` within `within_s` of the fault."""
+    problems = []
+    for victim in evidence.victims:
+        for observer, took_s in seen_after_fault(evidence, victim, status, fault).items():
+            if took_s is None:
+                problems.append(f"{observer} never saw {victim} {status}")
+            elif took_s > within_s:
+                problems.append(
+                    f"{observer} saw {victim} {status} after {took_s:.1f} s, bound {within_s:g} s"
+                )
+    return problems
+
+
+def seen_after_fault(
+    evidence: Evidence, victim: str, status: str, fault: str = ""
+) -> dict[str, float | None]:
+    """Return observer -> seconds from the first fault (of kind `fault`) on `victim` to its `status` there."""
+    starts_s = [
+        item.at_s
+        for item in evidence.faults
+        if item.node == victim and item.count and fault in ("", item.kind)
+    ]
+    observers = [node for node in evidence.nodes if node not in evidence.victims]
+    if not starts_s:
+        return dict.fromkeys(observers)
+    first = {
+        observer: _first(evidence.statuses, observer, victim, status, starts_s[0]) for observer in observers
+    }
+    return {
+        observer: None if seen is None else round(seen.at_s - starts_s[0], 3)
+        for observer, seen in first.items()
+    }
+
+
+def _first(
+    seen: list[StatusSeen], observer: str, subject: str, status: str, from_s: float
+) -> StatusSeen | None:
+    for item in seen:
+        if (item.observer, item.subject, item.status) == (observer, subject, status) and item.at_s >= from_s:
+            return item
+    return None
+
+
+def anytime_requests_succeed(evidence: Evidence, failed_max: int, sent_min: int) -> list[str]:
+    """At most `failed_max` idempotent requests failed, and at least `sent_min` were sent at all."""
+    requests, problems = evidence.requests, []
+    if requests.get("failed", 0) > failed_max:
+        problems.append(
+            f"{requests['failed']} of {requests['sent']} requests failed: {requests['by_outcome']}"
+        )
+    if requests.get("sent", 0) < sent_min:
+        problems.append(f"only {requests.get('sent', 0)} requests were sent, of at least {sent_min}")
+    if requests.get("answered", 0) != requests.get("sent", 0):
+        problems.append(f"{requests.get('sent', 0)} were sent, {requests.get('answered', 0)} accounted for")
+    return problems
+
+
+def anytime_endpoints_stay(evidence: Evidence) -> list[str]:
+    """No observer but a victim ever counted fewer passing endpoints than when the first fault fired."""
+    start_s = min((fault.at_s for fault in evidence.faults), default=0.0)
+    before: dict[str, dict[str, int]] = {}
+    problems = []
+    for seen in evidence.endpoints:
+        if seen.observer in evidence.victims:
+            continue
+        if seen.at_s < start_s:
+            before[seen.observer] = seen.services
+            continue
+        for service, count in before.get(seen.observer, {}).items():
+            if seen.services.get(service, 0) < count:
+                left = f"{seen.services.get(service, 0)} of {count}"
+                problems.append(f"{seen.observer} counted {left} {service} at {seen.at_s:.1f} s")
+    return problems
+
+
+def finally_same_engine(evidence: Evidence) -> list[str]:
+    """The victim's agent ended up attached to the engine, and the snapshot, of before the fault."""
+    problems = []
+    for victim in evidence.victims:
+        start_s = min((fault.at_s for fault in evidence.faults if fault.node == victim), default=0.0)
+        before = [seen for seen in evidence.engines if seen.observer == victim and seen.at_s < start_s]
+        after = [seen for seen in evidence.engines if seen.observer == victim and seen.at_s >= start_s]
+        last = (after or before)[-1] if after or before else None
+        if not before or last is None or not last.attached:
+            problems.append(f"{victim}: no attached engine was seen before and after the fault")
+            continue
+        if last.pid != before[-1].pid:
+            problems.append(f"{victim}: engine {before[-1].pid} became {last.pid}")
+        versions = {seen.snapshot_version for seen in [before[-1], *after] if seen.attached}
+        if len(versions) != 1:
+            problems.append(f"{victim}: snapshot versions {sorted(str(version) for version in versions)}")
+    return problems
+
+
+def eventually_listeners_back(evidence: Evidence, within_s: float) -> list[str]:
+    """Each victim's outbound port accepted connections again within `within_s` of the fault."""
+    problems = []
+    for fault in evidence.faults:
+        if fault.kind != "kill" or fault.node not in evidence.victims:
+            continue
+        gap_s = listener_gap_s(evidence, fault.node, fault.at_s)
+        if gap_s is None:
+            problems.append(f"{fault.node}: the listeners did not come back")
+        elif gap_s > within_s:
+            problems.append(
+                f"{fault.node}: the listeners were back after {gap_s:.1f} s, bound {within_s:g} s"
+            )
+    return problems
+
+
+def listener_gap_s(evidence: Evidence, node: str, from_s: float) -> float | None:
+    """Return seconds from `from_s` until `node` last began to accept; None when it stopped for good."""
+    after = [seen for seen in evidence.listeners if seen.node == node and seen.at_s >= from_s]
+    if not after:
+        return 0.0
+    return round(after[-1].at_s - from_s, 3) if after[-1].accepts else None
+
+
+def finally_all_alive(evidence: Evidence) -> list[str]:
+    """At the end every node answers and sees every node alive."""
+    problems = [f"{final.node} does not answer" for final in evidence.finals if not final.answered]
+    for final in evidence.finals:
+        for subject in evidence.nodes:
+            if final.answered and final.statuses.get(subject) != "alive":
+                problems.append(f"{final.node} ends with {subject} {final.statuses.get(subject)}")
+    return problems
+
+
+def finally_roots_equal(evidence: Evidence) -> list[str]:
+    """At the end all nodes that answer hold the same records and documents."""
+    roots = {final.node: final.roots for final in evidence.finals if final.answered}
+    if len(roots) < 2 or any(value != next(iter(roots.values())) for value in roots.values()):
+        return [f"roots differ: {roots}"]
+    return []
+
+
+def finally_one_policy(evidence: Evidence) -> list[str]:
+    """At the end all nodes that answer run the same version of every scope, and there is one."""
+    running = {final.node: final.policies for final in evidence.finals if final.answered}
+    first = next(iter(running.values()), {})
+    if not first or any(value != first for value in running.values()):
+        return [f"policies differ: {running}"]
+    return []
+
+
+def finally_losers_told(evidence: Evidence) -> list[str]:
+    """Of pushes from one base exactly one ends with exit 0; the others say `superseded`."""
+    winners = [push for push in evidence.pushes if push["exit_code"] == 0]
+    losers = [push for push in evidence.pushes if push["exit_code"] != 0]
+    problems = []
+    if len(winners) != 1 or not losers:
+        problems.append(f"{len(winners)} of {len(evidence.pushes)} racing pushes report success")
+    problems += [
+        f"the push at {push['node']} failed without saying it was superseded: {push['stderr'][-300:]!r}"
+        for push in losers
+        if "superseded" not in push["stderr"] + push["stdout"]
+    ]
+    return problems
+
+
+CHECKERS: Final[dict[str, Checker]] = {
+    function.__name__: function
+    for function in (
+        finally_conditions_came_true,
+        anytime_nobody_else_dead,
+        anytime_victim_never,
+        eventually_victim_seen,
+        anytime_requests_succeed,
+        anytime_endpoints_stay,
+        finally_same_engine,
+        eventually_listeners_back,
+        finally_all_alive,
+        finally_roots_equal,
+        finally_one_policy,
+        finally_losers_told,
+    )
+}
+
+
+def judge(evidence: Evidence, scenario: Scenario, faults_expected: int) -> list[dict[str, Any]]:
+    """Run the scenario's checks, and those every scenario has; `{check, params, ok, problems}` each."""
+    always = [
+        Check("finally_every_fault_fired", {"expected": faults_expected}),
+        Check("finally_conditions_came_true"),
+    ]
+    verdicts = []
+    for check in [*always, *scenario.checks]:
+        checker = {**CHECKERS, "finally_every_fault_fired": finally_every_fault_fired}.get(check.check)
+        if checker is None:
+            problems = [f"there is no checker {check.check}"]
+        else:
+            try:
+                problems = checker(evidence, **check.params)
+            except TypeError as error:
+                problems = [f"wrong parameters: {error}"]
+        verdicts.append(
+            {"check": check.check, "params": check.params, "ok": not problems, "problems": problems[:50]}
+        )
+    return verdicts

@@ -1,0 +1,200 @@
+"""Raw evidence of a run: what every node said when, which faults fired, what became of each request.
+
+Nothing is judged here; `gossipmesh.testing.checkers` derives every verdict from these values, and the
+runner prints them whole. All times are seconds since the run began, on one monotonic clock.
+"""
+
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.net import clock
+from gossipmesh.testing.admin import AdminError, AgentSilent
+from gossipmesh.testing.mesh import Mesh, MeshNode
+
+OBSERVE_INTERVAL_S: Final = 0.2
+QUERY_TIMEOUT_S: Final = 1.0
+OBSERVATIONS_MAX: Final = 100_000
+
+
+class StatusSeen(msgspec.Struct, frozen=True):
+    """`observer` began to see `subject` in `status` at `at_s`; `local_health` is the observer's own."""
+
+    at_s: float
+    observer: str
+    subject: str
+    status: str
+    local_health: int
+
+
+class EngineSeen(msgspec.Struct, frozen=True):
+    """What an agent said of its engine, whenever that changed."""
+
+    at_s: float
+    observer: str
+    pid: int | None
+    attached: bool
+    snapshot_version: str | None
+
+
+class EndpointsSeen(msgspec.Struct, frozen=True):
+    """How many endpoints of each service an agent counted (`passing` of them), whenever that changed."""
+
+    at_s: float
+    observer: str
+    services: dict[str, int]
+
+
+class ListenerSeen(msgspec.Struct, frozen=True):
+    """Whether a node's outbound proxy port accepted a connection, whenever that changed."""
+
+    at_s: float
+    node: str
+    accepts: bool
+
+
+class FaultFired(msgspec.Struct, frozen=True):
+    """A fault, when it fired, what it hit; `count` 0 means it never did."""
+
+    at_s: float
+    kind: str
+    node: str
+    count: int
+    detail: dict[str, Any] = {}
+
+
+class FinalState(msgspec.Struct, frozen=True):
+    """What one agent said at the end; all empty when it did not answer."""
+
+    node: str
+    answered: bool
+    roots: dict[str, str] = {}
+    statuses: dict[str, str] = {}
+    policies: dict[str, str] = {}
+    local_health: int = 0
+
+
+class Evidence(msgspec.Struct):
+    """Everything a run saw."""
+
+    scenario: str
+    seed: int
+    nodes: list[str]
+    victims: list[str] = []
+    faults: list[FaultFired] = []
+    statuses: list[StatusSeen] = []
+    engines: list[EngineSeen] = []
+    endpoints: list[EndpointsSeen] = []
+    listeners: list[ListenerSeen] = []
+    conditions: dict[str, float | None] = {}
+    pushes: list[dict[str, Any]] = []
+    requests: dict[str, Any] = {}
+    finals: list[FinalState] = []
+    bounds_reached: int = 0
+
+
+class Observer:
+    """Asks every agent over and over and writes down what changed."""
+
+    def __init__(self, mesh: Mesh, evidence: Evidence) -> None:
+        self._mesh = mesh
+        self._evidence = evidence
+        self._start_ns = clock.monotonic()
+        self._last: dict[tuple[str, str], Any] = {}
+        self._ignored: set[str] = set()
+
+    def now_s(self) -> float:
+        """Return seconds since the run began."""
+        return round((clock.monotonic() - self._start_ns) / SECOND_NS, 3)
+
+    def since_start_s(self, monotonic_s: float) -> float:
+        """Turn another process's monotonic seconds into seconds since the run began."""
+        return round(monotonic_s - self._start_ns / SECOND_NS, 3)
+
+    def ignore(self, node: str) -> None:
+        """Stop asking a node that was killed on purpose."""
+        self._ignored.add(node)
+
+    def attend(self, node: str) -> None:
+        """Ask a node again."""
+        self._ignored.discard(node)
+
+    async def run(self) -> None:
+        """Observe until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for node in self._mesh.nodes.values():
+                nursery.start_soon(self._follow, node)
+
+    async def _follow(self, node: MeshNode) -> None:
+        while True:
+            if node.name not in self._ignored:
+                await self._look(node)
+            await self._look_at_listener(node)
+            await trio.sleep(OBSERVE_INTERVAL_S)
+
+    async def _look(self, node: MeshNode) -> None:
+        try:
+            status = await node.ask("/v1/status", timeout_s=QUERY_TIMEOUT_S)
+            members = await node.ask("/v1/members", timeout_s=QUERY_TIMEOUT_S)
+            services = await node.ask("/v1/services", timeout_s=QUERY_TIMEOUT_S)
+        except (AgentSilent, AdminError):
+            return
+        at_s, evidence = self.now_s(), self._evidence
+        engine = status["engine"]
+        node.engine_pid = engine["pid"] or node.engine_pid
+        for member in members:
+            subject = member["name"]
+            if self._changed(node, f"status/{subject}", member["status"]):
+                health = status["local_health"]
+                evidence.statuses.append(StatusSeen(at_s, node.name, subject, member["status"], health))
+        seen = (engine["pid"], bool(engine["attached"]), engine["snapshot_version"])
+        if self._changed(node, "engine", seen):
+            evidence.engines.append(EngineSeen(at_s, node.name, *seen))
+        counts = {row["service"]: row["passing"] for row in services}
+        if self._changed(node, "endpoints", counts):
+            evidence.endpoints.append(EndpointsSeen(at_s, node.name, counts))
+
+    async def _look_at_listener(self, node: MeshNode) -> None:
+        accepts = False
+        with trio.move_on_after(QUERY_TIMEOUT_S):
+            try:
+                stream = await trio.open_tcp_stream(node.host, self._mesh.proxy_port)
+            except OSError:
+                pass
+            else:
+                accepts = True
+                await trio.aclose_forcefully(stream)
+        if self._changed(node, "listener", accepts):
+            self._evidence.listeners.append(ListenerSeen(self.now_s(), node.name, accepts))
+
+    def _changed(self, node: MeshNode, key: str, value: Any) -> bool:
+        if self._last.get((node.name, key)) == value and (node.name, key) in self._last:
+            return False
+        if len(self._evidence.statuses) >= OBSERVATIONS_MAX:
+            self._evidence.bounds_reached += 1
+            return False
+        self._last[(node.name, key)] = value
+        return True
+
+    async def finish(self) -> None:
+        """Write down what every agent says at the end."""
+        for node in self._mesh.nodes.values():
+            try:
+                status = await node.ask("/v1/status")
+                members = await node.ask("/v1/members")
+                scopes = (await node.ask("/v1/policy/status"))["scopes"]
+            except (AgentSilent, AdminError):
+                self._evidence.finals.append(FinalState(node.name, answered=False))
+                continue
+            self._evidence.finals.append(
+                FinalState(
+                    node.name,
+                    answered=True,
+                    roots=status["roots"],
+                    statuses={member["name"]: member["status"] for member in members},
+                    policies={row["scope"]: f"{row['version']}/{row['hash']}" for row in scopes},
+                    local_health=status["local_health"],
+                )
+            )

@@ -1,0 +1,150 @@
+"""Starts load drivers beside a mesh, follows what they print, and adds up their summaries.
+
+One driver process per network the sources live in: on loopback a single one, with namespaces one in
+each source node's own, so that every request enters through a local connection.
+"""
+
+import json
+import os
+import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import trio
+
+from gossipmesh.testing.load import Target
+from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.processes import module_command
+from gossipmesh.testing.waiting import WaitedInVain
+
+DEFAULT_HOSTS: Final = ("cart.shop", "web.shop")
+LINE_BYTES_MAX: Final = 16_777_216
+SUMMARY_TIMEOUT_S: Final = 20.0
+CHUNK_BYTES: Final = 65_536
+
+
+class Load:
+    """Constant load from `sources` (nodes that survive) for as long as it is wanted.
+
+    `start` in a nursery, `stop` for the summary; meanwhile `answered`, `failed` and `by_version` count.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        sources: Sequence[str],
+        *,
+        rate_per_s: float,
+        timeout_s: float = 10.0,
+        hosts: Sequence[str] = DEFAULT_HOSTS,
+    ) -> None:
+        self._mesh = mesh
+        self._sources = list(sources)
+        self._rate_per_s = rate_per_s
+        self._timeout_s = timeout_s
+        self._hosts = list(hosts)
+        self._drivers: list[subprocess.Popen[bytes]] = []
+        self._progress: dict[int, dict[str, Any]] = {}
+        self._summaries: dict[int, dict[str, Any]] = {}
+        self._ended: dict[int, trio.Event] = {}
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the drivers and follow them in `nursery`."""
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for source in self._sources:
+            prefix = self._mesh.network.prefix(self._mesh.nodes[source].layout.number)
+            groups.setdefault(tuple(prefix), []).append(source)
+        for index, (prefix_words, sources) in enumerate(groups.items()):
+            rate = self._rate_per_s * len(sources) / len(self._sources)
+            words = [*prefix_words, *module_command("gossipmesh.testing.load")]
+            words += ["--rate", str(rate), "--timeout", str(self._timeout_s)]
+            for host in self._hosts:
+                for source in sources:
+                    address = self._mesh.nodes[source].host
+                    target = Target(source, address, self._mesh.proxy_port, host)
+                    words += ["--target", str(target)]
+            driver = self._mesh.keeper.start(f"load{index}", words, stdin_pipe=True, stdout_pipe=True)
+            self._drivers.append(driver)
+            self._ended[index] = trio.Event()
+            nursery.start_soon(self._follow, index, driver)
+
+    async def stop(self) -> dict[str, Any]:
+        """Stop sending, wait for what is in flight, and return the summary of all drivers.
+
+        Raises:
+            WaitedInVain: a driver ended without a summary.
+        """
+        for driver in self._drivers:
+            if driver.stdin is not None:
+                driver.stdin.close()
+        with trio.move_on_after(SUMMARY_TIMEOUT_S):
+            for event in self._ended.values():
+                await event.wait()
+        missing = [str(index) for index in self._ended if index not in self._summaries]
+        if missing:
+            logs = ", ".join(str(self._mesh.keeper.log_path(f"load{index}")) for index in missing)
+            raise WaitedInVain(f"no summary from the load driver; see {logs}")
+        return add_up([self._summaries[index] for index in sorted(self._summaries)])
+
+    @property
+    def answered(self) -> int:
+        """Return how many requests have ended so far, well or not."""
+        return sum(progress["answered"] for progress in self._progress.values())
+
+    @property
+    def failed(self) -> int:
+        """Return how many have failed so far."""
+        return sum(progress["failed"] for progress in self._progress.values())
+
+    def by_version(self, host: str) -> Counter[str]:
+        """Return who answered requests for `host` so far: `service:version` -> count."""
+        counts: Counter[str] = Counter()
+        for progress in self._progress.values():
+            counts.update(progress["by_version"].get(host, {}))
+        return counts
+
+    async def _follow(self, index: int, driver: "subprocess.Popen[bytes]") -> None:
+        if driver.stdout is None:
+            raise ValueError("a load driver is started with a pipe for stdout")
+        buffer = bytearray()
+        async with trio.lowlevel.FdStream(os.dup(driver.stdout.fileno())) as stream:
+            while data := await stream.receive_some(CHUNK_BYTES):
+                buffer += data
+                *lines, rest = buffer.split(b"\n")
+                buffer = bytearray(rest[:LINE_BYTES_MAX])
+                for line in lines:
+                    self._take(index, json.loads(line))
+        self._ended[index].set()
+
+    def _take(self, index: int, message: dict[str, Any]) -> None:
+        if message["type"] == "progress":
+            self._progress[index] = message
+        elif message["type"] == "summary":
+            self._summaries[index] = message
+
+
+def add_up(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one summary for several drivers; quantiles of latency are the worst of them."""
+    total: dict[str, Any] = {}
+    for summary in summaries:
+        for key, value in summary.items():
+            if key == "latency_ms" and key in total:
+                total[key] = {name: max(value[name], total[key][name]) for name in value}
+            elif key not in total:
+                total[key] = value
+            elif isinstance(value, dict):
+                total[key] = _added(total[key], value)
+            elif isinstance(value, int | float | list):
+                total[key] = total[key] + value
+    return total
+
+
+def _added(left: dict[str, Any], right: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(left)
+    for key, value in right.items():
+        if isinstance(value, dict):
+            merged[key] = _added(merged.get(key, {}), value)
+        else:
+            merged[key] = merged.get(key, 0) + value
+    return merged

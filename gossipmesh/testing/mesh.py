@@ -1,0 +1,326 @@
+"""The launcher: an authority, agents and workloads as real processes on this machine.
+
+Used alike by `gossipmesh demo`, the chaos runner, the end-to-end tests and the benchmarks. It calls
+the real command line and asks the real admin API; nothing in the product knows of it. `close` ends
+every process it started, engines included, from any state.
+"""
+
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import trio
+
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.testing import admin, layout
+from gossipmesh.testing.layout import MeshLayout, NodeLayout, ServiceLayout
+from gossipmesh.testing.namespaces import LoopbackNetwork, Network
+from gossipmesh.testing.processes import CommandResult, ProcessKeeper, module_command
+from gossipmesh.testing.waiting import wait_until
+
+START_TIMEOUT_S: Final = 40.0
+GOSSIPMESH: Final = module_command("gossipmesh.cli.main")
+
+
+class MeshNode:
+    """One node under test: its agent, its engine, its workloads."""
+
+    def __init__(self, layout_: NodeLayout, host: str, directory: Path, keeper: ProcessKeeper) -> None:
+        self.layout = layout_
+        self.host = host
+        self.directory = directory
+        self.config_path = directory / "agent.yaml"
+        self.services_directory = directory / "services.d"
+        self.socket_path = directory / "state" / "agent.sock"
+        self.agent: subprocess.Popen[bytes] | None = None
+        self.workloads: dict[str, subprocess.Popen[bytes]] = {}
+        self.engine_pid: int | None = None
+        self._keeper = keeper
+
+    @property
+    def name(self) -> str:
+        """Return the node's name."""
+        return self.layout.name
+
+    async def ask(self, path: str, **options: Any) -> Any:
+        """Ask this node's agent; see `gossipmesh.testing.admin.ask`."""
+        return await admin.ask(self.socket_path, path, **options)
+
+    async def status(self) -> dict[str, Any]:
+        """Return /v1/status, and remember the engine's pid for later kills."""
+        answer: dict[str, Any] = await self.ask("/v1/status")
+        self.engine_pid = answer["engine"]["pid"] or self.engine_pid
+        return answer
+
+    async def statuses(self) -> dict[str, str]:
+        """Return member name -> status as this node sees it."""
+        return {member["name"]: member["status"] for member in await self.ask("/v1/members")}
+
+    def pids(self, what: str) -> list[int]:
+        """Return the pids of `agent`, `engine` or `workloads` on this node, those that are known."""
+        if what == "agent":
+            return [self.agent.pid] if self.agent is not None else []
+        if what == "engine":
+            return [self.engine_pid] if self.engine_pid is not None else []
+        if what == "workloads":
+            return [process.pid for process in self.workloads.values()]
+        raise ValueError(f"{what!r} is none of agent, engine, workloads")
+
+    def signal(self, what: str, number: signal.Signals) -> list[int]:
+        """Send a signal to those processes; return the pids that got it."""
+        return [pid for pid in self.pids(what) if self._keeper.signal(pid, number)]
+
+
+class Mesh:
+    """A mesh of real processes; a context manager whose exit ends all of them.
+
+    `keep_files` leaves the directory (logs, state) behind; otherwise it goes with the mesh, except
+    after a failure.
+    """
+
+    def __init__(
+        self,
+        layout_: MeshLayout | None = None,
+        *,
+        network: Network | None = None,
+        directory: Path | None = None,
+        keep_files: bool = False,
+    ) -> None:
+        self.layout = layout_ or layout.five_nodes()
+        self.network: Network = network or LoopbackNetwork()
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="gossipmesh-"))
+        self.keep_files = keep_files
+        self.keeper = ProcessKeeper(self.directory)
+        self.authority: subprocess.Popen[bytes] | None = None
+        self.nodes: dict[str, MeshNode] = {}
+        for node in self.layout.nodes:
+            host = self.network.host(node.number)
+            self.nodes[node.name] = MeshNode(node, host, self.directory / node.name, self.keeper)
+
+    def __enter__(self) -> "Mesh":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=error is not None and not isinstance(error, KeyboardInterrupt))
+
+    def close(self, *, failed: bool = False) -> None:
+        """End every process; remove the directory unless it is wanted or something failed."""
+        self.keeper.close()
+        if not (failed or self.keep_files):
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def authority_address(self) -> str:
+        """Return where the authority serves."""
+        return f"{self.network.host(layout.AUTHORITY_NODE)}:{layout.AUTHORITY_PORT}"
+
+    @property
+    def proxy_port(self) -> int:
+        """Return the port of every node's outbound proxy."""
+        return layout.PROXY_PORT
+
+    @property
+    def signer_key(self) -> Path:
+        """Return the policy signer's key file."""
+        return self.directory / "authority" / "signers" / "policy.key"
+
+    async def gossipmesh(
+        self, *words: str, node: str | None = None, timeout_s: float = 60.0
+    ) -> CommandResult:
+        """Run `gossipmesh WORDS`; with `node`, against that node's agent."""
+        arguments = [*GOSSIPMESH, *words]
+        if node is not None:
+            arguments += ["--socket", str(self.nodes[node].socket_path)]
+        return await self.keeper.command(arguments, timeout_s=timeout_s)
+
+    async def must(self, *words: str, node: str | None = None) -> str:
+        """Run `gossipmesh WORDS` and return what it printed; OperatorError when it fails."""
+        result = await self.gossipmesh(*words, node=node)
+        if result.code != 0:
+            raise OperatorError(f"`gossipmesh {' '.join(words)}` failed: {result.stderr.strip()[-2000:]}")
+        return result.stdout
+
+    async def push(
+        self, path: Path, node: str, *options: str, key: Path | None = None, timeout_s: float = 60.0
+    ) -> CommandResult:
+        """Sign and push a policy file at one node, as an operator does."""
+        words = ["policy", "push", "-f", str(path), "--signer", str(key or self.signer_key), *options]
+        return await self.gossipmesh(*words, node=node, timeout_s=timeout_s)
+
+    async def start(self) -> None:
+        """Start everything and wait until every node serves and knows every endpoint."""
+        await self.start_authority(init=True)
+        async with trio.open_nursery() as nursery:
+            for node in self.layout.nodes:
+                self.network.attach(node.number, self.keeper)
+                nursery.start_soon(self.prepare_node, node.name)
+        for node in self.layout.nodes:
+            self.start_workloads(node.name)
+            self.start_agent(node.name)
+        await self.wait_ready()
+
+    async def start_authority(self, *, init: bool = False) -> None:
+        """Start `authority serve`, made first when `init`; returns when it accepts connections."""
+        directory = str(self.directory / "authority")
+        if init:
+            await self.must("authority", "init", "--trust-domain", layout.TRUST_DOMAIN, "--dir", directory)
+        words = ["authority", "serve", "--dir", directory, "--bind", self.authority_address]
+        self.authority = self.keeper.start("authority", [*GOSSIPMESH, *words])
+        host, _, port = self.authority_address.rpartition(":")
+
+        async def accepts() -> str | None:
+            if self.authority is not None and self.authority.poll() is not None:
+                raise OperatorError(f"the authority ended: {self._log_tail('authority')}")
+            try:
+                stream = await trio.open_tcp_stream(host, int(port))
+            except OSError as error:
+                return str(error)
+            await stream.aclose()
+            return None
+
+        await wait_until("the authority accepts connections", accepts, START_TIMEOUT_S)
+
+    def kill_authority(self) -> int:
+        """Kill the authority for good and return its pid."""
+        if self.authority is None:
+            raise OperatorError("the authority was not started")
+        self.keeper.signal(self.authority.pid, signal.SIGKILL)
+        return self.authority.pid
+
+    async def prepare_node(self, name: str) -> None:
+        """Write a node's configuration, its service files and a join token."""
+        node = self.nodes[name]
+        node.services_directory.mkdir(parents=True)
+        for service in node.layout.services:
+            self.write_service(name, service)
+        token = node.directory / "token"
+        others = [other for other in self.nodes.values() if other.name != name]
+        seeds = [f"{other.host}:{layout.GOSSIP_PORT}" for other in others[:2]]
+        config = layout.agent_config(node.host, node.directory, token, seeds)
+        layout.write_document(node.config_path, config)
+        await self.create_token(name, token)
+
+    async def create_token(self, name: str, path: Path, *words: str) -> None:
+        """Create a join token for `name`, allowed to serve anything in the namespace under test."""
+        patterns = [f"{layout.NAMESPACE}/{service}" for service in sorted(layout.WORKLOAD_PORTS)]
+        options = [word for pattern in patterns for word in ("--service", pattern)]
+        directory = str(self.directory / "authority")
+        where = ("--dir", directory, "--authority", self.authority_address, "--out", str(path))
+        await self.must("token", "create", *where, "--node", name, *options, *words)
+
+    def write_service(self, name: str, service: ServiceLayout) -> None:
+        """Declare `service` on a node, as an operator would: a file in services.d."""
+        node = self.nodes[name]
+        document = layout.service_file(service, node.host)
+        layout.write_document(node.services_directory / service.file_name, document)
+
+    def start_workloads(self, name: str) -> None:
+        """Start the workloads of a node's layout."""
+        for service in self.nodes[name].layout.services:
+            self.start_workload(name, service)
+
+    def start_workload(self, name: str, service: ServiceLayout) -> None:
+        """Start one workload on a node."""
+        node = self.nodes[name]
+        arguments = layout.workload_arguments(service, name, node.host)
+        command = [*self.network.prefix(node.layout.number), *module_command("gossipmesh.testing.workload")]
+        label = f"{name}-{service.name}-{service.version}"
+        node.workloads[service.name] = self.keeper.start(label, [*command, *arguments])
+
+    def start_agent(self, name: str) -> None:
+        """Start (or start again) the agent of a node."""
+        node = self.nodes[name]
+        prefix = self.network.prefix(node.layout.number)
+        command = [*prefix, *GOSSIPMESH, "agent", "--config", str(node.config_path)]
+        node.agent = self.keeper.start(f"{name}-agent", command)
+
+    def _log_tail(self, name: str) -> str:
+        path = self.keeper.log_path(name)
+        lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+        return f"{' / '.join(lines[-3:]) or 'it printed nothing'} (whole log: {path})"
+
+    async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> float:
+        """Wait until every node sees all members alive and every declared endpoint passing."""
+        expected = sum(len(node.layout.services) for node in self.nodes.values())
+        members_s = await self.wait_statuses(dict.fromkeys(self.nodes, "alive"), timeout_s=timeout_s)
+        return members_s + await self.wait_passing(expected, timeout_s=timeout_s)
+
+    def _check_agents_run(self, names: Iterable[str]) -> None:
+        for name in names:
+            process = self.nodes[name].agent
+            if process is not None and process.poll() not in (None, -signal.SIGKILL):
+                raise OperatorError(f"the agent of {name} ended: {self._log_tail(f'{name}-agent')}")
+
+    async def wait_statuses(
+        self, expected: dict[str, str], on: Sequence[str] | None = None, timeout_s: float = 30.0
+    ) -> float:
+        """Wait until the nodes `on` (default: all) see each named member in the given status."""
+        names = list(on or self.nodes)
+
+        async def seen() -> str | None:
+            self._check_agents_run(names)
+            for name in names:
+                statuses = await self.nodes[name].statuses()
+                differing = {
+                    who: statuses.get(who) for who, what in expected.items() if statuses.get(who) != what
+                }
+                if differing:
+                    return f"{name} sees {differing}"
+            return None
+
+        return await wait_until(f"members are {expected} on {', '.join(names)}", seen, timeout_s)
+
+    async def wait_passing(
+        self,
+        expected: int,
+        on: Sequence[str] | None = None,
+        timeout_s: float = 30.0,
+        service: str | None = None,
+    ) -> float:
+        """Wait until the nodes `on` count `expected` passing endpoints, of `service` or of all services."""
+        names = list(on or self.nodes)
+
+        async def seen() -> str | None:
+            for name in names:
+                rows = await self.nodes[name].ask("/v1/services")
+                passing = sum(row["passing"] for row in rows if service in (None, row["service"]))
+                if passing != expected:
+                    return f"{name} counts {passing} passing endpoints"
+            return None
+
+        what = service or "all services"
+        return await wait_until(f"{expected} endpoints of {what} pass", seen, timeout_s)
+
+    async def wait_policy(
+        self, version: int, on: Sequence[str] | None = None, timeout_s: float = 10.0, scope: str = "mesh"
+    ) -> float:
+        """Wait until the nodes `on` run `version` of the scope, by their own word."""
+        names = list(on or self.nodes)
+
+        async def seen() -> str | None:
+            for name in names:
+                rows = (await self.nodes[name].ask("/v1/policy/status"))["scopes"]
+                running = {row["scope"]: row["version"] for row in rows}.get(scope)
+                if running != version:
+                    return f"{name} runs version {running}"
+            return None
+
+        return await wait_until(f"version {version} of {scope} runs", seen, timeout_s, interval_s=0.02)
+
+    async def wait_roots_equal(self, on: Sequence[str] | None = None, timeout_s: float = 30.0) -> float:
+        """Wait until the nodes `on` hold the same records and documents."""
+        names = list(on or self.nodes)
+
+        async def equal() -> str | None:
+            roots = {name: (await self.nodes[name].status())["roots"] for name in names}
+            first = roots[names[0]]
+            return None if all(value == first for value in roots.values()) else f"roots {roots}"
+
+        return await wait_until("state roots are equal", equal, timeout_s)

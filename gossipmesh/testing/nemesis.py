@@ -1,0 +1,301 @@
+"""Runs a scenario against a mesh of processes: fires its faults, waits, and returns the evidence.
+
+The seed chooses the victim, the sides of a partition and the moments; nothing else is random here.
+"""
+
+import random
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.testing import layout
+from gossipmesh.testing.checkers import judge, listener_gap_s, seen_after_fault
+from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
+from gossipmesh.testing.load_control import Load
+from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.namespaces import LoopbackNetwork, NamespaceNetwork
+from gossipmesh.testing.scenario import FAULT_KINDS, Scenario, Step, needs_root
+from gossipmesh.testing.waiting import WaitedInVain, wait_until
+
+FINAL_TIMEOUT_S: Final = 10.0
+RACE_TIMEOUT_S: Final = 120.0
+RACE_STAGGER_S_MAX: Final = 0.5
+
+
+class Run:
+    """One run of one scenario."""
+
+    def __init__(self, scenario: Scenario, seed: int, mesh: Mesh) -> None:
+        self._scenario = scenario
+        self._mesh = mesh
+        self._rng = random.Random(f"{scenario.name}/{seed}")
+        names = [node.name for node in mesh.layout.nodes]
+        self.victim = self._rng.choice(list(scenario.victims) or names)
+        self.evidence = Evidence(scenario.name, seed, nodes=names)
+        self._observer = Observer(mesh, self.evidence)
+        self._sides: tuple[list[str], list[str]] = ([], [])
+        self._pushes_done = trio.Event()
+
+    async def execute(self, say: Callable[[str], None]) -> Evidence:
+        """Start the mesh, run every step under load and observation, and gather what was seen."""
+        say(f"{self._scenario.name}: seed {self.evidence.seed}, starting the mesh in {self._mesh.directory}")
+        await self._mesh.start()
+        for node in self._mesh.nodes.values():
+            await node.status()
+        say("the mesh is ready")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._observer.run)
+            load = await self._start_load(nursery)
+            for step in self._scenario.steps:
+                await self._step(step, nursery, say)
+            if load is not None:
+                self.evidence.requests = await load.stop()
+                for failure in self.evidence.requests["failures"]:
+                    failure["at_s"] = self._observer.since_start_s(failure["at_s"])
+            nursery.cancel_scope.cancel()
+        await self._observer.finish()
+        return self.evidence
+
+    async def _start_load(self, nursery: trio.Nursery) -> Load | None:
+        wanted = self._scenario.load
+        if wanted.rate_per_s <= 0:
+            return None
+        broken = self.victim if self._breaks_victim() and not wanted.from_victim else None
+        sources = [name for name in self._mesh.nodes if name != broken]
+        load = Load(
+            self._mesh, sources, rate_per_s=wanted.rate_per_s, timeout_s=wanted.timeout_s, hosts=wanted.hosts
+        )
+        load.start(nursery)
+        await trio.sleep(wanted.warm_up_s + self._rng.uniform(0, wanted.warm_up_jitter_s))
+        return load
+
+    def _breaks_victim(self) -> bool:
+        return any(step.do in ("kill", "pause", "restart-agent") for step in self._scenario.steps)
+
+    async def _step(self, step: Step, nursery: trio.Nursery, say: Callable[[str], None]) -> None:
+        say(f"{self._observer.now_s():6.1f} s  {_describe(step, self.victim)}")
+        if step.do == "kill":
+            self._kill(step)
+        elif step.do == "pause":
+            await self._pause(step)
+        elif step.do == "restart-agent":
+            self._mesh.start_agent(self.victim)
+            self._observer.attend(self.victim)
+        elif step.do == "partition":
+            self._partition(step)
+        elif step.do == "heal":
+            self._heal()
+        elif step.do == "race":
+            nursery.start_soon(self._race)
+        elif step.do == "load":
+            await trio.sleep(step.for_s)
+        elif step.do == "await":
+            await self._await(step, say)
+
+    def _fired(self, kind: str, count: int, **detail: Any) -> None:
+        self.evidence.faults.append(
+            FaultFired(self._observer.now_s(), kind, self.victim, count=count, detail=detail)
+        )
+
+    def _hit(self, step: Step, number: signal.Signals) -> dict[str, list[int]]:
+        node = self._mesh.nodes[self.victim]
+        return {target: node.signal(target, number) for target in step.targets}
+
+    def _record_victim(self) -> None:
+        if self.victim not in self.evidence.victims:
+            self.evidence.victims.append(self.victim)
+
+    def _kill(self, step: Step) -> None:
+        self._record_victim()
+        if "agent" in step.targets:
+            self._observer.ignore(self.victim)
+        hit = self._hit(step, signal.SIGKILL)
+        count = sum(map(len, hit.values())) if all(hit.values()) else 0
+        self._fired("kill", count, pids=hit)
+
+    async def _pause(self, step: Step) -> None:
+        self._record_victim()
+        hit = self._hit(step, signal.SIGSTOP)
+        try:
+            count = sum(map(len, hit.values())) if all(hit.values()) else 0
+            self._fired("pause", count, pids=hit, for_s=step.for_s)
+            await trio.sleep(step.for_s)
+        finally:
+            self._hit(step, signal.SIGCONT)
+
+    def _partition(self, step: Step) -> None:
+        if not isinstance(self._mesh.network, NamespaceNetwork):
+            raise OperatorError('a partition needs `network = "namespaces"` in the scenario')
+        names = list(self._mesh.nodes)
+        if sum(step.sides) != len(names):
+            raise OperatorError(f"sides {step.sides} do not add up to {len(names)} nodes")
+        self._rng.shuffle(names)
+        left, right = sorted(names[: step.sides[0]]), sorted(names[step.sides[0] :])
+        self._sides = (left, right)
+        self._mesh.network.partition(*([self._number(name) for name in side] for side in self._sides))
+
+    def _number(self, name: str) -> int:
+        return self._mesh.nodes[name].layout.number
+
+    def _heal(self) -> None:
+        if not isinstance(self._mesh.network, NamespaceNetwork):
+            raise OperatorError("nothing to heal: there was no partition")
+        # The fault fired if packets were dropped, which is known at its end.
+        dropped = self._mesh.network.heal()
+        self.evidence.faults.append(
+            FaultFired(
+                self._observer.now_s(),
+                "partition",
+                "|".join(",".join(side) for side in self._sides),
+                count=dropped,
+                detail={"sides": self._sides, "packets_dropped": dropped},
+            )
+        )
+
+    async def _race(self) -> None:
+        """Push one document from both sides, from one base, and wait for what both are told."""
+        places = [self._rng.choice(side) for side in self._sides]
+        async with trio.open_nursery() as nursery:
+            for index, place in enumerate(places):
+                nursery.start_soon(self._push, index, place, self._rng.uniform(0, RACE_STAGGER_S_MAX))
+        self._pushes_done.set()
+
+    async def _push(self, index: int, node: str, delay_s: float) -> None:
+        await trio.sleep(delay_s)
+        path = self._mesh.directory / f"race{index}.yaml"
+        layout.write_policy(path, layout.canary(90 - 10 * index, 10 + 10 * index))
+        at_s = self._observer.now_s()
+        result = await self._mesh.push(path, node, "--wait", timeout_s=RACE_TIMEOUT_S)
+        self.evidence.pushes.append(
+            {
+                "node": node,
+                "at_s": at_s,
+                "ended_s": self._observer.now_s(),
+                "exit_code": result.code,
+                "stdout": result.stdout,
+                "stderr": result.stderr,
+            }
+        )
+        if len(self.evidence.pushes) == len(self._sides):
+            count = len(self.evidence.pushes)
+            self.evidence.faults.append(FaultFired(at_s, "race", node, count=count))
+
+    async def _await(self, step: Step, say: Callable[[str], None]) -> None:
+        condition = self._conditions().get(step.until)
+        if condition is None:
+            known = ", ".join(self._conditions())
+            raise OperatorError(f"nothing is known to wait for called {step.until!r}; known are {known}")
+        try:
+            took_s = await wait_until(step.until, condition, step.within_s)
+        except WaitedInVain as error:
+            say(f"          {error}")
+            self.evidence.conditions[step.name] = None
+            return
+        self.evidence.conditions[step.name] = round(took_s, 3)
+        say(f"          after {took_s:.1f} s")
+
+    def _conditions(self) -> dict[str, Callable[[], Awaitable[str | None]]]:
+        return {
+            "victim-dead": lambda: self._victim_is("dead"),
+            "victim-unattended": lambda: self._victim_is("unattended"),
+            "victim-alive": lambda: self._victim_is("alive"),
+            "all-alive": self._all_alive,
+            "sides-apart": self._sides_apart,
+            "roots-equal": self._roots_equal,
+            "engine-attached": self._engine_attached,
+            "pushes-told": self._pushes_told,
+        }
+
+    async def _see(self, observers: list[str], subjects: list[str], status: str) -> str | None:
+        for observer in observers:
+            statuses = await self._mesh.nodes[observer].statuses()
+            wrong = {name: statuses.get(name) for name in subjects if statuses.get(name) != status}
+            if wrong:
+                return f"{observer} sees {wrong}"
+        return None
+
+    async def _victim_is(self, status: str) -> str | None:
+        others = [name for name in self._mesh.nodes if name != self.victim]
+        return await self._see(others, [self.victim], status)
+
+    async def _all_alive(self) -> str | None:
+        names = list(self._mesh.nodes)
+        return await self._see(names, names, "alive")
+
+    async def _sides_apart(self) -> str | None:
+        left, right = self._sides
+        return await self._see(left, right, "dead") or await self._see(right, left, "dead")
+
+    async def _roots_equal(self) -> str | None:
+        roots = [(await node.status())["roots"] for node in self._mesh.nodes.values()]
+        return None if all(value == roots[0] for value in roots) else f"roots {roots}"
+
+    async def _engine_attached(self) -> str | None:
+        engine = (await self._mesh.nodes[self.victim].status())["engine"]
+        return None if engine["attached"] and engine["acked"] else f"engine {engine}"
+
+    async def _pushes_told(self) -> str | None:
+        return None if self._pushes_done.is_set() else f"{len(self.evidence.pushes)} pushes have ended"
+
+
+def _describe(step: Step, victim: str) -> str:
+    parts = {
+        "kill": f"kill -9 {', '.join(step.targets)} of {victim}",
+        "pause": f"SIGSTOP {', '.join(step.targets)} of {victim} for {step.for_s:g} s",
+        "restart-agent": f"start the agent of {victim} again",
+        "partition": f"partition {step.sides[0]} | {step.sides[1]}",
+        "heal": "heal the partition",
+        "race": "push on both sides from one base",
+        "load": f"load for {step.for_s:g} s",
+        "await": f"wait for {step.until}, at most {step.within_s:g} s",
+    }
+    return parts[step.do]
+
+
+def _measures(evidence: Evidence) -> dict[str, Any]:
+    """Return the figures a reader looks for first; all of them stand in the evidence too."""
+    kills = [fault for fault in evidence.faults if fault.kind == "kill"]
+    return {
+        "seen_dead_s": {victim: seen_after_fault(evidence, victim, "dead") for victim in evidence.victims},
+        "seen_unattended_s": {
+            victim: seen_after_fault(evidence, victim, "unattended") for victim in evidence.victims
+        },
+        "local_health": {final.node: final.local_health for final in evidence.finals if final.answered},
+        "local_health_at_death": {
+            seen.observer: seen.local_health for seen in evidence.statuses if seen.status == "dead"
+        },
+        "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},
+    }
+
+
+def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep: bool) -> dict[str, Any]:
+    """Run `scenario` and return its result: `{scenario, seed, ok, checks, measures, evidence}`."""
+    network = NamespaceNetwork() if needs_root(scenario) else LoopbackNetwork()
+    with Mesh(network=network, keep_files=keep) as mesh:
+        run = Run(scenario, seed, mesh)
+        evidence = trio.run(run.execute, say)
+        faults_expected = sum(step.do in FAULT_KINDS for step in scenario.steps)
+        checks = judge(evidence, scenario, faults_expected)
+        ok = all(check["ok"] for check in checks)
+        # Evidence of a failure includes the logs.
+        mesh.keep_files = keep or not ok
+        logs = str(mesh.directory / "logs") if mesh.keep_files else None
+    return {
+        "scenario": scenario.name,
+        "seed": seed,
+        "ok": ok,
+        "checks": checks,
+        "measures": _measures(evidence),
+        "logs": logs,
+        "evidence": evidence,
+    }
+
+
+def scenario_path(text: str) -> Path:
+    """Return the file a person means: a path, or the bare name of a scenario."""
+    path = Path(text)
+    return path if path.suffix == ".toml" else Path("chaos/scenarios") / f"{text}.toml"
