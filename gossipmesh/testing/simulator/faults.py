@@ -5,7 +5,7 @@ Every fault counts how often it did something: one that never fired proves nothi
 """
 
 import random
-from enum import Enum, StrEnum
+from enum import Enum, StrEnum, auto
 
 import msgspec
 
@@ -30,9 +30,9 @@ class Packet(msgspec.Struct, frozen=True):
 class Verdict(Enum):
     """What a rule says of a packet."""
 
-    PASS = "no opinion"
-    DELIVER = "deliver"
-    DROP = "drop"
+    PASS = auto()
+    DELIVER = auto()
+    DROP = auto()
 
 
 class Fault:

@@ -36,6 +36,7 @@ class Invariants(Observer):
         self.deaths: dict[tuple[str, str], int] = {}
         self.is_converged = False
         self.expects_convergence = True
+        self.hostile: list[str] = []
         self._published: dict[str, list[tuple[ServiceEntry, ...]]] = {}
         self._signed_sets: set[tuple[str, int, bytes]] = set()
         self._disturbed_ns: dict[str, int] = {}
@@ -93,7 +94,7 @@ class Invariants(Observer):
                 self.deaths.setdefault((host.name, event.name), world.now_ns)
         elif isinstance(event, MemberChanged):
             self.deaths.pop((host.name, event.name), None)
-        elif isinstance(event, PolicyApplied):
+        elif isinstance(event, PolicyApplied) and host.name not in self.hostile:
             applied = (event.scope, event.version, event.manifest_hash)
             if applied not in self._signed_sets:
                 raise SimulationFailure(f"{host.name} applied a set nobody signed: {event}")
@@ -117,7 +118,9 @@ class Invariants(Observer):
         """Return what is wrong at rest: differing roots, wrong statuses, foreign services, idle faults."""
         problems = []
         if self.expects_convergence and not self.roots_equal(world):
-            problems.append(f"roots differ at the end, {self._since_change_s(world):.1f} s after the last change")
+            problems.append(
+                f"roots differ at the end, {self._since_change_s(world):.1f} s after the last change"
+            )
         for host in self.reachable(world):
             problems.extend(self._final_of(world, host))
         problems.extend(f"the fault {name!r} never fired" for name in world.faults.idle())
@@ -226,7 +229,9 @@ class Invariants(Observer):
     def _check_floor(self, host: Host, scope: str, floor: tuple[int, bytes]) -> None:
         before = self._floors.get((host.name, scope), (0, b""))
         if floor < before and host.generation == 1:
-            raise SimulationFailure(f"{host.name} went back in {scope} from version {before[0]} to {floor[0]}")
+            raise SimulationFailure(
+                f"{host.name} went back in {scope} from version {before[0]} to {floor[0]}"
+            )
         self._floors[host.name, scope] = max(before, floor)
 
     def _check_queue(self, host: Host, core: Any) -> None:

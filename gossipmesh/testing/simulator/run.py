@@ -1,5 +1,6 @@
 """One run of a scenario: a world of real gossip cores, and the words scenarios are written in."""
 
+import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +32,13 @@ class Run:
     """A seed's world with `nodes_count` hosts named n1, n2, ..., and what was measured in it."""
 
     def __init__(
-        self, seed: int, *, nodes_count: int, loss_ratio: float, verifier: Verifier, trace: Trace | None = None
+        self,
+        seed: int,
+        *,
+        nodes_count: int,
+        loss_ratio: float,
+        verifier: Verifier,
+        trace: Trace | None = None,
     ) -> None:
         self.seed = seed
         self.script = random.Random(f"{seed}/script")
@@ -170,7 +177,8 @@ class Run:
         )
         holders_count = len(self.holders(subject, status))
         self.require(
-            done, f"{subject.name} is {status.label} on {holders_count} of {others_count} after {timeout_ns} ns"
+            done,
+            f"{subject.name} is {status.label} on {holders_count} of {others_count} after {timeout_ns} ns",
         )
 
     def require_status(self, subject: Host, status: MemberStatus) -> None:
@@ -213,6 +221,16 @@ class Run:
     def make_gullible(self, host: Host) -> None:
         """Make a member accept, announce and serve whatever it is given."""
         self.factory.documents[host.name].__class__ = GullibleDocuments
+        self.invariants.hostile.append(host.name)
+        self.invariants.expects_convergence = False
+
+    def replace(self, host: Host) -> None:
+        """Replace a hostile machine by an honest one of its name, enrolled anew."""
+        self.world.kill_agent(host)
+        self.world.replace_disk(host)
+        self.invariants.hostile.remove(host.name)
+        self.world.start(host, self.seeds())
+        self.invariants.expects_convergence = True
 
     def bad_policy_sets(self, base_version: int) -> list[tuple[str, PolicySet]]:
         """Return sets nobody may take, each with the code it must be refused by."""
@@ -221,7 +239,9 @@ class Run:
         manifest = msgspec.json.decode(envelope.payload, type=Manifest)
         thief = self.domain.signing_key("thief")
         unsigned = seal_envelope(MANIFEST_PAYLOAD_TYPE, envelope.payload, [])
-        altered = msgspec.structs.replace(envelope, payload=envelope.payload.replace(b"mesh.test", b"mesh.tesu"))
+        altered = msgspec.structs.replace(
+            envelope, payload=envelope.payload.replace(b"mesh.test", b"mesh.tesu")
+        )
         foreign = self.domain.policy_set(base_version + 4, [http_route("evil")], signers=["other"])
         return [
             ("hash", PolicySet(good.manifest, tuple(body + b" " for body in good.bodies))),
@@ -234,7 +254,10 @@ class Run:
                 ),
             ),
             ("scope", foreign),
-            ("features", self.domain.policy_set(base_version + 5, [http_route("evil")], requires=["teleport"])),
+            (
+                "features",
+                self.domain.policy_set(base_version + 5, [http_route("evil")], requires=["teleport"]),
+            ),
             ("older", self.domain.policy_set(base_version - 1, [http_route("old")])),
         ]
 
@@ -263,7 +286,9 @@ class GullibleDocuments(TrustedDocuments):
         """Accept the set unseen."""
         payload = decode_envelope_untrusted(policy_set.manifest).payload
         manifest = msgspec.json.decode(payload, type=Manifest)
-        return AcceptedSet(manifest.scope, manifest.version, _sha256(payload), manifest, (), policy_set)
+        return AcceptedSet(
+            manifest.scope, manifest.version, hashlib.sha256(payload).digest(), manifest, (), policy_set
+        )
 
     def adopt(self, accepted: AcceptedSet) -> None:
         """Put it in force whatever the floor says."""

@@ -83,7 +83,9 @@ def kill_agent(run: Run) -> None:
     run.world.run_for(20 * SECOND_NS)
     for host in run.running():
         names = [view.name for view, _ in run.core(host).services()]
-        run.require(victim.name in names, f"{host.name} dropped the services of {victim.name}, whose engine serves")
+        run.require(
+            victim.name in names, f"{host.name} dropped the services of {victim.name}, whose engine serves"
+        )
     run.require_status(victim, MemberStatus.UNATTENDED)
     run.world.start(victim)
     run.publish(victim)
@@ -111,7 +113,9 @@ def partition_heal(run: Run) -> None:
     run.wait_all_alive(30 * SECOND_NS)
     run.measure("heal_s", run.world.now_ns - healed_ns)
     one = run.pick(but_not=[run.hosts[0]])
-    deaf = run.world.partition("one-way", [one.name], [h.name for h in run.hosts if h is not one], one_way=True)
+    deaf = run.world.partition(
+        "one-way", [one.name], [h.name for h in run.hosts if h is not one], one_way=True
+    )
     run.world.run_for(12 * SECOND_NS)
     run.world.heal(deaf)
     run.wait_all_alive(30 * SECOND_NS)
@@ -190,8 +194,7 @@ def byzantine_policy(run: Run) -> None:
             if host is not hostile:
                 run.require(run.policy_hash(host, "mesh") == good, f"{host.name} runs a set with code {code}")
     run.require_refusals_everywhere(hostile)
-    run.world.kill_node(hostile)
-    run.world.start(hostile)
+    run.replace(hostile)
     run.publish(hostile)
     run.wait_all_alive(30 * SECOND_NS)
     run.settle()

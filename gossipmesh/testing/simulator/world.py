@@ -21,7 +21,7 @@ from gossipmesh.gossip.effects import (
 )
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address
-from gossipmesh.testing.simulator.core import Core, CoreFactory
+from gossipmesh.testing.simulator.core import CoreFactory
 from gossipmesh.testing.simulator.disk import DiskFull
 from gossipmesh.testing.simulator.faults import Channel, FaultBook, Partition
 from gossipmesh.testing.simulator.host import SOCKET_QUEUE_PACKETS, Host
@@ -33,7 +33,7 @@ TIMERS_IN_A_ROW_MAX = 1_000  # handle_deadline calls without time passing: more 
 TIMER_LATE_NS = 1_000_000  # a busy loop is late by up to this much
 ENGINE_TIMEOUT_NS = SECOND_NS
 
-Step = Callable[[Core, Instant], list[Effect]]
+Step = Callable[[Any, Instant], list[Effect]]
 
 
 class SimulationFailure(Exception):
@@ -161,6 +161,14 @@ class World:
         self.faults.fire("replace-disk")
         host.disk.wipe()
         host.generation += 1
+
+    def stop(self, host: Host) -> None:
+        """End agent and engine in order, as an operator does; no fault."""
+        self.trace.record(self.now_ns, f"stop {host.name}")
+        self._streams.forget(host, is_silent=False)
+        host.end_run()
+        host.engine_is_up = False
+        self.observer.disturbed(self, [host.name])
 
     def pause(self, host: Host) -> None:
         """Stop the process where it is (SIGSTOP); what arrives waits in its socket."""

@@ -1,0 +1,132 @@
+"""Run scenarios by seed: `python -m gossipmesh.testing.simulator steady --seeds 1-10 --nodes 30`.
+
+Prints one line per seed (JSON with --json) and exits 1 when any failed, with the command that
+replays the first failure. The trace's hash is the same for a seed under any PYTHONHASHSEED.
+"""
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.testing.simulator.run import Run
+from gossipmesh.testing.simulator.scenarios import SCENARIOS
+from gossipmesh.testing.simulator.trace import Trace
+from gossipmesh.testing.simulator.world import SimulationFailure
+from gossipmesh.trust.keys import Verifier
+
+VERDICTS_MAX = 1_000_000
+
+
+def run_seed(
+    scenario: str,
+    seed: int,
+    *,
+    nodes_count: int,
+    loss_ratio: float,
+    verifier: Verifier,
+    trace: Trace | None = None,
+) -> dict[str, Any]:
+    """Run one seed of a scenario and return what happened, `ok` derived from it."""
+    computed_before, remembered_before = verifier.computed_count, verifier.remembered_count
+    run = Run(seed, nodes_count=nodes_count, loss_ratio=loss_ratio, verifier=verifier, trace=trace)
+    failures: list[str] = []
+    place: list[str] = []
+    try:
+        SCENARIOS[scenario](run)
+        failures.extend(run.invariants.final(run.world))
+    except SimulationFailure as failure:
+        failures.append(str(failure))
+        if failure.__cause__ is not None:
+            place = traceback.format_exception(failure.__cause__)[-12:]
+    world = run.world
+    convergences = run.invariants.convergences_ns
+    return {
+        "scenario": scenario,
+        "seed": seed,
+        "nodes": nodes_count,
+        "ok": not failures,
+        "failures": failures,
+        "traceback": place,
+        "virtual_s": round(world.now_ns / SECOND_NS, 1),
+        "events": world.events_count,
+        "datagrams": world.datagrams_count,
+        "bytes_per_node_per_s": round(world.datagram_bytes * SECOND_NS / nodes_count / max(1, world.now_ns)),
+        "equal_roots_s": round(convergences[-1] / SECOND_NS, 2) if convergences else None,
+        "equal_roots_worst_s": round(max(convergences) / SECOND_NS, 2) if convergences else None,
+        "measured": run.measured,
+        "faults": world.faults.counts(),
+        "checks_computed": verifier.computed_count - computed_before,
+        "checks_remembered": verifier.remembered_count - remembered_before,
+        "trace": world.trace.digest(),
+    }
+
+
+def _seeds(text: str) -> list[int]:
+    first, dash, last = text.partition("-")
+    seeds = list(range(int(first), int(last if dash else first) + 1))
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of seeds, such as 1-10")
+    return seeds
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gossipmesh.testing.simulator", description=__doc__)
+    parser.add_argument("scenario", choices=[*SCENARIOS, "all"])
+    parser.add_argument("--seeds", type=_seeds, default=[1], metavar="A-B")
+    parser.add_argument("--nodes", type=int, default=30)
+    parser.add_argument("--loss", type=float, default=0.05, help="share of datagrams lost")
+    parser.add_argument("--json", action="store_true", help="one JSON object per seed")
+    parser.add_argument("--trace-file", type=Path, help="write the trace as text (one seed)")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; return the exit code."""
+    arguments = _arguments(words)
+    names = list(SCENARIOS) if arguments.scenario == "all" else [arguments.scenario]
+    verifier = Verifier(VERDICTS_MAX)
+    failed: list[str] = []
+    for scenario in names:
+        for seed in arguments.seeds:
+            result = _one(arguments, scenario, seed, verifier)
+            print(json.dumps(result) if arguments.json else _line(result), flush=True)  # noqa: T201
+            if not result["ok"]:
+                failed.append(_replay(arguments, scenario, seed))
+    for command in failed[:10]:
+        print(f"replay: {command}", file=sys.stderr)  # noqa: T201
+    return 1 if failed else 0
+
+
+def _one(arguments: argparse.Namespace, scenario: str, seed: int, verifier: Verifier) -> dict[str, Any]:
+    options = {"nodes_count": arguments.nodes, "loss_ratio": arguments.loss, "verifier": verifier}
+    if arguments.trace_file is None:
+        return run_seed(scenario, seed, **options)
+    with arguments.trace_file.open("w", encoding="utf-8") as out:
+        return run_seed(scenario, seed, trace=Trace(lambda line: out.write(line) and None), **options)
+
+
+def _line(result: dict[str, Any]) -> str:
+    verdict = "ok" if result["ok"] else "FAILED: " + "; ".join(result["failures"])
+    text = (
+        f"{result['scenario']} seed {result['seed']}: {verdict} ({result['nodes']} nodes, "
+        f"{result['virtual_s']} s, {result['events']} events, equal roots after {result['equal_roots_s']} s, "
+        f"worst {result['equal_roots_worst_s']} s, {result['measured']}, checks {result['checks_computed']} "
+        f"computed and {result['checks_remembered']} remembered, trace {result['trace']})"
+    )
+    return text + ("\n" + "".join(result["traceback"]) if result["traceback"] else "")
+
+
+def _replay(arguments: argparse.Namespace, scenario: str, seed: int) -> str:
+    return (
+        f"python -m gossipmesh.testing.simulator {scenario} --seeds {seed} "
+        f"--nodes {arguments.nodes} --loss {arguments.loss}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Builds the real gossip core of a simulated host from its disk, as the agent does at its start."""
+
+import random
+
+from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import Instant
+from gossipmesh.testing.builders import TrustDomainBuilder
+from gossipmesh.testing.simulator.host import Host
+from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
+from gossipmesh.trust.keys import Verifier
+from gossipmesh.wire.codec import decode_untrusted
+from gossipmesh.wire.versions import FEATURES
+
+EPOCH_BYTES_MAX = 16
+FLOOR_BYTES_MAX = 64
+
+
+class NodeFactory:
+    """Makes cores; one memo of pure signature checks serves them all, and is counted.
+
+    `documents` holds what each host's current run believes, for the checks of scenarios.
+    """
+
+    def __init__(
+        self, domain: TrustDomainBuilder, verifier: Verifier, settings: GossipSettings | None = None
+    ) -> None:
+        self.domain = domain
+        self.verifier = verifier
+        self.settings = settings or GossipSettings()
+        self.node_class: type[GossipNode] = GossipNode
+        self.documents_class: type[TrustedDocuments] = TrustedDocuments
+        self.documents: dict[str, TrustedDocuments] = {}
+
+    def __call__(self, host: Host, rng: random.Random, now: Instant, wall_offset_s: int) -> GossipNode:
+        """Read the disk and build a core that was not started yet."""
+        keys = self.domain.node(host.name, generation=host.generation)
+        documents = self.documents[host.name] = self._restore_documents(host)
+        epochs = host.disk.entries(PersistKind.EPOCH)
+        epoch = decode_untrusted(epochs[0][1], int, bytes_max=EPOCH_BYTES_MAX) if epochs else 0
+        return self.node_class(
+            settings=self.settings,
+            trust_domain=self.domain.trust_domain,
+            keys=NodeKeys(keys.credential, keys.signing, keys.exchange),
+            profile=NodeProfile(host.name, (host.address,), (host.mesh_address,), "sim"),
+            documents=documents,
+            verifier=self.verifier,
+            restored=RestoredState(epoch, tuple(host.disk.entries(PersistKind.MEMBER))),
+            rng=rng,
+            now=now,
+            wall_offset_s=wall_offset_s,
+        )
+
+    def _restore_documents(self, host: Host) -> TrustedDocuments:
+        documents = self.documents_class(
+            trust_domain=self.domain.trust_domain, verifier=self.verifier, features=FEATURES
+        )
+        documents.load_trust_untrusted(self.domain.trust_envelope)
+        for _, envelope in host.disk.entries(PersistKind.TRUST):
+            documents.load_trust_untrusted(envelope)
+        for scope, value in host.disk.entries(PersistKind.FLOOR):
+            version, manifest_hash = decode_untrusted(value, tuple[int, bytes], bytes_max=FLOOR_BYTES_MAX)
+            documents.restore_floor(scope.decode(), version, manifest_hash)
+        for _, value in host.disk.entries(PersistKind.POLICY_SET):
+            try:
+                documents.restore_untrusted(decode_policy_set_untrusted(value))
+            except MalformedInput:
+                continue  # a set older than its floor: written before a crash between the two
+        return documents
