@@ -39,7 +39,7 @@ def version_of(tool: str) -> str:
 
 
 @contextlib.contextmanager
-def backend(folder: Path) -> Iterator[tuple[str, int]]:
+def backend(folder: Path, address: tuple[str, int] = BACKEND) -> Iterator[tuple[str, int]]:
     """Run nginx, one worker, answering 66 bytes without touching a disk."""
     (folder / "nginx.conf").write_text(
         f"daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/nginx.err;\n"
@@ -47,10 +47,10 @@ def backend(folder: Path) -> Iterator[tuple[str, int]]:
         "http { access_log off; keepalive_requests 1000000000; keepalive_timeout 3600;\n"
         f"  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;\n"
         f"  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;\n"
-        f"  server {{ listen {BACKEND[0]}:{BACKEND[1]}; location / {{ return 200 '{'x' * 66}'; }} }} }}\n"
+        f"  server {{ listen {address[0]}:{address[1]}; location / {{ return 200 '{'x' * 66}'; }} }} }}\n"
     )
-    with running(["nginx", "-c", str(folder / "nginx.conf")], LOAD_CORE, BACKEND):
-        yield BACKEND
+    with running(["nginx", "-c", str(folder / "nginx.conf")], LOAD_CORE, address):
+        yield address
 
 
 @contextlib.contextmanager
@@ -103,7 +103,9 @@ def wait_listening(address: tuple[str, int], process: subprocess.Popen[str], tim
                 process.wait(timeout=0.02)
         if process.poll() is not None:
             detail = process.stderr.read() if process.stderr is not None else ""
-            raise RuntimeError(f"a peer ended at once with code {process.returncode}: {detail.strip()[-400:]}")
+            raise RuntimeError(
+                f"a peer ended at once with code {process.returncode}: {detail.strip()[-400:]}"
+            )
     raise RuntimeError(f"nothing listens on {address} after {timeout_s} s")
 
 

@@ -1,0 +1,75 @@
+"""All measurements, printed as lines and kept as JSON: `python -m bench.run [--only PART]... [--json]`."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+import trio
+
+from bench.mesh import measure_mesh
+from bench.pair import measure_pair
+
+PARTS = {"mesh": measure_mesh, "pair": measure_pair}
+
+
+def main() -> int:
+    """Measure the parts asked for; `--json` prints one object at the end and nothing else."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", choices=sorted(PARTS), help="measure this part only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+    results: dict[str, Any] = {"machine": machine()}
+    say(f"machine: {results['machine']}")
+    for part in options.only or PARTS:
+        results[part] = trio.run(PARTS[part], say)
+    for line in verdicts(results):
+        say(line)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    return 0
+
+
+def machine() -> str:
+    """Say what this ran on, because figures of two machines are never compared."""
+    return (
+        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, {sys.version.split()[0]}"
+    )
+
+
+def verdicts(results: dict[str, Any]) -> list[str]:
+    """Hold the figures against the project's aims, in words."""
+    lines = []
+    if "mesh" in results:
+        idle, pushes = results["mesh"]["idle"], results["mesh"]["pushes"]
+        together = idle["agent"]["cpu_percent"] + idle["engine"]["cpu_percent"]
+        lines += [
+            verdict("agent RSS, MB", idle["agent"]["rss_mb"], 50),
+            verdict("engine RSS, MB", idle["engine"]["rss_mb"], 32),
+            verdict("idle CPU of both, % of a core", together, 1),
+            verdict("policy on all five, median s", pushes["median_s"], 0.5),
+        ]
+    pair = results.get("pair", {})
+    if "ratio" in pair:
+        ours, theirs = pair["gossipmesh"], pair["haproxy"]
+        lines.append(
+            f"mTLS pair: {ours['us_per_request_median']:.0f} us CPU a request, "
+            f"{pair['haproxy_version'].split(' - ')[0]}: {theirs['us_per_request_median']:.0f} us "
+            f"(ratio {pair['ratio']:.1f})"
+        )
+    return lines
+
+
+def verdict(what: str, figure: float, aim: float) -> str:
+    """Return one line: the figure, the aim, and whether it was met."""
+    return f"{what}: {figure:.2f}, aim {aim:g}: {'met' if figure <= aim else 'MISSED'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
