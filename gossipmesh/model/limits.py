@@ -89,6 +89,7 @@ DEMANDED_SERVICES_MAX: Final = 256  # services asked for and not declared; the l
 UNKNOWN_KINDS_PER_MEMBER_MAX: Final = 8
 HELLOS_PENDING_MAX: Final = 256
 ENGINE_PROBES_MAX: Final = 16
+ENGINE_PROBES_PENDING_MAX: Final = 1_024
 RELAYED_PINGS_MAX: Final = 256
 HELLOS_PER_PREFIX_PER_S: Final = 50  # a restarted neighbour needs one; a flood gets no more
 HELLOS_PER_PREFIX_BURST: Final = 200

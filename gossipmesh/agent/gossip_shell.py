@@ -1,0 +1,264 @@
+"""The trio shell of the gossip core: feeds it, performs its effects, keeps its deadline.
+
+Rules:
+1. Every call into the core goes through `step`: its effects are performed synchronously, in order.
+2. A `Persist` that fails ends the list and the agent: nothing is said that is not on disk.
+3. Before a deadline is judged the socket is drained, so that a packet in time is never late for our sake.
+4. `now` never goes back: a datagram counts as arrived when the kernel had it, but not before the last step.
+"""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+
+from gossipmesh.agent.state_store import StateStore
+from gossipmesh.gossip.effects import (
+    CloseStream,
+    Effect,
+    Event,
+    Notify,
+    OpenStream,
+    Persist,
+    ProbeEngine,
+    SendDatagram,
+    SendStream,
+    StreamId,
+)
+from gossipmesh.model import limits
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.net.clock import monotonic, wall_offset_s
+from gossipmesh.net.streams import StreamPool
+from gossipmesh.net.udp import Datagram, UdpSocket
+
+log = logging.getLogger("gossipmesh.agent.gossip")
+
+_WALL_CLOCK_INTERVAL_S: Final = 1.0
+_WALL_CLOCK_STEP_S_MIN: Final = 2
+
+
+class GossipCore(Protocol):
+    """What this shell needs of `gossip.node.GossipNode`."""
+
+    def next_deadline(self) -> Instant:
+        """Return when `handle_deadline` is due."""
+
+    def handle_deadline(self, now: Instant) -> list[Effect]:
+        """Do what is due."""
+
+    def receive_datagram(self, payload: bytes, sender: Address, now: Instant) -> list[Effect]:
+        """Take one datagram."""
+
+    def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
+        """Take a stream a peer opened."""
+
+    def stream_opened(self, stream: StreamId, now: Instant) -> list[Effect]:
+        """Learn that our stream is connected."""
+
+    def receive_stream(self, stream: StreamId, data: bytes, now: Instant) -> list[Effect]:
+        """Take bytes of a stream."""
+
+    def stream_closed(self, stream: StreamId, now: Instant) -> list[Effect]:
+        """Learn that a stream is gone."""
+
+    def engine_probed(self, probe: int, answered: bool, now: Instant) -> list[Effect]:
+        """Learn what a `ProbeEngine` found."""
+
+    def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
+        """Learn that civil time moved."""
+
+
+EngineProbe = Callable[[Sequence[Address], str], Awaitable[bool]]
+"""Handshake with a node's mesh port: (addresses, SPIFFE ID) -> whether its engine answered."""
+
+
+@dataclass(slots=True)
+class ShellStatistics:
+    """What the shell did so far, in plain counts."""
+
+    steps_count: int = 0
+    deadline_lag_ns_max: int = 0
+    engine_probes_count: int = 0
+    engine_probes_dropped_count: int = 0
+
+
+class GossipShell:
+    """One core, its sockets and its disk."""
+
+    def __init__(
+        self,
+        core: GossipCore,
+        udp: UdpSocket,
+        store: StateStore,
+        *,
+        on_event: Callable[[Event], None],
+        probe_engine: EngineProbe,
+        nursery: trio.Nursery,
+        clock: Callable[[], Instant] = monotonic,
+    ) -> None:
+        """Nothing runs before `run`; streams and engine probes live in `nursery`.
+
+        `on_event` is called within a step: it may read the core and must not step it.
+        """
+        self.core = core
+        self.udp = udp
+        self.statistics = ShellStatistics()
+        self.streams = StreamPool(self, nursery)
+        self._store = store
+        self._on_event = on_event
+        self._probe_engine = probe_engine
+        self._nursery = nursery
+        self._clock = clock
+        self._now = clock()
+        self._sleep: trio.CancelScope | None = None
+        self._probes_pending = 0
+        self._probes_limiter = trio.CapacityLimiter(limits.ENGINE_PROBES_MAX)
+        self._stepping = False
+
+    def now(self) -> Instant:
+        """Return the present, never less than at any earlier step."""
+        self._now = max(self._now, self._clock())
+        return self._now
+
+    def step(self, call: Callable[[Instant], list[Effect]], arrival: Instant | None = None) -> None:
+        """Call into the core and perform what it asks.
+
+        Raises:
+            StateLost: a record could not be written; the effects after it were not performed.
+        """
+        assert not self._stepping, "an effect stepped the core it came from"
+        self._stepping = True
+        try:
+            if arrival is None:
+                now = self.now()
+            else:
+                now = self._now = max(self._now, arrival)
+            self.statistics.steps_count += 1
+            for effect in call(now):
+                self._perform(effect)
+        finally:
+            self._stepping = False
+        if self._sleep is not None:
+            self._sleep.deadline = self._trio_time(self.core.next_deadline())
+
+    async def run(self, listener: socket.socket) -> None:
+        """Feed the core until cancelled; `listener` takes its TCP streams.
+
+        Raises:
+            StateLost: the disk is full or broken; the agent must end.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_datagrams)
+            nursery.start_soon(self._keep_deadline)
+            nursery.start_soon(self._keep_wall_clock)
+            nursery.start_soon(self._keep_store_short)
+            nursery.start_soon(self.streams.serve, listener)
+
+    def stream_accepted(self, stream: int, peer: Address) -> None:
+        """Feed a stream a peer opened."""
+        self.step(lambda now: self.core.stream_accepted(StreamId(stream), peer, now))
+
+    def stream_opened(self, stream: int) -> None:
+        """Feed that our connect succeeded."""
+        self.step(lambda now: self.core.stream_opened(StreamId(stream), now))
+
+    def receive_stream(self, stream: int, data: bytes) -> None:
+        """Feed bytes of a stream."""
+        self.step(lambda now: self.core.receive_stream(StreamId(stream), data, now))
+
+    def stream_closed(self, stream: int) -> None:
+        """Feed that a stream is gone."""
+        self.step(lambda now: self.core.stream_closed(StreamId(stream), now))
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, SendDatagram):
+            self.udp.send_nowait(effect.payload, effect.destination)
+        elif isinstance(effect, Notify):
+            self._on_event(effect.event)
+        elif isinstance(effect, Persist):
+            self._store.put(effect.kind, effect.key, effect.value, durable=effect.durable)
+        elif isinstance(effect, SendStream):
+            self.streams.send_nowait(effect.stream, effect.payload)
+        elif isinstance(effect, OpenStream):
+            self.streams.open_nowait(effect.stream, effect.destination)
+        elif isinstance(effect, CloseStream):
+            self.streams.close_nowait(effect.stream)
+        else:
+            self._start_engine_probe(effect)
+
+    def _start_engine_probe(self, effect: ProbeEngine) -> None:
+        if self._probes_pending >= limits.ENGINE_PROBES_PENDING_MAX:
+            # Unanswered is not refused: a verdict of ours for want of room would be a false death.
+            self.statistics.engine_probes_dropped_count += 1
+            return
+        self._probes_pending += 1
+        self.statistics.engine_probes_count += 1
+        self._nursery.start_soon(self._run_engine_probe, effect)
+
+    async def _run_engine_probe(self, effect: ProbeEngine) -> None:
+        try:
+            async with self._probes_limiter:
+                answered = await self._probe_engine(effect.addresses, effect.spiffe_id)
+        finally:
+            self._probes_pending -= 1
+        self.step(lambda now: self.core.engine_probed(effect.probe, answered, now))
+
+    async def _read_datagrams(self) -> None:
+        while True:
+            await self.udp.wait_readable()
+            self._feed(self.udp.receive_nowait())
+
+    def _feed(self, batch: list[Datagram]) -> None:
+        for payload, sender, arrival in batch:
+            self.step(lambda now, p=payload, s=sender: self.core.receive_datagram(p, s, now), arrival)  # type: ignore[misc]
+
+    async def _keep_deadline(self) -> None:
+        while True:
+            deadline = self.core.next_deadline()
+            with trio.CancelScope(deadline=self._trio_time(deadline)) as self._sleep:
+                await _wait_until_cancelled()
+            self._sleep = None
+            deadline = self.core.next_deadline()
+            await self._drain(deadline)
+            now = self.now()
+            if now >= deadline:
+                lag_ns = now - deadline
+                self.statistics.deadline_lag_ns_max = max(self.statistics.deadline_lag_ns_max, lag_ns)
+            self.step(self.core.handle_deadline)
+
+    async def _drain(self, deadline: Instant) -> None:
+        """Feed everything that arrived before `deadline`, in slices that let other tasks run."""
+        while True:
+            batch = self.udp.receive_nowait()
+            self._feed(batch)
+            if len(batch) < limits.DATAGRAMS_PER_WAKEUP_MAX or batch[-1].arrival >= deadline:
+                return
+            await trio.lowlevel.checkpoint()
+
+    async def _keep_wall_clock(self) -> None:
+        told = wall_offset_s()
+        while True:
+            await trio.sleep(_WALL_CLOCK_INTERVAL_S)
+            offset_s = wall_offset_s()
+            # Rounding moves the offset by one second; a step of the clock moves it by more.
+            if abs(offset_s - told) >= _WALL_CLOCK_STEP_S_MIN:
+                log.warning("civil time moved by %d s", offset_s - told)
+                told = offset_s
+                self.core.adjust_wall_clock(offset_s, self.now())
+
+    async def _keep_store_short(self) -> None:
+        while True:
+            await trio.sleep(_WALL_CLOCK_INTERVAL_S)
+            if self._store.rotation_due:
+                await self._store.rotate()
+
+    def _trio_time(self, instant: Instant) -> float:
+        return trio.current_time() + (instant - self._clock()) / SECOND_NS
+
+
+async def _wait_until_cancelled() -> None:
+    await trio.sleep_forever()

@@ -1,0 +1,214 @@
+"""The shell performs effects in order, keeps the deadline, and says nothing that is not on disk."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from gossipmesh.agent.gossip_shell import GossipShell
+from gossipmesh.agent.state_store import StateLost, StateStore
+from gossipmesh.gossip.effects import (
+    CloseStream,
+    Effect,
+    Event,
+    Notify,
+    OpenStream,
+    Persist,
+    PersistKind,
+    ProbeEngine,
+    SendDatagram,
+    SendStream,
+    StreamId,
+    TrustChanged,
+)
+from gossipmesh.model.instant import MILLISECOND_NS, NEVER, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.net.clock import monotonic
+from gossipmesh.net.streams import listen
+from gossipmesh.net.udp import UdpSocket
+
+ANY = Address("127.0.0.1", 0)
+
+
+class ScriptedCore:
+    """Writes down what it is fed; answers each kind of input with the effects it was given for it."""
+
+    def __init__(self) -> None:
+        self.deadline: Instant = NEVER
+        self.fed: list[tuple[str, object]] = []
+        self.answers: dict[str, list[Effect]] = {}
+        self.moments: list[int] = []
+        self._fed_more = trio.Event()
+
+    def next_deadline(self) -> Instant:
+        return self.deadline
+
+    def handle_deadline(self, now: Instant) -> list[Effect]:
+        if now >= self.deadline:
+            self.deadline = NEVER
+            return self._feed("deadline", None, now)
+        return []
+
+    def receive_datagram(self, payload: bytes, sender: Address, now: Instant) -> list[Effect]:
+        return self._feed("datagram", payload, now)
+
+    def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
+        return self._feed("accepted", stream, now)
+
+    def stream_opened(self, stream: StreamId, now: Instant) -> list[Effect]:
+        return self._feed("opened", stream, now)
+
+    def receive_stream(self, stream: StreamId, data: bytes, now: Instant) -> list[Effect]:
+        return self._feed("bytes", (stream, data), now)
+
+    def stream_closed(self, stream: StreamId, now: Instant) -> list[Effect]:
+        return self._feed("closed", stream, now)
+
+    def engine_probed(self, probe: int, answered: bool, now: Instant) -> list[Effect]:
+        return self._feed("probed", (probe, answered), now)
+
+    def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
+        raise AssertionError("the clock did not move")
+
+    def _feed(self, what: str, value: object, now: Instant) -> list[Effect]:
+        self.fed.append((what, value))
+        self.moments.append(now)
+        self._fed_more.set()
+        return self.answers.pop(what, [])
+
+    async def wait_fed(self, count: int) -> None:
+        with trio.fail_after(5):
+            while len(self.fed) < count:
+                self._fed_more = trio.Event()
+                await self._fed_more.wait()
+
+
+class Rig:
+    """A shell around a scripted core, on loopback."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.core = ScriptedCore()
+        self.udp = UdpSocket(ANY)
+        self.peer = UdpSocket(ANY)
+        self.listener = listen(ANY)
+        self.store = StateStore(folder)
+        self.events: list[Event] = []
+        self.probed: list[tuple[Sequence[Address], str]] = []
+        self.shell = GossipShell(
+            self.core,
+            self.udp,
+            self.store,
+            on_event=self.events.append,
+            probe_engine=self._probe,
+            nursery=nursery,
+        )
+
+    async def _probe(self, addresses: Sequence[Address], spiffe_id: str) -> bool:
+        self.probed.append((addresses, spiffe_id))
+        return True
+
+    def say(self, *payloads: bytes) -> None:
+        for payload in payloads:
+            assert self.peer.send_nowait(payload, self.udp.address)
+
+
+@asynccontextmanager
+async def rig(folder: Path) -> AsyncIterator[Rig]:
+    async with trio.open_nursery() as nursery:
+        made = Rig(folder, nursery)
+        nursery.start_soon(made.shell.run, made.listener)
+        try:
+            yield made
+        finally:
+            nursery.cancel_scope.cancel()
+            made.udp.close()
+            made.peer.close()
+            made.listener.close()
+            made.store.close()
+
+
+async def test_effects_are_performed_in_order_and_answers_come_back(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        address = Address("127.0.0.1", made.listener.getsockname()[1])
+        made.core.answers["datagram"] = [
+            Persist(PersistKind.EPOCH, b"", b"\x07", durable=True),
+            SendDatagram(made.peer.address, b"ack"),
+            Notify(TrustChanged(2)),
+            OpenStream(StreamId(2), address),
+            SendStream(StreamId(2), b"frame"),
+            ProbeEngine(9, (address,), "spiffe://mesh.test/node/b"),
+        ]
+        made.core.answers["bytes"] = [CloseStream(StreamId(1))]
+        made.say(b"ping")
+        await made.core.wait_fed(6)
+        assert made.store.get("epoch", b"") == b"\x07"
+        assert made.events == [TrustChanged(2)]
+        with trio.fail_after(5):
+            await made.peer.wait_readable()
+        assert made.peer.receive_nowait()[0].payload == b"ack"
+        assert made.core.fed[0] == ("datagram", b"ping")
+        assert sorted(map(repr, made.core.fed[1:])) == sorted(
+            map(
+                repr,
+                [
+                    ("opened", 2),
+                    ("accepted", 1),
+                    ("bytes", (1, b"frame")),
+                    ("closed", 2),
+                    ("probed", (9, True)),
+                ],
+            )
+        )
+        assert made.core.moments == sorted(made.core.moments)
+
+
+async def test_a_deadline_moved_nearer_by_a_step_is_kept(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await trio.testing.wait_all_tasks_blocked()
+        due = Instant(monotonic() + 20 * MILLISECOND_NS)
+
+        def reschedule(now: Instant) -> list[Effect]:
+            made.core.deadline = due
+            return []
+
+        made.shell.step(reschedule)
+        await made.core.wait_fed(1)
+        assert made.core.fed == [("deadline", None)]
+        assert made.core.moments[0] >= due
+
+
+async def test_what_arrived_before_a_deadline_is_fed_before_it_is_judged(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        count = 150
+        made.say(*(b"%d" % number for number in range(count)))
+        made.core.deadline = monotonic()
+        # The loop was busy until now: the datagrams wait in the socket, and the deadline has passed.
+        await made.core.wait_fed(count + 1)
+        assert made.core.fed[-1] == ("deadline", None)
+        assert [value for what, value in made.core.fed[:-1]] == [b"%d" % number for number in range(count)]
+
+
+async def test_nothing_is_said_when_the_disk_does_not_take_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with trio.open_nursery() as nursery:
+        made = Rig(tmp_path, nursery)
+
+        def full(kind: str, key: bytes, value: bytes | None, *, durable: bool) -> None:
+            raise StateLost("no space")
+
+        monkeypatch.setattr(made.store, "put", full)
+        made.core.answers["datagram"] = [
+            Persist(PersistKind.FLOOR, b"mesh", b"2", durable=True),
+            SendDatagram(made.peer.address, b"announce"),
+        ]
+        made.say(b"manifest")
+        with trio.fail_after(5), pytest.RaisesGroup(pytest.RaisesExc(StateLost, match="no space")):
+            await made.shell.run(made.listener)
+    assert made.udp.statistics.sent_count == 0
+    made.udp.close()
+    made.peer.close()
+    made.listener.close()
+    made.store.close()
