@@ -1,0 +1,28 @@
+"""Mutated bytes against everything that reads bytes: declared exceptions, bounded work, flat memory."""
+
+import pytest
+
+from gossipmesh.model.errors import MalformedInput
+from tests.fuzz.budget import fuzz
+from tests.fuzz.decoders import Target, decoder_targets
+
+TARGETS = decoder_targets()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
+def test_inputs_that_were_not_mutated_are_read(target: Target) -> None:
+    """A corpus that is refused from the start would fuzz nothing behind the first check."""
+    accepted_count = 0
+    for data in target.corpus:
+        try:
+            target.feed(data)
+        except MalformedInput:
+            continue
+        accepted_count += 1
+    assert accepted_count
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
+def test_mutated_inputs_raise_what_is_declared_and_cost_what_is_bounded(target: Target) -> None:
+    """Anything but `MalformedInput` propagates and names the seed."""
+    fuzz(target)
