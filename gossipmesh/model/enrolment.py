@@ -15,8 +15,9 @@ from gossipmesh.model.member import Address
 
 TOKEN_KIND: Final = "JoinToken"  # noqa: S105 - the name of a file format
 TOKEN_BYTES_MAX: Final = 65_536
-MESSAGE_BYTES_MAX: Final = 4_194_304
-SERVICES_PER_REQUEST_MAX: Final = 256
+REQUEST_BYTES_MAX: Final = 262_144
+ANSWER_BYTES_MAX: Final = 8_388_608  # all of Trust is in it
+SERVICES_PER_REQUEST_MAX: Final = 128  # with the patterns, a credential stays below RECORD_BYTES_MAX
 PATTERNS_PER_NODE_MAX: Final = 64
 
 LEAF_LIFE_S: Final = DAY_S  # 24 h, renewed at half life

@@ -1,0 +1,151 @@
+"""What an authority must remember: tokens made and spent, and the enrolment of each node.
+
+One file per token and per node, replaced whole and fsynced before anybody is answered, so that a token is
+redeemed once whatever happens. Of a token's secret only the hash is kept. One process redeems at a time
+(`hold`); making tokens beside it only adds files. Ends at facts; who gets what is `control.issuing`'s.
+"""
+
+import fcntl
+import hashlib
+import hmac
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+import msgspec
+
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.identity import is_label
+from gossipmesh.model.instant import DAY_S, WallSeconds
+from gossipmesh.net.secret_files import SECRET_MODE, read_secret, write_secret
+
+TOKEN_ID_BYTES: Final = 8
+FORGET_TOKENS_AFTER_S: Final = 30 * DAY_S
+
+T = TypeVar("T")
+
+
+class TokenRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A token as the authority remembers it; `used` is wall seconds, None while it can be redeemed."""
+
+    token_id: str
+    secret_sha256: str
+    node: str
+    services: tuple[str, ...]
+    created: int
+    expires: int
+    used: int | None = None
+
+    def holds(self, secret: str) -> bool:
+        """Tell whether `secret` is this token's, in constant time."""
+        return hmac.compare_digest(hash_secret(secret), self.secret_sha256)
+
+
+class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A node as the authority knows it: what a renewal is measured by.
+
+    `serial` is of the last credential, `ends` its end; `node_spki` is the SHA-256 of the node's key.
+    """
+
+    node: str
+    generation: int
+    serial: int
+    signing_key: bytes
+    exchange_key: bytes
+    services: tuple[str, ...]
+    node_spki: bytes
+    enrolled: int
+    ends: int
+
+
+def hash_secret(secret: str) -> str:
+    """Return what is kept of a token's secret."""
+    return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
+
+
+class Ledger:
+    """The two folders of records, under an authority's directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._tokens = directory / "tokens"
+        self._nodes = directory / "nodes"
+        self._lock = directory / "serving.lock"
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Be the one process that redeems tokens here.
+
+        Raises:
+            OperatorError: another one is. State unchanged.
+        """
+        try:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
+        except OSError as error:
+            raise OperatorError(f"cannot open {self._lock}: {error.strerror}") from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise OperatorError(
+                    f"another `gossipmesh authority serve` runs on {self._lock.parent}; stop it first"
+                ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    def add_token(self, record: TokenRecord) -> None:
+        """Remember a new token.
+
+        Raises:
+            OperatorError: not written. State unchanged.
+        """
+        self._write(self._tokens / f"{record.token_id}.json", record)
+
+    def token(self, token_id: str) -> TokenRecord | None:
+        """Return the record of a token; None when there is none, or the id is no id."""
+        if len(token_id) != 2 * TOKEN_ID_BYTES or not token_id.isalnum() or not token_id.isascii():
+            return None
+        return self._read(self._tokens / f"{token_id}.json", TokenRecord)
+
+    def spend_token(self, record: TokenRecord, now: WallSeconds) -> None:
+        """Remember, on disk, that a token was redeemed.
+
+        Raises:
+            OperatorError: not written; the token can still be redeemed.
+        """
+        self._write(self._tokens / f"{record.token_id}.json", msgspec.structs.replace(record, used=now))
+
+    def forget_tokens(self, now: WallSeconds) -> int:
+        """Remove the records of tokens that ended long ago; return how many."""
+        forgotten = 0
+        for path in sorted(self._tokens.glob("*.json")):
+            record = self._read(path, TokenRecord)
+            if record is not None and record.expires + FORGET_TOKENS_AFTER_S < now:
+                path.unlink(missing_ok=True)
+                forgotten += 1
+        return forgotten
+
+    def enrolment(self, node: str) -> Enrolment | None:
+        """Return what is known of a node; None when it never enrolled."""
+        return self._read(self._nodes / f"{node}.json", Enrolment) if is_label(node) else None
+
+    def put_enrolment(self, enrolment: Enrolment) -> None:
+        """Remember a node, on disk.
+
+        Raises:
+            OperatorError: not written; what was known stands.
+        """
+        self._write(self._nodes / f"{enrolment.node}.json", enrolment)
+
+    def _write(self, path: Path, value: TokenRecord | Enrolment) -> None:
+        write_secret(path, msgspec.json.encode(value) + b"\n")
+
+    def _read(self, path: Path, shape: type[T]) -> T | None:
+        if not path.exists():
+            return None
+        try:
+            return msgspec.json.decode(read_secret(path), type=shape)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise OperatorError(f"{path} is damaged ({error}); restore it from a backup") from None

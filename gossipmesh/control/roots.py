@@ -1,0 +1,232 @@
+"""An authority's keys and documents on disk: made once by `authority init`, read by `authority serve`.
+
+    authority.json            trust domain, instance, format
+    root.key, root.pem        X.509 root, offline: needed by no command but `init`
+    intermediate.key, .pem    issues SVIDs
+    documents/N.key           Ed25519 root keys, offline: needed to sign the next Trust document
+    credential.key            Ed25519, signs NodeCredentials
+    signers/NAME.key          Ed25519, one per policy signer, for their holders to take away
+    trust/NNNNN.envelope      every version of Trust, wire form; trust.json is the newest, standard DSSE
+    tokens/, nodes/           see `control.ledger`
+
+Everything is 0600 in 0700. The folder appears whole or not at all. Ends at keys; issuing is elsewhere.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gossipmesh.control.certificates import SERIAL_BYTES, make_intermediate, make_root, to_pem
+from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.identity import is_label, is_trust_domain
+from gossipmesh.model.instant import WallSeconds
+from gossipmesh.net.secret_files import (
+    DIRECTORY_MODE,
+    SECRET_MODE,
+    read_secret,
+    require_private,
+    sync_directory,
+    write_file,
+    write_secret,
+)
+from gossipmesh.trust.documents import TrustedDocuments, is_scope
+from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, seal_envelope
+from gossipmesh.trust.keys import KEY_BYTES, SigningKey, Verifier
+from gossipmesh.trust.pem import signing_key_from_pem_untrusted, signing_key_to_pem
+from gossipmesh.trust.svid import LEAF_ENTROPY_BYTES, leaf_key_pem, read_leaf_key_untrusted
+from gossipmesh.wire.versions import STATE_FORMAT
+
+Entropy = Callable[[int], bytes]
+"""A source of unpredictable bytes."""
+
+DOCUMENT_ROOT_KEYS: Final = 3
+DOCUMENT_ROOT_THRESHOLD: Final = 2
+INSTANCE_BYTES: Final = 8
+DEFAULT_SIGNERS: Final = (("policy", "mesh"),)
+
+
+class AuthorityFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The content of authority.json."""
+
+    version: int
+    trust_domain: str
+    instance: str
+
+
+@dataclass(frozen=True)
+class Authority:
+    """What serving needs: never the root's private key. The repr of a key holds no secret."""
+
+    directory: Path
+    trust_domain: str
+    instance: str
+    root_pem: str
+    intermediate: x509.Certificate
+    intermediate_key: ec.EllipticCurvePrivateKey
+    credential_key: SigningKey
+    trust_envelopes: tuple[bytes, ...]
+    trust: TrustDocument
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `authority init` was asked for; `signers` are (name, scope) pairs."""
+
+    trust_domain: str
+    directory: Path
+    root_key_out: Path | None = None
+    dev: bool = False
+    signers: Sequence[tuple[str, str]] = DEFAULT_SIGNERS
+
+
+def create_authority(plan: Plan, now: WallSeconds, entropy: Entropy) -> Authority:
+    """Make keys, certificates and the first Trust document, all of them on disk when this returns.
+
+    Raises:
+        OperatorError: words that cannot be, a folder in use, or a disk that refuses. State unchanged.
+    """
+    _check_plan(plan)
+    directory = plan.directory
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    except OSError as error:
+        raise OperatorError(f"cannot create {directory}: {error.strerror}") from None
+    root_key_written = False
+    try:
+        workplace.chmod(DIRECTORY_MODE)
+        root_key = leaf_key_pem(entropy(LEAF_ENTROPY_BYTES))
+        _fill(workplace, plan, root_key, now, entropy)
+        if plan.root_key_out is None:
+            write_secret(workplace / "root.key", root_key)
+        else:
+            write_file(plan.root_key_out, root_key, mode=SECRET_MODE)
+            root_key_written = True
+        workplace.rename(directory)
+        sync_directory(directory.parent)
+    except BaseException as error:
+        shutil.rmtree(workplace, ignore_errors=True)
+        if root_key_written and plan.root_key_out is not None:
+            plan.root_key_out.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OperatorError(f"cannot create {directory}: {error.strerror}; nothing was made") from None
+        raise
+    return load_authority(directory)
+
+
+def load_authority(directory: Path) -> Authority:
+    """Read what serving needs, and check that it belongs together.
+
+    Raises:
+        OperatorError: missing, open to others, or damaged. State unchanged.
+    """
+    if not (directory / "authority.json").exists():
+        raise OperatorError(
+            f"no authority in {directory}; make one with `gossipmesh authority init --trust-domain NAME "
+            f"--dir {directory}`"
+        )
+    require_private(directory)
+    try:
+        return _load(directory)
+    except (MalformedInput, msgspec.MsgspecError, ValueError) as error:
+        raise OperatorError(
+            f"the authority in {directory} is damaged ({error}); restore it from a backup"
+        ) from None
+
+
+def _check_plan(plan: Plan) -> None:
+    if not is_trust_domain(plan.trust_domain):
+        raise OperatorError(
+            f"{plan.trust_domain!r} cannot be a trust domain; use lower case letters, digits, '.' and '-', "
+            "such as mesh.example.com"
+        )
+    names = [name for name, _ in plan.signers]
+    for name, scope in plan.signers:
+        if not is_label(name) or not is_scope(scope):
+            raise OperatorError(f"{name}:{scope} is not NAME:SCOPE, such as policy:mesh")
+    if len(set(names)) != len(names):
+        raise OperatorError("two signers have one name; give each signer its own")
+    if plan.directory.exists() and any(plan.directory.iterdir()):
+        raise OperatorError(f"{plan.directory} is not empty; an authority is made in a folder of its own")
+    if plan.root_key_out is not None and plan.root_key_out.exists():
+        raise OperatorError(f"{plan.root_key_out} exists already, and a root key is never overwritten")
+
+
+def _fill(workplace: Path, plan: Plan, root_key_pem: bytes, now: WallSeconds, entropy: Entropy) -> None:
+    """Write everything but the root's private key."""
+    instance = entropy(INSTANCE_BYTES).hex()
+    root_key = read_leaf_key_untrusted(root_key_pem)
+    root = make_root(root_key, f"gossipmesh root {instance}", now, entropy(SERIAL_BYTES))
+    intermediate_pem = leaf_key_pem(entropy(LEAF_ENTROPY_BYTES))
+    public_key = read_leaf_key_untrusted(intermediate_pem).public_key()
+    name = f"gossipmesh issuing {instance}"
+    intermediate = make_intermediate(public_key, name, root, root_key, now, entropy(SERIAL_BYTES))
+    write_secret(workplace / "root.pem", to_pem(root))
+    write_secret(workplace / "intermediate.key", intermediate_pem)
+    write_secret(workplace / "intermediate.pem", to_pem(intermediate))
+
+    document_keys = [SigningKey(entropy(KEY_BYTES)) for _ in range(1 if plan.dev else DOCUMENT_ROOT_KEYS)]
+    for number, key in enumerate(document_keys, start=1):
+        write_secret(workplace / "documents" / f"{number}.key", signing_key_to_pem(key))
+    credential_key = SigningKey(entropy(KEY_BYTES))
+    write_secret(workplace / "credential.key", signing_key_to_pem(credential_key))
+    signers = [Signer("credential", SignerRole.CREDENTIAL, credential_key.public.hex())]
+    for signer_name, scope in plan.signers:
+        key = SigningKey(entropy(KEY_BYTES))
+        write_secret(workplace / "signers" / f"{signer_name}.key", signing_key_to_pem(key))
+        signers.append(Signer(signer_name, SignerRole.POLICY, key.public.hex(), (scope,)))
+    trust = TrustDocument(
+        version=1,
+        trust_domain=plan.trust_domain,
+        root_certificates=(to_pem(root).decode(),),
+        intermediates=(to_pem(intermediate).decode(),),
+        root_keys=tuple(key.public.hex() for key in document_keys),
+        root_threshold=1 if plan.dev else DOCUMENT_ROOT_THRESHOLD,
+        signers=tuple(signers),
+    )
+    envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(trust), document_keys)
+    write_secret(workplace / "trust" / "00001.envelope", envelope.to_bytes())
+    write_secret(workplace / "trust.json", envelope.to_json().encode() + b"\n")
+    for folder in ("tokens", "nodes"):
+        (workplace / folder).mkdir(mode=DIRECTORY_MODE)
+    description = AuthorityFile(STATE_FORMAT, plan.trust_domain, instance)
+    write_secret(workplace / "authority.json", msgspec.json.encode(description) + b"\n")
+
+
+def _load(directory: Path) -> Authority:
+    described = msgspec.json.decode(read_secret(directory / "authority.json"), type=AuthorityFile)
+    if described.version != STATE_FORMAT:
+        raise MalformedInput(f"its format is {described.version}, this build reads {STATE_FORMAT}")
+    root_pem = read_secret(directory / "root.pem").decode("ascii")
+    intermediate = x509.load_pem_x509_certificate(read_secret(directory / "intermediate.pem"))
+    intermediate_key = read_leaf_key_untrusted(read_secret(directory / "intermediate.key"))
+    if intermediate.public_key() != intermediate_key.public_key():
+        raise MalformedInput("intermediate.key is not the key of intermediate.pem")
+    credential_key = signing_key_from_pem_untrusted(read_secret(directory / "credential.key"))
+    documents = TrustedDocuments(trust_domain=described.trust_domain, verifier=Verifier(), features=())
+    for path in sorted((directory / "trust").glob("*.envelope")):
+        documents.load_trust_untrusted(read_secret(path))
+    trust = documents.trust
+    if trust is None or credential_key.public not in documents.credential_keys.values():
+        raise MalformedInput("the newest Trust document does not name credential.key")
+    if root_pem not in trust.root_certificates:
+        raise MalformedInput("the newest Trust document does not name root.pem")
+    return Authority(
+        directory=directory,
+        trust_domain=described.trust_domain,
+        instance=described.instance,
+        root_pem=root_pem,
+        intermediate=intermediate,
+        intermediate_key=intermediate_key,
+        credential_key=credential_key,
+        trust_envelopes=tuple(documents.trust_envelopes),
+        trust=trust,
+    )

@@ -1,0 +1,256 @@
+"""`authority serve`: enrolment and renewal over TLS 1.3, one request per connection.
+
+A thin shell around `control.issuing`. The server is `spiffe://TRUST-DOMAIN/authority` under the root that
+tokens pin. A client may show its node SVID; then it must be the node it speaks for. Everything is bounded:
+connections, time, and bytes. Nothing a stranger sends is more than one line in the log.
+"""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import h11
+import msgspec
+import trio
+
+from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, to_pem
+from gossipmesh.control.issuing import Issuer, RequestRefused
+from gossipmesh.control.ledger import Ledger
+from gossipmesh.control.roots import Authority, Entropy
+from gossipmesh.model.enrolment import (
+    LEAF_LIFE_S,
+    REQUEST_BYTES_MAX,
+    EnrolRequest,
+    Issued,
+    Refusal,
+    RenewRequest,
+)
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.identity import authority_spiffe_id
+from gossipmesh.model.instant import WallSeconds
+from gossipmesh.model.member import Address
+from gossipmesh.net.tls import server_context
+from gossipmesh.trust.svid import (
+    LEAF_ENTROPY_BYTES,
+    check_leaf_untrusted,
+    leaf_key_pem,
+    read_leaf_key_untrusted,
+)
+
+CONNECTIONS_MAX: Final = 64
+CONNECTION_TIMEOUT_S: Final = 15.0
+CLOSE_TIMEOUT_S: Final = 1.0
+RECEIVE_BYTES: Final = 16_384
+HEAD_BYTES_MAX: Final = 16_384
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ServerPair:
+    """The authority's own SVID."""
+
+    chain_pem: bytes
+    key_pem: bytes
+
+
+@dataclass
+class ServerStatistics:
+    """What came in, by what became of it."""
+
+    enrolled: int = 0
+    renewed: int = 0
+    refused: int = 0
+    broken: int = 0
+    turned_away: int = 0
+
+
+class AuthorityServer:
+    """Serves one authority; `report` gets a line for each thing worth knowing."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        *,
+        clock: Callable[[], WallSeconds],
+        entropy: Entropy,
+        report: Callable[[str], None],
+    ) -> None:
+        self._authority = authority
+        self._ledger = Ledger(authority.directory)
+        self._issuer = Issuer(authority, self._ledger, entropy)
+        self._clock = clock
+        self._entropy = entropy
+        self._report = report
+        self._context: ssl.SSLContext | None = None
+        self._context_until = WallSeconds(0)
+        self.statistics = ServerStatistics()
+        self._connections = 0
+
+    async def run(self, bind: Address, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; reports `listening on ADDRESS`, and starts with that address.
+
+        Raises:
+            OperatorError: the address cannot be had, another process serves this authority, or the
+                intermediate has run out.
+        """
+        with self._ledger.hold():
+            self._ledger.forget_tokens(self._clock())
+            self._tls_context()
+            try:
+                listeners = await trio.open_tcp_listeners(bind.port, host=bind.host)
+            except OSError as error:
+                raise OperatorError(
+                    f"cannot listen on {bind}: {error.strerror or error}; choose another --bind, "
+                    "or stop what uses it"
+                ) from None
+            name = listeners[0].socket.getsockname()
+            address = Address(name[0], name[1])
+            self._report(f"listening on {address}")
+            task_status.started(address)
+            async with trio.open_nursery() as nursery:
+                await trio.serve_listeners(self._serve, listeners, handler_nursery=nursery)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        """Return the context of the server's own SVID, issued anew at half life."""
+        now = self._clock()
+        if self._context is None or now >= self._context_until:
+            intermediate = self._authority.intermediate
+            if int(intermediate.not_valid_after_utc.timestamp()) <= now:
+                raise OperatorError(
+                    f"the intermediate of {self._authority.directory} has run out; it can issue nothing"
+                )
+            key_pem = leaf_key_pem(self._entropy(LEAF_ENTROPY_BYTES))
+            leaf = make_svid(
+                read_leaf_key_untrusted(key_pem).public_key(),
+                authority_spiffe_id(self._authority.trust_domain),
+                intermediate,
+                self._authority.intermediate_key,
+                now,
+                self._entropy(SERIAL_BYTES),
+            )
+            pair = ServerPair(to_pem(leaf) + to_pem(intermediate), key_pem)
+            context = server_context(pair, self._authority.root_pem.encode())
+            context.verify_mode = ssl.CERT_OPTIONAL  # a node that enrols has no certificate yet
+            context.set_alpn_protocols(["http/1.1"])
+            self._context = context
+            self._context_until = WallSeconds(now + LEAF_LIFE_S // 2)
+        return self._context
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        if self._connections >= CONNECTIONS_MAX:
+            self.statistics.turned_away += 1
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
+        tls = trio.SSLStream(stream, self._tls_context(), server_side=True, https_compatible=True)
+        try:
+            with trio.move_on_after(CONNECTION_TIMEOUT_S):
+                await tls.do_handshake()
+                await self._answer(tls)
+                with trio.move_on_after(CLOSE_TIMEOUT_S):
+                    await tls.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, h11.ProtocolError):
+            self.statistics.broken += 1
+        finally:
+            self._connections -= 1
+            await trio.aclose_forcefully(tls)
+
+    async def _answer(self, tls: trio.SSLStream) -> None:
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        try:
+            method, target, body = await _read_request(tls, connection)
+        except MalformedInput as error:
+            await _respond(tls, connection, 400, Refusal(str(error), "malformed"))
+            return
+        if connection.their_state is h11.ERROR or not method:
+            return
+        status, answer = self._decide(method, target, body, tls.getpeercert(binary_form=True))
+        await _respond(tls, connection, status, answer)
+
+    def _decide(
+        self, method: str, target: str, body: bytes, peer: bytes | None
+    ) -> tuple[int, Issued | Refusal]:
+        """Return status and answer; all of it is synchronous, so requests cannot overlap."""
+        if target not in ("/v1/enrol", "/v1/renew"):
+            return 404, Refusal(f"no {target[:80]!r} here", "not-found")
+        if method != "POST":
+            return 405, Refusal("only POST is answered", "method")
+        now = self._clock()
+        try:
+            if target == "/v1/enrol":
+                enrol = _decode_untrusted(body, EnrolRequest)
+                issued = self._issuer.enrol(enrol, now)
+                self.statistics.enrolled += 1
+            else:
+                renew = _decode_untrusted(body, RenewRequest)
+                name = check_leaf_untrusted(peer).spiffe_id if peer else None
+                issued = self._issuer.renew(renew, name, now)
+                self.statistics.renewed += 1
+        except RequestRefused as error:
+            self.statistics.refused += 1
+            self._report(f"refused {target} [{error.code}]: {error}")
+            return 403, Refusal(str(error), error.code)
+        except MalformedInput as error:
+            self.statistics.refused += 1
+            return 400, Refusal(str(error)[:300], "malformed")
+        except OperatorError as error:
+            self._report(f"cannot answer {target}: {error}")
+            return 503, Refusal("the authority cannot write its records; its log says why", "unavailable")
+        self._report(f"{'enrolled' if target == '/v1/enrol' else 'renewed'} {issued.svids[0].spiffe_id}")
+        return 200, issued
+
+
+async def _read_request(tls: trio.SSLStream, connection: h11.Connection) -> tuple[str, str, bytes]:
+    """Return method, target and body of the one request; an empty method when the peer just left.
+
+    Raises:
+        MalformedInput: not HTTP, or more bytes than any request has. Remote's fault. State: answer, close.
+    """
+    method, target, body = "", "", bytearray()
+    while True:
+        try:
+            event: Any = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise MalformedInput(f"not a request: {error}"[:200]) from None
+        if event is h11.NEED_DATA:
+            connection.receive_data(await tls.receive_some(RECEIVE_BYTES))
+        elif isinstance(event, h11.Request):
+            method, target = event.method.decode("ascii"), event.target.decode("ascii")
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > REQUEST_BYTES_MAX:
+                raise MalformedInput(f"more than {REQUEST_BYTES_MAX} bytes in a request")
+        else:
+            return method, target, bytes(body)
+
+
+async def _respond(
+    tls: trio.SSLStream,
+    connection: h11.Connection,
+    status: int,
+    answer: Issued | Refusal,
+) -> None:
+    body = msgspec.json.encode(answer)
+    headers = [
+        ("content-type", "application/json"),
+        ("content-length", str(len(body))),
+        ("connection", "close"),
+    ]
+    response = connection.send(h11.Response(status_code=status, headers=headers))
+    data = connection.send(h11.Data(data=body))
+    end = connection.send(h11.EndOfMessage())
+    await tls.send_all(b"".join(part for part in (response, data, end) if part))
+
+
+def _decode_untrusted(body: bytes, shape: type[T]) -> T:
+    """Read a request's JSON.
+
+    Raises:
+        MalformedInput: not such a request. Remote's fault. State unchanged.
+    """
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise MalformedInput(f"not a request: {error}"[:200]) from None
