@@ -1,0 +1,311 @@
+"""Compile what a node knows into the snapshot its engine executes.
+
+Everything clever happens here, once: which endpoints may be used and with what weight, which rules
+apply in which order, who may call. Ends at a `Snapshot`; sending it is the engine protocol's. Rules:
+
+1. Equal inputs, in any order, give equal bytes and so an equal version, in any process.
+2. A section whose inputs are what they were is not made again: same bytes, same object.
+3. Only what is wanted: declared upstreams, services asked for, and the backends their rules name.
+4. An endpoint is used when its owner says passing and not draining and its node is not dead or left;
+   a suspect node's is tier 1, an unattended node's has half its weight.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from gossipmesh.model import limits as bounds
+from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.service import EndpointHealth
+from gossipmesh.model.snapshot import (
+    Caller,
+    CallersSection,
+    InboundSection,
+    LimitsSection,
+    ListenersSection,
+    RoutesSection,
+    Section,
+    SnapshotEndpoint,
+    UpstreamListener,
+    UpstreamSection,
+)
+from gossipmesh.traffic.inputs import (
+    CatalogEndpoint,
+    LocalService,
+    PolicyInput,
+    SnapshotInputs,
+)
+from gossipmesh.traffic.policies import (
+    PolicyIndex,
+    compile_access,
+    compile_routes,
+    index_policies,
+    split_upstream,
+)
+from gossipmesh.traffic.sections import Snapshot, encode_section, root_version, section_hash
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "CatalogEndpoint",
+    "LocalService",
+    "PolicyInput",
+    "SnapshotCompiler",
+    "SnapshotInputs",
+]
+
+# Sources of the numbers: docs/TRAFFIC.md, "Defaults".
+DEFAULT_LIMITS: Final = LimitsSection(
+    connect_timeout_ns=1 * SECOND_NS,
+    idle_timeout_http_ns=300 * SECOND_NS,
+    idle_timeout_tcp_ns=3_600 * SECOND_NS,
+    drain_timeout_ns=45 * SECOND_NS,
+    replay_body_bytes=bounds.HTTP_REPLAY_BODY_BYTES_MAX,
+    retry_budget_ratio=0.2,
+    retry_budget_floor_per_s=3,
+    upstream_connections=1_024,
+    upstream_requests=1_024,
+    ejection_consecutive=5,
+    ejection_base_ns=30 * SECOND_NS,
+    ejection_share=0.1,
+    panic_share=0.5,
+    downstream_connections=bounds.DOWNSTREAM_CONNECTIONS_MAX,
+)
+
+_GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
+_Key = tuple[object, ...]
+
+
+class _Made:
+    """A section and what it was made from; equal inputs find it again."""
+
+    __slots__ = ("data", "digest", "inputs", "section")
+
+    def __init__(self, inputs: _Key, section: Section) -> None:
+        self.inputs = inputs
+        self.section = section
+        self.data = encode_section(section)
+        self.digest = section_hash(self.data)
+
+
+class SnapshotCompiler:
+    """Keeps the sections of the last snapshot, so that a change costs what it touches.
+
+    Cost: O(catalog) comparisons per compile, plus the sections that changed.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[str, _Made] = {}
+        self._policies: tuple[PolicyInput, ...] | None = None
+        self._index = PolicyIndex({}, {}, {})
+        self._index_number = 0
+        self._endpoints: dict[tuple[str, str, str], tuple[CatalogEndpoint, SnapshotEndpoint]] = {}
+        self._trust_domain = ""
+        self._last: Snapshot | None = None
+        self.sections_made_count = 0
+
+    def compile(self, inputs: SnapshotInputs) -> Snapshot:
+        """Return the snapshot of `inputs`; the previous object itself when nothing changed."""
+        if inputs.trust_domain != self._trust_domain:
+            self._trust_domain = inputs.trust_domain
+            self._made, self._endpoints = {}, {}
+        if inputs.policies != self._policies:
+            self._policies = inputs.policies
+            self._index = index_policies(inputs.policies)
+            self._index_number += 1
+        round_ = _Round(self, inputs)
+        round_.make_all()
+        self._made = round_.made
+        if len(self._endpoints) > 2 * len(inputs.catalog):
+            # Most of what is kept has left the mesh; what is still there is made again when needed.
+            self._endpoints = {}
+        return self._finish()
+
+    def truncated_services(self) -> list[str]:
+        """Return services whose rules reached limits.ROUTE_RULES_PER_SERVICE_MAX; the rest is left out."""
+        sections = (made.section for made in self._made.values())
+        return [
+            section.service
+            for section in sections
+            if isinstance(section, RoutesSection)
+            and len(section.routes) >= bounds.ROUTE_RULES_PER_SERVICE_MAX
+        ]
+
+    def _finish(self) -> Snapshot:
+        root = {name: self._made[name].digest for name in sorted(self._made)}
+        if self._last is None or self._last.root != root:
+            sections = {made.digest: made.data for made in self._made.values()}
+            ordered = {digest: sections[digest] for digest in root.values()}
+            self._last = Snapshot(root_version(root), root, ordered)
+        return self._last
+
+
+class _Round:
+    """One compilation: what is reached from the wanted services."""
+
+    def __init__(self, compiler: SnapshotCompiler, inputs: SnapshotInputs) -> None:
+        self.made: dict[str, _Made] = {}
+        self._compiler = compiler
+        self._inputs = inputs
+        self._local = sorted(inputs.local, key=lambda one: (one.registration, one.service))
+        self._catalog: dict[str, list[CatalogEndpoint]] = {}
+        for endpoint in inputs.catalog:
+            if endpoint.status not in _GONE:
+                self._catalog.setdefault(endpoint.service, []).append(endpoint)
+
+    def make_all(self) -> None:
+        inputs = self._inputs
+        upstreams: dict[str, str] = {}
+        for service in self._wanted():
+            protocol = self._protocol(service)
+            routes = self._make_routes(service, protocol)
+            for route in routes.routes:
+                for backend in route.backends:
+                    upstreams[backend.upstream] = protocol
+        for upstream in sorted(upstreams):
+            self._make_upstream(upstream, upstreams[upstream])
+        for local in self._local:
+            self._make_inbound(local)
+        listeners = self._listeners()
+        self._make("listeners", (listeners,), lambda: listeners)
+        callers = self._callers()
+        self._make("callers", (callers,), lambda: callers)
+        self._make("limits", (inputs.limits,), lambda: inputs.limits)
+
+    def _wanted(self) -> list[str]:
+        declared = [service for local in self._local for service, _ in local.upstreams]
+        return sorted(dict.fromkeys([*declared, *self._inputs.wanted]))
+
+    def _protocol(self, service: str) -> str:
+        """Return what the service's endpoints speak: what most say, HTTP when even or unknown."""
+        tcp_count = http_count = 0
+        for endpoint in self._catalog.get(service, ()):
+            if endpoint.protocol == "tcp":
+                tcp_count += 1
+            else:
+                http_count += 1
+        return "tcp" if tcp_count > http_count else "http"
+
+    def _make(self, name: str, inputs: _Key, make: Callable[[], Section]) -> Section:
+        old = self._compiler._made.get(name)
+        if old is not None and old.inputs == inputs:
+            self.made[name] = old
+            return old.section
+        section = make()
+        self._compiler.sections_made_count += 1
+        if old is not None and old.section == section:
+            # The inputs moved but not what they amount to (a failing endpoint got a new label, say).
+            old.inputs = inputs
+            self.made[name] = old
+            return old.section
+        self.made[name] = _Made(inputs, section)
+        return section
+
+    def _make_routes(self, service: str, protocol: str) -> RoutesSection:
+        index = self._compiler._index
+        section = self._make(
+            f"routes/{service}",
+            (protocol, self._compiler._index_number),
+            lambda: compile_routes(service, protocol, index),
+        )
+        assert isinstance(section, RoutesSection)
+        return section
+
+    def _make_upstream(self, upstream: str, protocol: str) -> None:
+        service, subset_name = split_upstream(upstream)
+        catalog = self._catalog.get(service, [])
+        labels: dict[str, str] | None = {}
+        if subset_name is not None:
+            namespace = service.partition("/")[0]
+            subset = self._compiler._index.subsets.get((namespace, subset_name))
+            labels = None if subset is None else subset.spec.labels
+        self._make(
+            f"upstream/{upstream}",
+            (protocol, labels, catalog),
+            lambda: UpstreamSection(upstream, service, protocol, self._endpoints(catalog, protocol, labels)),
+        )
+
+    def _endpoints(
+        self, catalog: Iterable[CatalogEndpoint], protocol: str, labels: dict[str, str] | None
+    ) -> tuple[SnapshotEndpoint, ...]:
+        known = self._compiler._endpoints
+        chosen: dict[tuple[str, str, str], SnapshotEndpoint] = {}
+        for endpoint in catalog:
+            usable = endpoint.health is EndpointHealth.PASSING and not endpoint.draining
+            if not usable or endpoint.protocol != protocol or labels is None:
+                continue
+            if labels and any(endpoint.labels.get(name) != value for name, value in labels.items()):
+                continue
+            key = (endpoint.node, endpoint.registration, endpoint.service)
+            old = known.get(key)
+            if old is None or (old[0] is not endpoint and old[0] != endpoint):
+                old = known[key] = (endpoint, _snapshot_endpoint(endpoint, self._inputs.trust_domain))
+            chosen[key] = old[1]
+        return tuple(chosen[key] for key in sorted(chosen))
+
+    def _make_inbound(self, local: LocalService) -> None:
+        trust_domain, index = self._inputs.trust_domain, self._compiler._index
+
+        def make() -> InboundSection:
+            rules, default_allow = compile_access(local.service, index)
+            return InboundSection(
+                registration=local.registration,
+                service=local.service,
+                protocol=local.protocol,
+                server_name=server_name(local.registration, local.service, trust_domain),
+                spiffe_id=service_spiffe_id(trust_domain, local.service),
+                workload=local.workload,
+                rules=rules,
+                default_allow=default_allow,
+            )
+
+        self._make(f"inbound/{local.registration}", (local, self._compiler._index_number), make)
+
+    def _listeners(self) -> ListenersSection:
+        found: dict[str, UpstreamListener] = {}
+        for local in self._local:
+            for service, address in local.upstreams:
+                name = f"upstream/{service}/{address}"
+                listener = UpstreamListener(
+                    name=name,
+                    address=address,
+                    service=service,
+                    protocol=self._protocol(service),
+                    spiffe_id=service_spiffe_id(self._inputs.trust_domain, local.service),
+                    uid=local.uid,
+                )
+                # Registrations of one service may share a port; the first names whose it is.
+                found.setdefault(name, listener)
+        return ListenersSection(tuple(found[name] for name in sorted(found)))
+
+    def _callers(self) -> CallersSection:
+        trust_domain = self._inputs.trust_domain
+        owned: dict[int, dict[str, None]] = {}
+        for local in self._local:
+            owned.setdefault(local.uid, {})[local.service] = None
+        callers = tuple(
+            Caller(uid, service_spiffe_id(trust_domain, next(iter(owned[uid]))))
+            for uid in sorted(owned)
+            # Two services of one user: nobody can tell which one calls, so neither name is lent.
+            if len(owned[uid]) == 1
+        )
+        return CallersSection(node_spiffe_id(trust_domain, self._inputs.node), callers)
+
+
+def server_name(registration: str, service: str, trust_domain: str) -> str:
+    """Return the SNI that names one workload: `<registration>.<service>.<namespace>.<trust domain>`."""
+    namespace, _, name = service.partition("/")
+    return f"{registration}.{name}.{namespace}.{trust_domain}"
+
+
+def _snapshot_endpoint(endpoint: CatalogEndpoint, trust_domain: str) -> SnapshotEndpoint:
+    halved = endpoint.status is MemberStatus.UNATTENDED
+    return SnapshotEndpoint(
+        registration=endpoint.registration,
+        node=endpoint.node,
+        address=endpoint.address,
+        server_name=server_name(endpoint.registration, endpoint.service, trust_domain),
+        spiffe_id=service_spiffe_id(trust_domain, endpoint.service),
+        tier=1 if endpoint.status is MemberStatus.SUSPECT else 0,
+        weight=max(endpoint.weight // 2 if halved else endpoint.weight, 1),
+    )

@@ -1,0 +1,252 @@
+"""Policy documents as rules an engine executes: routes in match order, denies before allows.
+
+Spec: Gateway API v1.6 HTTPRoute, its precedence of matches; GEP-1731 (retries), GEP-2257 (durations).
+Documents were validated before they were signed; what slipped through is compiled to the safe side.
+Rules:
+
+1. Order: host name (exact before wildcard, longer first), exact path, longest prefix, method, number of
+   headers, lower `since`, namespace/name, rule, match.
+2. A rule without `backendRefs` goes to the service it is attached to. Deviation: the Gateway API
+   answers 500; a rule that only sets timeouts is worth more here, as in Linkerd.
+3. A backend that names no known `Subset` keeps its share and has no endpoints: 503 `UH`.
+4. A route whose `parentRefs` name a service of another namespace applies to all its callers.
+   Deviation: the Gateway API would narrow it to callers of the route's namespace.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from gossipmesh.model.durations import parse_duration_untrusted
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.limits import ROUTE_RULES_PER_SERVICE_MAX
+from gossipmesh.model.policy import (
+    AccessFrom,
+    AccessPolicy,
+    AccessRuleSpec,
+    AccessTo,
+    BackendRef,
+    HTTPRoute,
+    HTTPRouteMatch,
+    HTTPRouteRule,
+    Subset,
+)
+from gossipmesh.model.snapshot import (
+    AccessRule,
+    AccessSource,
+    AccessTarget,
+    HeaderMatch,
+    RetryRule,
+    Route,
+    RouteMatch,
+    RoutesSection,
+    WeightedUpstream,
+)
+from gossipmesh.traffic.inputs import PolicyInput
+from gossipmesh.traffic.paths import normal_path_match
+
+DEFAULT_TRY_TIMEOUT_NS: Final = 15 * SECOND_NS
+DEFAULT_RETRY: Final = RetryRule(attempts=2, statuses=(503,), backoff_base_ns=25 * MILLISECOND_NS)
+TCP_RETRY: Final = RetryRule(attempts=2, statuses=(), backoff_base_ns=25 * MILLISECOND_NS)
+
+_Ranked = tuple[tuple[object, ...], Route]
+
+
+class PolicyIndex(msgspec.Struct, frozen=True):
+    """Documents by what they apply to; each list in (since, namespace, name) order."""
+
+    routes: dict[str, list[PolicyInput]]
+    access: dict[str, list[PolicyInput]]
+    subsets: dict[tuple[str, str], Subset]
+
+
+def index_policies(policies: Iterable[PolicyInput]) -> PolicyIndex:
+    """Sort documents by the service they apply to."""
+    index = PolicyIndex({}, {}, {})
+    for given in sorted(policies, key=_policy_key):
+        document = given.document
+        namespace = document.metadata.namespace
+        if isinstance(document, HTTPRoute):
+            parents = [f"{ref.namespace or namespace}/{ref.name}" for ref in document.spec.parentRefs]
+            for parent in dict.fromkeys(parents):
+                index.routes.setdefault(parent, []).append(given)
+        elif isinstance(document, AccessPolicy):
+            index.access.setdefault(f"{namespace}/{document.spec.targetRef.name}", []).append(given)
+        else:
+            index.subsets[(namespace, document.metadata.name)] = document
+    return index
+
+
+def compile_routes(service: str, protocol: str, index: PolicyIndex) -> RoutesSection:
+    """Return the rules of `service`; without an HTTPRoute, the default one to all its endpoints."""
+    documents = index.routes.get(service, []) if protocol == "http" else []
+    if not documents:
+        return RoutesSection(service, protocol, (_default_route(service, protocol),))
+    ranked: list[_Ranked] = []
+    for given in documents:
+        document = given.document
+        assert isinstance(document, HTTPRoute)
+        for number, rule in enumerate(document.spec.rules):
+            ranked.extend(_compile_rule(service, given.since, document, number, rule, index))
+    ranked.sort(key=lambda one: one[0])
+    routes = tuple(route for _, route in ranked[:ROUTE_RULES_PER_SERVICE_MAX])
+    return RoutesSection(service, protocol, routes)
+
+
+def compile_access(service: str, index: PolicyIndex) -> tuple[tuple[AccessRule, ...], bool]:
+    """Return (rules, denies first; whether a call no rule matches is allowed) for `service`."""
+    denies: list[AccessRule] = []
+    allows: list[AccessRule] = []
+    default_allow = True
+    for given in index.access.get(service, []):
+        document = given.document
+        assert isinstance(document, AccessPolicy)
+        # Whatever is not an Allow denies: an action this version does not know must not open a door.
+        allow = document.spec.action == "Allow"
+        default_allow = default_allow and not allow
+        name = f"{document.metadata.namespace}/{document.metadata.name}"
+        rules = allows if allow else denies
+        for number, rule in enumerate(document.spec.rules):
+            rules.append(_compile_access_rule(f"{name}#{number}", allow, rule))
+    return (*denies, *allows), default_allow
+
+
+def split_upstream(upstream: str) -> tuple[str, str | None]:
+    """Split an upstream's name into (service, name of its subset or None)."""
+    service, at, subset = upstream.partition("@")
+    return service, subset if at else None
+
+
+def _policy_key(given: PolicyInput) -> tuple[int, str, str, str]:
+    metadata = given.document.metadata
+    return given.since, metadata.namespace, metadata.name, type(given.document).__name__
+
+
+def _default_route(service: str, protocol: str) -> Route:
+    return Route(
+        name=f"{service}#default",
+        hostnames=(),
+        match=RouteMatch(None, None, ()),
+        backends=(WeightedUpstream(service, 1),),
+        request_timeout_ns=None,
+        try_timeout_ns=DEFAULT_TRY_TIMEOUT_NS if protocol == "http" else None,
+        retry=DEFAULT_RETRY if protocol == "http" else TCP_RETRY,
+        try_timeout_idempotent_only=True,
+    )
+
+
+def _compile_rule(
+    service: str, since: int, document: HTTPRoute, number: int, rule: HTTPRouteRule, index: PolicyIndex
+) -> Iterable[_Ranked]:
+    namespace, name = document.metadata.namespace, document.metadata.name
+    timeouts = rule.timeouts
+    try_timeout_ns = _timeout_ns(timeouts.backendRequest if timeouts else None)
+    asked_try_timeout = timeouts is not None and timeouts.backendRequest is not None
+    template = Route(
+        name=f"{namespace}/{name}#{number}",
+        hostnames=(),
+        match=RouteMatch(None, None, ()),
+        backends=_backends(service, namespace, rule.backendRefs, index),
+        request_timeout_ns=_timeout_ns(timeouts.request if timeouts else None),
+        try_timeout_ns=try_timeout_ns if asked_try_timeout else DEFAULT_TRY_TIMEOUT_NS,
+        retry=_retry(rule),
+        try_timeout_idempotent_only=not asked_try_timeout,
+    )
+    # One entry per host name: which name matched comes first in the order, so names must stand apart.
+    for hostname in dict.fromkeys(name.lower() for name in document.spec.hostnames) or (None,):
+        for at, match in enumerate(rule.matches or (HTTPRouteMatch(),)):
+            compiled = _match(match)
+            route = msgspec.structs.replace(
+                template, hostnames=() if hostname is None else (hostname,), match=compiled
+            )
+            yield (*_specificity(hostname, compiled), since, namespace, name, number, at), route
+
+
+def _specificity(hostname: str | None, match: RouteMatch) -> tuple[int, ...]:
+    """Return the ranks of a match; smaller is more specific, and first."""
+    wildcard = hostname is None or hostname.startswith("*.")
+    path = match.path
+    return (
+        1 if wildcard else 0,
+        -len(hostname or ""),
+        0 if path is not None and path.kind == "exact" else 1,
+        -len(path.value) if path is not None else 0,
+        0 if match.method is not None else 1,
+        -len(match.headers),
+    )
+
+
+def _match(match: HTTPRouteMatch) -> RouteMatch:
+    path = None
+    if match.path is not None:
+        path = normal_path_match("exact" if match.path.type == "Exact" else "prefix", match.path.value)
+    headers: dict[str, str] = {}
+    for header in match.headers:
+        headers.setdefault(header.name.lower(), header.value)
+    return RouteMatch(path, match.method, tuple(HeaderMatch(*pair) for pair in sorted(headers.items())))
+
+
+def _backends(
+    service: str, namespace: str, refs: tuple[BackendRef, ...], index: PolicyIndex
+) -> tuple[WeightedUpstream, ...]:
+    if not refs:
+        return (WeightedUpstream(service, 1),)
+    weights: dict[str, int] = {}
+    for ref in refs:
+        upstream = _upstream_of(ref, namespace, index)
+        weights[upstream] = weights.get(upstream, 0) + max(ref.weight, 0)
+    if not any(weights.values()):
+        return ()
+    return tuple(WeightedUpstream(upstream, weight) for upstream, weight in weights.items())
+
+
+def _upstream_of(ref: BackendRef, namespace: str, index: PolicyIndex) -> str:
+    namespace = ref.namespace or namespace
+    if ref.kind != "Subset":
+        return f"{namespace}/{ref.name}"
+    subset = index.subsets.get((namespace, ref.name))
+    # No such subset: a name no service can have, so it stays an upstream without endpoints.
+    return f"{namespace}/{subset.spec.service if subset else ''}@{ref.name}"
+
+
+def _timeout_ns(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_duration_untrusted(text) or None
+    except MalformedInput:
+        return None
+
+
+def _retry(rule: HTTPRouteRule) -> RetryRule:
+    retry = rule.retry
+    if retry is None:
+        return DEFAULT_RETRY
+    return RetryRule(
+        attempts=DEFAULT_RETRY.attempts if retry.attempts is None else max(retry.attempts, 0),
+        statuses=tuple(sorted(set(retry.codes))) or DEFAULT_RETRY.statuses,
+        backoff_base_ns=_timeout_ns(retry.backoff) or DEFAULT_RETRY.backoff_base_ns,
+    )
+
+
+def _compile_access_rule(name: str, allow: bool, rule: AccessRuleSpec) -> AccessRule:
+    sources = tuple(_source(source) for source in rule.from_)
+    return AccessRule(name, allow, sources, tuple(_target(target) for target in rule.to))
+
+
+def _source(source: AccessFrom) -> AccessSource:
+    return AccessSource(tuple(sorted(set(source.identities))), tuple(sorted(set(source.namespaces))))
+
+
+def _target(target: AccessTo) -> AccessTarget:
+    paths = []
+    for path in target.paths:
+        kind, value = ("prefix", path[:-2] or "/") if path.endswith("/*") else ("exact", path)
+        match = normal_path_match(kind, value)
+        if match is None:
+            # One alternative covers every path, so the paths say nothing at all.
+            return AccessTarget(tuple(sorted(set(target.methods))), ())
+        paths.append(match)
+    return AccessTarget(tuple(sorted(set(target.methods))), tuple(paths))
