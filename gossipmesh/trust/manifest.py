@@ -38,6 +38,10 @@ FEATURE_OF_KIND: Final[dict[str, str]] = {
 REFRESH_AFTER_S: Final = 90 * 86_400  # an alarm for a mesh whose signers fell silent, never an expiry
 
 
+class ForeignSigner(Untrusted):
+    """A set signed by a key the caller did not name. Remote's fault. State unchanged."""
+
+
 @dataclass(frozen=True)
 class BaseSet:
     """The set the next one is made on, its signature checked; `bodies` is name -> body, sorted by name."""
@@ -84,20 +88,26 @@ def encode_documents(documents: Iterable[Document]) -> dict[str, bytes]:
 
 
 def open_base_untrusted(
-    policy_set: PolicySet, scope: str, public_keys: Sequence[bytes], verifier: Verifier
+    policy_set: PolicySet, scope: str, public_keys: Sequence[bytes] | None, verifier: Verifier
 ) -> BaseSet:
     """Return the set in force as a base to build on, if one of `public_keys` signed it.
 
+    Args:
+        public_keys: who may have signed it; None reads it unsigned, to look at and never to build on.
+
     Raises:
-        Untrusted: signed by none of them, of another scope, or a body is not the one signed. Remote's
+        ForeignSigner: signed by none of them. Remote's fault. State unchanged.
+        Untrusted: of another scope, or a body is not the one signed. Remote's
             fault. State unchanged.
         MalformedInput: unreadable. Remote's fault. State unchanged.
     """
     envelope = decode_envelope_untrusted(policy_set.manifest)
-    keys = {key_id(key): key for key in public_keys}
-    if envelope.payload_type != MANIFEST_PAYLOAD_TYPE or not signers_of(envelope, keys, verifier):
+    keys = {key_id(key): key for key in public_keys or ()}
+    if envelope.payload_type != MANIFEST_PAYLOAD_TYPE:
+        raise Untrusted("what is in force is not a policy set")
+    if public_keys is not None and not signers_of(envelope, keys, verifier):
         names = ", ".join(entry.key_id.hex() for entry in envelope.signatures) or "nobody"
-        raise Untrusted(f"the set in force is not signed by this signer but by {names[:200]}")
+        raise ForeignSigner(f"the set in force is not signed by this signer but by {names[:200]}")
     try:
         manifest = msgspec.json.decode(envelope.payload, type=Manifest)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:

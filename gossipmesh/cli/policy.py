@@ -1,0 +1,410 @@
+"""`gossipmesh policy`: validate, sign, publish and inspect policy.
+
+The signer's key is read here and stays here: agents only ever see what it signed.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from gossipmesh.cli.admin_client import AdminClient, socket_option
+from gossipmesh.cli.output import Column, output_option, print_rows, print_value
+from gossipmesh.cli.push_plan import GONE, highest, read_members
+from gossipmesh.model.durations import parse_duration_untrusted
+from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
+
+if TYPE_CHECKING:
+    from gossipmesh.cli.policy_files import PolicyFiles
+    from gossipmesh.cli.push_flow import Edit, Published, PushSettings
+    from gossipmesh.trust.keys import SigningKey
+    from gossipmesh.trust.manifest import Change
+    from gossipmesh.wire.problems import Problem
+
+EXIT_FAILED: Final = 1
+EXIT_WOULD_CHANGE: Final = 3
+KINDS: Final = ("HTTPRoute", "AccessPolicy", "Subset")
+DEFAULT_SCOPE: Final = "mesh"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group()
+def policy() -> None:
+    """Sign, publish and inspect policy."""
+
+
+def _scope_option(command: F) -> F:
+    option = click.option("--scope", default=DEFAULT_SCOPE, show_default=True, help="Which policy scope.")
+    return option(command)
+
+
+def _publish_options(command: F) -> F:
+    """Add what push and delete share."""
+    options = (
+        click.option(
+            "--signer",
+            type=click.Path(dir_okay=False),
+            metavar="KEYFILE",
+            help="The signer's private key, a 0600 file.",
+        ),
+        click.option(
+            "--accept-signer",
+            "accepted",
+            multiple=True,
+            metavar="HEX",
+            help="Public key of another signer whose set may be built on.",
+        ),
+        click.option("--wait", is_flag=True, help="Wait until every member runs it, and say who does not."),
+        click.option("--timeout", default="10s", show_default=True, help="How long to wait."),
+        click.option("--dry-run", is_flag=True, help="Show what would change; exit 3 if anything would."),
+        click.option("--rebase", is_flag=True, help="Build on the newest set when another push came first."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return _scope_option(output_option(socket_option(command)))
+
+
+@policy.command()
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    required=True,
+    metavar="FILE_OR_DIR",
+    help="Policy files, or directories of them; - for stdin.",
+)
+@click.option("--prune", is_flag=True, help="Remove what is in the scope but not in these files.")
+@_publish_options
+def push(files: tuple[str, ...], prune: bool, **options: Any) -> int:
+    """Validate, sign and publish the documents in files."""
+    from gossipmesh.cli import policy_files
+    from gossipmesh.trust.manifest import BaseSet, encode_documents, upsert
+
+    loaded = policy_files.load_files(policy_files.find_files(files))
+    if loaded.problems:
+        _refuse_problems([*loaded.problems, *_reference_problems(loaded, prune, options)])
+    if not loaded.documents:
+        raise OperatorError("the files hold no document: nothing was signed or sent")
+    given = encode_documents(item.document for item in loaded.documents)
+
+    def edit(base: BaseSet) -> dict[str, bytes]:
+        bodies = upsert(base, given, prune=prune)
+        _refuse_problems(policy_files.reference_problems(loaded.documents, bodies))
+        _refuse_orphans(policy_files.orphaned_references(bodies, given))
+        return bodies
+
+    warnings = policy_files.shadowed_rules(loaded.documents)
+    if options["dry_run"]:
+        from gossipmesh.cli.policy_warnings import catalog_warnings
+
+        warnings += catalog_warnings(loaded.documents, AdminClient(options["socket_path"]))
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    return _run(edit, options)
+
+
+@policy.command()
+@click.argument("kind")
+@click.argument("name", metavar="NAMESPACE/NAME")
+@_publish_options
+def delete(kind: str, name: str, **options: Any) -> int:
+    """Sign and publish the scope without one document."""
+    from gossipmesh.cli.policy_files import orphaned_references
+    from gossipmesh.trust.manifest import BaseSet, without
+
+    wanted = _full_name(kind, name)
+
+    def edit(base: BaseSet) -> dict[str, bytes]:
+        if wanted not in base.bodies:
+            raise OperatorError(_unknown_name(wanted, base.bodies, options["scope"]))
+        bodies = without(base, [wanted])
+        _refuse_orphans(orphaned_references(bodies, ()))
+        return bodies
+
+    return _run(edit, options)
+
+
+@policy.command()
+@click.argument("kind")
+@click.argument("name", metavar="NAMESPACE/NAME")
+@_scope_option
+@click.option("-o", "--output", type=click.Choice(("yaml", "json")), default="yaml", show_default=True)
+@socket_option
+def get(kind: str, name: str, scope: str, output: str, socket_path: str | None) -> None:
+    """Print one document as it is in force on this node."""
+    wanted = _full_name(kind, name)
+    bodies = _bodies_in_force(socket_path, scope)
+    if wanted not in bodies:
+        raise OperatorError(_unknown_name(wanted, bodies, scope))
+    document = json.loads(bodies[wanted])
+    first = {key: document[key] for key in ("apiVersion", "kind") if key in document}
+    print_value({**first, **document}, output)
+
+
+@policy.command("list")
+@_scope_option
+@output_option
+@socket_option
+def list_(scope: str, output: str, socket_path: str | None) -> None:
+    """List the documents in force on this node."""
+    columns = (
+        Column("KIND", "kind"),
+        Column("NAMESPACE", "namespace"),
+        Column("NAME", lambda row: str(row["name"]).rpartition("/")[2]),
+        Column("SINCE", "version_since", right=True),
+        Column("BYTES", "size", right=True),
+        Column("SHA256", "sha256", wide=True),
+    )
+    rows = AdminClient(socket_path).get_json("/v1/policy/list", scope=scope)
+    print_rows(rows, columns, output, empty=f"no policy is in force in the scope {scope!r}")
+
+
+@policy.command()
+@output_option
+@socket_option
+def status(output: str, socket_path: str | None) -> None:
+    """Show which version each member runs, and who refused one and why."""
+    answer = AdminClient(socket_path).get_json("/v1/members")
+    rows = status_rows(answer)
+    columns = (
+        Column("MEMBER", "member"),
+        Column("STATUS", "status"),
+        Column("SCOPE", "scope"),
+        Column("VERSION", "version", right=True),
+        Column("HASH", lambda row: str(row["hash"])[:8]),
+        Column("STATE", "state"),
+        Column("REASON", "refused_reason"),
+    )
+    print_rows(rows, columns, output, empty="no member is known")
+
+
+def status_rows(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row per member and scope: what it runs, and how that stands to the newest.
+
+    `state` is current, behind, none (no policy), or refused (a newer one, with the reason).
+    """
+    scopes = sorted({str(p["scope"]) for row in members for p in row.get("policies") or ()})
+    rows = []
+    for scope in scopes or [DEFAULT_SCOPE]:
+        policies = read_members(members, scope)
+        newest = highest(policies)
+        for member in policies:
+            if member.status == GONE:
+                continue
+            refused = member.refused > member.runs
+            state = "current" if member.runs == newest else "behind"
+            if not member.runs[0]:
+                state = "none"
+            rows.append(
+                {
+                    "member": member.name,
+                    "status": member.status,
+                    "scope": scope,
+                    "version": member.runs[0],
+                    "hash": member.runs[1],
+                    "state": "refused" if refused else state,
+                    "refused_version": member.refused[0],
+                    "refused_hash": member.refused[1],
+                    "refused_reason": member.refused_reason,
+                }
+            )
+    return rows
+
+
+def load_signer(path: str | None) -> "SigningKey":
+    """Return the signing key in a 0600 file.
+
+    Raises:
+        OperatorError: missing, open to others, or not a signer's key.
+    """
+    from gossipmesh.net.secret_files import read_secret
+    from gossipmesh.trust.pem import signing_key_from_pem_untrusted
+
+    if path is None:
+        raise UsageError("--signer KEYFILE is needed: nothing can be published unsigned")
+    try:
+        return signing_key_from_pem_untrusted(read_secret(Path(path)))
+    except MalformedInput as error:
+        raise OperatorError(
+            f"{path} is no signer's key: {error}; `authority init` writes them to DIR/signers/"
+        ) from error
+
+
+def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
+    """Dry-run or publish, print what happened and return the exit code."""
+    from gossipmesh.cli.push_flow import Push, PushSettings, verdict
+    from gossipmesh.net import clock
+
+    settings = PushSettings(
+        scope=options["scope"],
+        wait=options["wait"],
+        timeout_s=_seconds(options["timeout"]),
+        rebase=options["rebase"],
+        accepted_signers=tuple(_public_key(text) for text in options["accepted"]),
+    )
+    looking_only = options["dry_run"] and options["signer"] is None
+    key = None if looking_only else load_signer(options["signer"])
+    flow = Push(
+        AdminClient(options["socket_path"]),
+        settings,
+        clock=lambda: clock.monotonic() / 1e9,
+        pause=_pause,
+        tell=lambda text: click.echo(text, err=True),
+    )
+    if options["dry_run"] or key is None:
+        keys = None if key is None else (key.public, *settings.accepted_signers)
+        prepared = flow.prepare(edit, keys)
+        _print_changes(prepared.changes, prepared.base.version, options["output"])
+        return EXIT_WOULD_CHANGE if prepared.changes else 0
+    published = flow.publish(edit, key, created=clock.wall_seconds())
+    if published is None:
+        _print_result({"scope": settings.scope, "published": False, "changes": []}, options["output"])
+        return 0
+    failure = verdict(published, settings)
+    _print_result(_result(published, settings, failure), options["output"])
+    if failure is not None:
+        click.echo(f"gossipmesh: {failure}", err=True)
+        return EXIT_FAILED
+    return 0
+
+
+def _result(published: "Published", settings: "PushSettings", failure: str | None) -> dict[str, Any]:
+    version, manifest_hash = published.target
+    outcome = published.outcome
+    return {
+        "scope": settings.scope,
+        "published": True,
+        "version": version,
+        "hash": manifest_hash,
+        "changes": [{"name": change.name, "action": change.action} for change in published.changes],
+        "outcome": outcome.state,
+        "reached": outcome.reached,
+        "refused": [{"member": member, "reason": reason} for member, reason in outcome.refused],
+        "missing": [{"member": member, "reason": reason} for member, reason in outcome.missing],
+        "superseded_by": outcome.superseded_by and list(outcome.superseded_by),
+        "seconds": round(published.seconds, 3),
+        "waited": settings.wait,
+        "failure": failure,
+    }
+
+
+def _print_result(result: dict[str, Any], output: str) -> None:
+    if output in ("json", "yaml"):
+        print_value(result, output)
+    elif not result["published"]:
+        click.echo(f"nothing to change: {result['scope']} is as the files say")
+    else:
+        counts = dict.fromkeys(("added", "changed", "removed"), 0)
+        for change in result["changes"]:
+            counts[change["action"]] += 1
+        told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+        click.echo(f"published {result['scope']} version {result['version']} ({result['hash'][:8]}): {told}")
+        if result["outcome"] == "reached" and result["waited"]:
+            members = len(result["reached"])
+            click.echo(f"all {members} members run it, after {result['seconds']:.2f} s")
+
+
+def _print_changes(changed: "Iterable[Change]", base_version: int, output: str) -> None:
+    rows = [{"name": change.name, "action": change.action} for change in changed]
+    if output in ("json", "yaml"):
+        print_value({"base": base_version, "changes": rows}, output)
+        return
+    marks = {"added": "+", "changed": "~", "removed": "-"}
+    for row in rows:
+        click.echo(f"{marks[row['action']]} {row['name']} would be {row['action']}")
+    if not rows:
+        click.echo("nothing would change")
+
+
+def _reference_problems(loaded: "PolicyFiles", prune: bool, options: Mapping[str, Any]) -> "list[Problem]":
+    """Return missing references of files that are refused anyway, so that they show in the same go.
+
+    Only the names in force matter here, so the set's signature is not asked for. Without an agent, whether
+    a reference to the outside of the files holds cannot be told, and is not claimed.
+    """
+    from gossipmesh.cli.policy_files import reference_problems
+    from gossipmesh.model.policy import document_name
+
+    names = [document_name(item.document) for item in loaded.documents]
+    try:
+        in_force = _bodies_in_force(options["socket_path"], options["scope"])
+    except OperatorError:
+        return []
+    return reference_problems(loaded.documents, names if prune else [*names, *in_force])
+
+
+def _bodies_in_force(socket_path: str | None, scope: str) -> Mapping[str, bytes]:
+    """Return name -> body as this agent runs them: to look at, never to build on.
+
+    Raises:
+        OperatorError: no agent, or what it sent cannot be read.
+    """
+    from gossipmesh.trust.documents import decode_policy_set_untrusted
+    from gossipmesh.trust.keys import Verifier
+    from gossipmesh.trust.manifest import open_base_untrusted
+
+    data = AdminClient(socket_path).get_bytes("/v1/policy/set", scope=scope)
+    if data is None:
+        return {}
+    try:
+        return open_base_untrusted(decode_policy_set_untrusted(data), scope, None, Verifier()).bodies
+    except MalformedInput as error:
+        raise OperatorError(f"cannot read the set this agent runs: {error}") from error
+
+
+def _refuse_problems(problems: "Sequence[Problem]") -> None:
+    if not problems:
+        return
+    ordered = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column, problem.path))
+    for problem in ordered:
+        click.echo(str(problem), err=True)
+    files = sorted({problem.file for problem in ordered})
+    count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
+    raise OperatorError(f"{count} in {', '.join(files)}: nothing was signed or sent; see docs/POLICY.md")
+
+
+def _refuse_orphans(sentences: Sequence[str]) -> None:
+    if sentences:
+        raise OperatorError(
+            f"{'; '.join(sentences)}: nothing was signed or sent, change or delete those first"
+        )
+
+
+def _full_name(kind: str, name: str) -> str:
+    found = next((known for known in KINDS if known.lower() == kind.lower()), None)
+    if found is None:
+        raise UsageError(f"{kind!r} is not a kind of policy: {', '.join(KINDS)}")
+    namespace, slash, short = name.rpartition("/")
+    return f"{found}/{namespace if slash else 'default'}/{short}"
+
+
+def _unknown_name(wanted: str, names: Iterable[str], scope: str) -> str:
+    there = sorted(names)
+    told = f"there are {', '.join(there[:10])}" if there else "there is no policy in force"
+    return f"{wanted} is not in the scope {scope!r}: {told}"
+
+
+def _seconds(text: str) -> float:
+    try:
+        return parse_duration_untrusted(text) / 1e9
+    except MalformedInput as error:
+        raise UsageError(f"--timeout: {error}") from error
+
+
+def _public_key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise UsageError(f"--accept-signer: {text[:80]!r} is not a public key of 64 hex digits")
+    return key
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)

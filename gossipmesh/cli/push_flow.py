@@ -1,0 +1,245 @@
+"""One push from base to verdict: read, refuse a stale base, sign, offer, watch the members.
+
+Time comes in as `clock` and `pause`, so that tests run a push in no time at all.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from gossipmesh.cli.admin_client import AdminClient, AgentRefused
+from gossipmesh.cli.push_plan import (
+    REACHED,
+    REFUSED,
+    SUPERSEDED,
+    MemberPolicy,
+    Outcome,
+    Version,
+    few_readers,
+    judge,
+    read_members,
+    stale_base,
+)
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.trust.documents import decode_policy_set_untrusted
+from gossipmesh.trust.keys import SigningKey, Verifier
+from gossipmesh.trust.manifest import (
+    EMPTY_BASE,
+    BaseSet,
+    Change,
+    ForeignSigner,
+    SignedSet,
+    build_manifest,
+    changes,
+    open_base_untrusted,
+    sign_set,
+)
+
+SETTLE_S: Final = 2.0  # a rival push of the same version shows itself within this; POLICY rule 5
+POLL_S: Final = 0.05
+REBASE_ATTEMPTS_MAX: Final = 5
+_LOST_CODES: Final = ("older", "same")
+
+Edit = Callable[[BaseSet], dict[str, bytes]]
+"""Makes the next set's bodies out of the base's; raises OperatorError when they may not be."""
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """What the operator asked for; `accepted_signers` are further public keys a base may carry."""
+
+    scope: str
+    wait: bool
+    timeout_s: float
+    rebase: bool
+    accepted_signers: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The next set on a checked base, not signed yet."""
+
+    base: BaseSet
+    bodies: dict[str, bytes]
+    changes: list[Change]
+    members: list[MemberPolicy] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A set the agent took, and what became of it after `seconds`."""
+
+    signed: SignedSet
+    changes: list[Change]
+    outcome: Outcome
+    seconds: float
+
+    @property
+    def target(self) -> Version:
+        """Return (version, hash) of what was pushed."""
+        return self.signed.manifest.version, self.signed.manifest_hash.hex()
+
+
+class Push:
+    """A push by one signer through one agent."""
+
+    def __init__(
+        self,
+        client: AdminClient,
+        settings: PushSettings,
+        *,
+        clock: Callable[[], float],
+        pause: Callable[[float], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        self._pause = pause
+        self._tell = tell
+
+    def prepare(self, edit: Edit, public_keys: Sequence[bytes] | None) -> Prepared:
+        """Return the next set on the newest base.
+
+        Args:
+            edit: applied to the base.
+            public_keys: who may have signed the base; None: anybody, good for looking only.
+
+        Raises:
+            OperatorError: no agent, a stale base without --rebase, a base nobody here vouches for.
+        """
+        give_up_at = self._clock() + self._settings.timeout_s
+        while True:
+            base = self._fetch_base(public_keys)
+            members = self._members()
+            stale = stale_base((base.version, base.hash), members)
+            if stale is None:
+                break
+            if not self._settings.rebase:
+                raise OperatorError(
+                    f"the base is stale: {stale}; nothing was sent, wait until this agent has caught up or "
+                    "push with --rebase"
+                )
+            if self._clock() >= give_up_at:
+                raise OperatorError(f"the base stayed stale for {self._settings.timeout_s:g} s: {stale}")
+            self._pause(POLL_S)
+        bodies = edit(base)
+        return Prepared(base, bodies, changes(base, bodies), members)
+
+    def publish(self, edit: Edit, key: SigningKey, *, created: int) -> Published | None:
+        """Sign and offer the next set and watch what becomes of it; None when nothing would change.
+
+        Raises:
+            OperatorError: as for `prepare`; or the agent refused the set, with its reason.
+        """
+        keys = (key.public, *self._settings.accepted_signers)
+        trust_domain = str(self._client.get_json("/v1/status").get("trust_domain", ""))
+        for attempt in range(1, REBASE_ATTEMPTS_MAX + 1):
+            prepared = self.prepare(edit, keys)
+            if not prepared.changes:
+                return None
+            warning = few_readers(prepared.members)
+            if warning is not None:
+                self._tell(f"warning: {warning}")
+            signed = self._sign(prepared, key, trust_domain, created)
+            try:
+                self._client.post_bytes("/v1/policy/offer", signed.policy_set.to_bytes())
+            except AgentRefused as refusal:
+                lost = refusal.code in _LOST_CODES
+                if lost and self._settings.rebase and attempt < REBASE_ATTEMPTS_MAX:
+                    continue
+                advice = "; push again with --rebase" if lost else ""
+                raise OperatorError(
+                    f"the agent refused version {signed.manifest.version} of {self._settings.scope!r}: "
+                    f"{refusal} ({refusal.code or refusal.status}); nothing was changed{advice}"
+                ) from refusal
+            return self._watch(signed, prepared.changes)
+        raise OperatorError(f"other pushes won {REBASE_ATTEMPTS_MAX} times in a row; nothing was changed")
+
+    def _sign(self, prepared: Prepared, key: SigningKey, trust_domain: str, created: int) -> SignedSet:
+        try:
+            manifest = build_manifest(
+                prepared.base,
+                prepared.bodies,
+                trust_domain=trust_domain,
+                scope=self._settings.scope,
+                created=created,
+            )
+        except MalformedInput as error:
+            raise OperatorError(f"the set is larger than nodes take: {error}; nothing was sent") from error
+        return sign_set(manifest, prepared.bodies, [key])
+
+    def _watch(self, signed: SignedSet, made: list[Change]) -> Published:
+        """Follow the members' records until the push is decided or its time is up."""
+        target = (signed.manifest.version, signed.manifest_hash.hex())
+        started = self._clock()
+        limit_s = self._settings.timeout_s if self._settings.wait else SETTLE_S
+        told = 0
+        while True:
+            try:
+                outcome = judge(self._members(), target)
+            except OperatorError as error:
+                raise OperatorError(
+                    f"version {target[0]} ({target[1][:8]}) is published, but its fate is unknown: {error}"
+                ) from error
+            elapsed = self._clock() - started
+            if _decided(outcome) and (self._settings.wait or outcome.state == SUPERSEDED):
+                return Published(signed, made, outcome, elapsed)
+            if elapsed >= limit_s:
+                return Published(signed, made, outcome, elapsed)
+            if self._settings.wait and len(outcome.reached) > told:
+                told = len(outcome.reached)
+                self._tell(f"{told} of {told + len(outcome.missing) + len(outcome.refused)} members run it")
+            self._pause(POLL_S)
+
+    def _members(self) -> list[MemberPolicy]:
+        return read_members(self._client.get_json("/v1/members"), self._settings.scope)
+
+    def _fetch_base(self, public_keys: Sequence[bytes] | None) -> BaseSet:
+        data = self._client.get_bytes("/v1/policy/set", scope=self._settings.scope)
+        if data is None:
+            return EMPTY_BASE
+        try:
+            policy_set = decode_policy_set_untrusted(data)
+            return open_base_untrusted(policy_set, self._settings.scope, public_keys, Verifier())
+        except ForeignSigner as error:
+            raise OperatorError(
+                f"cannot build on what this agent runs: {error}; if you know that signer, give its public "
+                "key with --accept-signer"
+            ) from error
+        except MalformedInput as error:
+            raise OperatorError(f"cannot build on what this agent runs: {error}") from error
+
+
+def verdict(published: Published, settings: PushSettings) -> str | None:
+    """Return why the push failed, as one sentence; None when it did what was asked."""
+    version, manifest_hash = published.target
+    outcome = published.outcome
+    name = f"version {version} ({manifest_hash[:8]}) of {settings.scope!r}"
+    if outcome.superseded_by is not None:
+        winner, winner_hash = outcome.superseded_by
+        advice = (
+            "push again with --rebase" if winner == version else "it is past, see `gossipmesh policy list`"
+        )
+        return f"{name} is superseded by version {winner} ({winner_hash[:8]}): {advice}"
+    refused = _listed(f"{member} refused it: {reason}" for member, reason in outcome.refused)
+    if not settings.wait:
+        return f"{name} is published, but {refused}" if refused else None
+    if outcome.state == REACHED:
+        return None
+    missing = _listed(f"{member} ({why})" for member, why in outcome.missing)
+    parts = [refused, f"not confirmed by {missing}" if missing else ""]
+    return (
+        f"{name} is published, but not every member runs it after {published.seconds:.1f} s: "
+        f"{'; '.join(part for part in parts if part)}"
+    )
+
+
+def _decided(outcome: Outcome) -> bool:
+    return outcome.state in (REACHED, SUPERSEDED) or (outcome.state == REFUSED and not outcome.missing)
+
+
+def _listed(sentences: Iterable[str]) -> str:
+    told = list(sentences)
+    shown = ", ".join(told[:10])
+    return f"{shown} and {len(told) - 10} more" if len(told) > 10 else shown
