@@ -1,0 +1,71 @@
+"""The engine as an operating system process: starting one, and telling whether it still runs.
+
+Started by posix_spawn in a session of its own: a Ctrl-C for the agent does not reach it, and it
+outlives the agent.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from gossipmesh.model.errors import OperatorError
+
+ENGINE_MODULE: Final = "gossipmesh.dataplane.reference"
+_LOG_BYTES_MAX: Final = 10_485_760
+_LOG_TAIL_BYTES: Final = 400
+
+
+def spawn_engine(socket_path: Path, access_log: Path, log_path: Path) -> int:
+    """Start an engine that listens at `socket_path`; return its process id.
+
+    Raises:
+        OperatorError: the process or its log file cannot be made.
+    """
+    command = [sys.executable, "-m", ENGINE_MODULE]
+    command += ["--socket", str(socket_path), "--access-log", str(access_log)]
+    try:
+        if log_path.exists() and log_path.stat().st_size > _LOG_BYTES_MAX:
+            log_path.replace(log_path.with_name(log_path.name + ".1"))
+        appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(log_path), appending, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ]
+        return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
+    except OSError as error:
+        raise OperatorError(f"cannot start the engine ({' '.join(command)}): {error.strerror}") from None
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether `pid` is an engine that has not ended; one that was our child is reaped here."""
+    try:
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return False
+    except ChildProcessError:
+        pass  # an earlier agent started it
+    try:
+        # A zombie has no command line, and a number that was used again has another one.
+        return ENGINE_MODULE.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def end_engine(pid: int, number: signal.Signals) -> None:
+    """Send a signal to an engine, unless it has ended."""
+    if is_running(pid):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+
+def log_tail(log_path: Path) -> str:
+    """Return the engine log's last line, for an error message."""
+    try:
+        tail = log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    except OSError:
+        return ""
+    return tail.splitlines()[-1] if tail else ""

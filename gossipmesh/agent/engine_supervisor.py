@@ -1,0 +1,336 @@
+"""Keeps one engine attached, alive and current; ends at the engine protocol's client.
+
+Rules:
+1. A running engine is attached to, by protocol and peer uid, before one is started; pid files are never used.
+2. The engine survives this agent; only `drain`, `stop` and being stuck end it.
+3. Listening sockets are made once: this agent keeps a duplicate of each and hands them to the next engine.
+4. What an engine must have (identities, snapshot, listeners) is state here, and pushed when it differs.
+"""
+
+import logging
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from gossipmesh.agent.engine_process import end_engine, is_running, log_tail, spawn_engine
+from gossipmesh.agent.logs import fields
+from gossipmesh.dataplane.client import (
+    EngineClient,
+    EngineGone,
+    EngineRefused,
+    EngineUnavailable,
+    SnapshotRefused,
+)
+from gossipmesh.dataplane.protocol import EngineEvent, Identity
+from gossipmesh.traffic.sections import Snapshot
+
+log = logging.getLogger("gossipmesh.agent.engine")
+
+_START_TIMEOUT_S: Final = 15.0
+_POLL_S: Final = 0.02
+_STUCK_TIMEOUT_S: Final = 10.0
+_END_TIMEOUT_S: Final = 5.0
+_BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_SETTLED_S: Final = 30.0
+_PROBE_INTERVAL_S: Final = 1.0
+_PROBE_RETRY_S: Final = 0.1
+_PROBE_FALL: Final = 2
+
+
+class EngineSettings(msgspec.Struct, frozen=True):
+    """Where an engine is reached and what it writes."""
+
+    socket_path: Path
+    log_path: Path
+    access_log: Path
+    node_id: bytes
+    boot_id: str
+
+
+class EngineView(msgspec.Struct, frozen=True):
+    """What the rest of the agent may know of the engine; versions are None before the first."""
+
+    pid: int | None
+    attached: bool
+    acked_version: str | None
+    wanted_version: str | None
+    refused_version: str | None
+    refused_reason: str
+    answering: bool
+    starts_count: int
+
+
+class RunningEngine(msgspec.Struct, frozen=True):
+    """An engine found running: the snapshot it serves, and duplicates of its listeners."""
+
+    snapshot_version: str | None
+    listeners: dict[str, socket.socket]
+
+
+class EngineSupervisor:
+    """One engine, whichever process it is just now."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        on_event: Callable[[EngineEvent], None],
+        on_change: Callable[[], None],
+        probe: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """`probe` handshakes with this node's own mesh port; `on_change` follows each change of `serving`."""
+        self._settings = settings
+        self._on_event = on_event
+        self._on_change = on_change
+        self._probe = probe
+        self._client: EngineClient | None = None
+        self._pid: int | None = None
+        self._acked: str | None = None
+        self._answering = False
+        self._was_serving = False
+        self._refused: tuple[str | None, str] = (None, "")
+        self._starts_count = 0
+        self._failures_count = 0
+        self._stopping = False
+        self._changed = trio.Event()
+        self._given = trio.Event()
+        self._snapshot: Snapshot | None = None
+        self._identities: tuple[tuple[Identity, ...], bytes] | None = None
+        self._listeners: dict[str, socket.socket] = {}
+        self._taken: dict[str, socket.socket] = {}
+
+    @property
+    def serving(self) -> bool:
+        """Tell whether the engine has acked a snapshot and its mesh port answers."""
+        return self._client is not None and self._acked is not None and self._answering
+
+    def view(self) -> EngineView:
+        """Return what is known of the engine now."""
+        return EngineView(
+            pid=self._pid,
+            attached=self._client is not None,
+            acked_version=self._acked,
+            wanted_version=None if self._snapshot is None else self._snapshot.version,
+            refused_version=self._refused[0],
+            refused_reason=self._refused[1],
+            answering=self._answering,
+            starts_count=self._starts_count,
+        )
+
+    def want_snapshot(self, snapshot: Snapshot) -> None:
+        """Have the engine serve `snapshot`."""
+        self._snapshot = snapshot
+        self._changed.set()
+
+    def want_identities(self, identities: Sequence[Identity], bundle_pem: bytes) -> None:
+        """Have the engine use exactly these identities and roots."""
+        self._identities = (tuple(identities), bundle_pem)
+        self._changed.set()
+
+    def want_listeners(self, listeners: Mapping[str, socket.socket]) -> None:
+        """Have the engine hold these, owned from now on by this; those no longer wanted are closed.
+
+        The first call is what an engine's start waits for.
+        """
+        for name, sock in self._listeners.items():
+            if listeners.get(name) is not sock:
+                sock.close()
+        self._listeners = dict(listeners)
+        self._changed.set()
+        self._given.set()
+
+    async def run(
+        self, task_status: trio.TaskStatus[RunningEngine | None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Supervise until drained; `task_status` tells the engine that ran already, None when none did.
+
+        Raises:
+            OperatorError: an engine cannot even be started.
+        """
+        client = await self._attach()
+        if client is None:
+            task_status.started(None)
+        else:
+            await self._run_first(client, task_status)
+        while not self._stopping:
+            await self._given.wait()
+            client = await self._find_or_start()
+            if client is not None:
+                await self._run_session(client)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Have the engine finish what is in flight and end; it is not started again."""
+        self._stopping = True
+        client, pid = self._client, self._pid
+        if client is not None:
+            try:
+                await client.drain(timeout_s)
+            except (EngineGone, EngineRefused) as error:
+                log.warning("the engine did not drain: %s", error)
+        if pid is not None:
+            await self._end(pid)
+
+    def stop(self) -> None:
+        """End the engine at once; it is not started again."""
+        self._stopping = True
+        if self._pid is not None:
+            end_engine(self._pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Close this agent's duplicates of the listeners."""
+        for sock in self._listeners.values():
+            sock.close()
+        self._listeners = {}
+
+    async def _run_first(
+        self, client: EngineClient, task_status: trio.TaskStatus[RunningEngine | None]
+    ) -> None:
+        """Run the attachment to an engine that ran before us."""
+        told = False
+
+        async def take() -> None:
+            nonlocal told
+            self._taken = await client.take_listeners()
+            told = True
+            task_status.started(RunningEngine(client.hello.snapshot_version, dict(self._taken)))
+            await self._given.wait()
+
+        await self._run_session(client, take)
+        if not told:
+            task_status.started(None)
+
+    async def _attach(self) -> EngineClient | None:
+        settings = self._settings
+        try:
+            return await EngineClient.attach(
+                settings.socket_path, node_id=settings.node_id, boot_id=settings.boot_id
+            )
+        except EngineUnavailable:
+            return None
+
+    async def _find_or_start(self) -> EngineClient | None:
+        """Attach to the engine again, or start its successor."""
+        deadline = trio.current_time() + _STUCK_TIMEOUT_S
+        while self._pid is not None and is_running(self._pid):
+            client = await self._attach()
+            if client is not None or self._stopping:
+                return client
+            if trio.current_time() > deadline:
+                log.error("the engine does not answer and is ended", extra=fields(pid=self._pid))
+                end_engine(self._pid, signal.SIGKILL)
+            await trio.sleep(_POLL_S)
+        await trio.sleep(_BACKOFF_S[min(self._failures_count, len(_BACKOFF_S) - 1)])
+        if self._stopping:
+            return None
+        return await self._start()
+
+    async def _start(self) -> EngineClient | None:
+        settings = self._settings
+        self._pid = spawn_engine(settings.socket_path, settings.access_log, settings.log_path)
+        self._starts_count += 1
+        deadline = trio.current_time() + _START_TIMEOUT_S
+        while is_running(self._pid) and trio.current_time() < deadline:
+            client = await self._attach()
+            if client is not None:
+                log.info("engine started", extra=fields(pid=self._pid, engine=client.hello.engine))
+                return client
+            await trio.sleep(_POLL_S)
+        self._failures_count += 1
+        end_engine(self._pid, signal.SIGKILL)
+        log.error(
+            "the engine did not start; see %s",
+            settings.log_path,
+            extra=fields(last=log_tail(settings.log_path)),
+        )
+        return None
+
+    async def _run_session(
+        self, client: EngineClient, first: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Keep one attachment until it ends."""
+        started = trio.current_time()
+        self._client, self._pid, self._acked = client, client.hello.pid, client.hello.snapshot_version
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.run, self._on_event)
+                if first is not None:
+                    await first()
+                nursery.start_soon(self._watch_health)
+                await self._push(client)
+        except* EngineGone as gone:
+            reason = str(gone.exceptions[0])
+            if not self._stopping:
+                log.warning("the engine is gone: %s", reason, extra=fields(pid=client.hello.pid))
+        finally:
+            self._client, self._acked, self._answering = None, None, False
+            self._tell()
+        settled = trio.current_time() - started > _SETTLED_S
+        self._failures_count = 0 if settled else self._failures_count + 1
+
+    async def _push(self, client: EngineClient) -> None:
+        """Bring the engine to what is wanted, again and again: identities, snapshot, listeners."""
+        identities: object = None
+        given = self._taken
+        self._taken = {}
+        while True:
+            self._changed = trio.Event()
+            if self._identities is not None and identities is not self._identities:
+                wanted = identities = self._identities
+                try:
+                    await client.apply_identities(*wanted)
+                except EngineRefused as error:
+                    log.error("the engine refused the node's identities: %s", error)
+            if self._snapshot is not None and self._snapshot.version != self._acked:
+                await self._push_snapshot(client, self._snapshot)
+            new = {
+                name: sock
+                for name, sock in self._listeners.items()
+                if given.get(name, sock) is not sock or name not in given
+            }
+            if new:
+                await client.give_listeners(new)
+                given |= new
+            await self._changed.wait()
+
+    async def _push_snapshot(self, client: EngineClient, snapshot: Snapshot) -> None:
+        if snapshot.version == self._refused[0]:
+            return
+        try:
+            await client.apply_snapshot(snapshot)
+        except SnapshotRefused as error:
+            self._refused = (snapshot.version, str(error))
+            log.error("the engine refused a snapshot: %s", error, extra=fields(version=snapshot.version))
+            return
+        self._acked = snapshot.version
+        self._refused = (None, "")
+
+    async def _watch_health(self) -> None:
+        """Probe the mesh port as a peer would; one failure may be a stall of ours."""
+        failed_count = 0
+        while True:
+            if self._acked is None:
+                await trio.sleep(_POLL_S)
+                continue
+            answered = await self._probe()
+            failed_count = 0 if answered else failed_count + 1
+            if answered or failed_count >= _PROBE_FALL:
+                self._answering = answered
+                self._tell()
+            await trio.sleep(_PROBE_INTERVAL_S if answered else _PROBE_RETRY_S)
+
+    def _tell(self) -> None:
+        if self.serving != self._was_serving:
+            self._was_serving = self.serving
+            self._on_change()
+
+    async def _end(self, pid: int) -> None:
+        for _ in range(int(_END_TIMEOUT_S / _POLL_S)):
+            if not is_running(pid):
+                return
+            await trio.sleep(_POLL_S)
+        end_engine(pid, signal.SIGKILL)
