@@ -126,7 +126,7 @@ def reference_problems(documents: Iterable[SourceDocument], names: Iterable[str]
     problems = []
     for item in documents:
         for path, wanted in subset_references(item.document):
-            if wanted not in known and item.vouches_for(path):
+            if wanted not in known and item.vouches_for((*path, "name")):
                 have = f"there are {', '.join(subsets[:5])}" if subsets else "there is none"
                 message = f"{wanted} is neither in these files nor in force: {have}"
                 problems.append(item.source.problem((*path, "name"), "GM1031", message))

@@ -1,0 +1,302 @@
+"""`policy push` and its siblings, over a real Unix socket, against a mesh the test makes up."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gossipmesh.cli import policy as policy_command
+from gossipmesh.cli.admin_client import AdminClient
+from gossipmesh.cli.main import run
+from gossipmesh.cli.push_flow import Push, PushSettings, verdict
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.policy import Metadata, Subset, SubsetSpec
+from gossipmesh.trust.manifest import BaseSet, encode_documents
+from tests.unit.cli.fake_agent import OTHER_KEY, POLICY_KEY, FakeAgent, write_signer
+
+CANARY = str(Path(__file__).parents[3] / "configs/policies/shop-cart-canary.yaml")
+SUBSET = """\
+apiVersion: gossipmesh.dev/v1
+kind: Subset
+metadata: {name: NAME, namespace: shop}
+spec: {service: cart, labels: {version: v9}}
+"""
+
+Gossipmesh = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[FakeAgent]:
+    agent = FakeAgent({"node-2": ("alive", True), "node-3": ("alive", True)})
+    with agent.serving(tmp_path / "agent.sock"):
+        yield agent
+
+
+@pytest.fixture
+def gossipmesh(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Gossipmesh:
+    """Run a `policy` command; returns (exit code, stdout, stderr)."""
+    monkeypatch.setenv("GOSSIPMESH_SOCKET", str(tmp_path / "agent.sock"))
+    monkeypatch.setattr("gossipmesh.cli.push_flow.SETTLE_S", 0.0)
+    signer = write_signer(tmp_path / "policy.key")
+
+    def command(*arguments: str, signed: bool = False) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(["policy", *arguments, *(["--signer", str(signer)] if signed else [])])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_push_reaches_every_member_and_a_second_one_changes_nothing(
+    agent: FakeAgent, gossipmesh: Gossipmesh
+) -> None:
+    code, out, err = gossipmesh("push", "-f", CANARY, "--wait", signed=True)
+    assert (code, agent.runs[0]) == (0, 1), err
+    assert f"published mesh version 1 ({agent.runs[1][:8]}): 3 added\n" in out
+    assert "all 3 members run it" in out
+    code, out, _ = gossipmesh("push", "-f", CANARY, "--wait", signed=True)
+    assert (code, out, agent.offers_count) == (0, "nothing to change: mesh is as the files say\n", 1)
+
+
+def test_a_dry_run_says_what_would_change_and_sends_nothing(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    agent.services = {"shop/cart": [{"labels": {"version": "v1"}}]}
+    code, out, err = gossipmesh("push", "-f", CANARY, "--dry-run")
+    assert (code, agent.offers_count) == (3, 0)
+    assert out.splitlines() == [
+        "+ HTTPRoute/shop/cart would be added",
+        "+ Subset/shop/cart-v1 would be added",
+        "+ Subset/shop/cart-v2 would be added",
+    ]
+    assert "no registration of shop/cart carries version=v2 now [GM2001]" in err
+    assert "v1 now" not in err
+    gossipmesh("push", "-f", CANARY, signed=True)
+    assert gossipmesh("push", "-f", CANARY, "--dry-run")[:2] == (0, "nothing would change\n")
+    extra = write(tmp_path / "extra.yaml", SUBSET.replace("NAME", "cart-v9"))
+    code, out, _ = gossipmesh("push", "-f", CANARY, "-f", extra, "--dry-run", "-o", "json")
+    assert (code, json.loads(out)["changes"]) == (3, [{"name": "Subset/shop/cart-v9", "action": "added"}])
+
+
+def test_upsert_keeps_prune_removes_delete_deletes(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    gossipmesh("push", "-f", CANARY, signed=True)
+    extra = write(tmp_path / "extra.yaml", SUBSET.replace("NAME", "cart-v9"))
+    assert gossipmesh("push", "-f", extra, signed=True)[0] == 0
+    assert len(agent.documents.in_force("mesh").documents) == 4  # type: ignore[union-attr]
+    code, _, err = gossipmesh("push", "-f", extra, "--prune", signed=True)
+    assert (code, agent.runs[0]) == (0, 3), err
+    assert gossipmesh("delete", "subset", "shop/cart-v9", signed=True)[0] == 0
+    assert agent.documents.in_force("mesh").documents == ()  # type: ignore[union-attr]
+    code, _, err = gossipmesh("delete", "subset", "shop/cart-v9", signed=True)
+    assert code == 1
+    assert "Subset/shop/cart-v9 is not in the scope 'mesh'" in err
+
+
+def test_what_others_refer_to_is_not_deleted(agent: FakeAgent, gossipmesh: Gossipmesh) -> None:
+    gossipmesh("push", "-f", CANARY, signed=True)
+    code, _, err = gossipmesh("delete", "Subset", "shop/cart-v2", signed=True)
+    assert (code, agent.runs[0]) == (1, 1)
+    assert "HTTPRoute/shop/cart in force still refers to Subset/shop/cart-v2 [GM1032]" in err
+
+
+@pytest.mark.parametrize("status", ["dead", "suspect", "unattended", "alive"])
+def test_wait_names_who_has_not_confirmed(agent: FakeAgent, gossipmesh: Gossipmesh, status: str) -> None:
+    agent.others["node-3"] = (status, False)
+    code, out, err = gossipmesh("push", "-f", CANARY, "--wait", "--timeout", "1ms", signed=True)
+    assert code == 1
+    assert "published mesh version 1" in out
+    assert f"not confirmed by node-3 ({status}, runs no policy)" in err
+
+
+def test_a_member_that_left_is_not_waited_for(agent: FakeAgent, gossipmesh: Gossipmesh) -> None:
+    agent.others["node-3"] = ("left", False)
+    assert gossipmesh("push", "-f", CANARY, "--wait", signed=True)[0] == 0
+
+
+def test_wait_says_who_refused_and_why(agent: FakeAgent, gossipmesh: Gossipmesh) -> None:
+    agent.others["node-3"] = ("alive", False)
+    agent.refusals["node-3"] = "features: it requires http-route"
+    code, out, err = gossipmesh("push", "-f", CANARY, "--wait", "-o", "json", signed=True)
+    assert code == 1
+    assert "node-3 refused it: features: it requires http-route" in err
+    result = json.loads(out)
+    assert result["outcome"] == "refused"
+    assert result["reached"] == ["node-1", "node-2"]
+    _, out, _ = gossipmesh("status", "-o", "json")
+    row = next(row for row in json.loads(out) if row["member"] == "node-3")
+    assert (row["state"], row["refused_reason"]) == ("refused", "features: it requires http-route")
+
+
+@pytest.mark.parametrize("wait", [["--wait"], []])
+def test_the_loser_of_a_race_hears_of_the_winner(
+    agent: FakeAgent, gossipmesh: Gossipmesh, wait: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Node-3 comes back from the other side of a partition with a greater hash of the same version."""
+    members = agent.members
+
+    def after_the_heal() -> list[dict[str, Any]]:
+        if agent.runs[0]:
+            agent.claims["node-3"] = (1, "ff" * 32)
+        return members()
+
+    monkeypatch.setattr(agent, "members", after_the_heal)
+    code, _, err = gossipmesh("push", "-f", CANARY, *wait, signed=True)
+    assert code == 1
+    assert "is superseded by version 1 (ffffffff): push again with --rebase" in err
+
+
+def test_a_stale_base_is_refused_and_rebase_waits_for_the_agent_to_catch_up(
+    agent: FakeAgent, gossipmesh: Gossipmesh
+) -> None:
+    agent.claims["node-2"] = (4, "aa" * 32)
+    code, _, err = gossipmesh("push", "-f", CANARY, signed=True)
+    assert (code, agent.offers_count) == (1, 0)
+    assert "the base is stale: node-2 already runs version 4 (aaaaaaaa)" in err
+
+    now, edits = [0.0], []
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 0.3:
+            agent.claims.clear()
+
+    def edit(base: BaseSet) -> dict[str, bytes]:
+        edits.append(base.version)
+        return {}
+
+    settings = PushSettings("mesh", wait=True, timeout_s=5, rebase=True)
+    flow = Push(AdminClient(), settings, clock=lambda: now[0], pause=pause, tell=lambda _: None)
+    assert flow.publish(edit, POLICY_KEY, created=0) is None
+    assert edits == [0]
+    agent.claims["node-2"] = (4, "aa" * 32)
+    now[0] = -10.0
+    with pytest.raises(OperatorError, match="stayed stale for 5 s"):
+        flow.publish(edit, POLICY_KEY, created=0)
+
+
+def test_wait_follows_the_members_until_the_last_one_confirms(
+    agent: FakeAgent, gossipmesh: Gossipmesh
+) -> None:
+    agent.others["node-3"] = ("suspect", False)
+    now = [0.0]
+
+    def pause(seconds: float) -> None:
+        now[0] += seconds
+        if now[0] > 3:
+            agent.others["node-3"] = ("alive", True)
+
+    settings = PushSettings("mesh", wait=True, timeout_s=10, rebase=False)
+    flow = Push(AdminClient(), settings, clock=lambda: now[0], pause=pause, tell=lambda _: None)
+    published = flow.publish(lambda _: _one_subset(), POLICY_KEY, created=0)
+    assert published is not None
+    assert verdict(published, settings) is None
+    assert 3 < published.seconds < 4
+
+
+def _one_subset() -> dict[str, bytes]:
+    spec = SubsetSpec("cart", {"version": "v1"})
+    return encode_documents([Subset("gossipmesh.dev/v1", Metadata("a", "shop"), spec)])
+
+
+def test_a_base_of_another_signer_needs_its_public_key(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    other = str(write_signer(tmp_path / "other.key", OTHER_KEY))
+    assert gossipmesh("push", "-f", CANARY, "--signer", other)[0] == 0
+    extra = write(tmp_path / "extra.yaml", SUBSET.replace("NAME", "cart-v9"))
+    code, _, err = gossipmesh("push", "-f", extra, signed=True)
+    assert code == 1
+    assert "cannot build on what this agent runs" in err
+    assert "--accept-signer" in err
+    accept = OTHER_KEY.public.hex()
+    assert gossipmesh("push", "-f", extra, "--accept-signer", accept, signed=True)[0] == 0
+    assert agent.runs[0] == 2
+
+
+def test_a_signer_key_that_others_can_read_is_refused(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.key").chmod(0o644)
+    code, _, err = gossipmesh("push", "-f", CANARY, signed=True)
+    assert (code, agent.offers_count) == (1, 0)
+    assert "chmod 600" in err
+    assert err.count("\n") == 1
+
+
+def test_usage_and_missing_things_are_one_sentence(gossipmesh: Gossipmesh, tmp_path: Path) -> None:
+    code, _, err = gossipmesh("push", "-f", "nowhere.yaml", signed=True)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "no policy file at nowhere.yaml" in err
+    code, _, err = gossipmesh("push", "-f", CANARY, signed=True)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"no agent at {tmp_path}/agent.sock: there is no such socket" in err
+    assert gossipmesh("push", "-f", CANARY)[0] == 2
+    assert gossipmesh("get", "Route", "shop/cart")[0] == 2
+    assert gossipmesh("push", "-f", CANARY, "--timeout", "soon", signed=True)[0] == 2
+    broken = write(tmp_path / "broken.key", "no key")
+    Path(broken).chmod(0o600)
+    code, _, err = gossipmesh("push", "-f", CANARY, "--signer", broken)
+    assert (code, "is no signer's key" in err) == (1, True)
+
+
+def test_get_prints_what_push_takes_back(agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path) -> None:
+    gossipmesh("push", "-f", CANARY, signed=True)
+    code, out, _ = gossipmesh("get", "httproute", "shop/cart")
+    assert code == 0
+    assert out.startswith("apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n")
+    again = write(tmp_path / "again.yaml", out)
+    assert gossipmesh("push", "-f", again, "--dry-run")[:2] == (0, "nothing would change\n")
+    code, _, err = gossipmesh("get", "HTTPRoute", "shop/nothing")
+    assert (code, "there are HTTPRoute/shop/cart" in err) == (1, True)
+
+
+def test_five_mistakes_are_five_lines_and_nothing_is_sent(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    text = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: Cart, namespace: shop}
+spec:
+  parentRef: []
+  parentRefs: [{name: cart}]
+  rules:
+    - backendRefs:
+        - {group: gossipmesh.dev, kind: Subset, name: cart-v3, weight: ninety}
+      timeouts: {request: 10 seconds}
+"""
+    file = write(tmp_path / "five.yaml", text)
+    code, out, err = gossipmesh("push", "-f", file, signed=True)
+    assert (code, out, agent.offers_count) == (1, "", 0)
+    places = [line.removeprefix(file).split(": ")[:2] for line in err.splitlines()[:-1]]
+    assert places == [
+        [":3:18", "$.metadata.name"],
+        [":5:3", "$.spec.parentRef"],
+        [":9:55", "$.spec.rules[0].backendRefs[0].name"],
+        [":9:72", "$.spec.rules[0].backendRefs[0].weight"],
+        [":10:27", "$.spec.rules[0].timeouts.request"],
+    ]
+    assert err.splitlines()[-1].startswith("gossipmesh: 5 problems in ")
+
+
+def test_status_rows_compare_with_the_newest() -> None:
+    agent = FakeAgent({"node-2": ("dead", False), "node-3": ("left", False), "node-4": ("alive", False)})
+    agent.claims = {"node-2": (3, "bb"), "node-4": (4, "cc")}
+    rows = policy_command.status_rows(agent.members())
+    assert [(row["member"], row["version"], row["state"]) for row in rows] == [
+        ("node-1", 0, "none"),
+        ("node-2", 3, "behind"),
+        ("node-4", 4, "current"),
+    ]
