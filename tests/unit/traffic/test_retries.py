@@ -1,0 +1,86 @@
+"""The budget over time, the wait, and whose timeout holds; single decisions are vectors."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.snapshot import RetryRule, Route, RouteMatch
+from gossipmesh.traffic.admission import Admission
+from gossipmesh.traffic.compiler import DEFAULT_LIMITS
+from gossipmesh.traffic.retries import RetryBudget, backoff_ns, try_timeout_ns
+
+SECOND_NS = 1_000_000_000
+RULE = RetryRule(2, (503,), 25_000_000)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * SECOND_NS), st.booleans()), max_size=200))
+def test_retries_stay_within_a_fifth_and_the_floor(steps: list[tuple[int, bool]]) -> None:
+    """Checked against a plain log of everything that happened in the last ten seconds."""
+    budget = RetryBudget(0.2, 3)
+    now = 0
+    requests: list[int] = []
+    retries: list[int] = []
+    for gap_ns, wants_retry in steps:
+        now += gap_ns
+        if not wants_retry:
+            budget.add_request(Instant(now))
+            requests.append(now // SECOND_NS)
+            continue
+        first = now // SECOND_NS - 9
+        allowed = 0.2 * sum(second >= first for second in requests) + 30
+        room = sum(second >= first for second in retries) + 1 <= allowed
+        assert budget.take_retry(Instant(now)) is room
+        if room:
+            retries.append(now // SECOND_NS)
+
+
+def test_an_idle_upstream_has_its_floor_again_after_the_window() -> None:
+    budget = RetryBudget(0.2, 3)
+    taken = sum(budget.take_retry(Instant(0)) for _ in range(100))
+    assert (taken, budget.refused_count) == (30, 70)
+    assert sum(budget.take_retry(Instant(60 * SECOND_NS)) for _ in range(100)) == 30
+
+
+def test_a_clock_that_stands_still_is_harmless() -> None:
+    budget = RetryBudget(0.2, 3)
+    assert budget.take_retry(Instant(5 * SECOND_NS))
+    assert budget.take_retry(Instant(4 * SECOND_NS))
+
+
+@given(st.integers(1, 1_000), st.floats(0, 1, exclude_max=True))
+def test_the_wait_grows_and_is_bounded(attempt: int, jitter: float) -> None:
+    wait_ns = backoff_ns(RULE, attempt, jitter)
+    assert 0 <= wait_ns < 10 * RULE.backoff_base_ns
+    assert wait_ns <= backoff_ns(RULE, attempt + 1, jitter)
+
+
+@pytest.mark.parametrize(
+    ("method", "idempotent_only", "expected"),
+    [("GET", True, 5), ("POST", True, None), ("POST", False, 5), ("GET", False, 5)],
+)
+def test_the_meshs_own_timeout_leaves_a_slow_post_alone(
+    method: str, idempotent_only: bool, expected: int | None
+) -> None:
+    route = Route("r#0", (), RouteMatch(None, None, ()), (), None, 5, RULE, idempotent_only)
+    assert try_timeout_ns(route, method) == expected
+
+
+def test_admission_refuses_at_the_limit_and_counts() -> None:
+    admission = Admission(DEFAULT_LIMITS)
+    rng = random.Random(1)
+    held = 0
+    for _ in range(5_000):
+        if held and rng.random() < 0.3:
+            admission.release_request()
+            held -= 1
+        else:
+            held += admission.admit_request()
+        assert held == admission.requests_count <= DEFAULT_LIMITS.upstream_requests
+    assert admission.overflows_count > 0
+    connections = sum(admission.admit_connection() for _ in range(2_000))
+    assert connections == DEFAULT_LIMITS.upstream_connections
+    admission.release_connection()
+    assert admission.admit_connection()
