@@ -299,5 +299,4 @@ class Issuer:
             svids=tuple(svids),
             credential=encode(record),
             trust=self._authority.trust_envelopes,
-            bundle="".join(self._authority.trust.root_certificates),
         )

@@ -166,7 +166,8 @@ class AuthorityServer:
             return
         if connection.their_state is h11.ERROR or not method:
             return
-        status, answer = self._decide(method, target, body, tls.getpeercert(binary_form=True))
+        peer = tls.getpeercert(binary_form=True)
+        status, answer = self._decide(method, target, body, peer if isinstance(peer, bytes) else None)
         await _respond(tls, connection, status, answer)
 
     def _decide(

@@ -96,7 +96,7 @@ class IssuedSvid(msgspec.Struct, frozen=True):
 
 
 class Issued(msgspec.Struct, frozen=True):
-    """The answer to both: chains in the order asked, the credential, all of Trust, the roots as PEM.
+    """The answer to both: chains in the order asked, the credential, and all of Trust.
 
     `credential` is a `SignedRecord` in its wire form; `trust` are envelopes, oldest first.
     """
@@ -104,7 +104,6 @@ class Issued(msgspec.Struct, frozen=True):
     svids: tuple[IssuedSvid, ...]
     credential: bytes
     trust: tuple[bytes, ...]
-    bundle: str
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -1,0 +1,159 @@
+"""`gossipmesh authority` and `gossipmesh token`: where identities come from."""
+
+import signal
+from pathlib import Path
+from typing import Final
+
+import click
+
+from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
+
+DEFAULT_BIND: Final = "0.0.0.0:8443"
+
+_directory_option = click.option(
+    "--dir",
+    "directory",
+    required=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The authority's folder.",
+)
+
+
+@click.group()
+def authority() -> None:
+    """Create an authority, or serve enrolments."""
+
+
+@click.group()
+def token() -> None:
+    """Create one-time join tokens."""
+
+
+@authority.command()
+@click.option("--trust-domain", required=True, metavar="NAME", help="Such as mesh.example.com; it stays.")
+@_directory_option
+@click.option(
+    "--root-key-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Put the X.509 root's private key here and not in the folder (a stick you take away).",
+)
+@click.option("--dev", is_flag=True, help="One document root key with threshold 1. Not for production.")
+@click.option(
+    "--signer",
+    "signers",
+    multiple=True,
+    metavar="NAME:SCOPE",
+    help="A policy signer; repeat for more. Default: policy:mesh.",
+)
+def init(
+    trust_domain: str, directory: Path, root_key_out: Path | None, dev: bool, signers: tuple[str, ...]
+) -> None:
+    """Make the roots, the signer keys and the first Trust document."""
+    from gossipmesh.control.roots import DEFAULT_SIGNERS, Plan, create_authority
+    from gossipmesh.net.clock import wall_seconds
+    from gossipmesh.net.entropy import random_bytes
+
+    pairs = [(name, scope) for name, _, scope in (text.partition(":") for text in signers)]
+    plan = Plan(trust_domain, directory, root_key_out, dev, pairs or DEFAULT_SIGNERS)
+    made = create_authority(plan, wall_seconds(), random_bytes)
+    root_key = root_key_out or directory / "root.key"
+    click.echo(f"authority for {trust_domain} in {directory} (instance {made.instance})")
+    for name, scope in plan.signers:
+        click.echo(f"policy signer for the scope {scope}: {directory / 'signers' / name}.key")
+    if dev:
+        click.echo("made with --dev: one key can change Trust; do not use this in production")
+    else:
+        keys = directory / "documents"
+        click.echo(f"keep offline, each in a place of its own: {root_key} and the keys in {keys}")
+    click.echo(f"next: gossipmesh authority serve --dir {directory} --bind ADDRESS:PORT")
+
+
+@authority.command()
+@_directory_option
+@click.option(
+    "--bind", default=DEFAULT_BIND, show_default=True, metavar="ADDRESS:PORT", help="Where to listen."
+)
+def serve(directory: Path, bind: str) -> None:
+    """Enrol nodes and renew their certificates; nothing on a node waits for it."""
+    import trio
+
+    from gossipmesh.control.roots import load_authority
+    from gossipmesh.control.server import AuthorityServer
+    from gossipmesh.model.member import Address
+    from gossipmesh.net.clock import wall_seconds
+    from gossipmesh.net.entropy import random_bytes
+
+    def report(line: str) -> None:
+        click.echo(line, err=True)
+
+    async def run(address: Address) -> None:
+        loaded = load_authority(directory)
+        server = AuthorityServer(loaded, clock=wall_seconds, entropy=random_bytes, report=report)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.run, address)
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+                    break
+
+    try:
+        address = Address.parse(bind)
+    except MalformedInput as error:
+        raise UsageError(f"--bind: {error}") from None
+    try:
+        trio.run(run, address)
+    except BaseExceptionGroup as group:
+        mendable, other = group.split(OperatorError)
+        if mendable is None or other is not None:
+            raise
+        raise _first(mendable) from None
+
+
+@token.command()
+@_directory_option
+@click.option("--authority", "address", required=True, metavar="ADDRESS:PORT", help="Where nodes reach it.")
+@click.option("--node", required=True, metavar="NAME", help="The node's name; it becomes its identity.")
+@click.option(
+    "--service",
+    "services",
+    multiple=True,
+    metavar="PATTERN",
+    help="A service it may serve: shop/cart, 'shop/*' or '*/*'; repeat for more.",
+)
+@click.option(
+    "--ttl", default="10m", show_default=True, metavar="DURATION", help="How long it can be redeemed."
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The token file (0600); copy it to the node. Secrets are never printed.",
+)
+def create(directory: Path, address: str, node: str, services: tuple[str, ...], ttl: str, out: Path) -> None:
+    """Make a join token: one node, once, soon."""
+    import msgspec
+
+    from gossipmesh.control.issuing import Issuer, TokenOrder
+    from gossipmesh.control.ledger import Ledger
+    from gossipmesh.control.roots import load_authority
+    from gossipmesh.model.durations import parse_duration_untrusted
+    from gossipmesh.model.instant import SECOND_NS
+    from gossipmesh.model.member import Address
+    from gossipmesh.net.clock import wall_seconds
+    from gossipmesh.net.entropy import random_bytes
+    from gossipmesh.net.secret_files import SECRET_MODE, write_file
+
+    try:
+        order = TokenOrder(Address.parse(address), node, services, parse_duration_untrusted(ttl) // SECOND_NS)
+    except MalformedInput as error:
+        raise UsageError(f"--authority or --ttl: {error}") from None
+    issuer = Issuer(load_authority(directory), Ledger(directory), random_bytes)
+    made = issuer.create_token(order, wall_seconds())
+    write_file(out, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n", mode=SECRET_MODE)
+    click.echo(f"token for {node} in {out}: redeem it once within {ttl}, at {address}")
+
+
+def _first(group: BaseExceptionGroup[OperatorError]) -> OperatorError:
+    """Return the first error of a group, however deep."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
