@@ -228,6 +228,8 @@ def _read(file: FilePath) -> str:
                 data = stream.read(limits.YAML_BYTES_MAX + 1)
     except OSError as error:
         raise OperatorError(f"cannot read the policy file {file}: {error.strerror}") from None
+    if len(data) > limits.YAML_BYTES_MAX:
+        raise OperatorError(f"the policy file {file} is over {limits.YAML_BYTES_MAX} bytes: split it")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -18,6 +18,7 @@ from gossipmesh.trust.manifest import encode_documents
 from gossipmesh.wire.problems import CODES
 
 REPOSITORY = Path(__file__).parents[3]
+EXAMPLES = sorted((REPOSITORY / "configs/policies").iterdir())
 SUBSET = """\
 apiVersion: gossipmesh.dev/v1
 kind: Subset
