@@ -6,8 +6,8 @@ Rules:
 
 1. Order: host name (exact before wildcard, longer first), exact path, longest prefix, method, number of
    headers, lower `since`, namespace/name, rule, match.
-2. A rule without `backendRefs` goes to the service it is attached to. Deviation: the Gateway API
-   answers 500; a rule that only sets timeouts is worth more here, as in Linkerd.
+2. A rule without a backend that has a weight keeps its place and has no backends: 500 `NC`, as the
+   Gateway API says. (Such a document is refused before it is signed.)
 3. A backend that names no known `Subset` keeps its share and has no endpoints: 503 `UH`.
 4. A route whose `parentRefs` name a service of another namespace applies to all its callers.
    Deviation: the Gateway API would narrow it to callers of the route's namespace.
@@ -89,7 +89,7 @@ def compile_routes(service: str, protocol: str, index: PolicyIndex) -> RoutesSec
         document = given.document
         assert isinstance(document, HTTPRoute)
         for number, rule in enumerate(document.spec.rules):
-            ranked.extend(_compile_rule(service, given.since, document, number, rule, index))
+            ranked.extend(_compile_rule(given.since, document, number, rule, index))
     ranked.sort(key=lambda one: one[0])
     routes = tuple(route for _, route in ranked[:ROUTE_RULES_PER_SERVICE_MAX])
     return RoutesSection(service, protocol, routes)
@@ -138,7 +138,7 @@ def _default_route(service: str, protocol: str) -> Route:
 
 
 def _compile_rule(
-    service: str, since: int, document: HTTPRoute, number: int, rule: HTTPRouteRule, index: PolicyIndex
+    since: int, document: HTTPRoute, number: int, rule: HTTPRouteRule, index: PolicyIndex
 ) -> Iterable[_Ranked]:
     namespace, name = document.metadata.namespace, document.metadata.name
     timeouts = rule.timeouts
@@ -148,7 +148,7 @@ def _compile_rule(
         name=f"{namespace}/{name}#{number}",
         hostnames=(),
         match=RouteMatch(None, None, ()),
-        backends=_backends(service, namespace, rule.backendRefs, index),
+        backends=_backends(namespace, rule.backendRefs, index),
         request_timeout_ns=_timeout_ns(timeouts.request if timeouts else None),
         try_timeout_ns=try_timeout_ns if asked_try_timeout else DEFAULT_TRY_TIMEOUT_NS,
         retry=_retry(rule),
@@ -189,10 +189,8 @@ def _match(match: HTTPRouteMatch) -> RouteMatch:
 
 
 def _backends(
-    service: str, namespace: str, refs: tuple[BackendRef, ...], index: PolicyIndex
+    namespace: str, refs: tuple[BackendRef, ...], index: PolicyIndex
 ) -> tuple[WeightedUpstream, ...]:
-    if not refs:
-        return (WeightedUpstream(service, 1),)
     weights: dict[str, int] = {}
     for ref in refs:
         upstream = _upstream_of(ref, namespace, index)
