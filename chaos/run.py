@@ -14,7 +14,7 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.namespaces import enter_private_network
 from gossipmesh.testing.nemesis import run_scenario, scenario_path
 from gossipmesh.testing.scenario import load_scenario, needs_root
-from gossipmesh.testing.waiting import WaitedInVain
+from gossipmesh.testing.waiting import WaitedInVain, first_leaf
 
 
 @click.command()
@@ -54,10 +54,7 @@ def run() -> None:
     try:
         main()
     except* (OperatorError, WaitedInVain) as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        click.echo(f"chaos: {error}", err=True)
+        click.echo(f"chaos: {first_leaf(group)}", err=True)
         sys.exit(1)
 
 

@@ -9,6 +9,7 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.output import Column, output_option, print_rows
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.net import clock
 
 LEAVE_TIMEOUT_S: Final = 60.0  # draining takes 45 s at most
 MINUTE_S: Final = 60
@@ -84,7 +85,7 @@ def _civil(seconds: Any) -> str:
 def _time_left(not_after: Any) -> str:
     if not isinstance(not_after, int):
         return "-"
-    left_s = not_after - time.time_ns() // 1_000_000_000
+    left_s = not_after - clock.wall_seconds()
     return duration_text(left_s) if left_s > 0 else "EXPIRED"
 
 

@@ -32,7 +32,7 @@ async def ask(
     body: bytes = b"",
     timeout_s: float = QUERY_TIMEOUT_S,
 ) -> Any:
-    """Send one request to the agent at `socket_path` and return its decoded JSON (bytes if not JSON).
+    """Send one request to the agent at `socket_path`; return its decoded JSON, or bytes as they are.
 
     Raises:
         AgentSilent: no answer within `timeout_s`.
@@ -43,7 +43,7 @@ async def ask(
             status, content_type, data = await _exchange(socket_path, path, method, body)
     except (OSError, trio.TooSlowError, h11.RemoteProtocolError) as error:
         raise AgentSilent(f"no answer from {socket_path} to {method} {path}: {error!r}") from error
-    decoded = json.loads(data) if "json" in content_type else data
+    decoded = data if "octet-stream" in content_type or not data else json.loads(data)
     if status >= 400:
         told = decoded if isinstance(decoded, dict) else {}
         raise AdminError(status, str(told.get("code", "")), str(told.get("error", f"status {status}")))

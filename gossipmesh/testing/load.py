@@ -97,6 +97,7 @@ class Tally:
         self.by_outcome: Counter[str] = Counter()
         self.by_version: dict[str, Counter[str]] = {}
         self.by_node: dict[str, Counter[str]] = {}
+        self.by_server: dict[str, Counter[str]] = {}
         self.failures: list[Outcome] = []
         self.latencies_ms: list[float] = []
         self._last_success_s: dict[str, float] = {}
@@ -117,6 +118,7 @@ class Tally:
         node["ok"] += 1
         self.by_outcome["ok"] += 1
         self.by_version.setdefault(outcome.authority, Counter())[outcome.version] += 1
+        self.by_server.setdefault(outcome.authority, Counter())[outcome.served_by] += 1
         self.latencies_ms.append(outcome.latency_ms)
         before_s = self._last_success_s.get(outcome.node)
         if before_s is not None:
@@ -131,8 +133,10 @@ class Tally:
             "sent": self.sent,
             "answered": self.answered,
             "failed": self.failed,
+            "by_status": self.by_status,
             "by_version": self.by_version,
             "by_node": self.by_node,
+            "by_server": self.by_server,
         }
 
     def summary(self) -> dict[str, Any]:
@@ -149,6 +153,7 @@ class Tally:
             "by_outcome": self.by_outcome,
             "by_version": self.by_version,
             "by_node": self.by_node,
+            "by_server": self.by_server,
             "latency_ms": {
                 name: _quantile(ordered, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
             },

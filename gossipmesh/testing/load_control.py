@@ -97,11 +97,23 @@ class Load:
         """Return how many have failed so far."""
         return sum(progress["failed"] for progress in self._progress.values())
 
+    @property
+    def sent(self) -> int:
+        """Return how many have been sent so far."""
+        return sum(progress["sent"] for progress in self._progress.values())
+
     def by_version(self, host: str) -> Counter[str]:
-        """Return who answered requests for `host` so far: `service:version` -> count."""
+        """Return what answered requests for `host` so far: `service:version` -> count."""
+        return self._counts("by_version", host)
+
+    def by_server(self, host: str) -> Counter[str]:
+        """Return who answered requests for `host` so far: node -> count."""
+        return self._counts("by_server", host)
+
+    def _counts(self, key: str, host: str) -> Counter[str]:
         counts: Counter[str] = Counter()
         for progress in self._progress.values():
-            counts.update(progress["by_version"].get(host, {}))
+            counts.update(progress[key].get(host, {}))
         return counts
 
     async def _follow(self, index: int, driver: "subprocess.Popen[bytes]") -> None:

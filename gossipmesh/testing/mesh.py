@@ -21,7 +21,7 @@ from gossipmesh.testing import admin, layout
 from gossipmesh.testing.layout import MeshLayout, NodeLayout, ServiceLayout
 from gossipmesh.testing.namespaces import LoopbackNetwork, Network
 from gossipmesh.testing.processes import CommandResult, ProcessKeeper, module_command
-from gossipmesh.testing.waiting import wait_until
+from gossipmesh.testing.waiting import first_leaf, wait_until
 
 START_TIMEOUT_S: Final = 40.0
 GOSSIPMESH: Final = module_command("gossipmesh.cli.main")
@@ -108,7 +108,7 @@ class Mesh:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(failed=error is not None and not isinstance(error, KeyboardInterrupt))
+        self.close(failed=error is not None and not isinstance(first_leaf(error), KeyboardInterrupt))
 
     def close(self, *, failed: bool = False) -> None:
         """End every process; remove the directory unless it is wanted or something failed."""

@@ -40,3 +40,10 @@ async def wait_until(
                 return trio.current_time() - start_s
             await trio.sleep(interval_s)
     raise WaitedInVain(f"{description}: not within {timeout_s:g} s; last seen: {missing}")
+
+
+def first_leaf(error: BaseException) -> BaseException:
+    """Return the first exception inside the groups that nurseries wrap around it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,157 @@
+"""Checkers: each must accept evidence of a good run and name what is wrong in a bad one."""
+
+from typing import Any
+
+import pytest
+
+from gossipmesh.testing import checkers
+from gossipmesh.testing.evidence import (
+    EndpointsSeen,
+    EngineSeen,
+    Evidence,
+    FaultFired,
+    FinalState,
+    ListenerSeen,
+    StatusSeen,
+)
+from gossipmesh.testing.scenario import Check, Scenario
+
+NODES = ["node1", "node2", "node3"]
+
+
+def evidence(**fields: Any) -> Evidence:
+    """A run in which node3 was killed at 5 s and seen dead by the others at 9 and 10 s."""
+    values: dict[str, Any] = {
+        "victims": ["node3"],
+        "faults": [FaultFired(5.0, "kill", "node3", count=3)],
+        "statuses": [
+            StatusSeen(1.0, "node1", "node3", "alive", 0),
+            StatusSeen(9.0, "node1", "node3", "dead", 1),
+            StatusSeen(10.0, "node2", "node3", "dead", 0),
+        ],
+        "requests": {"sent": 100, "answered": 100, "failed": 0, "by_outcome": {"ok": 100}},
+    }
+    return Evidence("test", 1, NODES, **{**values, **fields})
+
+
+def test_times_to_death_are_measured_from_the_fault() -> None:
+    assert checkers.seen_after_fault(evidence(), "node3", "dead") == {"node1": 4.0, "node2": 5.0}
+    assert checkers.eventually_victim_seen(evidence(), "dead", within_s=5.0) == []
+    late = checkers.eventually_victim_seen(evidence(), "dead", within_s=4.5)
+    assert late == ["node2 saw node3 dead after 5.0 s, bound 4.5 s"]
+
+
+def test_a_member_that_never_saw_the_death_is_named() -> None:
+    seen = evidence(statuses=[StatusSeen(9.0, "node1", "node3", "dead", 0)])
+    assert checkers.eventually_victim_seen(seen, "dead", within_s=25.0) == ["node2 never saw node3 dead"]
+
+
+def test_a_status_seen_before_the_fault_does_not_count() -> None:
+    seen = evidence(statuses=[StatusSeen(1.0, name, "node3", "dead", 0) for name in ("node1", "node2")])
+    assert len(checkers.eventually_victim_seen(seen, "dead", within_s=25.0)) == 2
+
+
+def test_only_a_victim_may_be_held_dead() -> None:
+    assert checkers.anytime_nobody_else_dead(evidence()) == []
+    false_death = evidence(statuses=[StatusSeen(2.0, "node1", "node2", "dead", 3)])
+    assert checkers.anytime_nobody_else_dead(false_death) == ["node1 held node2 dead at 2.0 s"]
+
+
+def test_a_fault_that_never_fired_fails_the_run() -> None:
+    assert checkers.finally_every_fault_fired(evidence(), expected=1) == []
+    silent = evidence(faults=[FaultFired(5.0, "kill", "node3", count=0)])
+    assert checkers.finally_every_fault_fired(silent, expected=1) == ["kill on node3 hit nothing"]
+    assert checkers.finally_every_fault_fired(evidence(faults=[]), expected=1) == ["0 of 1 faults fired"]
+
+
+@pytest.mark.parametrize(
+    ("requests", "problems"),
+    [
+        ({"sent": 100, "answered": 100, "failed": 0}, 0),
+        ({"sent": 100, "answered": 100, "failed": 1, "by_outcome": {"reset": 1}}, 1),
+        ({"sent": 9, "answered": 9, "failed": 0}, 1),
+        ({"sent": 100, "answered": 99, "failed": 0}, 1),
+        ({}, 1),
+    ],
+)
+def test_requests_are_all_accounted_for(requests: dict[str, Any], problems: int) -> None:
+    found = checkers.anytime_requests_succeed(evidence(requests=requests), failed_max=0, sent_min=10)
+    assert len(found) == problems, found
+
+
+def test_an_endpoint_that_went_away_is_noticed_but_not_on_the_victim() -> None:
+    full, fewer = {"shop/cart": 4}, {"shop/cart": 3}
+    stayed = [EndpointsSeen(1.0, "node1", full), EndpointsSeen(7.0, "node3", fewer)]
+    assert checkers.anytime_endpoints_stay(evidence(endpoints=stayed)) == []
+    left = [EndpointsSeen(1.0, "node1", full), EndpointsSeen(7.0, "node1", fewer)]
+    assert checkers.anytime_endpoints_stay(evidence(endpoints=left)) == [
+        "node1 counted 3 of 4 shop/cart at 7.0 s"
+    ]
+
+
+def test_the_new_agent_must_find_the_same_engine_and_snapshot() -> None:
+    before = EngineSeen(1.0, "node3", 70, True, "v1")
+    again = EngineSeen(30.0, "node3", 70, True, "v1")
+    assert checkers.finally_same_engine(evidence(engines=[before, again])) == []
+    other_pid = EngineSeen(30.0, "node3", 71, True, "v1")
+    assert checkers.finally_same_engine(evidence(engines=[before, other_pid]))
+    other_version = EngineSeen(30.0, "node3", 70, True, "v2")
+    assert checkers.finally_same_engine(evidence(engines=[before, other_version]))
+    assert checkers.finally_same_engine(evidence(engines=[]))
+
+
+def test_the_listener_gap_ends_when_it_last_came_back() -> None:
+    seen = [
+        ListenerSeen(1.0, "node3", True),
+        ListenerSeen(5.2, "node3", False),
+        ListenerSeen(6.1, "node3", True),
+    ]
+    assert checkers.listener_gap_s(evidence(listeners=seen), "node3", 5.0) == 1.1
+    assert checkers.eventually_listeners_back(evidence(listeners=seen), within_s=2.0) == []
+    assert checkers.eventually_listeners_back(evidence(listeners=seen), within_s=1.0)
+    assert checkers.eventually_listeners_back(evidence(listeners=seen[:2]), within_s=2.0)
+    assert checkers.listener_gap_s(evidence(listeners=seen[:1]), "node3", 5.0) == 0.0
+
+
+def final(node: str, **fields: Any) -> FinalState:
+    values: dict[str, Any] = {
+        "answered": True,
+        "roots": {"group": "aa", "documents": "bb"},
+        "statuses": dict.fromkeys(NODES, "alive"),
+        "policies": {"mesh": "2/cc"},
+    }
+    return FinalState(node, **{**values, **fields})
+
+
+def test_final_states_must_agree() -> None:
+    good = evidence(finals=[final(node) for node in NODES])
+    for check in (checkers.finally_all_alive, checkers.finally_roots_equal, checkers.finally_one_policy):
+        assert check(good) == []
+    bad = evidence(
+        finals=[
+            final("node1"),
+            final("node2", roots={"group": "xx", "documents": "bb"}, policies={"mesh": "2/dd"}),
+            FinalState("node3", answered=False),
+        ]
+    )
+    for check in (checkers.finally_all_alive, checkers.finally_roots_equal, checkers.finally_one_policy):
+        assert check(bad), check.__name__
+
+
+def push(code: int, text: str) -> dict[str, Any]:
+    return {"node": "node1", "exit_code": code, "stdout": "", "stderr": text}
+
+
+def test_of_racing_pushes_one_wins_and_the_other_is_told() -> None:
+    told = evidence(pushes=[push(0, ""), push(1, "superseded by version 1")])
+    assert checkers.finally_losers_told(told) == []
+    assert checkers.finally_losers_told(evidence(pushes=[push(0, ""), push(0, "")]))
+    assert checkers.finally_losers_told(evidence(pushes=[push(0, ""), push(1, "timed out")]))
+
+
+def test_judge_names_unknown_checkers_and_wrong_parameters() -> None:
+    scenario = Scenario(
+        "test", "", steps=(), checks=(Check("anytime_typo"), Check("finally_all_alive", {"within_s": 1}))
+    )
+    verdicts = checkers.judge(evidence(), scenario, faults_expected=1)
+    assert [verdict["ok"] for verdict in verdicts] == [True, True, False, False]

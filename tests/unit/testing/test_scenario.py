@@ -1,0 +1,59 @@
+"""Scenario files: the shipped ones are whole, and a mistake in one is a sentence."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.testing.checkers import CHECKERS
+from gossipmesh.testing.scenario import load_scenario
+
+SCENARIOS = Path(__file__).resolve().parents[3] / "chaos" / "scenarios"
+
+GOOD = """
+name = "x"
+about = "y"
+[[steps]]
+do = "kill"
+targets = ["agent"]
+[[checks]]
+check = "finally_all_alive"
+"""
+
+
+def test_the_shipped_scenarios_are_the_promised_ones() -> None:
+    promised = {"kill-one", "kill-agent", "kill-engine", "pause", "partition-heal", "racing-pushes"}
+    assert promised <= {path.stem for path in SCENARIOS.glob("*.toml")}
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_scenario_names_real_checkers_with_their_parameters(path: Path) -> None:
+    scenario = load_scenario(path)
+    assert scenario.name == path.stem
+    assert scenario.checks
+    for check in scenario.checks:
+        # A bound that no checker takes would be a bound nobody checks.
+        inspect.signature(CHECKERS[check.check]).bind(None, **check.params)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD.replace('"kill"', '"krill"'), "no step"),
+        (GOOD.replace('"agent"', '"agents"'), "no target"),
+        (GOOD.replace("about", "abuot"), "abuot"),
+        (GOOD.replace('do = "kill"', 'do = "await"'), "`within_s`"),
+        ("name = ", "not a scenario"),
+    ],
+)
+def test_a_mistake_in_a_scenario_is_a_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(OperatorError, match=said):
+        load_scenario(path)
+
+
+def test_a_missing_scenario_lists_the_known_ones() -> None:
+    with pytest.raises(OperatorError, match="kill-one"):
+        load_scenario(SCENARIOS / "nope.toml")
