@@ -8,18 +8,97 @@ what they mean. `now` and random numbers are in the question. Rules:
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import Instant
-from gossipmesh.model.snapshot import InboundSection, LimitsSection, RetryRule, RoutesSection, UpstreamSection
+from gossipmesh.model.snapshot import (
+    InboundSection,
+    LimitsSection,
+    RetryRule,
+    RoutesSection,
+    SnapshotEndpoint,
+    UpstreamSection,
+)
 from gossipmesh.traffic import authorization, retries, routing
 from gossipmesh.traffic.balance import Balancer, EndpointStates, Try
 from gossipmesh.traffic.outcomes import Outcome
 
 Answer = dict[str, Any]
+
+_Number = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+_Time = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+
+
+class _RouteQuestion(msgspec.Struct):
+    sections: tuple[RoutesSection, ...]
+    host: str
+    path: str
+    method: str
+    headers: tuple[tuple[str, str], ...]
+    random: _Number
+    service: str | None = None
+
+
+class _AuthorizeQuestion(msgspec.Struct):
+    inbound: InboundSection
+    identity: str | None
+    method: str | None
+    path: str | None
+
+
+class _Past(msgspec.Struct):
+    now: _Time
+    requests: _Count
+    retries: _Count
+
+
+class _RetryQuestion(msgspec.Struct):
+    limits: LimitsSection
+    rule: RetryRule
+    history: tuple[_Past, ...]
+    now: _Time
+    method: str | None
+    outcome: Outcome
+    status: int | None
+    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    response_started: bool
+    body_replayable: bool
+    random: _Number
+
+
+class _Pick(msgspec.Struct, tag_field="do", tag="pick"):
+    now: _Time
+    random: tuple[_Number, ...]
+    excluded: tuple[str, ...]
+
+
+class _Start(msgspec.Struct, tag_field="do", tag="start"):
+    number: int = msgspec.field(name="try")
+    endpoint: str
+    now: _Time
+
+
+class _Finish(msgspec.Struct, tag_field="do", tag="finish"):
+    number: int = msgspec.field(name="try")
+    outcome: Outcome
+    now: _Time
+
+
+class _Update(msgspec.Struct, tag_field="do", tag="update"):
+    upstream: UpstreamSection
+
+
+_Step = _Pick | _Start | _Finish | _Update
+
+
+class _BalanceQuestion(msgspec.Struct):
+    upstream: UpstreamSection
+    limits: LimitsSection
+    steps: tuple[_Step, ...]
 
 
 def decide_untrusted(question: object) -> Answer:
@@ -33,100 +112,102 @@ def decide_untrusted(question: object) -> Answer:
     if answerer is None or not isinstance(question, dict):
         raise MalformedInput(f"{str(kind)[:40]!r} is no kind of decision; there are {', '.join(_KINDS)}")
     try:
-        return answerer(question["input"])
-    except (msgspec.ValidationError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        return answerer(question.get("input"))
+    except (msgspec.ValidationError, ArithmeticError, LookupError, ValueError) as error:
         raise MalformedInput(f"not a {kind} question: {type(error).__name__}: {error}"[:300]) from None
 
 
 class _GivenNumbers:
     """The random numbers a question brings; asking for more than it has is the question's mistake."""
 
-    def __init__(self, numbers: list[float]) -> None:
+    def __init__(self, numbers: tuple[float, ...]) -> None:
         self._numbers = iter(numbers)
 
     def random(self) -> float:
         number = next(self._numbers, None)
-        if number is None or not 0 <= number < 1:
-            raise ValueError("a random number in [0, 1) is missing")
+        if number is None:
+            raise ValueError("a random number is missing")
         return number
 
 
-def _route(given: dict[str, Any]) -> Answer:
-    table = routing.RouteTable.build(msgspec.convert(given["sections"], tuple[RoutesSection, ...]))
-    service = given.get("service") or routing.service_of_host(given["host"])
+def _route(given: object) -> Answer:
+    asked = msgspec.convert(given, _RouteQuestion)
+    table = routing.RouteTable.build(asked.sections)
+    service = asked.service or routing.service_of_host(asked.host)
     answer: Answer = {"service": service, "route": None, "upstream": None, "status": None, "flag": None}
     router = None if service is None else table.router(service)
     if service is None:
         return answer | {"status": 404, "flag": "NR"}
     if router is None:
         return answer | {"demand": service}
-    headers = [(name, value) for name, value in given["headers"]]
     try:
-        route = router.find_untrusted(given["host"], given["path"], given["method"], headers)
+        route = router.find_untrusted(asked.host, asked.path, asked.method, asked.headers)
     except MalformedInput:
         return answer | {"status": 400, "flag": "DPE"}
     if route is None:
         return answer | {"status": 404, "flag": "NR"}
-    upstream = routing.pick_backend(route, given["random"])
+    upstream = routing.pick_backend(route, asked.random)
     if upstream is None:
         return answer | {"route": route.name, "status": 500, "flag": "NC"}
     return answer | {"route": route.name, "upstream": upstream}
 
 
-def _authorize(given: dict[str, Any]) -> Answer:
-    inbound = msgspec.convert(given["inbound"], InboundSection)
-    verdict = authorization.decide(inbound, given["identity"], given["method"], given["path"])
+def _authorize(given: object) -> Answer:
+    asked = msgspec.convert(given, _AuthorizeQuestion)
+    verdict = authorization.decide(asked.inbound, asked.identity, asked.method, asked.path)
     return {"allow": verdict.allow, "rule": verdict.rule}
 
 
-def _retry(given: dict[str, Any]) -> Answer:
-    budget = retries.RetryBudget.of(msgspec.convert(given["limits"], LimitsSection))
-    for past in given["history"]:
-        for _ in range(min(past["requests"], 100_000)):
-            budget.add_request(Instant(past["now"]))
-        for _ in range(min(past["retries"], 100_000)):
-            budget.add_retry(Instant(past["now"]))
+def _retry(given: object) -> Answer:
+    asked = msgspec.convert(given, _RetryQuestion)
+    budget = retries.RetryBudget.of(asked.limits)
+    for past in asked.history:
+        for _ in range(past.requests):
+            budget.add_request(Instant(past.now))
+        for _ in range(past.retries):
+            budget.add_retry(Instant(past.now))
     decision = retries.may_retry(
-        msgspec.convert(given["rule"], RetryRule),
-        method=given["method"],
-        outcome=Outcome(given["outcome"]),
-        status=given["status"],
-        attempt=given["attempt"],
-        response_started=given["response_started"],
-        body_replayable=given["body_replayable"],
+        asked.rule,
+        method=asked.method,
+        outcome=asked.outcome,
+        status=asked.status,
+        attempt=asked.attempt,
+        response_started=asked.response_started,
+        body_replayable=asked.body_replayable,
         budget=budget,
-        now=Instant(given["now"]),
-        random=given["random"],
+        now=Instant(asked.now),
+        random=asked.random,
     )
     return {"retry": decision.retry, "reason": decision.reason, "backoff_ns": decision.backoff_ns}
 
 
-def _balance(given: dict[str, Any]) -> Answer:
-    limits = msgspec.convert(given["limits"], LimitsSection)
-    section = msgspec.convert(given["upstream"], UpstreamSection)
-    balancer = Balancer(section, limits, EndpointStates())
+def _balance(given: object) -> Answer:
+    asked = msgspec.convert(given, _BalanceQuestion)
+    balancer = Balancer(asked.upstream, asked.limits, EndpointStates())
     tries: dict[int, Try] = {}
-    return {"steps": [_balance_step(balancer, tries, step) for step in given["steps"]]}
+    return {"steps": [_balance_step(balancer, tries, step) for step in asked.steps]}
 
 
-def _balance_step(balancer: Balancer, tries: dict[int, Try], step: dict[str, Any]) -> Answer:
-    by_name = {f"{one.node}/{one.registration}": one for one in balancer.section.endpoints}
-    if step["do"] == "update":
-        balancer.update(msgspec.convert(step["upstream"], UpstreamSection))
+def _balance_step(balancer: Balancer, tries: dict[int, Try], step: _Step) -> Answer:
+    if isinstance(step, _Update):
+        balancer.update(step.upstream)
         return {}
-    now = Instant(step["now"])
-    if step["do"] == "pick":
-        excluded = [by_name[name] for name in step["excluded"]]
-        picked = balancer.pick(_GivenNumbers(step["random"]), now, excluded)
-        name = None if picked is None else f"{picked.node}/{picked.registration}"
-        return {"endpoint": name, "panic": balancer.panicked}
-    if step["do"] == "start":
-        tries[step["try"]] = balancer.started(by_name[step["endpoint"]], now)
+    now = Instant(step.now)
+    if isinstance(step, _Finish):
+        return {"ejected": balancer.finished(tries.pop(step.number), now, step.outcome)}
+    by_name = {_name(one): one for one in balancer.section.endpoints}
+    if isinstance(step, _Start):
+        tries[step.number] = balancer.started(by_name[step.endpoint], now)
         return {}
-    return {"ejected": balancer.finished(tries.pop(step["try"]), now, Outcome(step["outcome"]))}
+    picked = balancer.pick(_GivenNumbers(step.random), now, [by_name[name] for name in step.excluded])
+    return {"endpoint": None if picked is None else _name(picked), "panic": balancer.panicked}
 
 
-_KINDS: Final[dict[str, Callable[[dict[str, Any]], Answer]]] = {
+def _name(endpoint: SnapshotEndpoint) -> str:
+    return f"{endpoint.node}/{endpoint.registration}"
+
+
+_KINDS: Final[dict[str, Callable[[object], Answer]]] = {
     "route": _route,
     "balance": _balance,
     "eject": _balance,

@@ -3,7 +3,9 @@
 Another engine is held to the same files: `ENGINE --decide` reads one question per line.
 """
 
+import copy
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,45 @@ def test_all_kinds_have_vectors() -> None:
 def test_what_is_no_question_is_refused(question: object) -> None:
     with pytest.raises(MalformedInput):
         decide_untrusted(question)
+
+
+STRANGE: tuple[Any, ...] = (
+    None,
+    -1,
+    2**70,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x" * 300,
+    [],
+    {},
+    [[]],
+    True,
+)
+
+
+def mutate(value: Any, rng: random.Random) -> Any:
+    """Replace or drop something somewhere inside."""
+    if rng.random() < 0.15 or not isinstance(value, dict | list) or not value:
+        return rng.choice(STRANGE)
+    key = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
+    if rng.random() < 0.2:
+        del value[key]
+    else:
+        value[key] = mutate(value[key], rng)
+    return value
+
+
+def test_a_damaged_question_is_answered_or_refused() -> None:
+    """An engine asked nonsense on --decide must say so and go on with the next line."""
+    rng = random.Random(11)
+    refused = 0
+    vectors = [parameter.values for parameter in questions()]
+    for _ in range(3_000):
+        kind, given, _ = rng.choice(vectors)
+        try:
+            decide_untrusted({"kind": kind, "input": mutate(copy.deepcopy(given), rng)})
+        except MalformedInput:
+            refused += 1
+    assert refused > 500
