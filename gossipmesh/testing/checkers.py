@@ -195,16 +195,30 @@ def finally_one_policy(evidence: Evidence) -> list[str]:
 
 def finally_losers_told(evidence: Evidence) -> list[str]:
     """Of pushes from one base exactly one ends with exit 0; the others say `superseded`."""
-    winners = [push for push in evidence.pushes if push["exit_code"] == 0]
-    losers = [push for push in evidence.pushes if push["exit_code"] != 0]
+    racing = [push for push in evidence.pushes if push["name"].startswith("race")]
+    winners = [push for push in racing if push["exit_code"] == 0]
+    losers = [push for push in racing if push["exit_code"] != 0]
     problems = []
     if len(winners) != 1 or not losers:
-        problems.append(f"{len(winners)} of {len(evidence.pushes)} racing pushes report success")
+        problems.append(f"{len(winners)} of {len(racing)} racing pushes report success")
     problems += [
         f"the push at {push['node']} failed without saying it was superseded: {push['stderr'][-300:]!r}"
         for push in losers
         if "superseded" not in push["stderr"] + push["stdout"]
     ]
+    return problems
+
+
+def finally_waiting_push_told(evidence: Evidence, name: str) -> list[str]:
+    """The push `name`, made while others were out of reach, failed and named every one of them."""
+    pushes = [push for push in evidence.pushes if push["name"] == name]
+    if len(pushes) != 1:
+        return [f"{len(pushes)} pushes are called {name}"]
+    push = pushes[0]
+    told = push["stdout"] + push["stderr"]
+    problems = [f"{node} is out of reach and was not named" for node in push["across"] if node not in told]
+    if push["exit_code"] != 1 or not push["across"]:
+        problems.append(f"exit code {push['exit_code']} with {push['across']} out of reach")
     return problems
 
 
@@ -223,6 +237,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_roots_equal,
         finally_one_policy,
         finally_losers_told,
+        finally_waiting_push_told,
     )
 }
 

@@ -113,6 +113,7 @@ class Mesh:
     def close(self, *, failed: bool = False) -> None:
         """End every process; remove the directory unless it is wanted or something failed."""
         self.keeper.close()
+        self.network.close()
         if not (failed or self.keep_files):
             shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -234,11 +235,11 @@ class Mesh:
         label = f"{name}-{service.name}-{service.version}"
         node.workloads[service.name] = self.keeper.start(label, [*command, *arguments])
 
-    def start_agent(self, name: str) -> None:
-        """Start (or start again) the agent of a node."""
+    def start_agent(self, name: str, program: Sequence[str] = GOSSIPMESH) -> None:
+        """Start (or start again) the agent of a node; `program` stands for `gossipmesh`."""
         node = self.nodes[name]
         prefix = self.network.prefix(node.layout.number)
-        command = [*prefix, *GOSSIPMESH, "agent", "--config", str(node.config_path)]
+        command = [*prefix, *program, "agent", "--config", str(node.config_path)]
         node.agent = self.keeper.start(f"{name}-agent", command)
 
     def _log_tail(self, name: str) -> str:

@@ -9,6 +9,7 @@ touched.
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -23,6 +24,7 @@ PREFIX: Final = "10.71.0"
 GATEWAY_NUMBER: Final = 254
 TOOLS: Final = ("unshare", "nsenter", "ip", "nft")
 TOOL_TIMEOUT_S: Final = 20.0
+SUBNETS_MAX: Final = 64
 
 
 class Network(Protocol):
@@ -40,12 +42,32 @@ class Network(Protocol):
         """Return what goes before a command line so that it runs on node `number`."""
         ...
 
+    def close(self) -> None:
+        """Give back what was claimed."""
+        ...
+
 
 class LoopbackNetwork:
-    """Every node on an address of its own in 127.71.`subnet`.0/24; needs no rights."""
+    """Every node on an address of its own in 127.71.`subnet`.0/24; needs no rights.
 
-    def __init__(self, subnet: int = 0) -> None:
-        self._subnet = subnet
+    The first subnet no other mesh under test holds; held, by a name in the kernel that goes with this
+    process, until `close`.
+    """
+
+    def __init__(self) -> None:
+        self._claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        for self._subnet in range(SUBNETS_MAX):
+            try:
+                self._claim.bind(f"\0gossipmesh-test-127.71.{self._subnet}")
+            except OSError:
+                continue
+            return
+        self._claim.close()
+        raise OperatorError(f"{SUBNETS_MAX} meshes under test run on this machine; end one of them first")
+
+    def close(self) -> None:
+        """Let another mesh have the subnet."""
+        self._claim.close()
 
     def host(self, number: int) -> str:
         """Return 127.71.SUBNET.NUMBER."""
@@ -98,6 +120,9 @@ class NamespaceNetwork:
         if number not in self._holders:
             return []  # the authority and the load driver live in ours, the router's
         return ["nsenter", f"--net=/proc/{self._holders[number]}/ns/net", "--"]
+
+    def close(self) -> None:
+        """Do nothing: the namespaces go with their last processes."""
 
     def partition(self, one: Iterable[int], other: Iterable[int]) -> None:
         """Drop, without a word, whatever passes between the two sides from now on."""

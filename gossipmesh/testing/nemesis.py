@@ -24,6 +24,7 @@ from gossipmesh.testing.waiting import WaitedInVain, wait_until
 FINAL_TIMEOUT_S: Final = 10.0
 RACE_TIMEOUT_S: Final = 120.0
 RACE_STAGGER_S_MAX: Final = 0.5
+COMMAND_SLACK_S: Final = 15.0
 
 
 class Run:
@@ -91,6 +92,8 @@ class Run:
             self._heal()
         elif step.do == "race":
             nursery.start_soon(self._race)
+        elif step.do == "push":
+            await self._push_and_wait(step)
         elif step.do == "load":
             await trio.sleep(step.for_s)
         elif step.do == "await":
@@ -166,23 +169,34 @@ class Run:
 
     async def _push(self, index: int, node: str, delay_s: float) -> None:
         await trio.sleep(delay_s)
-        path = self._mesh.directory / f"race{index}.yaml"
-        layout.write_policy(path, layout.canary(90 - 10 * index, 10 + 10 * index))
         at_s = self._observer.now_s()
-        result = await self._mesh.push(path, node, "--wait", timeout_s=RACE_TIMEOUT_S)
+        await self._push_canary(f"race{index}", node, 10 + 10 * index, RACE_TIMEOUT_S)
+        if sum(push["name"].startswith("race") for push in self.evidence.pushes) == len(self._sides):
+            self.evidence.faults.append(FaultFired(at_s, "race", node, count=len(self._sides)))
+
+    async def _push_and_wait(self, step: Step) -> None:
+        """Push at one node (of the first side, if there are sides) and wait only `within_s`."""
+        node = self._rng.choice(self._sides[0] or list(self._mesh.nodes))
+        await self._push_canary(step.name, node, 5, step.within_s)
+
+    async def _push_canary(self, name: str, node: str, v2_weight: int, timeout_s: float) -> None:
+        path = self._mesh.directory / f"{name}.yaml"
+        layout.write_policy(path, layout.canary(100 - v2_weight, v2_weight))
+        at_s = self._observer.now_s()
+        words = ("--wait", "--timeout", f"{timeout_s:g}s")
+        result = await self._mesh.push(path, node, *words, timeout_s=timeout_s + COMMAND_SLACK_S)
         self.evidence.pushes.append(
             {
+                "name": name,
                 "node": node,
                 "at_s": at_s,
                 "ended_s": self._observer.now_s(),
+                "across": [other for side in self._sides if node not in side for other in side],
                 "exit_code": result.code,
                 "stdout": result.stdout,
                 "stderr": result.stderr,
             }
         )
-        if len(self.evidence.pushes) == len(self._sides):
-            count = len(self.evidence.pushes)
-            self.evidence.faults.append(FaultFired(at_s, "race", node, count=count))
 
     async def _await(self, step: Step, say: Callable[[str], None]) -> None:
         condition = self._conditions().get(step.until)
@@ -239,7 +253,8 @@ class Run:
         return None if engine["attached"] and engine["acked"] else f"engine {engine}"
 
     async def _pushes_told(self) -> str | None:
-        return None if self._pushes_done.is_set() else f"{len(self.evidence.pushes)} pushes have ended"
+        ended = [push["name"] for push in self.evidence.pushes]
+        return None if self._pushes_done.is_set() else f"the ended pushes are {ended}"
 
 
 def _describe(step: Step, victim: str) -> str:
@@ -250,6 +265,7 @@ def _describe(step: Step, victim: str) -> str:
         "partition": f"partition {step.sides[0]} | {step.sides[1]}",
         "heal": "heal the partition",
         "race": "push on both sides from one base",
+        "push": f"push with --wait, at most {step.within_s:g} s",
         "load": f"load for {step.for_s:g} s",
         "await": f"wait for {step.until}, at most {step.within_s:g} s",
     }

@@ -11,7 +11,7 @@ import msgspec
 
 from gossipmesh.model.errors import OperatorError
 
-STEP_KINDS: Final = ("kill", "pause", "restart-agent", "partition", "heal", "race", "await", "load")
+STEP_KINDS: Final = ("kill", "pause", "restart-agent", "partition", "heal", "race", "push", "await", "load")
 FAULT_KINDS: Final = ("kill", "pause", "partition", "race")
 TARGETS: Final = ("agent", "engine", "workloads")
 
@@ -37,8 +37,9 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing the nemesis does, in order.
 
     `do`: kill / pause (`targets` on the victim, pause `for_s`), restart-agent, partition (the seed
-    chooses `sides`), heal, race (pushes from one base on both sides), await (`until`, `within_s`,
-    called `name` in the evidence), load (let the load run `for_s`).
+    chooses `sides`), heal, race (pushes from one base on both sides), push (at one node of the first
+    side, waiting `within_s`), await (`until`, `within_s`), load (let the load run `for_s`). `name` is
+    what a push or an await is called in the evidence.
     """
 
     do: str
@@ -89,8 +90,8 @@ def load_scenario(path: Path) -> Scenario:
         unknown = [target for target in step.targets if target not in TARGETS]
         if unknown:
             raise OperatorError(f"{path}: {unknown[0]!r} is no target; known are {', '.join(TARGETS)}")
-        if step.do == "await" and (not step.name or not step.within_s):
-            raise OperatorError(f"{path}: an await step needs `name` and `within_s`")
+        if step.do in ("await", "push") and (not step.name or not step.within_s):
+            raise OperatorError(f"{path}: the step {step.do!r} needs `name` and `within_s`")
     return scenario
 
 

@@ -138,8 +138,9 @@ def test_final_states_must_agree() -> None:
         assert check(bad), check.__name__
 
 
-def push(code: int, text: str) -> dict[str, Any]:
-    return {"node": "node1", "exit_code": code, "stdout": "", "stderr": text}
+def push(code: int, text: str, name: str = "race0", across: tuple[str, ...] = ("node3",)) -> dict[str, Any]:
+    told = {"exit_code": code, "stdout": "", "stderr": text}
+    return {"name": name, "node": "node1", "across": list(across), **told}
 
 
 def test_of_racing_pushes_one_wins_and_the_other_is_told() -> None:
@@ -147,6 +148,16 @@ def test_of_racing_pushes_one_wins_and_the_other_is_told() -> None:
     assert checkers.finally_losers_told(told) == []
     assert checkers.finally_losers_told(evidence(pushes=[push(0, ""), push(0, "")]))
     assert checkers.finally_losers_told(evidence(pushes=[push(0, ""), push(1, "timed out")]))
+
+
+def test_a_push_that_cannot_reach_all_says_whom() -> None:
+    def problems(*pushes: dict[str, Any]) -> list[str]:
+        return checkers.finally_waiting_push_told(evidence(pushes=list(pushes)), "lonely")
+
+    assert problems(push(1, "node3: dead, runs no policy", "lonely")) == []
+    assert problems(push(0, "all run it", "lonely"))
+    assert problems(push(1, "timed out", "lonely")) == ["node3 is out of reach and was not named"]
+    assert problems(push(1, "node3", "other"))
 
 
 def test_judge_names_unknown_checkers_and_wrong_parameters() -> None:
