@@ -59,6 +59,8 @@ SNAPSHOT_BYTES_MAX: Final = 67_108_864
 
 # Traffic decisions
 ENDPOINT_STATES_MAX: Final = 16_384  # what a node remembers of endpoints, over all upstreams; LRU
+HOSTS_REMEMBERED_MAX: Final = 1_024
+IDENTITIES_REMEMBERED_MAX: Final = 1_024
 ROUTE_RULES_PER_SERVICE_MAX: Final = 8_192
 
 # HTTP in the engine (node.js: 16 KiB, nginx: 8 x 8 KiB, Envoy: 60 KiB)

@@ -10,12 +10,14 @@ The caller's identity comes from its certificate and nowhere else. Rules, in ord
 The rule named in a verdict is for the log; a caller is told 403 and no more.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import parse_spiffe_id, service_of_spiffe_id
+from gossipmesh.model.limits import IDENTITIES_REMEMBERED_MAX
 from gossipmesh.model.snapshot import AccessRule, AccessTarget, InboundSection
 from gossipmesh.traffic.paths import matched_path_untrusted, path_matches
 
@@ -39,7 +41,7 @@ def decide(inbound: InboundSection, identity: str | None, method: str | None, pa
         method: as received; None for TCP.
         path: the target as received; None for TCP.
     """
-    namespace = _namespace_of(inbound, identity)
+    namespace = None if identity is None else _namespace_of(inbound.spiffe_id, identity)
     if namespace is None or identity is None:
         return Verdict(False, RULE_IDENTITY)
     matched: str | None = None
@@ -54,14 +56,14 @@ def decide(inbound: InboundSection, identity: str | None, method: str | None, pa
     return Verdict(inbound.default_allow, RULE_DEFAULT)
 
 
-def _namespace_of(inbound: InboundSection, identity: str | None) -> str | None:
+# A pure function of two names, remembered because one caller sends many requests.
+@lru_cache(maxsize=IDENTITIES_REMEMBERED_MAX)
+def _namespace_of(own_spiffe_id: str, identity: str) -> str | None:
     """Return the caller's namespace, "" for a node; None when it may not speak at all."""
     try:
-        domain, _ = parse_spiffe_id(identity or "")
-        own_domain, _ = parse_spiffe_id(inbound.spiffe_id)
-        if domain != own_domain:
+        if parse_spiffe_id(identity)[0] != parse_spiffe_id(own_spiffe_id)[0]:
             return None
-        return (service_of_spiffe_id(identity or "") or "").partition("/")[0]
+        return (service_of_spiffe_id(identity) or "").partition("/")[0]
     except MalformedInput:
         return None
 

@@ -12,13 +12,16 @@ Deviation: a doubled header match with one name counts once, the first, as the G
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from gossipmesh.model.identity import is_label
+from gossipmesh.model.limits import HOSTS_REMEMBERED_MAX
 from gossipmesh.model.snapshot import HeaderMatch, Route, RoutesSection
 from gossipmesh.traffic.paths import matched_path_untrusted
 
 MESH_SUFFIX: Final = "mesh"
+_HOST_CHARS_MAX: Final = 300  # two labels, `mesh`, a dot and a port are fewer
 Headers = Iterable[tuple[str, str]]
 
 
@@ -34,6 +37,12 @@ def normal_host(host: str) -> str:
 
 def service_of_host(host: str) -> str | None:
     """Return `namespace/name` when a `Host` names a service of the mesh, None otherwise."""
+    return _service_of_host(host) if len(host) <= _HOST_CHARS_MAX else None
+
+
+# A pure function of a short text, remembered because one service is asked for many times.
+@lru_cache(maxsize=HOSTS_REMEMBERED_MAX)
+def _service_of_host(host: str) -> str | None:
     labels = normal_host(host).split(".")
     if len(labels) == 3 and labels[2] == MESH_SUFFIX:
         labels.pop()

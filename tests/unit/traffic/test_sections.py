@@ -1,5 +1,6 @@
 """Sections: one encoding, checked hashes, whole snapshots only."""
 
+import random
 import subprocess
 import sys
 
@@ -99,3 +100,35 @@ def test_the_version_is_the_same_under_any_hash_seed() -> None:
         for seed in ("0", "1", "2")
     }
     assert len(printed) == 1
+
+
+def test_a_mutated_section_is_read_or_refused() -> None:
+    rng = random.Random(5)
+    data = sections.encode_section(upstream(3))
+    refused = 0
+    for _ in range(5_000):
+        mutated = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            at = rng.randrange(len(mutated))
+            mutated[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 3))
+        try:
+            sections.decode_section_untrusted("upstream/shop/cart", bytes(mutated))
+        except MalformedInput:
+            refused += 1
+    assert 1_000 < refused < 5_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\x81\xa7unknown" + b"\x91" * 100_000,
+        b"\x81\xa7callers\xdd\x0f\xff\xff\xff",
+        b"\x82\xaenode_spiffe_id\xa1\xff\xa7callers\x90",
+    ],
+)
+def test_lengths_and_depths_that_lie_cost_nothing(data: bytes) -> None:
+    with pytest.raises(MalformedInput):
+        sections.decode_section_untrusted("callers", data)
