@@ -73,7 +73,8 @@ class NodeState(msgspec.Struct, frozen=True, array_like=True):
     """What a node says of itself, signed by itself.
 
     `gossip_addresses` and `mesh_addresses` are preferred first, 1 to 4 each; `wire_min` and
-    `wire_max` are the datagram versions it speaks; `policies` are sorted by scope.
+    `wire_max` are the datagram versions it speaks; `policies` are sorted by scope; `run_id` is the
+    random number of this start, 0 for unknown: who holds it can seal packets to the node.
     """
 
     node_id: NodeId
@@ -89,6 +90,7 @@ class NodeState(msgspec.Struct, frozen=True, array_like=True):
     wire_max: int
     features: tuple[str, ...]
     policies: tuple[PolicyStatus, ...] = ()
+    run_id: int = 0
 
     @property
     def order(self) -> Order:

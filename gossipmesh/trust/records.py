@@ -91,3 +91,20 @@ def _open(record: SignedRecord, trust_domain: str, public_key: bytes, verifier: 
     if not verifier.verify(public_key, message, record.signature):
         raise Untrusted(f"a {shape.__name__} whose signature does not verify")
     return decode_untrusted(record.body, shape, bytes_max=limits.RECORD_BYTES_MAX)
+
+
+def open_opaque_untrusted(
+    record: SignedRecord, trust_domain: str, owner_key: bytes, verifier: Verifier
+) -> None:
+    """Verify a record of a kind this build does not know, so that it can be kept and passed on.
+
+    Raises:
+        MalformedInput: a known kind, beyond limits, or not signed with `owner_key`.
+            Remote's fault. State unchanged.
+    """
+    if record.kind in tuple(RecordKind) or not 0 < record.kind < 256:
+        raise Untrusted(f"a record of kind {record.kind} where an unknown one was due")
+    if len(record.body) > limits.RECORD_BYTES_MAX:
+        raise Untrusted(f"a record of {len(record.body)} bytes, {limits.RECORD_BYTES_MAX} allowed")
+    if not verifier.verify(owner_key, signed_bytes(trust_domain, record.kind, record.body), record.signature):
+        raise Untrusted("a record of unknown kind whose signature does not verify")

@@ -1,0 +1,68 @@
+"""Token buckets, alone and by address prefix, that bound what strangers and storms can cost.
+
+Deviation: GOSSIP counts strangers per /64; for IPv4 a prefix is one address, because several nodes
+behind one network prefix are the usual case there.
+"""
+
+import ipaddress
+from collections import OrderedDict
+from typing import Final
+
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address
+
+PREFIXES_MAX: Final = 4_096
+
+
+class TokenBucket:
+    """`per_s` tokens a second, at most `burst` saved; starts full."""
+
+    __slots__ = ("_at", "_burst_ns", "_cost_ns", "_saved_ns")
+
+    def __init__(self, per_s: int, burst: int, now: Instant) -> None:
+        self._cost_ns = SECOND_NS // per_s
+        self._burst_ns = self._cost_ns * burst
+        self._saved_ns = self._burst_ns
+        self._at = now
+
+    def take(self, now: Instant) -> bool:
+        """Take one token if there is one."""
+        self._saved_ns = min(self._burst_ns, self._saved_ns + max(0, now - self._at))
+        self._at = max(now, self._at)
+        if self._saved_ns < self._cost_ns:
+            return False
+        self._saved_ns -= self._cost_ns
+        return True
+
+
+class PrefixBudgets:
+    """One bucket per sender prefix (v4: address, v6: /64), the least recently seen forgotten first."""
+
+    def __init__(self, per_s: int, burst: int) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, sender: Address, now: Instant) -> bool:
+        """Take one token of the sender's prefix."""
+        prefix = _prefix_of(sender.host)
+        bucket = self._buckets.get(prefix)
+        if bucket is None:
+            bucket = self._buckets[prefix] = TokenBucket(self._per_s, self._burst, now)
+            if len(self._buckets) > PREFIXES_MAX:
+                self._buckets.popitem(last=False)
+        else:
+            self._buckets.move_to_end(prefix)
+        return bucket.take(now)
+
+
+def _prefix_of(host: str) -> str:
+    if ":" not in host:
+        return host
+    try:
+        return ipaddress.IPv6Address(host.partition("%")[0]).packed[:8].hex()
+    except ValueError:
+        return host

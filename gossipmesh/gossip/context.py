@@ -1,0 +1,83 @@
+"""What all parts of one gossip core share: who we are, what time it is, and the effects of this step.
+
+It exists so that parts need not know one another; it decides nothing. Deviation: no paper speaks of it.
+"""
+
+import random
+
+from gossipmesh.gossip.effects import Effect, Event, Notify, Persist, PersistKind, SendDatagram
+from gossipmesh.gossip.settings import GossipSettings, GossipStatistics, NodeKeys
+from gossipmesh.gossip.timers import Timers
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.trust.documents import TrustedDocuments
+from gossipmesh.trust.keys import Verifier
+from gossipmesh.trust.seal import group_tag_of
+
+
+class Context:
+    """Shared by reference; `now` is set at the start of each step and never goes back."""
+
+    def __init__(
+        self,
+        *,
+        settings: GossipSettings,
+        trust_domain: str,
+        keys: NodeKeys,
+        documents: TrustedDocuments,
+        verifier: Verifier,
+        rng: random.Random,
+        now: Instant,
+        wall_offset_s: int,
+    ) -> None:
+        self.settings = settings
+        self.trust_domain = trust_domain
+        self.keys = keys
+        self.documents = documents
+        self.verifier = verifier
+        self.rng = rng
+        self.now = now
+        self.wall_offset_s = wall_offset_s
+        self.group_tag = group_tag_of(trust_domain)
+        self.run_id = rng.getrandbits(62) + 1
+        self.timers = Timers()
+        self.statistics = GossipStatistics()
+        self._effects: list[Effect] = []
+
+    @property
+    def wall_s(self) -> int:
+        """Return civil time; only ever used to ask whether a credential is valid."""
+        return self.now // SECOND_NS + self.wall_offset_s
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect to this step."""
+        self._effects.append(effect)
+
+    def notify(self, event: Event) -> None:
+        """Add an event to this step."""
+        self._effects.append(Notify(event))
+
+    def persist(self, kind: PersistKind, key: bytes, value: bytes | None, *, durable: bool = False) -> None:
+        """Add a write to this step."""
+        self._effects.append(Persist(kind, key, value, durable))
+
+    def send(self, destination: Address, payload: bytes) -> None:
+        """Add a datagram to this step."""
+        self.statistics.datagrams_sent += 1
+        self.statistics.bytes_sent += len(payload)
+        self._effects.append(SendDatagram(destination, payload))
+
+    def dropped(self, reason: str) -> None:
+        """Count a packet or frame that was not used."""
+        table = self.statistics.dropped
+        table[reason] = table.get(reason, 0) + 1
+
+    def refused(self, reason: str) -> None:
+        """Count a record that was not merged."""
+        table = self.statistics.refused
+        table[reason] = table.get(reason, 0) + 1
+
+    def drain(self) -> list[Effect]:
+        """Return the effects of this step, in order."""
+        effects, self._effects = self._effects, []
+        return effects

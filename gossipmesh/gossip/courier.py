@@ -1,0 +1,122 @@
+"""Sends messages to members: seals them, fills packets with queued updates, pushes urgent ones on.
+
+Rules:
+1. A packet is never longer than its limit; what does not fit one packet travels by stream alone.
+2. Urgent news is forwarded once, on first receipt, to a few members, within a budget that is counted.
+Paper: SWIM section 4.1 (piggyback), memberlist's gossip tick. Deviation: urgent news does not wait
+for a tick, because a death that waits for probes is a second of failed requests on every node.
+"""
+
+from collections.abc import Callable
+
+from gossipmesh.gossip.budgets import TokenBucket
+from gossipmesh.gossip.catalog import Catalog
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.dissemination import Key, UpdateQueue, sends_max
+from gossipmesh.gossip.links import LinkMaker
+from gossipmesh.gossip.member import Member, short_id_of
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.wire.datagram import HEADER_BYTES, TAG_BYTES
+
+# Header, tag, the array prefix (3) and the `seen` message (12) are always there.
+MESSAGES_BYTES_MAX = limits.DATAGRAM_BYTES_MAX - HEADER_BYTES - TAG_BYTES - 15
+_PIGGYBACK_MAX = 32
+
+
+class Courier:
+    """Everything that leaves as a sealed datagram."""
+
+    def __init__(
+        self, ctx: Context, catalog: Catalog, own_id: bytes, *, introduce: Callable[[Address], None]
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._own_id = own_id
+        self._own_short = short_id_of(own_id)
+        self._introduce = introduce
+        self._links = LinkMaker(ctx, own_id)
+        self.queue = UpdateQueue()
+        self._eager = TokenBucket(ctx.settings.eager_per_s, ctx.settings.eager_burst, ctx.now)
+
+    def link_untrusted(self, member: Member, run: int) -> None:
+        """Make sure the member's link is the one with `run`.
+
+        Raises:
+            Untrusted: its exchange key is unusable. Remote's fault. State unchanged.
+        """
+        if member.link is None or member.link.run != run:
+            key = member.credential.exchange_key
+            member.link = self._links.derive_untrusted(member.node_id, key, run)
+            member.run = run
+
+    def send(self, member: Member, messages: list[bytes], *, fill: bool = True) -> None:
+        """Send messages to a member, with as many queued updates as fit; says hello if we must."""
+        address = member.address
+        if address is None:
+            return
+        if member.run == 0:
+            self._introduce(address)
+            return
+        if member.link is None:
+            try:
+                self.link_untrusted(member, member.run)
+            except MalformedInput:
+                self._ctx.refused("exchange key")
+                return
+        room_bytes = MESSAGES_BYTES_MAX - sum(len(message) for message in messages)
+        if room_bytes < 0:
+            self._ctx.dropped("message too long to send")
+            return
+        if fill and len(self.queue):
+            messages = messages + self.queue.fill(room_bytes, _PIGGYBACK_MAX)
+        assert member.link is not None
+        own = self._ctx
+        self._ctx.send(address, member.link.packet(own.group_tag, self._own_short, own.run_id, messages))
+
+    def enqueue(self, key: Key, message: bytes, *, refutation: bool = False) -> None:
+        """Let an update ride on coming packets, and start the tick if it stands still."""
+        if len(message) > MESSAGES_BYTES_MAX:
+            return
+        settings = self._ctx.settings
+        mult = settings.refutation_mult if refutation else settings.transmit_mult
+        self.queue.put(key, message, sends_max(mult, self._catalog.serving_count))
+        if not self._ctx.timers.pending(("tick", None)):
+            self._ctx.timers.set(("tick", None), self._ctx.now + settings.tick_interval_ns, self._tick)
+
+    def _tick(self) -> None:
+        settings = self._ctx.settings
+        if not len(self.queue):
+            return
+        for member in self.choose(settings.tick_fanout, b""):
+            self.send(member, [])
+            if not len(self.queue):
+                return
+        self._ctx.timers.set(("tick", None), self._ctx.now + settings.tick_interval_ns, self._tick)
+
+    def push(self, messages: list[bytes], origin_id: bytes) -> None:
+        """Forward urgent news at once to a few members, not back to where it came from."""
+        messages = [message for message in messages if len(message) <= MESSAGES_BYTES_MAX]
+        if not messages:
+            return
+        for member in self.choose(self._ctx.settings.eager_fanout, origin_id):
+            if not self._eager.take(self._ctx.now):
+                self._ctx.statistics.eager_limited += 1
+                return
+            self._ctx.statistics.eager_sent += 1
+            self.send(member, messages, fill=False)
+
+    def choose(self, count: int, except_id: bytes) -> list[Member]:
+        """Return up to `count` distinct random members that are alive or suspect."""
+        members = [
+            member
+            for member in self._catalog
+            if member.status <= MemberStatus.SUSPECT
+            and member.state is not None
+            and member.node_id != self._own_id
+            and member.node_id != except_id
+        ]
+        if len(members) <= count:
+            return members
+        return self._ctx.rng.sample(members, count)

@@ -1,0 +1,229 @@
+"""What happens once a record was merged: who is told, who is suspected, how we answer for ourselves.
+
+Rules:
+1. Records about ourselves never overwrite what we sign; they make us sign something higher.
+2. A death or unattended claim whose subject was heard moments ago is held back while the subject is told.
+3. What is new is queued; deaths, new incarnations, refutations and services go on at once.
+Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: rule 2, see `detector`.
+"""
+
+from gossipmesh.gossip.catalog import Catalog, Change, Checks, UnknownOwner, order_start
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.detector import Detector
+from gossipmesh.gossip.effects import IdentityStolen
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.suspicion import suspicion_min_ns
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import MILLISECOND_NS
+from gossipmesh.model.member import Address, MemberStatus, Order
+from gossipmesh.model.records import Claim, RecordKind, SignedRecord
+from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
+
+_ANSWER_GAP_NS = 200 * MILLISECOND_NS
+_NOWHERE = Address("0.0.0.0", 0)
+
+
+class Intake:
+    """Merges records from one sender and does what follows from each."""
+
+    def __init__(
+        self, ctx: Context, catalog: Catalog, courier: Courier, own: OwnRecords, detector: Detector
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._courier = courier
+        self._own = own
+        self._detector = detector
+        self._stolen_count = 0
+        self._held_records: dict[bytes, SignedRecord] = {}
+        catalog.contradicted = self._contradicted
+
+    def take(self, record: SignedRecord, sender: Member | None, checks: Checks) -> None:
+        """Merge one record from outside; refusals are counted, never raised."""
+        try:
+            if self._about_us(record, sender, checks):
+                return
+            change = self._catalog.merge_untrusted(record, checks)
+        except UnknownOwner as unknown:
+            self._ctx.refused("unknown owner")
+            if sender is not None:
+                self._want(sender, unknown.node_id)
+            return
+        except MalformedInput as error:
+            self._ctx.refused(type(error).__name__)
+            return
+        if change is not None:
+            self.follow(change, sender)
+
+    def _want(self, sender: Member, node_id: bytes) -> None:
+        if sender.told_at >= 0 and self._ctx.now - sender.told_at < _ANSWER_GAP_NS:
+            return
+        sender.told_at = self._ctx.now
+        wants = [
+            encode_message(Want(int(kind), node_id))
+            for kind in (RecordKind.CREDENTIAL, RecordKind.NODE_STATE)
+        ]
+        self._courier.send(sender, wants)
+
+    def _contradicted(self, member: Member) -> bool:
+        fresh_ns = 2 * self._ctx.settings.probe_interval_ns
+        return (
+            member.status is MemberStatus.ALIVE
+            and member.heard_at >= 0
+            and self._ctx.now - member.heard_at < fresh_ns
+        )
+
+    def follow(self, change: Change, sender: Member | None) -> None:
+        """Queue, forward and act on one change, wherever it came from (None: ourselves)."""
+        if change.kind == RecordKind.CLAIM:
+            self._follow_claim(change, sender)
+            return
+        member = change.member
+        self._courier.enqueue((change.kind, member.node_id, b""), change.message)
+        urgent: list[bytes] = []
+        if change.kind == RecordKind.NODE_STATE:
+            if member.claim is None:
+                self._courier.queue.drop_subject(RecordKind.CLAIM, member.node_id)
+            self._detector.status_changed(member, None)
+            if change.fresh_incarnation:
+                urgent = [member.messages[RecordKind.CREDENTIAL], change.message]
+            elif change.status_before != member.status or member.node_id == self._own.node_id:
+                urgent = [change.message]
+        elif change.kind == RecordKind.SERVICE_SET:
+            urgent = [change.message]
+        self._courier.push(urgent, b"" if sender is None else sender.node_id)
+
+    def _follow_claim(self, change: Change, sender: Member | None) -> None:
+        member, claim = change.member, change.claim
+        assert claim is not None
+        if member.node_id == self._own.node_id:
+            self._refute(claim, sender)
+            return
+        if change.held:
+            self._hold(change)
+            return
+        if member.claim is not claim:
+            # Our own confirmations were counted by the detector when it signed them.
+            own = claim.accuser == self._own.node_id
+            if own or self._detector.confirm(member, claim.accuser):
+                self._courier.enqueue((RecordKind.CLAIM, member.node_id, claim.accuser), change.message)
+            return
+        self._courier.queue.drop_subject(RecordKind.CLAIM, member.node_id)
+        suspect = claim.status == MemberStatus.SUSPECT
+        key = (int(RecordKind.CLAIM), bytes(member.node_id), bytes(claim.accuser) if suspect else b"")
+        self._courier.enqueue(key, change.message)
+        self._detector.status_changed(member, claim.accuser)
+        if not suspect:
+            self._courier.push([change.message], b"" if sender is None else sender.node_id)
+
+    def _hold(self, change: Change) -> None:
+        assert change.record is not None
+        member = change.member
+        self._held_records[member.node_id] = change.record
+        self._courier.send(
+            member, [self._detector.ping_message(self._detector.next_sequence()), change.message]
+        )
+        since = self._ctx.now
+        wait_ns = suspicion_min_ns(self._ctx.settings, self._catalog.serving_count)
+        self._ctx.timers.set(
+            ("held", member.node_id), self._ctx.now + wait_ns, lambda: self._release(change, since)
+        )
+
+    def _release(self, change: Change, since: int) -> None:
+        """Apply a held claim, unless its subject refuted it or was heard again."""
+        member, claim = change.member, change.claim
+        record = self._held_records.pop(member.node_id, None)
+        if member.held is None or member.held is not claim or record is None:
+            return
+        if member.heard_at > since and self._contradicted(member):
+            self._hold(change)
+            return
+        member.held = None
+        applied = self._catalog.merge_held(member, claim, record)
+        if applied is not None:
+            self.follow(applied, None)
+
+    def _about_us(self, record: SignedRecord, sender: Member | None, checks: Checks) -> bool:
+        """Deal with what others say we signed, or claim of us; True when nothing is left to merge."""
+        if record.kind == RecordKind.CREDENTIAL:
+            return self._is_own_credential(record)
+        node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
+        if node_id != self._own.node_id:
+            return False
+        order = Order(generation, epoch, sequence)
+        if record.kind == RecordKind.CLAIM:
+            if order < self._own.state.order:
+                self._answer(sender)
+                return True
+            return False
+        if order_start(order) < (self._own.generation, self._own.epoch):
+            return record.kind == RecordKind.NODE_STATE
+        if record.kind == RecordKind.NODE_STATE:
+            self._foreign_state(record, order, sender, checks)
+            return True
+        held = self._catalog.ledger.get(record.kind, node_id)
+        if held is not None and held.rank[:3] >= (generation, epoch, sequence):
+            return True
+        # A record of this very incarnation that we did not sign: an older disk, or a thief.
+        self._outbid(epoch, sender)
+        return True
+
+    def _is_own_credential(self, record: SignedRecord) -> bool:
+        own = self._catalog.get(self._own.node_id)
+        return own is not None and bytes(self._own.node_id) in record.body[:24]
+
+    def _answer(self, sender: Member | None) -> None:
+        """Send our state to whoever still claims something it has overtaken."""
+        if sender is None or (sender.told_at >= 0 and self._ctx.now - sender.told_at < _ANSWER_GAP_NS):
+            return
+        sender.told_at = self._ctx.now
+        own = self._catalog.get(self._own.node_id)
+        assert own is not None
+        self._courier.send(sender, [own.messages[RecordKind.NODE_STATE]])
+
+    def _foreign_state(
+        self, record: SignedRecord, order: Order, sender: Member | None, checks: Checks
+    ) -> None:
+        own = self._catalog.get(self._own.node_id)
+        assert own is not None
+        if order < self._own.state.order or record.body == own.records[RecordKind.NODE_STATE].body:
+            return
+        self._catalog.verify_owned_untrusted(record, own, checks)
+        self._outbid(order.epoch, sender)
+
+    def _outbid(self, epoch: int, sender: Member | None) -> None:
+        """Sign above records that carry our name and are not ours; twice means a thief."""
+        self._stolen_count += 1
+        self._ctx.refused("own record not ours")
+        if self._stolen_count >= 2:
+            address = None if sender is None else sender.address
+            self._ctx.notify(IdentityStolen(address or _NOWHERE))
+        self._own.raise_epoch(epoch)
+        self.follow(self._own.publish_state(), None)
+        self.resign_services()
+
+    def resign_services(self) -> None:
+        """Sign our services under our newest incarnation, if there are any."""
+        own = self._catalog.get(self._own.node_id)
+        if own is not None and own.services is not None:
+            self.follow(self._own.publish_services(own.services.entries), None)
+
+    def _refute(self, claim: Claim, sender: Member | None) -> None:
+        """Answer a claim against us that our newest state does not beat yet."""
+        if claim.order < self._own.state.order:
+            self._answer(sender)
+            return
+        self._ctx.statistics.refutations += 1
+        self._detector.health.add(1)
+        ahead = order_start(claim.order) > order_start(self._own.state.order)
+        sequence_ahead = claim.sequence > self._own.state.sequence
+        if claim.status == MemberStatus.DEAD or ahead or sequence_ahead:
+            self._own.raise_epoch(claim.epoch)
+        change = self._own.publish_state()
+        own_id = bytes(self._own.node_id)
+        self._courier.enqueue((change.kind, own_id, b""), change.message, refutation=True)
+        if sender is not None:
+            self._courier.send(sender, [change.message])
+        self._courier.push([change.message], b"" if sender is None else sender.node_id)

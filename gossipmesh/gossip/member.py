@@ -1,0 +1,109 @@
+"""One member as this node holds it: signed records, and what was observed locally.
+
+The effective status is a maximum over the owner's state and the best claim; nothing else is merged.
+Paper: SWIM section 4.2. Deviation: see `catalog`.
+"""
+
+from gossipmesh.gossip.links import Link
+from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model.identity import SHORT_ID_BYTES, NodeId, node_name_of_spiffe_id
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
+from gossipmesh.model.records import Claim, NodeCredential, NodeState, ServiceSet, SignedRecord
+
+
+class Member:
+    """Mutable; owned by the catalog. `claim` is kept only while it is not beaten by `state`."""
+
+    __slots__ = (
+        "address_index",
+        "changed_at",
+        "claim",
+        "credential",
+        "heard_at",
+        "held",
+        "link",
+        "messages",
+        "name",
+        "node_id",
+        "opaque",
+        "records",
+        "run",
+        "services",
+        "short_id",
+        "state",
+        "status",
+        "told_at",
+        "unequal_count",
+    )
+
+    def __init__(self, credential: NodeCredential, now: Instant) -> None:
+        self.credential = credential
+        self.node_id: NodeId = credential.node_id
+        self.short_id = short_id_of(credential.node_id)
+        self.name = node_name_of_spiffe_id(credential.spiffe_id) or ""
+        self.state: NodeState | None = None
+        self.services: ServiceSet | None = None
+        self.claim: Claim | None = None
+        self.held: Claim | None = None
+        self.records: dict[int, SignedRecord] = {}
+        self.messages: dict[int, bytes] = {}
+        self.opaque: dict[int, Order] = {}
+        self.status = MemberStatus.ALIVE
+        self.changed_at = now
+        self.run = 0
+        self.link: Link | None = None
+        self.heard_at = -1
+        self.told_at = -1
+        self.address_index = 0
+        self.unequal_count = 0
+
+    @property
+    def order(self) -> Order:
+        """Return the order of the newest state held; zero when none is."""
+        return _NO_ORDER if self.state is None else self.state.order
+
+    @property
+    def address(self) -> Address | None:
+        """Return where packets go; None before a state is known."""
+        if self.state is None:
+            return None
+        addresses = self.state.gossip_addresses
+        return addresses[self.address_index % len(addresses)]
+
+    @property
+    def serving(self) -> bool:
+        """Tell whether its endpoints are in use: everything but dead and left."""
+        return self.state is not None and self.status < MemberStatus.DEAD
+
+    def settle(self) -> MemberStatus:
+        """Return the status that the records held amount to."""
+        if self.state is not None and self.state.phase == NodePhase.LEFT:
+            return MemberStatus.LEFT
+        return MemberStatus.ALIVE if self.claim is None else MemberStatus(self.claim.status)
+
+    def view(self) -> MemberView | None:
+        """Return the member as the rest of the agent reads it; None before a state is known."""
+        if self.state is None:
+            return None
+        return MemberView(
+            name=self.name,
+            node_id=self.node_id,
+            spiffe_id=self.credential.spiffe_id,
+            status=self.status,
+            state=self.state,
+            credential=self.credential,
+            changed_at=self.changed_at,
+        )
+
+    def record(self, kind: int) -> SignedRecord | None:
+        """Return the record of a kind, as it was received."""
+        return self.records.get(kind)
+
+
+_NO_ORDER = Order(0, 0, 0)
+
+
+def short_id_of(node_id: bytes) -> int:
+    """Return the u64 that stands for a node in packet headers."""
+    return int.from_bytes(node_id[:SHORT_ID_BYTES], "big")

@@ -1,0 +1,542 @@
+"""The gossip core: the one facade a shell sees.
+
+Datagrams, stream bytes and deadlines in, effects out; no socket, no clock, no randomness of its own.
+It composes the parts and routes messages between them; each part says what it decides.
+Rules:
+1. Every input sets `now`, acts, and returns the effects of this step in order.
+2. Nothing from outside raises: what cannot be used is counted in `statistics`.
+Paper: SWIM (Das, Gupta, Motivala 2002), Lifeguard (Dadgar, Phillips, Currey 2017).
+Deviation: named in each part; docs/GOSSIP.md lists them together.
+"""
+
+import random
+from collections.abc import Sequence
+
+import msgspec
+
+from gossipmesh.gossip.catalog import Catalog, Change, Checks, decode_restored_untrusted
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.detector import Detector
+from gossipmesh.gossip.effects import Effect, StreamId
+from gossipmesh.gossip.handshake import Handshake
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.settings import (
+    GossipSettings,
+    GossipStatistics,
+    MemberView,
+    NodeKeys,
+    NodeProfile,
+    RestoredState,
+)
+from gossipmesh.gossip.spreading import PolicySpreading
+from gossipmesh.gossip.streams import Streams
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address, MemberStatus, NodePhase
+from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.service import ServiceEntry
+from gossipmesh.trust.documents import PolicySet, TrustedDocuments
+from gossipmesh.trust.keys import Verifier
+from gossipmesh.trust.records import open_credential_untrusted
+from gossipmesh.wire.datagram import (
+    HEADER_BYTES,
+    Ack,
+    Header,
+    Hello,
+    Message,
+    Nack,
+    PacketType,
+    Ping,
+    PingReq,
+    PolicyAnnouncement,
+    RelayedAck,
+    TrustAnnouncement,
+    Want,
+    Welcome,
+    decode_body_untrusted,
+    decode_header_untrusted,
+    decode_plain_untrusted,
+)
+from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
+
+_JOIN_FANOUT = 4
+_JOIN_WAIT_MAX_NS = 5 * SECOND_NS
+
+
+class GossipNode:
+    """One member of the group.
+
+    Every method that takes `now` returns the effects of that step, in order, at most
+    `limits.EFFECTS_PER_STEP_MAX`; `now` is monotonic nanoseconds and never less than before.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: GossipSettings,
+        trust_domain: str,
+        keys: NodeKeys,
+        profile: NodeProfile,
+        documents: TrustedDocuments,
+        verifier: Verifier,
+        restored: RestoredState,
+        rng: random.Random,
+        now: Instant,
+        wall_offset_s: int,
+    ) -> None:
+        """Compose a node; nothing is sent before `start`.
+
+        Args:
+            documents: with Trust loaded, and floors and sets restored by the shell.
+            rng: seeded from entropy in an agent; run ids, nonces and choices come from it.
+            wall_offset_s: civil seconds minus `now` in seconds.
+
+        Raises:
+            MalformedInput: our own credential does not verify under `documents`. Local fault.
+        """
+        self._ctx = ctx = Context(
+            settings=settings,
+            trust_domain=trust_domain,
+            keys=keys,
+            documents=documents,
+            verifier=verifier,
+            rng=rng,
+            now=now,
+            wall_offset_s=wall_offset_s,
+        )
+        credential = open_credential_untrusted(
+            keys.credential, trust_domain, documents.credential_keys, verifier
+        )
+        self._own_id = own_id = credential.node_id
+        self._catalog = catalog = Catalog(ctx, own_id)
+        catalog.install_credential(credential, keys.credential)
+        epoch = max(restored.epoch, self._restore(restored)) + 1
+        self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
+        self._handshake = Handshake(ctx, catalog, own_id, met=self._met, too_long=self._sync_with_address)
+        self._courier = Courier(ctx, catalog, own_id, introduce=self._handshake.start)
+        self._detector = Detector(
+            ctx,
+            catalog,
+            self._courier,
+            self._own,
+            roots=self.roots,
+            declared=self._declared,
+            stream_ping=lambda member: self._streams.ping(member),
+        )
+        self._intake = Intake(ctx, catalog, self._courier, self._own, self._detector)
+        self._spreading = PolicySpreading(ctx, self._courier, self._own, self._intake)
+        self._streams = Streams(
+            ctx, catalog, self._own, self._handshake, self._intake, self._spreading, met=self._met_by_stream
+        )
+        self._spreading.fetch = self._streams.fetch
+        self._own.policies = self._spreading.policy_statuses()
+        self._seeds: tuple[Address, ...] = ()
+        self._join_wait_ns = SECOND_NS
+        self._joined = False
+        ctx.drain()
+
+    # Inputs
+
+    def start(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
+        """Begin: our epoch goes to disk first, then we introduce ourselves.
+
+        Args:
+            seeds: where members may be found; empty: the restored members are asked.
+        """
+        self._ctx.now = now
+        self._own.persist_epoch()
+        self._own.publish_state()
+        own_addresses = self._own.state.gossip_addresses
+        self._seeds = tuple(address for address in seeds if address not in own_addresses)
+        self._detector.start()
+        for member in list(self._catalog):
+            self._detector.status_changed(member, None)
+        self._join()
+        self._watch_credentials()
+        self._streams.start()
+        return self._ctx.drain()
+
+    def next_deadline(self) -> Instant:
+        """Return when `handle_deadline` is due; early, late and repeated calls are harmless."""
+        return self._ctx.timers.next_deadline()
+
+    def handle_deadline(self, now: Instant) -> list[Effect]:
+        """Do what is due."""
+        self._advance(now)
+        timers = self._ctx.timers
+        late_ns = now - timers.next_deadline()
+        if late_ns > self._ctx.settings.pause_ns:
+            self._detector.paused(late_ns)
+        for _ in range(len(timers)):
+            action = timers.pop_due(now)
+            if action is None:
+                break
+            action()
+        return self._ctx.drain()
+
+    def receive_datagram(self, payload: bytes, sender: Address, now: Instant) -> list[Effect]:
+        """Feed one packet; what cannot be used is counted and dropped.
+
+        Args:
+            payload: one UDP payload, untrusted.
+            sender: transport address. Not an identity; a hello is bound to it by its cookie.
+        """
+        self._advance(now)
+        self._ctx.statistics.datagrams_received += 1
+        self._ctx.statistics.bytes_received += len(payload)
+        try:
+            self._receive_untrusted(payload, sender)
+        except MalformedInput as error:
+            self._ctx.dropped(type(error).__name__)
+        return self._ctx.drain()
+
+    def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
+        """Take a connection; `stream` is odd and new."""
+        self._advance(now)
+        self._streams.accepted(stream, peer)
+        return self._ctx.drain()
+
+    def stream_opened(self, stream: StreamId, now: Instant) -> list[Effect]:
+        """Note that a connection we asked for stands."""
+        self._advance(now)
+        self._streams.opened(stream)
+        return self._ctx.drain()
+
+    def receive_stream(self, stream: StreamId, data: bytes, now: Instant) -> list[Effect]:
+        """Feed bytes of a connection, in any chunking."""
+        self._advance(now)
+        self._streams.receive(stream, data)
+        return self._ctx.drain()
+
+    def stream_closed(self, stream: StreamId, now: Instant) -> list[Effect]:
+        """Note that a connection ended or never came about."""
+        self._advance(now)
+        self._streams.closed(stream)
+        return self._ctx.drain()
+
+    def engine_probed(self, probe: int, answered: bool, now: Instant) -> list[Effect]:
+        """Take the answer to a `ProbeEngine`."""
+        self._advance(now)
+        self._detector.engine_probed(probe, answered)
+        return self._ctx.drain()
+
+    def publish_services(self, entries: Sequence[ServiceEntry], now: Instant) -> list[Effect]:
+        """Replace our services as a whole.
+
+        Raises:
+            Untrusted: one of them our credential does not allow. Local fault. State unchanged.
+        """
+        self._advance(now)
+        self._intake.follow(self._own.publish_services(entries), None)
+        return self._ctx.drain()
+
+    def offer_policy(self, policy_set: PolicySet, now: Instant) -> list[Effect]:
+        """Verify a set, put it in force and announce it.
+
+        Raises:
+            PolicyRefusal: with its code; the refusal is published with our state at the next
+                deadline. Whoever made the set is at fault. State otherwise unchanged.
+        """
+        self._advance(now)
+        self._spreading.offer(policy_set)
+        return self._ctx.drain()
+
+    def renew_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
+        """Go on under a newer credential of the same keys.
+
+        Raises:
+            MalformedInput: it does not verify, is not ours, or is of other keys. Local fault.
+                State unchanged.
+        """
+        self._advance(now)
+        own = self._own_member()
+        checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+        credential = self._catalog.open_credential_untrusted(record, checks)
+        held = own.credential
+        if (credential.node_id, credential.signing_key, credential.exchange_key) != (
+            held.node_id,
+            held.signing_key,
+            held.exchange_key,
+        ):
+            raise MalformedInput("a credential that is not of this node and its keys")
+        if (credential.generation, credential.serial) <= (held.generation, held.serial):
+            raise MalformedInput("a credential that is not newer than ours")
+        services = own.services
+        change = self._catalog.install_credential(credential, record)
+        self._ctx.keys = msgspec.structs.replace(self._ctx.keys, credential=record)
+        self._own.replace_credential(credential)
+        if change is not None:
+            self._intake.follow(change, None)
+            self._courier.push([change.message], b"")
+        if credential.generation > held.generation:
+            self._intake.follow(self._own.publish_state(), None)
+            if services is not None:
+                self._intake.follow(self._own.publish_services(services.entries), None)
+        self._watch_credentials()
+        return self._ctx.drain()
+
+    def set_draining(self, now: Instant) -> list[Effect]:
+        """Tell everyone that we want no new work."""
+        return self._set_phase(NodePhase.DRAINING, now)
+
+    def leave(self, now: Instant) -> list[Effect]:
+        """Tell everyone that we go; final until the next start."""
+        effects = self._set_phase(NodePhase.LEFT, now)
+        for member in self._courier.choose(limits.MEMBERS_MAX, b"")[: 4 * _JOIN_FANOUT]:
+            self._courier.send(member, [self._own_member().messages[RecordKind.NODE_STATE]], fill=False)
+        return effects + self._ctx.drain()
+
+    def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
+        """Note that civil time was set; credentials are judged anew at the next deadline."""
+        self._advance(now)
+        self._ctx.wall_offset_s = wall_offset_s
+        self._ctx.timers.set(("credentials", None), now, self._watch_credentials)
+
+    # Reads
+
+    @property
+    def own_node_id(self) -> NodeId:
+        """Return our id."""
+        return self._own_id
+
+    @property
+    def own_state(self) -> NodeState:
+        """Return the state we last signed."""
+        return self._own.state
+
+    @property
+    def incarnation(self) -> tuple[int, int]:
+        """Return (generation, epoch)."""
+        return (self._own.generation, self._own.epoch)
+
+    @property
+    def local_health(self) -> int:
+        """Return how much we distrust ourselves; 0 is healthy."""
+        return self._detector.health.score
+
+    def members(self) -> list[MemberView]:
+        """Return every member with a known state, ourselves included, sorted by name."""
+        views = [view for view in (member.view() for member in self._catalog) if view is not None]
+        return sorted(views, key=lambda view: view.name)
+
+    def services(self) -> list[tuple[MemberView, ServiceSet]]:
+        """Return the services of members that are neither dead nor left, sorted by member name."""
+        pairs = [
+            (view, member.services)
+            for member in self._catalog
+            if member.serving and member.services is not None and (view := member.view()) is not None
+        ]
+        return sorted(pairs, key=lambda pair: pair[0].name)
+
+    def roots(self) -> tuple[bytes, bytes]:
+        """Return the group root and the documents root, 16 bytes each."""
+        return self._catalog.ledger.root, self._spreading.root
+
+    def statistics(self) -> GossipStatistics:
+        """Return a copy of the counters."""
+        now = self._ctx.statistics
+        return msgspec.structs.replace(
+            now,
+            dropped=dict(now.dropped),
+            refused=dict(now.refused),
+            refused_policies=dict(now.refused_policies),
+            queue_length=len(self._courier.queue),
+            members=len(self._catalog),
+        )
+
+    # Inside
+
+    def _advance(self, now: Instant) -> None:
+        self._ctx.now = max(now, self._ctx.now)
+
+    def _own_member(self) -> Member:
+        member = self._catalog.get(self._own_id)
+        assert member is not None
+        return member
+
+    def _restore(self, restored: RestoredState) -> int:
+        """Take back the members of the last run; return the epoch of our own records among them."""
+        epoch = 0
+        for node_id, value in restored.members[: limits.MEMBERS_MAX]:
+            try:
+                records = decode_restored_untrusted(value)
+            except MalformedInput:
+                self._ctx.refused("restored member damaged")
+                continue
+            for record in records:
+                checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+                if node_id == self._own_id and record.kind == RecordKind.CREDENTIAL:
+                    continue
+                try:
+                    self._catalog.merge_untrusted(record, checks)
+                except MalformedInput as error:
+                    self._ctx.refused(type(error).__name__)
+        own = self._own_member()
+        for signed in (own.state, own.services, own.claim):
+            epoch = epoch if signed is None else max(epoch, signed.epoch)
+        return epoch
+
+    def _receive_untrusted(self, payload: bytes, sender: Address) -> None:
+        header = decode_header_untrusted(payload)
+        if not WIRE_MIN <= header.version <= WIRE_MAX:
+            self._ctx.dropped("version")
+        elif header.group_tag != self._ctx.group_tag:
+            self._ctx.dropped("foreign group")
+        elif header.type == PacketType.DATA:
+            self._receive_data_untrusted(header, payload, sender)
+        else:
+            message = decode_plain_untrusted(header.type, payload[HEADER_BYTES:])
+            if isinstance(message, Hello):
+                self._handshake.receive_hello_untrusted(header, message, len(payload), sender)
+            elif isinstance(message, Welcome):
+                self._handshake.receive_welcome_untrusted(header, message, sender)
+            else:
+                self._handshake.receive_cookie(header, message, sender)
+
+    def _receive_data_untrusted(self, header: Header, payload: bytes, sender: Address) -> None:
+        member = self._catalog.by_short(header.sender)
+        if member is None or member.run != header.run or member.node_id == self._own_id:
+            self._ctx.dropped("unknown run")
+            self._handshake.challenge(header, len(payload), sender)
+            return
+        if member.link is None or member.link.run != header.run:
+            self._courier.link_untrusted(member, header.run)
+        link = member.link
+        assert link is not None
+        if not link.fresh(header.counter):
+            self._ctx.dropped("replayed")
+            return
+        try:
+            body = link.open_untrusted(header.counter, payload[:HEADER_BYTES], payload[HEADER_BYTES:])
+        except MalformedInput:
+            self._ctx.dropped("does not open")
+            self._handshake.challenge(header, len(payload), sender)
+            return
+        messages = decode_body_untrusted(body)
+        self._detector.heard(member)
+        self._tell_the_dead(member)
+        checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+        for message in messages:
+            self._dispatch(member, message, checks)
+
+    def _dispatch(self, member: Member, message: Message, checks: Checks) -> None:
+        match message:
+            case Ping():
+                self._detector.receive_ping(member, message)
+                self._streams.compared(member, message.group_root, message.documents_root)
+            case Ack():
+                self._detector.receive_ack(member, message)
+                self._streams.compared(member, message.group_root, message.documents_root)
+            case SignedRecord():
+                self._intake.take(message, member, checks)
+            case PingReq():
+                self._detector.receive_ping_req(member, message)
+            case Nack():
+                self._detector.receive_nack(member, message)
+            case RelayedAck():
+                self._detector.receive_relayed_ack(member, message)
+            case PolicyAnnouncement():
+                self._spreading.receive_policy(member, message)
+            case TrustAnnouncement():
+                self._spreading.receive_trust(member, message)
+            case Want():
+                self._receive_want(member, message)
+            case _:
+                pass
+
+    def _receive_want(self, member: Member, want: Want) -> None:
+        subject = self._catalog.get(want.subject)
+        message = None if subject is None else subject.messages.get(want.kind)
+        if message is not None:
+            self._courier.send(member, [message], fill=False)
+
+    def _tell_the_dead(self, member: Member) -> None:
+        """Show a member we hold gone what is claimed of it, at most once a second."""
+        if member.status not in (MemberStatus.DEAD, MemberStatus.UNATTENDED) or member.claim is None:
+            return
+        if member.told_at >= 0 and self._ctx.now - member.told_at < SECOND_NS:
+            return
+        member.told_at = self._ctx.now
+        self._courier.send(member, [member.messages[RecordKind.CLAIM]], fill=False)
+
+    def _declared(self, change: Change) -> None:
+        self._intake.follow(change, None)
+
+    def _met(self, member: Member, run: int, records: list[SignedRecord], checks: Checks) -> None:
+        """Take a peer that proved itself: link, state, and what it may not know of itself."""
+        self._courier.link_untrusted(member, run)
+        shown = [record.body for record in records]
+        newcomer = member.state is None
+        for record in records:
+            self._intake.take(record, member, checks)
+        member.run = run
+        self._detector.heard(member)
+        if member.state is None:
+            return
+        messages = [self._detector.ping_message(self._detector.next_sequence())]
+        state = member.records[RecordKind.NODE_STATE]
+        if shown and state.body not in shown:
+            messages.append(member.messages[RecordKind.NODE_STATE])
+        if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED, MemberStatus.SUSPECT):
+            messages.append(member.messages[RecordKind.CLAIM])
+        self._courier.send(member, messages)
+        if newcomer:
+            self._courier.enqueue(
+                (RecordKind.CREDENTIAL, member.node_id, b""), member.messages[RecordKind.CREDENTIAL]
+            )
+        if not self._joined:
+            self._joined = True
+            self._ctx.timers.cancel(("join", None))
+            self._streams.sync(member)
+
+    def _met_by_stream(self, member: Member, run: int, records: list[SignedRecord], checks: Checks) -> None:
+        if not self._joined:
+            self._joined = True
+            self._ctx.timers.cancel(("join", None))
+        self._met(member, run, records, checks)
+
+    def _sync_with_address(self, address: Address) -> None:
+        self._streams.sync_address(address)
+
+    def _join(self) -> None:
+        """Say hello to every seed and a few restored members, again until somebody answers."""
+        if self._joined:
+            return
+        known = [m for m in self._catalog if m.address is not None and m.node_id != self._own_id]
+        known = [m for m in known if m.status is not MemberStatus.LEFT]
+        if len(known) > _JOIN_FANOUT:
+            known = self._ctx.rng.sample(known, _JOIN_FANOUT)
+        addresses = [*self._seeds, *(m.address for m in known if m.address is not None)]
+        for address in dict.fromkeys(addresses):
+            self._handshake.start(address)
+        if addresses:
+            self._ctx.timers.set(("join", None), self._ctx.now + self._join_wait_ns, self._join)
+            self._join_wait_ns = min(2 * self._join_wait_ns, _JOIN_WAIT_MAX_NS)
+
+    def _set_phase(self, phase: NodePhase, now: Instant) -> list[Effect]:
+        self._advance(now)
+        if self._own.phase is not phase and self._own.phase is not NodePhase.LEFT:
+            self._own.phase = phase
+            self._intake.follow(self._own.publish_state(), None)
+        return self._ctx.drain()
+
+    def _watch_credentials(self) -> None:
+        """Forget members whose credential has ended, or whose signer Trust no longer names."""
+        keys = self._catalog.credential_keys()
+        wall_s = self._ctx.wall_s
+        for member in list(self._catalog):
+            held = member.records[RecordKind.CREDENTIAL]
+            gone = member.credential.ends <= wall_s or held.key_id not in keys
+            if gone and member.node_id != self._own_id:
+                self._catalog.forget(member)
+                self._detector.forget(member)
+        ends = min((m.credential.ends for m in self._catalog if m.node_id != self._own_id), default=None)
+        wait_s = 60 if ends is None else min(60, max(1, ends - wall_s))
+        self._ctx.timers.set(
+            ("credentials", None), self._ctx.now + wait_s * SECOND_NS, self._watch_credentials
+        )

@@ -1,0 +1,87 @@
+"""Whom to ping next, what a running probe has heard, and pings made for others.
+
+Paper: SWIM section 3 and 4.3 (shuffled round robin), Lifeguard IV.A (nack).
+Deviation: any authenticated packet of the target during its probe counts as an answer, and a TCP
+handshake runs beside the indirect pings (memberlist), so that a filter on UDP alone kills nobody.
+"""
+
+import random
+
+from gossipmesh.gossip.member import Member
+from gossipmesh.model import limits
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.member import MemberStatus
+
+
+class ProbeList:
+    """Every probed member once per round, in a new random order each round."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._round: list[bytes] = []
+
+    def next(self, members: dict[bytes, Member]) -> Member | None:
+        """Return the next member of `members` to probe; None when there is none."""
+        for _ in range(2):
+            while self._round:
+                member = members.get(self._round.pop())
+                if member is not None:
+                    return member
+            self._round = list(members)
+            self._rng.shuffle(self._round)
+        return None
+
+
+class Probe:
+    """One running probe of one member."""
+
+    __slots__ = ("answered", "helpers", "nacks", "sequence", "started", "target")
+
+    def __init__(self, target: Member, sequence: int, now: Instant) -> None:
+        self.target = target
+        self.sequence = sequence
+        self.started = now
+        self.answered = False
+        self.helpers: list[bytes] = []
+        self.nacks: list[bytes] = []
+
+
+class RelayedPing:
+    """A ping made because another member asked; its ack is passed on."""
+
+    __slots__ = ("requester", "requester_sequence", "target_id")
+
+    def __init__(self, requester: Member, requester_sequence: int, target_id: bytes) -> None:
+        self.requester = requester
+        self.requester_sequence = requester_sequence
+        self.target_id = target_id
+
+
+class RelayTable:
+    """Relayed pings by our own sequence, the oldest forgotten first."""
+
+    def __init__(self) -> None:
+        self._pings: dict[int, RelayedPing] = {}
+
+    def add(self, sequence: int, ping: RelayedPing) -> None:
+        """Remember a relayed ping."""
+        self._pings[sequence] = ping
+        if len(self._pings) > limits.RELAYED_PINGS_MAX:
+            del self._pings[next(iter(self._pings))]
+
+    def take(self, sequence: int) -> RelayedPing | None:
+        """Return and forget a relayed ping."""
+        return self._pings.pop(sequence, None)
+
+    def get(self, sequence: int) -> RelayedPing | None:
+        """Return a relayed ping that is still open."""
+        return self._pings.get(sequence)
+
+
+def is_probed(member: Member, own_id: bytes) -> bool:
+    """Tell whether probes go to this member: alive or suspect, and with an address."""
+    return (
+        member.node_id != own_id
+        and member.state is not None
+        and member.status in (MemberStatus.ALIVE, MemberStatus.SUSPECT)
+    )

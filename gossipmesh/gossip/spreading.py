@@ -1,0 +1,285 @@
+"""Spreads signed documents: announcements by datagram, bodies by stream, one floor for everyone.
+
+Ends where `trust.documents` verifies. Rules:
+1. A floor is on disk before its set is in force, and before anyone hears of it.
+2. A refusal is remembered for its announcer only, unless the set itself is at fault: whoever spoils
+   the bytes in between must not be able to keep the genuine set out.
+3. What we run and what we last refused stands in our own NodeState, so any member can answer for all.
+Paper: TUF section 5 for versions and floors. Deviation: pairs (version, hash); see `trust.documents`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.effects import PersistKind, PolicyApplied, PolicyRefused, TrustChanged
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.roots import Item, Rank, RootLedger
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import MILLISECOND_NS
+from gossipmesh.model.records import PolicyStatus
+from gossipmesh.trust.documents import AcceptedSet, PolicyRefusal, PolicySet, decode_policy_set_untrusted
+from gossipmesh.wire.codec import decode_untrusted, encode
+from gossipmesh.wire.datagram import PolicyAnnouncement, TrustAnnouncement, encode_message
+from gossipmesh.wire.frames import DocumentsSummary
+
+_POLICY: Final = -1
+_TRUST: Final = -2
+_ITEM_TRUST: Final = 1
+_ITEM_SCOPE: Final = 2
+_INTRINSIC: Final = ("features", "unsupported", "trust-domain")
+_BENIGN: Final = ("older", "same")
+_PUBLISH_WAIT_NS: Final = 200 * MILLISECOND_NS
+_ANNOUNCERS_MAX: Final = 4
+
+Announced = tuple[str, int, bytes]
+
+
+class _Pending:
+    """A set being fetched, and who else announced it."""
+
+    __slots__ = ("announced", "announcers")
+
+    def __init__(self, announced: Announced, announcer: bytes) -> None:
+        self.announced = announced
+        self.announcers = [announcer]
+
+
+class PolicySpreading:
+    """Announces, fetches, applies and refuses policy sets and Trust."""
+
+    def __init__(self, ctx: Context, courier: Courier, own: OwnRecords, intake: Intake) -> None:
+        self._ctx = ctx
+        self._courier = courier
+        self._own = own
+        self._intake = intake
+        self._refused: dict[tuple[bytes, str, int, bytes], None] = {}
+        self._shown: dict[str, tuple[int, bytes, str]] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._trust_pending = False
+        self.root = bytes(16)
+        self.fetch: Callable[[bytes, str | None], bool] = lambda node_id, scope: False
+        self.trust_changed: Callable[[], None] = lambda: None
+        self._recount()
+
+    def _recount(self) -> None:
+        """Sum the documents root anew. Cost: O(scopes), at each change of a document."""
+        ledger = RootLedger(self._ctx.group_tag)
+        documents = self._ctx.documents
+        items: list[tuple[int, bytes, bytes]] = []
+        if documents.trust is not None:
+            newest = hashlib.sha256(documents.trust_envelopes[-1]).digest()
+            items.append((_ITEM_TRUST, b"", encode([_ITEM_TRUST, documents.trust.version, newest])))
+        for scope in documents.scopes():
+            held = documents.in_force(scope)
+            if held is not None:
+                content = encode([_ITEM_SCOPE, scope, held.version, held.manifest_hash])
+                items.append((_ITEM_SCOPE, scope.encode(), content))
+        for kind, subject, content in items:
+            digest = ledger.digest(content)
+            ledger.put(kind, subject, Item(Rank(0, 0, 0, digest), int.from_bytes(digest, "big")))
+        self.root = ledger.root
+
+    def summary(self) -> DocumentsSummary:
+        """Return what we hold, as a stream comparison carries it."""
+        documents = self._ctx.documents
+        held = [documents.in_force(scope) for scope in documents.scopes()]
+        scopes = tuple((h.scope, h.version, h.manifest_hash) for h in held if h is not None)
+        return DocumentsSummary(self._trust_version(), scopes[: limits.SCOPES_MAX])
+
+    def _trust_version(self) -> int:
+        trust = self._ctx.documents.trust
+        return 0 if trust is None else trust.version
+
+    def consider(self, member: Member, summary: DocumentsSummary) -> None:
+        """Fetch whatever a peer holds that is newer."""
+        self.receive_trust(member, TrustAnnouncement(summary.trust_version))
+        for scope, version, manifest_hash in summary.scopes:
+            self.receive_policy(member, PolicyAnnouncement(scope, version, manifest_hash))
+
+    def policy_statuses(self) -> tuple[PolicyStatus, ...]:
+        """Return what we run and what we last refused, sorted by scope."""
+        documents = self._ctx.documents
+        statuses: list[PolicyStatus] = []
+        for scope in sorted(dict.fromkeys([*documents.scopes(), *self._shown])):
+            held = documents.in_force(scope)
+            version, manifest_hash = (0, b"") if held is None else held.floor
+            statuses.append(
+                PolicyStatus(scope, version, manifest_hash, *self._shown.get(scope, (0, b"", "")))
+            )
+        return tuple(statuses[: limits.SCOPES_MAX])
+
+    def offer(self, policy_set: PolicySet) -> None:
+        """Verify a set given to this node, apply and announce it.
+
+        Raises:
+            PolicyRefusal: State unchanged, except that the refusal will be published.
+        """
+        try:
+            accepted = self._ctx.documents.check_untrusted(policy_set)
+        except PolicyRefusal as refusal:
+            self._refuse(refusal, b"")
+            raise
+        self._apply(accepted, b"")
+
+    def _apply(self, accepted: AcceptedSet, origin_id: bytes) -> None:
+        scope, version, manifest_hash = accepted.scope, accepted.version, accepted.manifest_hash
+        self._ctx.persist(PersistKind.POLICY_SET, scope.encode(), accepted.raw.to_bytes())
+        self._ctx.persist(PersistKind.FLOOR, scope.encode(), encode([version, manifest_hash]), durable=True)
+        self._ctx.documents.adopt(accepted)
+        self._ctx.statistics.applied_policies += 1
+        shown = self._shown.get(scope)
+        if shown is not None and (shown[0], shown[1]) <= (version, manifest_hash):
+            del self._shown[scope]
+        self._recount()
+        self._ctx.notify(PolicyApplied(scope, version, manifest_hash))
+        message = encode_message(PolicyAnnouncement(scope, version, manifest_hash))
+        self._courier.enqueue((_POLICY, scope.encode(), b""), message)
+        self._courier.push([message], origin_id)
+        self._publish()
+
+    def _publish(self) -> None:
+        self._ctx.timers.cancel(("policies", None))
+        self._own.policies = self.policy_statuses()
+        self._intake.follow(self._own.publish_state(), None)
+
+    def _refuse(self, refusal: PolicyRefusal, announcer: bytes) -> None:
+        table = self._ctx.statistics.refused_policies
+        table[refusal.code] = table.get(refusal.code, 0) + 1
+        if refusal.code in _BENIGN and announcer:
+            return
+        scope, version, manifest_hash = refusal.scope, refusal.version, refusal.manifest_hash
+        self._remember(b"" if refusal.code in _INTRINSIC else announcer, (scope, version, manifest_hash))
+        self._ctx.notify(PolicyRefused(scope, version, manifest_hash, refusal.code, refusal.reason))
+        if scope and (scope in self._shown or len(self._shown) < limits.SCOPES_MAX // 4):
+            self._shown[scope] = (version, manifest_hash, f"{refusal.code}: {refusal.reason}"[:160])
+            if not self._ctx.timers.pending(("policies", None)):
+                self._ctx.timers.set(("policies", None), self._ctx.now + _PUBLISH_WAIT_NS, self._publish)
+
+    def _remember(self, announcer: bytes, announced: Announced) -> None:
+        self._refused[(announcer, *announced)] = None
+        if len(self._refused) > limits.REFUSED_POLICIES_REMEMBERED_MAX:
+            del self._refused[next(iter(self._refused))]
+
+    def receive_policy(self, member: Member, announcement: PolicyAnnouncement) -> None:
+        """Fetch an announced set, if it is above our floor and was not refused before."""
+        scope = announcement.scope
+        announced = (scope, announcement.version, announcement.manifest_hash)
+        offered = announced[1:]
+        documents = self._ctx.documents
+        held = documents.in_force(scope)
+        floor = documents.floor(scope)
+        if offered < floor or (held is not None and held.floor == offered):
+            return
+        if (b"", *announced) in self._refused or (bytes(member.node_id), *announced) in self._refused:
+            return
+        pending = self._pending.get(scope)
+        if pending is not None and pending.announced[1:] >= offered:
+            if pending.announced == announced and len(pending.announcers) < _ANNOUNCERS_MAX:
+                pending.announcers.append(member.node_id)
+            return
+        if pending is None and len(self._pending) >= limits.SCOPES_MAX:
+            return
+        self._pending[scope] = _Pending(announced, member.node_id)
+        if pending is None:
+            self._fetch_next(scope)
+
+    def _fetch_next(self, scope: str) -> None:
+        pending = self._pending[scope]
+        while pending.announcers:
+            if self.fetch(pending.announcers[0], scope):
+                return
+            pending.announcers.pop(0)
+        del self._pending[scope]
+
+    def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> None:
+        """Take the answer to a fetch; None: the stream failed."""
+        pending = self._pending.get(scope)
+        if pending is None:
+            return
+        if data is not None:
+            self._take(member_id, pending, data)
+        held = self._ctx.documents.in_force(scope)
+        settled = held is not None and held.floor >= pending.announced[1:]
+        if member_id in pending.announcers:
+            pending.announcers.remove(member_id)
+        if settled:
+            del self._pending[scope]
+        else:
+            self._fetch_next(scope)
+
+    def _take(self, member_id: bytes, pending: _Pending, data: bytes) -> None:
+        try:
+            self._apply(self._ctx.documents.check_untrusted(decode_policy_set_untrusted(data)), member_id)
+        except PolicyRefusal as refusal:
+            self._remember(member_id, pending.announced)
+            self._refuse(refusal, member_id)
+        except MalformedInput as error:
+            self._remember(member_id, pending.announced)
+            self._refuse(PolicyRefusal("malformed", str(error), *pending.announced), member_id)
+
+    def receive_trust(self, member: Member, announcement: TrustAnnouncement) -> None:
+        """Fetch the Trust versions we lack."""
+        if announcement.version > self._trust_version() > 0 and not self._trust_pending:
+            self._trust_pending = self.fetch(member.node_id, None)
+
+    def fetched_trust(self, member_id: bytes, data: bytes | None) -> None:
+        """Take Trust envelopes, oldest first; None: the stream failed."""
+        self._trust_pending = False
+        before = self._trust_version()
+        try:
+            envelopes = () if data is None else _decode_envelopes_untrusted(data)
+            for envelope in envelopes:
+                trust = self._ctx.documents.load_trust_untrusted(envelope)
+                key = trust.version.to_bytes(8, "big")
+                self._ctx.persist(PersistKind.TRUST, key, envelope, durable=True)
+        except MalformedInput:
+            self._ctx.refused("trust")
+        if self._trust_version() > before:
+            self.take_new_trust(member_id)
+
+    def take_new_trust(self, origin_id: bytes) -> None:
+        """Announce the Trust that is now in force, and judge anew what was refused under the old one."""
+        self._refused.clear()
+        self._recount()
+        self._ctx.notify(TrustChanged(self._trust_version()))
+        message = encode_message(TrustAnnouncement(self._trust_version()))
+        self._courier.enqueue((_TRUST, b"", b""), message)
+        self._courier.push([message], origin_id)
+        self.trust_changed()
+
+    def answer_policy(self, scope: str) -> bytes:
+        """Return the set in force of a scope for a peer; empty when there is none."""
+        held = self._ctx.documents.in_force(scope)
+        return b"" if held is None else held.raw.to_bytes()
+
+    def answer_trust(self, version: int) -> bytes:
+        """Return the envelopes above a version for a peer, as much as one answer holds."""
+        documents = self._ctx.documents
+        if documents.trust is None or version >= documents.trust.version:
+            return b""
+        first = documents.trust.version - len(documents.trust_envelopes) + 1
+        chosen: list[bytes] = []
+        room_bytes = limits.POLICY_SET_BYTES_MAX - 16
+        for envelope in documents.trust_envelopes[max(0, version + 1 - first) :]:
+            room_bytes -= len(envelope) + 5
+            if room_bytes < 0:
+                break
+            chosen.append(envelope)
+        return encode(chosen)
+
+
+def _decode_envelopes_untrusted(data: bytes) -> tuple[bytes, ...]:
+    if not data:
+        return ()
+    envelopes: tuple[bytes, ...] = decode_untrusted(
+        data,
+        tuple[bytes, ...],
+        bytes_max=limits.POLICY_SET_BYTES_MAX,
+    )
+    return envelopes

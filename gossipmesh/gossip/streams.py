@@ -1,0 +1,275 @@
+"""Streams: the handshake over TCP, sealed frames, and who may have how many of them.
+
+What is said inside an authenticated stream is `repair`'s. Rules:
+1. The first frame of each side is plain and signed; everything after is sealed under keys bound to
+   both nonces and runs, so a replayed opening ends at its second frame.
+2. The opener is believed only once a sealed frame of its opens; the acceptor signed both nonces.
+3. A header within a second, something within ten, a few streams per identity: or it is closed.
+Paper: memberlist's TCP ping and push/pull. Deviation: caps by identity, not address (NAT, loopback).
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.catalog import Catalog, Checks
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.effects import CloseStream, OpenStream, SendStream, StreamId
+from gossipmesh.gossip.handshake import Handshake, proof_bytes
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.links import derive_pair_untrusted
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.repair import Repair, Session
+from gossipmesh.gossip.spreading import PolicySpreading
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput, Untrusted
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import Address
+from gossipmesh.model.records import RecordKind, SignedRecord
+from gossipmesh.wire.codec import encode
+from gossipmesh.wire.frames import (
+    StreamHello,
+    decode_frame_message_untrusted,
+    decode_stream_hello_untrusted,
+    encode_frame,
+    encode_frame_message,
+)
+from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
+
+_OPEN_TIMEOUT_NS: Final = 3 * SECOND_NS
+_OPENED_MAX: Final = 32
+_ROLE_OPENER: Final = b"stream opener"
+_ROLE_ACCEPTOR: Final = b"stream acceptor"
+
+Met = Callable[[Member, int, list[SignedRecord], Checks], None]
+
+
+class Streams:
+    """All streams of this node, opened and accepted."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        catalog: Catalog,
+        own: OwnRecords,
+        handshake: Handshake,
+        intake: Intake,
+        spreading: PolicySpreading,
+        *,
+        met: Met,
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._own = own
+        self._handshake = handshake
+        self._met = met
+        self._sessions: dict[StreamId, Session] = {}
+        self._next_id = 0
+        self._repair = Repair(
+            ctx, catalog, own, intake, spreading, say=self._say, close=self._close, open_sync=self._open_sync
+        )
+
+    def start(self) -> None:
+        """Begin the periodic full comparison."""
+        self._repair.start()
+
+    def compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
+        """Take a peer's roots from a ping or an ack."""
+        self._repair.compared(member, group_root, documents_root)
+
+    def sync(self, member: Member) -> None:
+        """Compare everything with a member."""
+        self._repair.sync(member)
+
+    def sync_address(self, address: Address) -> None:
+        """Compare everything with whoever is at an address; for hellos that fit no datagram."""
+        self._open(address, None, "sync", None)
+
+    def _open_sync(self, member: Member) -> bool:
+        return self._open_to(member, "sync", None)
+
+    def ping(self, member: Member) -> None:
+        """Prove by TCP that a member lives: it must sign our nonce."""
+        self._open_to(member, "ping", None)
+
+    def fetch(self, node_id: bytes, scope: str | None) -> bool:
+        """Fetch a scope's set, or newer Trust (None), from a member; False when that cannot be tried."""
+        member = self._catalog.get(node_id)
+        if member is None or node_id == self._own.node_id:
+            return False
+        return self._open_to(member, "trust" if scope is None else "policy", scope)
+
+    def _open_to(self, member: Member, purpose: str, scope: str | None) -> bool:
+        address = member.address
+        return address is not None and self._open(address, member, purpose, scope)
+
+    def _open(self, address: Address, member: Member | None, purpose: str, scope: str | None) -> bool:
+        opened = sum(1 for session in self._sessions.values() if session.opener)
+        if opened >= _OPENED_MAX:
+            self._ctx.statistics.streams_refused += 1
+            return False
+        self._next_id += 2
+        stream = StreamId(self._next_id)
+        session = Session(stream, opener=True, purpose=purpose, scope=scope)
+        session.member = member
+        session.expected = member
+        session.nonce = self._ctx.rng.randbytes(16)
+        self._sessions[stream] = session
+        self._ctx.statistics.streams_opened += 1
+        self._ctx.emit(OpenStream(stream, address))
+        self._watch(session, _OPEN_TIMEOUT_NS)
+        return True
+
+    def _watch(self, session: Session, wait_ns: int) -> None:
+        self._ctx.timers.set(
+            ("stream", session.stream), self._ctx.now + wait_ns, lambda: self._timeout(session)
+        )
+
+    def _timeout(self, session: Session) -> None:
+        self._ctx.dropped("stream timeout")
+        self._close(session)
+
+    def accepted(self, stream: StreamId, peer: Address) -> None:
+        """Take a connection; it has a second to say who it is."""
+        self._ctx.statistics.streams_accepted += 1
+        accepted = sum(1 for session in self._sessions.values() if not session.opener)
+        if accepted >= limits.STREAMS_ACCEPTED_MAX or stream in self._sessions:
+            self._ctx.statistics.streams_refused += 1
+            self._ctx.emit(CloseStream(stream))
+            return
+        session = Session(stream, opener=False, purpose="serve", scope=None)
+        session.nonce = self._ctx.rng.randbytes(16)
+        self._sessions[stream] = session
+        self._watch(session, limits.STREAM_HEADER_TIMEOUT_NS)
+
+    def opened(self, stream: StreamId) -> None:
+        """Introduce ourselves on a connection we asked for."""
+        session = self._sessions.get(stream)
+        if session is None or not session.opener:
+            return
+        self._send_hello(session, _ROLE_OPENER, 0, session.nonce)
+        self._watch(session, _OPEN_TIMEOUT_NS)
+
+    def closed(self, stream: StreamId) -> None:
+        """Forget a connection that ended."""
+        session = self._sessions.get(stream)
+        if session is not None:
+            self._end(session)
+
+    def _close(self, session: Session) -> None:
+        if session.stream in self._sessions:
+            self._ctx.emit(CloseStream(session.stream))
+            self._end(session)
+
+    def _end(self, session: Session) -> None:
+        self._sessions.pop(session.stream, None)
+        self._ctx.timers.cancel(("stream", session.stream))
+        self._ctx.timers.cancel(("ingest", session.stream))
+        if session.opener and not session.completed:
+            self._ctx.statistics.streams_failed += 1
+        self._repair.ended(session)
+
+    def receive(self, stream: StreamId, data: bytes) -> None:
+        """Take bytes of a connection; a bad one ends it."""
+        session = self._sessions.get(stream)
+        if session is None:
+            return
+        self._ctx.statistics.stream_bytes_received += len(data)
+        try:
+            for frame in session.reader.feed_untrusted(data):
+                if stream not in self._sessions:
+                    return
+                self._receive_frame_untrusted(session, frame)
+        except MalformedInput as error:
+            self._ctx.dropped("stream " + type(error).__name__)
+            self._close(session)
+
+    def _receive_frame_untrusted(self, session: Session, frame: bytes) -> None:
+        if session.sealer is None or session.unsealer is None:
+            hello = decode_stream_hello_untrusted(frame)
+            self._receive_hello_untrusted(session, hello)
+            return
+        body = session.unsealer.open_untrusted(session.received_count, b"", frame)
+        session.received_count += 1
+        self._watch(session, limits.STREAM_IDLE_TIMEOUT_NS)
+        if not session.opener and session.received_count == 1:
+            self._believe(session)
+        message = decode_frame_message_untrusted(body)
+        if message is not None:
+            self._repair.receive(session, message)
+
+    def _receive_hello_untrusted(self, session: Session, hello: StreamHello) -> None:
+        if not WIRE_MIN <= hello.version <= WIRE_MAX or hello.group_tag != self._ctx.group_tag:
+            raise Untrusted("a stream of another version or group")
+        checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+        credential = self._handshake.admissible_untrusted(hello.credential, checks)
+        if credential.node_id == self._own.node_id:
+            raise Untrusted("a stream from ourselves")
+        expected = session.expected
+        if expected is not None and credential.node_id != expected.node_id:
+            raise Untrusted("a stream answered by another node than was asked")
+        role = _ROLE_ACCEPTOR if session.opener else _ROLE_OPENER
+        fresh = session.nonce + hello.nonce if session.opener else hello.nonce
+        peer_run = self._ctx.run_id if session.opener else 0
+        proof = proof_bytes(self._ctx.group_tag, role, credential.node_id, hello.run, peer_run, fresh)
+        self._handshake.check_proof_untrusted(credential, proof, hello.proof, checks)
+        if not session.opener:
+            held = [s for s in self._sessions.values() if not s.opener and s.peer_id == credential.node_id]
+            if len(held) >= limits.STREAMS_PER_MEMBER_MAX:
+                self._ctx.statistics.streams_refused += 1
+                raise Untrusted("more streams than one member may have")
+        session.peer_id = credential.node_id
+        session.hello = hello
+        session.credential = credential
+        nonces = session.nonce + hello.nonce if session.opener else hello.nonce + session.nonce
+        session.sealer, session.unsealer = derive_pair_untrusted(
+            self._ctx.keys.exchange,
+            credential.exchange_key,
+            self._ctx.group_tag,
+            b"stream",
+            self._own.node_id + self._ctx.run_id.to_bytes(8, "big") + nonces,
+            credential.node_id + hello.run.to_bytes(8, "big") + nonces,
+        )
+        if session.opener:
+            self._believe(session)
+            self._watch(session, limits.STREAM_IDLE_TIMEOUT_NS)
+            self._repair.begin(session)
+        else:
+            self._send_hello(session, _ROLE_ACCEPTOR, hello.run, hello.nonce + session.nonce)
+
+    def _believe(self, session: Session) -> None:
+        """Admit the peer of a session that has proved itself."""
+        hello, credential = session.hello, session.credential
+        assert hello is not None
+        assert credential is not None
+        member = self._handshake.take_untrusted(credential, hello.credential)
+        session.member = member
+        self._met(member, hello.run, [hello.state], Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
+
+    def _send_hello(self, session: Session, role: bytes, peer_run: int, fresh: bytes) -> None:
+        own = self._catalog.get(self._own.node_id)
+        assert own is not None
+        proof = proof_bytes(self._ctx.group_tag, role, self._own.node_id, self._ctx.run_id, peer_run, fresh)
+        hello = StreamHello(
+            version=WIRE_MAX,
+            group_tag=self._ctx.group_tag,
+            run=self._ctx.run_id,
+            nonce=session.nonce,
+            credential=own.records[RecordKind.CREDENTIAL],
+            state=own.records[RecordKind.NODE_STATE],
+            proof=self._ctx.keys.signing.sign(proof),
+        )
+        self._send(session, encode(hello))
+
+    def _say(self, session: Session, message: object) -> None:
+        """Seal and send one frame message."""
+        assert session.sealer is not None
+        content = encode_frame_message(message)  # type: ignore[arg-type]
+        sealed = session.sealer.seal(session.sent_count, b"", content)
+        session.sent_count += 1
+        self._send(session, sealed)
+
+    def _send(self, session: Session, payload: bytes) -> None:
+        framed = encode_frame(payload)
+        self._ctx.statistics.stream_bytes_sent += len(framed)
+        self._ctx.emit(SendStream(session.stream, framed))

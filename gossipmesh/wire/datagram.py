@@ -1,0 +1,309 @@
+"""Gossip packets as bytes: the 30-byte header, and bodies made of typed messages.
+
+Ends at types and sizes; who sent a packet and what it means is said by `trust.seal` and `gossip`.
+Rules:
+1. The header is never secret and always authenticated as associated data of what follows.
+2. A body is one msgpack array of [type, payload]; trailing bytes are an error, unknown types are skipped.
+3. Messages are encoded once and joined as bytes, so that a queued record is never encoded again.
+Spec: docs/GOSSIP.md, "Packets".
+"""
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Annotated, Any, Final, NamedTuple
+
+import msgpack
+import msgspec
+
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.records import SignedRecord
+from gossipmesh.wire.codec import convert_untrusted, encode, unpack_untrusted
+
+_HEADER: Final = struct.Struct("!BBIQQQ")
+HEADER_BYTES: Final = _HEADER.size
+TAG_BYTES: Final = 16
+
+Bytes8 = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+ScopeName = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.SCOPE_BYTES_MAX)]
+
+
+class PacketType(IntEnum):
+    """Second byte of a packet; only DATA is sealed."""
+
+    DATA = 1
+    HELLO = 2
+    COOKIE = 3
+    WELCOME = 4
+
+
+class Header(NamedTuple):
+    """What stands before the body; `sender` is the short id, `run` is fresh at each start."""
+
+    version: int
+    type: int
+    group_tag: int
+    sender: int
+    run: int
+    counter: int
+
+
+def encode_header(header: Header) -> bytes:
+    """Return the 30 header bytes."""
+    return _HEADER.pack(*header)
+
+
+def decode_header_untrusted(payload: bytes) -> Header:
+    """Read a packet's header.
+
+    Raises:
+        MalformedInput: shorter than a header or longer than a packet may be. Remote's fault.
+            State unchanged.
+    """
+    if not HEADER_BYTES <= len(payload) <= limits.DATAGRAM_BYTES_MAX:
+        raise MalformedInput(f"a packet of {len(payload)} bytes")
+    return Header(*_HEADER.unpack_from(payload))
+
+
+class MessageType(IntEnum):
+    """First element of each message in a body."""
+
+    SEEN = 0
+    PING = 1
+    ACK = 2
+    PING_REQ = 3
+    NACK = 4
+    RELAYED_ACK = 5
+    RECORD = 6
+    POLICY = 7
+    TRUST = 8
+    WANT = 9
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """The highest counter received from the addressee in its current run; 0 when none."""
+
+    counter: Count
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True):
+    """Asks for an `Ack`; carries the sender's two roots and its wall clock."""
+
+    sequence: Count
+    group_root: Bytes16
+    documents_root: Bytes16
+    wall_s: int
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True):
+    """Answers the ping of that sequence."""
+
+    sequence: Count
+    group_root: Bytes16
+    documents_root: Bytes16
+    wall_s: int
+
+
+class PingReq(msgspec.Struct, frozen=True, array_like=True):
+    """Asks the addressee to ping `target`, and to relay its ack."""
+
+    sequence: Count
+    target: Bytes16
+
+
+class Nack(msgspec.Struct, frozen=True, array_like=True):
+    """The helper is well, its own ping of the target is not answered yet (Lifeguard IV.A)."""
+
+    sequence: Count
+
+
+class RelayedAck(msgspec.Struct, frozen=True, array_like=True):
+    """The target of that ping-req answered the helper."""
+
+    sequence: Count
+
+
+class PolicyAnnouncement(msgspec.Struct, frozen=True, array_like=True):
+    """The sender runs this manifest of a scope."""
+
+    scope: ScopeName
+    version: Count
+    manifest_hash: Bytes32
+
+
+class TrustAnnouncement(msgspec.Struct, frozen=True, array_like=True):
+    """The sender holds Trust up to this version."""
+
+    version: Count
+
+
+class Want(msgspec.Struct, frozen=True, array_like=True):
+    """Asks for the addressee's record of that kind and subject."""
+
+    kind: Annotated[int, msgspec.Meta(ge=1, le=255)]
+    subject: Bytes16
+
+
+Message = (
+    Seen
+    | Ping
+    | Ack
+    | PingReq
+    | Nack
+    | RelayedAck
+    | SignedRecord
+    | PolicyAnnouncement
+    | TrustAnnouncement
+    | Want
+)
+
+_SHAPES: Final[dict[int, Any]] = {
+    MessageType.SEEN: Seen,
+    MessageType.PING: Ping,
+    MessageType.ACK: Ack,
+    MessageType.PING_REQ: PingReq,
+    MessageType.NACK: Nack,
+    MessageType.RELAYED_ACK: RelayedAck,
+    MessageType.RECORD: SignedRecord,
+    MessageType.POLICY: PolicyAnnouncement,
+    MessageType.TRUST: TrustAnnouncement,
+    MessageType.WANT: Want,
+}
+_TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
+
+
+def encode_message(message: Message) -> bytes:
+    """Return one message as it stands in a body."""
+    return encode([_TYPES[type(message)], message])
+
+
+def encode_body(messages: Sequence[bytes]) -> bytes:
+    """Join encoded messages, at most 65,535, into a body."""
+    count = len(messages)
+    prefix = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    return prefix + b"".join(messages)
+
+
+def decode_body_untrusted(body: bytes) -> list[Message]:
+    """Read a body; messages of unknown type are left out, order is kept.
+
+    Raises:
+        MalformedInput: not such an array, a known type with a wrong payload, or more records
+            than `limits.DATAGRAM_RECORDS_MAX`. Remote's fault. State unchanged.
+    """
+    items = unpack_untrusted(body, bytes_max=limits.DATAGRAM_BYTES_MAX)
+    if not isinstance(items, list):
+        raise MalformedInput("a body that is no array")
+    messages: list[Message] = []
+    records_count = 0
+    for item in items:
+        if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], int):
+            raise MalformedInput("a message that is no [type, payload]")
+        shape = _SHAPES.get(item[0])
+        if shape is None:
+            continue
+        if shape is SignedRecord:
+            records_count += 1
+            if records_count > limits.DATAGRAM_RECORDS_MAX:
+                raise MalformedInput(f"more than {limits.DATAGRAM_RECORDS_MAX} records in a packet")
+        messages.append(convert_untrusted(item[1], shape))
+    return messages
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """Plain body of HELLO. Without a cookie: empty records, asks for one. Padded to a full packet.
+
+    `proof` is the sender's signature over the cookie, both run ids and `nonce`.
+    """
+
+    cookie: Annotated[bytes, msgspec.Meta(max_length=32)]
+    peer_run: Count
+    nonce: Annotated[bytes, msgspec.Meta(max_length=16)]
+    credential: SignedRecord | None
+    state: SignedRecord | None
+    proof: Annotated[bytes, msgspec.Meta(max_length=64)]
+    padding: bytes
+
+
+class Cookie(msgspec.Struct, frozen=True, array_like=True):
+    """Plain body of COOKIE: what the sender must show to be heard."""
+
+    cookie: Annotated[bytes, msgspec.Meta(min_length=1, max_length=32)]
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True):
+    """Plain body of WELCOME; `proof` covers the hello's nonce.
+
+    Without records: they do not fit a packet, a stream has to be used.
+    """
+
+    nonce: Bytes16
+    credential: SignedRecord | None
+    state: SignedRecord | None
+    proof: Annotated[bytes, msgspec.Meta(max_length=64)]
+
+
+_PLAIN: Final[dict[int, Any]] = {
+    PacketType.HELLO: Hello,
+    PacketType.COOKIE: Cookie,
+    PacketType.WELCOME: Welcome,
+}
+
+
+def decode_plain_untrusted(packet_type: int, body: bytes) -> Hello | Cookie | Welcome:
+    """Read the body of a packet that is not sealed.
+
+    Raises:
+        MalformedInput: an unknown packet type or not its body. Remote's fault. State unchanged.
+    """
+    shape = _PLAIN.get(packet_type)
+    if shape is None:
+        raise MalformedInput(f"a packet of the unknown type {packet_type}")
+    value: Hello | Cookie | Welcome = convert_untrusted(
+        unpack_untrusted(body, bytes_max=limits.DATAGRAM_BYTES_MAX), shape
+    )
+    return value
+
+
+def encode_hello_padded(hello: Hello) -> bytes | None:
+    """Return the body filled up so that header and body are a full packet; None: it does not fit.
+
+    Strangers must send as much as they could be answered with, so that nobody's address can be
+    flooded through us.
+    """
+    room_bytes = limits.DATAGRAM_BYTES_MAX - HEADER_BYTES
+    bare = encode(msgspec.structs.replace(hello, padding=b""))
+    missing_bytes = room_bytes - len(bare)
+    if missing_bytes < 0:
+        return None
+    # A msgpack bin header grows from 2 to 3 bytes at 256; one byte short of full is full enough.
+    padding = b"\0" * max(0, missing_bytes - (1 if missing_bytes > 256 else 0))
+    return encode(msgspec.structs.replace(hello, padding=padding))
+
+
+def peek_order_untrusted(body: bytes) -> tuple[bytes, int, int, int]:
+    """Return (node_id, generation, epoch, sequence), which every owner-signed body begins with.
+
+    Raises:
+        MalformedInput: the body does not begin so. Remote's fault. State unchanged.
+    """
+    if len(body) > limits.RECORD_BYTES_MAX:
+        raise MalformedInput(f"a record of {len(body)} bytes")
+    try:
+        reader = msgpack.Unpacker(raw=False, max_buffer_size=limits.RECORD_BYTES_MAX)
+        reader.feed(body)
+        count = reader.read_array_header()
+        fields: list[Any] = [reader.unpack() for _ in range(4)] if count >= 4 else [b""] * 4
+    except Exception as error:  # msgpack raises six types, ValueError among them
+        raise MalformedInput(f"not an owner's record: {type(error).__name__}") from None
+    node_id, generation, epoch, sequence = fields
+    if not isinstance(node_id, bytes) or len(node_id) != 16:
+        raise MalformedInput("a record without a node id")
+    for number in (generation, epoch, sequence):
+        if type(number) is not int or not 0 <= number < 2**63:
+            raise MalformedInput("a record without an order")
+    return node_id, generation, epoch, sequence

@@ -1,0 +1,320 @@
+"""A few gossip nodes exchanging real bytes in virtual time; a transcript reads `group.run(5)`."""
+
+import heapq
+import json
+import random
+from dataclasses import dataclass, field
+
+import msgspec
+
+from gossipmesh.gossip.effects import (
+    CloseStream,
+    Effect,
+    Event,
+    Notify,
+    OpenStream,
+    Persist,
+    PersistKind,
+    ProbeEngine,
+    SendDatagram,
+    SendStream,
+    StreamId,
+)
+from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
+from gossipmesh.model.documents import Manifest, ManifestEntry, Signer, SignerRole, TrustDocument
+from gossipmesh.model.identity import node_id_of, node_spiffe_id
+from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.model.records import NodeCredential, RecordKind, SignedRecord
+from gossipmesh.trust.documents import PolicySet, TrustedDocuments, decode_policy_set_untrusted
+from gossipmesh.trust.envelope import MANIFEST_PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, seal_envelope
+from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
+from gossipmesh.trust.records import sign_record
+from gossipmesh.wire.codec import decode_untrusted
+from gossipmesh.wire.versions import FEATURES
+
+DOMAIN = "mesh.example"
+WALL_OFFSET_S = 1_700_000_000
+LATENCY_NS = 1_000_000
+
+
+def key_of(name: str) -> SigningKey:
+    return SigningKey(random.Random("sign " + name).randbytes(32))
+
+
+AUTHORITY = key_of("authority")
+ROOT = key_of("root")
+POLICY = key_of("policy")
+
+
+def trust_envelope(version: int = 1) -> bytes:
+    document = TrustDocument(
+        version=version,
+        trust_domain=DOMAIN,
+        root_certificates=("pem",),
+        intermediates=(),
+        root_keys=(ROOT.public.hex(),),
+        root_threshold=1,
+        signers=(
+            Signer("authority", SignerRole.CREDENTIAL, AUTHORITY.public.hex()),
+            Signer("policy", SignerRole.POLICY, POLICY.public.hex(), ("mesh",)),
+        ),
+    )
+    return seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(document), [ROOT]).to_bytes()
+
+
+def policy_set(version: int, path: str = "/", signer: SigningKey = POLICY) -> PolicySet:
+    body = json.dumps(
+        {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": "cart", "namespace": "shop"},
+            "spec": {
+                "parentRefs": [{"name": "cart"}],
+                "rules": [
+                    {"matches": [{"path": {"type": "PathPrefix", "value": path}}], "backendRefs": [{"name": "cart"}]}
+                ],
+            },
+        }
+    ).encode()
+    import hashlib
+
+    entry = ManifestEntry("HTTPRoute/shop/cart", hashlib.sha256(body).hexdigest(), len(body), version)
+    manifest = Manifest(
+        trust_domain=DOMAIN,
+        scope="mesh",
+        version=version,
+        base=version - 1,
+        base_hash="" if version == 1 else "00" * 32,
+        entries=(entry,),
+        requires=(),
+        created=WALL_OFFSET_S,
+        refresh_by=WALL_OFFSET_S + 1_000_000,
+    )
+    envelope = seal_envelope(MANIFEST_PAYLOAD_TYPE, msgspec.json.encode(manifest), [signer])
+    return PolicySet(envelope.to_bytes(), (body,))
+
+
+def credential_of(name: str, *, serial: int = 1, generation: int = 1, ends: int = 2**33) -> NodeCredential:
+    spiffe_id = node_spiffe_id(DOMAIN, name)
+    return NodeCredential(
+        node_id=node_id_of(spiffe_id),
+        spiffe_id=spiffe_id,
+        generation=generation,
+        serial=serial,
+        signing_key=key_of(name).public,
+        exchange_key=exchange_of(name).public,
+        spki_hashes=(),
+        service_patterns=("shop/*",),
+        not_before=0,
+        ends=ends,
+    )
+
+
+def exchange_of(name: str) -> ExchangeKey:
+    return ExchangeKey(random.Random("exchange " + name).randbytes(32))
+
+
+def signed_credential(name: str, *, serial: int = 1, ends: int = 2**33) -> SignedRecord:
+    credential = credential_of(name, serial=serial, ends=ends)
+    return sign_record(DOMAIN, RecordKind.CREDENTIAL, credential, AUTHORITY)
+
+
+@dataclass
+class Host:
+    """One node with its disk, its engine and what it told its agent."""
+
+    name: str
+    index: int
+    address: Address
+    node: GossipNode | None = None
+    events: list[Event] = field(default_factory=list)
+    disk: dict[tuple[PersistKind, bytes], bytes] = field(default_factory=dict)
+    engine_serves: bool = True
+    starts: int = 0
+
+
+class Group:
+    """Hosts on one perfect or imperfect network; every random choice comes from one seed."""
+
+    def __init__(self, names: str, *, seed: int = 1, settings: GossipSettings | None = None) -> None:
+        self.settings = settings or GossipSettings()
+        self.rng = random.Random(seed)
+        self.seed = seed
+        self.now = SECOND_NS
+        self.verifier = Verifier()
+        self.hosts = {
+            name: Host(name, number, Address(f"10.0.0.{number + 1}", 7948)) for number, name in enumerate(names.split())
+        }
+        self.by_address = {host.address: host for host in self.hosts.values()}
+        self.cut: set[frozenset[str]] = set()
+        self.loss = 0.0
+        self.trace: list[tuple[int, str, str, bytes]] = []
+        self._queue: list[tuple[int, int, str, str, tuple]] = []
+        self._number = 0
+        self._streams: dict[tuple[str, int], tuple[str, int] | None] = {}
+        self._odd = 1
+
+    def start(self, name: str, *seeds: str, ends: int = 2**33) -> GossipNode:
+        host = self.hosts[name]
+        documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
+        documents.load_trust_untrusted(trust_envelope())
+        for (kind, key), value in host.disk.items():
+            if kind is PersistKind.FLOOR:
+                version, manifest_hash = decode_untrusted(value, tuple[int, bytes], bytes_max=100)
+                documents.restore_floor(key.decode(), version, manifest_hash)
+        for (kind, _), value in host.disk.items():
+            if kind is PersistKind.POLICY_SET:
+                documents.restore_untrusted(decode_policy_set_untrusted(value))
+        epoch = host.disk.get((PersistKind.EPOCH, b""))
+        members = tuple((key, value) for (kind, key), value in host.disk.items() if kind is PersistKind.MEMBER)
+        host.starts += 1
+        host.node = GossipNode(
+            settings=self.settings,
+            trust_domain=DOMAIN,
+            keys=NodeKeys(signed_credential(name, ends=ends), key_of(name), exchange_of(name)),
+            profile=NodeProfile(name, (host.address,), (Address(host.address.host, 15008),), "test"),
+            documents=documents,
+            verifier=self.verifier,
+            restored=RestoredState(0 if epoch is None else decode_untrusted(epoch, int, bytes_max=16), members),
+            rng=random.Random(f"{self.seed} {name} {host.starts}"),
+            now=Instant(self.now),
+            wall_offset_s=WALL_OFFSET_S,
+        )
+        addresses = [self.hosts[seed].address for seed in seeds]
+        self.perform(host, host.node.start(addresses, Instant(self.now)))
+        return host.node
+
+    def start_all(self) -> None:
+        first, *others = self.hosts
+        self.start(first)
+        for name in others:
+            self.start(name, first)
+
+    def kill(self, name: str) -> None:
+        self.hosts[name].node = None
+        for here, there in list(self._streams.items()):
+            if here[0] == name:
+                self._streams.pop(here)
+                if there is not None:
+                    self._later(there[0], "closed", (there[1],))
+
+    def node(self, name: str) -> GossipNode:
+        node = self.hosts[name].node
+        assert node is not None
+        return node
+
+    def partition(self, one: str, other: str) -> None:
+        self.cut = {frozenset((a, b)) for a in one.split() for b in other.split()}
+
+    def heal(self) -> None:
+        self.cut = set()
+
+    def status(self, at: str, of: str) -> str:
+        for view in self.node(at).members():
+            if view.name == of:
+                return view.status.label
+        return "unknown"
+
+    def statuses(self, of: str) -> dict[str, str]:
+        return {name: self.status(name, of) for name, h in self.hosts.items() if h.node and name != of}
+
+    def converged(self) -> bool:
+        return len({host.node.roots() for host in self.hosts.values() if host.node}) == 1
+
+    def perform(self, host: Host, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendDatagram():
+                    self.trace.append((self.now, host.name, str(effect.destination), effect.payload))
+                    target = self.by_address.get(effect.destination)
+                    if target is not None and self._passes(host, target) and self.rng.random() >= self.loss:
+                        self._later(target.name, "datagram", (effect.payload, host.address))
+                case Persist():
+                    if effect.value is None:
+                        host.disk.pop((effect.kind, effect.key), None)
+                    else:
+                        host.disk[(effect.kind, effect.key)] = effect.value
+                case Notify():
+                    host.events.append(effect.event)
+                case ProbeEngine():
+                    target = self.by_address[Address(effect.addresses[0].host, 7948)]
+                    answered = target.engine_serves and self._passes(host, target)
+                    self._later(host.name, "engine", (effect.probe, answered))
+                case OpenStream():
+                    self._open(host, effect)
+                case SendStream():
+                    there = self._streams.get((host.name, effect.stream))
+                    if there is not None and self._passes(host, self.hosts[there[0]]):
+                        self._later(there[0], "bytes", (there[1], effect.payload))
+                case CloseStream():
+                    there = self._streams.pop((host.name, effect.stream), None)
+                    if there is not None:
+                        self._streams.pop(there, None)
+                        self._later(there[0], "closed", (there[1],))
+
+    def _open(self, host: Host, effect: OpenStream) -> None:
+        target = self.by_address.get(effect.destination)
+        if target is None or target.node is None or not self._passes(host, target):
+            self._later(host.name, "closed", (effect.stream,))
+            return
+        self._odd += 2
+        self._streams[(host.name, effect.stream)] = (target.name, self._odd)
+        self._streams[(target.name, self._odd)] = (host.name, effect.stream)
+        self._later(target.name, "accepted", (self._odd, host.address))
+        self._later(host.name, "opened", (effect.stream,))
+
+    def _passes(self, one: Host, other: Host) -> bool:
+        return frozenset((one.name, other.name)) not in self.cut
+
+    def _later(self, name: str, what: str, arguments: tuple) -> None:
+        self._number += 1
+        heapq.heappush(self._queue, (self.now + LATENCY_NS, self._number, name, what, arguments))
+
+    def run(self, seconds: float) -> None:
+        end = self.now + int(seconds * SECOND_NS)
+        while True:
+            live = [host for host in self.hosts.values() if host.node is not None]
+            deadline, due = min(
+                ((host.node.next_deadline(), host) for host in live if host.node),
+                key=lambda pair: (pair[0], pair[1].index),
+                default=(NEVER, None),
+            )
+            arrival = self._queue[0][0] if self._queue else NEVER
+            if min(deadline, arrival) > end:
+                self.now = end
+                return
+            self.now = max(self.now, min(deadline, arrival))
+            if arrival <= deadline:
+                self._deliver(*heapq.heappop(self._queue)[2:])
+            elif due is not None and due.node is not None:
+                self.perform(due, due.node.handle_deadline(Instant(self.now)))
+
+    def run_until(self, condition, seconds: float) -> float:
+        """Run until `condition()`; fail after `seconds` of virtual time; return how long it took."""
+        begin = self.now
+        while not condition():
+            assert self.now - begin < seconds * SECOND_NS, f"not within {seconds} virtual seconds"
+            self.run(0.05)
+        return (self.now - begin) / SECOND_NS
+
+    def _deliver(self, name: str, what: str, arguments: tuple) -> None:
+        host = self.hosts[name]
+        node = host.node
+        if node is None:
+            return
+        now = Instant(self.now)
+        if what == "datagram":
+            effects = node.receive_datagram(*arguments, now)
+        elif what == "engine":
+            effects = node.engine_probed(*arguments, now)
+        elif what == "accepted":
+            effects = node.stream_accepted(StreamId(arguments[0]), arguments[1], now)
+        elif what == "opened":
+            effects = node.stream_opened(StreamId(arguments[0]), now)
+        elif what == "bytes":
+            effects = node.receive_stream(StreamId(arguments[0]), arguments[1], now)
+        else:
+            effects = node.stream_closed(StreamId(arguments[0]), now)
+        self.perform(host, effects)
