@@ -41,7 +41,7 @@ class Svid:
     """A chain (leaf first) and its key as PEM; validity in wall seconds."""
 
     spiffe_id: str
-    chain_pem: bytes
+    chain_pem: bytes = field(repr=False)
     key_pem: bytes = field(repr=False)
     not_before: int
     not_after: int
@@ -66,6 +66,9 @@ class NodeIdentity:
     bundle_pem: bytes = field(repr=False)
     svids: Mapping[str, Svid]
     authority: Address | None
+
+    def __repr__(self) -> str:
+        return f"NodeIdentity({self.spiffe_id!r}, {len(self.svids)} SVIDs)"
 
     @property
     def node_svid(self) -> Svid:

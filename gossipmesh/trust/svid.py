@@ -12,7 +12,7 @@ Spec: X509-SVID sections 2 to 5; RFC 5280 section 6.1. Deviation: cryptography's
 import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeGuard
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -124,9 +124,7 @@ def read_request_untrusted(pem: str) -> CertificateRequest:
     if not signed:
         raise Untrusted("a certificate request not signed with its own key")
     spiffe_id = _only_uri(names)
-    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(
-        public_key.curve, ec.SECP256R1
-    ):
+    if not _is_p256(public_key):
         raise MalformedInput("a certificate request for a key that is not of P-256")
     return CertificateRequest(spiffe_id, public_key, _spki_hash(public_key))
 
@@ -237,10 +235,14 @@ def _leaf_facts(leaf: x509.Certificate) -> LeafFacts:
     if ExtendedKeyUsageOID.SERVER_AUTH not in extended or ExtendedKeyUsageOID.CLIENT_AUTH not in extended:
         raise Untrusted("an SVID that is not for both sides of a handshake")
     public_key = leaf.public_key()
-    if not isinstance(public_key, ec.EllipticCurvePublicKey):
+    if not _is_p256(public_key):
         raise Untrusted("an SVID whose key is not of P-256")
     not_before, not_after = _validity(leaf)
     return LeafFacts(spiffe_id, not_before, not_after, _spki_hash(public_key))
+
+
+def _is_p256(public_key: object) -> TypeGuard[ec.EllipticCurvePublicKey]:
+    return isinstance(public_key, ec.EllipticCurvePublicKey) and isinstance(public_key.curve, ec.SECP256R1)
 
 
 def _only_uri(names: x509.SubjectAlternativeName) -> str:

@@ -1,0 +1,261 @@
+"""Who gets what: each refusal of the table leaves the token unspent and the ledger as it was."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from gossipmesh.control.issuing import Issuer, RequestRefused, TokenOrder
+from gossipmesh.control.ledger import Ledger
+from gossipmesh.control.roots import Plan, create_authority
+from gossipmesh.model.enrolment import CREDENTIAL_LIFE_S, EnrolRequest, Issued, JoinToken, RenewRequest
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.instant import DAY_S, HOUR_S, WallSeconds
+from gossipmesh.model.member import Address
+from gossipmesh.model.records import NodeCredential, SignedRecord
+from gossipmesh.net.entropy import random_bytes
+from gossipmesh.trust.documents import TrustedDocuments
+from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
+from gossipmesh.trust.records import open_credential_untrusted
+from gossipmesh.trust.svid import check_chain_untrusted, leaf_key_pem, make_request, spki_hash_of_key
+from gossipmesh.wire.codec import decode_untrusted
+
+NOW = WallSeconds(1_800_000_000)
+NODE = "spiffe://mesh.test/node/n1"
+CART = "spiffe://mesh.test/ns/shop/svc/cart"
+SIGNING = SigningKey(b"\x01" * 32)
+EXCHANGE = ExchangeKey(b"\x02" * 32)
+LEAF_KEYS = [leaf_key_pem(bytes([n]) * 48) for n in range(3, 7)]
+
+
+class Desk:
+    """An authority's desk, without the door."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = create_authority(Plan("mesh.test", directory, dev=True), NOW, random_bytes)
+        self.ledger = Ledger(directory)
+        self.issuer = Issuer(self.authority, self.ledger, random_bytes)
+
+    def token(self, *services: str, node: str = "n1") -> JoinToken:
+        order = TokenOrder(Address("127.0.0.1", 1), node, services, 600)
+        return self.issuer.create_token(order, NOW)
+
+    def credential(self, issued: Issued) -> NodeCredential:
+        documents = TrustedDocuments(trust_domain="mesh.test", verifier=Verifier(), features=())
+        documents.load_trust_untrusted(issued.trust[0])
+        record = decode_untrusted(issued.credential, SignedRecord, bytes_max=32_768)
+        return open_credential_untrusted(record, "mesh.test", documents.credential_keys, Verifier())
+
+    def state(self) -> list[bytes]:
+        folders = (self.authority.directory / "tokens", self.authority.directory / "nodes")
+        return [path.read_bytes() for folder in folders for path in sorted(folder.iterdir())]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "authority")
+
+
+def requests(*names: str) -> tuple[str, ...]:
+    return tuple(make_request(key, name) for key, name in zip(LEAF_KEYS, names, strict=False))
+
+
+def enrol_request(token: JoinToken, *names: str, **changes: Any) -> EnrolRequest:
+    """Return a good request for `names`, changed before it is signed."""
+    good = EnrolRequest(
+        authority_instance=token.authority_instance,
+        token_id=token.token_id,
+        secret=token.secret,
+        signing_key=SIGNING.public,
+        exchange_key=EXCHANGE.public,
+        requests=requests(*(names or (NODE, CART))),
+    )
+    changed = msgspec.structs.replace(good, **changes)
+    return msgspec.structs.replace(changed, proof=SIGNING.sign(changed.proof_bytes()))
+
+
+def renew_request(*names: str, signed_by: SigningKey = SIGNING, **changes: Any) -> RenewRequest:
+    good = RenewRequest(spiffe_id=NODE, requests=requests(*(names or (NODE, CART))), issued=NOW)
+    changed = msgspec.structs.replace(good, **changes)
+    return msgspec.structs.replace(changed, proof=signed_by.sign(changed.proof_bytes()))
+
+
+def test_a_token_brings_chains_and_a_credential(desk: Desk) -> None:
+    issued = desk.issuer.enrol(enrol_request(desk.token("shop/cart", "web/*")), NOW)
+    assert [svid.spiffe_id for svid in issued.svids] == [NODE, CART]
+    for svid, key in zip(issued.svids, LEAF_KEYS, strict=False):
+        facts = check_chain_untrusted(svid.chain.encode(), desk.authority.root_pem.encode(), NOW)
+        assert (facts.spiffe_id, facts.spki_hash) == (svid.spiffe_id, spki_hash_of_key(key))
+    credential = desk.credential(issued)
+    assert credential.spki_hashes == tuple(spki_hash_of_key(key) for key in LEAF_KEYS[:2])
+    assert credential.service_patterns == ("shop/cart", "web/*")
+    assert (credential.generation, credential.serial) == (1, 1)
+    assert credential.ends == NOW + CREDENTIAL_LIFE_S
+
+
+def test_generations_rise_with_enrolments_and_serials_with_issues(desk: Desk) -> None:
+    seen = []
+    for _ in range(2):
+        seen.append(desk.credential(desk.issuer.enrol(enrol_request(desk.token("shop/*")), NOW)))
+        seen.append(desk.credential(desk.issuer.renew(renew_request(), NODE, NOW)))
+    assert [(c.generation, c.serial) for c in seen] == [(1, 1), (1, 2), (2, 3), (2, 4)]
+
+
+FOREIGN = "spiffe://evil.test/ns/shop/svc/cart"
+ENROL_REFUSED: list[tuple[str, str, Callable[[JoinToken], EnrolRequest]]] = [
+    ("another authority's", "token-foreign", lambda t: enrol_request(t, authority_instance="00")),
+    ("an unknown token", "token-unknown", lambda t: enrol_request(t, token_id="0" * 16)),
+    ("a path for an id", "token-unknown", lambda t: enrol_request(t, token_id="../nodes/n1")),
+    ("a wrong secret", "token-unknown", lambda t: enrol_request(t, secret="0" * 64)),
+    ("another node's name", "identity", lambda t: enrol_request(t, "spiffe://mesh.test/node/n2")),
+    ("the authority's identity", "identity", lambda t: enrol_request(t, "spiffe://mesh.test/authority")),
+    ("another node beside", "service", lambda t: enrol_request(t, NODE, "spiffe://mesh.test/node/n2")),
+    (
+        "a service not allowed",
+        "service",
+        lambda t: enrol_request(t, NODE, "spiffe://mesh.test/ns/shop/svc/db"),
+    ),
+    ("a service of another domain", "service", lambda t: enrol_request(t, NODE, FOREIGN)),
+    ("one name twice", "malformed", lambda t: enrol_request(t, NODE, CART, CART)),
+    ("no request", "malformed", lambda t: enrol_request(t, requests=())),
+    ("noise for a request", "malformed", lambda t: enrol_request(t, requests=("noise",))),
+    ("a signing key it does not hold", "proof", lambda t: enrol_request(t, signing_key=b"\x09" * 32)),
+    ("a short exchange key", "malformed", lambda t: enrol_request(t, exchange_key=b"\x09")),
+    (
+        "a changed exchange key",
+        "proof",
+        lambda t: msgspec.structs.replace(enrol_request(t), exchange_key=b"\x09" * 32),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "make"), [row[1:] for row in ENROL_REFUSED], ids=[row[0] for row in ENROL_REFUSED]
+)
+def test_refuses_and_does_not_spend_the_token(
+    desk: Desk, code: str, make: Callable[[JoinToken], EnrolRequest]
+) -> None:
+    token = desk.token("shop/cart")
+    before = desk.state()
+    with pytest.raises(RequestRefused) as refusal:
+        desk.issuer.enrol(make(token), NOW)
+    assert refusal.value.code == code
+    assert desk.state() == before
+    desk.issuer.enrol(enrol_request(token), NOW)
+
+
+def test_a_token_is_redeemed_once_even_by_another_process(desk: Desk) -> None:
+    token = desk.token("shop/cart")
+    desk.issuer.enrol(enrol_request(token), NOW)
+    again = Issuer(desk.authority, Ledger(desk.authority.directory), random_bytes)
+    with pytest.raises(RequestRefused, match=r"used already \(5 s ago\)"):
+        again.enrol(enrol_request(token), WallSeconds(NOW + 5))
+
+
+def test_a_token_expires(desk: Desk) -> None:
+    token = desk.token("shop/cart")
+    with pytest.raises(RequestRefused, match="expired 1 s ago"):
+        desk.issuer.enrol(enrol_request(token), WallSeconds(NOW + 601))
+
+
+def test_only_the_hash_of_a_secret_is_kept(desk: Desk) -> None:
+    token = desk.token("shop/cart")
+    everything = b"".join(p.read_bytes() for p in desk.authority.directory.rglob("*") if p.is_file())
+    assert token.secret.encode() not in everything
+    assert token.secret not in repr(token)
+
+
+@pytest.mark.parametrize(
+    ("node", "services", "ttl_s", "sentence"),
+    [
+        ("N1", (), 600, "cannot be a node's name"),
+        ("../n1", (), 600, "cannot be a node's name"),
+        ("n1", ("cart",), 600, "is not a service"),
+        ("n1", ("*/cart",), 600, "is not a service"),
+        ("n1", (), 0, "lives between"),
+        ("n1", (), 30 * DAY_S, "lives between"),
+    ],
+)
+def test_a_token_that_cannot_be_is_not_made(
+    desk: Desk, node: str, services: tuple[str, ...], ttl_s: int, sentence: str
+) -> None:
+    with pytest.raises(OperatorError, match=sentence):
+        desk.issuer.create_token(TokenOrder(Address("127.0.0.1", 1), node, services, ttl_s), NOW)
+    assert desk.state() == []
+
+
+class TestRenewal:
+    @pytest.fixture
+    def enrolled(self, desk: Desk) -> Desk:
+        desk.issuer.enrol(enrol_request(desk.token("shop/*")), NOW)
+        return desk
+
+    def test_a_wildcard_allows_further_services(self, enrolled: Desk) -> None:
+        issued = enrolled.issuer.renew(renew_request(NODE, "spiffe://mesh.test/ns/shop/svc/db"), NODE, NOW)
+        assert issued.svids[1].spiffe_id == "spiffe://mesh.test/ns/shop/svc/db"
+
+    def test_a_node_whose_leaf_ran_out_may_come_without_it(self, enrolled: Desk) -> None:
+        later = WallSeconds(NOW + 3 * DAY_S)
+        issued = enrolled.issuer.renew(renew_request(issued=later), None, later)
+        assert enrolled.credential(issued).ends == later + CREDENTIAL_LIFE_S
+
+    @pytest.mark.parametrize(
+        ("code", "peer", "at_s", "make"),
+        [
+            ("identity", "spiffe://mesh.test/node/n2", 0, lambda: renew_request()),
+            ("identity", CART, 0, lambda: renew_request()),
+            ("proof", NODE, 0, lambda: renew_request(signed_by=SigningKey(b"\x09" * 32))),
+            ("proof", NODE, 0, lambda: msgspec.structs.replace(renew_request(), issued=NOW + 1)),
+            ("not-enrolled", None, 0, lambda: renew_request(spiffe_id="spiffe://mesh.test/node/n9")),
+            ("not-enrolled", None, 0, lambda: renew_request(spiffe_id="spiffe://evil.test/node/n1")),
+            ("malformed", None, 0, lambda: renew_request(spiffe_id="../../n1")),
+            ("service", NODE, 0, lambda: renew_request(NODE, "spiffe://mesh.test/ns/web/svc/front")),
+            ("clock", NODE, 2 * HOUR_S, lambda: renew_request()),
+            (
+                "too-late",
+                None,
+                CREDENTIAL_LIFE_S,
+                lambda: renew_request(issued=NOW + CREDENTIAL_LIFE_S),
+            ),
+            (
+                "proof",
+                NODE,
+                0,
+                lambda: renew_request(requests=(make_request(leaf_key_pem(b"\x09" * 48), NODE),)),
+            ),
+        ],
+    )
+    def test_refuses_and_changes_nothing(
+        self, enrolled: Desk, code: str, peer: str | None, at_s: int, make: Callable[[], RenewRequest]
+    ) -> None:
+        before = enrolled.state()
+        with pytest.raises(RequestRefused) as refusal:
+            enrolled.issuer.renew(make(), peer, WallSeconds(NOW + at_s))
+        assert refusal.value.code == code
+        assert enrolled.state() == before
+
+    def test_a_name_enrolled_again_shuts_out_the_former_holder(self, enrolled: Desk) -> None:
+        """A stolen disk cannot renew once its node was enrolled anew."""
+        theirs = SigningKey(b"\x08" * 32)
+        request = enrol_request(enrolled.token("shop/*"), signing_key=theirs.public)
+        signed = msgspec.structs.replace(request, proof=theirs.sign(request.proof_bytes()))
+        enrolled.issuer.enrol(signed, NOW)
+        with pytest.raises(RequestRefused, match="may have been replaced"):
+            enrolled.issuer.renew(renew_request(), NODE, NOW)
+
+
+def test_one_process_serves_an_authority(desk: Desk) -> None:
+    other = Ledger(desk.authority.directory)
+    with desk.ledger.hold(), pytest.raises(OperatorError, match="another"), other.hold():
+        pass
+    with other.hold():
+        pass
+
+
+def test_tokens_long_gone_are_forgotten(desk: Desk) -> None:
+    token = desk.token("shop/cart")
+    assert desk.ledger.forget_tokens(WallSeconds(NOW + 10 * DAY_S)) == 0
+    assert desk.ledger.forget_tokens(WallSeconds(NOW + 40 * DAY_S)) == 1
+    assert desk.ledger.token(token.token_id) is None

@@ -1,0 +1,131 @@
+"""`authority init`: whole or not at all, private, and readable by others' tools."""
+
+import json
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from securesystemslib.dsse import Envelope as OracleEnvelope
+from securesystemslib.signer import SSlibKey
+
+from gossipmesh.control.roots import Plan, create_authority, load_authority
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.instant import WallSeconds
+from gossipmesh.net.entropy import random_bytes
+from gossipmesh.trust.pem import signing_key_from_pem_untrusted
+
+NOW = WallSeconds(1_800_000_000)
+
+
+def files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def test_makes_everything_private(tmp_path: Path) -> None:
+    create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+    assert files(tmp_path / "a")
+    for path in [tmp_path / "a", *(tmp_path / "a").rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_two_of_three_root_keys_unless_dev(tmp_path: Path) -> None:
+    trust = create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes).trust
+    assert (len(trust.root_keys), trust.root_threshold) == (3, 2)
+    dev = create_authority(Plan("mesh.test", tmp_path / "b", dev=True), NOW, random_bytes).trust
+    assert (len(dev.root_keys), dev.root_threshold) == (1, 1)
+
+
+def test_the_first_trust_verifies_with_another_implementation(tmp_path: Path) -> None:
+    trust = create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes).trust
+    envelope = OracleEnvelope.from_dict(json.loads((tmp_path / "a" / "trust.json").read_text()))
+    keys = []
+    for text, signature in zip(trust.root_keys, envelope.signatures.values(), strict=True):
+        public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(text))
+        keys.append(SSlibKey.from_crypto(public, signature.keyid))
+    assert len(envelope.verify(keys, threshold=3)) == 3
+
+
+def test_signers_get_a_key_and_a_scope_each(tmp_path: Path) -> None:
+    plan = Plan("mesh.test", tmp_path / "a", signers=[("ana", "mesh"), ("edge", "edge")])
+    trust = create_authority(plan, NOW, random_bytes).trust
+    named = {signer.name: signer for signer in trust.signers}
+    assert named["edge"].scopes == ("edge",)
+    key = signing_key_from_pem_untrusted((tmp_path / "a" / "signers" / "ana.key").read_bytes())
+    assert named["ana"].public_key == key.public.hex()
+
+
+def test_path_lengths_leave_room_for_delegates(tmp_path: Path) -> None:
+    create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+    for name, length in (("root", 2), ("intermediate", 1)):
+        words = ["openssl", "x509", "-in", f"{name}.pem", "-noout", "-ext", "basicConstraints"]
+        shown = subprocess.run(words, cwd=tmp_path / "a", capture_output=True, text=True, check=True).stdout
+        assert f"CA:TRUE, pathlen:{length}" in shown
+
+
+def test_the_root_key_goes_where_it_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "stick.key"
+    create_authority(Plan("mesh.test", tmp_path / "a", root_key_out=out), NOW, random_bytes)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600
+    assert not (tmp_path / "a" / "root.key").exists()
+    load_authority(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"trust_domain": "Mesh"}, "cannot be a trust domain"),
+        ({"signers": [("a", "mesh"), ("a", "edge")]}, "two signers have one name"),
+        ({"signers": [("a", "")]}, "is not NAME:SCOPE"),
+        ({"root_key_out": Path("/dev/null")}, "never overwritten"),
+        ({"root_key_out": Path("/nonexistent/root.key")}, "cannot write /nonexistent/root.key"),
+        ({"directory": Path("/dev/null/a")}, "cannot create"),
+    ],
+)
+def test_refuses_in_a_sentence_and_leaves_nothing(
+    tmp_path: Path, changes: dict[str, object], sentence: str
+) -> None:
+    plan = Plan(**{"trust_domain": "mesh.test", "directory": tmp_path / "a", **changes})  # type: ignore[arg-type]
+    with pytest.raises(OperatorError, match=sentence):
+        create_authority(plan, NOW, random_bytes)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_never_overwrites_an_authority(tmp_path: Path) -> None:
+    create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+    before = {path: path.read_bytes() for path in files(tmp_path / "a")}
+    with pytest.raises(OperatorError, match="not empty"):
+        create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+    assert {path: path.read_bytes() for path in files(tmp_path / "a")} == before
+
+
+class TestLoading:
+    def test_an_absent_authority_is_a_sentence(self, tmp_path: Path) -> None:
+        with pytest.raises(OperatorError, match="authority init"):
+            load_authority(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize("name", ["intermediate.key", "credential.key", "authority.json", "root.pem"])
+    def test_open_permissions_name_the_file_and_the_cure(self, tmp_path: Path, name: str) -> None:
+        create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+        (tmp_path / "a" / name).chmod(0o640)
+        with pytest.raises(OperatorError, match=rf"chmod 600 .*{name}"):
+            load_authority(tmp_path / "a")
+
+    @pytest.mark.parametrize(
+        "name", ["intermediate.key", "credential.key", "root.pem", "trust/00001.envelope"]
+    )
+    def test_anothers_file_in_its_place_is_noticed(self, tmp_path: Path, name: str) -> None:
+        create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+        create_authority(Plan("mesh.test", tmp_path / "b"), NOW, random_bytes)
+        (tmp_path / "a" / name).write_bytes((tmp_path / "b" / name).read_bytes())
+        with pytest.raises(OperatorError, match="is damaged"):
+            load_authority(tmp_path / "a")
+
+    def test_serving_needs_no_offline_key(self, tmp_path: Path) -> None:
+        create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+        (tmp_path / "a" / "root.key").unlink()
+        for path in (tmp_path / "a" / "documents").iterdir():
+            path.unlink()
+        assert load_authority(tmp_path / "a").trust_domain == "mesh.test"
