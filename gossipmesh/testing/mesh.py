@@ -242,6 +242,15 @@ class Mesh:
         command = [*prefix, *program, "agent", "--config", str(node.config_path)]
         node.agent = self.keeper.start(f"{name}-agent", command)
 
+    async def wait_ended(self, name: str, timeout_s: float = 60.0) -> float:
+        """Wait until the agent of a node has ended."""
+
+        async def ended() -> str | None:
+            process = self.nodes[name].agent
+            return None if process is None or process.poll() is not None else f"{process.pid} runs"
+
+        return await wait_until(f"the agent of {name} ends", ended, timeout_s)
+
     def _log_tail(self, name: str) -> str:
         path = self.keeper.log_path(name)
         lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []

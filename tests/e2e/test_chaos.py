@@ -1,0 +1,75 @@
+"""Chaos scenarios, run as an operator runs them; the long ones with a shorter load."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCENARIOS = ROOT / "chaos" / "scenarios"
+
+
+def run_chaos(path: Path, seed: int) -> dict[str, Any]:
+    arguments = [sys.executable, "-m", "chaos.run", str(path), "--backend", "process", "--seed", str(seed)]
+    result = subprocess.run([*arguments, "--json"], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert result.stdout, result.stderr
+    told: dict[str, Any] = json.loads(result.stdout)
+    assert result.returncode == (0 if told["ok"] else 1)
+    return told
+
+
+def wrong(told: dict[str, Any]) -> list[Any]:
+    return [(check["check"], check["problems"]) for check in told["checks"] if not check["ok"]]
+
+
+def test_kill_one_is_seen_by_all_and_costs_no_request() -> None:
+    told = run_chaos(SCENARIOS / "kill-one.toml", seed=3)
+    assert not wrong(told), told["logs"]
+    (times,) = told["measures"]["seen_dead_s"].values()
+    assert len(times) == 4
+    assert told["evidence"]["requests"]["failed"] == 0
+    assert told["evidence"]["faults"][0]["count"] >= 3
+
+
+def test_kill_agent_leaves_the_engine_serving(tmp_path: Path) -> None:
+    text = (SCENARIOS / "kill-agent.toml").read_text()
+    shorter = text.replace("for_s = 30.0", "for_s = 3.0").replace("for_s = 10.0", "for_s = 2.0")
+    assert shorter.count("for_s = 3.0") == shorter.count("for_s = 2.0") == 1
+    path = tmp_path / "kill-agent.toml"
+    path.write_text(shorter.replace("sent_min = 1200", "sent_min = 300"))
+    told = run_chaos(path, seed=5)
+    assert not wrong(told), told["logs"]
+
+
+@pytest.mark.namespace
+@pytest.mark.parametrize("name", ["partition-heal", "racing-pushes"])
+def test_after_a_partition_both_sides_agree(name: str) -> None:
+    told = run_chaos(SCENARIOS / f"{name}.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    partition = next(fault for fault in told["evidence"]["faults"] if fault["kind"] == "partition")
+    assert partition["detail"]["packets_dropped"] > 0
+
+
+def test_a_scenario_that_is_not_there_is_one_sentence() -> None:
+    arguments = [sys.executable, "-m", "chaos.run", "nope", "--seed", "1"]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.startswith("chaos: there is no scenario chaos/scenarios/nope.toml")
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_root_a_partition_says_what_it_needs() -> None:
+    """Asked of the runner with the effective uid of nobody, where this process may take it."""
+    if os.geteuid() != 0:
+        arguments = [sys.executable, "-m", "chaos.run", "partition-heal"]
+    else:
+        script = "import os, sys; os.seteuid(65534); sys.argv = ['chaos', 'partition-heal']"
+        arguments = [sys.executable, "-c", f"{script}; from chaos.run import run; run()"]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "needs root" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,77 @@
+"""`policy push --wait` tells the truth: when all take it, when one is down, when one refuses."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gossipmesh.testing import layout
+from gossipmesh.testing.mesh import Mesh
+
+# An older build: the same program without the feature that routes need.
+OLDER_BUILD = [
+    sys.executable,
+    "-c",
+    "from gossipmesh.wire import versions\n"
+    "versions.FEATURES = tuple(name for name in versions.FEATURES if name != 'http-route')\n"
+    "from gossipmesh.cli.main import main\n"
+    "main()",
+]
+
+
+async def push(mesh: Mesh, tmp_path: Path, v2_weight: int, *options: str) -> tuple[int, dict[str, Any], str]:
+    path = tmp_path / "canary.yaml"
+    layout.write_policy(path, layout.canary(100 - v2_weight, v2_weight))
+    result = await mesh.push(path, "node1", "--wait", "-o", "json", *options)
+    return result.code, json.loads(result.stdout or "{}"), result.stderr
+
+
+async def test_when_all_take_it_the_push_says_so(mesh: Mesh, tmp_path: Path) -> None:
+    code, told, stderr = await push(mesh, tmp_path, 10)
+    assert (code, stderr) == (0, "")
+    assert sorted(told["reached"]) == sorted(mesh.nodes)
+    for node in mesh.nodes.values():
+        (scope,) = (await node.ask("/v1/policy/status"))["scopes"]
+        assert (scope["version"], scope["hash"]) == (told["version"], told["hash"])
+
+
+async def test_a_node_that_refuses_is_named_with_its_reason(mesh: Mesh, tmp_path: Path) -> None:
+    """It keeps the policy it had, and says why everywhere one may ask."""
+    agent = mesh.nodes["node5"].agent
+    assert agent is not None
+    agent.send_signal(signal.SIGTERM)
+    await mesh.wait_ended("node5")
+    mesh.start_agent("node5", OLDER_BUILD)
+    await mesh.wait_statuses(dict.fromkeys(mesh.nodes, "alive"), timeout_s=40.0)
+    code, told, stderr = await push(mesh, tmp_path, 20, "--timeout", "15s")
+    assert code == 1, told
+    assert [refusal["member"] for refusal in told["refused"]] == ["node5"]
+    assert "node5" in stderr
+    status = json.loads(await mesh.must("policy", "status", "-o", "json", node="node1"))
+    (row,) = [row for row in status if row["member"] == "node5"]
+    assert row["state"] == "refused"
+    assert row["refused_version"] == told["version"]
+    assert row["refused_reason"]
+
+
+async def test_a_node_that_is_down_is_named(mesh: Mesh, tmp_path: Path) -> None:
+    node = mesh.nodes["node4"]
+    await node.status()
+    for what in ("agent", "engine", "workloads"):
+        assert node.signal(what, signal.SIGKILL)
+    code, told, stderr = await push(mesh, tmp_path, 30, "--timeout", "3s")
+    assert code == 1
+    assert "node4" in [missing["member"] for missing in told["missing"]]
+    assert "node4" in stderr
+
+
+@pytest.mark.parametrize("words", [["members"], ["services"], ["check"], ["endpoints", "shop/cart"]])
+async def test_readers_answer_on_a_real_mesh(mesh: Mesh, words: list[str]) -> None:
+    rows = json.loads((await mesh.gossipmesh(*words, "-o", "json", node="node1")).stdout)
+    assert rows
+    table = await mesh.gossipmesh(*words, node="node1")
+    assert table.stderr == ""
+    assert len(table.stdout.splitlines()) >= len(rows)
