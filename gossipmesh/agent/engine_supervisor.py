@@ -103,6 +103,8 @@ class EngineSupervisor:
         self._identities: tuple[tuple[Identity, ...], bytes] | None = None
         self._listeners: dict[str, socket.socket] = {}
         self._taken: dict[str, socket.socket] = {}
+        self._looked = trio.Event()
+        self._found: RunningEngine | None = None
 
     @property
     def serving(self) -> bool:
@@ -144,19 +146,21 @@ class EngineSupervisor:
         self._changed.set()
         self._given.set()
 
-    async def run(
-        self, task_status: trio.TaskStatus[RunningEngine | None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Supervise until drained; `task_status` tells the engine that ran already, None when none did.
+    async def wait_found(self) -> RunningEngine | None:
+        """Return the engine that ran before us, None when none did; `run` finds out."""
+        await self._looked.wait()
+        return self._found
+
+    async def run(self) -> None:
+        """Supervise until drained.
 
         Raises:
             OperatorError: an engine cannot even be started.
         """
         client = await self._attach()
-        if client is None:
-            task_status.started(None)
-        else:
-            await self._run_first(client, task_status)
+        if client is not None:
+            await self._run_session(client, self._take_over)
+        self._looked.set()
         while not self._stopping:
             await self._given.wait()
             client = await self._find_or_start()
@@ -187,22 +191,12 @@ class EngineSupervisor:
             sock.close()
         self._listeners = {}
 
-    async def _run_first(
-        self, client: EngineClient, task_status: trio.TaskStatus[RunningEngine | None]
-    ) -> None:
-        """Run the attachment to an engine that ran before us."""
-        told = False
-
-        async def take() -> None:
-            nonlocal told
-            self._taken = await client.take_listeners()
-            told = True
-            task_status.started(RunningEngine(client.hello.snapshot_version, dict(self._taken)))
-            await self._given.wait()
-
-        await self._run_session(client, take)
-        if not told:
-            task_status.started(None)
+    async def _take_over(self, client: EngineClient) -> None:
+        """Take duplicates of a running engine's listeners, and wait until it is said what is wanted."""
+        self._taken = await client.take_listeners()
+        self._found = RunningEngine(client.hello.snapshot_version, dict(self._taken))
+        self._looked.set()
+        await self._given.wait()
 
     async def _attach(self) -> EngineClient | None:
         settings = self._settings
@@ -250,7 +244,7 @@ class EngineSupervisor:
         return None
 
     async def _run_session(
-        self, client: EngineClient, first: Callable[[], Awaitable[None]] | None = None
+        self, client: EngineClient, first: Callable[[EngineClient], Awaitable[None]] | None = None
     ) -> None:
         """Keep one attachment until it ends."""
         started = trio.current_time()
@@ -259,7 +253,7 @@ class EngineSupervisor:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.run, self._on_event)
                 if first is not None:
-                    await first()
+                    await first(client)
                 nursery.start_soon(self._watch_health)
                 await self._push(client)
         except* EngineGone as gone:

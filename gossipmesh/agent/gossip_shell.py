@@ -129,6 +129,7 @@ class GossipShell:
 
         Raises:
             StateLost: a record could not be written; the effects after it were not performed.
+            MalformedInput: what `call` raises for input of our own that it refuses.
         """
         assert not self._stepping, "an effect stepped the core it came from"
         self._stepping = True
@@ -142,8 +143,8 @@ class GossipShell:
                 self._perform(effect)
         finally:
             self._stepping = False
-        if self._sleep is not None:
-            self._sleep.deadline = self._trio_time(self.core.next_deadline())
+            if self._sleep is not None:
+                self._sleep.deadline = self._trio_time(self.core.next_deadline())
 
     async def run(self, listener: socket.socket) -> None:
         """Feed the core until cancelled; `listener` takes its TCP streams.

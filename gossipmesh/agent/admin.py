@@ -1,0 +1,161 @@
+"""The admin API: reads and writes on agent.sock, reads on loopback.
+
+Rules:
+1. agent.sock is 0600 and its peer must be our own user or root, whatever the file's mode became.
+2. On TCP there are only reads, and only for a `Host` that is an address or localhost and no foreign
+   `Origin`: a web page in somebody's browser must learn nothing here.
+"""
+
+import ipaddress
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import trio
+
+from gossipmesh.agent import admin_views as views
+from gossipmesh.agent.admin_views import Parts
+from gossipmesh.agent.checks import run_checks
+from gossipmesh.agent.http_server import HttpServer, Refused, Request, Response, json_response
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.trust.documents import PolicyRefusal, decode_policy_set_untrusted
+
+_CREDENTIALS: Final = struct.Struct("3i")
+_BACKLOG: Final = 64
+_UNIX_PATH_BYTES_MAX: Final = 107
+
+Read = Callable[[Request], Any]
+Write = Callable[[Request], Awaitable[Any]]
+
+
+class AdminApi:
+    """Answers requests from the agent's parts."""
+
+    def __init__(self, parts: Parts, *, leave: Callable[[], Awaitable[None]]) -> None:
+        """`leave` drains this node and leaves the mesh; it returns once members were told."""
+        self._parts = parts
+        self._leave = leave
+        self._reads: dict[str, Read] = {
+            "/v1/status": lambda _: views.status(parts),
+            "/v1/members": lambda _: views.members(parts),
+            "/v1/services": lambda _: views.services(parts),
+            "/v1/endpoints": lambda request: views.endpoints(parts, request.query.get("service")),
+            "/v1/policy/list": lambda request: views.policy_documents(parts, _scope(request)),
+            "/v1/policy/status": lambda _: views.policy_status(parts),
+            "/v1/policy/set": self._read_policy_set,
+            "/v1/proxy/snapshot": lambda _: views.snapshot(parts),
+            "/v1/identity": lambda _: views.identities(parts),
+            "/v1/check": lambda _: run_checks(parts),
+        }
+        self._writes: dict[str, Write] = {
+            "/v1/policy/offer": self._offer_policy,
+            "/v1/leave": self._leave_mesh,
+        }
+
+    async def handle_local(self, request: Request) -> Response:
+        """Answer what came by agent.sock: reads and writes."""
+        uid = _CREDENTIALS.unpack(
+            request.peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )[1]
+        if uid not in (os.geteuid(), 0):
+            raise Refused(403, "forbidden", f"user {uid} may not administer this agent; use its own or root")
+        return await self._handle(request, writes=True)
+
+    async def handle_remote(self, request: Request) -> Response:
+        """Answer what came by TCP: reads."""
+        if not _is_own_host(request.headers.get("host", "")):
+            raise Refused(403, "host", "the Host header must be an address or localhost")
+        origin = request.headers.get("origin")
+        if origin is not None and not _is_own_host(urlsplit(origin).netloc):
+            raise Refused(403, "origin", "requests from web pages of other sites are refused")
+        return await self._handle(request, writes=False)
+
+    async def _handle(self, request: Request, *, writes: bool) -> Response:
+        read, write = self._reads.get(request.path), self._writes.get(request.path)
+        if read is not None and request.method == "GET":
+            answer = read(request)
+        elif write is not None and request.method == "POST":
+            if not writes:
+                raise Refused(403, "read-only", "changes are made through agent.sock only")
+            answer = await write(request)
+        elif read is None and write is None:
+            raise Refused(404, "not-found", f"there is nothing at {request.path[:200]}")
+        else:
+            raise Refused(405, "method", f"{request.path} takes {'GET' if read else 'POST'}")
+        return answer if isinstance(answer, Response) else json_response(answer)
+
+    def _read_policy_set(self, request: Request) -> Response:
+        scope = _scope(request)
+        accepted = self._parts.documents.in_force(scope)
+        if accepted is None:
+            raise Refused(404, "no-policy", f"no policy is in force in the scope {scope[:80]!r}")
+        return Response(accepted.raw.to_bytes(), "application/octet-stream")
+
+    async def _offer_policy(self, request: Request) -> Any:
+        try:
+            policy_set = decode_policy_set_untrusted(request.body)
+        except MalformedInput as error:
+            raise Refused(409, "malformed", f"not a policy set: {error}") from None
+        try:
+            self._parts.shell.step(lambda now: self._parts.node.offer_policy(policy_set, now))
+        except PolicyRefusal as refusal:
+            raise Refused(409, refusal.code, f"the policy set is refused: {refusal.reason}") from None
+        return next(
+            {"scope": accepted.scope, "version": accepted.version, "hash": accepted.manifest_hash.hex()}
+            for scope in self._parts.documents.scopes()
+            if (accepted := self._parts.documents.in_force(scope)) and accepted.raw == policy_set
+        )
+
+    async def _leave_mesh(self, _: Request) -> Any:
+        await self._leave()
+        return {"left": True}
+
+
+def listen_local(path: Path, handler: Callable[[Request], Awaitable[Response]]) -> HttpServer:
+    """Return a server on the Unix socket `path`, 0600; one left by a killed agent is replaced.
+
+    Raises:
+        OperatorError: the path is too long or taken by something else. State unchanged.
+    """
+    if len(os.fsencode(path)) > _UNIX_PATH_BYTES_MAX:
+        raise OperatorError(
+            f"the socket path {path} is longer than {_UNIX_PATH_BYTES_MAX} bytes; use a shorter spec.stateDir"
+        )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(17, f"{path} exists and is no socket")
+        path.unlink(missing_ok=True)
+        previous = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(previous)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise OperatorError(
+            f"cannot listen on {path}: {error.strerror}; remove it or change spec.stateDir"
+        ) from None
+    return HttpServer(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), handler)
+
+
+def _scope(request: Request) -> str:
+    return request.query.get("scope", "mesh")
+
+
+def _is_own_host(text: str) -> bool:
+    """Tell whether a Host (or an Origin's authority) is an address or localhost: no name DNS could rebind."""
+    host = urlsplit(f"//{text}").hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

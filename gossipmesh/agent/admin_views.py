@@ -1,0 +1,214 @@
+"""What the admin API tells, as plain values, from what the agent's parts know; nothing is changed here."""
+
+import os
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from gossipmesh import __version__
+from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.agent.engine_supervisor import EngineSupervisor
+from gossipmesh.agent.gossip_shell import GossipShell
+from gossipmesh.agent.identity_keeper import IdentityKeeper, horizon
+from gossipmesh.agent.process_usage import usage_of
+from gossipmesh.agent.services import LocalServices
+from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import NodePhase
+from gossipmesh.model.records import PolicyStatus
+from gossipmesh.model.service import EndpointHealth
+from gossipmesh.net.clock import monotonic, wall_seconds
+from gossipmesh.telemetry.counters import Counters
+from gossipmesh.trust.documents import TrustedDocuments
+
+_NONE_YET: Final = {"endpoints": 0, "passing": 0}
+
+
+class Parts(Protocol):
+    """The agent's parts, as far as views read them."""
+
+    node: GossipNode
+    documents: TrustedDocuments
+    shell: GossipShell
+    engine: EngineSupervisor
+    identity: IdentityKeeper
+    services: LocalServices
+    feed: CatalogFeed
+    started_at: int
+    policy_refusals: Counters
+
+    def engine_port_problems(self) -> list[str]:
+        """Return which explicit upstream ports could not be had, one sentence each."""
+
+
+def status(parts: Parts) -> dict[str, Any]:
+    """Return this node's own state: GET /v1/status."""
+    generation, epoch = parts.node.incarnation
+    group_root, documents_root = parts.node.roots()
+    engine = parts.engine.view()
+    agent_usage, engine_usage = usage_of(os.getpid()), usage_of(engine.pid)
+    return {
+        "name": parts.identity.identity.name,
+        "node_id": parts.node.own_node_id.hex(),
+        "trust_domain": parts.identity.identity.trust_domain,
+        "version": __version__,
+        "incarnation": {"generation": generation, "epoch": epoch},
+        "local_health": parts.node.local_health,
+        "roots": {"group": group_root.hex(), "documents": documents_root.hex()},
+        "engine": {
+            "pid": engine.pid,
+            "attached": engine.attached,
+            "snapshot_version": engine.acked_version,
+            "acked": engine.acked_version is not None and engine.acked_version == engine.wanted_version,
+            "wanted_version": engine.wanted_version,
+            "refused_version": engine.refused_version,
+            "refused_reason": engine.refused_reason,
+            "answering": engine.answering,
+            "starts": engine.starts_count,
+        },
+        "holding_removals": parts.feed.holding,
+        "uptime_s": round((monotonic() - parts.started_at) / SECOND_NS, 3),
+        "rss_bytes": {"agent": agent_usage.rss_bytes, "engine": engine_usage.rss_bytes},
+        "cpu_s": {"agent": agent_usage.cpu_s, "engine": engine_usage.cpu_s},
+        "clock": {"wall": wall_seconds(), "skew_s": parts.node.statistics().clock_skew_s},
+        "identity_ends": horizon(parts.identity.identity),
+    }
+
+
+def members(parts: Parts) -> list[dict[str, Any]]:
+    """Return every member as this node holds it, sorted by name: GET /v1/members."""
+    own = parts.node.own_node_id
+    now = monotonic()
+    return [_member(view, now, itself=view.node_id == own) for view in parts.node.members()]
+
+
+def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
+    state = view.state
+    return {
+        "name": view.name,
+        "node_id": view.node_id.hex(),
+        "spiffe_id": view.spiffe_id,
+        "status": view.status.label,
+        "order": [state.generation, state.epoch, state.sequence],
+        "gossip_address": str(state.gossip_addresses[0]),
+        "mesh_address": str(state.mesh_addresses[0]),
+        "phase": _phase(state.phase),
+        "build": state.build,
+        "since_s": round((now - view.changed_at) / SECOND_NS, 3),
+        "policies": [_policy(policy) for policy in state.policies],
+        "self": itself,
+    }
+
+
+def _phase(number: int) -> str:
+    try:
+        return NodePhase(number).name.lower()
+    except ValueError:
+        return str(number)
+
+
+def _policy(policy: PolicyStatus) -> dict[str, Any]:
+    return {
+        "scope": policy.scope,
+        "version": policy.version,
+        "hash": policy.manifest_hash.hex(),
+        "refused_version": policy.refused_version,
+        "refused_hash": policy.refused_hash.hex(),
+        "refused_reason": policy.refused_reason,
+    }
+
+
+def services(parts: Parts) -> list[dict[str, Any]]:
+    """Return each service and how it stands, sorted by name: GET /v1/services."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in endpoints(parts, None):
+        fresh = {"service": row["service"], "protocol": row["protocol"], **_NONE_YET, "nodes": []}
+        entry = found.setdefault(row["service"], fresh)
+        entry["endpoints"] += 1
+        entry["passing"] += row["health"] == "passing" and not row["draining"]
+        if row["node"] not in entry["nodes"]:
+            entry["nodes"].append(row["node"])
+    return [found[name] for name in sorted(found)]
+
+
+def endpoints(parts: Parts, service: str | None) -> list[dict[str, Any]]:
+    """Return the endpoints of a service (None: of all), sorted by node: GET /v1/endpoints."""
+    return [
+        {
+            "service": entry.service,
+            "registration": entry.registration,
+            "protocol": entry.protocol,
+            "node": view.name,
+            "address": str(view.state.mesh_addresses[0]),
+            "health": _health(entry.health),
+            "draining": entry.draining or view.state.phase != NodePhase.SERVING,
+            "weight": entry.weight,
+            "labels": dict(entry.labels),
+            "member_status": view.status.label,
+        }
+        for view, published in parts.node.services()
+        for entry in published.entries
+        if service is None or entry.service == service
+    ]
+
+
+def _health(number: int) -> str:
+    try:
+        return EndpointHealth(number).label
+    except ValueError:
+        return str(number)
+
+
+def policy_documents(parts: Parts, scope: str) -> list[dict[str, Any]]:
+    """Return the documents in force of a scope, sorted by name: GET /v1/policy/list."""
+    accepted = parts.documents.in_force(scope)
+    rows = []
+    for entry in () if accepted is None else accepted.manifest.entries:
+        kind, namespace, name = entry.name.split("/", 2)
+        rows.append(
+            {
+                "name": name,
+                "kind": kind,
+                "namespace": namespace,
+                "version_since": entry.since,
+                "size": entry.size,
+                "sha256": entry.sha256,
+            }
+        )
+    return rows
+
+
+def policy_status(parts: Parts) -> dict[str, Any]:
+    """Return what this node and every member runs of each scope: GET /v1/policy/status."""
+    return {
+        "scopes": [_policy(policy) for policy in parts.node.own_state.policies],
+        "members": [
+            {"name": row["name"], "status": row["status"], "policies": row["policies"], "self": row["self"]}
+            for row in members(parts)
+        ],
+    }
+
+
+def snapshot(parts: Parts) -> dict[str, Any]:
+    """Return the snapshot the engine was given, decoded: GET /v1/proxy/snapshot."""
+    current = parts.feed.snapshot
+    if current is None:
+        return {"version": None, "sections": {}}
+    return {
+        "version": current.version,
+        "sections": {name: msgspec.to_builtins(current.section(name)) for name in current.root},
+    }
+
+
+def identities(parts: Parts) -> list[dict[str, Any]]:
+    """Return the node's certificates, sorted by identity: GET /v1/identity."""
+    svids = parts.identity.identity.svids
+    return [
+        {
+            "spiffe_id": spiffe_id,
+            "not_before": svids[spiffe_id].not_before,
+            "not_after": svids[spiffe_id].not_after,
+        }
+        for spiffe_id in sorted(svids)
+    ]

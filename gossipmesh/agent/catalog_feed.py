@@ -1,0 +1,269 @@
+"""From what gossip and policy say to what the engine runs.
+
+Rules:
+1. Changes are coalesced: 100 ms of quiet, 1 s at most; a death, a policy and a demand do not wait.
+2. After a start nothing is delivered that removes an endpoint, until the view is repaired or 30 s have
+   passed: this agent may know less than the engine it found, or than the snapshot it left.
+3. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from gossipmesh.agent.logs import fields
+from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.identity import is_service_name
+from gossipmesh.model.member import Address, NodePhase
+from gossipmesh.model.records import ServiceSet
+from gossipmesh.model.service import EndpointHealth
+from gossipmesh.model.snapshot import UpstreamSection
+from gossipmesh.net.secret_files import write_file
+from gossipmesh.traffic.compiler import (
+    DEFAULT_LIMITS,
+    CatalogEndpoint,
+    LocalService,
+    PolicyInput,
+    SnapshotCompiler,
+    SnapshotInputs,
+)
+from gossipmesh.traffic.sections import Snapshot, decode_snapshot_untrusted, encode_snapshot
+from gossipmesh.trust.documents import TrustedDocuments
+
+log = logging.getLogger("gossipmesh.agent.catalog")
+
+QUIET_S: Final = 0.1
+WAIT_S_MAX: Final = 1.0
+HOLD_S_MAX: Final = 30.0
+_SNAPSHOT_MODE: Final = 0o600
+
+_Place = tuple[str, str, str, Address]
+
+
+class Catalog(Protocol):
+    """What this reads of the gossip core."""
+
+    def services(self) -> list[tuple[MemberView, ServiceSet]]:
+        """Return the services of members that are not dead or left."""
+
+
+class CatalogFeed:
+    """Compiles when something changed, and delivers what may be delivered."""
+
+    def __init__(
+        self,
+        *,
+        trust_domain: str,
+        node: str,
+        catalog: Catalog,
+        documents: TrustedDocuments,
+        local: Callable[[], tuple[LocalService, ...]],
+        snapshot_path: Path,
+        deliver: Callable[[Snapshot], None],
+    ) -> None:
+        """`deliver` gets each snapshot the engine should run."""
+        self._trust_domain = trust_domain
+        self._node = node
+        self._catalog = catalog
+        self._documents = documents
+        self._local = local
+        self._snapshot_path = snapshot_path
+        self._deliver = deliver
+        self._compiler = SnapshotCompiler()
+        self._demanded: OrderedDict[str, None] = OrderedDict()
+        self._policies: tuple[tuple[tuple[str, int, bytes], ...], tuple[PolicyInput, ...]] = ((), ())
+        self._dirty = trio.Event()
+        self._delivered = trio.Event()
+        self._urgent = False
+        self._holding = False
+        self._kept: set[_Place] | None = None
+        self._saved: Snapshot | None = None
+        self.snapshot: Snapshot | None = None
+
+    @property
+    def holding(self) -> bool:
+        """Tell whether rule 2 is in force."""
+        return self._holding
+
+    def restore(self, running_version: str | None) -> None:
+        """Take up what was left: the snapshot on disk, and the hold against the engine that runs.
+
+        Args:
+            running_version: of the snapshot an engine serves already; None when none does.
+        """
+        try:
+            self._saved = decode_snapshot_untrusted(self._snapshot_path.read_bytes())
+        except FileNotFoundError:
+            pass
+        except (OSError, MalformedInput) as error:
+            log.error("the saved snapshot cannot be used: %s", error, extra=fields(file=self._snapshot_path))
+        self._holding = running_version is not None or self._saved is not None
+        if self._saved is None:
+            return
+        self._kept = _places(self._saved)
+        for name in self._saved.root:
+            kind, _, service = name.partition("/")
+            if kind == "routes":
+                self.demand(service)
+        if running_version is None:
+            self._deliver_now(self._saved)
+
+    def changed(self, *, urgent: bool = False) -> None:
+        """Say that something a snapshot is made of changed."""
+        self._urgent = self._urgent or urgent
+        self._dirty.set()
+
+    def demand(self, service: str) -> None:
+        """Have `service` compiled from now on; the least lately used one goes when there are too many."""
+        if not is_service_name(service):
+            return
+        known = service in self._demanded
+        self._demanded[service] = None
+        self._demanded.move_to_end(service)
+        if len(self._demanded) > limits.DEMANDED_SERVICES_MAX:
+            self._demanded.popitem(last=False)
+        if not known:
+            self.changed(urgent=True)
+
+    def touch(self, service: str) -> None:
+        """Note that a service asked for earlier is in use."""
+        if service in self._demanded:
+            self._demanded.move_to_end(service)
+
+    def release(self, why: str) -> None:
+        """End the hold after a start: what is known now is what is true."""
+        if self._holding:
+            self._holding, self._kept = False, None
+            log.info("removals are delivered from now on: %s", why)
+            self.changed(urgent=True)
+
+    async def run(self) -> None:
+        """Compile after changes, deliver, save; until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_hold)
+            nursery.start_soon(self._keep_saved)
+            while True:
+                await self._wait_for_quiet()
+                self.compile()
+
+    def compile(self) -> None:
+        """Compile now, and deliver unless the hold forbids it."""
+        snapshot = self._compiler.compile(self.inputs())
+        if self.snapshot is not None and snapshot.version == self.snapshot.version:
+            return
+        if self._holding and (self._kept is None or not self._kept <= _places(snapshot)):
+            return
+        self._deliver_now(snapshot)
+
+    def inputs(self) -> SnapshotInputs:
+        """Gather what a snapshot is made of."""
+        return SnapshotInputs(
+            trust_domain=self._trust_domain,
+            node=self._node,
+            local=self._local(),
+            catalog=tuple(
+                endpoint
+                for member, services in self._catalog.services()
+                for endpoint in _endpoints(member, services)
+            ),
+            policies=self._policy_inputs(),
+            wanted=tuple(self._demanded),
+            limits=DEFAULT_LIMITS,
+        )
+
+    def _deliver_now(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._deliver(snapshot)
+        self._delivered.set()
+
+    def _policy_inputs(self) -> tuple[PolicyInput, ...]:
+        """Return the documents in force; the same object while no scope changed."""
+        in_force = [
+            accepted for scope in self._documents.scopes() if (accepted := self._documents.in_force(scope))
+        ]
+        versions = tuple((accepted.scope, accepted.version, accepted.manifest_hash) for accepted in in_force)
+        if versions != self._policies[0]:
+            inputs = tuple(
+                PolicyInput(document, entry.since)
+                for accepted in in_force
+                for document, entry in zip(accepted.documents, accepted.manifest.entries, strict=True)
+            )
+            self._policies = (versions, inputs)
+        return self._policies[1]
+
+    async def _wait_for_quiet(self) -> None:
+        await self._dirty.wait()
+        latest = trio.current_time() + WAIT_S_MAX
+        while not self._urgent and trio.current_time() < latest:
+            self._dirty = trio.Event()
+            with trio.move_on_at(min(trio.current_time() + QUIET_S, latest)) as waiting:
+                await self._dirty.wait()
+            if waiting.cancelled_caught:
+                break
+        self._dirty, self._urgent = trio.Event(), False
+
+    async def _keep_saved(self) -> None:
+        """Save in a thread: an fsync may take as long as the disk likes."""
+        while True:
+            await self._delivered.wait()
+            self._delivered = trio.Event()
+            snapshot = self.snapshot
+            if snapshot is None or snapshot is self._saved:
+                continue
+            try:
+                await trio.to_thread.run_sync(_write, self._snapshot_path, snapshot)
+            except OperatorError as error:
+                log.error("the snapshot was not saved: %s", error)
+            else:
+                self._saved = snapshot
+
+    async def _end_hold(self) -> None:
+        await trio.sleep(HOLD_S_MAX)
+        self.release(f"{HOLD_S_MAX:g} s have passed since the start")
+
+
+def _write(path: Path, snapshot: Snapshot) -> None:
+    write_file(path, encode_snapshot(snapshot), mode=_SNAPSHOT_MODE)
+
+
+def _endpoints(member: MemberView, services: ServiceSet) -> list[CatalogEndpoint]:
+    draining = member.state.phase != NodePhase.SERVING
+    return [
+        CatalogEndpoint(
+            registration=entry.registration,
+            service=entry.service,
+            protocol=entry.protocol,
+            labels=dict(entry.labels),
+            weight=entry.weight,
+            health=_health_of(entry.health),
+            draining=entry.draining or draining,
+            node=member.name,
+            address=member.state.mesh_addresses[0],
+            status=member.status,
+        )
+        for entry in services.entries
+    ]
+
+
+def _health_of(number: int) -> EndpointHealth:
+    """Read a health a newer build may have more words for."""
+    try:
+        return EndpointHealth(number)
+    except ValueError:
+        return EndpointHealth.UNKNOWN
+
+
+def _places(snapshot: Snapshot) -> set[_Place]:
+    """Return every endpoint of every upstream: what rule 2 does not let go."""
+    return {
+        (name, endpoint.node, endpoint.registration, endpoint.address)
+        for name in snapshot.root
+        if name.startswith("upstream/") and isinstance(section := snapshot.section(name), UpstreamSection)
+        for endpoint in section.endpoints
+    }

@@ -1,0 +1,168 @@
+"""A small HTTP/1.1 server over h11, for the admin API and the metrics; not for traffic.
+
+Rules:
+1. One request per connection at a time, heads and bodies bounded, a slow client is dropped.
+2. A handler raises `Refused` for an answer of 4xx; anything unforeseen is a 500 and logged, never a crash.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+import msgspec
+import trio
+
+from gossipmesh.model import limits
+from gossipmesh.model.errors import OperatorError
+
+log = logging.getLogger("gossipmesh.agent.http")
+
+_RECEIVE_BYTES: Final = 65_536
+_HEAD_BYTES_MAX: Final = 16_384
+_CONNECTIONS_MAX: Final = 64
+_IDLE_TIMEOUT_S: Final = 30.0
+_ACCEPT_RETRY_S: Final = 0.1
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One request; `headers` are lower-case, the last of a name wins; `peer` is the socket it came by."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    peer: Any
+
+
+class Response(msgspec.Struct, frozen=True):
+    """One answer."""
+
+    body: bytes
+    content_type: str = "application/json"
+    status: int = 200
+
+
+class Refused(Exception):
+    """An answer that is an error: `status` is HTTP's, `code` stable, the message a sentence."""
+
+    def __init__(self, status: int, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.code = code
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return `value` as JSON."""
+    return Response(json.dumps(value, separators=(",", ":")).encode() + b"\n", status=status)
+
+
+def error_response(status: int, code: str, sentence: str) -> Response:
+    """Return an error as every client of this server reads it."""
+    return json_response({"error": sentence, "code": code}, status)
+
+
+class HttpServer:
+    """Serves one listening socket with one handler."""
+
+    def __init__(self, listener: trio.SocketListener, handler: Handler) -> None:
+        """`listener` is closed when `run` ends."""
+        self._listener = listener
+        self._handler = handler
+        self._limiter = trio.Semaphore(_CONNECTIONS_MAX)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with self._listener:
+            await trio.serve_listeners(self._serve, [self._listener])
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        async with self._limiter, stream:
+            connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES_MAX)
+            try:
+                while await self._serve_one(stream, connection):
+                    connection.start_next_cycle()
+            except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.LocalProtocolError):
+                pass  # the client went away, or never finished its request
+
+    async def _serve_one(self, stream: trio.SocketStream, connection: h11.Connection) -> bool:
+        """Answer one request; tell whether another may follow."""
+        try:
+            with trio.fail_after(_IDLE_TIMEOUT_S):
+                request = await _receive_untrusted(stream, connection)
+        except h11.RemoteProtocolError as error:
+            if connection.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+                return False
+            response = error_response(error.error_status_hint, "malformed", f"unreadable request: {error}")
+        except Refused as refused:
+            response = error_response(refused.status, refused.code, str(refused))
+        else:
+            if request is None:
+                return False
+            response = await self._answer(request)
+        with trio.fail_after(_IDLE_TIMEOUT_S):
+            await _send(stream, connection, response)
+        return connection.our_state is h11.DONE and connection.their_state is h11.DONE
+
+    async def _answer(self, request: Request) -> Response:
+        try:
+            return await self._handler(request)
+        except Refused as refused:
+            return error_response(refused.status, refused.code, str(refused))
+        except OperatorError:
+            raise  # the agent itself is in trouble, such as a full disk: it must end
+        except Exception:
+            log.exception("a request failed: %s %s", request.method, request.path)
+            return error_response(500, "internal", "the agent failed on this request; see its log")
+
+
+async def _receive_untrusted(stream: trio.SocketStream, connection: h11.Connection) -> Request | None:
+    head: h11.Request | None = None
+    body = bytearray()
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            if connection.they_are_waiting_for_100_continue:
+                go_on = connection.send(h11.InformationalResponse(status_code=100, headers=[]))
+                await stream.send_all(go_on or b"")
+            connection.receive_data(await stream.receive_some(_RECEIVE_BYTES))
+        elif isinstance(event, h11.Request):
+            head = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > limits.ADMIN_REQUEST_BYTES_MAX:
+                allowed = limits.ADMIN_REQUEST_BYTES_MAX
+                raise Refused(413, "too-large", f"a request of more than {allowed} bytes")
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            return _request_of(head, bytes(body), stream)
+        else:
+            return None
+
+
+def _request_of(head: h11.Request, body: bytes, stream: trio.SocketStream) -> Request:
+    try:
+        target = urlsplit(head.target.decode("ascii"))
+        query = dict(parse_qsl(target.query, max_num_fields=16, errors="strict"))
+    except ValueError:
+        raise Refused(400, "malformed", "an unreadable request target") from None
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+    method = head.method.decode("ascii")
+    return Request(method, target.path, query, headers, body, stream.socket)
+
+
+async def _send(stream: trio.SocketStream, connection: h11.Connection, response: Response) -> None:
+    headers = [
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(response.body))),
+        ("Cache-Control", "no-store"),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    head = connection.send(h11.Response(status_code=response.status, headers=headers)) or b""
+    content = connection.send(h11.Data(data=response.body)) or b""
+    await stream.send_all(head + content + (connection.send(h11.EndOfMessage()) or b""))

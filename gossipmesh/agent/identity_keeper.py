@@ -1,0 +1,146 @@
+"""This node's identity over time: enrolled once, renewed at half life, kept current everywhere.
+
+Rules:
+1. The authority may be gone for days: a renewal that fails is tried again and warned of with the horizon.
+2. Services whose patterns allow them, but whose SVID was not issued yet, are asked for when registered.
+"""
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from gossipmesh.agent import enrolment
+from gossipmesh.agent.identity_store import NodeIdentity, load_identity
+from gossipmesh.agent.logs import fields
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.identity import service_spiffe_id
+from gossipmesh.model.instant import WallSeconds
+from gossipmesh.net.clock import wall_seconds
+
+log = logging.getLogger("gossipmesh.agent.identity")
+
+_RETRY_S_MIN: Final = 5.0
+_RETRY_S_MAX: Final = 300.0
+_JITTER: Final = 0.1
+
+
+async def load_or_enrol(directory: Path, token_file: Path | None) -> NodeIdentity:
+    """Return the identity in `directory`, enrolling with the token when there is none.
+
+    Raises:
+        OperatorError: files open to others or damaged, no token, a token used or expired, an
+            authority that does not answer. Nothing is left half-done.
+    """
+    identity = load_identity(directory)
+    if identity is not None:
+        return identity
+    if token_file is None:
+        raise OperatorError(
+            f"this node has no identity in {directory} and no token to get one; create one with "
+            "`gossipmesh token create` and give it as --token-file"
+        )
+    return await enrolment.enrol(directory, token_file)
+
+
+def half_life(identity: NodeIdentity) -> WallSeconds:
+    """Return when the first of the certificates has lived half its life."""
+    halves = [svid.not_before + (svid.not_after - svid.not_before) // 2 for svid in identity.svids.values()]
+    return WallSeconds(min(halves))
+
+
+def horizon(identity: NodeIdentity) -> WallSeconds:
+    """Return when the first of the certificates ends."""
+    return WallSeconds(min(svid.not_after for svid in identity.svids.values()))
+
+
+class IdentityKeeper:
+    """Holds the identity and has it renewed in time."""
+
+    def __init__(
+        self,
+        directory: Path,
+        identity: NodeIdentity,
+        *,
+        wanted: Callable[[], Sequence[str]],
+        on_renewed: Callable[[NodeIdentity], None],
+        rng: random.Random,
+    ) -> None:
+        """`wanted` are the services registered now; `on_renewed` gets each newer identity."""
+        self.identity = identity
+        self.failure: str | None = None
+        self.renewals_count = 0
+        self.failures_count = 0
+        self._directory = directory
+        self._wanted = wanted
+        self._on_renewed = on_renewed
+        self._rng = rng
+        self._asked = trio.Event()
+
+    def missing_services(self) -> list[str]:
+        """Return the registered services whose SVID is not here, sorted."""
+        domain = self.identity.trust_domain
+        return sorted({s for s in self._wanted() if service_spiffe_id(domain, s) not in self.identity.svids})
+
+    def services_changed(self) -> None:
+        """Look again at what is registered."""
+        if self.missing_services():
+            self._asked.set()
+
+    async def run(self) -> None:
+        """Renew when due or asked, until cancelled."""
+        retry_s = 0.0
+        while True:
+            wait_s = retry_s or self._wait_s()
+            with trio.move_on_after(wait_s):
+                await self._asked.wait()
+            self._asked = trio.Event()
+            if await self._renew():
+                retry_s = 0.0
+            else:
+                retry_s = min(max(2 * retry_s, _RETRY_S_MIN), _RETRY_S_MAX) * self._rng.uniform(
+                    1.0, 1.0 + _JITTER
+                )
+
+    def _wait_s(self) -> float:
+        """Return how long to wait: half life, a little earlier or later on each node."""
+        now, due, end = wall_seconds(), half_life(self.identity), horizon(self.identity)
+        spread_s = (end - due) * _JITTER
+        return max(1.0, due - now + self._rng.uniform(-spread_s, spread_s))
+
+    async def _renew(self) -> bool:
+        services = self._services()
+        try:
+            identity = await enrolment.renew(self._directory, self.identity, services)
+        except OperatorError as error:
+            self.failure = str(error)
+            self.failures_count += 1
+            left_s = horizon(self.identity) - wall_seconds()
+            ends = datetime.fromtimestamp(horizon(self.identity), UTC).isoformat()
+            log.warning(
+                "certificates were not renewed: %s",
+                error,
+                extra=fields(ends=ends, hours_left=left_s // 3_600),
+            )
+            return False
+        self.failure = None
+        self.renewals_count += 1
+        self.identity = identity
+        log.info("certificates renewed", extra=fields(identities=sorted(identity.svids)))
+        self._on_renewed(identity)
+        return True
+
+    def _services(self) -> list[str]:
+        """Return the services to have SVIDs of: what is here, and what was registered since."""
+        registered = set(self._wanted())
+        domain = self.identity.trust_domain
+        prefix = f"spiffe://{domain}/ns/"
+        for spiffe_id in self.identity.svids:
+            if spiffe_id.startswith(prefix):
+                namespace, _, name = spiffe_id.removeprefix(prefix).partition("/svc/")
+                registered.add(f"{namespace}/{name}")
+        return sorted(registered)

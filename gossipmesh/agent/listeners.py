@@ -1,0 +1,80 @@
+"""The engine's listening sockets: made once, here, and kept from engine to engine.
+
+A socket found in a running engine is used again when it listens where the configuration says.
+"""
+
+import logging
+import socket
+from collections.abc import Mapping
+
+from gossipmesh.agent.logs import fields
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.member import Address
+from gossipmesh.net.streams import listen
+
+log = logging.getLogger("gossipmesh.agent.listeners")
+
+_BACKLOG = 1_024
+
+
+def port_error(error: OSError, bind: Address, protocol: str, key: str) -> OperatorError:
+    """Return the sentence for an address that cannot be had; `key` is the configuration's."""
+    return OperatorError(
+        f"cannot listen on {bind}/{protocol} ({key}): {error.strerror}; "
+        "stop what uses that port, or change the key; nothing was started"
+    )
+
+
+class Listeners:
+    """All sockets an engine listens on, by the names of the engine protocol."""
+
+    def __init__(self, found: Mapping[str, socket.socket]) -> None:
+        """`found` are duplicates taken from a running engine, owned from now on by this."""
+        self._found = dict(found)
+        self.sockets: dict[str, socket.socket] = {}
+        self.problems: dict[str, str] = {}
+
+    def bind_fixed(self, name: str, bind: Address) -> None:
+        """Have the listener `name` at `bind`.
+
+        Raises:
+            OperatorError: the address cannot be had. State unchanged.
+        """
+        try:
+            self.sockets[name] = self._reuse(name, bind) or listen(bind, _BACKLOG)
+        except OSError as error:
+            raise port_error(error, bind, "tcp", f"spec.{name}.bind") from None
+
+    def set_upstreams(self, wanted: Mapping[str, Address]) -> bool:
+        """Have exactly these explicit upstream ports; one that cannot be had is a problem, tried again.
+
+        Returns:
+            Whether the sockets changed. Those no longer wanted are left out, and closed by who holds them.
+        """
+        before = dict(self.sockets)
+        for name in [name for name in self.sockets if "/" in name and name not in wanted]:
+            del self.sockets[name]
+        problems: dict[str, str] = {}
+        for name, bind in wanted.items():
+            if name not in self.sockets:
+                try:
+                    self.sockets[name] = self._reuse(name, bind) or listen(bind, _BACKLOG)
+                except OSError as error:
+                    problems[name] = f"cannot listen on {bind}/tcp for {name}: {error.strerror}"
+        for name, problem in problems.items():
+            if problem != self.problems.get(name):
+                log.error("%s; free that port or change spec.upstreams", problem, extra=fields(listener=name))
+        self.problems = problems
+        return self.sockets != before
+
+    def close_unused(self) -> None:
+        """Close what a running engine held and nobody wants any more."""
+        for sock in self._found.values():
+            sock.close()
+        self._found = {}
+
+    def _reuse(self, name: str, bind: Address) -> socket.socket | None:
+        sock = self._found.get(name)
+        if sock is None or sock.getsockname()[:2] != (bind.host, bind.port):
+            return None
+        return self._found.pop(name)

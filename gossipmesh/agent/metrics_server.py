@@ -1,0 +1,242 @@
+"""Prometheus metrics: the agent's plain counts behind one custom collector, rendered in a thread.
+
+Metric names begin with `gossipmesh_`, units stand last before `_total`. Counts of the engine are added
+up here, so they survive its restarts; series are bounded in `telemetry`.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+import trio
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from gossipmesh import __version__
+from gossipmesh.agent.admin_views import Parts
+from gossipmesh.agent.http_server import Refused, Request, Response
+from gossipmesh.agent.identity_keeper import horizon
+from gossipmesh.agent.process_usage import usage_of
+from gossipmesh.dataplane.protocol import (
+    LATENCY_BUCKETS_MS,
+    Demand,
+    Denial,
+    Ejection,
+    EngineEvent,
+    Statistics,
+)
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.telemetry.counters import Counters
+from gossipmesh.telemetry.traffic import TrafficKey, TrafficTable
+
+_TRAFFIC_LABELS: Final = ("direction", "caller", "callee", "route", "protocol")
+_GAUGES_OF_GOSSIP: Final = ("queue_length", "members", "links", "clock_skew_s", "claims_held")
+
+_Counted = Sequence[tuple[tuple[str, ...], int]]
+
+Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+
+class EngineCounts:
+    """What the engine told so far, added up."""
+
+    def __init__(self) -> None:
+        self.traffic = TrafficTable(LATENCY_BUCKETS_MS)
+        self.counters = Counters()
+        self.gauges: dict[str, int] = {}
+        self.ejections = Counters()
+        self.denials = Counters()
+        self.demands_count = 0
+
+    def add(self, event: EngineEvent) -> None:
+        """Take one event of the engine."""
+        if isinstance(event, Statistics):
+            self._add_statistics(event)
+        elif isinstance(event, Ejection):
+            self.ejections.add(event.upstream, "out" if event.ejected else "back")
+        elif isinstance(event, Denial):
+            self.denials.add(event.caller, event.service, event.rule)
+        elif isinstance(event, Demand):
+            self.demands_count += 1
+
+    def _add_statistics(self, statistics: Statistics) -> None:
+        for delta in statistics.traffic:
+            key = TrafficKey(delta.direction, delta.caller, delta.service, delta.route, delta.protocol)
+            outcomes = ((one.code_class, one.flag, one.requests_count) for one in delta.outcomes)
+            series = self.traffic.add(key, outcomes, delta.latency_counts, delta.latency_sum_ms)
+            series.received_bytes += delta.received_bytes
+            series.sent_bytes += delta.sent_bytes
+            series.retries_count += delta.retries_count
+        for name, count in statistics.counters.items():
+            self.counters.add(name, count=count)
+        self.gauges = dict(list(statistics.gauges.items())[:100])
+
+
+class MetricsServer:
+    """Answers GET /metrics."""
+
+    def __init__(self, parts: Parts, counts: EngineCounts) -> None:
+        self._parts = parts
+        self._counts = counts
+
+    async def handle(self, request: Request) -> Response:
+        """Render; the values are read at once, the text is made in a thread."""
+        if request.path != "/metrics":
+            raise Refused(404, "not-found", "metrics are at /metrics")
+        if request.method != "GET":
+            raise Refused(405, "method", "/metrics takes GET")
+        families = list(collect(self._parts, self._counts))
+        body = await trio.to_thread.run_sync(_render, families)
+        return Response(body, CONTENT_TYPE_LATEST)
+
+
+class _Collected(Collector):
+    """Hands prometheus-client what was collected already."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _render(families: list[Family]) -> bytes:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(families))
+    return generate_latest(registry)
+
+
+def collect(parts: Parts, counts: EngineCounts) -> Iterator[Family]:
+    """Return every family with its present values."""
+    yield from _traffic(counts)
+    yield from _engine(parts, counts)
+    yield from _gossip(parts)
+    yield from _policy(parts)
+    yield from _processes(parts)
+    yield from _identity(parts)
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...] = ()) -> CounterMetricFamily:
+    return CounterMetricFamily(f"gossipmesh_{name}", text, labels=labels)
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"gossipmesh_{name}", text, labels=labels)
+
+
+def _count(name: str, text: str, count: int) -> CounterMetricFamily:
+    return CounterMetricFamily(f"gossipmesh_{name}", text, value=count)
+
+
+def _level(name: str, text: str, level: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"gossipmesh_{name}", text, value=level)
+
+
+def _labelled(name: str, text: str, labels: tuple[str, ...], counts: _Counted) -> CounterMetricFamily:
+    family = _counter(name, text, labels)
+    for values, count in counts:
+        family.add_metric(list(values), count)
+    return family
+
+
+def _traffic(counts: EngineCounts) -> Iterator[Family]:
+    labels = _TRAFFIC_LABELS
+    requests = _counter("requests", "Requests that ended.", (*labels, "code_class", "flag"))
+    durations = HistogramMetricFamily(
+        "gossipmesh_request_duration_ms", "Time to the last byte.", labels=labels
+    )
+    retries = _counter("retries", "Tries after the first.", labels)
+    received = _counter("received_bytes", "Bytes of bodies received from the caller.", labels)
+    sent = _counter("sent_bytes", "Bytes of bodies sent to the caller.", labels)
+    for key, series in counts.traffic:
+        for (code_class, flag), count in sorted(series.outcomes.items()):
+            requests.add_metric([*key, code_class, flag], count)
+        durations.add_metric(list(key), series.duration_ms.cumulative(), series.duration_ms.total)
+        retries.add_metric(list(key), series.retries_count)
+        received.add_metric(list(key), series.received_bytes)
+        sent.add_metric(list(key), series.sent_bytes)
+    yield from (requests, durations, retries, received, sent)
+    text = "Series dropped because there were too many."
+    yield _count("traffic_series_evicted", text, counts.traffic.evicted_count)
+
+
+def _engine(parts: Parts, counts: EngineCounts) -> Iterator[Family]:
+    view = parts.engine.view()
+    yield _level("engine_attached", "1 while the engine is attached.", int(view.attached))
+    yield _level("engine_serving", "1 while it has acked a snapshot and answers.", int(parts.engine.serving))
+    yield _count("engine_starts", "Engines this agent started.", view.starts_count)
+    text = "What the engine counted, by its own names."
+    yield _labelled("engine_events", text, ("name",), counts.counters.items())
+    levels = _gauge("engine_level", "What the engine measures, by its own names.", ("name",))
+    for name, level in sorted(counts.gauges.items()):
+        levels.add_metric([name], level)
+    yield levels
+    text = "Endpoints taken out of use or let back."
+    yield _labelled("ejections", text, ("upstream", "move"), counts.ejections.items())
+    yield _labelled("denials", "Callers refused.", ("caller", "callee", "rule"), counts.denials.items())
+
+
+def _gossip(parts: Parts) -> Iterator[Family]:
+    statistics: dict[str, Any] = msgspec.to_builtins(parts.node.statistics())
+    for name, value in statistics.items():
+        words = name.replace("_", " ")
+        if name == "refused_policies":
+            continue  # policy_refused tells them by scope
+        if isinstance(value, dict):
+            by_reason = [((reason,), count) for reason, count in sorted(value.items())]
+            yield _labelled(f"gossip_{name}", f"Gossip: {words}, by reason.", ("reason",), by_reason)
+        elif name in _GAUGES_OF_GOSSIP:
+            yield _level(f"gossip_{name}", f"Gossip: {words} now.", value)
+        else:
+            yield _count(f"gossip_{name}", f"Gossip: {words}.", value)
+    members = _gauge("members", "Members by status.", ("status",))
+    held = [view.status for view in parts.node.members()]
+    for status in MemberStatus:
+        members.add_metric([status.label], held.count(status))
+    yield members
+    yield _level("local_health", "How much this node distrusts itself; 0: healthy.", parts.node.local_health)
+    lag_s = parts.shell.statistics.deadline_lag_ns_max / SECOND_NS
+    yield _level("loop_lag_s_max", "Latest timer since the start.", lag_s)
+    udp = parts.shell.udp.statistics
+    drops: _Counted = [
+        (("oversized",), udp.oversized_count),
+        (("receive_error",), udp.receive_errors_count),
+        (("send_error",), udp.send_errors_count),
+        (("send_full",), udp.send_full_count),
+    ]
+    yield _labelled("udp_drops", "Datagrams lost in this process.", ("reason",), drops)
+
+
+def _policy(parts: Parts) -> Iterator[Family]:
+    versions = _gauge("policy_version", "Version in force, by scope.", ("scope",))
+    for policy in parts.node.own_state.policies:
+        versions.add_metric([policy.scope], policy.version)
+    yield versions
+    yield _labelled(
+        "policy_refused", "Policy sets refused.", ("scope", "code"), parts.policy_refusals.items()
+    )
+
+
+def _processes(parts: Parts) -> Iterator[Family]:
+    memory = _gauge("process_resident_bytes", "Resident memory.", ("process",))
+    cpu = _counter("process_cpu_seconds", "CPU time used.", ("process",))
+    for name, pid in (("agent", os.getpid()), ("engine", parts.engine.view().pid)):
+        usage = usage_of(pid)
+        memory.add_metric([name], usage.rss_bytes)
+        cpu.add_metric([name], usage.cpu_s)
+    yield memory
+    yield cpu
+    info = _gauge("build_info", "Version of this build.", ("version",))
+    info.add_metric([__version__], 1)
+    yield info
+
+
+def _identity(parts: Parts) -> Iterator[Family]:
+    keeper = parts.identity
+    yield _level("identity_ends_wall_s", "When the first certificate ends.", horizon(keeper.identity))
+    renewals: _Counted = [(("failed",), keeper.failures_count), (("renewed",), keeper.renewals_count)]
+    yield _labelled("identity_renewals", "Renewals tried.", ("outcome",), renewals)

@@ -1,0 +1,166 @@
+"""This node's services: from files and checks to what is published and what the engine serves.
+
+Rules:
+1. Published passing only while the checks pass, the engine serves, and the service's SVID is here.
+2. Nothing is published before it is known (first verdicts, an engine that answers) or 10 s have passed:
+   after a restart the group goes on with what the last agent said.
+3. A service the credential does not allow is a problem, not a publication.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from gossipmesh.agent.health import HealthMonitor
+from gossipmesh.agent.logs import fields
+from gossipmesh.agent.service_files import LocalRegistration, ServicesFolder
+from gossipmesh.model import limits
+from gossipmesh.model.member import Address
+from gossipmesh.model.service import EndpointHealth, ServiceEntry
+from gossipmesh.traffic.inputs import LocalService
+
+log = logging.getLogger("gossipmesh.agent.services")
+
+_SCAN_INTERVAL_S: Final = 1.0
+_UNKNOWN_S_MAX: Final = 10.0
+
+
+class Conditions(Protocol):
+    """What decides, besides the checks, whether a service may be published passing."""
+
+    def engine_serves(self) -> bool:
+        """Tell whether the engine has acked a snapshot and answers."""
+
+    def service_allowed(self, service: str) -> bool:
+        """Tell whether this node's credential covers `service`."""
+
+    def service_has_identity(self, service: str) -> bool:
+        """Tell whether this node holds the SVID of `service`."""
+
+
+class LocalServices:
+    """The registrations of this node and what the mesh is told of them."""
+
+    def __init__(
+        self,
+        folder: ServicesFolder,
+        conditions: Conditions,
+        *,
+        publish: Callable[[Sequence[ServiceEntry]], None],
+        on_change: Callable[[], None],
+        nursery: trio.Nursery,
+    ) -> None:
+        """`publish` gets the entries whenever they differ; `on_change` follows a change of the files."""
+        self._folder = folder
+        self._conditions = conditions
+        self._publish = publish
+        self._on_change = on_change
+        self._monitor = HealthMonitor(nursery, self.refresh)
+        self._published: tuple[ServiceEntry, ...] | None = None
+        self._known_by = trio.current_time() + _UNKNOWN_S_MAX
+        self._draining = False
+        self._told: dict[str, str] = {}
+        self._refused: set[str] = set()
+
+    @property
+    def published(self) -> bool:
+        """Tell whether anything was published since the start (a node without services: nothing to say)."""
+        return self._published is not None
+
+    def registrations(self) -> list[LocalRegistration]:
+        """Return the registrations this node may serve, sorted."""
+        return [
+            entry for entry in self._folder.registrations() if self._conditions.service_allowed(entry.service)
+        ][: limits.SERVICES_PER_NODE_MAX]
+
+    def health(self, registration: str) -> EndpointHealth:
+        """Return what the checks say, whatever the engine does."""
+        return self._monitor.health(registration)
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the files, one line each."""
+        lines = [str(problem) for problems in self._folder.problems.values() for problem in problems]
+        return lines + [
+            f"{entry.service}: this node's credential does not allow it; create its token with "
+            f"--service {entry.service}"
+            for entry in self._folder.registrations()
+            if not self._conditions.service_allowed(entry.service)
+        ]
+
+    def local_services(self) -> tuple[LocalService, ...]:
+        """Return the registrations as the compiler takes them."""
+        return tuple(
+            LocalService(
+                entry.registration, entry.service, entry.protocol, entry.workload, entry.uid, entry.upstreams
+            )
+            for entry in self.registrations()
+        )
+
+    def upstream_listeners(self) -> dict[str, Address]:
+        """Return the explicit upstream ports by the engine protocol's names."""
+        return {
+            f"upstream/{service}/{bind}": bind
+            for entry in self.registrations()
+            for service, bind in entry.upstreams
+        }
+
+    def set_draining(self) -> None:
+        """Tell the mesh that these services take no new requests."""
+        self._draining = True
+        self.refresh()
+
+    def scan(self) -> None:
+        """Take up what changed in the folder."""
+        if not self._folder.scan():
+            return
+        self._tell_problems()
+        self._monitor.watch(self.registrations())
+        log.info("services read", extra=fields(services=[entry.service for entry in self.registrations()]))
+        self._on_change()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Publish what is true now, if it differs and may be said already."""
+        entries = tuple(self._entry(registration) for registration in self.registrations())
+        if entries == self._published:
+            return
+        if self._published is None and not self._is_known() and trio.current_time() < self._known_by:
+            return
+        self._published = entries
+        self._publish(entries)
+
+    async def run(self) -> None:
+        """Watch the folder until cancelled."""
+        while True:
+            self.scan()
+            self.refresh()
+            await trio.sleep(_SCAN_INTERVAL_S)
+
+    def _is_known(self) -> bool:
+        if not self._conditions.engine_serves():
+            return False
+        healths = [self._monitor.health(entry.registration) for entry in self.registrations()]
+        return EndpointHealth.UNKNOWN not in healths
+
+    def _entry(self, registration: LocalRegistration) -> ServiceEntry:
+        health = self._monitor.health(registration.registration)
+        able = self._conditions.engine_serves() and self._conditions.service_has_identity(
+            registration.service
+        )
+        if health is EndpointHealth.PASSING and not able:
+            health = EndpointHealth.FAILING
+        return ServiceEntry(
+            registration=registration.registration,
+            service=registration.service,
+            protocol=str(registration.protocol),
+            health=int(health),
+            draining=self._draining,
+            weight=registration.weight,
+            labels=registration.labels,
+        )
+
+    def _tell_problems(self) -> None:
+        for problem in self.problems():
+            log.error("service file: %s", problem)
