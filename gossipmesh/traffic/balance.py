@@ -24,7 +24,7 @@ import msgspec
 from gossipmesh.model import limits as bounds
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.snapshot import LimitsSection, SnapshotEndpoint, UpstreamSection
-from gossipmesh.traffic.ejection import EndpointState, begin_try, end_try
+from gossipmesh.traffic.ejection import EndpointState, begin_try, end_try, pass_trial
 from gossipmesh.traffic.outcomes import FAILURES, Outcome
 
 EWMA_DECAY_NS: Final = 10 * SECOND_NS  # linkerd's and Finagle's default
@@ -78,13 +78,14 @@ class EndpointStates:
         self.generation += 1
 
 
-class Try(msgspec.Struct, frozen=True, eq=False):
+class Try(msgspec.Struct, eq=False):
     """A try under way, from `Balancer.started` to `Balancer.finished`."""
 
     endpoint: SnapshotEndpoint
     state: EndpointState
     began: Instant
     is_trial: bool
+    answered: bool = False
 
 
 class _Pool:
@@ -184,10 +185,24 @@ class Balancer:
             self._states.availability_changed()
         return Try(endpoint, state, now, is_trial)
 
+    def answered(self, attempt: Try, now: Instant) -> None:
+        """Say that a good answer has begun: latency is measured and a trial is passed here.
+
+        Optional, once, before `finished`. Without it a trial lasts until its answer has ended, and an
+        endpoint whose first answer is an hour's download stays on probation for the hour.
+        """
+        if attempt.answered:
+            return
+        attempt.answered = True
+        observe(attempt.state, now - attempt.began, now, failed=False)
+        if pass_trial(attempt.state, now, was_trial=attempt.is_trial):
+            self._states.availability_changed()
+        attempt.is_trial = False
+
     def finished(self, attempt: Try, now: Instant, outcome: Outcome) -> str | None:
         """Take a try's end into account; return why its endpoint is now out, None when it is not."""
         state = attempt.state
-        if outcome is not Outcome.CANCELLED:
+        if outcome is not Outcome.CANCELLED and not attempt.answered:
             observe(state, now - attempt.began, now, failed=outcome in FAILURES)
         was_in_use = state.ejected_until is None
         reason = end_try(

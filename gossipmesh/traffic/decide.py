@@ -82,6 +82,11 @@ class _Start(msgspec.Struct, tag_field="do", tag="start"):
     now: _Time
 
 
+class _AnswerBegins(msgspec.Struct, tag_field="do", tag="answer"):
+    number: int = msgspec.field(name="try")
+    now: _Time
+
+
 class _Finish(msgspec.Struct, tag_field="do", tag="finish"):
     number: int = msgspec.field(name="try")
     outcome: Outcome
@@ -92,7 +97,7 @@ class _Update(msgspec.Struct, tag_field="do", tag="update"):
     upstream: UpstreamSection
 
 
-_Step = _Pick | _Start | _Finish | _Update
+_Step = _Pick | _Start | _AnswerBegins | _Finish | _Update
 
 
 class _BalanceQuestion(msgspec.Struct):
@@ -193,6 +198,9 @@ def _balance_step(balancer: Balancer, tries: dict[int, Try], step: _Step) -> Ans
         balancer.update(step.upstream)
         return {}
     now = Instant(step.now)
+    if isinstance(step, _AnswerBegins):
+        balancer.answered(tries[step.number], now)
+        return {}
     if isinstance(step, _Finish):
         return {"ejected": balancer.finished(tries.pop(step.number), now, step.outcome)}
     by_name = {_name(one): one for one in balancer.section.endpoints}

@@ -68,6 +68,16 @@ def begin_try(state: EndpointState, now: Instant) -> bool:
     return True
 
 
+def pass_trial(state: EndpointState, now: Instant, *, was_trial: bool) -> bool:
+    """Take a good answer into account; True when it puts the endpoint back in use."""
+    state.consecutive_failures = 0
+    if was_trial:
+        state.trial = False
+        state.ejected_until = None
+        state.returned_at = now
+    return was_trial
+
+
 def end_try(
     state: EndpointState,
     outcome: Outcome,
@@ -91,10 +101,7 @@ def end_try(
     if outcome is Outcome.CANCELLED:
         return None
     if outcome not in FAILURES:
-        state.consecutive_failures = 0
-        if was_trial:
-            state.ejected_until = None
-            state.returned_at = now
+        pass_trial(state, now, was_trial=was_trial)
         return None
     state.consecutive_failures += 1
     if was_trial:
