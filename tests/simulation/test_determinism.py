@@ -5,7 +5,17 @@ import os
 import subprocess
 import sys
 
-COMMAND = [sys.executable, "-m", "gossipmesh.testing.simulator", "swarm", "--seeds", "7", "--nodes", "8", "--json"]
+COMMAND = [
+    sys.executable,
+    "-m",
+    "gossipmesh.testing.simulator",
+    "swarm",
+    "--seeds",
+    "7",
+    "--nodes",
+    "8",
+    "--json",
+]
 
 
 def test_traces_are_equal_under_three_hash_seeds() -> None:

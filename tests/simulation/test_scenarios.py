@@ -14,6 +14,7 @@ OTHER_SEEDS = {
     "racing-pushes": (1, 2),
     "rejoin-without-seed": (1, 2),
     "byzantine-policy": (1,),
+    "byzantine-records": (1,),
     "leave": (1, 2),
     "swarm": (1, 2),
 }
@@ -32,7 +33,9 @@ def test_every_scenario_is_run_here() -> None:
 
 
 @pytest.mark.parametrize("seed", STEADY_SEEDS)
-def test_thirty_nodes_under_loss_come_to_equal_roots_without_a_false_death(seed: int, verifier: Verifier) -> None:
+def test_thirty_nodes_under_loss_come_to_equal_roots_without_a_false_death(
+    seed: int, verifier: Verifier
+) -> None:
     """Deaths are checked all the while, roots from the last change on."""
     result = run_seed("steady", seed, nodes_count=30, loss_ratio=0.05, verifier=verifier)
     assert result["failures"] == [], result["traceback"]

@@ -36,10 +36,23 @@ class NodeFactory:
 
     def __call__(self, host: Host, rng: random.Random, now: Instant, wall_offset_s: int) -> GossipNode:
         """Read the disk and build a core that was not started yet."""
-        keys = self.domain.node(host.name, generation=host.generation)
         documents = self.documents[host.name] = self._restore_documents(host)
         epochs = host.disk.entries(PersistKind.EPOCH)
         epoch = decode_untrusted(epochs[0][1], int, bytes_max=EPOCH_BYTES_MAX) if epochs else 0
+        restored = RestoredState(epoch, tuple(host.disk.entries(PersistKind.MEMBER)))
+        return self.build(host, documents, restored, rng, now, wall_offset_s)
+
+    def build(
+        self,
+        host: Host,
+        documents: TrustedDocuments,
+        restored: RestoredState,
+        rng: random.Random,
+        now: Instant,
+        wall_offset_s: int,
+    ) -> GossipNode:
+        """Build a core from what was restored."""
+        keys = self.domain.node(host.name, generation=host.generation)
         return self.node_class(
             settings=self.settings,
             trust_domain=self.domain.trust_domain,
@@ -47,7 +60,7 @@ class NodeFactory:
             profile=NodeProfile(host.name, (host.address,), (host.mesh_address,), "sim"),
             documents=documents,
             verifier=self.verifier,
-            restored=RestoredState(epoch, tuple(host.disk.entries(PersistKind.MEMBER))),
+            restored=restored,
             rng=rng,
             now=now,
             wall_offset_s=wall_offset_s,

@@ -1,18 +1,14 @@
 """One run of a scenario: a world of real gossip cores, and the words scenarios are written in."""
 
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
-from gossipmesh.model.documents import Manifest
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import Document
 from gossipmesh.model.service import EndpointHealth, ServiceEntry
-from gossipmesh.testing.builders import TrustDomainBuilder, http_route, seal_policy_set, service_entry
+from gossipmesh.testing.builders import TrustDomainBuilder, service_entry
 from gossipmesh.testing.simulator.faults import Loss
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.invariants import Invariants
@@ -20,8 +16,7 @@ from gossipmesh.testing.simulator.network import LinkSettings
 from gossipmesh.testing.simulator.node import NodeFactory
 from gossipmesh.testing.simulator.trace import Trace
 from gossipmesh.testing.simulator.world import SimulationFailure, World
-from gossipmesh.trust.documents import AcceptedSet, PolicyRefusal, PolicySet, TrustedDocuments
-from gossipmesh.trust.envelope import MANIFEST_PAYLOAD_TYPE, decode_envelope_untrusted, seal_envelope
+from gossipmesh.trust.documents import PolicySet
 from gossipmesh.trust.keys import Verifier
 
 LOOK_NS = 100 * MILLISECOND_NS
@@ -155,8 +150,12 @@ class Run:
     def settle(self) -> None:
         """Let the mesh rest: equal roots within the bound, and still equal at the end."""
         self.world.run_for(SETTLE_NS)
+        self.wait_equal_roots(self.invariants.converge_ns)
+
+    def wait_equal_roots(self, timeout_ns: int) -> None:
+        """Let time pass until all reachable nodes hold the same."""
         rested = self.world.run_until_true(
-            lambda: self.invariants.roots_equal(self.world), self.invariants.converge_ns, LOOK_NS
+            lambda: self.invariants.roots_equal(self.world), timeout_ns, LOOK_NS
         )
         self.require(rested, "the mesh does not come to rest")
 
@@ -215,82 +214,3 @@ class Run:
                     continue
                 told = [p.version for p in view.state.policies if p.scope == scope]
                 self.require(told == [version], f"{host.name} believes {view.name} runs {told}")
-
-    # -- an enemy inside --------------------------------------------------------------------
-
-    def make_gullible(self, host: Host) -> None:
-        """Make a member accept, announce and serve whatever it is given."""
-        self.factory.documents[host.name].__class__ = GullibleDocuments
-        self.invariants.hostile.append(host.name)
-        self.invariants.expects_convergence = False
-
-    def replace(self, host: Host) -> None:
-        """Replace a hostile machine by an honest one of its name, enrolled anew."""
-        self.world.kill_agent(host)
-        self.world.replace_disk(host)
-        self.invariants.hostile.remove(host.name)
-        self.world.start(host, self.seeds())
-        self.invariants.expects_convergence = True
-
-    def bad_policy_sets(self, base_version: int) -> list[tuple[str, PolicySet]]:
-        """Return sets nobody may take, each with the code it must be refused by."""
-        good = self.domain.policy_set(base_version + 1, [http_route("evil")])
-        envelope = decode_envelope_untrusted(good.manifest)
-        manifest = msgspec.json.decode(envelope.payload, type=Manifest)
-        thief = self.domain.signing_key("thief")
-        unsigned = seal_envelope(MANIFEST_PAYLOAD_TYPE, envelope.payload, [])
-        altered = msgspec.structs.replace(
-            envelope, payload=envelope.payload.replace(b"mesh.test", b"mesh.tesu")
-        )
-        foreign = self.domain.policy_set(base_version + 4, [http_route("evil")], signers=["other"])
-        return [
-            ("hash", PolicySet(good.manifest, tuple(body + b" " for body in good.bodies))),
-            ("unsigned", PolicySet(unsigned.to_bytes(), good.bodies)),
-            ("signature", PolicySet(altered.to_bytes(), good.bodies)),
-            (
-                "signature",
-                seal_policy_set(
-                    msgspec.structs.replace(manifest, version=base_version + 3), [http_route("evil")], [thief]
-                ),
-            ),
-            ("scope", foreign),
-            (
-                "features",
-                self.domain.policy_set(base_version + 5, [http_route("evil")], requires=["teleport"]),
-            ),
-            ("older", self.domain.policy_set(base_version - 1, [http_route("old")])),
-        ]
-
-    def refused_at_the_door(self, hostile: Host, code: str, policy_set: PolicySet) -> None:
-        """An honest node refuses the set with the expected code when it is offered in person."""
-        host = self.pick(but_not=[hostile])
-        try:
-            self.offer(host, policy_set)
-        except PolicyRefusal as refusal:
-            self.require(refusal.code == code, f"{host.name} refused by {refusal.code!r}, not {code!r}")
-            return
-        raise SimulationFailure(f"{host.name} took a set that had to be refused: {code}")
-
-    def require_refusals_everywhere(self, hostile: Host) -> None:
-        """Every honest node says in its own record that it refused something."""
-        for host in self.running():
-            if host is not hostile:
-                refused = any(p.refused_version for p in self.core(host).own_state.policies)
-                self.require(refused, f"{host.name} does not say that it refused anything")
-
-
-class GullibleDocuments(TrustedDocuments):
-    """Documents of a hostile member: everything decodable is accepted."""
-
-    def check_untrusted(self, policy_set: PolicySet) -> AcceptedSet:
-        """Accept the set unseen."""
-        payload = decode_envelope_untrusted(policy_set.manifest).payload
-        manifest = msgspec.json.decode(payload, type=Manifest)
-        return AcceptedSet(
-            manifest.scope, manifest.version, hashlib.sha256(payload).digest(), manifest, (), policy_set
-        )
-
-    def adopt(self, accepted: AcceptedSet) -> None:
-        """Put it in force whatever the floor says."""
-        self._floors[accepted.scope] = accepted.floor
-        self._in_force[accepted.scope] = accepted

@@ -12,6 +12,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import access_policy, http_route, service_entry
+from gossipmesh.testing.simulator import enemy
 from gossipmesh.testing.simulator.run import Run
 
 Scenario = Callable[[Run], None]
@@ -28,7 +29,7 @@ def steady(run: Run) -> None:
     run.world.run_until(4 * SECOND_NS)
     run.push_policy(run.pick(), 1, [http_route("cart-1"), access_policy("cart-a")])
     run.world.run_for(3 * SECOND_NS)
-    crashed, torn, replaced, *others = run.sample(min(8, len(run.hosts)), but_not=[run.hosts[0]])
+    crashed, torn, replaced, *others = run.sample(min(8, len(run.hosts) - 1), but_not=[run.hosts[0]])
     run.world.kill_node(crashed)
     run.world.kill_node_midway(torn, run.script.randrange(1, 6))
     run.world.run_for(4 * SECOND_NS)
@@ -173,6 +174,7 @@ def rejoin_without_seed(run: Run) -> None:
         run.world.run_for(run.draw_ns(0, 0.2))
     started_ns = run.world.now_ns
     run.wait_all_alive(30 * SECOND_NS)
+    run.wait_equal_roots(30 * SECOND_NS)
     run.measure("whole_mesh_back_s", run.world.now_ns - started_ns)
     run.settle()
     run.require_policy("mesh", 1)
@@ -185,17 +187,41 @@ def byzantine_policy(run: Run) -> None:
     run.settle()
     good = run.policy_hash(run.hosts[0], "mesh")
     hostile = run.pick(but_not=[run.hosts[0]])
-    run.make_gullible(hostile)
-    for code, policy_set in run.bad_policy_sets(base_version=3):
-        run.refused_at_the_door(hostile, code, policy_set)
+    enemy.make_gullible(run, hostile)
+    for code, policy_set in enemy.bad_policy_sets(run, 3):
+        enemy.refused_at_the_door(run, run.pick(but_not=[hostile]), code, policy_set)
         run.offer(hostile, policy_set)
         run.world.run_for(6 * SECOND_NS)
         for host in run.running():
             if host is not hostile:
                 run.require(run.policy_hash(host, "mesh") == good, f"{host.name} runs a set with code {code}")
-    run.require_refusals_everywhere(hostile)
-    run.replace(hostile)
+    enemy.require_refusals_everywhere(run, hostile)
+    enemy.replace(run, hostile)
     run.publish(hostile)
+    run.wait_all_alive(30 * SECOND_NS)
+    run.settle()
+
+
+def byzantine_records(run: Run) -> None:
+    """A member forges what others sign, and sends it to everyone: nothing of it is believed or does harm."""
+    run.boot_and_settle()
+    hostile, victim = run.sample(2, but_not=[run.hosts[0]])
+    for _ in range(3):
+        forged = enemy.forged_records(run, hostile, victim)
+        for host in run.running():
+            if host is not hostile:
+                enemy.send_records(run, hostile, host, forged)
+        run.world.run_for(4 * SECOND_NS)
+    for host in run.running():
+        run.require(
+            run.core(host).own_state.epoch < enemy.EPOCH_FAR,
+            f"{host.name} was driven to an epoch without end",
+        )
+    run.settle()
+    run.world.kill_node(victim)
+    run.world.run_for(2 * SECOND_NS)
+    run.world.start(victim)
+    run.publish(victim)
     run.wait_all_alive(30 * SECOND_NS)
     run.settle()
 
@@ -259,6 +285,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "racing-pushes": racing_pushes,
     "rejoin-without-seed": rejoin_without_seed,
     "byzantine-policy": byzantine_policy,
+    "byzantine-records": byzantine_records,
     "leave": leave,
     "swarm": swarm,
 }

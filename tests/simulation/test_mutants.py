@@ -1,0 +1,102 @@
+"""Cores broken on purpose: each must be noticed by the scenario named beside it."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gossipmesh.gossip.catalog import Catalog
+from gossipmesh.gossip.detector import Detector
+from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.testing.simulator.__main__ import run_seed
+from gossipmesh.trust.documents import TrustedDocuments
+from gossipmesh.trust.keys import Verifier
+from gossipmesh.wire.codec import encode
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+def no_refutation(patch: pytest.MonkeyPatch) -> None:
+    """A node that is called dead does not answer."""
+    patch.setattr(Intake, "_refute", lambda self, claim, sender: None)
+    patch.setattr(Intake, "_answer", lambda self, sender: None)
+
+
+def floors_fall(patch: pytest.MonkeyPatch) -> None:
+    """An older policy set is as good as a newer one."""
+    patch.setattr(TrustedDocuments, "floor", lambda self, scope: (0, b""))
+
+
+def signatures_unchecked(patch: pytest.MonkeyPatch) -> None:
+    """Every signature verifies."""
+    patch.setattr(Verifier, "verify", lambda self, public_key, message, signature: True)
+
+
+def epoch_not_synced(patch: pytest.MonkeyPatch) -> None:
+    """The epoch is written, and lost with the power."""
+
+    def persist_epoch(self: Any) -> None:
+        self._ctx.persist(PersistKind.EPOCH, b"", encode(self.epoch), durable=False)
+
+    patch.setattr(OwnRecords, "persist_epoch", persist_epoch)
+
+
+def epoch_stays(patch: pytest.MonkeyPatch) -> None:
+    """A start goes on in the incarnation before it."""
+    original = OwnRecords.__init__
+
+    def init(self: Any, ctx: Any, catalog: Any, credential: Any, profile: Any, epoch: int) -> None:
+        original(self, ctx, catalog, credential, profile, max(1, epoch - 1))
+
+    patch.setattr(OwnRecords, "__init__", init)
+
+
+def no_obituaries(patch: pytest.MonkeyPatch) -> None:
+    """Nobody speaks to the dead, so halves that parted never meet."""
+    patch.setattr(Detector, "_obituary", lambda self: None)
+
+
+def stale_records_win(patch: pytest.MonkeyPatch) -> None:
+    """The last record to arrive wins, whatever its order."""
+    patch.setattr(Catalog, "_overtaken", lambda self, member, record, order: False)
+
+
+def hasty_deaths(patch: pytest.MonkeyPatch) -> None:
+    """One probe that fails is a death: no suspicion, no help, no question."""
+    patch.setattr(Detector, "_ask_others", Detector._conclude)
+    original = Detector._claim
+
+    def claim(self: Any, member: Any, order: Any, status: Any) -> None:
+        original(self, member, order, type(status).DEAD)
+
+    patch.setattr(Detector, "_claim", claim)
+
+
+MUTANTS: list[tuple[Patch, str, str]] = [
+    (no_refutation, "partition-heal", "not everyone is alive|false death|does not come to rest"),
+    (floors_fall, "byzantine-policy", "had to be refused|went back"),
+    (signatures_unchecked, "byzantine-policy", "had to be refused|nobody signed"),
+    (signatures_unchecked, "byzantine-records", "never signed|never published|epoch without end|false death"),
+    (epoch_not_synced, "rejoin-without-seed", "started again within|went back"),
+    (epoch_stays, "rejoin-without-seed", "started again within|went back"),
+    (no_obituaries, "partition-heal", "not everyone is alive"),
+    (stale_records_win, "steady", "went back|roots differ|does not come to rest"),
+    (hasty_deaths, "steady", "false death"),
+]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "noticed"),
+    MUTANTS,
+    ids=[f"{mutant.__name__}-{name}" for mutant, name, _ in MUTANTS],
+)
+def test_a_broken_core_is_noticed(
+    mutant: Patch, scenario: str, noticed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutant(monkeypatch)
+    result = run_seed(scenario, 1, nodes_count=10, loss_ratio=0.05, verifier=Verifier(200_000))
+    assert not result["ok"], "nobody noticed"
+    assert re.search(noticed, result["failures"][0]), result["failures"][0]
