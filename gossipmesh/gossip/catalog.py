@@ -74,6 +74,7 @@ class Catalog:
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
         self._serving_count = 1
+        self.reachable: list[Member] = []
         self._keys_version = -1
         self._keys: dict[bytes, bytes] = {}
 
@@ -318,6 +319,9 @@ class Catalog:
     ) -> Change | None:
         offered = decode_untrusted(record.body, Claim, bytes_max=limits.RECORD_BYTES_MAX)
         own = member.node_id == self.own_id
+        if order > member.order:
+            # Nobody may be condemned in advance: a claim waits until what its subject signed is here.
+            raise UnknownOwner(member.node_id)
         stale = not own and self._claim_is_stale(member, offered)
         if stale and not self._claim_confirms(member, offered):
             self._stale()
@@ -391,7 +395,13 @@ class Catalog:
             self._persist(member)
 
     def _recount(self) -> None:
-        self._serving_count = sum(1 for member in self._members.values() if member.serving)
+        serving = [member for member in self._members.values() if member.serving]
+        self._serving_count = len(serving)
+        self.reachable = [
+            member
+            for member in serving
+            if member.status is not MemberStatus.UNATTENDED and member.node_id != self.own_id
+        ]
 
     def _forget_records(self, member: Member) -> None:
         for kind in list(member.records):
@@ -420,13 +430,13 @@ class Catalog:
             self._ctx.notify(ServicesChanged(member.node_id))
 
     def _persist(self, member: Member) -> None:
+        # A message is the two bytes of [RECORD, ...] and the record, already encoded.
         records = [
-            record
-            for kind, record in member.records.items()
+            message[2:]
+            for kind, message in member.messages.items()
             if kind != RecordKind.CLAIM or member.status >= MemberStatus.UNATTENDED
         ]
-        packed = b"".join(encode(record) for record in records)
-        value = msgpack.Packer().pack_array_header(len(records)) + packed
+        value = msgpack.Packer().pack_array_header(len(records)) + b"".join(records)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, value)
 
 

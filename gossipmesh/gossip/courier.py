@@ -17,7 +17,7 @@ from gossipmesh.gossip.links import LinkMaker
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.member import Address
 from gossipmesh.wire.datagram import HEADER_BYTES, TAG_BYTES
 
 # Header, tag, the array prefix (3) and the `seen` message (12) are always there.
@@ -33,7 +33,6 @@ class Courier:
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
-        self._own_id = own_id
         self._own_short = short_id_of(own_id)
         self._introduce = introduce
         self._links = LinkMaker(ctx, own_id)
@@ -109,14 +108,7 @@ class Courier:
 
     def choose(self, count: int, except_id: bytes) -> list[Member]:
         """Return up to `count` distinct random members that are alive or suspect."""
-        members = [
-            member
-            for member in self._catalog
-            if member.status <= MemberStatus.SUSPECT
-            and member.state is not None
-            and member.node_id != self._own_id
-            and member.node_id != except_id
-        ]
+        members = [member for member in self._catalog.reachable if member.node_id != except_id]
         if len(members) <= count:
             return members
         return self._ctx.rng.sample(members, count)

@@ -11,6 +11,7 @@ Deviation: rules 2 to 4. A claim is also held back where its subject was heard m
 memberlist turns a dead from push-pull into a suspect.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 from gossipmesh.gossip.catalog import Catalog, Change
@@ -33,6 +34,8 @@ from gossipmesh.wire.datagram import (
     RelayedAck,
     encode_message,
 )
+
+_SKEW_SAMPLES_MAX = 15  # enough for a median that one wrong clock cannot move
 
 
 class _EngineQuestion:
@@ -76,6 +79,7 @@ class Detector:
         self._question_number = 0
         self._engine_failures: dict[bytes, int] = {}
         self._obituary_turn = 0
+        self._skews: deque[int] = deque(maxlen=_SKEW_SAMPLES_MAX)
 
     def start(self) -> None:
         """Begin probing; the first round starts at a random moment, so that nodes do not march."""
@@ -327,7 +331,10 @@ class Detector:
         self._courier.send(member, [encode_message(Ack(ping.sequence, *self._roots(), self._ctx.wall_s))])
 
     def receive_ack(self, member: Member, ack: Ack) -> None:
-        """Pass an ack on, if its ping was made for another member."""
+        """Note the peer's clock; pass an ack on, if its ping was made for another member."""
+        self._skews.append(ack.wall_s - self._ctx.wall_s)
+        if len(self._skews) >= 3:
+            self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
         relayed = self._relays.get(ack.sequence)
         if relayed is None or relayed.target_id != member.node_id:
             return

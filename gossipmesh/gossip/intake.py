@@ -17,7 +17,7 @@ from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.suspicion import suspicion_min_ns
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS
-from gossipmesh.model.member import Address, MemberStatus, Order
+from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import Claim, RecordKind, SignedRecord
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
@@ -154,7 +154,8 @@ class Intake:
             return False
         order = Order(generation, epoch, sequence)
         if record.kind == RecordKind.CLAIM:
-            if order < self._own.state.order:
+            if order != self._own.state.order:
+                # Against an order we did not sign, or one that our newest state has overtaken.
                 self._answer(sender)
                 return True
             return False
@@ -212,14 +213,11 @@ class Intake:
 
     def _refute(self, claim: Claim, sender: Member | None) -> None:
         """Answer a claim against us that our newest state does not beat yet."""
-        if claim.order < self._own.state.order:
-            self._answer(sender)
+        if self._own.phase is NodePhase.LEFT:
             return
         self._ctx.statistics.refutations += 1
         self._detector.health.add(1)
-        ahead = order_start(claim.order) > order_start(self._own.state.order)
-        sequence_ahead = claim.sequence > self._own.state.sequence
-        if claim.status == MemberStatus.DEAD or ahead or sequence_ahead:
+        if claim.status == MemberStatus.DEAD:
             self._own.raise_epoch(claim.epoch)
         change = self._own.publish_state()
         own_id = bytes(self._own.node_id)

@@ -134,6 +134,7 @@ class GossipNode:
             ctx, catalog, self._own, self._handshake, self._intake, self._spreading, met=self._met_by_stream
         )
         self._spreading.fetch = self._streams.fetch
+        self._spreading.trust_changed = self._watch_credentials
         self._own.policies = self._spreading.policy_statuses()
         self._seeds: tuple[Address, ...] = ()
         self._join_wait_ns = SECOND_NS
@@ -244,6 +245,17 @@ class GossipNode:
         """
         self._advance(now)
         self._spreading.offer(policy_set)
+        return self._ctx.drain()
+
+    def offer_trust(self, envelope: bytes, now: Instant) -> list[Effect]:
+        """Verify the next Trust, put it in force and announce it; one already held changes nothing.
+
+        Raises:
+            MalformedInput: it does not follow ours, or is not signed by both. Whoever made it is at
+                fault. State unchanged.
+        """
+        self._advance(now)
+        self._spreading.offer_trust(envelope)
         return self._ctx.drain()
 
     def renew_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
@@ -456,8 +468,8 @@ class GossipNode:
             self._courier.send(member, [message], fill=False)
 
     def _tell_the_dead(self, member: Member) -> None:
-        """Show a member we hold gone what is claimed of it, at most once a second."""
-        if member.status not in (MemberStatus.DEAD, MemberStatus.UNATTENDED) or member.claim is None:
+        """Show a member that is not held alive what is claimed of it, at most once a second."""
+        if member.claim is None or member.status is MemberStatus.LEFT:
             return
         if member.told_at >= 0 and self._ctx.now - member.told_at < SECOND_NS:
             return
@@ -482,7 +494,7 @@ class GossipNode:
         state = member.records[RecordKind.NODE_STATE]
         if shown and state.body not in shown:
             messages.append(member.messages[RecordKind.NODE_STATE])
-        if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED, MemberStatus.SUSPECT):
+        if member.claim is not None:
             messages.append(member.messages[RecordKind.CLAIM])
         self._courier.send(member, messages)
         if newcomer:

@@ -104,6 +104,7 @@ class Repair:
         self._synced_at: int | None = None
         self._unequal_since: int | None = None
         self._repaired: dict[bytes, None] = {}
+        self._fruitless_count = 0
 
     def start(self) -> None:
         """Begin the periodic full comparison at a random moment of its interval."""
@@ -129,6 +130,7 @@ class Repair:
         if (group_root, documents_root) == (self._catalog.ledger.root, self._spreading.root):
             member.unequal_count = 0
             self._unequal_since = None
+            self._fruitless_count = 0
             self._agreed(member.node_id, False)
             return
         now = self._ctx.now
@@ -138,7 +140,10 @@ class Repair:
         wait_ns = self._ctx.settings.repair_after_ns
         patience = 1 if self._own.node_id < member.node_id else 2
         lasting = now - self._unequal_since > patience * wait_ns or member.unequal_count >= 2 * patience
-        rested = self._synced_at is None or now - self._synced_at >= self._ctx.settings.repair_gap_ns
+        # Records come to rest soon; documents one side refuses may differ for good, so ask ever less.
+        doublings = min(self._fruitless_count, 2 if group_root != self._catalog.ledger.root else 6)
+        gap_ns = self._ctx.settings.repair_gap_ns << doublings
+        rested = self._synced_at is None or now - self._synced_at >= gap_ns
         if lasting and rested:
             self.sync(member)
 
@@ -327,7 +332,9 @@ class Repair:
     def _finished(self, session: Session, done: Done) -> None:
         session.completed = True
         self._ctx.statistics.repairs_completed += 1
+        self._fruitless_count += 1
         if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):
+            self._fruitless_count = 0
             self._unequal_since = None
             if session.member is not None:
                 session.member.unequal_count = 0

@@ -34,7 +34,7 @@ _ITEM_TRUST: Final = 1
 _ITEM_SCOPE: Final = 2
 _INTRINSIC: Final = ("features", "unsupported", "trust-domain")
 _BENIGN: Final = ("older", "same")
-_PUBLISH_WAIT_NS: Final = 200 * MILLISECOND_NS
+_PUBLISH_WAIT_NS: Final = 500 * MILLISECOND_NS
 _ANNOUNCERS_MAX: Final = 4
 
 Announced = tuple[str, int, bytes]
@@ -228,6 +228,22 @@ class PolicySpreading:
         if announcement.version > self._trust_version() > 0 and not self._trust_pending:
             self._trust_pending = self.fetch(member.node_id, None)
 
+    def offer_trust(self, envelope: bytes) -> None:
+        """Take the next Trust given to this node.
+
+        Raises:
+            MalformedInput: it does not follow ours. State unchanged.
+        """
+        before = self._trust_version()
+        self._load_trust_untrusted(envelope)
+        if self._trust_version() > before:
+            self._take_new_trust(b"")
+
+    def _load_trust_untrusted(self, envelope: bytes) -> None:
+        trust = self._ctx.documents.load_trust_untrusted(envelope)
+        key = trust.version.to_bytes(8, "big")
+        self._ctx.persist(PersistKind.TRUST, key, envelope, durable=True)
+
     def fetched_trust(self, member_id: bytes, data: bytes | None) -> None:
         """Take Trust envelopes, oldest first; None: the stream failed."""
         self._trust_pending = False
@@ -235,15 +251,13 @@ class PolicySpreading:
         try:
             envelopes = () if data is None else _decode_envelopes_untrusted(data)
             for envelope in envelopes:
-                trust = self._ctx.documents.load_trust_untrusted(envelope)
-                key = trust.version.to_bytes(8, "big")
-                self._ctx.persist(PersistKind.TRUST, key, envelope, durable=True)
+                self._load_trust_untrusted(envelope)
         except MalformedInput:
             self._ctx.refused("trust")
         if self._trust_version() > before:
-            self.take_new_trust(member_id)
+            self._take_new_trust(member_id)
 
-    def take_new_trust(self, origin_id: bytes) -> None:
+    def _take_new_trust(self, origin_id: bytes) -> None:
         """Announce the Trust that is now in force, and judge anew what was refused under the old one."""
         self._refused.clear()
         self._recount()

@@ -304,6 +304,6 @@ def peek_order_untrusted(body: bytes) -> tuple[bytes, int, int, int]:
     if not isinstance(node_id, bytes) or len(node_id) != 16:
         raise MalformedInput("a record without a node id")
     for number in (generation, epoch, sequence):
-        if type(number) is not int or not 0 <= number < 2**63:
+        if type(number) is not int or not 0 <= number < 2**62:
             raise MalformedInput("a record without an order")
     return node_id, generation, epoch, sequence
