@@ -1,0 +1,56 @@
+"""`python -m gossipmesh.dataplane.reference`: one engine process, or answers to decision vectors."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+import trio
+
+from gossipmesh.dataplane.reference.engine import ReferenceEngine
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.traffic.decide import decide_untrusted
+
+
+def answer_decisions() -> None:
+    """Answer one JSON question per line of standard input with one JSON line."""
+    for line in sys.stdin:
+        if not line.strip():
+            continue
+        try:
+            answer = decide_untrusted(json.loads(line))
+        except (MalformedInput, json.JSONDecodeError) as error:
+            answer = {"error": str(error)}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def main() -> int:
+    """Run what the arguments say; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m gossipmesh.dataplane.reference")
+    parser.add_argument("--socket", type=Path, help="where the agent attaches (made, mode 0600)")
+    parser.add_argument("--access-log", type=Path, help="JSON lines, one per request")
+    parser.add_argument("--decide", action="store_true", help="answer decision vectors on standard input")
+    arguments = parser.parse_args()
+    if arguments.decide:
+        answer_decisions()
+        return 0
+    if arguments.socket is None or arguments.access_log is None:
+        parser.error("--socket and --access-log are both needed")
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.INFO,
+        format='{"time":"%(asctime)s","level":"%(levelname)s","message":"%(message)s"}',
+    )
+    try:
+        engine = ReferenceEngine(arguments.socket, arguments.access_log)
+    except (OperatorError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    trio.run(lambda: engine.run(handle_signals=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

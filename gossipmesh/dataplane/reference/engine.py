@@ -1,0 +1,181 @@
+"""The engine: everything above put together. Read this file first."""
+
+import logging
+import signal
+import socket
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from gossipmesh.dataplane.protocol import EngineEvent
+from gossipmesh.dataplane.reference.access_log import AccessLog
+from gossipmesh.dataplane.reference.connections import Connections
+from gossipmesh.dataplane.reference.control import ControlServer
+from gossipmesh.dataplane.reference.identities import Identities
+from gossipmesh.dataplane.reference.inbound import MeshListener
+from gossipmesh.dataplane.reference.journal import Journal
+from gossipmesh.dataplane.reference.listeners import MESH, PROXY, READINESS, Listeners
+from gossipmesh.dataplane.reference.local import LocalPorts
+from gossipmesh.dataplane.reference.readiness import Readiness
+from gossipmesh.dataplane.reference.state import EngineState
+from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.net.entropy import seeded_random
+from gossipmesh.net.socket_owner import SocketOwners
+from gossipmesh.traffic.sections import Snapshot
+
+log = logging.getLogger("gossipmesh.engine")
+
+TICK_S: Final = 1.0
+FLUSH_TIMEOUT_S: Final = 1.0
+_BACKLOG_MAX: Final = 64
+
+
+class ReferenceEngine:
+    """One engine process's life: `run` until drained, stopped or cancelled."""
+
+    def __init__(self, socket_path: Path, access_log: Path) -> None:
+        """Open the control socket and the access log.
+
+        Raises:
+            OperatorError: the control socket cannot be made. State unchanged.
+            OSError: the access log cannot be opened. State unchanged.
+        """
+        self._counters = Counters()
+        self._log = AccessLog(access_log, self._counters)
+        self._owners = SocketOwners()
+        self._state = EngineState(self._counters, seeded_random(), self._emit)
+        journal = Journal(self._log, self._counters)
+        self._mesh = MeshListener(self._state, journal)
+        self._local = LocalPorts(self._state, journal, self._owners)
+        self._readiness = Readiness(self.problem)
+        self._connections = Connections(self._counters, self._report)
+        self._control = ControlServer(socket_path, self, self._counters)
+        self._listeners: Listeners | None = None
+        self._nursery: trio.Nursery | None = None
+        self._finished = trio.Event()
+
+    async def run(self, *, handle_signals: bool = False) -> None:
+        """Serve until drained or cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                self._listeners = Listeners(
+                    self._connections,
+                    nursery,
+                    {
+                        MESH: self._mesh.accept,
+                        PROXY: self._local.accept_proxy,
+                        READINESS: self._readiness.accept,
+                    },
+                )
+                nursery.start_soon(self._log.run)
+                nursery.start_soon(self._control.run)
+                nursery.start_soon(self._tick)
+                if handle_signals:
+                    nursery.start_soon(self._signals)
+                await self._finished.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            if self._listeners is not None:
+                self._listeners.close()
+            self._control.close()
+            self._owners.close()
+            self._log.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK_S)
+            self._state.maintain()
+            attached = self._control.attached
+            if attached is not None and attached.backlog < _BACKLOG_MAX:
+                attached.emit(self._counters.take(int(TICK_S * 1000)))
+
+    async def _signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+            async for number in received:
+                if number == signal.SIGHUP:
+                    self._log.reopen()
+                elif self._state.draining.is_set():
+                    self._finished.set()
+                else:
+                    applied = self._state.applied
+                    drain_ns = 0 if applied is None else applied.limits.drain_timeout_ns
+                    self.start_drain(drain_ns / SECOND_NS, trio.Event())
+
+    def _emit(self, event: EngineEvent) -> None:
+        attached = self._control.attached
+        if attached is None:
+            self._counters.add("events_dropped")
+        else:
+            attached.emit(event)
+
+    def _report(self, error: BaseException) -> None:
+        log.error("a connection failed: %r", error, exc_info=error)
+
+    def problem(self) -> str | None:
+        """Return why the engine is not ready, None when it is."""
+        applied = self._state.applied
+        if self._state.draining.is_set():
+            return "draining"
+        if applied is None:
+            return "no snapshot applied"
+        if self._state.identities is None:
+            return "no identities"
+        for name in (MESH, PROXY, *sorted(applied.listeners)):
+            if self._listeners is None or not self._listeners.accepting(name):
+                return f"listener {name} is not up"
+        return None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """Return the snapshot in force."""
+        return None if self._state.applied is None else self._state.applied.snapshot
+
+    @property
+    def listener_sockets(self) -> dict[str, socket.socket]:
+        """Return the listening sockets held, by name."""
+        return {} if self._listeners is None else self._listeners.sockets
+
+    def apply_snapshot(self, snapshot: Snapshot) -> None:
+        """Serve `snapshot` from the next request on.
+
+        Raises:
+            MalformedInput: it cannot be executed. Remote's fault. State unchanged.
+        """
+        applied = self._state.prepare(snapshot)
+        self._connections.connections_max = applied.limits.downstream_connections
+        self._state.apply(applied)
+        if self._listeners is not None:
+            self._listeners.apply(applied, self._local.upstream_acceptor)
+
+    def apply_identities(self, identities: Identities) -> None:
+        """Use new SVIDs and roots from the next connection on."""
+        self._state.set_identities(identities)
+        self._mesh.identities_changed()
+
+    def give_listeners(self, sockets: dict[str, socket.socket]) -> None:
+        """Take listening sockets over."""
+        if self._listeners is not None:
+            self._listeners.give(sockets, self._local.upstream_acceptor)
+
+    def start_drain(self, timeout_s: float, drained: trio.Event) -> None:
+        """Stop accepting, finish what is in flight within `timeout_s`, set `drained`, exit."""
+        if self._nursery is not None:
+            self._state.draining.set()
+            self._nursery.start_soon(self._drain, timeout_s, drained)
+
+    async def _drain(self, timeout_s: float, drained: trio.Event) -> None:
+        if self._listeners is not None:
+            self._listeners.stop()
+        with trio.move_on_after(timeout_s):
+            await self._connections.drain()
+        drained.set()
+        with trio.move_on_after(FLUSH_TIMEOUT_S):
+            await trio.lowlevel.checkpoint()  # whoever waited for `drained` queues its answer first
+            attached = self._control.attached
+            if attached is not None:
+                await attached.flushed.wait()
+            await self._log.flush()
+        self._finished.set()

@@ -1,0 +1,384 @@
+"""One HTTP exchange: a request in, one try at a connection, an answer out. Both directions use it.
+
+Responsible for streaming bodies and for saying how a try ended. Ends at decisions: whether to try
+again, where, and as whom is `outbound.py`'s and `inbound.py`'s. Rules:
+
+1. Bodies are streamed; only what a replay may need is kept, and no more than the snapshot allows.
+2. Errors of the two sides are different types from where they arise, so that an endpoint is never
+   blamed for a client that left.
+3. After a byte of an answer has gone downstream, the exchange ends with it, whole or cut.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from gossipmesh.dataplane.reference.body import LAST_CHUNK, MessageBody, MessageReader, chunk
+from gossipmesh.dataplane.reference.http1 import (
+    BadMessage,
+    RequestHead,
+    ResponseHead,
+    parse_response_untrusted,
+    write_response,
+)
+from gossipmesh.dataplane.reference.pool import PooledConnection
+from gossipmesh.net.byte_stream import ByteStream
+from gossipmesh.traffic.outcomes import Outcome
+
+CONTINUE_WAIT_S: Final = 1.0  # RFC 9110 section 10.1.1: a client need not wait for 100 for ever
+_INTERIM_MAX: Final = 16
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_REASONS: Final = {
+    400: b"Bad Request",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    500: b"Internal Server Error",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    508: b"Loop Detected",
+}
+
+
+class DownstreamGone(Exception):
+    """The client left or its connection broke; nobody is there to be answered."""
+
+
+class DownstreamBad(Exception):
+    """The client's body is unreadable; answer 400 if nothing was answered yet."""
+
+
+class RequestBody:
+    """A request's body: streamed, and kept whole while it is small enough to be sent again."""
+
+    __slots__ = ("_body", "_kept", "_kept_bytes", "_kept_bytes_max", "received_bytes")
+
+    def __init__(self, reader: MessageReader, head: RequestHead, kept_bytes_max: int) -> None:
+        length = None if head.chunked else head.content_length or 0
+        self._body = MessageBody(reader, content_length=length, chunked=head.chunked)
+        self._kept: list[bytes] | None = []
+        self._kept_bytes = 0
+        self._kept_bytes_max = kept_bytes_max
+        self.received_bytes = 0
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether all of it has been read."""
+        return self._body.finished
+
+    @property
+    def replayable(self) -> bool:
+        """Tell whether everything read so far is kept."""
+        return self._kept is not None
+
+    @property
+    def kept(self) -> bytes:
+        """Return what has been read so far, for a body that is replayable."""
+        return b"".join(self._kept or ())
+
+    async def read_small(self, head: RequestHead) -> None:
+        """Read all of a body that fits what may be kept, so that it goes out with its head in one piece.
+
+        Raises:
+            DownstreamGone, DownstreamBad: see there.
+        """
+        small = head.content_length is not None and head.content_length <= self._kept_bytes_max
+        if small and not head.expects_continue:
+            while not self._body.finished:
+                await self.next()
+
+    async def next(self) -> bytes:
+        """Return the next bytes, `b""` at the end. A cancelled call loses nothing.
+
+        Raises:
+            DownstreamGone, DownstreamBad: see there.
+        """
+        try:
+            data = await self._body.next()
+        except BadMessage as error:
+            raise DownstreamBad(str(error)) from None
+        except OSError as error:
+            raise DownstreamGone(str(error)) from None
+        self.received_bytes += len(data)
+        if self._kept is not None and data:
+            self._kept_bytes += len(data)
+            if self._kept_bytes > self._kept_bytes_max:
+                self._kept = None
+            else:
+                self._kept.append(data)
+        return data
+
+
+class Downstream:
+    """One request on a client's connection, and what has been answered to it."""
+
+    __slots__ = ("body", "head", "keep_alive", "reader", "response_started", "sent_bytes", "status", "stream")
+
+    def __init__(
+        self, reader: MessageReader, head: RequestHead, kept_bytes_max: int, keep_alive: bool
+    ) -> None:
+        self.reader = reader
+        self.stream: ByteStream = reader.stream
+        self.head = head
+        self.body = RequestBody(reader, head, kept_bytes_max)
+        self.keep_alive = keep_alive and head.keep_alive
+        self.response_started = False
+        self.sent_bytes = 0
+        self.status = 0
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes of an answer.
+
+        Raises:
+            DownstreamGone: the client is not there any more. State: close it.
+        """
+        self.response_started = True
+        try:
+            await self.stream.send_all(data)
+        except OSError as error:
+            raise DownstreamGone(str(error)) from None
+
+    async def send_continue(self) -> None:
+        """Tell the client to send its body.
+
+        Raises:
+            DownstreamGone: the client is not there any more. State: close it.
+        """
+        try:
+            await self.stream.send_all(_CONTINUE)
+        except OSError as error:
+            raise DownstreamGone(str(error)) from None
+
+    async def answer(self, status: int, flag: str, reason: str) -> None:
+        """Answer for the engine itself; the connection goes on only if the request was read to its end.
+
+        Raises:
+            DownstreamGone: the client is not there any more. State: close it.
+        """
+        self.status = status
+        self.keep_alive = self.keep_alive and self.body.finished and status != 400
+        content = b"" if self.head.method == "HEAD" else reason.encode() + b"\n"
+        self.sent_bytes = len(content)
+        await self.send(engine_answer(status, flag, reason, content, keep_alive=self.keep_alive))
+
+
+def engine_answer(status: int, flag: str, reason: str, content: bytes, *, keep_alive: bool) -> bytes:
+    """Return a whole answer made by the engine."""
+    framing = b"content-type: text/plain\r\ncontent-length: %d\r\n" % (len(content) or len(reason) + 1)
+    headers = [(b"x-gossipmesh-flag", flag.encode()), (b"x-gossipmesh-reason", reason.encode("latin-1"))]
+    head = write_response(
+        status, _REASONS.get(status, b"Error"), headers, framing=framing, keep_alive=keep_alive
+    )
+    return head + content
+
+
+class TryEnd:
+    """How a try ended.
+
+    `flag` is the response flag, empty for none; `status` what the answer would be if this is the last
+    try; `abandoned`: an answer came and was not relayed, so that another try can be made.
+    """
+
+    __slots__ = ("abandoned", "detail", "flag", "outcome", "reusable", "status")
+
+    def __init__(self, outcome: Outcome, status: int, flag: str, detail: str) -> None:
+        self.outcome = outcome
+        self.status = status
+        self.flag = flag
+        self.detail = detail
+        self.abandoned = False
+        self.reusable = False
+
+
+class Exchange:
+    """One try at one connection."""
+
+    __slots__ = ("_connection", "_downstream", "_go", "_on_head", "_on_progress", "_problem", "response")
+
+    def __init__(
+        self,
+        downstream: Downstream,
+        connection: PooledConnection,
+        *,
+        on_head: Callable[[ResponseHead], bool],
+        on_progress: Callable[[], None],
+    ) -> None:
+        """Args:
+        on_head: called once with the final head; False abandons the answer.
+        on_progress: called after each piece of the answer.
+        """
+        self._downstream = downstream
+        self._connection = connection
+        self._on_head = on_head
+        self._on_progress = on_progress
+        self._go = trio.Event()
+        self._problem: DownstreamGone | DownstreamBad | None = None
+        self.response: ResponseHead | None = None
+
+    async def run(self, head: bytes) -> TryEnd:
+        """Send the request with `head`, relay the answer; never raises but for cancellation."""
+        body = self._downstream.body
+        if body.finished and body.replayable:
+            try:
+                await self._connection.stream.send_all(head + body.kept)
+            except OSError:
+                pass  # an answer may have come before the connection closed
+            return await self._relayed()
+        return await self._stream(head)
+
+    async def _stream(self, head: bytes) -> TryEnd:
+        body = self._downstream.body
+        try:
+            await self._connection.stream.send_all(head)
+        except OSError:
+            return await self._relayed()
+        ends: list[TryEnd] = []  # stays empty when the pump cancels the nursery
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pump, nursery.cancel_scope)
+            ends.append(await self._relayed())
+            nursery.cancel_scope.cancel()
+        if self._problem is not None and not self._downstream.response_started:
+            return _downstream_end(self._problem)
+        if not ends:
+            return _downstream_end(self._problem or DownstreamGone("cancelled"))
+        end = ends[0]
+        if not body.finished:
+            self._downstream.keep_alive = end.reusable = False
+        return end
+
+    async def _pump(self, scope: trio.CancelScope) -> None:
+        """Carry the request's body; a client that fails ends the try."""
+        downstream, stream = self._downstream, self._connection.stream
+        body = downstream.body
+        try:
+            if downstream.head.expects_continue and not body.received_bytes:
+                with trio.move_on_after(CONTINUE_WAIT_S) as waiting:
+                    await self._go.wait()
+                if waiting.cancelled_caught:
+                    await downstream.send_continue()
+            data = body.kept
+            chunked = downstream.head.chunked
+            while True:
+                if data:
+                    await stream.send_all(chunk(data) if chunked else data)
+                    self._on_progress()
+                if body.finished:
+                    break
+                data = await body.next()
+            if chunked:
+                await stream.send_all(LAST_CHUNK)
+        except (DownstreamGone, DownstreamBad) as error:
+            self._problem = error
+            scope.cancel()
+        except OSError:
+            pass  # the far side stopped reading; its answer, or its end, is what counts
+
+    async def _relayed(self) -> TryEnd:
+        try:
+            response = await self._final_head()
+        except BadMessage as error:
+            return TryEnd(Outcome.RESET, 502, "UPE", f"upstream_protocol_error: {error}")
+        except OSError as error:
+            return TryEnd(Outcome.RESET, 503, "UC", f"upstream_reset_before_response: {error}")
+        except DownstreamGone as error:
+            return _downstream_end(error)
+        self.response = response
+        outcome = Outcome.SERVER_ERROR if response.status >= 500 else Outcome.SUCCESS
+        end = TryEnd(outcome, response.status, "", "via_upstream")
+        if response.status == 101 and self._downstream.head.upgrade is None:
+            return TryEnd(Outcome.RESET, 502, "UPE", "upstream_protocol_error: 101 nobody asked for")
+        if not self._on_head(response):
+            end.abandoned = True
+            return end
+        self._downstream.status = response.status
+        try:
+            end.reusable = await self._relay(response)
+        except DownstreamGone as error:
+            gone = _downstream_end(error)
+            gone.status = response.status
+            return gone
+        except (OSError, BadMessage) as error:
+            self._downstream.keep_alive = False
+            return TryEnd(Outcome.RESET, response.status, "UC", f"upstream_reset_after_response: {error}")
+        return end
+
+    async def _final_head(self) -> ResponseHead:
+        reader = self._connection.reader
+        for _ in range(_INTERIM_MAX):
+            raw = await reader.read_head_untrusted()
+            if raw is None:
+                raise OSError("closed without an answer")
+            response = parse_response_untrusted(raw)
+            if response.status == 100:
+                if self._downstream.head.expects_continue and not self._go.is_set():
+                    await self._downstream.send_continue()
+                self._go.set()
+            elif response.status >= 200 or response.status == 101:
+                return response
+        raise BadMessage("too many interim answers")
+
+    async def _relay(self, response: ResponseHead) -> bool:
+        """Send the answer on; True when the connection it came by can be used again."""
+        downstream, reader = self._downstream, self._connection.reader
+        bodiless = downstream.head.method == "HEAD" or response.status in (204, 304, 101)
+        old_client = downstream.head.version == "1.0"
+        framing = b""
+        chunked = False
+        if bodiless:
+            length: int | None = 0
+            if response.content_length is not None and response.status not in (204, 101):
+                framing = b"content-length: %d\r\n" % response.content_length
+        else:
+            length = None if response.chunked else response.content_length
+            if length is not None:
+                framing = b"content-length: %d\r\n" % length
+            elif old_client:
+                downstream.keep_alive = False
+            else:
+                chunked = True
+                framing = b"transfer-encoding: chunked\r\n"
+        if response.status == 101:
+            framing = b"connection: upgrade\r\nupgrade: " + (response.upgrade or b"websocket") + b"\r\n"
+        if not downstream.body.finished:
+            downstream.keep_alive = False
+        head = write_response(
+            response.status,
+            response.reason,
+            response.headers,
+            framing=framing,
+            keep_alive=downstream.keep_alive or response.status == 101,
+        )
+        if response.status == 101:
+            await downstream.send(head)
+            return False
+        if old_client and downstream.keep_alive:
+            head = head[:-2] + b"connection: keep-alive\r\n\r\n"
+        body = MessageBody(reader, content_length=length, chunked=response.chunked and not bodiless)
+        first = b""
+        if length and reader.buffer:
+            first = await body.next()  # what came with the head goes on with the head
+        await downstream.send(head + first)
+        downstream.sent_bytes += len(first)
+        await self._relay_body(body, chunked)
+        ended_by_close = length is None and not response.chunked
+        return response.keep_alive and not ended_by_close and not reader.buffer
+
+    async def _relay_body(self, body: MessageBody, chunked: bool) -> None:
+        downstream = self._downstream
+        while not body.finished:
+            data = await body.next()
+            if data:
+                await downstream.send(chunk(data) if chunked else data)
+                downstream.sent_bytes += len(data)
+                self._on_progress()
+        if chunked:
+            await downstream.send(LAST_CHUNK)
+
+
+def _downstream_end(error: DownstreamGone | DownstreamBad) -> TryEnd:
+    if isinstance(error, DownstreamBad):
+        return TryEnd(Outcome.CANCELLED, 400, "DPE", f"downstream_protocol_error: {error}")
+    return TryEnd(Outcome.CANCELLED, 0, "DC", f"downstream_disconnect: {error}")

@@ -1,0 +1,333 @@
+"""HTTP/1.1 heads: parsed strictly, written anew.
+
+Responsible for what one head says and how its body is framed. Ends at the body (`body.py`) and at what
+to do with a message (`forward.py`). Rules:
+
+1. A head is found by us and read by httptools; what llhttp lets through and two readers could read in
+   two ways is refused here. Nothing is repaired.
+2. What goes on is written from what was understood; no byte of a head is copied through unread.
+3. Names are lower case from here on.
+
+Spec: RFC 9112 sections 2 to 6, RFC 9110 section 7.6.1 (hop-by-hop fields).
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import httptools
+
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+
+HeaderList = list[tuple[bytes, bytes]]
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"proxy-authenticate",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"content-length",  # written anew from the framing understood
+    }
+)
+_HOST: Final = re.compile(rb"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
+_ABSOLUTE: Final = re.compile(rb"http://([^/?#@\\]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
+_CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_BAD_TARGET: Final = re.compile(rb"[\x00-\x20\x7f#]")
+_VERSIONS: Final = ("1.0", "1.1")
+
+
+class BadMessage(MalformedInput):
+    """A message that is no HTTP/1.1 or could be read in two ways. Remote's fault. State: close it."""
+
+
+class RequestHead:
+    """One request's head, understood."""
+
+    __slots__ = (
+        "authority",
+        "chunked",
+        "content_length",
+        "expects_continue",
+        "headers",
+        "host",
+        "keep_alive",
+        "method",
+        "target",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(self, method: str, target: bytes, version: str, headers: HeaderList) -> None:
+        self.method = method
+        self.target = target
+        self.version = version
+        self.headers = headers
+        self.host = b""
+        self.authority: bytes | None = None  # of an absolute-form target, or CONNECT's
+        self.content_length: int | None = None
+        self.chunked = False
+        self.expects_continue = False
+        self.keep_alive = False
+        self.upgrade: bytes | None = None
+
+    @property
+    def has_body(self) -> bool:
+        """Tell whether bytes of a body follow."""
+        return self.chunked or bool(self.content_length)
+
+    @property
+    def path(self) -> str:
+        """Return the target as characters, one per byte."""
+        return self.target.decode("latin-1")
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the first value of a header, None when there is none."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def texts(self) -> "HeaderTexts":
+        """Return the headers as text, decoded only when somebody reads them."""
+        return HeaderTexts(self.headers)
+
+
+class ResponseHead:
+    """One response's head, understood. `content_length` None and not chunked: until the end."""
+
+    __slots__ = ("chunked", "content_length", "headers", "keep_alive", "reason", "status", "upgrade")
+
+    def __init__(self, status: int, reason: bytes, headers: HeaderList) -> None:
+        self.status = status
+        self.reason = reason
+        self.headers = headers
+        self.content_length: int | None = None
+        self.chunked = False
+        self.keep_alive = False
+        self.upgrade: bytes | None = None
+
+
+class HeaderTexts:
+    """(name, value) pairs as text."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, headers: HeaderList) -> None:
+        self._headers = headers
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        for name, value in self._headers:
+            yield name.decode("latin-1"), value.decode("latin-1")
+
+
+class _Collector:
+    """What httptools calls while it reads one head."""
+
+    __slots__ = ("complete", "headers", "reason", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.reason = b""
+        self.headers: HeaderList = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes | None) -> None:
+        self.headers.append((name.lower(), value or b""))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+def check_head_start_untrusted(data: bytes) -> None:
+    """Refuse a head that cannot become right, before all of it has come.
+
+    Raises:
+        BadMessage: a leading line break, a bare LF or a head too long. Remote's fault. State: close it.
+    """
+    if data[0] in b"\r\n":
+        raise BadMessage("a line break before the request line")
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadMessage("a bare LF in the head")
+    if len(data) > limits.HTTP_HEAD_BYTES_MAX:
+        raise BadMessage(f"a head beyond {limits.HTTP_HEAD_BYTES_MAX} bytes")
+
+
+def _read_untrusted(head: bytes, kind: Any) -> tuple[Any, _Collector]:
+    breaks = head.count(b"\r\n")
+    if head[0] in b"\r\n" or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+        raise BadMessage("a bare CR or LF in the head")
+    if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
+        raise BadMessage("a NUL or a folded line in the head")
+    if breaks - 2 > limits.HTTP_HEADERS_COUNT_MAX or len(head) > limits.HTTP_HEAD_BYTES_MAX:
+        raise BadMessage("too many headers")
+    collector = _Collector()
+    parser = kind(collector)
+    try:
+        parser.feed_data(head)
+    except httptools.HttpParserUpgrade:
+        pass  # our framing decides what follows
+    except httptools.HttpParserError as error:
+        raise BadMessage(f"unreadable head: {error}") from None
+    if not collector.complete or parser.get_http_version() not in _VERSIONS:
+        raise BadMessage("an incomplete head or another version of HTTP")
+    return parser, collector
+
+
+def parse_request_untrusted(head: bytes) -> RequestHead:
+    """Read one whole head, its empty line included.
+
+    Raises:
+        BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
+    """
+    parser, collector = _read_untrusted(head, httptools.HttpRequestParser)
+    request = RequestHead(
+        parser.get_method().decode("ascii"), collector.url, parser.get_http_version(), collector.headers
+    )
+    hosts = 0
+    tokens: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    upgrade: bytes | None = None
+    for name, value in collector.headers:
+        if name == b"host":
+            hosts += 1
+            request.host = value
+        elif name == b"connection":
+            tokens += [token.strip() for token in value.lower().split(b",")]
+        elif name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+        elif name == b"expect":
+            if value.lower() != b"100-continue":
+                raise BadMessage("an expectation nobody knows")
+            request.expects_continue = True
+        elif name == b"upgrade":
+            upgrade = value
+    if hosts != 1 or _HOST.fullmatch(request.host) is None:
+        raise BadMessage("Host missing, twice or unreadable")
+    _frame(request, lengths, codings, request.version)
+    request.keep_alive = b"close" not in tokens and (request.version == "1.1" or b"keep-alive" in tokens)
+    request.expects_continue = request.expects_continue and request.has_body and request.version == "1.1"
+    websocket = upgrade is not None and upgrade.lower() == b"websocket" and b"upgrade" in tokens
+    if websocket and not request.has_body and request.method == "GET" and request.version == "1.1":
+        request.upgrade = upgrade
+    _read_target(request)
+    request.headers = end_to_end(collector.headers, tokens)
+    return request
+
+
+def parse_response_untrusted(head: bytes) -> ResponseHead:
+    """Read one whole response head, its empty line included.
+
+    Raises:
+        BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
+    """
+    parser, collector = _read_untrusted(head, httptools.HttpResponseParser)
+    response = ResponseHead(parser.get_status_code(), collector.reason, collector.headers)
+    version = parser.get_http_version()
+    tokens: list[bytes] = []
+    lengths: list[bytes] = []
+    codings: list[bytes] = []
+    for name, value in collector.headers:
+        if name == b"connection":
+            tokens += [token.strip() for token in value.lower().split(b",")]
+        elif name == b"content-length":
+            lengths.append(value)
+        elif name == b"transfer-encoding":
+            codings.append(value)
+        elif name == b"upgrade":
+            response.upgrade = value
+    if not 100 <= response.status <= 599:
+        raise BadMessage("a status out of range")
+    _frame(response, lengths, codings, version)
+    response.keep_alive = b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
+    response.headers = end_to_end(collector.headers, tokens)
+    return response
+
+
+def _frame(
+    head: RequestHead | ResponseHead, lengths: list[bytes], codings: list[bytes], version: str
+) -> None:
+    if codings:
+        if lengths or version != "1.1" or len(codings) != 1 or codings[0].lower() != b"chunked":
+            raise BadMessage("a transfer coding with a length, on HTTP/1.0, twice or unknown")
+        head.chunked = True
+    elif lengths:
+        if len(lengths) != 1 or _CONTENT_LENGTH.fullmatch(lengths[0]) is None:
+            raise BadMessage("two lengths, or one that is no number")
+        head.content_length = int(lengths[0])
+
+
+def _read_target(request: RequestHead) -> None:
+    target = request.target
+    if _BAD_TARGET.search(target) is not None:
+        raise BadMessage("a fragment or control character in the target")
+    if request.method == "CONNECT":
+        if _HOST.fullmatch(target) is None or request.has_body or target.lower() != request.host.lower():
+            raise BadMessage("CONNECT's target is no authority, or not the Host, or a body follows")
+        request.authority = target
+        return
+    if target.startswith(b"/") or (target == b"*" and request.method == "OPTIONS"):
+        return
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None or _without_port(absolute[1]) != _without_port(request.host):
+        raise BadMessage("a target that is no path and no address of the Host")
+    request.authority = absolute[1]
+    path = absolute[2] or b"/"
+    request.target = path if path.startswith(b"/") else b"/" + path
+
+
+def _without_port(authority: bytes) -> bytes:
+    return authority.lower().removesuffix(b":80")
+
+
+def end_to_end(headers: HeaderList, tokens: list[bytes]) -> HeaderList:
+    """Return the headers without those meant for this connection only.
+
+    Spec: RFC 9110 section 7.6.1. `host` stays whatever `connection` names.
+    """
+    if tokens:
+        dropped = {token for token in tokens if token != b"host"} | _HOP_BY_HOP
+        return [header for header in headers if header[0] not in dropped]
+    return [header for header in headers if header[0] not in _HOP_BY_HOP]
+
+
+def write_request(head: RequestHead, headers: HeaderList) -> bytes:
+    """Return a request head for the next hop: `headers` plus the framing `head` had."""
+    parts = [head.method.encode("ascii"), b" ", head.target, b" HTTP/1.1\r\n"]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    if head.chunked:
+        parts.append(b"transfer-encoding: chunked\r\n")
+    elif head.content_length is not None:
+        parts.append(b"content-length: %d\r\n" % head.content_length)
+    if head.upgrade is not None:
+        parts.append(b"connection: upgrade\r\nupgrade: " + head.upgrade + b"\r\n")
+    parts.append(b"\r\n")
+    return b"".join(parts)
+
+
+def write_response(
+    status: int, reason: bytes, headers: HeaderList, *, framing: bytes, keep_alive: bool
+) -> bytes:
+    """Return a response head; `framing` is whole header lines, maybe none."""
+    parts = [b"HTTP/1.1 %d " % status, reason, b"\r\n"]
+    for name, value in headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts.append(framing)
+    parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+    return b"".join(parts)

@@ -1,0 +1,298 @@
+"""From the mesh to a local workload: who calls, whether they may, and their bytes.
+
+Responsible for the mesh listener. Rules:
+
+1. SNI names the registration, never a Host; an unknown one ends in a TLS alert.
+2. The caller is its certificate. Authorization is asked per HTTP request and per TCP connection, and
+   again for open TCP connections when the snapshot changes.
+3. A denial says 403 and no more; the rule is for the log.
+"""
+
+import socket
+import ssl
+
+import trio
+
+from gossipmesh.dataplane.protocol import Denial
+from gossipmesh.dataplane.reference.connections import Connection
+from gossipmesh.dataplane.reference.dialing import DialFailed, dial_workload, workload_connection
+from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
+from gossipmesh.dataplane.reference.http1 import HeaderList, write_request
+from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
+from gossipmesh.dataplane.reference.pool import PooledConnection
+from gossipmesh.dataplane.reference.service import serve_http
+from gossipmesh.dataplane.reference.state import EngineState, TryScope, now
+from gossipmesh.dataplane.reference.tcp import tunnel
+from gossipmesh.dataplane.reference.upgrade import splice
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.service import Protocol
+from gossipmesh.model.snapshot import InboundSection
+from gossipmesh.net.byte_stream import ByteStream, set_options
+from gossipmesh.net.tls import ALPN_HTTP, ALPN_PROBE, ALPN_TCP, TlsError, TlsStream, select_by_name
+from gossipmesh.traffic.authorization import Verdict, decide
+from gossipmesh.traffic.outcomes import Outcome
+from gossipmesh.traffic.retries import is_idempotent
+
+HANDSHAKE_TIMEOUT_S = 5.0
+_WORKLOAD_TRIES = 2  # a kept connection may have ended at the moment it was used
+
+
+class MeshListener:
+    """Takes connections from other nodes' engines."""
+
+    def __init__(self, state: EngineState, journal: Journal) -> None:
+        self._state = state
+        self._journal = journal
+        self._front: ssl.SSLContext | None = None
+
+    def identities_changed(self) -> None:
+        """Accept with the new SVIDs and roots from the next connection on."""
+        identities = self._state.identities
+        self._front = None if identities is None else identities.front()
+        if self._front is not None:
+            select_by_name(self._front, self._choose)
+
+    def _choose(self, server_name: str) -> ssl.SSLContext | None:
+        applied, identities = self._state.applied, self._state.identities
+        if applied is None or identities is None:
+            return None
+        if server_name == applied.probe_name:
+            return identities.server(applied.node_spiffe_id)
+        inbound = applied.inbounds.get(server_name)
+        return None if inbound is None else identities.server(inbound.spiffe_id)
+
+    async def accept(self, connection: Connection, client: socket.socket) -> None:
+        """Serve one connection."""
+        applied = self._state.applied
+        if self._front is None or applied is None:
+            self._state.counters.add("mesh_not_ready")
+            return
+        set_options(client, mesh=True)
+        stream = TlsStream(client, self._front, server_name=None, server_side=True)
+        try:
+            with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
+                await stream.handshake()
+            if scope.cancelled_caught:
+                self._state.counters.add("tls_server_failures")
+                return
+            caller = stream.peer_spiffe_id(applied.trust_domain)
+            self._state.counters.add("tls_server_handshakes")
+            await self._serve(connection, stream, caller)
+        except TlsError:
+            self._state.counters.add("tls_server_failures")
+        finally:
+            stream.close()
+
+    async def _serve(self, connection: Connection, stream: TlsStream, caller: str) -> None:
+        name = stream.requested_name or ""
+        applied = self._state.applied
+        if applied is not None and name == applied.probe_name:
+            if stream.protocol == ALPN_PROBE:
+                self._state.counters.add("probes_answered")
+            return
+        inbound = None if applied is None else applied.inbounds.get(name)
+        wanted = ALPN_TCP if inbound is not None and inbound.protocol == Protocol.TCP else ALPN_HTTP
+        if inbound is None or stream.protocol != wanted:
+            self._state.counters.add("tls_server_failures")
+            return
+        if wanted == ALPN_TCP:
+            await self._serve_tcp(connection, stream, caller, inbound)
+            return
+
+        async def handle(downstream: Downstream) -> None:
+            request = InboundRequest(self._state, self._journal, downstream, caller, name, connection.remote)
+            await request.run()
+
+        await serve_http(self._state, connection, stream, handle)
+
+    async def _serve_tcp(
+        self, connection: Connection, stream: TlsStream, caller: str, inbound: InboundSection
+    ) -> None:
+        entry = Entry("inbound", "tcp", connection.remote, caller, now())
+        entry.service = inbound.service
+        entry.server_name = inbound.server_name
+        entry.upstream_host = str(inbound.workload)
+        try:
+            verdict = decide(inbound, caller, None, None)
+            if not verdict.allow:
+                deny(self._state, entry, verdict)
+                return
+            workload = await dial_workload(self._state, inbound.workload)
+            try:
+                await self._carry(stream, workload, entry, caller)
+            finally:
+                workload.close()
+        except DialFailed as error:
+            entry.flag(error.flag)
+            entry.details = error.detail
+        finally:
+            self._journal.end(entry, now())
+
+    async def _carry(self, stream: TlsStream, workload: ByteStream, entry: Entry, caller: str) -> None:
+        state = self._state
+        applied = state.applied
+        idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope, entry, caller)
+            end = await tunnel(stream, workload, idle_timeout_s=idle_ns / SECOND_NS)
+            entry.received_bytes, entry.sent_bytes = end.received_bytes, end.sent_bytes
+            entry.flag(end.flag)
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self, scope: trio.CancelScope, entry: Entry, caller: str) -> None:
+        """End a TCP connection that a new snapshot no longer allows."""
+        while True:
+            changed = self._state.changed
+            applied = self._state.applied
+            inbound = None if applied is None else applied.inbounds.get(entry.server_name or "")
+            verdict = Verdict(False, "gone") if inbound is None else decide(inbound, caller, None, None)
+            if not verdict.allow:
+                deny(self._state, entry, verdict)
+                scope.cancel()
+                return
+            await changed.wait()
+
+
+def deny(state: EngineState, entry: Entry, verdict: Verdict) -> None:
+    """Write a refusal down where operators look: log, counters, events."""
+    entry.flag("UAEX")
+    entry.details = f"rbac_access_denied_matched_policy[{verdict.rule}]"
+    state.counters.add("denials")
+    head = entry.head
+    method, path = ("", "") if head is None else (head.method, head.path[:1024].partition("?")[0])
+    state.emit(Denial(entry.caller, entry.service, method, path, verdict.rule))
+
+
+class InboundRequest:
+    """One request on its way in."""
+
+    def __init__(
+        self,
+        state: EngineState,
+        journal: Journal,
+        downstream: Downstream,
+        caller: str,
+        server_name: str,
+        remote: str,
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._downstream = downstream
+        self._caller = caller
+        self._entry = Entry("inbound", "http", remote, caller, now())
+        self._entry.head = downstream.head
+        self._entry.server_name = server_name
+
+    async def run(self) -> None:
+        """Answer the request.
+
+        Raises:
+            DownstreamGone, DownstreamBad: the peer is to blame. State: written down; close it.
+        """
+        entry, downstream = self._entry, self._downstream
+        try:
+            await self._answered()
+        except DownstreamGone:
+            entry.flag("DC")
+            raise
+        finally:
+            entry.status = downstream.status
+            entry.sent_bytes = downstream.sent_bytes
+            entry.received_bytes = downstream.body.received_bytes
+            self._journal.end(entry, now())
+
+    async def _answered(self) -> None:
+        entry, downstream, state = self._entry, self._downstream, self._state
+        applied = state.applied
+        inbound = None if applied is None else applied.inbounds.get(entry.server_name or "")
+        if inbound is None:
+            # The workload left while its peers still hold connections: they should ask elsewhere.
+            downstream.keep_alive = False
+            await self._refuse(503, "UH", "registration_gone", "the workload is no longer here")
+            return
+        entry.service = inbound.service
+        entry.upstream_host = str(inbound.workload)
+        head = downstream.head
+        verdict = decide(inbound, self._caller, head.method, head.path)
+        if not verdict.allow:
+            deny(state, entry, verdict)
+            await downstream.answer(403, "UAEX", "denied")
+            return
+        if head.method == "CONNECT":
+            await self._refuse(405, "DPE", "connect_inbound", "CONNECT is for proxies")
+            return
+        try:
+            headers, trace = passed_headers(head.headers, state.rng)
+        except TooManyHops:
+            await self._refuse(508, "LR", "hop_limit", "the request went in a circle")
+            return
+        entry.traceparent = trace.decode("latin-1")
+        headers.append(self._certificate_header(inbound))
+        await self._forward(inbound, headers)
+
+    def _certificate_header(self, inbound: InboundSection) -> tuple[bytes, bytes]:
+        return b"x-forwarded-client-cert", f"By={inbound.spiffe_id};URI={self._caller}".encode()
+
+    async def _refuse(self, status: int, flag: str, details: str, reason: str) -> None:
+        self._entry.flag(flag)
+        self._entry.details = details
+        await self._downstream.answer(status, flag, reason)
+
+    async def _forward(self, inbound: InboundSection, headers: HeaderList) -> None:
+        downstream, entry = self._downstream, self._entry
+        await downstream.body.read_small(downstream.head)
+        head = write_request(downstream.head, headers)
+        while True:
+            entry.attempts += 1
+            end, reused = await self._one_try(inbound, head)
+            again = reused and end.outcome is Outcome.RESET and not downstream.response_started
+            if not again or entry.attempts >= _WORKLOAD_TRIES or not downstream.body.replayable:
+                break
+            if not is_idempotent(downstream.head.method):
+                break
+        entry.details = end.detail
+        entry.flag(end.flag)
+        if end.flag == "DC" or (end.flag and downstream.response_started):
+            downstream.keep_alive = False
+            raise DownstreamGone(end.detail)
+        if not downstream.response_started:
+            await downstream.answer(end.status, end.flag, "the workload did not answer")
+
+    async def _one_try(self, inbound: InboundSection, head: bytes) -> tuple[TryEnd, bool]:
+        state = self._state
+        try:
+            connection = await workload_connection(
+                state, inbound.registration, inbound.workload, lambda: None
+            )
+        except DialFailed as error:
+            return TryEnd(error.outcome or Outcome.CANCELLED, 503, error.flag, error.detail), False
+        reused = connection.used_count > 0
+        connection.used_count += 1
+        kept = False
+        try:
+            end = await self._exchange(connection, head)
+            if self._downstream.status == 101 and not end.flag:
+                await splice(state, self._downstream, connection)
+            elif end.reusable:
+                kept = True
+                state.workloads.give(connection, now())
+        finally:
+            if not kept:
+                connection.close()
+        return end, reused
+
+    async def _exchange(self, connection: PooledConnection, head: bytes) -> TryEnd:
+        """Make the try; it ends early only when the caller's engine has gone."""
+        attempt = TryScope(self._downstream.stream.socket, half_close_allowed=False)
+        exchange = Exchange(
+            self._downstream, connection, on_head=lambda _response: True, on_progress=lambda: None
+        )
+        ends: list[TryEnd] = []
+        self._state.in_flight.add(attempt)
+        try:
+            with attempt.scope:
+                ends.append(await exchange.run(head))
+        finally:
+            self._state.in_flight.discard(attempt)
+        return ends[0] if ends else TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")

@@ -1,0 +1,110 @@
+"""The listening sockets: given by an agent, accepted on as the snapshot says, handed on as duplicates.
+
+Rules: a socket is made once, by an agent, and outlives engines and agents; an explicit upstream port is
+accepted on while the snapshot lists it and closed when a snapshot that listed it no longer does.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import trio
+
+from gossipmesh.dataplane.reference.connections import Acceptor, Connections
+from gossipmesh.dataplane.reference.state import Applied
+
+MESH: Final = "mesh"
+PROXY: Final = "proxy"
+READINESS: Final = "readiness"
+
+AcceptorFor = Callable[[str], Acceptor | None]
+
+
+class Listeners:
+    """Every listening socket this engine holds, by name."""
+
+    def __init__(
+        self, connections: Connections, nursery: trio.Nursery, acceptors: Mapping[str, Acceptor]
+    ) -> None:
+        self._connections = connections
+        self._nursery = nursery
+        self._acceptors = acceptors
+        self._sockets: dict[str, socket.socket] = {}
+        self._accepting: dict[str, tuple[trio.CancelScope, Acceptor]] = {}
+        self._listed: frozenset[str] = frozenset()
+        self._stopped = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names held, sorted."""
+        return tuple(sorted(self._sockets))
+
+    @property
+    def sockets(self) -> dict[str, socket.socket]:
+        """Return the sockets held, by name."""
+        return dict(self._sockets)
+
+    def accepting(self, name: str) -> bool:
+        """Tell whether connections on `name` are taken."""
+        return name in self._accepting
+
+    def give(self, sockets: Mapping[str, socket.socket], make: AcceptorFor) -> None:
+        """Take sockets over; one of a name already held replaces it."""
+        for name, sock in sockets.items():
+            self._close(name)
+            self._sockets[name] = sock
+            self._start(name, make)
+
+    def apply(self, applied: Applied, make: AcceptorFor) -> None:
+        """Follow a new snapshot: accept on ports it lists, close those it dropped."""
+        listed = frozenset(applied.listeners)
+        for name in self._listed - listed:
+            self._close(name)
+        self._listed = listed
+        for name in sorted(listed & self._sockets.keys()):
+            self._start(name, make)
+
+    def _start(self, name: str, make: AcceptorFor) -> None:
+        acceptor = self._acceptors.get(name) or (make(name) if name in self._listed else None)
+        if acceptor is None or name in self._accepting or self._stopped:
+            return
+        scope = trio.CancelScope()
+        self._accepting[name] = (scope, acceptor)
+        self._nursery.start_soon(self._accept, self._sockets[name], scope, acceptor)
+
+    async def _accept(self, sock: socket.socket, scope: trio.CancelScope, acceptor: Acceptor) -> None:
+        with scope:
+            try:
+                await self._connections.accept(sock, self._nursery, acceptor)
+            except trio.ClosedResourceError:
+                pass
+
+    def stop(self) -> None:
+        """Accept no more, except readiness. What waits now is served; later ones are a duplicate's holder's."""
+        self._stopped = True
+        for name in list(self._sockets):
+            if name != READINESS:
+                self._take_queued(name)
+                self._close(name)
+
+    def _take_queued(self, name: str) -> None:
+        if name in self._accepting:
+            try:
+                self._connections.accept_queued(self._sockets[name], self._nursery, self._accepting[name][1])
+            except OSError:
+                pass  # out of descriptors; the connection stays queued
+
+    def close(self) -> None:
+        """Close everything."""
+        for name in list(self._sockets):
+            self._close(name)
+
+    def _close(self, name: str) -> None:
+        accepting = self._accepting.pop(name, None)
+        if accepting is not None:
+            accepting[0].cancel()
+        sock = self._sockets.pop(name, None)
+        if sock is not None:
+            # Without this the duplicate elsewhere would keep our registration with epoll alive.
+            trio.lowlevel.notify_closing(sock.fileno())
+            sock.close()

@@ -1,0 +1,109 @@
+"""The node's own ports: the shared proxy port and explicit upstream ports, and who is calling on them."""
+
+import socket
+
+from gossipmesh.dataplane.reference.connections import Acceptor, Connection
+from gossipmesh.dataplane.reference.forward import Downstream
+from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.outbound import OutboundRequest
+from gossipmesh.dataplane.reference.outbound_tcp import serve_connect, serve_tcp
+from gossipmesh.dataplane.reference.service import serve_http
+from gossipmesh.dataplane.reference.state import EngineState, now
+from gossipmesh.model.member import Address
+from gossipmesh.model.service import Protocol
+from gossipmesh.model.snapshot import UpstreamListener
+from gossipmesh.net.byte_stream import PlainStream
+from gossipmesh.net.socket_owner import SocketOwners
+
+
+class LocalPorts:
+    """Acceptors for connections from workloads on this node."""
+
+    def __init__(self, state: EngineState, journal: Journal, owners: SocketOwners) -> None:
+        self._state = state
+        self._journal = journal
+        self._owners = owners
+
+    def _uid_of(self, client: socket.socket) -> int | None:
+        """Return who holds the other end, None when nobody on this machine does."""
+        try:
+            peer, own = client.getpeername(), client.getsockname()
+            return self._owners.uid_of(Address(peer[0], peer[1]), Address(own[0], own[1]))
+        except OSError:
+            self._state.counters.add("owner_lookup_errors")
+            return None
+
+    async def accept_proxy(self, connection: Connection, client: socket.socket) -> None:
+        """Serve the shared port: by Host, absolute-form and CONNECT, as whoever holds the other end."""
+        uid, applied = self._uid_of(client), self._state.applied
+        caller = None if uid is None or applied is None else applied.caller_of(uid)
+        stream = PlainStream(client)
+
+        async def handle(downstream: Downstream) -> None:
+            entry = Entry("outbound", "http", connection.remote, caller or "", now())
+            if caller is None:
+                await self._refuse(downstream, entry)
+            elif downstream.head.method == "CONNECT":
+                await serve_connect(self._state, self._journal, downstream, entry)
+            else:
+                await OutboundRequest(self._state, self._journal, downstream, entry, None).run()
+
+        try:
+            await serve_http(self._state, connection, stream, handle)
+        finally:
+            stream.close()
+
+    def upstream_acceptor(self, name: str) -> Acceptor | None:
+        """Return the acceptor of an explicit port; what it serves is looked up per connection."""
+        applied = self._state.applied
+        if applied is None or name not in applied.listeners:
+            return None
+
+        async def accept(connection: Connection, client: socket.socket) -> None:
+            current = self._state.applied
+            listener = None if current is None else current.listeners.get(name)
+            if listener is not None:
+                await self._accept_upstream(connection, client, listener)
+
+        return accept
+
+    async def _accept_upstream(
+        self, connection: Connection, client: socket.socket, listener: UpstreamListener
+    ) -> None:
+        allowed = self._uid_of(client) == listener.uid
+        stream = PlainStream(client)
+        try:
+            if listener.protocol == Protocol.TCP:
+                entry = Entry("outbound", "tcp", connection.remote, listener.spiffe_id, now())
+                if allowed:
+                    await serve_tcp(self._state, self._journal, stream, entry, listener.service)
+                else:
+                    self._write_refusal(entry, listener.service)
+                return
+
+            async def handle(downstream: Downstream) -> None:
+                entry = Entry("outbound", "http", connection.remote, listener.spiffe_id, now())
+                if not allowed or downstream.head.method == "CONNECT":
+                    entry.service = listener.service
+                    await self._refuse(downstream, entry)
+                    return
+                await OutboundRequest(self._state, self._journal, downstream, entry, listener.service).run()
+
+            await serve_http(self._state, connection, stream, handle)
+        finally:
+            stream.close()
+
+    async def _refuse(self, downstream: Downstream, entry: Entry) -> None:
+        entry.head = downstream.head
+        downstream.keep_alive = False
+        entry.status = 403
+        self._write_refusal(entry, entry.service)
+        await downstream.answer(403, "UAEX", "this process may not use this port")
+
+    def _write_refusal(self, entry: Entry, service: str) -> None:
+        entry.service = service
+        entry.caller = ""  # nobody we know
+        entry.flag("UAEX")
+        entry.details = "socket_owner_refused"
+        self._state.counters.add("owner_refusals")
+        self._journal.end(entry, now())

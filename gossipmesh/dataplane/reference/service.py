@@ -1,0 +1,118 @@
+"""HTTP/1.1 on one accepted connection: requests one after another, each handed to a handler.
+
+Responsible for the connection: idle and head timeouts, pipelining (serial), 400 for what is not HTTP,
+closing so that the last answer arrives. Ends at the request.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from gossipmesh.dataplane.reference.body import MessageReader
+from gossipmesh.dataplane.reference.connections import Connection
+from gossipmesh.dataplane.reference.forward import (
+    Downstream,
+    DownstreamBad,
+    DownstreamGone,
+    engine_answer,
+)
+from gossipmesh.dataplane.reference.http1 import BadMessage, parse_request_untrusted
+from gossipmesh.dataplane.reference.state import EngineState
+from gossipmesh.model import limits
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.net.byte_stream import ByteStream
+
+LINGER_S: Final = 1.0
+LINGER_BYTES_MAX: Final = 1_048_576
+
+Handler = Callable[[Downstream], Awaitable[None]]
+
+
+async def serve_http(
+    state: EngineState, connection: Connection, stream: ByteStream, handler: Handler
+) -> None:
+    """Serve requests until either side ends the connection. The caller closes the stream."""
+    reader = MessageReader(stream)
+    while True:
+        try:
+            raw = await _next_head_untrusted(state, connection, reader)
+            if raw is None:
+                return
+            head = parse_request_untrusted(raw)
+        except BadMessage as error:
+            state.counters.add("http_bad_requests")
+            await _refuse(stream, str(error))
+            return
+        except OSError:
+            return
+        applied = state.applied
+        kept_bytes_max = 0 if applied is None else applied.limits.replay_body_bytes
+        downstream = Downstream(
+            reader,
+            head,
+            min(kept_bytes_max, limits.HTTP_REPLAY_BODY_BYTES_MAX),
+            keep_alive=not state.draining.is_set(),
+        )
+        try:
+            await handler(downstream)
+        except DownstreamBad as error:
+            if not downstream.response_started:
+                await _refuse(stream, str(error))
+            return
+        except DownstreamGone:
+            return
+        if not downstream.keep_alive:
+            await linger(stream)
+            return
+
+
+async def _next_head_untrusted(
+    state: EngineState, connection: Connection, reader: MessageReader
+) -> bytes | None:
+    """Return the next request's head, None when the connection ended or stayed idle too long.
+
+    Raises:
+        BadMessage: no head can come of it, or it took too long. Remote's fault. State: close it.
+        OSError: the connection broke. State: close it.
+    """
+    if not reader.buffer:
+        applied = state.applied
+        idle_s = 60.0 if applied is None else applied.limits.idle_timeout_http_ns / SECOND_NS
+        with connection.idle(idle_s) as scope:
+            if not await reader.fill():
+                return None
+        if scope.cancelled_caught:
+            return None
+    if b"\r\n\r\n" in reader.buffer:
+        return await reader.read_head_untrusted()
+    with trio.move_on_after(limits.HTTP_HEAD_TIMEOUT_S):
+        return await reader.read_head_untrusted()
+    raise BadMessage(f"the head took longer than {limits.HTTP_HEAD_TIMEOUT_S} s")
+
+
+async def _refuse(stream: ByteStream, reason: str) -> None:
+    """Answer 400 and close, however much of the request is still on its way."""
+    printable = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")[:200]
+    with trio.move_on_after(LINGER_S):
+        try:
+            content = printable.encode() + b"\n"
+            await stream.send_all(engine_answer(400, "DPE", printable, content, keep_alive=False))
+        except OSError:
+            return
+    await linger(stream)
+
+
+async def linger(stream: ByteStream) -> None:
+    """End our direction and read on a little: a close with unread bytes would reset the answer away."""
+    with trio.move_on_after(LINGER_S):
+        try:
+            await stream.send_eof()
+            size = 0
+            while size < LINGER_BYTES_MAX:
+                data = await stream.receive()
+                if not data:
+                    return
+                size += len(data)
+        except OSError:
+            return

@@ -1,0 +1,259 @@
+"""What the engine serves: the applied snapshot, and what must outlive one.
+
+Responsible for turning a snapshot into lookups and for swapping it in whole. Ends at connections. Rules:
+
+1. `prepare` reads everything and changes nothing; `apply` cannot fail.
+2. Balancers, budgets and pools live by upstream name from snapshot to snapshot; decoded sections and
+   route indexes live as long as their hash.
+3. An endpoint that left: its idle connections are closed, and tries under way that may be made again
+   are cancelled. Others go on: an endpoint that drains leaves the snapshot too, and keepalive bounds
+   what waits for a dead one.
+"""
+
+import random
+import socket
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from gossipmesh.dataplane.protocol import Demand, EngineEvent
+from gossipmesh.dataplane.reference.identities import Identities
+from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey
+from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import node_name_of_spiffe_id, parse_spiffe_id
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.snapshot import (
+    CallersSection,
+    InboundSection,
+    LimitsSection,
+    ListenersSection,
+    RoutesSection,
+    Section,
+    SnapshotEndpoint,
+    UpstreamListener,
+    UpstreamSection,
+)
+from gossipmesh.traffic.admission import Admission
+from gossipmesh.traffic.balance import Balancer, EndpointStates
+from gossipmesh.traffic.retries import RetryBudget
+from gossipmesh.traffic.routing import RouteTable, ServiceRouter
+from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
+
+DEMAND_WAIT_S: Final = 1.0
+DEMANDS_MAX: Final = 1_024
+_TCP_CLOSE: Final = 7
+_TCP_CLOSE_WAIT: Final = 8
+
+
+def now() -> Instant:
+    """Return now on trio's clock, which tests may drive."""
+    return Instant(int(trio.current_time() * SECOND_NS))
+
+
+def endpoint_key(endpoint: SnapshotEndpoint) -> EndpointKey:
+    """Return what an endpoint is to pools and tries."""
+    return endpoint.node, endpoint.registration, endpoint.address.host, endpoint.address.port
+
+
+class TryScope:
+    """A try under way: its deadline, and who ended it: its endpoint left, or its client did."""
+
+    __slots__ = ("client", "gone", "half_close_allowed", "removable", "removed", "scope")
+
+    def __init__(self, client: socket.socket, *, half_close_allowed: bool) -> None:
+        self.scope = trio.CancelScope()
+        self.client = client
+        self.half_close_allowed = half_close_allowed
+        self.removable = False
+        self.removed = False
+        self.gone = False
+
+    def check_client(self) -> None:
+        """Cancel the try when nobody waits for its answer any more.
+
+        Only the TCP state tells that without reading. A local client may end its direction and wait;
+        another engine never does.
+        """
+        try:
+            state = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except OSError:
+            return  # closed here; whoever closed it ends the try
+        if state == _TCP_CLOSE or (state == _TCP_CLOSE_WAIT and not self.half_close_allowed):
+            self.gone = True
+            self.scope.cancel()
+
+
+class UpstreamState:
+    """What the engine remembers of one upstream."""
+
+    def __init__(self, section: UpstreamSection, limits: LimitsSection, states: EndpointStates) -> None:
+        self.balancer = Balancer(section, limits, states)
+        self.admission = Admission(limits)
+        self.budget = RetryBudget.of(limits)
+        self.pool = ConnectionPool()
+        self.tries: dict[EndpointKey, set[TryScope]] = {}
+
+    def update(self, section: UpstreamSection, limits: LimitsSection) -> None:
+        """Take a new section."""
+        changed = section is not self.balancer.section
+        if changed or limits is not self.balancer.limits:
+            self.balancer.update(section, limits)
+            self.admission.update(limits)
+        if changed:
+            self._keep_only({endpoint_key(endpoint) for endpoint in section.endpoints})
+
+    def close(self) -> None:
+        """Let go of everything; the upstream left the snapshot."""
+        self._keep_only(set())
+
+    def _keep_only(self, keys: set[EndpointKey]) -> None:
+        self.pool.keep_only(keys)
+        for key, tries in self.tries.items():
+            if key not in keys:
+                for attempt in tries:
+                    if attempt.removable:
+                        attempt.removed = True
+                        attempt.scope.cancel()
+
+
+class Applied:
+    """One snapshot, decoded and indexed; never changed."""
+
+    def __init__(self, snapshot: Snapshot, sections: dict[str, Section], previous: "Applied | None") -> None:
+        self.snapshot = snapshot
+        self.sections = sections
+        self.upstreams: dict[str, UpstreamSection] = {}
+        self.inbounds: dict[str, InboundSection] = {}
+        self.listeners: dict[str, UpstreamListener] = {}
+        routes: list[RoutesSection] = []
+        limits: LimitsSection | None = None
+        callers: CallersSection | None = None
+        for section in sections.values():
+            if isinstance(section, RoutesSection):
+                routes.append(section)
+            elif isinstance(section, UpstreamSection):
+                self.upstreams[section.upstream] = section
+            elif isinstance(section, InboundSection):
+                self.inbounds[section.server_name] = section
+            elif isinstance(section, ListenersSection):
+                self.listeners = {listener.name: listener for listener in section.upstreams}
+            elif isinstance(section, CallersSection):
+                callers = section
+            else:
+                limits = section
+        if limits is None or callers is None:
+            raise MalformedInput("a snapshot without limits or callers")
+        self.limits = limits
+        self.node_spiffe_id = callers.node_spiffe_id
+        self.trust_domain = parse_spiffe_id(callers.node_spiffe_id)[0]
+        self.probe_name = f"{node_name_of_spiffe_id(callers.node_spiffe_id)}.node.{self.trust_domain}"
+        self._callers = {caller.uid: caller.spiffe_id for caller in callers.callers}
+        self.routes: RouteTable = RouteTable.build(routes, None if previous is None else previous.routes)
+
+    def caller_of(self, uid: int) -> str:
+        """Return the identity a local uid speaks with."""
+        return self._callers.get(uid, self.node_spiffe_id)
+
+
+class EngineState:
+    """Everything connections share."""
+
+    def __init__(
+        self, counters: Counters, rng: random.Random, on_event: Callable[[EngineEvent], None]
+    ) -> None:
+        self.counters = counters
+        self.rng = rng
+        self.emit = on_event
+        self.applied: Applied | None = None
+        self.identities: Identities | None = None
+        self.upstreams: dict[str, UpstreamState] = {}
+        self.endpoint_states = EndpointStates()
+        self.workloads = ConnectionPool()
+        self.draining = trio.Event()
+        self.changed = trio.Event()
+        self.in_flight: set[TryScope] = set()
+        self._demanded: dict[str, Instant] = {}
+
+    @property
+    def snapshot_version(self) -> str | None:
+        """Return the version in force, None before the first."""
+        return None if self.applied is None else self.applied.snapshot.version
+
+    def prepare(self, snapshot: Snapshot) -> Applied:
+        """Decode and index a snapshot; sections with a known hash are taken over.
+
+        Raises:
+            MalformedInput: it cannot be executed. Remote's fault. State unchanged.
+        """
+        old = self.applied
+        sections: dict[str, Section] = {}
+        for name, digest in snapshot.root.items():
+            if old is not None and old.snapshot.root.get(name) == digest:
+                sections[name] = old.sections[name]
+            else:
+                sections[name] = decode_section_untrusted(name, snapshot.sections[digest])
+        return Applied(snapshot, sections, old)
+
+    def apply(self, applied: Applied) -> None:
+        """Swap a prepared snapshot in; the next request sees it."""
+        self.applied = applied
+        for name in list(self.upstreams):
+            if name not in applied.upstreams:
+                self.upstreams.pop(name).close()
+        for name, section in applied.upstreams.items():
+            state = self.upstreams.get(name)
+            if state is not None:
+                state.update(section, applied.limits)
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
+
+    def set_identities(self, identities: Identities) -> None:
+        """Use new SVIDs from now on; new roots end every idle connection."""
+        old, self.identities = self.identities, identities
+        if old is not None and old.bundle_pem != identities.bundle_pem:
+            for upstream in self.upstreams.values():
+                upstream.pool.close_all()
+
+    def upstream(self, name: str) -> UpstreamState | None:
+        """Return the state of an upstream the snapshot has, made at first use."""
+        state = self.upstreams.get(name)
+        if state is None and self.applied is not None and name in self.applied.upstreams:
+            state = UpstreamState(self.applied.upstreams[name], self.applied.limits, self.endpoint_states)
+            self.upstreams[name] = state
+        return state
+
+    def maintain(self) -> None:
+        """Once a second: close connections idle too long, end tries nobody waits for."""
+        if self.applied is not None:
+            # Four fifths: the other side's limit is the same, and it must not close first.
+            idle_before = Instant(now() - self.applied.limits.idle_timeout_http_ns * 4 // 5)
+            for upstream in self.upstreams.values():
+                upstream.pool.reap(idle_before)
+            self.workloads.reap(idle_before)
+        for attempt in list(self.in_flight):
+            attempt.check_client()
+
+    async def router_for(self, service: str) -> ServiceRouter | None:
+        """Return the rules of a service, asking the agent and waiting DEMAND_WAIT_S when there are none."""
+        applied = self.applied
+        router = None if applied is None else applied.routes.router(service)
+        if router is not None:
+            return router
+        self._demand(service)
+        with trio.move_on_after(DEMAND_WAIT_S):
+            while router is None:
+                await self.changed.wait()
+                router = None if self.applied is None else self.applied.routes.router(service)
+        return router
+
+    def _demand(self, service: str) -> None:
+        instant = now()
+        if instant < self._demanded.get(service, Instant(0)):
+            return
+        if len(self._demanded) >= DEMANDS_MAX:
+            self._demanded.clear()
+        self._demanded[service] = Instant(instant + SECOND_NS)
+        self.counters.add("demands")
+        self.emit(Demand(service))
