@@ -1,0 +1,100 @@
+"""The `authority` and `token` commands as an operator meets them: real processes, one-sentence failures."""
+
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from gossipmesh.agent.enrolment import enrol
+
+TIMEOUT_S = 60
+COMMAND = [sys.executable, "-m", "gossipmesh.cli.main"]
+
+
+def gossipmesh(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words], cwd=cwd, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder with an authority in `a`."""
+    done = gossipmesh("authority", "init", "--trust-domain", "mesh.test", "--dir", "a", "--dev", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return tmp_path
+
+
+@pytest.fixture
+def address(made: Path) -> Iterator[str]:
+    """The address of `authority serve` on it, which must end cleanly on SIGTERM."""
+    words = ["authority", "serve", "--dir", "a", "--bind", "127.0.0.1:0"]
+    process = subprocess.Popen([*COMMAND, *words], cwd=made, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    match = re.fullmatch(r"listening on (127\.0\.0\.1:\d+)\n", line)
+    assert match, line
+    yield match[1]
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, rest
+
+
+def test_init_token_serve_enrol(made: Path, address: str) -> None:
+    words = ["--authority", address, "--node", "n1", "--service", "shop/*", "--out", "token"]
+    done = gossipmesh("token", "create", "--dir", "a", *words, cwd=made)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE((made / "token").stat().st_mode) == 0o600
+    assert json.loads((made / "token").read_text())["secret"] not in done.stdout + done.stderr
+    identity = trio.run(enrol, made / "identity", made / "token")
+    assert identity.credential_body.service_patterns == ("shop/*",)
+
+
+TOKEN = ("token", "create", "--dir", "a", "--node", "n1", "--out", "token")
+INIT = ("authority", "init", "--trust-domain", "mesh.test")
+FAILURES: list[tuple[tuple[str, ...], int, str]] = [
+    ((*INIT, "--dir", "a"), 1, "is not empty"),
+    (("authority", "init", "--trust-domain", "Mesh!", "--dir", "b"), 1, "cannot be a trust domain"),
+    ((*INIT, "--dir", "b", "--signer", "policy"), 1, "is not NAME:SCOPE"),
+    (("authority", "serve", "--dir", "nowhere"), 1, "no authority in nowhere"),
+    (("authority", "serve", "--dir", "a", "--bind", "localhost:x"), 2, "is not ADDRESS:PORT"),
+    (
+        ("authority", "serve", "--dir", "a", "--bind", "203.0.113.1:8443"),
+        1,
+        "cannot listen on 203.0.113.1:8443",
+    ),
+    ((*TOKEN, "--authority", "here"), 2, "is not ADDRESS:PORT"),
+    ((*TOKEN, "--authority", "127.0.0.1:1", "--ttl", "soon"), 2, "is not a duration"),
+    ((*TOKEN, "--authority", "127.0.0.1:1", "--service", "cart"), 1, "is not a service"),
+    (
+        (*TOKEN[:-1], "no/such/folder/token", "--authority", "127.0.0.1:1"),
+        1,
+        "cannot write no/such/folder/token",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "status", "sentence"), FAILURES, ids=[row[2] for row in FAILURES])
+def test_a_failure_is_one_sentence(made: Path, words: tuple[str, ...], status: int, sentence: str) -> None:
+    before = sorted(os.listdir(made))
+    done = gossipmesh(*words, cwd=made)
+    assert done.returncode == status
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert sorted(os.listdir(made)) == before
+
+
+def test_a_key_with_open_permissions_stops_serving(made: Path) -> None:
+    (made / "a" / "intermediate.key").chmod(0o644)
+    done = gossipmesh("authority", "serve", "--dir", "a", "--bind", "127.0.0.1:0", cwd=made)
+    assert done.returncode == 1
+    assert "run `chmod 600 a/intermediate.key`" in done.stderr

@@ -1,0 +1,153 @@
+"""The enrolment server against strangers: everything is bounded, and it goes on serving."""
+
+import ssl
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from gossipmesh.agent.enrolment import enrol
+from gossipmesh.control import server as server_module
+from gossipmesh.control.roots import load_authority
+from gossipmesh.control.server import AuthorityServer
+from gossipmesh.model.enrolment import REQUEST_BYTES_MAX, Refusal
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.instant import DAY_S
+from gossipmesh.net.entropy import random_bytes
+from gossipmesh.trust.svid import check_leaf_untrusted
+from tests.unit.enrolment_kit import LOOPBACK, RunningAuthority, running_authority
+
+
+def client_context(running: RunningAuthority) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=running.authority.root_pem)
+    context.check_hostname = False
+    return context
+
+
+async def talk(running: RunningAuthority, data: bytes, context: ssl.SSLContext | None = None) -> bytes:
+    """Send bytes over TLS; return everything that comes back."""
+    stream = await trio.open_tcp_stream(running.address.host, running.address.port)
+    tls = trio.SSLStream(stream, context or client_context(running), https_compatible=True)
+    received = b""
+    try:
+        with trio.fail_after(10):
+            await tls.do_handshake()
+            await tls.send_all(data)
+            while chunk := await tls.receive_some(65_536):
+                received += chunk
+    finally:
+        await trio.aclose_forcefully(tls)
+    return received
+
+
+def post(target: str, body: bytes) -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%b" % (target.encode(), len(body), body)
+
+
+REQUESTS: list[tuple[str, bytes, int, str]] = [
+    ("no such path", post("/admin", b"{}"), 404, "not-found"),
+    ("no POST", b"GET /v1/enrol HTTP/1.1\r\nhost: a\r\n\r\n", 405, "method"),
+    ("no JSON", post("/v1/enrol", b"\xff{"), 400, "malformed"),
+    ("an empty body", post("/v1/renew", b""), 400, "malformed"),
+    ("an unknown field", post("/v1/enrol", b'{"admin": true}'), 400, "malformed"),
+    ("deep nesting", post("/v1/enrol", b"[" * 50_000), 400, "malformed"),
+    ("a body beyond the limit", post("/v1/enrol", b" " * (REQUEST_BYTES_MAX + 1)), 400, "malformed"),
+    ("a head beyond the limit", b"GET /" + b"a" * 40_000, 400, "malformed"),
+    ("no HTTP", b"\x16\x03\x01 not http\r\n\r\n", 400, "malformed"),
+    ("two lengths", b"POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400, "malformed"),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"), [row[1:] for row in REQUESTS], ids=[row[0] for row in REQUESTS]
+)
+async def test_answers_nonsense_with_a_code_and_goes_on(
+    tmp_path: Path, data: bytes, status: int, code: str
+) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        head, _, body = (await talk(running, data)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d" % status)
+        assert msgspec.json.decode(body, type=Refusal).code == code
+        await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+
+
+async def test_connections_that_come_to_nothing_are_counted_and_forgotten(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        for data in (b"", b"not tls at all\r\n\r\n"):
+            stream = await trio.open_tcp_stream(running.address.host, running.address.port)
+            await stream.send_all(data)
+            await stream.aclose()
+        await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+        with trio.fail_after(10):
+            while running.server.statistics.broken < 2:
+                await trio.lowlevel.checkpoint()
+        assert [line.split()[0] for line in running.log] == ["listening", "enrolled"]
+
+
+async def test_speaks_nothing_older_than_tls_1_3(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        context = client_context(running)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        with pytest.raises(trio.BrokenResourceError):
+            await talk(running, b"", context)
+
+
+async def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 2)
+    async with running_authority(tmp_path / "authority") as running:
+        where = (running.address.host, running.address.port)
+        idle = [await trio.open_tcp_stream(*where) for _ in range(2)]
+        with trio.fail_after(10):
+            extra = await trio.open_tcp_stream(*where)
+            try:
+                assert await extra.receive_some(1) == b""
+            except trio.BrokenResourceError:
+                pass
+            while running.server.statistics.turned_away == 0:
+                await trio.lowlevel.checkpoint()
+        for stream in [*idle, extra]:
+            await stream.aclose()
+
+
+async def test_its_own_svid_is_renewed_while_it_serves(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+
+        async def serial() -> bytes:
+            stream = await trio.open_tcp_stream(running.address.host, running.address.port)
+            context = client_context(running)
+            context.verify_mode = ssl.CERT_NONE
+            tls = trio.SSLStream(stream, context, https_compatible=True)
+            await tls.do_handshake()
+            der = tls.getpeercert(binary_form=True)
+            await trio.aclose_forcefully(tls)
+            assert isinstance(der, bytes)
+            assert check_leaf_untrusted(der).spiffe_id == "spiffe://mesh.test/authority"
+            return der
+
+        first = await serial()
+        assert await serial() == first
+        running.moved_s = DAY_S // 2 + 1
+        assert await serial() != first
+
+
+async def test_an_address_in_use_is_a_sentence(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "a") as running:
+        other = RunningAuthority(tmp_path / "b")
+        with pytest.raises(OperatorError, match=r"cannot listen on 127\.0\.0\.1:\d+: Address already in use"):
+            await other.server.run(running.address)
+
+
+async def test_two_servers_on_one_folder_are_one_too_many(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        loaded = load_authority(tmp_path / "authority")
+        second = AuthorityServer(loaded, clock=running.now, entropy=random_bytes, report=running.log.append)
+        with pytest.raises(OperatorError, match="another `gossipmesh authority serve` runs"):
+            await second.run(LOOPBACK)
+
+
+async def test_an_intermediate_that_ran_out_issues_nothing(tmp_path: Path) -> None:
+    running = RunningAuthority(tmp_path / "authority")
+    running.moved_s = 3_000 * DAY_S
+    with pytest.raises(OperatorError, match="has run out"):
+        await running.server.run(LOOPBACK)
