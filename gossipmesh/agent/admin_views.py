@@ -14,7 +14,7 @@ from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.settings import MemberView
-from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import NodePhase
 from gossipmesh.model.records import PolicyStatus
 from gossipmesh.model.service import EndpointHealth
@@ -35,7 +35,7 @@ class Parts(Protocol):
     identity: IdentityKeeper
     services: LocalServices
     feed: CatalogFeed
-    started_at: int
+    started_at: Instant
     policy_refusals: Counters
 
     def engine_port_problems(self) -> list[str]:

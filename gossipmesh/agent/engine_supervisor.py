@@ -37,7 +37,7 @@ _STUCK_TIMEOUT_S: Final = 10.0
 _END_TIMEOUT_S: Final = 5.0
 _BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SETTLED_S: Final = 30.0
-_PROBE_INTERVAL_S: Final = 1.0
+_PROBE_INTERVAL_S: Final = 2.0
 _PROBE_RETRY_S: Final = 0.1
 _PROBE_FALL: Final = 2
 

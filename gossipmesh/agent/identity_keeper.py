@@ -29,8 +29,8 @@ _RETRY_S_MAX: Final = 300.0
 _JITTER: Final = 0.1
 
 
-async def load_or_enrol(directory: Path, token_file: Path | None) -> NodeIdentity:
-    """Return the identity in `directory`, enrolling with the token when there is none.
+async def load_or_enrol(directory: Path, token_file: Path | None) -> tuple[NodeIdentity, bool]:
+    """Return the identity in `directory`, enrolling with the token when there is none; and whether it did.
 
     Raises:
         OperatorError: files open to others or damaged, no token, a token used or expired, an
@@ -38,13 +38,13 @@ async def load_or_enrol(directory: Path, token_file: Path | None) -> NodeIdentit
     """
     identity = load_identity(directory)
     if identity is not None:
-        return identity
+        return identity, False
     if token_file is None:
         raise OperatorError(
             f"this node has no identity in {directory} and no token to get one; create one with "
             "`gossipmesh token create` and give it as --token-file"
         )
-    return await enrolment.enrol(directory, token_file)
+    return await enrolment.enrol(directory, token_file), True
 
 
 def half_life(identity: NodeIdentity) -> WallSeconds:

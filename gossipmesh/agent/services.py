@@ -65,9 +65,9 @@ class LocalServices:
         self._refused: set[str] = set()
 
     @property
-    def published(self) -> bool:
-        """Tell whether anything was published since the start (a node without services: nothing to say)."""
-        return self._published is not None
+    def settled(self) -> bool:
+        """Tell whether what this node serves, if anything, was published since the start."""
+        return self._published is not None or not self.registrations()
 
     def registrations(self) -> list[LocalRegistration]:
         """Return the registrations this node may serve, sorted."""

@@ -113,9 +113,10 @@ class StateStore:
         Raises:
             StateLost: the disk is full or broken. State unchanged, on disk and in memory.
         """
-        if self._records.get((kind, key)) == value:
+        known = self._records.get((kind, key)) == value
+        if known and not durable:
             return
-        record = _frame(encode([kind, key, value]))
+        record = b"" if known else _frame(encode([kind, key, value]))
         try:
             _write_all(self._log, record)
             if durable:

@@ -1,0 +1,451 @@
+"""The agent: its parts, how they are tied together, and what runs. Read this first.
+
+`run_agent` takes the folder and the ports, gets the node's identity, makes the parts and starts one
+nursery: gossip (shell), engine (supervisor), snapshots (feed), services (files and checks), identity
+(renewal), and the servers people ask. Parts know nothing of each other: what one has to tell another
+goes through the small methods of `Agent`.
+
+Whatever ends the agent in error leaves the engine serving; only leaving the mesh ends both.
+"""
+
+import logging
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final
+
+import trio
+
+from gossipmesh import __version__
+from gossipmesh.agent.admin import AdminApi, listen_local
+from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.agent.config import AgentConfig
+from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
+from gossipmesh.agent.gossip_shell import GossipShell
+from gossipmesh.agent.http_server import Handler, HttpServer
+from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
+from gossipmesh.agent.identity_store import NodeIdentity
+from gossipmesh.agent.listeners import Listeners, port_error
+from gossipmesh.agent.logs import fields
+from gossipmesh.agent.metrics_server import EngineCounts, MetricsServer
+from gossipmesh.agent.restore import own_address, restore_documents, restore_state
+from gossipmesh.agent.service_files import ServicesFolder
+from gossipmesh.agent.services import LocalServices
+from gossipmesh.agent.state_store import FolderLock, StateStore
+from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
+from gossipmesh.gossip.effects import (
+    Event,
+    IdentityStolen,
+    MemberChanged,
+    PolicyApplied,
+    PolicyRefused,
+    ServicesChanged,
+    TrustChanged,
+    ViewRepaired,
+)
+from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.identity import node_name_of_spiffe_id, pattern_allows, service_spiffe_id
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.service import ServiceEntry
+from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
+from gossipmesh.net.entropy import random_bytes, seeded_random
+from gossipmesh.net.streams import listen
+from gossipmesh.net.tls import probe_engine
+from gossipmesh.net.udp import UdpSocket
+from gossipmesh.telemetry.counters import Counters
+from gossipmesh.traffic.compiler import DEFAULT_LIMITS
+from gossipmesh.trust.keys import Verifier
+
+log = logging.getLogger("gossipmesh.agent")
+
+_PROBE_TIMEOUT_S: Final = 1.0
+_DRAINING_HEARD_S: Final = 1.0  # gossip's ticks and the peers' compilers, with room to spare
+_LEAVING_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
+_ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
+_HOUSEKEEPING_S: Final = 1.0
+_REPAIRED_PEERS: Final = 2
+_GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
+
+
+async def run_agent(config: AgentConfig) -> None:
+    """Run one agent until it has left the mesh or is told to stop.
+
+    Raises:
+        OperatorError: it cannot start, or cannot go on (a full disk, a stolen identity); one sentence.
+    """
+    try:
+        with ExitStack() as stack:
+            lock = FolderLock(config.state_dir)
+            stack.callback(lock.release)
+            store = StateStore(config.state_dir)
+            stack.callback(store.close)
+            sockets = Sockets(config, stack)
+            identity, enrolled_now = await load_or_enrol(config.state_dir / "identity", config.token_file)
+            async with trio.open_nursery() as nursery:
+                agent = Agent(config, identity, store, sockets, nursery, enrolled_now=enrolled_now)
+                stack.callback(agent.close)
+                await agent.start()
+    except BaseExceptionGroup as group:
+        raise _first_cause(group) from None
+
+
+class Sockets:
+    """What the agent itself listens on, taken before anything is changed anywhere."""
+
+    def __init__(self, config: AgentConfig, stack: ExitStack) -> None:
+        """Bind everything.
+
+        Raises:
+            OperatorError: an address cannot be had; the sentence names the key to change.
+        """
+        try:
+            self.udp = UdpSocket(config.gossip_bind)
+        except OSError as error:
+            raise port_error(error, config.gossip_bind, "udp", "spec.gossip.bind") from None
+        stack.callback(self.udp.close)
+        self.streams = self._listen(stack, config.gossip_bind, "gossip")
+        self.api = self._listen(stack, config.api_bind, "api")
+        self.metrics = self._listen(stack, config.metrics_bind, "metrics")
+
+    def _listen(self, stack: ExitStack, bind: Address, section: str) -> socket.socket:
+        try:
+            listener = listen(bind)
+        except OSError as error:
+            raise port_error(error, bind, "tcp", f"spec.{section}.bind") from None
+        stack.callback(listener.close)
+        return listener
+
+
+class Agent:
+    """The parts, and what each has to tell the others."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        identity: NodeIdentity,
+        store: StateStore,
+        sockets: Sockets,
+        nursery: trio.Nursery,
+        *,
+        enrolled_now: bool,
+    ) -> None:
+        """Make the parts; nothing runs and nothing is said before `start`.
+
+        Raises:
+            OperatorError: the identity or the state on disk cannot be used.
+        """
+        self.started_at = monotonic()
+        self.policy_refusals = Counters()
+        self._config = config
+        self._sockets = sockets
+        self._nursery = nursery
+        self._leaving = False
+        self._left = trio.Event()
+        self._failed = trio.Event()
+        self._failure: OperatorError | None = None
+        self._repaired_peers = 0
+        self._ready_told = False
+        self._counts = EngineCounts()
+        self._listeners = Listeners({})
+        verifier = Verifier()
+        self.documents = restore_documents(identity, store, verifier)
+        self.identity = IdentityKeeper(
+            config.state_dir / "identity",
+            identity,
+            wanted=lambda: [entry.service for entry in self.services.registrations()],
+            on_renewed=self._identity_renewed,
+            rng=seeded_random(),
+        )
+        self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
+        self.shell = GossipShell(
+            self.node,
+            sockets.udp,
+            store,
+            on_event=self._gossip_told,
+            probe_engine=self._probe_engine,
+            nursery=nursery,
+        )
+        self.engine = EngineSupervisor(
+            EngineSettings(
+                config.state_dir / "engine.sock",
+                config.state_dir / "engine.log",
+                config.access_log,
+                self.node.own_node_id,
+                random_bytes(8).hex(),
+            ),
+            on_event=self._engine_told,
+            on_change=self._engine_changed,
+            probe=self._probe_own_engine,
+        )
+        self.services = LocalServices(
+            ServicesFolder(config.services_dir),
+            self,
+            publish=self._publish,
+            on_change=self._services_changed,
+            nursery=nursery,
+        )
+        self.feed = CatalogFeed(
+            trust_domain=identity.trust_domain,
+            node=identity.name,
+            catalog=self.node,
+            documents=self.documents,
+            local=self.services.local_services,
+            snapshot_path=config.state_dir / "snapshot.bin",
+            deliver=self.engine.want_snapshot,
+        )
+
+    async def start(self) -> None:
+        """Take over a running engine or prepare for a new one, then start everything.
+
+        Raises:
+            OperatorError: one of the engine's ports cannot be had, or the disk is full.
+        """
+        nursery, config = self._nursery, self._config
+        admin = AdminApi(self, leave=self.leave)
+        local_api = listen_local(config.state_dir / "agent.sock", admin.handle_local)
+        nursery.start_soon(self.engine.run)
+        found = await self.engine.wait_found()
+        self._listeners = Listeners({} if found is None else found.listeners)
+        self._listeners.bind_fixed("mesh", config.mesh_bind)
+        self._listeners.bind_fixed("proxy", config.proxy_bind)
+        self._listeners.bind_fixed("readiness", config.readiness_bind)
+        self.feed.restore(None if found is None else found.snapshot_version)
+        self._give_identities()
+        self.services.scan()
+        self._give_listeners()
+        self._listeners.close_unused()
+        self.shell.step(lambda now: self.node.start(config.seeds, now))
+        nursery.start_soon(self.shell.run, self._sockets.streams)
+        nursery.start_soon(self.feed.run)
+        nursery.start_soon(self.services.run)
+        nursery.start_soon(self.identity.run)
+        nursery.start_soon(local_api.run)
+        nursery.start_soon(_http(self._sockets.api, admin.handle_remote).run)
+        nursery.start_soon(_http(self._sockets.metrics, MetricsServer(self, self._counts).handle).run)
+        nursery.start_soon(self._keep_house)
+        nursery.start_soon(self._watch_signals)
+        nursery.start_soon(self._end_when_left)
+        nursery.start_soon(self._end_when_failed)
+        self.feed.changed(urgent=True)
+        self._release_when_repaired()
+        log.info("started", extra=fields(node=self.identity.identity.name, version=__version__))
+
+    def close(self) -> None:
+        """Close what outlives the nursery; the engine keeps its own duplicates of the listeners."""
+        self.engine.close()
+        if self._left.is_set():
+            (self._config.state_dir / "agent.sock").unlink(missing_ok=True)
+
+    async def leave(self) -> None:
+        """Drain, tell the mesh, end the engine; returns when all of it is done."""
+        if self._leaving:
+            await self._left.wait()
+            return
+        self._leaving = True
+        log.info("draining, then leaving the mesh")
+        self.services.set_draining()
+        self.shell.step(self.node.set_draining)
+        await trio.sleep(_DRAINING_HEARD_S)
+        await self.engine.drain(DEFAULT_LIMITS.drain_timeout_ns / SECOND_NS)
+        self.shell.step(self.node.leave)
+        await trio.sleep(_LEAVING_HEARD_S)
+        log.info("left the mesh")
+        self._left.set()
+
+    # What decides whether a service may be published passing (services.Conditions)
+
+    def engine_serves(self) -> bool:
+        """Tell whether the engine has acked a snapshot and answers."""
+        return self.engine.serving
+
+    def service_allowed(self, service: str) -> bool:
+        """Tell whether this node's credential covers `service`."""
+        patterns = self.identity.identity.credential_body.service_patterns
+        return any(pattern_allows(pattern, service) for pattern in patterns)
+
+    def service_has_identity(self, service: str) -> bool:
+        """Tell whether this node holds the SVID of `service`."""
+        identity = self.identity.identity
+        return service_spiffe_id(identity.trust_domain, service) in identity.svids
+
+    def engine_port_problems(self) -> list[str]:
+        """Return which explicit upstream ports could not be had, one sentence each."""
+        return sorted(self._listeners.problems.values())
+
+    # What the parts tell
+
+    def _gossip_told(self, event: Event) -> None:
+        """Called within a step of the core: reads it, never steps it."""
+        if isinstance(event, MemberChanged):
+            previous = None if event.previous is None else event.previous.label
+            log.info("member is %s", event.status.label, extra=fields(member=event.name, previous=previous))
+            self.feed.changed(urgent=event.status in _GONE)
+        elif isinstance(event, ServicesChanged):
+            self.feed.changed()
+        elif isinstance(event, PolicyApplied):
+            log.info("policy in force", extra=fields(scope=event.scope, policy_version=event.version))
+            self.feed.changed(urgent=True)
+        elif isinstance(event, PolicyRefused):
+            self.policy_refusals.add(event.scope, event.code)
+            told = fields(scope=event.scope, policy_version=event.version, code=event.code)
+            log.warning("policy refused: %s", event.reason, extra=told)
+        elif isinstance(event, TrustChanged):
+            log.info("trust in force", extra=fields(trust_version=event.version))
+            self._give_identities()
+        elif isinstance(event, ViewRepaired):
+            self._repaired_peers = event.peers_count
+            self._release_when_repaired()
+        elif isinstance(event, IdentityStolen):
+            self._failure = OperatorError(
+                f"another machine at {event.sender} uses the identity of {self.identity.identity.name}; stop "
+                "that one, remove the identity folder here and enrol this node again: both have one name"
+            )
+            self._failed.set()
+
+    def _engine_told(self, event: EngineEvent) -> None:
+        self._counts.add(event)
+        if isinstance(event, Demand):
+            self.feed.demand(event.service)
+        elif isinstance(event, Statistics):
+            for delta in event.traffic:
+                self.feed.touch(delta.service)
+        elif isinstance(event, Ejection):
+            move = "out of use" if event.ejected else "back in use"
+            told = fields(upstream=event.upstream, node=event.node, reason=event.reason)
+            log.info("endpoint %s", move, extra=told)
+
+    def _engine_changed(self) -> None:
+        log.info("engine %s", "serves" if self.engine.serving else "does not serve")
+        self.services.refresh()
+        if self.engine.serving and not self._ready_told:
+            self._ready_told = True
+            log.info("ready", extra=fields(node=self.identity.identity.name, gossip=self._config.gossip_bind))
+
+    def _services_changed(self) -> None:
+        self._give_listeners()
+        self.feed.changed()
+        self.identity.services_changed()
+
+    def _publish(self, entries: Sequence[ServiceEntry]) -> None:
+        try:
+            self.shell.step(lambda now: self.node.publish_services(entries, now))
+        except MalformedInput as error:
+            log.error("the services could not be published: %s", error)
+        self.feed.changed(urgent=True)
+        self._release_when_repaired()
+
+    def _identity_renewed(self, identity: NodeIdentity) -> None:
+        self._give_identities()
+        try:
+            self.shell.step(lambda now: self.node.renew_credential(identity.credential, now))
+        except MalformedInput as error:
+            log.error("the renewed credential was not taken: %s", error)
+        self.services.refresh()
+
+    def _give_identities(self) -> None:
+        svids = self.identity.identity.svids.values()
+        identities = [Identity(svid.spiffe_id, svid.chain_pem, svid.key_pem) for svid in svids]
+        self.engine.want_identities(identities, self._bundle_pem())
+
+    def _give_listeners(self) -> None:
+        self._listeners.set_upstreams(self.services.upstream_listeners())
+        self.engine.want_listeners(self._listeners.sockets)
+
+    def _release_when_repaired(self) -> None:
+        """End the hold after a start once enough of the mesh has told us what it knows."""
+        if not self.feed.holding or not self.services.settled:
+            return
+        others = [view for view in self.node.members() if view.node_id != self.node.own_node_id]
+        reachable = [view for view in others if view.status not in _GONE]
+        if not others or (reachable and self._repaired_peers >= min(_REPAIRED_PEERS, len(reachable))):
+            self.feed.release(f"{self._repaired_peers} peers have told what they know")
+
+    # Tasks
+
+    async def _keep_house(self) -> None:
+        while True:
+            await trio.sleep(_HOUSEKEEPING_S)
+            self._release_when_repaired()
+            if self._listeners.problems:
+                self._give_listeners()
+
+    async def _watch_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                if self._leaving:
+                    log.warning("told to stop twice: stopping now")
+                    self.engine.stop()
+                    self._nursery.cancel_scope.cancel()
+                    return
+                self._nursery.start_soon(self.leave)
+
+    async def _end_when_left(self) -> None:
+        await self._left.wait()
+        await trio.sleep(_ANSWER_S)
+        self._nursery.cancel_scope.cancel()
+
+    async def _end_when_failed(self) -> None:
+        await self._failed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _probe_engine(self, addresses: Sequence[Address], spiffe_id: str) -> bool:
+        identity = self.identity.identity
+        server_name = f"{node_name_of_spiffe_id(spiffe_id)}.node.{identity.trust_domain}"
+        try:
+            return await probe_engine(
+                addresses, server_name, spiffe_id, identity.node_svid, self._bundle_pem(), _PROBE_TIMEOUT_S
+            )
+        except OSError as error:
+            log.error("an engine could not be probed for want of a usable certificate: %s", error)
+            return False
+
+    async def _probe_own_engine(self) -> bool:
+        bind = self._config.mesh_bind
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host)
+        return await self._probe_engine([Address(host, bind.port)], self.identity.identity.spiffe_id)
+
+    def _bundle_pem(self) -> bytes:
+        trust = self.documents.trust
+        return b"" if trust is None else "".join(trust.root_certificates).encode()
+
+    def _make_node(
+        self, identity: NodeIdentity, store: StateStore, verifier: Verifier, *, enrolled_now: bool
+    ) -> GossipNode:
+        config = self._config
+        gossip = own_address(config.gossip_bind, config.gossip_advertise, config.seeds, "gossip")
+        mesh = own_address(config.mesh_bind, config.mesh_advertise, config.seeds, "mesh")
+        try:
+            return GossipNode(
+                settings=GossipSettings(),
+                trust_domain=identity.trust_domain,
+                keys=NodeKeys(identity.credential, identity.signing, identity.exchange),
+                profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__),
+                documents=self.documents,
+                verifier=verifier,
+                restored=restore_state(store, wall_seconds(), enrolled_now=enrolled_now),
+                rng=seeded_random(),
+                now=monotonic(),
+                wall_offset_s=wall_offset_s(),
+            )
+        except MalformedInput as error:
+            raise OperatorError(
+                f"the credential of {identity.name} cannot be used ({error}); enrol this node again"
+            ) from None
+
+
+def _http(listener: socket.socket, handler: Handler) -> HttpServer:
+    return HttpServer(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), handler)
+
+
+def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what a person must know of a group of failures: the first error meant for one, if any."""
+    found, _ = group.split(OperatorError)
+    leaf: BaseException = group if found is None else found
+    while isinstance(leaf, BaseExceptionGroup) and (found is not None or len(leaf.exceptions) == 1):
+        leaf = leaf.exceptions[0]
+    return leaf

@@ -1,0 +1,104 @@
+"""From what is on disk to what the gossip core starts with: Trust, floors, sets in force, members.
+
+Everything is verified again as if a stranger had sent it; what does not hold is left out and said.
+"""
+
+import logging
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+from gossipmesh.agent.identity_store import NodeIdentity
+from gossipmesh.agent.logs import fields
+from gossipmesh.agent.state_store import StateStore
+from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.settings import RestoredState
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.instant import WallSeconds
+from gossipmesh.model.member import Address
+from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
+from gossipmesh.trust.keys import Verifier
+from gossipmesh.wire.codec import decode_untrusted
+from gossipmesh.wire.versions import FEATURES
+
+log = logging.getLogger("gossipmesh.agent.restore")
+
+_DOCUMENTATION_HOST: Final = "192.0.2.1"  # RFC 5737: routed like any host, and nothing is sent to it
+
+
+def restore_documents(identity: NodeIdentity, store: StateStore, verifier: Verifier) -> TrustedDocuments:
+    """Return Trust as enrolment and gossip brought it, with floors and sets of the last run.
+
+    Raises:
+        OperatorError: the identity's own Trust does not verify.
+    """
+    documents = TrustedDocuments(trust_domain=identity.trust_domain, verifier=verifier, features=FEATURES)
+    try:
+        for envelope in identity.trust_envelopes:
+            documents.load_trust_untrusted(envelope)
+    except MalformedInput as error:
+        raise OperatorError(
+            f"the Trust this node enrolled with cannot be used ({error}); enrol it again"
+        ) from None
+    for _, envelope in store.items(PersistKind.TRUST):
+        try:
+            documents.load_trust_untrusted(envelope)
+        except MalformedInput as error:
+            log.error("a Trust document on disk is left out: %s", error)
+    for key, value in store.items(PersistKind.FLOOR):
+        try:
+            version, manifest_hash = decode_untrusted(value, tuple[int, bytes], bytes_max=1_024)
+            documents.restore_floor(key.decode(), version, manifest_hash)
+        except (MalformedInput, UnicodeDecodeError) as error:
+            log.error("a policy floor on disk is left out: %s", error)
+    for key, value in store.items(PersistKind.POLICY_SET):
+        try:
+            documents.restore_untrusted(decode_policy_set_untrusted(value))
+        except MalformedInput as error:
+            log.error("a policy set on disk is left out: %s", error, extra=fields(scope=repr(key)))
+    return documents
+
+
+def restore_state(store: StateStore, now: WallSeconds, *, enrolled_now: bool) -> RestoredState:
+    """Return the last epoch and the members of the last run.
+
+    A lost or damaged disk may have lost our last epoch, and peers hold records of ours that are newer
+    than what we would sign: such a start takes civil time as its epoch, which is above any count of starts.
+    """
+    for damage in store.damage:
+        log.error("state on disk is damaged: %s", damage)
+    value = store.get(PersistKind.EPOCH, b"")
+    epoch = 0
+    if value is not None:
+        try:
+            epoch = decode_untrusted(value, int, bytes_max=16)
+        except MalformedInput as error:
+            log.error("the epoch on disk is damaged: %s", error)
+            value = None
+    if (value is None or store.damage) and not enrolled_now:
+        epoch = max(epoch, now)
+    return RestoredState(epoch=epoch, members=tuple(store.items(PersistKind.MEMBER)[: limits.MEMBERS_MAX]))
+
+
+def own_address(bind: Address, advertise: Address | None, towards: Sequence[Address], key: str) -> Address:
+    """Return the address others are told: `advertise`, or for a wildcard the one used towards the seeds.
+
+    Raises:
+        OperatorError: there is no route to find it by.
+    """
+    if advertise is not None:
+        return advertise
+    wants_ipv6 = ":" in bind.host
+    peer = next((seed for seed in towards if (":" in seed.host) == wants_ipv6), None)
+    target = peer or Address("2001:db8::1" if wants_ipv6 else _DOCUMENTATION_HOST, 9)
+    family = socket.AF_INET6 if wants_ipv6 else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(target.socket_address())
+        except OSError:
+            raise OperatorError(
+                f"spec.{key}.bind is {bind.host} and this machine has no route to find its own address by; "
+                f"set spec.{key}.advertise"
+            ) from None
+        return Address(probe.getsockname()[0], bind.port)
