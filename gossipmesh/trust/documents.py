@@ -194,16 +194,18 @@ class TrustedDocuments:
         """Take back from our own disk the set that was in force, and put it in force.
 
         Policy is fail-static: a set stays in force though a later Trust dropped its signer, so any
-        version of Trust held may vouch for it here. It must be exactly the one of the floor.
+        version of Trust held may vouch for it here. It may stand above the floor, when the crash came
+        between writing the set and writing its floor, and never below.
 
         Raises:
-            PolicyRefusal: see its codes; `older` when it is not the floor's. State unchanged.
+            PolicyRefusal: see its codes. State unchanged.
         """
         refuse, manifest, manifest_hash = self._authenticate(policy_set, [t for t, _, _ in self._trusts])
-        offered = (manifest.version, manifest_hash)
-        if self._floors.get(manifest.scope) != offered:
-            refuse("older", f"version {offered[0]} ({_short(offered)}) is not the one last put in force")
+        offered, floor = (manifest.version, manifest_hash), self._floors.get(manifest.scope, NO_FLOOR)
+        if offered < floor:
+            refuse("older", f"version {offered[0]} ({_short(offered)}) is below {floor[0]} ({_short(floor)})")
         accepted = self._read(policy_set, manifest, manifest_hash, refuse)
+        self._floors[accepted.scope] = accepted.floor
         self._in_force[accepted.scope] = accepted
         return accepted
 

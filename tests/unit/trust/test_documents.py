@@ -435,8 +435,18 @@ class TestTrust:
             with pytest.raises(PolicyRefusal, match="no signature verifies"):
                 documents.check_untrusted(offered)
         assert documents.restore_untrusted(in_force).version == 5
-        with pytest.raises(PolicyRefusal, match="not the one last put in force"):
+        with pytest.raises(PolicyRefusal, match="is below 5"):
             documents.restore_untrusted(builder.policy_set(4, DOCUMENTS))
+
+    def test_a_set_written_before_its_floor_is_restored_after_a_crash_between(self) -> None:
+        builder = domain()
+        newer = builder.policy_set(6, DOCUMENTS)
+        documents = builder.documents()
+        documents.restore_floor("mesh", 5, b"\x00" * 32)
+        assert documents.restore_untrusted(newer) is documents.in_force("mesh")
+        assert documents.floor("mesh")[0] == 6
+        with pytest.raises(PolicyRefusal, match="signature"):
+            documents.restore_untrusted(wrong_key(builder))
 
     def test_credential_keys_are_those_of_the_role(self) -> None:
         builder = domain()
