@@ -41,7 +41,7 @@ class Disk:
     def lose_power(self, rng: random.Random) -> int:
         """Keep the synced prefix and a random part of the rest; return how many entries were lost."""
         unsynced_count = len(self._log) - self._synced_count
-        lost_count = rng.randint(0, unsynced_count)
+        lost_count = rng.choice((unsynced_count, rng.randint(0, unsynced_count)))
         if lost_count:
             del self._log[-lost_count:]
         self._synced_count = len(self._log)

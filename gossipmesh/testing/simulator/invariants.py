@@ -1,6 +1,6 @@
 """What must hold in every run, checked while it goes on.
 
-1. No live, reachable node is held dead (or unattended) by anyone, once its last disturbance is
+1. No live, reachable node is held dead (or unattended, or left) by anyone, once its last disturbance is
    `grace_ns` past; a claim against an earlier incarnation is no false death.
 2. A node's own order never goes back, and each start has a greater (generation, epoch), also after
    a crash; nor does anyone's view of a member's order within a run.
@@ -12,7 +12,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gossipmesh.gossip.effects import Effect, MemberChanged, Notify, PolicyApplied, SendDatagram, SendStream
+from gossipmesh.gossip.effects import (
+    Effect,
+    MemberChanged,
+    Notify,
+    PolicyApplied,
+    SendDatagram,
+    SendStream,
+    ServicesChanged,
+)
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
@@ -22,7 +30,8 @@ from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.world import Observer, SimulationFailure, World
 
 SAMPLE_NS = 100 * MILLISECOND_NS
-OUT = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
+OUT = (MemberStatus.DEAD, MemberStatus.UNATTENDED, MemberStatus.LEFT)
+EVERY_SERVICE_CHANGE_HOSTS_MAX = 50  # beyond, what is held of services is looked at from time to time only
 
 
 class Invariants(Observer):
@@ -99,6 +108,8 @@ class Invariants(Observer):
             if applied not in self._signed_sets:
                 raise SimulationFailure(f"{host.name} applied a set nobody signed: {event}")
             self._check_floor(host, event.scope, (event.version, event.manifest_hash))
+        elif isinstance(event, ServicesChanged) and len(world.hosts) <= EVERY_SERVICE_CHANGE_HOSTS_MAX:
+            self._check_services(host, event.node_id)
 
     # -- looks ------------------------------------------------------------------------------
 
@@ -143,9 +154,7 @@ class Invariants(Observer):
         missing = [h.name for h in self.reachable(world) if h.name not in seen and not h.has_left]
         if missing:
             problems.append(f"{host.name} does not know {', '.join(missing[:5])}")
-        for view, services in core.services():
-            if tuple(services.entries) not in self._published.get(view.name, [()]):
-                problems.append(f"{host.name} holds services of {view.name} that it never published")
+        self._check_services(host, None)
         return problems
 
     def _sample(self, world: World) -> None:
@@ -233,6 +242,14 @@ class Invariants(Observer):
                 f"{host.name} went back in {scope} from version {before[0]} to {floor[0]}"
             )
         self._floors[host.name, scope] = max(before, floor)
+
+    def _check_services(self, host: Host, node_id: bytes | None) -> None:
+        core: Any = host.core
+        for view, services in core.services():
+            if node_id is not None and view.node_id != node_id:
+                continue
+            if tuple(services.entries) not in self._published.get(view.name, [()]):
+                raise SimulationFailure(f"{host.name} holds services that {view.name} never published")
 
     def _check_queue(self, host: Host, core: Any) -> None:
         queued = getattr(core.statistics(), "queue_length", 0)

@@ -159,6 +159,11 @@ def rejoin_without_seed(run: Run) -> None:
     one = run.pick(but_not=[run.hosts[0]])
     run.world.kill_node(one)
     run.world.run_for(5 * SECOND_NS)
+    for _ in range(3):
+        run.world.start(one)
+        run.publish(one)
+        run.world.run_for(run.draw_ns(0.01, 2))
+        run.world.kill_node(one)
     run.world.start(one)
     run.publish(one)
     run.wait_status(one, MemberStatus.ALIVE, 10 * SECOND_NS)
