@@ -42,8 +42,7 @@ def spawn_engine(socket_path: Path, access_log: Path, log_path: Path) -> int:
 def is_running(pid: int) -> bool:
     """Tell whether `pid` is an engine that has not ended; one that was our child is reaped here."""
     try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
+        return os.waitpid(pid, os.WNOHANG)[0] != pid
     except ChildProcessError:
         pass  # an earlier agent started it
     try:
