@@ -3,6 +3,7 @@
 import json
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,20 @@ class TestLoading:
         for path in (tmp_path / "a" / "documents").iterdir():
             path.unlink()
         assert load_authority(tmp_path / "a").trust_domain == "mesh.test"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of five pages: fewer than an authority has files."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20k,mode=0700", "tmpfs", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.namespace
+def test_on_a_full_disk_there_is_no_half_authority(small_disk: Path) -> None:
+    with pytest.raises(OperatorError, match="No space left on device"):
+        create_authority(Plan("mesh.test", small_disk / "a"), NOW, random_bytes)
+    assert list(small_disk.iterdir()) == []

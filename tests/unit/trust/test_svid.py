@@ -1,9 +1,13 @@
 """SVIDs: our judgement of paths, with `openssl verify` as the oracle."""
 
+import base64
+import random
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from gossipmesh.control.certificates import make_intermediate, make_root, make_svid, to_pem
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import DAY_S, HOUR_S, WallSeconds
+from gossipmesh.testing.mutator import Mutator
 from gossipmesh.trust.svid import (
     certificate_sha256,
     check_chain_untrusted,
@@ -265,3 +270,41 @@ class TestRequests:
         assert leaf_key_pem(b"\x01" * 48) != leaf_key_pem(b"\x02" * 48)
         with pytest.raises(ValueError):
             leaf_key_pem(b"\x01" * 32)
+
+
+def test_mutated_certificates_and_requests_are_refused_or_read_and_nothing_else() -> None:
+    """cryptography raises a dozen types on hostile ASN.1; none of them may get out."""
+    rng = random.Random(20)
+    mutator = Mutator(rng)
+    chain = good_chain()
+    root = to_pem(chain.root)
+    ders = [c.public_bytes(Encoding.DER) for c in (chain.leaf, chain.intermediate)]
+    request = make_request(leaf_key_pem(b"\x03" * 48), NODE).encode()
+    request_der = x509.load_pem_x509_csr(request).public_bytes(Encoding.DER)
+    refused = 0
+
+    def attempt(judge: Callable[[], object]) -> None:
+        nonlocal refused
+        with suppress(MalformedInput):
+            judge()
+            return
+        refused += 1
+
+    for _ in range(4_000):
+        leaf_der = mutator.mutate_bytes(ders[0], ders)
+        request_pem = pem("CERTIFICATE REQUEST", mutator.mutate_bytes(request_der, ders)).decode()
+        text = mutator.mutate_bytes(request, [root]).decode("latin-1")
+        attempt(partial(check_leaf_untrusted, leaf_der))
+        attempt(
+            partial(
+                check_chain_untrusted, pem("CERTIFICATE", leaf_der) + to_pem(chain.intermediate), root, NOW
+            )
+        )
+        attempt(partial(read_request_untrusted, request_pem))
+        attempt(partial(read_request_untrusted, text))
+    assert refused > 12_000
+
+
+def pem(label: str, der: bytes) -> bytes:
+    """Return DER as PEM."""
+    return f"-----BEGIN {label}-----\n{base64.encodebytes(der).decode()}-----END {label}-----\n".encode()
