@@ -81,6 +81,7 @@ class ReferenceEngine:
             if self._listeners is not None:
                 self._listeners.close()
             self._control.close()
+            self._state.close()
             self._owners.close()
             self._log.close()
 

@@ -222,8 +222,11 @@ class Exchange:
         """Send the request with `head`, relay the answer; never raises but for cancellation."""
         body = self._downstream.body
         if body.finished and body.replayable:
+            kept = body.kept
+            if self._downstream.head.chunked:
+                kept = (chunk(kept) if kept else b"") + LAST_CHUNK
             try:
-                await self._connection.stream.send_all(head + body.kept)
+                await self._connection.stream.send_all(head + kept)
             except OSError:
                 pass  # an answer may have come before the connection closed
             return await self._relayed()

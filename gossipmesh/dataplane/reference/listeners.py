@@ -80,7 +80,7 @@ class Listeners:
                 pass
 
     def stop(self) -> None:
-        """Accept no more, except readiness. What waits now is served; later ones are a duplicate's holder's."""
+        """Accept no more. What waits now is served; later ones are for whoever holds a duplicate."""
         self._stopped = True
         for name in list(self._sockets):
             if name != READINESS:

@@ -207,8 +207,7 @@ class OutboundRequest:
                 attempt.scope.deadline = inf
                 await splice(self._state, self._downstream, connection)
             elif end.reusable:
-                kept = True
-                upstream.pool.give(connection, now())
+                kept = upstream.keep(connection)
         except DialFailed as error:
             end = TryEnd(error.outcome or Outcome.CANCELLED, 503, error.flag, error.detail)
         finally:

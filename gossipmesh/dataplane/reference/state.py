@@ -19,7 +19,7 @@ import trio
 
 from gossipmesh.dataplane.protocol import Demand, EngineEvent
 from gossipmesh.dataplane.reference.identities import Identities
-from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey
+from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey, PooledConnection
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import node_name_of_spiffe_id, parse_spiffe_id
@@ -94,6 +94,7 @@ class UpstreamState:
         self.budget = RetryBudget.of(limits)
         self.pool = ConnectionPool()
         self.tries: dict[EndpointKey, set[TryScope]] = {}
+        self._keys = {endpoint_key(endpoint) for endpoint in section.endpoints}
 
     def update(self, section: UpstreamSection, limits: LimitsSection) -> None:
         """Take a new section."""
@@ -108,7 +109,15 @@ class UpstreamState:
         """Let go of everything; the upstream left the snapshot."""
         self._keep_only(set())
 
+    def keep(self, connection: PooledConnection) -> bool:
+        """Keep a connection for later, unless its endpoint has left meanwhile."""
+        if connection.key not in self._keys:
+            return False
+        self.pool.give(connection, now())
+        return True
+
     def _keep_only(self, keys: set[EndpointKey]) -> None:
+        self._keys = keys
         self.pool.keep_only(keys)
         for key, tries in self.tries.items():
             if key not in keys:
@@ -223,6 +232,12 @@ class EngineState:
             state = UpstreamState(self.applied.upstreams[name], self.applied.limits, self.endpoint_states)
             self.upstreams[name] = state
         return state
+
+    def close(self) -> None:
+        """Close every idle connection; the engine ends."""
+        for upstream in self.upstreams.values():
+            upstream.pool.close_all()
+        self.workloads.close_all()
 
     def maintain(self) -> None:
         """Once a second: close connections idle too long, end tries nobody waits for."""
