@@ -6,9 +6,10 @@ replays the first failure. The trace's hash is the same for a seed under any PYT
 
 import argparse
 import json
+import multiprocessing
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from gossipmesh.testing.simulator.world import SimulationFailure
 from gossipmesh.trust.keys import Verifier
 
 VERDICTS_MAX = 1_000_000
+_VERIFIER = Verifier(VERDICTS_MAX)
+_Task = tuple[argparse.Namespace, str, int]
 
 
 def run_seed(
@@ -81,6 +84,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=30)
     parser.add_argument("--loss", type=float, default=0.05, help="share of datagrams lost")
     parser.add_argument("--json", action="store_true", help="one JSON object per seed")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds run at once, each in a process of its own")
     parser.add_argument("--trace-file", type=Path, help="write the trace as text (one seed)")
     return parser.parse_args(words)
 
@@ -89,21 +93,29 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
     arguments = _arguments(words)
     names = list(SCENARIOS) if arguments.scenario == "all" else [arguments.scenario]
-    verifier = Verifier(VERDICTS_MAX)
+    tasks = [(arguments, scenario, seed) for scenario in names for seed in arguments.seeds]
     failed: list[str] = []
-    for scenario in names:
-        for seed in arguments.seeds:
-            result = _one(arguments, scenario, seed, verifier)
-            print(json.dumps(result) if arguments.json else _line(result), flush=True)  # noqa: T201
-            if not result["ok"]:
-                failed.append(_replay(arguments, scenario, seed))
+    for result in _results(arguments.jobs, tasks):
+        print(json.dumps(result) if arguments.json else _line(result), flush=True)  # noqa: T201
+        if not result["ok"]:
+            failed.append(_replay(arguments, result["scenario"], result["seed"]))
     for command in failed[:10]:
         print(f"replay: {command}", file=sys.stderr)  # noqa: T201
     return 1 if failed else 0
 
 
-def _one(arguments: argparse.Namespace, scenario: str, seed: int, verifier: Verifier) -> dict[str, Any]:
-    options = {"nodes_count": arguments.nodes, "loss_ratio": arguments.loss, "verifier": verifier}
+def _results(jobs: int, tasks: list[_Task]) -> Iterator[dict[str, Any]]:
+    """Yield the results in order; with several jobs each process has a memo of its own."""
+    if jobs <= 1:
+        yield from map(_run_task, tasks)
+        return
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        yield from pool.imap(_run_task, tasks, chunksize=1)
+
+
+def _run_task(task: _Task) -> dict[str, Any]:
+    arguments, scenario, seed = task
+    options = {"nodes_count": arguments.nodes, "loss_ratio": arguments.loss, "verifier": _VERIFIER}
     if arguments.trace_file is None:
         return run_seed(scenario, seed, **options)
     with arguments.trace_file.open("w", encoding="utf-8") as out:
