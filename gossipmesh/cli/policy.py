@@ -286,6 +286,7 @@ def _result(published: "Published", settings: "PushSettings", failure: str | Non
         "reached": outcome.reached,
         "refused": [{"member": member, "reason": reason} for member, reason in outcome.refused],
         "missing": [{"member": member, "reason": reason} for member, reason in outcome.missing],
+        "heir": published.heir and list(published.heir),
         "superseded_by": outcome.superseded_by and list(outcome.superseded_by),
         "seconds": round(published.seconds, 3),
         "waited": settings.wait,
@@ -306,7 +307,8 @@ def _print_result(result: dict[str, Any], output: str) -> None:
         click.echo(f"published {result['scope']} version {result['version']} ({result['hash'][:8]}): {told}")
         if result["outcome"] == "reached" and result["waited"]:
             members = len(result["reached"])
-            click.echo(f"all {members} members run it, after {result['seconds']:.2f} s")
+            what = f"version {result['heir'][0]}, built on it" if result["heir"] else "it"
+            click.echo(f"all {members} members run {what}, after {result['seconds']:.2f} s")
 
 
 def _print_changes(changed: "Iterable[Change]", base_version: int, output: str) -> None:

@@ -37,6 +37,7 @@ from gossipmesh.trust.manifest import (
 
 SETTLE_S: Final = 2.0  # a rival push of the same version shows itself within this; POLICY rule 5
 POLL_S: Final = 0.05
+QUIET_S: Final = 1.0  # progress is for pushes that take longer than a glance
 REBASE_ATTEMPTS_MAX: Final = 5
 _LOST_CODES: Final = ("older", "same")
 
@@ -67,12 +68,16 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Published:
-    """A set the agent took, and what became of it after `seconds`."""
+    """A set the agent took, and what became of it after `seconds`.
+
+    `heir` is the set somebody built on it meanwhile, which `outcome` is then about.
+    """
 
     signed: SignedSet
     changes: list[Change]
     outcome: Outcome
     seconds: float
+    heir: Version | None = None
 
     @property
     def target(self) -> Version:
@@ -153,7 +158,11 @@ class Push:
                     f"the agent refused version {signed.manifest.version} of {self._settings.scope!r}: "
                     f"{refusal} ({refusal.code or refusal.status}); nothing was changed{advice}"
                 ) from refusal
-            return self._watch(signed, prepared.changes)
+            published = self._watch(signed, prepared.changes)
+            lost = published.outcome.superseded_by is not None
+            if not lost or not self._settings.rebase or attempt == REBASE_ATTEMPTS_MAX:
+                return published
+            self._tell(f"another push won over version {signed.manifest.version}: building on it")
         raise OperatorError(f"other pushes won {REBASE_ATTEMPTS_MAX} times in a row; nothing was changed")
 
     def _sign(self, prepared: Prepared, key: SigningKey, trust_domain: str, created: int) -> SignedSet:
@@ -171,26 +180,41 @@ class Push:
 
     def _watch(self, signed: SignedSet, made: list[Change]) -> Published:
         """Follow the members' records until the push is decided or its time is up."""
-        target = (signed.manifest.version, signed.manifest_hash.hex())
+        pushed = target = (signed.manifest.version, signed.manifest_hash.hex())
         started = self._clock()
         limit_s = self._settings.timeout_s if self._settings.wait else SETTLE_S
         told = 0
         while True:
             try:
                 outcome = judge(self._members(), target)
+                heir = self._heir(target, outcome)
             except OperatorError as error:
                 raise OperatorError(
-                    f"version {target[0]} ({target[1][:8]}) is published, but its fate is unknown: {error}"
+                    f"version {pushed[0]} ({pushed[1][:8]}) is published, but its fate is unknown: {error}"
                 ) from error
             elapsed = self._clock() - started
-            if _decided(outcome) and (self._settings.wait or outcome.state == SUPERSEDED):
-                return Published(signed, made, outcome, elapsed)
-            if elapsed >= limit_s:
-                return Published(signed, made, outcome, elapsed)
-            if self._settings.wait and len(outcome.reached) > told:
+            if heir is not None and heir != target:
+                target = heir
+                continue
+            decided = heir is None and _decided(outcome)
+            finished = decided and (self._settings.wait or outcome.state == SUPERSEDED)
+            if finished or elapsed >= limit_s:
+                return Published(signed, made, outcome, elapsed, None if target == pushed else target)
+            if self._settings.wait and elapsed >= QUIET_S and len(outcome.reached) > told:
                 told = len(outcome.reached)
                 self._tell(f"{told} of {told + len(outcome.missing) + len(outcome.refused)} members run it")
             self._pause(POLL_S)
+
+    def _heir(self, target: Version, outcome: Outcome) -> Version | None:
+        """Return the set this agent runs if it was built on `target`, or `target` while it runs that still.
+
+        None when nothing later is known, or when what is known leaves `target` behind.
+        """
+        if outcome.superseded_by is None or outcome.superseded_by[0] == target[0]:
+            return None
+        running = self._fetch_base(None)
+        version = (running.version, running.hash)
+        return version if version == target or running.base_hash == target[1] else None
 
     def _members(self) -> list[MemberPolicy]:
         return read_members(self._client.get_json("/v1/members"), self._settings.scope)
@@ -216,12 +240,14 @@ def verdict(published: Published, settings: PushSettings) -> str | None:
     version, manifest_hash = published.target
     outcome = published.outcome
     name = f"version {version} ({manifest_hash[:8]}) of {settings.scope!r}"
+    if published.heir is not None:
+        name = f"{name}, with version {published.heir[0]} built on it,"
     if outcome.superseded_by is not None:
         winner, winner_hash = outcome.superseded_by
-        advice = (
-            "push again with --rebase" if winner == version else "it is past, see `gossipmesh policy list`"
+        return (
+            f"{name} is superseded by version {winner} ({winner_hash[:8]}): see `gossipmesh policy list` "
+            "and push again on top of it"
         )
-        return f"{name} is superseded by version {winner} ({winner_hash[:8]}): {advice}"
     refused = _listed(f"{member} refused it: {reason}" for member, reason in outcome.refused)
     if not settings.wait:
         return f"{name} is published, but {refused}" if refused else None

@@ -44,12 +44,16 @@ class ForeignSigner(Untrusted):
 
 @dataclass(frozen=True)
 class BaseSet:
-    """The set the next one is made on, its signature checked; `bodies` is name -> body, sorted by name."""
+    """The set the next one is made on, its signature checked; `bodies` is name -> body, sorted by name.
+
+    `base_hash` names the set it was itself made on, "" for the first.
+    """
 
     version: int
     manifest_hash: bytes
     since: Mapping[str, int]
     bodies: Mapping[str, bytes]
+    base_hash: str = ""
 
     @property
     def hash(self) -> str:
@@ -122,7 +126,8 @@ def open_base_untrusted(
             raise Untrusted(f"the body of {entry.name[:200]!r} in force is not the one that was signed")
         bodies[entry.name] = body
     since = {entry.name: entry.since for entry in manifest.entries}
-    return BaseSet(manifest.version, hashlib.sha256(envelope.payload).digest(), since, bodies)
+    manifest_hash = hashlib.sha256(envelope.payload).digest()
+    return BaseSet(manifest.version, manifest_hash, since, bodies, manifest.base_hash)
 
 
 def upsert(base: BaseSet, bodies: Mapping[str, bytes], *, prune: bool) -> dict[str, bytes]:

@@ -13,8 +13,15 @@ from gossipmesh.cli.main import run
 from gossipmesh.cli.push_flow import Push, PushSettings, verdict
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.policy import Metadata, Subset, SubsetSpec
-from gossipmesh.trust.manifest import BaseSet, encode_documents
-from tests.unit.cli.fake_agent import OTHER_KEY, POLICY_KEY, FakeAgent, write_signer
+from gossipmesh.trust.manifest import (
+    EMPTY_BASE,
+    BaseSet,
+    build_manifest,
+    encode_documents,
+    sign_set,
+    upsert,
+)
+from tests.unit.cli.fake_agent import OTHER_KEY, POLICY_KEY, TRUST_DOMAIN, FakeAgent, write_signer
 
 CANARY = str(Path(__file__).parents[3] / "configs/policies/shop-cart-canary.yaml")
 SUBSET = """\
@@ -154,7 +161,71 @@ def test_the_loser_of_a_race_hears_of_the_winner(
     monkeypatch.setattr(agent, "members", after_the_heal)
     code, _, err = gossipmesh("push", "-f", CANARY, *wait, signed=True)
     assert code == 1
-    assert "is superseded by version 1 (ffffffff): push again with --rebase" in err
+    assert "is superseded by version 1 (ffffffff): see `gossipmesh policy list`" in err
+
+
+def test_a_push_built_on_ours_is_followed_and_not_called_a_loss(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    """A second operator adds to our set before the last member has confirmed it."""
+    agent.others["node-3"] = ("alive", False)
+    extra = write(tmp_path / "extra.yaml", SUBSET.replace("NAME", "cart-v9"))
+    signer = str(tmp_path / "policy.key")
+
+    def pause(seconds: float) -> None:
+        if agent.runs[0] == 1:
+            run(["policy", "push", "-f", extra, "--signer", signer])
+            agent.others["node-3"] = ("alive", True)
+
+    settings = PushSettings("mesh", wait=True, timeout_s=10, rebase=False)
+    flow = Push(AdminClient(), settings, clock=lambda: 0.0, pause=pause, tell=lambda _: None)
+    published = flow.publish(lambda _: _one_subset(), POLICY_KEY, created=0)
+    assert published is not None
+    assert published.target[0] == 1
+    assert published.heir == agent.runs
+    assert verdict(published, settings) is None
+
+
+def test_rebase_builds_on_the_winner_until_it_holds(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    """A rival's greater hash of the same version arrives right after ours."""
+    rival = sign_set(
+        build_manifest(EMPTY_BASE, _one_subset(), trust_domain=TRUST_DOMAIN, scope="mesh", created=1),
+        _one_subset(),
+        [POLICY_KEY],
+    )
+    bodies = encode_documents(
+        [Subset("gossipmesh.dev/v1", Metadata("b", "shop"), SubsetSpec("b", {"v": "1"}))]
+    )
+    settings = PushSettings("mesh", wait=True, timeout_s=10, rebase=True)
+
+    def pause(_: float) -> None:
+        if agent.runs[0] == 1 and agent.runs[1] != rival.manifest_hash.hex():
+            agent.documents.adopt(agent.documents.check_untrusted(rival.policy_set))
+        else:
+            agent.others["node-3"] = ("alive", True)
+
+    agent.others["node-3"] = ("suspect", False)
+    created = next(
+        second
+        for second in range(2, 100)
+        if _hash_of(bodies, second) < rival.manifest_hash  # so that the rival wins
+    )
+    told: list[str] = []
+    now = iter(range(10_000))
+    flow = Push(AdminClient(), settings, clock=lambda: next(now) / 100, pause=pause, tell=told.append)
+    published = flow.publish(lambda base: upsert(base, bodies, prune=False), POLICY_KEY, created=created)
+    assert "another push won over version 1: building on it" in told
+    assert published is not None
+    assert published.target == agent.runs
+    names = [entry.name for entry in published.signed.manifest.entries]
+    assert names == ["Subset/shop/a", "Subset/shop/b"]
+
+
+def _hash_of(bodies: dict[str, bytes], created: int) -> bytes:
+    manifest = build_manifest(EMPTY_BASE, bodies, trust_domain=TRUST_DOMAIN, scope="mesh", created=created)
+    return sign_set(manifest, bodies, [POLICY_KEY]).manifest_hash
 
 
 def test_a_stale_base_is_refused_and_rebase_waits_for_the_agent_to_catch_up(
