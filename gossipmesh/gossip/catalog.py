@@ -10,6 +10,7 @@ Rules:
 Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
 """
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -21,9 +22,18 @@ from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
-from gossipmesh.model.identity import pattern_allows
-from gossipmesh.model.member import MemberStatus, NodePhase, Order
-from gossipmesh.model.records import Claim, NodeCredential, NodeState, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.identity import is_label, is_service_name, pattern_allows
+from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
+from gossipmesh.model.records import (
+    Claim,
+    NodeCredential,
+    NodeState,
+    PolicyStatus,
+    RecordKind,
+    ServiceSet,
+    SignedRecord,
+)
+from gossipmesh.model.service import EndpointHealth
 from gossipmesh.trust.records import open_credential_untrusted, open_opaque_untrusted, open_owned_untrusted
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
@@ -477,14 +487,36 @@ def _credential_rank(credential: NodeCredential, record: SignedRecord) -> tuple[
 
 
 def _state_is_sound(state: NodeState, member: Member) -> bool:
+    """Tell whether a verified state keeps to its credential's name and to limits."""
     bounded = (
         1 <= len(state.gossip_addresses) <= limits.ADDRESSES_PER_NODE_MAX
         and 1 <= len(state.mesh_addresses) <= limits.ADDRESSES_PER_NODE_MAX
+        and all(_is_address(address) for address in (*state.gossip_addresses, *state.mesh_addresses))
         and len(state.policies) <= limits.SCOPES_MAX
+        and all(_is_status_sound(status) for status in state.policies)
         and len(state.build) <= 64
         and len(state.features) <= 64
+        and all(len(feature) <= 64 for feature in state.features)
+        and 0 <= state.run_id < 2**63
     )
     return bounded and state.name == member.name and state.phase in tuple(NodePhase)
+
+
+def _is_address(address: Address) -> bool:
+    try:
+        ipaddress.ip_address(address.host)
+    except ValueError:
+        return False
+    return 1 <= address.port <= 65_535
+
+
+def _is_status_sound(status: PolicyStatus) -> bool:
+    hashes = (status.manifest_hash, status.refused_hash)
+    return (
+        len(status.scope) <= limits.SCOPE_BYTES_MAX
+        and len(status.refused_reason) <= 256
+        and all(len(item) <= 32 for item in hashes)
+    )
 
 
 def require_services_allowed_untrusted(services: ServiceSet, credential: NodeCredential) -> None:
@@ -495,12 +527,17 @@ def require_services_allowed_untrusted(services: ServiceSet, credential: NodeCre
     """
     if len(services.entries) > limits.SERVICES_PER_NODE_MAX:
         raise Untrusted("more services than one node may have")
-    names: list[str] = []
+    names = [entry.registration for entry in services.entries]
+    if names != sorted(dict.fromkeys(names)):
+        raise Untrusted("service entries out of order or twice")
     for entry in services.entries:
+        if not is_service_name(entry.service) or not is_label(entry.registration):
+            raise Untrusted(f"{entry.service[:80]!r} is no service, or its registration no label")
         if not any(pattern_allows(pattern, entry.service) for pattern in credential.service_patterns):
             raise Untrusted(f"the service {entry.service[:80]!r}, which its node may not serve")
         if len(entry.labels) > limits.LABELS_PER_SERVICE_MAX or not 1 <= entry.weight <= 65_535:
             raise Untrusted("a service entry beyond limits")
-        names.append(entry.registration)
-    if names != sorted(names) or len(dict.fromkeys(names)) != len(names):
-        raise Untrusted("service entries out of order or twice")
+        if any(len(text.encode()) > limits.LABEL_BYTES_MAX for pair in entry.labels for text in pair):
+            raise Untrusted("a service label beyond limits")
+        if entry.health not in tuple(EndpointHealth) or len(entry.protocol) > 16:
+            raise Untrusted("a service entry of unknown health or protocol")

@@ -9,6 +9,7 @@ import math
 from typing import NamedTuple
 
 Key = tuple[int, bytes, bytes]
+_MISSES_MAX = 8  # a packet this many updates did not fit into is full; a storm's queue is long
 
 
 class Update(NamedTuple):
@@ -47,14 +48,17 @@ class UpdateQueue:
     def fill(self, room_bytes: int, count_max: int) -> list[bytes]:
         """Take messages that fit, least sent first, and count each as sent once more."""
         taken: list[tuple[Key, Update, int]] = []
+        misses = 0
         for level, updates in enumerate(self._levels):
             for key, update in updates.items():
-                if len(taken) == count_max:
+                if len(taken) == count_max or misses == _MISSES_MAX:
                     break
                 if len(update.message) <= room_bytes:
                     room_bytes -= len(update.message)
                     taken.append((key, update, level))
-            if room_bytes < 40 or len(taken) == count_max:
+                else:
+                    misses += 1
+            if len(taken) == count_max or misses == _MISSES_MAX:
                 break
         for key, update, level in taken:
             del self._levels[level][key]

@@ -48,6 +48,7 @@ from gossipmesh.wire.frames import (
 )
 
 _RECORD_OVERHEAD_BYTES: Final = 96  # signature, key id and msgpack around a record's body
+_QUESTIONS_MAX: Final = 4  # an answer can be the whole table; ours ask once
 Name = tuple[int, bytes]
 
 
@@ -75,6 +76,7 @@ class Session:
         self.requested: list[Name] = []
         self.backlog: deque[SignedRecord | Done | None] = deque()
         self.parts = bytearray()
+        self.questions_count = 0
 
 
 class Repair:
@@ -186,6 +188,10 @@ class Repair:
         """
         member = session.member
         assert member is not None
+        if isinstance(message, Compare | Table | FetchPolicy | FetchTrust):
+            session.questions_count += 1
+            if session.questions_count > _QUESTIONS_MAX:
+                raise MalformedInput("more questions than one stream may ask")
         match message:
             case Records():
                 self._queue(session, message.records)
