@@ -1,13 +1,13 @@
 """What a snapshot costs: 10,000 endpoints and 2,000 routes cold, then after one endpoint changed.
 
-`python -m bench.compile [--services N]` prints milliseconds and, with --json, one object. The aims
-are TRAFFIC.md's: cold within 1,000 ms, one change within 20 ms.
+`python -m bench.run --only compile` prints milliseconds. The aims: cold within 1,000 ms, one change
+within 20 ms.
 """
 
-import argparse
-import json
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -97,23 +97,12 @@ def measure(services: int) -> dict[str, float | int]:
     }
 
 
-def main() -> None:
+async def measure_compile(say: Callable[[str], None]) -> dict[str, Any]:
     """Measure meshes of many small services and of one large one."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--services", type=int, action="append", help="may be repeated; default 1000 and 1")
-    parser.add_argument("--json", action="store_true", help="print one object")
-    options = parser.parse_args()
-    results = [measure(services) for services in options.services or (1_000, 1)]
-    if options.json:
-        print(json.dumps({"compile": results}))
-        return
+    results = [measure(services) for services in (1_000, 1)]
     for result in results:
-        print(
-            f"{result['services']:>5} services: cold {result['cold_ms']} ms (aim 1000),"
-            f" one endpoint changed {result['change_median_ms']} ms"
-            f" (worst {result['change_max_ms']}, aim 20), {result['bytes']} bytes"
+        say(
+            f"compile {result['services']} services: cold {result['cold_ms']} ms (aim 1000), one endpoint"
+            f" changed {result['change_median_ms']} ms (worst {result['change_max_ms']}, aim 20)"
         )
-
-
-if __name__ == "__main__":
-    main()
+    return {"meshes": results}
