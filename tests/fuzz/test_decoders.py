@@ -5,8 +5,9 @@ import pytest
 from gossipmesh.model.errors import MalformedInput
 from tests.fuzz.budget import fuzz
 from tests.fuzz.decoders import Target, decoder_targets
+from tests.fuzz.edges import edge_targets
 
-TARGETS = decoder_targets()
+TARGETS = [*decoder_targets(), *edge_targets()]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
