@@ -79,6 +79,7 @@ class Catalog:
     def __init__(self, ctx: Context, own_id: bytes) -> None:
         self._ctx = ctx
         self.own_id = own_id
+        self.ends_at: Callable[[int], None] = lambda ends: None
         self.contradicted: Callable[[Member], bool] = lambda member: False
         self.ledger = RootLedger(ctx.group_tag)
         self._members: dict[bytes, Member] = {}
@@ -213,6 +214,7 @@ class Catalog:
         if member.credential.exchange_key != credential.exchange_key:
             member.link = None
         member.credential = credential
+        self.ends_at(credential.ends)
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
         self._recount()

@@ -36,7 +36,7 @@ from gossipmesh.gossip.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
-from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.model.service import ServiceEntry
@@ -65,6 +65,7 @@ from gossipmesh.wire.datagram import (
 from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 _JOIN_FANOUT = 4
+_WATCH_MAX_S = 60
 _JOIN_WAIT_MAX_NS = 5 * SECOND_NS
 
 
@@ -114,6 +115,8 @@ class GossipNode:
         )
         self._own_id = own_id = credential.node_id
         self._catalog = catalog = Catalog(ctx, own_id)
+        self._watch_at: Instant = NEVER
+        catalog.ends_at = self._watch_ending
         catalog.install_credential(credential, keys.credential)
         epoch = max(restored.epoch, self._restore(restored)) + 1
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
@@ -548,7 +551,13 @@ class GossipNode:
                 self._catalog.forget(member)
                 self._detector.forget(member)
         ends = min((m.credential.ends for m in self._catalog if m.node_id != self._own_id), default=None)
-        wait_s = 60 if ends is None else min(60, max(1, ends - wall_s))
-        self._ctx.timers.set(
-            ("credentials", None), self._ctx.now + wait_s * SECOND_NS, self._watch_credentials
-        )
+        self._watch_at = NEVER
+        self._watch_ending(wall_s + _WATCH_MAX_S if ends is None else ends)
+
+    def _watch_ending(self, ends: int) -> None:
+        """Look at credentials again when this one ends, or within a minute."""
+        wait_s = min(_WATCH_MAX_S, max(1, ends - self._ctx.wall_s))
+        at = Instant(self._ctx.now + wait_s * SECOND_NS)
+        if at < self._watch_at:
+            self._watch_at = at
+            self._ctx.timers.set(("credentials", None), at, self._watch_credentials)
