@@ -130,10 +130,10 @@ def finally_same_engine(evidence: Evidence) -> list[str]:
         start_s = min((fault.at_s for fault in evidence.faults if fault.node == victim), default=0.0)
         before = [seen for seen in evidence.engines if seen.observer == victim and seen.at_s < start_s]
         after = [seen for seen in evidence.engines if seen.observer == victim and seen.at_s >= start_s]
-        last = (after or before)[-1] if after or before else None
-        if not before or last is None or not last.attached:
+        if not before or not after or not after[-1].attached:
             problems.append(f"{victim}: no attached engine was seen before and after the fault")
             continue
+        last = after[-1]
         if last.pid != before[-1].pid:
             problems.append(f"{victim}: engine {before[-1].pid} became {last.pid}")
         versions = {seen.snapshot_version for seen in [before[-1], *after] if seen.attached}
@@ -143,7 +143,7 @@ def finally_same_engine(evidence: Evidence) -> list[str]:
 
 
 def eventually_listeners_back(evidence: Evidence, within_s: float) -> list[str]:
-    """Each victim's outbound port accepted connections again within `within_s` of the fault."""
+    """Each victim's engine said it was ready again within `within_s` of the fault."""
     problems = []
     for fault in evidence.faults:
         if fault.kind != "kill" or fault.node not in evidence.victims:
@@ -159,11 +159,14 @@ def eventually_listeners_back(evidence: Evidence, within_s: float) -> list[str]:
 
 
 def listener_gap_s(evidence: Evidence, node: str, from_s: float) -> float | None:
-    """Return seconds from `from_s` until `node` last began to accept; None when it stopped for good."""
-    after = [seen for seen in evidence.listeners if seen.node == node and seen.at_s >= from_s]
+    """Return seconds from `from_s` until `node` was ready for good; None when it was never seen so.
+
+    An engine that came back within one look (READINESS_TIMEOUT_S) was never seen away: a gap of 0.
+    """
+    after = [seen for seen in evidence.readiness if seen.node == node and seen.at_s >= from_s]
     if not after:
         return 0.0
-    return round(after[-1].at_s - from_s, 3) if after[-1].accepts else None
+    return round(after[-1].at_s - from_s, 3) if after[-1].ready else None
 
 
 def finally_all_alive(evidence: Evidence) -> list[str]:

@@ -12,11 +12,15 @@ import trio
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net import clock
 from gossipmesh.testing.admin import AdminError, AgentSilent
+from gossipmesh.testing.layout import READINESS_PORT
 from gossipmesh.testing.mesh import Mesh, MeshNode
 
 OBSERVE_INTERVAL_S: Final = 0.2
 QUERY_TIMEOUT_S: Final = 1.0
+READINESS_INTERVAL_S: Final = 0.1
+READINESS_TIMEOUT_S: Final = 0.5
 OBSERVATIONS_MAX: Final = 100_000
+CHUNK_BYTES: Final = 4_096
 
 
 class StatusSeen(msgspec.Struct, frozen=True):
@@ -47,12 +51,15 @@ class EndpointsSeen(msgspec.Struct, frozen=True):
     services: dict[str, int]
 
 
-class ListenerSeen(msgspec.Struct, frozen=True):
-    """Whether a node's outbound proxy port accepted a connection, whenever that changed."""
+class ReadinessSeen(msgspec.Struct, frozen=True):
+    """Whether a node's engine answered "ready" on its own readiness port, whenever that changed.
+
+    Accepting proves nothing: the agent holds the listening sockets while there is no engine.
+    """
 
     at_s: float
     node: str
-    accepts: bool
+    ready: bool
 
 
 class FaultFired(msgspec.Struct, frozen=True):
@@ -87,7 +94,7 @@ class Evidence(msgspec.Struct):
     statuses: list[StatusSeen] = []
     engines: list[EngineSeen] = []
     endpoints: list[EndpointsSeen] = []
-    listeners: list[ListenerSeen] = []
+    readiness: list[ReadinessSeen] = []
     conditions: dict[str, float | None] = {}
     pushes: list[dict[str, Any]] = []
     requests: dict[str, Any] = {}
@@ -118,20 +125,21 @@ class Observer:
         self._ignored.add(node)
 
     def attend(self, node: str) -> None:
-        """Ask a node again."""
+        """Ask a node again, and write down anew whatever it says first."""
         self._ignored.discard(node)
+        self._last = {key: value for key, value in self._last.items() if key[0] != node}
 
     async def run(self) -> None:
         """Observe until cancelled."""
         async with trio.open_nursery() as nursery:
             for node in self._mesh.nodes.values():
                 nursery.start_soon(self._follow, node)
+                nursery.start_soon(self._look_at_readiness, node)
 
     async def _follow(self, node: MeshNode) -> None:
         while True:
             if node.name not in self._ignored:
                 await self._look(node)
-            await self._look_at_listener(node)
             await trio.sleep(OBSERVE_INTERVAL_S)
 
     async def _look(self, node: MeshNode) -> None:
@@ -156,18 +164,23 @@ class Observer:
         if self._changed(node, "endpoints", counts):
             evidence.endpoints.append(EndpointsSeen(at_s, node.name, counts))
 
-    async def _look_at_listener(self, node: MeshNode) -> None:
-        accepts = False
-        with trio.move_on_after(QUERY_TIMEOUT_S):
+    async def _look_at_readiness(self, node: MeshNode) -> None:
+        while True:
+            ready = await self._is_ready(node)
+            if self._changed(node, "readiness", ready):
+                self._evidence.readiness.append(ReadinessSeen(self.now_s(), node.name, ready))
+            await trio.sleep(READINESS_INTERVAL_S)
+
+    async def _is_ready(self, node: MeshNode) -> bool:
+        answer = b""
+        with trio.move_on_after(READINESS_TIMEOUT_S):
             try:
-                stream = await trio.open_tcp_stream(node.host, self._mesh.proxy_port)
-            except OSError:
-                pass
-            else:
-                accepts = True
-                await trio.aclose_forcefully(stream)
-        if self._changed(node, "listener", accepts):
-            self._evidence.listeners.append(ListenerSeen(self.now_s(), node.name, accepts))
+                async with await trio.open_tcp_stream(node.host, READINESS_PORT) as stream:
+                    await stream.send_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                    answer = await stream.receive_some(CHUNK_BYTES)
+            except (OSError, trio.BrokenResourceError):
+                answer = b""
+        return answer.startswith(b"HTTP/1.1 200 ")
 
     def _changed(self, node: MeshNode, key: str, value: Any) -> bool:
         if self._last.get((node.name, key)) == value and (node.name, key) in self._last:

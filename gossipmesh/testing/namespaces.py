@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.testing.layout import AUTHORITY_NODE
 from gossipmesh.testing.processes import ProcessKeeper
 
 INSIDE_VARIABLE: Final = "GOSSIPMESH_PRIVATE_NETWORK"
@@ -85,7 +86,11 @@ class NamespaceNetwork:
     """Every node in a network namespace of its own, routed through this process's private one."""
 
     def __init__(self) -> None:
+        if not is_inside():
+            raise OperatorError("namespaces are made inside a private network only: enter it first")
         self._holders: dict[int, int] = {}
+        _tool("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        _tool("ip", "address", "add", f"{self.host(AUTHORITY_NODE)}/32", "dev", "lo")
 
     def host(self, number: int) -> str:
         """Return 10.71.0.NUMBER."""
@@ -93,8 +98,6 @@ class NamespaceNetwork:
 
     def attach(self, number: int, keeper: ProcessKeeper) -> None:
         """Create the node's namespace, held open by a sleeping process, and link it to ours."""
-        if not self._holders:
-            _tool("sysctl", "-qw", "net.ipv4.ip_forward=1")
         # `cat` on a pipe that stays open holds the namespace and ends with this process.
         arguments = ["unshare", "--net", "sh", "-c", "echo ready; exec cat"]
         holder = keeper.start(f"namespace{number}", arguments, stdin_pipe=True, stdout_pipe=True)

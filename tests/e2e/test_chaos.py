@@ -37,10 +37,10 @@ def test_kill_one_is_seen_by_all_and_costs_no_request() -> None:
 
 def test_kill_agent_leaves_the_engine_serving(tmp_path: Path) -> None:
     text = (SCENARIOS / "kill-agent.toml").read_text()
-    shorter = text.replace("for_s = 30.0", "for_s = 3.0").replace("for_s = 10.0", "for_s = 2.0")
+    shorter = text.replace("for_s = 42.0", "for_s = 3.0").replace("for_s = 10.0", "for_s = 2.0")
     assert shorter.count("for_s = 3.0") == shorter.count("for_s = 2.0") == 1
     path = tmp_path / "kill-agent.toml"
-    path.write_text(shorter.replace("sent_min = 1200", "sent_min = 300"))
+    path.write_text(shorter.replace("sent_min = 2000", "sent_min = 300"))
     told = run_chaos(path, seed=5)
     assert not wrong(told), told["logs"]
 

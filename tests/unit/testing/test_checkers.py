@@ -11,7 +11,7 @@ from gossipmesh.testing.evidence import (
     Evidence,
     FaultFired,
     FinalState,
-    ListenerSeen,
+    ReadinessSeen,
     StatusSeen,
 )
 from gossipmesh.testing.scenario import Check, Scenario
@@ -98,19 +98,20 @@ def test_the_new_agent_must_find_the_same_engine_and_snapshot() -> None:
     other_version = EngineSeen(30.0, "node3", 70, True, "v2")
     assert checkers.finally_same_engine(evidence(engines=[before, other_version]))
     assert checkers.finally_same_engine(evidence(engines=[]))
+    assert checkers.finally_same_engine(evidence(engines=[before]))
 
 
-def test_the_listener_gap_ends_when_it_last_came_back() -> None:
+def test_the_gap_ends_when_the_engine_is_ready_for_good() -> None:
     seen = [
-        ListenerSeen(1.0, "node3", True),
-        ListenerSeen(5.2, "node3", False),
-        ListenerSeen(6.1, "node3", True),
+        ReadinessSeen(1.0, "node3", True),
+        ReadinessSeen(5.2, "node3", False),
+        ReadinessSeen(6.1, "node3", True),
     ]
-    assert checkers.listener_gap_s(evidence(listeners=seen), "node3", 5.0) == 1.1
-    assert checkers.eventually_listeners_back(evidence(listeners=seen), within_s=2.0) == []
-    assert checkers.eventually_listeners_back(evidence(listeners=seen), within_s=1.0)
-    assert checkers.eventually_listeners_back(evidence(listeners=seen[:2]), within_s=2.0)
-    assert checkers.listener_gap_s(evidence(listeners=seen[:1]), "node3", 5.0) == 0.0
+    assert checkers.listener_gap_s(evidence(readiness=seen), "node3", 5.0) == 1.1
+    assert checkers.eventually_listeners_back(evidence(readiness=seen), within_s=2.0) == []
+    assert checkers.eventually_listeners_back(evidence(readiness=seen), within_s=1.0)
+    assert checkers.eventually_listeners_back(evidence(readiness=seen[:2]), within_s=2.0)
+    assert checkers.listener_gap_s(evidence(readiness=seen[:1]), "node3", 5.0) == 0.0
 
 
 def final(node: str, **fields: Any) -> FinalState:
