@@ -50,6 +50,7 @@ class Invariants(Observer):
         self._signed_sets: set[tuple[str, int, bytes]] = set()
         self._disturbed_ns: dict[str, int] = {}
         self._own: dict[str, tuple[int, Order]] = {}
+        self._verdicts: set[tuple[str, MemberStatus, Order | None]] = set()
         self._views: dict[tuple[str, int, str], Order] = {}
         self._floors: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._names: dict[bytes, str] = {}
@@ -98,6 +99,7 @@ class Invariants(Observer):
         """Check deaths and policies the moment they are told."""
         event = effect.event
         if isinstance(event, MemberChanged) and event.status in OUT:
+            self._note_verdict(world, event.name, event.status)
             self._check_verdict(world, host, event.name, event.status)
             if event.status is MemberStatus.DEAD:
                 self.deaths.setdefault((host.name, event.name), world.now_ns)
@@ -194,6 +196,14 @@ class Invariants(Observer):
         if view is None or (view.state.generation, view.state.epoch) != (order.generation, order.epoch):
             return
         raise SimulationFailure(f"false death: {host.name} holds the live {subject_name} {status.label}")
+
+    def _note_verdict(self, world: World, subject_name: str, status: MemberStatus) -> None:
+        """The first verdict on an order of a member is a change: roots count it."""
+        known = self._own.get(subject_name)
+        verdict = (subject_name, status, None if known is None else known[1])
+        if verdict not in self._verdicts:
+            self._verdicts.add(verdict)
+            self._changed(world)
 
     def _is_excused(self, world: World, host: Host, subject: Host) -> bool:
         """Tell whether `host` may be wrong about `subject`: it was disturbed, or is cut off."""
