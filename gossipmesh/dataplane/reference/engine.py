@@ -43,7 +43,12 @@ class ReferenceEngine:
             OSError: the access log cannot be opened. State unchanged.
         """
         self._counters = Counters()
-        self._log = AccessLog(access_log, self._counters)
+        self._control = ControlServer(socket_path, self, self._counters)
+        try:
+            self._log = AccessLog(access_log, self._counters)
+        except OSError:
+            self._control.close()
+            raise
         self._owners = SocketOwners()
         self._state = EngineState(self._counters, seeded_random(), self._emit)
         journal = Journal(self._log, self._counters)
@@ -51,7 +56,6 @@ class ReferenceEngine:
         self._local = LocalPorts(self._state, journal, self._owners)
         self._readiness = Readiness(self.problem)
         self._connections = Connections(self._counters, self._report)
-        self._control = ControlServer(socket_path, self, self._counters)
         self._listeners: Listeners | None = None
         self._nursery: trio.Nursery | None = None
         self._finished = trio.Event()

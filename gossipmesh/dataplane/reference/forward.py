@@ -115,19 +115,37 @@ class RequestBody:
 class Downstream:
     """One request on a client's connection, and what has been answered to it."""
 
-    __slots__ = ("body", "head", "keep_alive", "reader", "response_started", "sent_bytes", "status", "stream")
+    __slots__ = (
+        "_draining",
+        "body",
+        "head",
+        "keep_alive",
+        "reader",
+        "response_started",
+        "sent_bytes",
+        "status",
+        "stream",
+    )
 
     def __init__(
-        self, reader: MessageReader, head: RequestHead, kept_bytes_max: int, keep_alive: bool
+        self, reader: MessageReader, head: RequestHead, kept_bytes_max: int, draining: trio.Event
     ) -> None:
         self.reader = reader
         self.stream: ByteStream = reader.stream
         self.head = head
         self.body = RequestBody(reader, head, kept_bytes_max)
-        self.keep_alive = keep_alive and head.keep_alive
+        self._draining = draining
+        self.keep_alive = head.keep_alive
         self.response_started = False
         self.sent_bytes = 0
         self.status = 0
+
+    def settle_keep_alive(self) -> None:
+        """Decide, before an answer's head is written, whether the connection goes on after it.
+
+        Not when bytes of the request were left unread, and not when the engine is going.
+        """
+        self.keep_alive = self.keep_alive and self.body.finished and not self._draining.is_set()
 
     async def send(self, data: bytes) -> None:
         """Send bytes of an answer.
@@ -159,7 +177,8 @@ class Downstream:
             DownstreamGone: the client is not there any more. State: close it.
         """
         self.status = status
-        self.keep_alive = self.keep_alive and self.body.finished and status != 400
+        self.settle_keep_alive()
+        self.keep_alive = self.keep_alive and status != 400
         content = b"" if self.head.method == "HEAD" else reason.encode() + b"\n"
         self.sent_bytes = len(content)
         await self.send(engine_answer(status, flag, reason, content, keep_alive=self.keep_alive))
@@ -345,8 +364,7 @@ class Exchange:
                 framing = b"transfer-encoding: chunked\r\n"
         if response.status == 101:
             framing = b"connection: upgrade\r\nupgrade: " + (response.upgrade or b"websocket") + b"\r\n"
-        if not downstream.body.finished:
-            downstream.keep_alive = False
+        downstream.settle_keep_alive()
         head = write_response(
             response.status,
             response.reason,

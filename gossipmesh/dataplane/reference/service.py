@@ -52,7 +52,7 @@ async def serve_http(
             reader,
             head,
             min(kept_bytes_max, limits.HTTP_REPLAY_BODY_BYTES_MAX),
-            keep_alive=not state.draining.is_set(),
+            state.draining,
         )
         try:
             await handler(downstream)

@@ -153,12 +153,14 @@ def policies(*documents: Document) -> tuple[PolicyInput, ...]:
 async def nodes(directory: Path, *names: str) -> AsyncIterator[tuple[Node, ...]]:
     """Run one engine per name, each attached, with identities and listeners, without a snapshot."""
     made = tuple(Node(name, directory, shared_authority()) for name in names)
-    with trio.fail_after(TEST_TIMEOUT_S):
-        async with _running(made):
-            yield made
-    for node in made:
-        for sock in node.sockets.values():
-            sock.close()
+    try:
+        with trio.fail_after(TEST_TIMEOUT_S):
+            async with _running(made):
+                yield made
+    finally:
+        for node in made:
+            for sock in node.sockets.values():
+                sock.close()
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import access_policy, http_route
 from tests.unit.dataplane.engine_kit import (
     Peer,
@@ -279,9 +280,9 @@ async def test_denied_caller_gets_403_and_the_event_names_the_rule(tmp_path: Pat
 async def test_own_answers_carry_flags(tmp_path: Path) -> None:
     async with workload(answering()) as address, cart_pair(tmp_path, address) as (near, _far):
         proxy = near.at("proxy")
-        assert b"x-gossipmesh-flag: NR" in (await get(proxy, host="example.com"))[1]
-        near.inputs = msgspec.structs.replace(near.inputs, wanted=("shop/cart", "shop/none"))
-        await near.apply()
+        assert b"x-gossipmesh-flag: NR" in (await get(proxy, host="localhost"))[1]
+        failing = endpoint(near, registration="none", service="shop/none", health=EndpointHealth.FAILING)
+        await near.apply(catalog=(*near.inputs.catalog, failing), wanted=("shop/cart", "shop/none"))
         status, head, _ = await get(proxy, host="none.shop.mesh:80")
         assert (status, b"x-gossipmesh-flag: UH" in head) == (503, True)
         status, head, _ = await get(proxy, extra="x-gossipmesh-hops: 16\r\n")
