@@ -180,7 +180,8 @@ class PolicySpreading:
             return
         pending = self._pending.get(scope)
         if pending is not None and pending.announced[1:] >= offered:
-            if pending.announced == announced and len(pending.announcers) < _ANNOUNCERS_MAX:
+            room = len(pending.announcers) < _ANNOUNCERS_MAX and member.node_id not in pending.announcers
+            if pending.announced == announced and room:
                 pending.announcers.append(member.node_id)
             return
         if pending is None and len(self._pending) >= limits.SCOPES_MAX:
