@@ -73,7 +73,10 @@ def policy_set(version: int, path: str = "/", signer: SigningKey = POLICY) -> Po
             "spec": {
                 "parentRefs": [{"name": "cart"}],
                 "rules": [
-                    {"matches": [{"path": {"type": "PathPrefix", "value": path}}], "backendRefs": [{"name": "cart"}]}
+                    {
+                        "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+                        "backendRefs": [{"name": "cart"}],
+                    }
                 ],
             },
         }
@@ -145,7 +148,8 @@ class Group:
         self.now = SECOND_NS
         self.verifier = Verifier()
         self.hosts = {
-            name: Host(name, number, Address(f"10.0.0.{number + 1}", 7948)) for number, name in enumerate(names.split())
+            name: Host(name, number, Address(f"10.0.0.{number + 1}", 7948))
+            for number, name in enumerate(names.split())
         }
         self.by_address = {host.address: host for host in self.hosts.values()}
         self.cut: set[frozenset[str]] = set()
@@ -168,7 +172,9 @@ class Group:
             if kind is PersistKind.POLICY_SET:
                 documents.restore_untrusted(decode_policy_set_untrusted(value))
         epoch = host.disk.get((PersistKind.EPOCH, b""))
-        members = tuple((key, value) for (kind, key), value in host.disk.items() if kind is PersistKind.MEMBER)
+        members = tuple(
+            (key, value) for (kind, key), value in host.disk.items() if kind is PersistKind.MEMBER
+        )
         host.starts += 1
         host.node = GossipNode(
             settings=self.settings,
@@ -177,7 +183,9 @@ class Group:
             profile=NodeProfile(name, (host.address,), (Address(host.address.host, 15008),), "test"),
             documents=documents,
             verifier=self.verifier,
-            restored=RestoredState(0 if epoch is None else decode_untrusted(epoch, int, bytes_max=16), members),
+            restored=RestoredState(
+                0 if epoch is None else decode_untrusted(epoch, int, bytes_max=16), members
+            ),
             rng=random.Random(f"{self.seed} {name} {host.starts}"),
             now=Instant(self.now),
             wall_offset_s=WALL_OFFSET_S,

@@ -29,7 +29,9 @@ def test_a_policy_offered_to_one_runs_on_all_within_half_a_second() -> None:
     assert took <= 0.5
     group.run_until(group.converged, 3)
     for host in group.hosts.values():
-        assert [type(e) for e in host.events if isinstance(e, PolicyApplied | PolicyRefused)] == [PolicyApplied]
+        assert [type(e) for e in host.events if isinstance(e, PolicyApplied | PolicyRefused)] == [
+            PolicyApplied
+        ]
         assert host.disk[(PersistKind.FLOOR, b"mesh")]
 
 
@@ -185,7 +187,10 @@ def test_unknown_kinds_are_bounded_per_member() -> None:
     body = encode([bytes(group.node("a").own_node_id), 1, 1, 7])
     for kind in range(50, 62):
         record = msgspec.structs.replace(
-            sign_record(DOMAIN, RecordKind.CLAIM, [], key_of("a")), kind=kind, body=body, signature=resign(body, kind)
+            sign_record(DOMAIN, RecordKind.CLAIM, [], key_of("a")),
+            kind=kind,
+            body=body,
+            signature=resign(body, kind),
         )
         node._intake.take(record, None, Checks(12))
     member = node._catalog.get(group.node("a").own_node_id)

@@ -1,0 +1,150 @@
+"""The small machines: timers, budgets, queue, suspicion, local health, probe order, roots."""
+
+import random
+
+import pytest
+
+from gossipmesh.gossip.budgets import PREFIXES_MAX, PrefixBudgets, TokenBucket
+from gossipmesh.gossip.dissemination import UpdateQueue, sends_max
+from gossipmesh.gossip.local_health import LocalHealth
+from gossipmesh.gossip.roots import Item, Rank, RootLedger
+from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.suspicion import Suspicion, suspicion_min_ns, suspicion_timeout_ns
+from gossipmesh.gossip.timers import Timers
+from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.member import Address, Order
+
+
+def test_a_timer_set_again_fires_once_and_equal_instants_fire_in_order() -> None:
+    timers, fired = Timers(), []
+    timers.set(("a", 1), 10, lambda: fired.append("old"))
+    timers.set(("b", 1), 20, lambda: fired.append("b"))
+    timers.set(("a", 1), 20, lambda: fired.append("a"))
+    assert timers.next_deadline() == 20
+    while (action := timers.pop_due(Instant(20))) is not None:
+        action()
+    assert fired == ["b", "a"]
+    assert timers.next_deadline() == NEVER
+
+
+def test_timers_set_over_and_over_stay_few() -> None:
+    timers = Timers()
+    for at in range(10_000):
+        timers.set(("a", 1), at, lambda: None)
+    assert len(timers._heap) < 200
+
+
+def test_a_cancelled_timer_does_not_fire() -> None:
+    timers = Timers()
+    timers.set(("a", 1), 10, lambda: None)
+    timers.cancel(("a", 1))
+    assert timers.pop_due(Instant(100)) is None
+
+
+def test_a_bucket_refills_with_time() -> None:
+    bucket = TokenBucket(10, 2, Instant(0))
+    assert [bucket.take(Instant(0)) for _ in range(3)] == [True, True, False]
+    assert bucket.take(Instant(SECOND_NS // 10))
+
+
+def test_prefix_budgets_count_an_ipv6_network_as_one_and_stay_bounded() -> None:
+    budgets = PrefixBudgets(1, 1)
+    assert budgets.take(Address("fd00::1", 1), Instant(0))
+    assert not budgets.take(Address("fd00::2", 1), Instant(0))
+    assert budgets.take(Address("fd00:0:0:1::1", 1), Instant(0))
+    for number in range(PREFIXES_MAX + 50):
+        budgets.take(Address(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1), Instant(0))
+    assert len(budgets) == PREFIXES_MAX
+
+
+def test_the_queue_prefers_what_was_sent_least_and_forgets_what_was_sent_enough() -> None:
+    queue = UpdateQueue()
+    queue.put((1, b"a", b""), b"aaaa", 2)
+    assert queue.fill(100, 10) == [b"aaaa"]
+    queue.put((1, b"b", b""), b"bbbb", 2)
+    assert queue.fill(100, 10) == [b"bbbb", b"aaaa"]
+    assert queue.fill(100, 10) == [b"bbbb"]
+    assert len(queue) == 0
+
+
+def test_a_newer_update_replaces_the_older() -> None:
+    queue = UpdateQueue()
+    queue.put((1, b"a", b""), b"old", 4)
+    queue.fill(100, 10)
+    queue.put((1, b"a", b""), b"new", 4)
+    assert len(queue) == 1
+    assert queue.fill(100, 10) == [b"new"]
+
+
+def test_what_does_not_fit_waits_and_smaller_ones_go() -> None:
+    queue = UpdateQueue()
+    queue.put((1, b"a", b""), b"x" * 90, 4)
+    queue.put((1, b"b", b""), b"y" * 20, 4)
+    assert queue.fill(50, 10) == [b"y" * 20]
+    assert queue.fill(100, 10) == [b"x" * 90]
+
+
+@pytest.mark.parametrize(("members", "expected"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12)])
+def test_sends_grow_with_the_logarithm(members: int, expected: int) -> None:
+    assert sends_max(4, members) == expected
+
+
+def test_suspicion_shortens_with_each_confirmation_down_to_its_least() -> None:
+    settings = GossipSettings()
+    timeouts = [suspicion_timeout_ns(settings, 10, confirmations) for confirmations in range(4)]
+    assert timeouts[0] == 24 * SECOND_NS
+    assert timeouts[3] == suspicion_min_ns(settings, 10) == 4 * SECOND_NS
+    assert timeouts == sorted(timeouts, reverse=True)
+
+
+def test_with_nobody_to_confirm_suspicion_is_as_short_as_it_gets() -> None:
+    settings = GossipSettings()
+    assert suspicion_timeout_ns(settings, 2, 0) == suspicion_min_ns(settings, 2)
+
+
+def test_an_accuser_counts_once() -> None:
+    suspicion = Suspicion(Order(1, 1, 1), b"a", Instant(0))
+    assert [suspicion.confirm(name) for name in (b"a", b"b", b"b", b"c", b"d", b"e")] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_local_health_stays_within_bounds_and_scales() -> None:
+    health = LocalHealth(8)
+    health.add(100)
+    assert (health.score, health.scale(10)) == (7, 80)
+    health.add(-100)
+    assert (health.score, health.scale(10)) == (0, 10)
+
+
+def test_a_root_depends_on_content_alone() -> None:
+    rng = random.Random(1)
+    names = [(kind, rng.randbytes(16)) for kind in (1, 2, 3) for _ in range(40)]
+    one, other = RootLedger(7), RootLedger(7)
+    for ledger in (one, other):
+        for kind, subject in rng.sample(names, len(names)):
+            digest = int.from_bytes(ledger.digest(subject), "big")
+            ledger.put(kind, subject, Item(Rank(1, 1, 1, b""), digest))
+    assert one.root == other.root
+    assert one.bucket_hashes() == other.bucket_hashes()
+    kind, subject = names[0]
+    one.put(kind, subject, None)
+    assert one.root != other.root
+    differing = [
+        n
+        for n in range(256)
+        if one.bucket_hashes()[8 * n : 8 * n + 8] != other.bucket_hashes()[8 * n : 8 * n + 8]
+    ]
+    assert differing == [subject[0]]
+
+
+def test_an_emptied_ledger_is_as_new() -> None:
+    ledger = RootLedger(7)
+    ledger.put(1, b"a" * 16, Item(Rank(1, 1, 1, b""), 2**127))
+    ledger.put(1, b"a" * 16, None)
+    assert ledger.root == bytes(16)
