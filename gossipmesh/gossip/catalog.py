@@ -193,7 +193,7 @@ class Catalog:
         credential = self.open_credential_untrusted(record, checks)
         return self.install_credential(credential, record)
 
-    def install_credential(self, credential: NodeCredential, record: SignedRecord) -> Change | None:
+    def install_credential(self, credential: NodeCredential, record: SignedRecord) -> Change:
         """Take a verified credential, newer than any held of this node.
 
         Raises:

@@ -3,6 +3,7 @@
 Effects are performed synchronously in order. `Persist(durable=True)` must be on disk before the
 next effect of the same list is performed: epochs, Trust, floors and revocations are fsynced
 before anyone hears of them. If persisting fails the rest of the list must not be performed.
+Deviation: SWIM has no disk; incarnations that survive a restart need one write before each start.
 """
 
 from enum import StrEnum

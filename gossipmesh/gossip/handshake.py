@@ -233,9 +233,7 @@ class Handshake:
                 if credential.signing_key != held.signing_key:
                     raise Untrusted("a credential that was replaced")
                 return member
-        change = self._catalog.install_credential(credential, record)
-        assert change is not None
-        return change.member
+        return self._catalog.install_credential(credential, record).member
 
     def _send_welcome(self, header: Header, nonce: bytes, sender: Address) -> None:
         own = self._catalog.get(self._own_id)

@@ -120,29 +120,34 @@ class GossipNode:
         catalog.install_credential(credential, keys.credential)
         epoch = max(restored.epoch, self._restore(restored)) + 1
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
+        self._seeds: tuple[Address, ...] = ()
+        self._join_wait_ns = SECOND_NS
+        self._joined = False
+        self._compose()
+        ctx.drain()
+
+    def _compose(self) -> None:
+        """Make the parts and tie them together; what knows less is made first."""
+        ctx, catalog, own, own_id = self._ctx, self._catalog, self._own, self._own_id
         self._handshake = Handshake(ctx, catalog, own_id, met=self._met, too_long=self._sync_with_address)
         self._courier = Courier(ctx, catalog, own_id, introduce=self._handshake.start)
         self._detector = Detector(
             ctx,
             catalog,
             self._courier,
-            self._own,
+            own,
             roots=self.roots,
             declared=self._declared,
             stream_ping=lambda member: self._streams.ping(member),
         )
-        self._intake = Intake(ctx, catalog, self._courier, self._own, self._detector)
-        self._spreading = PolicySpreading(ctx, self._courier, self._own, self._intake)
+        self._intake = Intake(ctx, catalog, self._courier, own, self._detector)
+        self._spreading = PolicySpreading(ctx, self._courier, own, self._intake)
         self._streams = Streams(
-            ctx, catalog, self._own, self._handshake, self._intake, self._spreading, met=self._met_by_stream
+            ctx, catalog, own, self._handshake, self._intake, self._spreading, met=self._met_by_stream
         )
         self._spreading.fetch = self._streams.fetch
         self._spreading.trust_changed = self._watch_credentials
-        self._own.policies = self._spreading.policy_statuses()
-        self._seeds: tuple[Address, ...] = ()
-        self._join_wait_ns = SECOND_NS
-        self._joined = False
-        ctx.drain()
+        own.policies = self._spreading.policy_statuses()
 
     # Inputs
 
@@ -285,9 +290,8 @@ class GossipNode:
         change = self._catalog.install_credential(credential, record)
         self._ctx.keys = msgspec.structs.replace(self._ctx.keys, credential=record)
         self._own.replace_credential(credential)
-        if change is not None:
-            self._intake.follow(change, None)
-            self._courier.push([change.message], b"")
+        self._intake.follow(change, None)
+        self._courier.push([change.message], b"")
         if credential.generation > held.generation:
             self._intake.follow(self._own.publish_state(), None)
             if services is not None:
