@@ -13,7 +13,7 @@ from gossipmesh.gossip.budgets import TokenBucket
 from gossipmesh.gossip.catalog import Catalog
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.dissemination import Key, UpdateQueue, sends_max
-from gossipmesh.gossip.links import LinkMaker
+from gossipmesh.gossip.links import Link, LinkMaker
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
@@ -39,8 +39,8 @@ class Courier:
         self.queue = UpdateQueue()
         self._eager = TokenBucket(ctx.settings.eager_per_s, ctx.settings.eager_burst, ctx.now)
 
-    def link_untrusted(self, member: Member, run: int) -> None:
-        """Make sure the member's link is the one with `run`.
+    def link_untrusted(self, member: Member, run: int) -> Link:
+        """Make sure the member's link is the one with `run`, and return it.
 
         Raises:
             Untrusted: its exchange key is unusable. Remote's fault. State unchanged.
@@ -49,6 +49,7 @@ class Courier:
             key = member.credential.exchange_key
             member.link = self._links.derive_untrusted(member.node_id, key, run)
             member.run = run
+        return member.link
 
     def send(self, member: Member, messages: list[bytes], *, fill: bool = True) -> None:
         """Send messages to a member, with as many queued updates as fit; says hello if we must."""
@@ -58,9 +59,10 @@ class Courier:
         if member.run == 0:
             self._introduce(address)
             return
-        if member.link is None:
+        link = member.link
+        if link is None:
             try:
-                self.link_untrusted(member, member.run)
+                link = self.link_untrusted(member, member.run)
             except MalformedInput:
                 self._ctx.refused("exchange key")
                 return
@@ -70,9 +72,8 @@ class Courier:
             return
         if fill and len(self.queue):
             messages = messages + self.queue.fill(room_bytes, _PIGGYBACK_MAX)
-        assert member.link is not None
         own = self._ctx
-        self._ctx.send(address, member.link.packet(own.group_tag, self._own_short, own.run_id, messages))
+        self._ctx.send(address, link.packet(own.group_tag, self._own_short, own.run_id, messages))
 
     def enqueue(self, key: Key, message: bytes, *, refutation: bool = False) -> None:
         """Let an update ride on coming packets, and start the tick if it stands still."""

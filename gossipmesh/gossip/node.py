@@ -423,10 +423,7 @@ class GossipNode:
             self._ctx.dropped("unknown run")
             self._handshake.challenge(header, len(payload), sender)
             return
-        if member.link is None or member.link.run != header.run:
-            self._courier.link_untrusted(member, header.run)
-        link = member.link
-        assert link is not None
+        link = self._courier.link_untrusted(member, header.run)
         if not link.fresh(header.counter):
             self._ctx.dropped("replayed")
             return
