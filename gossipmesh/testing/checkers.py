@@ -105,6 +105,29 @@ def anytime_requests_succeed(evidence: Evidence, failed_max: int, sent_min: int)
     return problems
 
 
+def anytime_endpoint_leaves_use(evidence: Evidence, later_max: int) -> list[str]:
+    """On each node failed tries take a victim's endpoint out of use, long before gossip does.
+
+    Tries in flight together may each fail. Of those that began after a first one had failed at most
+    `later_max` may fail too, for each node and upstream.
+    """
+    start_s = min((fault.at_s for fault in evidence.faults), default=0.0)
+    first_ended_s: dict[tuple[str, str], float] = {}
+    later: dict[tuple[str, str], list[float]] = {}
+    for retry in sorted(evidence.retries, key=lambda retry: retry.ended_s):
+        if retry.ended_s < start_s:
+            continue
+        place = (retry.node, retry.upstream)
+        if retry.at_s > first_ended_s.setdefault(place, retry.ended_s):
+            later.setdefault(place, []).append(retry.at_s)
+    return [
+        f"{node} went on trying dead endpoints of {upstream}: first failure known at "
+        f"{first_ended_s[node, upstream]:.2f} s, later ones began at {moments}"
+        for (node, upstream), moments in later.items()
+        if len(moments) > later_max
+    ]
+
+
 def anytime_endpoints_stay(evidence: Evidence) -> list[str]:
     """No observer but a victim ever counted fewer passing endpoints than when the first fault fired."""
     start_s = min((fault.at_s for fault in evidence.faults), default=0.0)
@@ -233,6 +256,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         anytime_victim_never,
         eventually_victim_seen,
         anytime_requests_succeed,
+        anytime_endpoint_leaves_use,
         anytime_endpoints_stay,
         finally_same_engine,
         eventually_listeners_back,

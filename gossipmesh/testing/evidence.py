@@ -4,6 +4,8 @@ Nothing is judged here; `gossipmesh.testing.checkers` derives every verdict from
 runner prints them whole. All times are seconds since the run began, on one monotonic clock.
 """
 
+import json
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +22,7 @@ QUERY_TIMEOUT_S: Final = 1.0
 READINESS_INTERVAL_S: Final = 0.1
 READINESS_TIMEOUT_S: Final = 0.5
 OBSERVATIONS_MAX: Final = 100_000
+RETRIES_MAX: Final = 10_000
 CHUNK_BYTES: Final = 4_096
 
 
@@ -62,6 +65,16 @@ class ReadinessSeen(msgspec.Struct, frozen=True):
     ready: bool
 
 
+class RetrySeen(msgspec.Struct, frozen=True):
+    """A request or connection that took `tries` to reach `upstream`, by a caller's own access log."""
+
+    at_s: float
+    ended_s: float
+    node: str
+    upstream: str
+    tries: int
+
+
 class FaultFired(msgspec.Struct, frozen=True):
     """A fault, when it fired, what it hit; `count` 0 means it never did."""
 
@@ -95,6 +108,7 @@ class Evidence(msgspec.Struct):
     engines: list[EngineSeen] = []
     endpoints: list[EndpointsSeen] = []
     readiness: list[ReadinessSeen] = []
+    retries: list[RetrySeen] = []
     conditions: dict[str, float | None] = {}
     pushes: list[dict[str, Any]] = []
     requests: dict[str, Any] = {}
@@ -109,6 +123,7 @@ class Observer:
         self._mesh = mesh
         self._evidence = evidence
         self._start_ns = clock.monotonic()
+        self._start_wall_s = clock.wall_ns() / SECOND_NS
         self._last: dict[tuple[str, str], Any] = {}
         self._ignored: set[str] = set()
 
@@ -191,8 +206,24 @@ class Observer:
         self._last[(node.name, key)] = value
         return True
 
+    def _read_access_log(self, node: MeshNode) -> None:
+        path = node.directory / "state" / "access.log"
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            row = json.loads(line)
+            tries = row["upstream_request_attempt_count"]
+            if row["direction"] == "outbound" and tries > 1 and len(self._evidence.retries) < RETRIES_MAX:
+                started_s = datetime.fromisoformat(row["start_time"]).timestamp() - self._start_wall_s
+                ended_s = started_s + row["duration"] / 1000
+                service = row["upstream_cluster"]
+                self._evidence.retries.append(
+                    RetrySeen(round(started_s, 3), round(ended_s, 3), node.name, service, tries)
+                )
+
     async def finish(self) -> None:
-        """Write down what every agent says at the end."""
+        """Write down what every agent says at the end, and what the engines of survivors logged."""
+        for node in self._mesh.nodes.values():
+            if node.name not in self._ignored:
+                self._read_access_log(node)
         for node in self._mesh.nodes.values():
             try:
                 status = await node.ask("/v1/status")

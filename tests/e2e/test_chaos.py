@@ -67,8 +67,9 @@ def test_without_root_a_partition_says_what_it_needs() -> None:
     if os.geteuid() != 0:
         arguments = [sys.executable, "-m", "chaos.run", "partition-heal"]
     else:
-        script = "import os, sys; os.seteuid(65534); sys.argv = ['chaos', 'partition-heal']"
-        arguments = [sys.executable, "-c", f"{script}; from chaos.run import run; run()"]
+        # Imported before the rights are gone: the installation may be root's alone.
+        script = "import os, sys, chaos.run; os.seteuid(65534); sys.argv[1:] = ['partition-heal']; "
+        arguments = [sys.executable, "-c", f"{script}chaos.run.run()"]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1
     assert "needs root" in result.stderr

@@ -46,7 +46,7 @@ def test_ctrl_c_ends_the_demo_and_everything_it_started() -> None:
         demo.send_signal(signal.SIGINT)
         _, stderr = demo.communicate(timeout=60)
     assert demo.returncode == 130
-    assert stderr == ""
+    assert stderr.strip() == ""
     left = [pid for pid in all_pids() if mark_of(pid) in marks]
     assert left == []
 

@@ -138,7 +138,7 @@ async def test_an_expired_token(small: Mesh, tmp_path: Path) -> None:
     config = changed_config(small, tmp_path / "a.yaml", stateDir=str(tmp_path / "state"))
     result = await agent(small, config, "--token-file", str(token))
     assert_one_sentence(result, "expired")
-    assert not list((tmp_path / "state").rglob("*.key"))
+    assert not list((tmp_path / "state").glob("identity/*"))
 
 
 async def test_a_token_used_twice_and_a_key_with_open_permissions(small: Mesh, tmp_path: Path) -> None:
@@ -154,10 +154,11 @@ async def test_a_token_used_twice_and_a_key_with_open_permissions(small: Mesh, t
     await small.wait_ended("node1")
     config = changed_config(small, tmp_path / "a.yaml", stateDir=str(tmp_path / "state"))
     assert_one_sentence(await agent(small, config), "token", "already")
-    key = next(path for path in (node.directory / "state" / "identity").rglob("*.key"))
-    key.chmod(0o640)
-    assert_one_sentence(await agent(small, node.config_path), str(key), "chmod")
-    key.chmod(0o600)
+    (keys,) = [path for path in (node.directory / "state" / "identity").iterdir() if path.is_file()]
+    before = keys.read_bytes()
+    keys.chmod(0o640)
+    assert_one_sentence(await agent(small, node.config_path), str(keys), "chmod")
+    assert keys.read_bytes() == before
 
 
 @pytest.mark.namespace

@@ -12,6 +12,7 @@ from gossipmesh.testing.evidence import (
     FaultFired,
     FinalState,
     ReadinessSeen,
+    RetrySeen,
     StatusSeen,
 )
 from gossipmesh.testing.scenario import Check, Scenario
@@ -86,6 +87,20 @@ def test_an_endpoint_that_went_away_is_noticed_but_not_on_the_victim() -> None:
     left = [EndpointsSeen(1.0, "node1", full), EndpointsSeen(7.0, "node1", fewer)]
     assert checkers.anytime_endpoints_stay(evidence(endpoints=left)) == [
         "node1 counted 3 of 4 shop/cart at 7.0 s"
+    ]
+
+
+def test_a_dead_endpoint_is_not_tried_on_and_on() -> None:
+    together = [RetrySeen(5.1, 5.3, "node1", "shop/cart", 2), RetrySeen(5.2, 5.4, "node1", "shop/cart", 2)]
+    other = [RetrySeen(9.0, 9.1, "node1", "shop/db", 2), RetrySeen(9.0, 9.1, "node2", "shop/cart", 2)]
+    before = [RetrySeen(1.0, 1.1, "node1", "shop/cart", 2)]
+    seen = evidence(retries=[*before, *together, *other])
+    assert checkers.anytime_endpoint_leaves_use(seen, later_max=0) == []
+    again = evidence(retries=[*together, RetrySeen(6.0, 6.1, "node1", "shop/cart", 3)])
+    assert checkers.anytime_endpoint_leaves_use(again, later_max=1) == []
+    assert checkers.anytime_endpoint_leaves_use(again, later_max=0) == [
+        "node1 went on trying dead endpoints of shop/cart: first failure known at 5.30 s, "
+        "later ones began at [6.0]"
     ]
 
 
