@@ -72,6 +72,7 @@ class Handshake:
         self._too_long = too_long
         self._jar = CookieJar(ctx.rng.randbytes(32), ctx.settings.cookie_age_s)
         self._attempts: dict[Address, _Attempt] = {}
+        self._by_echo: dict[int, _Attempt] = {}
         self._budgets = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
 
     @property
@@ -87,6 +88,7 @@ class Handshake:
         attempt = _Attempt(address, rng.getrandbits(62) + 1, rng.randbytes(_NONCE_BYTES))
         attempt.cookie, attempt.peer_run = cookie, peer_run
         self._attempts[address] = attempt
+        self._by_echo[attempt.echo] = attempt
         self._send(attempt)
 
     def _send(self, attempt: _Attempt) -> None:
@@ -111,6 +113,7 @@ class Handshake:
 
     def _finish(self, attempt: _Attempt) -> None:
         self._attempts.pop(attempt.address, None)
+        self._by_echo.pop(attempt.echo, None)
         self._ctx.timers.cancel(("hello", attempt.address))
 
     def _hello(self, attempt: _Attempt) -> bytes | None:
@@ -255,15 +258,16 @@ class Handshake:
 
     def receive_cookie(self, header: Header, cookie: Cookie, sender: Address) -> None:
         """Go on with our hello, or begin one because a member could not open our packet."""
-        attempt = self._attempts.get(sender)
-        if attempt is not None and attempt.echo == header.counter:
+        # A peer with several addresses may answer from another than was asked; the echo is the proof.
+        attempt = self._by_echo.get(header.counter)
+        if attempt is not None:
             if attempt.cookie:
                 return
             attempt.cookie, attempt.peer_run = cookie.cookie, header.run
             self._send(attempt)
             return
         member = self._catalog.by_short(header.sender)
-        if attempt is not None or member is None or member.node_id == self._own_id:
+        if sender in self._attempts or member is None or member.node_id == self._own_id:
             self._ctx.dropped("cookie not asked for")
             return
         if member.state is None or sender not in member.state.gossip_addresses:
@@ -274,30 +278,24 @@ class Handshake:
         member.told_at = self._ctx.now
         self.start(sender, cookie.cookie, header.run)
 
-    def receive_welcome_untrusted(self, header: Header, welcome: Welcome, sender: Address) -> None:
+    def receive_welcome_untrusted(self, header: Header, welcome: Welcome) -> None:
         """Finish our hello.
 
         Raises:
             MalformedInput: not the answer to a hello of ours, or it proves nothing. Remote's fault.
                 State unchanged.
         """
-        attempt = self._attempts.get(sender)
-        if attempt is None or attempt.echo != header.counter or attempt.nonce != welcome.nonce:
+        attempt = self._by_echo.get(header.counter)
+        if attempt is None or attempt.nonce != welcome.nonce:
             raise MalformedInput("a welcome not asked for")
         if welcome.credential is None:
             self._finish(attempt)
-            self._too_long(sender)
+            self._too_long(attempt.address)
             return
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         member = self._admit_untrusted(header, welcome, _ROLE_WELCOME, welcome.nonce, checks)
         self._finish(attempt)
         self._met_peer(member, header.run, welcome, checks)
-
-    def forget(self, address: Address) -> None:
-        """Stop trying an address."""
-        attempt = self._attempts.get(address)
-        if attempt is not None:
-            self._finish(attempt)
 
 
 def proof_bytes(group_tag: int, role: bytes, node_id: bytes, run: int, peer_run: int, fresh: bytes) -> bytes:

@@ -381,20 +381,22 @@ class GossipNode:
     def _restore(self, restored: RestoredState) -> int:
         """Take back the members of the last run; return the epoch of our own records among them."""
         epoch = 0
+        kept: list[SignedRecord] = []
         for node_id, value in restored.members[: limits.MEMBERS_MAX]:
             try:
                 records = decode_restored_untrusted(value)
             except MalformedInput:
                 self._ctx.refused("restored member damaged")
                 continue
-            for record in records:
-                checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
-                if node_id == self._own_id and record.kind == RecordKind.CREDENTIAL:
-                    continue
-                try:
-                    self._catalog.merge_untrusted(record, checks)
-                except MalformedInput as error:
-                    self._ctx.refused(type(error).__name__)
+            if node_id == self._own_id:
+                records = tuple(r for r in records if r.kind != RecordKind.CREDENTIAL)
+            kept += records
+        # Credentials first: a claim can only be verified by its accuser's.
+        for record in sorted(kept, key=lambda record: record.kind):
+            try:
+                self._catalog.merge_untrusted(record, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
+            except MalformedInput as error:
+                self._ctx.refused(type(error).__name__)
         own = self._own_member()
         for signed in (own.state, own.services, own.claim):
             epoch = epoch if signed is None else max(epoch, signed.epoch)
@@ -413,7 +415,7 @@ class GossipNode:
             if isinstance(message, Hello):
                 self._handshake.receive_hello_untrusted(header, message, len(payload), sender)
             elif isinstance(message, Welcome):
-                self._handshake.receive_welcome_untrusted(header, message, sender)
+                self._handshake.receive_welcome_untrusted(header, message)
             else:
                 self._handshake.receive_cookie(header, message, sender)
 

@@ -1,5 +1,6 @@
 """A few gossip nodes exchanging real bytes in virtual time; a transcript reads `group.run(5)`."""
 
+import hashlib
 import heapq
 import json
 import random
@@ -81,8 +82,6 @@ def policy_set(version: int, path: str = "/", signer: SigningKey = POLICY) -> Po
             },
         }
     ).encode()
-    import hashlib
-
     entry = ManifestEntry("HTTPRoute/shop/cart", hashlib.sha256(body).hexdigest(), len(body), version)
     manifest = Manifest(
         trust_domain=DOMAIN,
@@ -119,8 +118,12 @@ def exchange_of(name: str) -> ExchangeKey:
     return ExchangeKey(random.Random("exchange " + name).randbytes(32))
 
 
-def signed_credential(name: str, *, serial: int = 1, ends: int = 2**33) -> SignedRecord:
-    credential = credential_of(name, serial=serial, ends=ends)
+def signed_credential(
+    name: str, *, serial: int = 1, ends: int = 2**33, leaves: int = 0, generation: int = 1
+) -> SignedRecord:
+    credential = credential_of(name, serial=serial, ends=ends, generation=generation)
+    hashes = tuple(number.to_bytes(32, "big") for number in range(leaves))
+    credential = msgspec.structs.replace(credential, spki_hashes=hashes)
     return sign_record(DOMAIN, RecordKind.CREDENTIAL, credential, AUTHORITY)
 
 
@@ -160,7 +163,7 @@ class Group:
         self._streams: dict[tuple[str, int], tuple[str, int] | None] = {}
         self._odd = 1
 
-    def start(self, name: str, *seeds: str, ends: int = 2**33) -> GossipNode:
+    def start(self, name: str, *seeds: str, ends: int = 2**33, leaves: int = 0) -> GossipNode:
         host = self.hosts[name]
         documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
         documents.load_trust_untrusted(trust_envelope())
@@ -179,7 +182,7 @@ class Group:
         host.node = GossipNode(
             settings=self.settings,
             trust_domain=DOMAIN,
-            keys=NodeKeys(signed_credential(name, ends=ends), key_of(name), exchange_of(name)),
+            keys=NodeKeys(signed_credential(name, ends=ends, leaves=leaves), key_of(name), exchange_of(name)),
             profile=NodeProfile(name, (host.address,), (Address(host.address.host, 15008),), "test"),
             documents=documents,
             verifier=self.verifier,

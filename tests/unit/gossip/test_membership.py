@@ -3,11 +3,12 @@
 import pytest
 
 from gossipmesh.gossip.effects import IdentityStolen, MemberChanged, PersistKind, ViewRepaired
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus, NodePhase
 from gossipmesh.model.records import RecordKind
 from gossipmesh.model.service import ServiceEntry
-from tests.unit.gossip.group import Group, policy_set
+from tests.unit.gossip.group import Group, policy_set, signed_credential
 
 CART = ServiceEntry("cart", "shop/cart", "http", 1, False, 100, ())
 
@@ -217,6 +218,65 @@ def test_leaving_is_seen_by_all_and_final_for_the_start() -> None:
     assert set(group.statuses("d").values()) == {"left"}
     group.start("d")
     group.run_until(lambda: set(group.statuses("d").values()) == {"alive"} and group.converged(), 5)
+
+
+@pytest.mark.parametrize("big", ["seed", "joiner", "both"])
+def test_credentials_too_big_for_a_packet_join_by_stream(big: str) -> None:
+    group = Group("a b c")
+    group.start("a", leaves=40 if big in ("seed", "both") else 0)
+    group.start("b", "a", leaves=40 if big in ("joiner", "both") else 0)
+    group.run_until(lambda: everybody(group, "alive") and group.converged(), 10)
+    group.start("c", "b")
+    group.run_until(lambda: everybody(group, "alive") and group.converged(), 10)
+
+
+def test_a_service_set_too_big_for_a_packet_arrives_by_repair() -> None:
+    group = joined()
+    entries = [ServiceEntry(f"cart-{n:03}", "shop/cart", "http", 1, False, 100, ()) for n in range(100)]
+    publish(group, "b", *entries)
+    group.run_until(lambda: all(len(serving(group, at).get("b", [])) == 100 for at in "acde"), 5)
+
+
+def test_a_restart_remembers_who_was_dead() -> None:
+    group = joined()
+    group.hosts["e"].engine_serves = False
+    group.kill("e")
+    group.run_until(lambda: set(group.statuses("e").values()) == {"dead"}, 25)
+    group.kill("a")
+    group.start("a")
+    assert group.status("a", "e") == "dead"
+    group.run(10)
+    assert set(group.statuses("e").values()) == {"dead"}
+
+
+def test_a_renewed_credential_reaches_everybody_and_one_of_other_keys_is_refused() -> None:
+    group = joined("a b c")
+    node = group.node("a")
+    renewed = signed_credential("a", serial=2)
+    group.perform(group.hosts["a"], node.renew_credential(renewed, Instant(group.now)))
+    group.run_until(
+        lambda: all(
+            view.credential.serial == 2
+            for at in "abc"
+            for view in group.node(at).members()
+            if view.name == "a"
+        ),
+        2,
+    )
+    for wrong in (signed_credential("b", serial=3), signed_credential("a", serial=1)):
+        with pytest.raises(MalformedInput):
+            node.renew_credential(wrong, Instant(group.now))
+
+
+def test_a_new_generation_supersedes_what_the_old_one_signed() -> None:
+    group = joined("a b c")
+    publish(group, "a", CART)
+    group.run(1)
+    renewed = signed_credential("a", generation=2)
+    effects = group.node("a").renew_credential(renewed, Instant(group.now))
+    group.perform(group.hosts["a"], effects)
+    group.run_until(lambda: group.converged() and serving(group, "b") == {"a": ["cart"]}, 5)
+    assert [v.state.generation for v in group.node("c").members()] == [2, 1, 1]
 
 
 def test_draining_is_published() -> None:
