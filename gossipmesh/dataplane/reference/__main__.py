@@ -1,28 +1,29 @@
 """`python -m gossipmesh.dataplane.reference`: one engine process, or answers to decision vectors."""
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
 
+import msgspec
 import trio
 
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.model.errors import MalformedInput, OperatorError
-from gossipmesh.traffic.decide import decide_untrusted
 
 
 def answer_decisions() -> None:
     """Answer one JSON question per line of standard input with one JSON line."""
+    from gossipmesh.traffic.decide import decide_untrusted  # memory an engine that serves need not hold
+
     for line in sys.stdin:
         if not line.strip():
             continue
         try:
-            answer = decide_untrusted(json.loads(line))
-        except (MalformedInput, json.JSONDecodeError) as error:
+            answer = decide_untrusted(msgspec.json.decode(line))
+        except (MalformedInput, msgspec.DecodeError) as error:
             answer = {"error": str(error)}
-        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         sys.stdout.flush()
 
 
