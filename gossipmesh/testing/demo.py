@@ -104,6 +104,7 @@ class Demo:
                 await self._show(f"kill -9 of {KILLED}: everybody agrees, no request fails", self._kill_node)
                 await self._show("the authority is killed; a new endpoint joins", self._new_endpoint)
                 await self._show("still no authority; a dead endpoint leaves", self._dead_endpoint)
+                await self._show(f"still no authority; {KILLED} starts again from its disk", self._cold_start)
                 await self._show("tampered, unsigned and older policy is refused", self._refusals)
             finally:
                 with trio.CancelScope(shield=True):
@@ -267,6 +268,25 @@ class Demo:
 
         what = health or "not passing"
         return await wait_until(f"cart on {node} is {what} everywhere", seen, CHANGE_TIMEOUT_S)
+
+    async def _cold_start(self) -> dict[str, Any]:
+        before = self._load.by_server("cart.shop")[KILLED]
+        self._mesh.start_workloads(KILLED)
+        self._mesh.start_agent(KILLED)
+        start_s = trio.current_time()
+        everybody = dict.fromkeys(self._mesh.nodes, "alive")
+        alive_s = await self._mesh.wait_statuses(everybody, timeout_s=CHANGE_TIMEOUT_S)
+
+        async def answers() -> str | None:
+            count = self._load.by_server("cart.shop")[KILLED] - before
+            return None if count > 0 else "no request has reached it"
+
+        await wait_until(f"cart on {KILLED} answers again", answers, CHANGE_TIMEOUT_S)
+        return {
+            "alive_everywhere_after_s": round(alive_s, 2),
+            "answers_again_after_s": round(trio.current_time() - start_s, 2),
+            "runs_policy_version_after_s": round(await self._mesh.wait_policy(2, on=[KILLED]), 2),
+        }
 
     async def _refusals(self) -> dict[str, Any]:
         current = self._sets.get(2)
