@@ -7,9 +7,11 @@ Rules:
 Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: rule 2, see `detector`.
 """
 
+from collections.abc import Callable
+
 from gossipmesh.gossip.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.context import Context
-from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.detector import Detector
 from gossipmesh.gossip.effects import IdentityStolen
 from gossipmesh.gossip.member import Member
@@ -37,6 +39,7 @@ class Intake:
         self._own = own
         self._detector = detector
         self._stolen_count = 0
+        self.oversize: Callable[[], None] = lambda: None
         self._held_records: dict[bytes, SignedRecord] = {}
         catalog.contradicted = self._contradicted
 
@@ -81,6 +84,8 @@ class Intake:
             self._follow_claim(change, sender)
             return
         member = change.member
+        if len(change.message) > MESSAGES_BYTES_MAX:
+            self.oversize()
         self._courier.enqueue((change.kind, member.node_id, b""), change.message)
         urgent: list[bytes] = []
         if change.kind == RecordKind.NODE_STATE:

@@ -146,6 +146,7 @@ class GossipNode:
             ctx, catalog, own, self._handshake, self._intake, self._spreading, met=self._met_by_stream
         )
         self._spreading.fetch = self._streams.fetch
+        self._intake.oversize = self._streams.hasten
         self._spreading.trust_changed = self._watch_credentials
         own.policies = self._spreading.policy_statuses()
 

@@ -22,7 +22,7 @@ from gossipmesh.gossip.roots import Rank
 from gossipmesh.gossip.spreading import PolicySpreading
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.instant import MILLISECOND_NS
 from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.trust.seal import Sealer
 from gossipmesh.wire.frames import (
@@ -48,6 +48,8 @@ from gossipmesh.wire.frames import (
 )
 
 _RECORD_OVERHEAD_BYTES: Final = 96  # signature, key id and msgpack around a record's body
+_HASTY_ROUNDS: Final = 3
+_HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
 _QUESTIONS_MAX: Final = 4  # an answer can be the whole table; ours ask once
 Name = tuple[int, bytes]
 
@@ -107,6 +109,7 @@ class Repair:
         self._unequal_since: int | None = None
         self._repaired: dict[bytes, None] = {}
         self._fruitless_count = 0
+        self._hasty_left = 0
 
     def start(self) -> None:
         """Begin the periodic full comparison at a random moment of its interval."""
@@ -119,11 +122,7 @@ class Repair:
             self._ctx.now + self._ctx.settings.full_compare_interval_ns,
             self._full_compare,
         )
-        members = [
-            member
-            for member in self._catalog
-            if member.status is MemberStatus.ALIVE and member.node_id != self._own.node_id and member.run
-        ]
+        members = [member for member in self._catalog.reachable if member.run]
         if members:
             self.sync(self._ctx.rng.choice(members))
 
@@ -148,6 +147,21 @@ class Repair:
         rested = self._synced_at is None or now - self._synced_at >= gap_ns
         if lasting and rested:
             self.sync(member)
+
+    def hasten(self) -> None:
+        """Compare with a few random members soon: a record too long for packets has come."""
+        self._hasty_left = _HASTY_ROUNDS
+        if not self._ctx.timers.pending(("hasten", None)):
+            wait_ns = self._ctx.rng.randrange(_HASTY_GAP_NS)
+            self._ctx.timers.set(("hasten", None), self._ctx.now + wait_ns, self._hasty_round)
+
+    def _hasty_round(self) -> None:
+        self._hasty_left -= 1
+        members = [member for member in self._catalog.reachable if member.run]
+        if members:
+            self.sync(self._ctx.rng.choice(members))
+        if self._hasty_left > 0:
+            self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS, self._hasty_round)
 
     def sync(self, member: Member) -> None:
         """Open a comparison with a member, unless one runs."""

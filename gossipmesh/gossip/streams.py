@@ -77,6 +77,10 @@ class Streams:
         """Take a peer's roots from a ping or an ack."""
         self._repair.compared(member, group_root, documents_root)
 
+    def hasten(self) -> None:
+        """Spread by stream what no packet can carry."""
+        self._repair.hasten()
+
     def sync(self, member: Member) -> None:
         """Compare everything with a member."""
         self._repair.sync(member)

@@ -234,7 +234,7 @@ def test_a_service_set_too_big_for_a_packet_arrives_by_repair() -> None:
     group = joined()
     entries = [ServiceEntry(f"cart-{n:03}", "shop/cart", "http", 1, False, 100, ()) for n in range(100)]
     publish(group, "b", *entries)
-    group.run_until(lambda: all(len(serving(group, at).get("b", [])) == 100 for at in "acde"), 5)
+    group.run_until(lambda: all(len(serving(group, at).get("b", [])) == 100 for at in "acde"), 1)
 
 
 def test_a_restart_remembers_who_was_dead() -> None:
