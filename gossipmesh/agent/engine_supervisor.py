@@ -175,7 +175,9 @@ class EngineSupervisor:
             try:
                 await client.drain(timeout_s)
             except (EngineGone, EngineRefused) as error:
-                log.warning("the engine did not drain: %s", error)
+                # An engine that has drained exits, and may take the connection before we read its word.
+                if pid is not None and is_running(pid):
+                    log.warning("the engine did not drain: %s", error)
         if pid is not None:
             await self._end(pid)
 

@@ -3,7 +3,9 @@
 A socket found in a running engine is used again when it listens where the configuration says.
 """
 
+import errno
 import logging
+import os
 import socket
 from collections.abc import Mapping
 
@@ -19,9 +21,14 @@ _BACKLOG = 1_024
 
 def port_error(error: OSError, bind: Address, protocol: str, key: str) -> OperatorError:
     """Return the sentence for an address that cannot be had; `key` is the configuration's."""
+    advice = {
+        errno.EADDRINUSE: "stop what uses that port, or change the key",
+        errno.EADDRNOTAVAIL: "this machine has no such address: change the key",
+        errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE: change the key",
+    }.get(error.errno or 0, "change the key")
+    reason = os.strerror(error.errno or 0)
     return OperatorError(
-        f"cannot listen on {bind}/{protocol} ({key}): {error.strerror}; "
-        "stop what uses that port, or change the key; nothing was started"
+        f"cannot listen on {bind}/{protocol} ({key}): {reason}; {advice}; nothing was started"
     )
 
 
