@@ -16,6 +16,8 @@ OTHER_SEEDS = {
     "byzantine-policy": (1,),
     "byzantine-records": (2,),
     "leave": (1, 2),
+    "renewal": (1,),
+    "trust-rotation": (1, 2),
     "swarm": (1, 2),
 }
 OTHERS_NODES_COUNT = 12

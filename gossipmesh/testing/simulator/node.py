@@ -7,7 +7,7 @@ from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import Instant
-from gossipmesh.testing.builders import TrustDomainBuilder
+from gossipmesh.testing.builders import VALID_UNTIL_S, TrustDomainBuilder
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
 from gossipmesh.trust.keys import Verifier
@@ -33,6 +33,7 @@ class NodeFactory:
         self.node_class: type[GossipNode] = GossipNode
         self.documents_class: type[TrustedDocuments] = TrustedDocuments
         self.documents: dict[str, TrustedDocuments] = {}
+        self.credential_ends = VALID_UNTIL_S
 
     def __call__(self, host: Host, rng: random.Random, now: Instant, wall_offset_s: int) -> GossipNode:
         """Read the disk and build a core that was not started yet."""
@@ -52,7 +53,7 @@ class NodeFactory:
         wall_offset_s: int,
     ) -> GossipNode:
         """Build a core from what was restored."""
-        keys = self.domain.node(host.name, generation=host.generation)
+        keys = self.domain.node(host.name, generation=host.generation, ends=self.credential_ends)
         return self.node_class(
             settings=self.settings,
             trust_domain=self.domain.trust_domain,

@@ -46,6 +46,8 @@ class Run:
         if loss_ratio:
             self.world.network.add_rule(Loss("loss", loss_ratio))
         self.hosts = [self.world.add_host(f"n{number}") for number in range(1, nodes_count + 1)]
+        for host in self.hosts:
+            host.wall_skew_s = self.script.randint(-30, 30)
         self.measured: dict[str, float] = {}
         self._published_count = 0
 
@@ -115,6 +117,12 @@ class Run:
         chosen = entries or [service_entry(f"shop/svc{host.index % 7}", health=health, labels=label)]
         self.invariants.published(host, chosen)
         self.world.call(host, lambda core, now: core.publish_services(chosen, now))
+
+    def renew(self, host: Host, ends: int) -> None:
+        """Give a running host the next credential over its keys."""
+        keys = self.domain.node(host.name, generation=host.generation, serial=2, ends=ends)
+        self.world.call(host, lambda core, now: core.renew_credential(keys.credential, now))
+        self.invariants.disturbed(self.world, [])
 
     def leave(self, host: Host) -> None:
         """Have a node leave, and end its process a little later."""
@@ -202,6 +210,11 @@ class Run:
         """Return the hash of the set a host runs; empty when it runs none."""
         accepted = self.factory.documents[host.name].in_force(scope)
         return b"" if accepted is None else accepted.manifest_hash
+
+    def trust_version(self, host: Host) -> int:
+        """Return the version of Trust a host holds."""
+        trust = self.factory.documents[host.name].trust
+        return 0 if trust is None else trust.version
 
     def require_policy(self, scope: str, version: int) -> None:
         """Every running host runs that version, and says so in its own record."""

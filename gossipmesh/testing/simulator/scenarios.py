@@ -7,12 +7,13 @@ from `run.script`, so a seed is one story.
 from collections.abc import Callable
 from typing import Final
 
-from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.effects import Persist, PersistKind
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import EndpointHealth
-from gossipmesh.testing.builders import access_policy, http_route, service_entry
+from gossipmesh.testing.builders import VALID_UNTIL_S, access_policy, http_route, service_entry
 from gossipmesh.testing.simulator import enemy
+from gossipmesh.testing.simulator.host import WALL_START_S
 from gossipmesh.testing.simulator.run import Run
 
 Scenario = Callable[[Run], None]
@@ -103,16 +104,20 @@ def kill_agent(run: Run) -> None:
 def partition_heal(run: Run) -> None:
     """Two sides lose each other, change, and find together; no side kills one of its own."""
     run.boot_and_settle()
-    left, right = run.halves()
-    rule = run.world.partition("halves", left, right)
-    run.world.run_for(3 * SECOND_NS)
-    run.publish(run.world.hosts[left[0]])
-    run.publish(run.world.hosts[right[0]])
-    run.world.run_for(run.draw_ns(5, 45))
-    run.world.heal(rule)
-    healed_ns = run.world.now_ns
-    run.wait_all_alive(30 * SECOND_NS)
-    run.measure("heal_s", run.world.now_ns - healed_ns)
+    for name, length_ns in (("short", run.draw_ns(2, 20)), ("long", run.draw_ns(35, 45))):
+        left, right = run.halves()
+        rule = run.world.partition(name, left, right)
+        run.world.run_for(SECOND_NS)
+        run.publish(run.world.hosts[left[0]])
+        run.publish(run.world.hosts[right[0]])
+        run.world.run_for(length_ns)
+        if name == "long":
+            dead_count = len(run.holders(run.world.hosts[left[0]], MemberStatus.DEAD))
+            run.require(dead_count == len(right), "a side does not hold the other dead after all that time")
+        run.world.heal(rule)
+        healed_ns = run.world.now_ns
+        run.wait_all_alive(30 * SECOND_NS)
+        run.measure(f"heal_{name}_s", run.world.now_ns - healed_ns)
     one = run.pick(but_not=[run.hosts[0]])
     deaf = run.world.partition(
         "one-way", [one.name], [h.name for h in run.hosts if h is not one], one_way=True
@@ -231,12 +236,57 @@ def byzantine_records(run: Run) -> None:
     run.settle()
 
 
+def renewal(run: Run) -> None:
+    """Credentials end: whoever renewed stays, whoever died before is forgotten by everyone at its end."""
+    run.factory.credential_ends = WALL_START_S + 100
+    run.boot_and_settle()
+    gone = run.pick(but_not=[run.hosts[0]])
+    run.world.kill_node(gone)
+    run.wait_status(gone, MemberStatus.DEAD, DETECT_NS)
+    for host in run.running():
+        run.world.push(run.world.now_ns + run.draw_ns(0, 10), run.renew, host, VALID_UNTIL_S)
+    run.world.run_for(11 * SECOND_NS)
+    run.settle()
+    run.invariants.expects_convergence = False  # ends are judged by clocks that differ by a minute
+    run.world.run_until(240 * SECOND_NS)
+    run.invariants.expects_convergence = True
+    for host in run.running():
+        names = [view.name for view in run.core(host).members()]
+        run.require(gone.name not in names, f"{host.name} still knows {gone.name}, whose credential ended")
+        run.require(len(names) == len(run.hosts) - 1, f"{host.name} forgot members that renewed")
+    run.settle()
+
+
+def trust_rotation(run: Run) -> None:
+    """One node starts with the next Trust, which raises a floor: everyone follows, old policy is refused."""
+    run.boot_and_settle()
+    run.push_policy(run.pick(), 2, [http_route("before")])
+    run.settle()
+    first = run.pick(but_not=[run.hosts[0]])
+    envelope = run.domain.sign_trust(run.domain.trust_document(2, floors={"mesh": 5}))
+    run.world.kill_agent(first)
+    first.disk.write(Persist(PersistKind.TRUST, b"\0\0\0\2", envelope, durable=True))
+    run.world.start(first)
+    run.publish(first)
+    started_ns = run.world.now_ns
+    followed = run.world.run_until_true(
+        lambda: all(run.trust_version(host) == 2 for host in run.running()), 20 * SECOND_NS, SECOND_NS // 10
+    )
+    run.require(followed, "Trust 2 is not in force everywhere")
+    run.measure("trust_everywhere_s", run.world.now_ns - started_ns)
+    run.settle()
+    enemy.refused_at_the_door(run, run.pick(), "older", run.domain.policy_set(4, [http_route("below")]))
+    run.push_policy(run.pick(), 5, [http_route("after")])
+    run.settle()
+    run.require_policy("mesh", 5)
+
+
 def swarm(run: Run) -> None:
     """Random faults for two minutes: crashes, pauses, cuts, replaced disks; then rest."""
     run.boot_and_settle()
     version = 0
     for _ in range(12):
-        choice = run.script.randrange(6)
+        choice = run.script.randrange(7)
         host = run.pick(but_not=[run.hosts[0]])
         if choice == 0:
             run.world.kill_node(host)
@@ -260,6 +310,14 @@ def swarm(run: Run) -> None:
         elif choice == 4:
             version += 1
             run.push_policy(host, version, [http_route(f"route-{version}")])
+        elif choice == 5:
+            host.disk.full = True
+            run.world.run_for(run.draw_ns(0.5, 5))
+            run.publish(host)
+            host.disk.full = False
+            if host.core is None:
+                run.world.start(host)
+                run.publish(host)
         else:
             run.publish(host, health=run.script.choice([EndpointHealth.FAILING, EndpointHealth.PASSING]))
         run.world.run_for(run.draw_ns(0.5, 4))
@@ -292,5 +350,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "byzantine-policy": byzantine_policy,
     "byzantine-records": byzantine_records,
     "leave": leave,
+    "renewal": renewal,
+    "trust-rotation": trust_rotation,
     "swarm": swarm,
 }
