@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import resource
 import sys
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def main() -> int:
         level=logging.INFO,
         format='{"time":"%(asctime)s","level":"%(levelname)s","message":"%(message)s"}',
     )
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         engine = ReferenceEngine(arguments.socket, arguments.access_log)
     except (OperatorError, OSError) as error:

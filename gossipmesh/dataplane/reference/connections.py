@@ -13,6 +13,7 @@ import trio
 
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
+from gossipmesh.model.member import Address
 
 ACCEPT_PAUSE_S: Final = 0.05
 _ACCEPTS_PER_WAKEUP: Final = 64
@@ -101,7 +102,7 @@ class Connections:
                 self._counters.add("connections_refused")
                 client.close()
                 continue
-            connection = Connection(self, f"{address[0]}:{address[1]}")
+            connection = Connection(self, str(Address(address[0], address[1])))
             self._open.add(connection)
             self._empty = trio.Event() if self._empty.is_set() else self._empty
             nursery.start_soon(self._serve, connection, client, acceptor)

@@ -27,6 +27,7 @@ from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.traffic.outcomes import Outcome
 
 CONTINUE_WAIT_S: Final = 1.0  # RFC 9110 section 10.1.1: a client need not wait for 100 for ever
+BODY_STALL_S: Final = 60.0  # nginx: client_body_timeout
 _INTERIM_MAX: Final = 16
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS: Final = {
@@ -54,10 +55,11 @@ class DownstreamBad(Exception):
 class RequestBody:
     """A request's body: streamed, and kept whole while it is small enough to be sent again."""
 
-    __slots__ = ("_body", "_kept", "_kept_bytes", "_kept_bytes_max", "received_bytes")
+    __slots__ = ("_body", "_kept", "_kept_bytes", "_kept_bytes_max", "_reader", "received_bytes")
 
     def __init__(self, reader: MessageReader, head: RequestHead, kept_bytes_max: int) -> None:
         length = None if head.chunked else head.content_length or 0
+        self._reader = reader
         self._body = MessageBody(reader, content_length=length, chunked=head.chunked)
         self._kept: list[bytes] | None = []
         self._kept_bytes = 0
@@ -97,7 +99,13 @@ class RequestBody:
             DownstreamGone, DownstreamBad: see there.
         """
         try:
-            data = await self._body.next()
+            if self._reader.buffer:
+                data = await self._body.next()
+            else:
+                with trio.fail_after(BODY_STALL_S):
+                    data = await self._body.next()
+        except trio.TooSlowError:
+            raise DownstreamGone("the request's body stalled") from None
         except BadMessage as error:
             raise DownstreamBad(str(error)) from None
         except OSError as error:

@@ -16,7 +16,7 @@ import trio
 from gossipmesh.dataplane.protocol import Denial
 from gossipmesh.dataplane.reference.connections import Connection
 from gossipmesh.dataplane.reference.dialing import DialFailed, dial_workload, workload_connection
-from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
+from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import HeaderList, write_request
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
@@ -146,8 +146,9 @@ class MeshListener:
             changed = self._state.changed
             applied = self._state.applied
             inbound = None if applied is None else applied.inbounds.get(entry.server_name or "")
-            verdict = Verdict(False, "gone") if inbound is None else decide(inbound, caller, None, None)
-            if not verdict.allow:
+            # A workload that leaves ends its connections itself.
+            verdict = None if inbound is None else decide(inbound, caller, None, None)
+            if verdict is not None and not verdict.allow:
                 deny(self._state, entry, verdict)
                 scope.cancel()
                 return
@@ -195,6 +196,10 @@ class InboundRequest:
             await self._answered()
         except DownstreamGone:
             entry.flag("DC")
+            raise
+        except DownstreamBad:
+            entry.flag("DPE")
+            downstream.status = downstream.status or 400
             raise
         finally:
             entry.status = downstream.status
@@ -272,9 +277,7 @@ class InboundRequest:
         kept = False
         try:
             end = await self._exchange(connection, head)
-            if self._downstream.status == 101 and not end.flag:
-                await splice(state, self._downstream, connection)
-            elif end.reusable:
+            if end.reusable:
                 kept = True
                 state.workloads.give(connection, now())
         finally:
@@ -283,16 +286,31 @@ class InboundRequest:
         return end, reused
 
     async def _exchange(self, connection: PooledConnection, head: bytes) -> TryEnd:
-        """Make the try; it ends early only when the caller's engine has gone."""
+        """Make the try; it ends early when the caller's engine has gone, or may not call any more."""
         attempt = TryScope(self._downstream.stream.socket, half_close_allowed=False)
         exchange = Exchange(
             self._downstream, connection, on_head=lambda _response: True, on_progress=lambda: None
         )
         ends: list[TryEnd] = []
+        attempt.allowed = self._still_allowed
         self._state.in_flight.add(attempt)
         try:
             with attempt.scope:
-                ends.append(await exchange.run(head))
+                end = await exchange.run(head)
+                if self._downstream.status == 101 and not end.flag:
+                    await splice(self._state, self._downstream, connection)
+                ends.append(end)
         finally:
             self._state.in_flight.discard(attempt)
         return ends[0] if ends else TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
+
+    def _still_allowed(self) -> bool:
+        """Tell whether the snapshot that came meanwhile allows what is under way; write down if not."""
+        head, applied = self._downstream.head, self._state.applied
+        inbound = None if applied is None else applied.inbounds.get(self._entry.server_name or "")
+        if inbound is None:
+            return True  # the workload leaves: what is in flight may finish
+        verdict = decide(inbound, self._caller, head.method, head.path)
+        if not verdict.allow:
+            deny(self._state, self._entry, verdict)
+        return verdict.allow

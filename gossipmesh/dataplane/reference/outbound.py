@@ -14,7 +14,7 @@ import trio
 
 from gossipmesh.dataplane.protocol import Ejection
 from gossipmesh.dataplane.reference.dialing import DialFailed, endpoint_connection
-from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
+from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import ResponseHead, write_request
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
@@ -61,6 +61,10 @@ class OutboundRequest:
             await self._answered()
         except DownstreamGone:
             entry.flag("DC")
+            raise
+        except DownstreamBad:
+            entry.flag("DPE")
+            downstream.status = downstream.status or 400
             raise
         finally:
             entry.status = downstream.status
@@ -111,6 +115,7 @@ class OutboundRequest:
             await self._refuse(500, "NC", "no_backend", "the route leads nowhere")
             return
         self._entry.upstream = name
+        await downstream.body.read_small(head)
         if not upstream.admission.admit_request():
             await self._refuse(503, "UO", "upstream_requests_overflow", "too many requests to the service")
             return
@@ -118,7 +123,6 @@ class OutboundRequest:
             if route.request_timeout_ns is not None:
                 self._deadline = Instant(now() + route.request_timeout_ns)
             upstream.budget.add_request(now())
-            await downstream.body.read_small(head)
             await self._tries(route, upstream, write_request(head, headers))
         finally:
             upstream.admission.release_request()
@@ -150,7 +154,8 @@ class OutboundRequest:
         """Make one try; `_decision` says afterwards whether another follows."""
         self._decision = self._answered_at = None
         attempt = TryScope(self._downstream.stream.socket, half_close_allowed=True)
-        attempt.removable = is_idempotent(self._downstream.head.method) and self._downstream.body.replayable
+        if is_idempotent(self._downstream.head.method):
+            attempt.may_move = lambda: self._downstream.body.replayable
         tries = upstream.tries.setdefault(endpoint_key(endpoint), set())
         tries.add(attempt)
         self._state.in_flight.add(attempt)
@@ -226,7 +231,7 @@ class OutboundRequest:
         self._ask(route, upstream, TryEnd(outcome, response.status, "", ""), response.status)
         if self._decision is not None and self._decision.retry:
             return False
-        attempt.removable = False
+        attempt.may_move = None
         self._push_deadline(attempt)
         return True
 

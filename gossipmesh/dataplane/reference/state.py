@@ -58,15 +58,20 @@ def endpoint_key(endpoint: SnapshotEndpoint) -> EndpointKey:
 
 
 class TryScope:
-    """A try under way: its deadline, and who ended it: its endpoint left, or its client did."""
+    """A try under way: its deadline, and who ended it: its endpoint left, or its client did.
 
-    __slots__ = ("client", "gone", "half_close_allowed", "removable", "removed", "scope")
+    `may_move` tells whether the try could be made elsewhere, `allowed` whether it still may be made at
+    all; None: the question does not arise.
+    """
+
+    __slots__ = ("allowed", "client", "gone", "half_close_allowed", "may_move", "removed", "scope")
 
     def __init__(self, client: socket.socket, *, half_close_allowed: bool) -> None:
         self.scope = trio.CancelScope()
         self.client = client
         self.half_close_allowed = half_close_allowed
-        self.removable = False
+        self.may_move: Callable[[], bool] | None = None
+        self.allowed: Callable[[], bool] | None = None
         self.removed = False
         self.gone = False
 
@@ -122,7 +127,7 @@ class UpstreamState:
         for key, tries in self.tries.items():
             if key not in keys:
                 for attempt in tries:
-                    if attempt.removable:
+                    if attempt.may_move is not None and attempt.may_move():
                         attempt.removed = True
                         attempt.scope.cancel()
 
@@ -215,6 +220,10 @@ class EngineState:
             state = self.upstreams.get(name)
             if state is not None:
                 state.update(section, applied.limits)
+        for attempt in list(self.in_flight):
+            if attempt.allowed is not None and not attempt.allowed():
+                attempt.gone = True
+                attempt.scope.cancel()
         changed, self.changed = self.changed, trio.Event()
         changed.set()
 

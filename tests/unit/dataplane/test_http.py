@@ -206,6 +206,22 @@ async def test_websocket_upgrade_is_spliced(tmp_path: Path) -> None:
             assert await peer.exactly(5) == b"FRAME"
 
 
+async def test_narrowed_rule_closes_an_upgraded_connection(tmp_path: Path) -> None:
+    async def upgrading(stream: trio.SocketStream) -> None:
+        peer = Peer(stream)
+        await peer.head()
+        await peer.send(b"HTTP/1.1 101 Switching\r\n" + UPGRADE + b"\r\n")
+        await peer.rest()
+
+    async with workload(upgrading) as address, cart_pair(tmp_path, address) as (near, far):
+        peer = await Peer.connect(near.at("proxy"))
+        async with peer.stream:
+            await peer.send(b"GET / HTTP/1.1\r\nHost: cart.shop\r\n" + UPGRADE + b"\r\n")
+            await peer.head()
+            await far.apply(policies=policies(access_policy("only-bank", namespaces=("bank",))))
+            assert await peer.rest() == b""
+
+
 async def test_half_closed_client_still_gets_its_answer(tmp_path: Path) -> None:
     async with workload(answering()) as address, cart_pair(tmp_path, address) as (near, _far):
         peer = await Peer.connect(near.at("proxy"))
