@@ -30,6 +30,7 @@ SAMPLE_COUNT: Final = 100
 SPLIT_TIMEOUT_S: Final = 15.0
 DEAD_TIMEOUT_S: Final = 30.0
 CHANGE_TIMEOUT_S: Final = 15.0
+COLD_START_TIMEOUT_S: Final = 30.0
 # Five standard deviations of a binomial share over SAMPLE_COUNT requests, in each direction.
 SPLIT_SIGMAS: Final = 5.0
 
@@ -275,13 +276,13 @@ class Demo:
         self._mesh.start_agent(KILLED)
         start_s = trio.current_time()
         everybody = dict.fromkeys(self._mesh.nodes, "alive")
-        alive_s = await self._mesh.wait_statuses(everybody, timeout_s=CHANGE_TIMEOUT_S)
+        alive_s = await self._mesh.wait_statuses(everybody, timeout_s=COLD_START_TIMEOUT_S)
 
         async def answers() -> str | None:
             count = self._load.by_server("cart.shop")[KILLED] - before
             return None if count > 0 else "no request has reached it"
 
-        await wait_until(f"cart on {KILLED} answers again", answers, CHANGE_TIMEOUT_S)
+        await wait_until(f"cart on {KILLED} answers again", answers, COLD_START_TIMEOUT_S)
         return {
             "alive_everywhere_after_s": round(alive_s, 2),
             "answers_again_after_s": round(trio.current_time() - start_s, 2),
