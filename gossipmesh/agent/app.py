@@ -169,18 +169,7 @@ class Agent:
             probe_engine=self._probe_engine,
             nursery=nursery,
         )
-        self.engine = EngineSupervisor(
-            EngineSettings(
-                config.state_dir / "engine.sock",
-                config.state_dir / "engine.log",
-                config.access_log,
-                self.node.own_node_id,
-                random_bytes(8).hex(),
-            ),
-            on_event=self._engine_told,
-            on_change=self._engine_changed,
-            probe=self._probe_own_engine,
-        )
+        self.engine = self._make_engine()
         self.services = LocalServices(
             ServicesFolder(config.services_dir),
             self,
@@ -188,15 +177,7 @@ class Agent:
             on_change=self._services_changed,
             nursery=nursery,
         )
-        self.feed = CatalogFeed(
-            trust_domain=identity.trust_domain,
-            node=identity.name,
-            catalog=self.node,
-            documents=self.documents,
-            local=self.services.local_services,
-            snapshot_path=config.state_dir / "snapshot.bin",
-            deliver=self.engine.want_snapshot,
-        )
+        self.feed = self._make_feed(identity)
 
     async def start(self) -> None:
         """Take over a running engine or prepare for a new one, then start everything.
@@ -412,6 +393,33 @@ class Agent:
     def _bundle_pem(self) -> bytes:
         trust = self.documents.trust
         return b"" if trust is None else "".join(trust.root_certificates).encode()
+
+    def _make_engine(self) -> EngineSupervisor:
+        folder = self._config.state_dir
+        settings = EngineSettings(
+            socket_path=folder / "engine.sock",
+            log_path=folder / "engine.log",
+            access_log=self._config.access_log,
+            node_id=self.node.own_node_id,
+            boot_id=random_bytes(8).hex(),
+        )
+        return EngineSupervisor(
+            settings,
+            on_event=self._engine_told,
+            on_change=self._engine_changed,
+            probe=self._probe_own_engine,
+        )
+
+    def _make_feed(self, identity: NodeIdentity) -> CatalogFeed:
+        return CatalogFeed(
+            trust_domain=identity.trust_domain,
+            node=identity.name,
+            catalog=self.node,
+            documents=self.documents,
+            local=self.services.local_services,
+            snapshot_path=self._config.state_dir / "snapshot.bin",
+            deliver=self.engine.want_snapshot,
+        )
 
     def _make_node(
         self, identity: NodeIdentity, store: StateStore, verifier: Verifier, *, enrolled_now: bool

@@ -1,0 +1,192 @@
+"""One whole agent in this process: a real authority, a real engine, real sockets."""
+
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from gossipmesh.agent.app import run_agent
+from gossipmesh.agent.config import AgentConfig, read_config
+from gossipmesh.agent.engine_process import end_engine
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.testing.admin import AdminError, AgentSilent, ask
+from gossipmesh.testing.builders import TrustDomainBuilder
+from tests.unit.enrolment_kit import running_authority
+
+HOST = "127.71.9.1"
+PORTS = {"gossip": 7948, "mesh": 15008, "proxy": 15080, "api": 15000, "metrics": 15020, "readiness": 15021}
+
+
+class Node:
+    """A node's files."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self.socket = self.state / "agent.sock"
+        (folder / "services.d").mkdir()
+        spec = {name: {"bind": f"{HOST}:{port}"} for name, port in PORTS.items()}
+        spec |= {"stateDir": "state", "servicesDir": "services.d", "tokenFile": "token"}  # type: ignore[dict-item]
+        document = {"apiVersion": "gossipmesh.dev/v1", "kind": "AgentConfig", "spec": spec}
+        (folder / "agent.yaml").write_text(json.dumps(document))
+
+    def config(self) -> AgentConfig:
+        return read_config(self.folder / "agent.yaml")
+
+    async def wait(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Return /v1/status once `condition` holds of it."""
+        for _ in range(1_000):
+            try:
+                status: dict[str, Any] = await ask(self.socket, "/v1/status")
+            except AgentSilent:
+                status = {}
+            if status and condition(status):
+                return status
+            await trio.sleep(0.02)
+        raise AssertionError(f"did not come about; last seen: {status}")
+
+
+@asynccontextmanager
+async def a_node(folder: Path) -> AsyncIterator[Node]:
+    """A node with a token, and its engine ended afterwards in any case."""
+    node = Node(folder)
+    async with running_authority(folder / "authority") as authority:
+        authority.token(folder / "token", "n1", ("shop/*",))
+        pids: list[int] = []
+        try:
+            yield node
+        finally:
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    if str(node.state / "engine.sock").encode() in path.read_bytes():
+                        pids.append(int(path.parent.name))
+                except OSError:
+                    continue
+            for pid in pids:
+                end_engine(pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def running(node: Node) -> AsyncIterator[dict[str, Any]]:
+    """The agent, serving; cancelled at the end, which leaves the engine alone."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_agent, node.config())
+        yield await node.wait(lambda status: status["engine"]["answering"])
+        nursery.cancel_scope.cancel()
+
+
+async def _raw(request: bytes, port: int) -> tuple[int, bytes]:
+    stream = await trio.open_tcp_stream(HOST, port)
+    async with stream:
+        await stream.send_all(request)
+        answer = b""
+        with trio.fail_after(5):
+            while chunk := await stream.receive_some():
+                answer += chunk
+    return int(answer.split()[1]), answer.partition(b"\r\n\r\n")[2]
+
+
+def _get(path: str, host: str = HOST, method: str = "GET", more: str = "") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n".encode()
+
+
+async def test_an_agent_enrols_serves_answers_and_leaves(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node, running(node) as status:
+        assert status["name"] == "n1"
+        assert status["engine"]["acked"]
+        assert [row["spiffe_id"] for row in await ask(node.socket, "/v1/identity")]
+        (member,) = await ask(node.socket, "/v1/members")
+        assert (member["self"], member["status"], member["mesh_address"]) == (True, "alive", f"{HOST}:15008")
+        checks = await ask(node.socket, "/v1/check")
+        assert all(row["ok"] for row in checks), checks
+        snapshot = await ask(node.socket, "/v1/proxy/snapshot")
+        assert snapshot["version"] == status["engine"]["snapshot_version"]
+        assert "limits" in snapshot["sections"]
+        assert (node.socket.stat().st_mode & 0o777) == 0o600
+        assert await ask(node.socket, "/v1/leave", method="POST", timeout_s=30) == {"left": True}
+        with pytest.raises(AgentSilent):
+            while True:
+                await ask(node.socket, "/v1/status")
+
+
+async def test_reads_on_loopback_are_for_addresses_only_and_never_change_anything(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node, running(node):
+        assert (await _raw(_get("/v1/status"), 15000))[0] == 200
+        assert (await _raw(_get("/v1/status", host="localhost:15000"), 15000))[0] == 200
+        assert (await _raw(_get("/v1/status", host="evil.example"), 15000))[0] == 403
+        origin = "Origin: https://evil.example\r\n"
+        assert (await _raw(_get("/v1/status", more=origin), 15000))[0] == 403
+        assert (await _raw(_get("/v1/leave", method="POST"), 15000))[0] == 403
+        assert (await _raw(_get("/v1/nothing"), 15000))[0] == 404
+        assert (await _raw(_get("/v1/status", method="POST"), 15000))[0] == 405
+        assert (await _raw(b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 15000))[0] == 400
+
+
+async def test_metrics_tell_of_agent_engine_and_refusals(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node, running(node):
+        stranger = TrustDomainBuilder(seed="other").policy_set(1)
+        with pytest.raises(AdminError) as refused:
+            await ask(node.socket, "/v1/policy/offer", method="POST", body=stranger.to_bytes())
+        assert (refused.value.status, refused.value.code) == (409, "signature")
+        with pytest.raises(AdminError) as malformed:
+            await ask(node.socket, "/v1/policy/offer", method="POST", body=b"\xc1")
+        assert malformed.value.code == "malformed"
+        with pytest.raises(AdminError) as none:
+            await ask(node.socket, "/v1/policy/set?scope=mesh")
+        assert none.value.status == 404
+        status, body = await _raw(_get("/metrics"), 15020)
+        text = body.decode()
+        assert status == 200
+        assert 'gossipmesh_members{status="alive"} 1.0' in text
+        assert "gossipmesh_engine_serving 1.0" in text
+        for process in ("agent", "engine"):
+            (line,) = (line for line in text.splitlines() if f'resident_bytes{{process="{process}"}}' in line)
+            assert float(line.split()[1]) > 10_000_000
+
+
+async def test_the_next_agent_attaches_to_the_engine_that_runs(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node:
+        async with running(node) as first:
+            pass
+        async with running(node) as second:
+            assert second["engine"]["pid"] == first["engine"]["pid"]
+            assert second["engine"]["starts"] == 0
+            assert second["engine"]["snapshot_version"] == first["engine"]["snapshot_version"]
+            assert second["incarnation"]["epoch"] == first["incarnation"]["epoch"] + 1
+
+
+async def test_a_killed_engine_is_replaced_on_the_same_sockets(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node, running(node) as before:
+        os.kill(before["engine"]["pid"], signal.SIGKILL)
+        after = await node.wait(
+            lambda status: (
+                status["engine"]["answering"] and status["engine"]["pid"] != before["engine"]["pid"]
+            )
+        )
+        assert after["engine"]["starts"] == 2
+        assert after["engine"]["snapshot_version"] == before["engine"]["snapshot_version"]
+
+
+async def test_a_taken_port_is_one_sentence_and_the_token_is_kept(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node:
+        with socket.create_server((HOST, 15020)), pytest.raises(OperatorError) as taken:
+            await run_agent(node.config())
+        assert f"{HOST}:15020/tcp (spec.metrics.bind): Address already in use" in str(taken.value)
+        assert not (node.state / "identity").exists()
+        async with running(node):
+            pass
+
+
+async def test_without_identity_and_token_it_says_what_to_do(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    text = (tmp_path / "agent.yaml").read_text().replace('"tokenFile": "token"', '"logLevel": "info"')
+    (tmp_path / "agent.yaml").write_text(text)
+    with pytest.raises(OperatorError, match="gossipmesh token create"):
+        await run_agent(node.config())

@@ -1,0 +1,194 @@
+"""Snapshots follow the catalog: coalesced, held after a start, found again on disk."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.member import Address, MemberStatus, NodePhase
+from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
+from gossipmesh.model.snapshot import UpstreamSection
+from gossipmesh.testing.builders import TrustDomainBuilder, service_entry
+from gossipmesh.traffic.sections import Snapshot, decode_snapshot_untrusted
+
+SERVICE = "shop/cart"
+
+
+class FakeCatalog:
+    """Members by name, each serving shop/cart."""
+
+    def __init__(self, *names: str) -> None:
+        self.statuses = dict.fromkeys(names, MemberStatus.ALIVE)
+
+    def services(self) -> list[tuple[MemberView, ServiceSet]]:
+        return [
+            (self._view(name, number, status), ServiceSet(name.encode(), 1, 1, 1, (service_entry(SERVICE),)))
+            for number, (name, status) in enumerate(sorted(self.statuses.items()), 1)
+        ]
+
+    def _view(self, name: str, number: int, status: MemberStatus) -> MemberView:
+        address = (Address(f"10.0.0.{number}", 15008),)
+        node_id = name.encode()
+        state = NodeState(node_id, 1, 1, 1, name, address, address, int(NodePhase.SERVING), "t", 1, 1, ())
+        credential = NodeCredential(node_id, f"spiffe://mesh.test/node/{name}", 1, 1, b"", b"", (), (), 0, 1)
+        return MemberView(name, node_id, credential.spiffe_id, status, state, credential, Instant(0))
+
+
+class Rig:
+    """A feed that delivers into a list."""
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        self.catalog = FakeCatalog(*names)
+        self.delivered: list[Snapshot] = []
+        self.path = folder / "snapshot.bin"
+        self.feed = CatalogFeed(
+            trust_domain="mesh.test",
+            node="n1",
+            catalog=self.catalog,
+            documents=TrustDomainBuilder().documents(),
+            local=tuple,
+            snapshot_path=self.path,
+            deliver=self.delivered.append,
+        )
+
+    def nodes(self) -> list[str]:
+        section = self.delivered[-1].section(f"upstream/{SERVICE}")
+        assert isinstance(section, UpstreamSection)
+        return [endpoint.node for endpoint in section.endpoints]
+
+
+@asynccontextmanager
+async def running(rig: Rig) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.feed.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def _version_on_disk(path: Path) -> str:
+    return decode_snapshot_untrusted(path.read_bytes()).version if path.exists() else ""
+
+
+async def _saved(path: Path, version: str) -> None:
+    for _ in range(500):
+        if _version_on_disk(path) == version:
+            return
+        await trio.sleep(0.01)
+    raise AssertionError("the snapshot was not saved")
+
+
+async def test_a_burst_of_changes_is_one_snapshot(tmp_path: Path, autojump_clock: object) -> None:
+    rig = Rig(tmp_path, "n1")
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.nodes() == ["n1"]
+        count = len(rig.delivered)
+        for number in range(2, 6):
+            rig.catalog.statuses[f"n{number}"] = MemberStatus.ALIVE
+            rig.feed.changed()
+            await trio.sleep(0.05)
+        assert len(rig.delivered) == count
+        await trio.sleep(0.2)
+        assert len(rig.delivered) == count + 1
+        assert rig.nodes() == ["n1", "n2", "n3", "n4", "n5"]
+
+
+async def test_changes_without_end_wait_a_second_at_most(tmp_path: Path, autojump_clock: object) -> None:
+    rig = Rig(tmp_path, "n1")
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        count = len(rig.delivered)
+        rig.catalog.statuses["n2"] = MemberStatus.ALIVE
+        for _ in range(15):
+            rig.feed.changed()
+            await trio.sleep(0.08)
+        assert len(rig.delivered) > count
+
+
+async def test_a_death_does_not_wait(tmp_path: Path, autojump_clock: object) -> None:
+    rig = Rig(tmp_path, "n1", "n2")
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.catalog.statuses["n2"] = MemberStatus.DEAD
+        started = trio.current_time()
+        rig.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.nodes() == ["n1"]
+        assert trio.current_time() == started
+
+
+async def test_after_a_restart_nothing_is_removed_until_released(tmp_path: Path) -> None:
+    first = Rig(tmp_path, "n1", "n2", "n3")
+    async with running(first):
+        first.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        version = first.delivered[-1].version
+        await _saved(first.path, version)
+    second = Rig(tmp_path, "n1", "n2")
+    second.feed.restore(running_version=version)
+    async with running(second):
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.feed.holding
+        assert second.delivered == []
+        second.catalog.statuses["n3"] = MemberStatus.ALIVE
+        second.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [snapshot.version for snapshot in second.delivered] == [version]
+        del second.catalog.statuses["n3"]
+        second.feed.changed(urgent=True)
+        second.feed.release("test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.nodes() == ["n1", "n2"]
+
+
+async def test_the_hold_ends_by_itself(tmp_path: Path, autojump_clock: object) -> None:
+    rig = Rig(tmp_path, "n1")
+    rig.feed.restore(running_version="unknown")
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.sleep(29)
+        assert rig.delivered == []
+        await trio.sleep(2)
+        assert rig.nodes() == ["n1"]
+
+
+async def test_a_node_starts_from_disk_with_nobody_to_ask(tmp_path: Path) -> None:
+    first = Rig(tmp_path, "n1", "n2")
+    async with running(first):
+        first.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        await _saved(first.path, first.delivered[-1].version)
+    cold = Rig(tmp_path)
+    cold.feed.restore(running_version=None)
+    assert cold.nodes() == ["n1", "n2"]
+
+
+def test_a_damaged_file_is_left_aside(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n1")
+    rig.path.write_bytes(b"not a snapshot")
+    rig.feed.restore(running_version=None)
+    assert rig.delivered == []
+    assert not rig.feed.holding
+
+
+def test_demanded_services_are_bounded_and_the_least_lately_used_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gossipmesh.model.limits.DEMANDED_SERVICES_MAX", 2)
+    rig = Rig(tmp_path, "n1")
+    for service in ("a/a", "b/b", "not a name"):
+        rig.feed.demand(service)
+    rig.feed.touch("a/a")
+    rig.feed.demand("c/c")
+    assert rig.feed.inputs().wanted == ("a/a", "c/c")
+    assert msgspec.structs.asdict(rig.feed.inputs())["node"] == "n1"

@@ -1,0 +1,104 @@
+"""What is published of this node's services, and when."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from gossipmesh.agent.service_files import ServicesFolder
+from gossipmesh.agent.services import LocalServices
+from gossipmesh.model.service import EndpointHealth, ServiceEntry
+
+FILE = """
+apiVersion: gossipmesh.dev/v1
+kind: Service
+metadata: {name: %s, namespace: shop}
+spec: {address: "127.0.0.1:8080"}
+"""
+
+
+class Rig:
+    """Services of a folder, and the conditions they are published under."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.folder = folder
+        self.serves = True
+        self.allowed = True
+        self.identity = True
+        self.published: list[tuple[tuple[str, EndpointHealth, bool], ...]] = []
+        self.services = LocalServices(
+            ServicesFolder(folder), self, publish=self._publish, on_change=lambda: None, nursery=nursery
+        )
+
+    def write(self, name: str) -> None:
+        (self.folder / f"{name}.yaml").write_text(FILE % name)
+
+    def engine_serves(self) -> bool:
+        return self.serves
+
+    def service_allowed(self, service: str) -> bool:
+        return self.allowed
+
+    def service_has_identity(self, service: str) -> bool:
+        return self.identity
+
+    def _publish(self, entries: Sequence[ServiceEntry]) -> None:
+        self.published.append(tuple((e.registration, EndpointHealth(e.health), e.draining) for e in entries))
+
+
+async def test_passing_needs_the_engine_and_the_certificate(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path, nursery)
+        rig.write("cart")
+        rig.services.scan()
+        assert rig.published == [(("cart", EndpointHealth.PASSING, False),)]
+        rig.serves = False
+        rig.services.refresh()
+        rig.serves, rig.identity = True, False
+        rig.services.refresh()
+        assert rig.published[1:] == [(("cart", EndpointHealth.FAILING, False),)]
+        rig.identity = True
+        rig.services.set_draining()
+        assert rig.published[-1] == (("cart", EndpointHealth.PASSING, True),)
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_said_before_it_is_known_or_ten_seconds_passed(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path, nursery)
+        rig.serves = False
+        rig.write("cart")
+        nursery.start_soon(rig.services.run)
+        await trio.sleep(8)
+        assert rig.published == []
+        assert not rig.services.settled
+        await trio.sleep(4)
+        assert rig.published == [(("cart", EndpointHealth.FAILING, False),)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_service_the_credential_does_not_allow_is_told_and_not_published(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path, nursery)
+        rig.allowed = False
+        rig.write("cart")
+        rig.services.scan()
+        assert rig.published == [()]
+        assert "--service shop/cart" in rig.services.problems()[0]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_file_that_comes_and_goes_is_followed(tmp_path: Path, autojump_clock: object) -> None:
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path, nursery)
+        nursery.start_soon(rig.services.run)
+        await trio.sleep(1.5)
+        rig.write("cart")
+        await trio.sleep(1.5)
+        (tmp_path / "cart.yaml").unlink()
+        await trio.sleep(1.5)
+        assert rig.published == [(), (("cart", EndpointHealth.PASSING, False),), ()]
+        nursery.cancel_scope.cancel()
