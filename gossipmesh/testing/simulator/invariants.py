@@ -51,6 +51,7 @@ class Invariants(Observer):
         self._disturbed_ns: dict[str, int] = {}
         self._own: dict[str, tuple[int, Order]] = {}
         self._verdicts: set[tuple[str, MemberStatus, Order | None]] = set()
+        self._given_up: set[tuple[str, MemberStatus]] = set()
         self._views: dict[tuple[str, int, str], Order] = {}
         self._floors: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._names: dict[bytes, str] = {}
@@ -112,6 +113,10 @@ class Invariants(Observer):
             self._check_floor(host, event.scope, (event.version, event.manifest_hash))
         elif isinstance(event, ServicesChanged) and len(world.hosts) <= EVERY_SERVICE_CHANGE_HOSTS_MAX:
             self._check_services(host, event.node_id)
+
+    def was_given_up(self, host: Host) -> bool:
+        """Tell whether anyone ever held this host dead, unattended or left."""
+        return any((host.name, status) in self._given_up for status in OUT)
 
     # -- looks ------------------------------------------------------------------------------
 
@@ -201,6 +206,7 @@ class Invariants(Observer):
         """The first verdict on an order of a member is a change: roots count it."""
         known = self._own.get(subject_name)
         verdict = (subject_name, status, None if known is None else known[1])
+        self._given_up.add((subject_name, status))
         if verdict not in self._verdicts:
             self._verdicts.add(verdict)
             self._changed(world)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gossipmesh.gossip.effects import Persist, PersistKind
+from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import EndpointHealth
@@ -281,6 +282,67 @@ def trust_rotation(run: Run) -> None:
     run.require_policy("mesh", 5)
 
 
+def pause(run: Run) -> None:
+    """A process stops for 2 s: nobody gives it up. For 20 s: unattended, and alive soon after it runs on."""
+    run.boot_and_settle()
+    briefly, long = run.sample(2, but_not=[run.hosts[0]])
+    run.world.pause(briefly)
+    run.world.run_for(2 * SECOND_NS)
+    run.world.resume(briefly)
+    run.world.run_for(QUIET_NS)
+    run.require(not run.invariants.was_given_up(briefly), f"{briefly.name} was given up after 2 s")
+    run.world.pause(long)
+    run.world.run_for(20 * SECOND_NS)
+    run.require_status(long, MemberStatus.UNATTENDED)
+    run.world.resume(long)
+    resumed_ns = run.world.now_ns
+    run.wait_all_alive(10 * SECOND_NS)
+    run.measure("alive_again_s", run.world.now_ns - resumed_ns)
+    run.settle()
+    others = [host for host in run.hosts if host is not long]
+    given_up = [host.name for host in others if run.invariants.was_given_up(host)]
+    run.require(not given_up, f"given up as well: {', '.join(given_up)}")
+
+
+def rack(run: Run) -> None:
+    """A third of all machines lose power at one moment, and come back at one moment."""
+    run.boot_and_settle()
+    victims = run.sample(len(run.hosts) // 3, but_not=[run.hosts[0]])
+    started_ns = run.world.now_ns
+    for host in victims:
+        run.world.kill_node(host)
+    for host in victims:
+        run.wait_status(host, MemberStatus.DEAD, 60 * SECOND_NS)
+    run.measure("all_dead_s", run.world.now_ns - started_ns)
+    for host in victims:
+        run.world.start(host)
+        run.publish(host)
+    run.wait_all_alive(30 * SECOND_NS)
+    run.settle()
+
+
+def large(run: Run) -> None:
+    """Records and policy that fit no packet and no frame spread all the same."""
+    run.boot_and_settle()
+    host = run.pick()
+    entries = [
+        service_entry(f"shop/svc{number}", registration=f"svc{number:03}", labels=[("number", str(number))])
+        for number in range(limits.SERVICES_PER_NODE_MAX)
+    ]
+    run.publish(host, entries=entries)
+    run.push_policy(run.pick(), 1, [http_route(f"route-{number}") for number in range(1_000)])
+    started_ns = run.world.now_ns
+    run.wait_equal_roots(10 * SECOND_NS)
+    run.measure("spread_s", run.world.now_ns - started_ns)
+    run.settle()
+    run.require_policy("mesh", 1)
+    for other in run.running():
+        counts = [
+            len(services.entries) for view, services in run.core(other).services() if view.name == host.name
+        ]
+        run.require(counts == [len(entries)], f"{other.name} holds {counts} services of {host.name}")
+
+
 def swarm(run: Run) -> None:
     """Random faults for two minutes: crashes, pauses, cuts, replaced disks; then rest."""
     run.boot_and_settle()
@@ -350,6 +412,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "byzantine-policy": byzantine_policy,
     "byzantine-records": byzantine_records,
     "leave": leave,
+    "pause": pause,
+    "rack": rack,
+    "large": large,
     "renewal": renewal,
     "trust-rotation": trust_rotation,
     "swarm": swarm,
