@@ -151,7 +151,10 @@ class Demo:
         return {
             "members": len(statuses),
             "engines": {status["name"]: status["engine"]["pid"] for status in statuses},
-            "rss_bytes": {status["name"]: status["rss_bytes"] for status in statuses},
+            "rss_mb": {
+                status["name"]: {what: round(size / 1e6, 1) for what, size in status["rss_bytes"].items()}
+                for status in statuses
+            },
         }
 
     def _survivors(self) -> list[str]:
