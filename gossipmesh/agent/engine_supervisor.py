@@ -174,10 +174,10 @@ class EngineSupervisor:
         if client is not None:
             try:
                 await client.drain(timeout_s)
-            except (EngineGone, EngineRefused) as error:
-                # An engine that has drained exits, and may take the connection before we read its word.
-                if pid is not None and is_running(pid):
-                    log.warning("the engine did not drain: %s", error)
+            except EngineRefused as error:
+                log.warning("the engine did not drain: %s", error)
+            except EngineGone:
+                pass  # it has drained and is exiting, or is ended below
         if pid is not None:
             await self._end(pid)
 
