@@ -110,6 +110,10 @@ class ProcessKeeper:
         return self._is_marked(pid)
 
     def _is_marked(self, pid: int) -> bool:
+        # The kernel shows a process without environment for a moment after exec; a child of our own that
+        # was not reaped keeps its number, so it needs no mark.
+        if any(child.pid == pid and child.returncode is None for child in self._children):
+            return True
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
