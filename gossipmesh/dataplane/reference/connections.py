@@ -5,8 +5,7 @@ a drained engine closes what is idle and waits for the rest.
 """
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -14,10 +13,12 @@ import trio
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.model.member import Address
+from gossipmesh.net.byte_stream import ByteStream
 
 ACCEPT_PAUSE_S: Final = 0.05
 _ACCEPTS_PER_WAKEUP: Final = 64
 DRAIN_IDLE_S: Final = 0.5
+DRAIN_SWEEP_S: Final = 0.1
 
 Acceptor = Callable[["Connection", socket.socket], Awaitable[None]]
 
@@ -25,32 +26,26 @@ Acceptor = Callable[["Connection", socket.socket], Awaitable[None]]
 class Connection:
     """One accepted connection, as its registry sees it."""
 
-    __slots__ = ("_registry", "_scope", "idle_since", "remote")
+    __slots__ = ("_idle_since", "_stream", "remote")
 
-    def __init__(self, registry: "Connections", remote: str) -> None:
-        self._registry = registry
-        self._scope: trio.CancelScope | None = None
-        self.idle_since: float | None = None
+    def __init__(self, remote: str) -> None:
+        self._idle_since: float | None = None
+        self._stream: ByteStream | None = None
         self.remote = remote
 
-    @contextmanager
-    def idle(self, timeout_s: float) -> Iterator[trio.CancelScope]:
-        """Wait for a request: bounded, and ended by a drain."""
-        now = trio.current_time()
-        self.idle_since = now
-        with trio.CancelScope(deadline=now + timeout_s) as scope:
-            self._scope = scope
-            if self._registry.closing_idle:
-                scope.deadline = min(scope.deadline, now + DRAIN_IDLE_S)
-            try:
-                yield scope
-            finally:
-                self.idle_since = self._scope = None
+    def begin_idle(self, stream: ByteStream) -> None:
+        """Say that the connection waits for a request; a sweep may close `stream` meanwhile."""
+        self._stream = stream
+        self._idle_since = trio.current_time()
 
     def end_idle(self) -> None:
-        """Close the connection once it has waited DRAIN_IDLE_S; a request on its way is still taken."""
-        if self._scope is not None and self.idle_since is not None:
-            self._scope.deadline = min(self._scope.deadline, self.idle_since + DRAIN_IDLE_S)
+        """Say that a request has begun."""
+        self._idle_since = None
+
+    def close_if_idle(self, idle_before: float) -> None:
+        """Close a connection that has waited since `idle_before`; who reads it gets OSError."""
+        if self._stream is not None and self._idle_since is not None and self._idle_since < idle_before:
+            self._stream.close()
 
 
 class Connections:
@@ -63,7 +58,6 @@ class Connections:
         self._empty = trio.Event()
         self._empty.set()
         self.connections_max = limits.DOWNSTREAM_CONNECTIONS_MAX
-        self.closing_idle = False
 
     @property
     def count(self) -> int:
@@ -102,7 +96,7 @@ class Connections:
                 self._counters.add("connections_refused")
                 client.close()
                 continue
-            connection = Connection(self, str(Address(address[0], address[1])))
+            connection = Connection(str(Address(address[0], address[1])))
             self._open.add(connection)
             self._empty = trio.Event() if self._empty.is_set() else self._empty
             nursery.start_soon(self._serve, connection, client, acceptor)
@@ -131,9 +125,18 @@ class Connections:
             if not self._open:
                 self._empty.set()
 
-    async def drain(self) -> None:
-        """Close what is idle, now or later, and wait until nothing is open."""
-        self.closing_idle = True
+    def sweep(self, idle_s: float) -> None:
+        """Close what has waited for a request longer than `idle_s`.
+
+        Cost: O(connections), once a second; a timer per request would cost more.
+        """
+        idle_before = trio.current_time() - idle_s
         for connection in list(self._open):
-            connection.end_idle()
-        await self._empty.wait()
+            connection.close_if_idle(idle_before)
+
+    async def drain(self) -> None:
+        """Wait until nothing is open, closing what is idle; a request on its way is still taken."""
+        while self._open:
+            self.sweep(DRAIN_IDLE_S)
+            with trio.move_on_after(DRAIN_SWEEP_S):
+                await self._empty.wait()

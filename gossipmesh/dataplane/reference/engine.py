@@ -93,6 +93,9 @@ class ReferenceEngine:
         while True:
             await trio.sleep(TICK_S)
             self._state.maintain()
+            applied = self._state.applied
+            if applied is not None:
+                self._connections.sweep(applied.limits.idle_timeout_http_ns / SECOND_NS)
             attached = self._control.attached
             if attached is not None and attached.backlog < _BACKLOG_MAX:
                 attached.emit(self._counters.take(int(TICK_S * 1000)))

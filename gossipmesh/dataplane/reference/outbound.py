@@ -120,9 +120,10 @@ class OutboundRequest:
             await self._refuse(503, "UO", "upstream_requests_overflow", "too many requests to the service")
             return
         try:
+            instant = now()
             if route.request_timeout_ns is not None:
-                self._deadline = Instant(now() + route.request_timeout_ns)
-            upstream.budget.add_request(now())
+                self._deadline = Instant(instant + route.request_timeout_ns)
+            upstream.budget.add_request(instant)
             await self._tries(route, upstream, write_request(head, headers))
         finally:
             upstream.admission.release_request()
@@ -130,7 +131,8 @@ class OutboundRequest:
     async def _tries(self, route: Route, upstream: UpstreamState, head: bytes) -> None:
         state, entry = self._state, self._entry
         while True:
-            endpoint = upstream.balancer.pick(state.rng, now(), self._tried)
+            began = now()
+            endpoint = upstream.balancer.pick(state.rng, began, self._tried)
             if endpoint is None:
                 await self._refuse(503, "UH", "no_healthy_upstream", "no endpoint of the service is healthy")
                 return
@@ -138,7 +140,7 @@ class OutboundRequest:
             entry.upstream_host = str(endpoint.address)
             entry.callee = endpoint.spiffe_id
             entry.server_name = endpoint.server_name
-            end = await self._one_try(route, upstream, endpoint, head)
+            end = await self._one_try(route, upstream, endpoint, head, began)
             decision = self._decision
             if decision is None or not decision.retry:
                 await self._finish(end, decision)
@@ -149,7 +151,7 @@ class OutboundRequest:
                 await trio.sleep(min(decision.backoff_ns, max(0, self._deadline - now())) / SECOND_NS)
 
     async def _one_try(
-        self, route: Route, upstream: UpstreamState, endpoint: SnapshotEndpoint, head: bytes
+        self, route: Route, upstream: UpstreamState, endpoint: SnapshotEndpoint, head: bytes, began: Instant
     ) -> TryEnd:
         """Make one try; `_decision` says afterwards whether another follows."""
         self._decision = self._answered_at = None
@@ -159,7 +161,6 @@ class OutboundRequest:
         tries = upstream.tries.setdefault(endpoint_key(endpoint), set())
         tries.add(attempt)
         self._state.in_flight.add(attempt)
-        began = now()
         balanced = upstream.balancer.started(endpoint, began)
         timeout_ns = try_timeout_ns(route, self._downstream.head.method)
         deadline = self._deadline if timeout_ns is None else min(self._deadline, began + timeout_ns)
@@ -204,7 +205,7 @@ class OutboundRequest:
             exchange = Exchange(
                 self._downstream,
                 connection,
-                on_head=lambda response: self._takes(route, upstream, response, attempt),
+                on_head=lambda response: self._takes(route, upstream, response, attempt, connection),
                 on_progress=lambda: self._push_deadline(attempt),
             )
             end = await exchange.run(head)
@@ -223,20 +224,29 @@ class OutboundRequest:
         return end
 
     def _takes(
-        self, route: Route, upstream: UpstreamState, response: ResponseHead, attempt: TryScope
+        self,
+        route: Route,
+        upstream: UpstreamState,
+        response: ResponseHead,
+        attempt: TryScope,
+        connection: PooledConnection | None,
     ) -> bool:
         """Tell whether an answer is relayed; from here on the try is only bounded by idleness."""
         self._answered_at = now()
-        outcome = Outcome.SERVER_ERROR if response.status >= 500 else Outcome.SUCCESS
-        self._ask(route, upstream, TryEnd(outcome, response.status, "", ""), response.status)
-        if self._decision is not None and self._decision.retry:
-            return False
+        if response.status >= 500 or response.status in route.retry.statuses:
+            outcome = Outcome.SERVER_ERROR if response.status >= 500 else Outcome.SUCCESS
+            self._ask(route, upstream, TryEnd(outcome, response.status, "", ""), response.status)
+            if self._decision is not None and self._decision.retry:
+                return False
         attempt.may_move = None
-        self._push_deadline(attempt)
+        length = response.content_length
+        if length is None or connection is None or length > len(connection.reader.buffer):
+            self._push_deadline(attempt)
         return True
 
     def _push_deadline(self, attempt: TryScope) -> None:
-        if self._downstream.response_started or self._downstream.status:
+        """Once an answer is on its way only the request's own timeout and idleness bound it."""
+        if self._answered_at is not None:
             applied = self._state.applied
             idle_ns = 300 * SECOND_NS if applied is None else applied.limits.idle_timeout_http_ns
             attempt.scope.deadline = min(self._deadline, now() + idle_ns) / SECOND_NS

@@ -20,7 +20,6 @@ from gossipmesh.dataplane.reference.forward import (
 from gossipmesh.dataplane.reference.http1 import BadMessage, parse_request_untrusted
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.model import limits
-from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net.byte_stream import ByteStream
 
 LINGER_S: Final = 1.0
@@ -36,7 +35,7 @@ async def serve_http(
     reader = MessageReader(stream)
     while True:
         try:
-            raw = await _next_head_untrusted(state, connection, reader)
+            raw = await _next_head_untrusted(connection, reader)
             if raw is None:
                 return
             head = parse_request_untrusted(raw)
@@ -67,9 +66,7 @@ async def serve_http(
             return
 
 
-async def _next_head_untrusted(
-    state: EngineState, connection: Connection, reader: MessageReader
-) -> bytes | None:
+async def _next_head_untrusted(connection: Connection, reader: MessageReader) -> bytes | None:
     """Return the next request's head, None when the connection ended or stayed idle too long.
 
     Raises:
@@ -77,13 +74,10 @@ async def _next_head_untrusted(
         OSError: the connection broke. State: close it.
     """
     if not reader.buffer:
-        applied = state.applied
-        idle_s = 60.0 if applied is None else applied.limits.idle_timeout_http_ns / SECOND_NS
-        with connection.idle(idle_s) as scope:
-            if not await reader.fill():
-                return None
-        if scope.cancelled_caught:
+        connection.begin_idle(reader.stream)
+        if not await reader.fill():
             return None
+        connection.end_idle()
     if b"\r\n\r\n" in reader.buffer:
         return await reader.read_head_untrusted()
     with trio.move_on_after(limits.HTTP_HEAD_TIMEOUT_S):

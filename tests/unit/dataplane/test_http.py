@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from gossipmesh.model.policy import HTTPRoute, HTTPRouteTimeouts
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import access_policy, http_route
 from tests.unit.dataplane.engine_kit import (
@@ -222,6 +223,53 @@ async def test_narrowed_rule_closes_an_upgraded_connection(tmp_path: Path) -> No
             assert await peer.rest() == b""
 
 
+async def test_try_timeout_is_504_ut_when_no_endpoint_answers_in_time(tmp_path: Path) -> None:
+    tries = 0
+
+    async def silent(stream: trio.SocketStream) -> None:
+        nonlocal tries
+        peer = Peer(stream)
+        while await peer.head():
+            tries += 1
+
+    async with workload(silent) as address, cart_pair(tmp_path, address) as (near, _far):
+        await near.apply(policies=policies(timed_route(backend_request="50ms")))
+        status, head, _ = await get(near.at("proxy"))
+        assert (status, b"x-gossipmesh-flag: UT,URX" in head) == (504, True)
+        assert tries == 3
+        await near.apply(policies=policies(timed_route(request="80ms", backend_request="50ms")))
+        status, _, _ = await get(near.at("proxy"))
+        assert status == 504
+        assert tries in (4, 5)
+
+
+async def test_try_timeout_ends_with_the_head_and_not_with_the_body(tmp_path: Path) -> None:
+    async def slow_body(stream: trio.SocketStream) -> None:
+        peer = Peer(stream)
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n")
+        await trio.sleep(0.25)  # five times the try's timeout
+        await peer.send(b"late")
+
+    async with workload(slow_body) as address, cart_pair(tmp_path, address) as (near, _far):
+        await near.apply(policies=policies(timed_route(backend_request="50ms")))
+        assert (await get(near.at("proxy")))[2] == b"late"
+
+
+async def test_listed_status_is_tried_again_and_the_last_one_relayed(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+    async with (
+        workload(answering(503, b"busy", seen)) as address,
+        cart_pair(tmp_path, address) as (near, _far),
+    ):
+        status, _, body = await get(near.at("proxy"))
+        assert (status, body, len(seen)) == (503, b"busy", 3)
+        peer = await Peer.connect(near.at("proxy"))
+        async with peer.stream:
+            assert (await peer.ask(POST + b"Content-Length: 1\r\n\r\nx"))[0] == 503
+        assert len(seen) == 4
+
+
 async def test_half_closed_client_still_gets_its_answer(tmp_path: Path) -> None:
     async with workload(answering()) as address, cart_pair(tmp_path, address) as (near, _far):
         peer = await Peer.connect(near.at("proxy"))
@@ -387,3 +435,11 @@ async def test_client_that_resets_ends_the_request_at_the_workload(tmp_path: Pat
         await peer.stream.aclose()
         with trio.fail_after(5):
             await left.wait()
+
+
+def timed_route(*, request: str | None = None, backend_request: str | None = None) -> HTTPRoute:
+    """Return a route of shop/cart to itself with timeouts."""
+    timeouts = HTTPRouteTimeouts(request=request, backendRequest=backend_request)
+    route = http_route("timed")
+    rule = msgspec.structs.replace(route.spec.rules[0], timeouts=timeouts)
+    return msgspec.structs.replace(route, spec=msgspec.structs.replace(route.spec, rules=(rule,)))
