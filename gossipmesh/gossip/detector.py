@@ -282,8 +282,9 @@ class Detector:
         if self._engine_failures.get(member.node_id, 0):
             wait_ns = settings.probe_interval_ns
         else:
-            share = max(1, self._catalog.serving_count - 2)
-            wait_ns = int(settings.engine_interval_ns * share * self._ctx.rng.uniform(0.5, 1.5))
+            # Independent askers with exponential waits ask about once an interval together.
+            mean_ns = settings.engine_interval_ns * max(1, self._catalog.serving_count - 1)
+            wait_ns = min(int(self._ctx.rng.expovariate(1 / mean_ns)), 4 * mean_ns)
         self._ctx.timers.set(
             ("engine", member.node_id), self._ctx.now + wait_ns, lambda: self._engine_due(member)
         )

@@ -17,6 +17,7 @@ class Member:
 
     __slots__ = (
         "address_index",
+        "announced_at",
         "changed_at",
         "claim",
         "credential",
@@ -55,6 +56,7 @@ class Member:
         self.link: Link | None = None
         self.heard_at = -1
         self.told_at = -1
+        self.announced_at = -1
         self.address_index = 0
         self.unequal_count = 0
 

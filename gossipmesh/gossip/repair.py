@@ -135,6 +135,8 @@ class Repair:
             self._agreed(member.node_id, False)
             return
         now = self._ctx.now
+        if documents_root != self._spreading.root:
+            self._spreading.announce_to(member)
         member.unequal_count += 1
         if self._unequal_since is None:
             self._unequal_since = now

@@ -21,7 +21,7 @@ from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import MILLISECOND_NS
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.records import PolicyStatus
 from gossipmesh.trust.documents import AcceptedSet, PolicyRefusal, PolicySet, decode_policy_set_untrusted
 from gossipmesh.wire.codec import decode_untrusted, encode
@@ -36,6 +36,7 @@ _INTRINSIC: Final = ("features", "unsupported", "trust-domain")
 _BENIGN: Final = ("older", "same")
 _PUBLISH_WAIT_NS: Final = 500 * MILLISECOND_NS
 _ANNOUNCERS_MAX: Final = 4
+_ANNOUNCEMENTS_MAX: Final = 8  # 8 of at most 112 bytes fit a packet; more scopes are left to repair
 
 Announced = tuple[str, int, bytes]
 
@@ -101,6 +102,19 @@ class PolicySpreading:
         self.receive_trust(member, TrustAnnouncement(summary.trust_version))
         for scope, version, manifest_hash in summary.scopes:
             self.receive_policy(member, PolicyAnnouncement(scope, version, manifest_hash))
+
+    def announce_to(self, member: Member) -> None:
+        """Tell a peer whose documents differ what we hold, at most once a second.
+
+        It fetches what it lacks, and tells us likewise: one packet each way instead of a stream.
+        """
+        if member.announced_at >= 0 and self._ctx.now - member.announced_at < SECOND_NS:
+            return
+        member.announced_at = self._ctx.now
+        summary = self.summary()
+        announcements = [PolicyAnnouncement(*held) for held in summary.scopes[:_ANNOUNCEMENTS_MAX]]
+        messages = [encode_message(announcement) for announcement in announcements]
+        self._courier.send(member, [encode_message(TrustAnnouncement(summary.trust_version)), *messages])
 
     def policy_statuses(self) -> tuple[PolicyStatus, ...]:
         """Return what we run and what we last refused, sorted by scope."""
