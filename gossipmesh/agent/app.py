@@ -21,6 +21,7 @@ from gossipmesh import __version__
 from gossipmesh.agent.admin import AdminApi, listen_local
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.config import AgentConfig
+from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Handler, HttpServer
@@ -28,7 +29,7 @@ from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.agent.listeners import Listeners, port_error
 from gossipmesh.agent.logs import fields
-from gossipmesh.agent.metrics_server import EngineCounts, MetricsServer
+from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.restore import own_address, restore_documents, restore_state
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
@@ -68,6 +69,7 @@ _LEAVING_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
 _HOUSEKEEPING_S: Final = 1.0
 _REPAIRED_PEERS: Final = 2
+_VERDICTS_MAX: Final = 8_192  # some 150 bytes each
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
 
 
@@ -151,7 +153,7 @@ class Agent:
         self._ready_told = False
         self._counts = EngineCounts()
         self._listeners = Listeners({})
-        verifier = Verifier()
+        verifier = Verifier(_VERDICTS_MAX)
         self.documents = restore_documents(identity, store, verifier)
         self.identity = IdentityKeeper(
             config.state_dir / "identity",
@@ -206,7 +208,7 @@ class Agent:
         nursery.start_soon(self.identity.run)
         nursery.start_soon(local_api.run)
         nursery.start_soon(_http(self._sockets.api, admin.handle_remote).run)
-        nursery.start_soon(_http(self._sockets.metrics, MetricsServer(self, self._counts).handle).run)
+        nursery.start_soon(_http(self._sockets.metrics, MetricsEndpoint(self, self._counts).handle).run)
         nursery.start_soon(self._keep_house)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self._end_when_left)

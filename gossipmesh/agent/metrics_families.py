@@ -1,7 +1,7 @@
-"""Prometheus metrics: the agent's plain counts behind one custom collector, rendered in a thread.
+"""Prometheus metrics: the agent's plain counts behind one custom collector.
 
-Metric names begin with `gossipmesh_`, units stand last before `_total`. Counts of the engine are added
-up here, so they survive its restarts; series are bounded in `telemetry`.
+Metric names begin with `gossipmesh_`, units stand last before `_total`. Imported at the first scrape
+only: prometheus-client costs 1.5 MB.
 """
 
 import os
@@ -9,29 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
-import trio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from gossipmesh import __version__
 from gossipmesh.agent.admin_views import Parts
-from gossipmesh.agent.http_server import Refused, Request, Response
+from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.identity_keeper import horizon
 from gossipmesh.agent.process_usage import usage_of
-from gossipmesh.dataplane.protocol import (
-    LATENCY_BUCKETS_MS,
-    Demand,
-    Denial,
-    Ejection,
-    EngineEvent,
-    Statistics,
-)
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.telemetry.counters import Counters
-from gossipmesh.telemetry.traffic import TrafficKey, TrafficTable
 
 _TRAFFIC_LABELS: Final = ("direction", "caller", "callee", "route", "protocol")
 _GAUGES_OF_GOSSIP: Final = ("queue_length", "members", "links", "clock_skew_s", "claims_held")
@@ -39,59 +28,6 @@ _GAUGES_OF_GOSSIP: Final = ("queue_length", "members", "links", "clock_skew_s", 
 _Counted = Sequence[tuple[tuple[str, ...], int]]
 
 Family = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
-
-
-class EngineCounts:
-    """What the engine told so far, added up."""
-
-    def __init__(self) -> None:
-        self.traffic = TrafficTable(LATENCY_BUCKETS_MS)
-        self.counters = Counters()
-        self.gauges: dict[str, int] = {}
-        self.ejections = Counters()
-        self.denials = Counters()
-        self.demands_count = 0
-
-    def add(self, event: EngineEvent) -> None:
-        """Take one event of the engine."""
-        if isinstance(event, Statistics):
-            self._add_statistics(event)
-        elif isinstance(event, Ejection):
-            self.ejections.add(event.upstream, "out" if event.ejected else "back")
-        elif isinstance(event, Denial):
-            self.denials.add(event.caller, event.service, event.rule)
-        elif isinstance(event, Demand):
-            self.demands_count += 1
-
-    def _add_statistics(self, statistics: Statistics) -> None:
-        for delta in statistics.traffic:
-            key = TrafficKey(delta.direction, delta.caller, delta.service, delta.route, delta.protocol)
-            outcomes = ((one.code_class, one.flag, one.requests_count) for one in delta.outcomes)
-            series = self.traffic.add(key, outcomes, delta.latency_counts, delta.latency_sum_ms)
-            series.received_bytes += delta.received_bytes
-            series.sent_bytes += delta.sent_bytes
-            series.retries_count += delta.retries_count
-        for name, count in statistics.counters.items():
-            self.counters.add(name, count=count)
-        self.gauges = dict(list(statistics.gauges.items())[:100])
-
-
-class MetricsServer:
-    """Answers GET /metrics."""
-
-    def __init__(self, parts: Parts, counts: EngineCounts) -> None:
-        self._parts = parts
-        self._counts = counts
-
-    async def handle(self, request: Request) -> Response:
-        """Render; the values are read at once, the text is made in a thread."""
-        if request.path != "/metrics":
-            raise Refused(404, "not-found", "metrics are at /metrics")
-        if request.method != "GET":
-            raise Refused(405, "method", "/metrics takes GET")
-        families = list(collect(self._parts, self._counts))
-        body = await trio.to_thread.run_sync(_render, families)
-        return Response(body, CONTENT_TYPE_LATEST)
 
 
 class _Collected(Collector):
@@ -104,7 +40,8 @@ class _Collected(Collector):
         return self._families
 
 
-def _render(families: list[Family]) -> bytes:
+def render(families: list[Family]) -> bytes:
+    """Return the text format; takes no shared state, so it may run in a thread."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collected(families))
     return generate_latest(registry)
