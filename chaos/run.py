@@ -6,6 +6,8 @@ from it by the checkers the scenario names. Exit 0 only if all of them hold.
 
 import signal
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 import msgspec
@@ -21,9 +23,10 @@ from gossipmesh.testing.waiting import WaitedInVain, first_leaf
 @click.argument("scenario")
 @click.option("--backend", type=click.Choice(["process"]), default="process", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the victim and the moments.")
+@click.option("--runs", type=click.IntRange(1, 100), default=1, help="Run it so often, seeds counting up.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all evidence.")
 @click.option("--keep", is_flag=True, help="Leave logs and state behind.")
-def main(scenario: str, backend: str, seed: int, as_json: bool, keep: bool) -> None:
+def main(scenario: str, backend: str, seed: int, runs: int, as_json: bool, keep: bool) -> None:
     """Run SCENARIO, a TOML file (or its bare name) of chaos/scenarios."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     loaded = load_scenario(scenario_path(scenario))
@@ -33,20 +36,42 @@ def main(scenario: str, backend: str, seed: int, as_json: bool, keep: bool) -> N
     def say(line: str) -> None:
         click.echo(line, err=True)
 
-    result = run_scenario(loaded, seed, say, keep)
-    if as_json:
-        click.echo(msgspec.json.encode(result))
-    else:
-        for check in result["checks"]:
-            click.echo(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['check']} {check['params'] or ''}")
-            for problem in check["problems"]:
-                click.echo(f"      {problem}")
-        click.echo(f"measures: {msgspec.json.encode(result['measures']).decode()}")
-        requests = {key: value for key, value in result["evidence"].requests.items() if key != "failures"}
-        click.echo(f"requests: {msgspec.json.encode(requests).decode()}")
-    if result["logs"]:
-        click.echo(f"logs: {result['logs']}", err=True)
-    raise SystemExit(0 if result["ok"] else 1)
+    results = []
+    for number in range(seed, seed + runs):
+        results.append(run_scenario(loaded, number, say, keep))
+        if not as_json:
+            _print_result(results[-1])
+        if results[-1]["logs"]:
+            say(f"logs: {results[-1]['logs']}")
+    ok = all(result["ok"] for result in results)
+    if runs > 1:
+        summary = {"scenario": loaded.name, "ok": ok, "seen_dead_s": seen_dead_s(results)}
+        click.echo(msgspec.json.encode({**summary, "runs": results} if as_json else summary))
+    elif as_json:
+        click.echo(msgspec.json.encode(results[0]))
+    raise SystemExit(0 if ok else 1)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    """Print a run for a person: verdicts, figures, counts."""
+    for check in result["checks"]:
+        click.echo(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['check']} {check['params'] or ''}")
+        for problem in check["problems"]:
+            click.echo(f"      {problem}")
+    click.echo(f"measures: {msgspec.json.encode(result['measures']).decode()}")
+    requests = {key: value for key, value in result["evidence"].requests.items() if key != "failures"}
+    click.echo(f"requests: {msgspec.json.encode(requests).decode()}")
+
+
+def seen_dead_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return p50 and max over runs of the time by which every member saw the victim dead; {} for none."""
+    times = sorted(
+        max(seconds.values())
+        for result in results
+        for seconds in result["measures"]["seen_dead_s"].values()
+        if seconds and None not in seconds.values()
+    )
+    return {"runs": len(times), "p50": times[len(times) // 2], "max": times[-1]} if times else {}
 
 
 def run() -> None:

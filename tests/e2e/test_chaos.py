@@ -45,6 +45,21 @@ def test_kill_agent_leaves_the_engine_serving(tmp_path: Path) -> None:
     assert not wrong(told), told["logs"]
 
 
+def test_kill_engine_costs_a_moment_and_no_membership(tmp_path: Path) -> None:
+    """The bound of the shipped scenario holds for a quiet machine; a test run's is not."""
+    text = (SCENARIOS / "kill-engine.toml").read_text()
+    assert text.count("within_s = 2.0") == 1
+    path = tmp_path / "kill-engine.toml"
+    path.write_text(
+        text.replace("within_s = 2.0", "within_s = 10.0").replace("failed_max = 20", "failed_max = 99")
+    )
+    told = run_chaos(path, seed=2)
+    assert not wrong(told), told["logs"]
+    (victim,) = told["evidence"]["victims"]
+    pids = [seen["pid"] for seen in told["evidence"]["engines"] if seen["observer"] == victim]
+    assert pids[0] != pids[-1]
+
+
 @pytest.mark.namespace
 @pytest.mark.parametrize("name", ["partition-heal", "racing-pushes"])
 def test_after_a_partition_both_sides_agree(name: str) -> None:
