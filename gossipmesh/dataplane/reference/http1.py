@@ -157,7 +157,7 @@ def check_head_start_untrusted(data: bytes) -> None:
     Raises:
         BadMessage: a leading line break, a bare LF or a head too long. Remote's fault. State: close it.
     """
-    if data[0] in b"\r\n":
+    if data[:1] in (b"\r", b"\n"):
         raise BadMessage("a line break before the request line")
     if data.count(b"\n") != data.count(b"\r\n"):
         raise BadMessage("a bare LF in the head")
@@ -167,7 +167,7 @@ def check_head_start_untrusted(data: bytes) -> None:
 
 def _read_untrusted(head: bytes, kind: Any) -> tuple[Any, _Collector]:
     breaks = head.count(b"\r\n")
-    if head[0] in b"\r\n" or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+    if head[:1] in (b"", b"\r", b"\n") or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise BadMessage("a bare CR or LF in the head")
     if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
         raise BadMessage("a NUL or a folded line in the head")

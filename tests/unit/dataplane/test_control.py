@@ -23,7 +23,7 @@ from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import connect
-from gossipmesh.net.tls import probe_engine
+from gossipmesh.net.tls import ALPN_HTTP, ALPN_PROBE, ALPN_TCP, TlsStream, client_context, probe_engine
 from gossipmesh.traffic.sections import Snapshot, make_snapshot
 from tests.unit.dataplane.certificates import Authority
 from tests.unit.dataplane.engine_kit import (
@@ -208,6 +208,37 @@ async def test_probe_is_answered_by_the_node_it_asks_for_only(tmp_path: Path) ->
         assert await probe("far.node.mesh.test", far.spiffe_id)
         assert not await probe("far.node.mesh.test", near.spiffe_id)
         assert not await probe("near.node.mesh.test", far.spiffe_id)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        ("cart.cart.shop.mesh.test", ALPN_TCP),
+        ("cart.cart.shop.mesh.test", ALPN_PROBE),
+        ("far.node.mesh.test", ALPN_HTTP),
+        ("cart2.cart.shop.mesh.test", ALPN_HTTP),
+        ("cart.cart.shop.other.test", ALPN_HTTP),
+    ],
+)
+async def test_name_and_protocol_must_both_fit_the_registration(
+    tmp_path: Path, name: str, protocol: str
+) -> None:
+    """Whatever is asked for that this node does not serve gets not one byte of an answer."""
+    seen: list[bytes] = []
+    async with workload(answering(seen=seen)) as address, cart_pair(tmp_path, address) as (near, far):
+        context = client_context(near.authority.identity(near.spiffe_id), near.authority.bundle_pem, protocol)
+        stream = TlsStream(
+            await connect(far.at("mesh"), mesh=True), context, server_name=name, server_side=False
+        )
+        try:
+            await stream.handshake()
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: cart.shop\r\n\r\n")
+            assert await stream.receive() == b""
+        except OSError:
+            pass  # an alert or a reset says the same
+        finally:
+            stream.close()
+    assert seen == []
 
 
 async def test_drain_finishes_what_is_in_flight_and_resets_nobody(tmp_path: Path) -> None:
