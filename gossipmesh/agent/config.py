@@ -152,11 +152,14 @@ class _Addresses:
     def problems_of_raw(self) -> list[Problem]:
         """Check what addresses can be found in a document whose shape is wrong elsewhere."""
         spec = self._document.value.get("spec") if isinstance(self._document.value, dict) else None
-        for section, keys in (spec if isinstance(spec, dict) else {}).items():
+        if not isinstance(spec, dict):
+            return []
+        for section, keys in spec.items():
             for key, text in (keys if isinstance(keys, dict) else {}).items():
                 if key in ("bind", "advertise") and isinstance(text, str):
                     self.read(text, "spec", section, key)
-        for index, text in enumerate(spec.get("seeds") or () if isinstance(spec, dict) else ()):
+        seeds = spec.get("seeds")
+        for index, text in enumerate(seeds if isinstance(seeds, list) else []):
             if isinstance(text, str):
                 self.read(text, "spec", "seeds", index)
         return self.problems

@@ -60,6 +60,11 @@ def test_five_mistakes_are_five_lines() -> None:
     assert any("$.spec.seeds[0]: 'node-1' is not ADDRESS:PORT" in mistake for mistake in mistakes)
 
 
+def test_seeds_that_are_no_list_are_one_mistake() -> None:
+    (mistake,) = _mistakes(HEAD + "spec: {seeds: '10.0.0.1:7948'}\n")
+    assert "$.spec.seeds: a list expected" in mistake
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
