@@ -3,6 +3,7 @@
 It exists so that parts need not know one another; it decides nothing. Deviation: no paper speaks of it.
 """
 
+import hashlib
 import random
 
 from gossipmesh.gossip.effects import Effect, Event, Notify, Persist, PersistKind, SendDatagram
@@ -39,7 +40,7 @@ class Context:
         self.now = now
         self.wall_offset_s = wall_offset_s
         self.group_tag = group_tag_of(trust_domain)
-        self.run_id = rng.getrandbits(62) + 1
+        self.run_id = self.fresh_number()
         self.timers = Timers()
         self.statistics = GossipStatistics()
         self._effects: list[Effect] = []
@@ -48,6 +49,14 @@ class Context:
     def wall_s(self) -> int:
         """Return civil time; only ever used to ask whether a credential is valid."""
         return self.now // SECOND_NS + self.wall_offset_s
+
+    def fresh(self, size_bytes: int) -> bytes:
+        """Return random bytes that may be shown: hashed, so that nobody can compute `rng` from them."""
+        return hashlib.blake2b(self.rng.randbytes(32), digest_size=size_bytes).digest()
+
+    def fresh_number(self) -> int:
+        """Return a random number in 1..2^62 that may be shown."""
+        return (int.from_bytes(self.fresh(8), "big") >> 2) + 1
 
     def emit(self, effect: Effect) -> None:
         """Add an effect to this step."""

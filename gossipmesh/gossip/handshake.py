@@ -70,7 +70,7 @@ class Handshake:
         self._own_short = short_id_of(own_id)
         self._met = met
         self._too_long = too_long
-        self._jar = CookieJar(ctx.rng.randbytes(32), ctx.settings.cookie_age_s)
+        self._jar = CookieJar(ctx.fresh(32), ctx.settings.cookie_age_s)
         self._attempts: dict[Address, _Attempt] = {}
         self._by_echo: dict[int, _Attempt] = {}
         self._budgets = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
@@ -84,8 +84,7 @@ class Handshake:
         """Introduce ourselves at `address`, unless that is under way; a cookie saves a round trip."""
         if address in self._attempts or len(self._attempts) >= limits.HELLOS_PENDING_MAX:
             return
-        rng = self._ctx.rng
-        attempt = _Attempt(address, rng.getrandbits(62) + 1, rng.randbytes(_NONCE_BYTES))
+        attempt = _Attempt(address, self._ctx.fresh_number(), self._ctx.fresh(_NONCE_BYTES))
         attempt.cookie, attempt.peer_run = cookie, peer_run
         self._attempts[address] = attempt
         self._by_echo[attempt.echo] = attempt

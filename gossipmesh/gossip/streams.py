@@ -117,7 +117,7 @@ class Streams:
         session = Session(stream, opener=True, purpose=purpose, scope=scope)
         session.member = member
         session.expected = member
-        session.nonce = self._ctx.rng.randbytes(16)
+        session.nonce = self._ctx.fresh(16)
         self._sessions[stream] = session
         self._ctx.statistics.streams_opened += 1
         self._ctx.emit(OpenStream(stream, address))
@@ -142,7 +142,7 @@ class Streams:
             self._ctx.emit(CloseStream(stream))
             return
         session = Session(stream, opener=False, purpose="serve", scope=None)
-        session.nonce = self._ctx.rng.randbytes(16)
+        session.nonce = self._ctx.fresh(16)
         self._sessions[stream] = session
         self._watch(session, limits.STREAM_HEADER_TIMEOUT_NS)
 
