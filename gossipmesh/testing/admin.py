@@ -41,7 +41,7 @@ async def ask(
     try:
         with trio.fail_after(timeout_s):
             status, content_type, data = await _exchange(socket_path, path, method, body)
-    except (OSError, trio.TooSlowError, h11.RemoteProtocolError) as error:
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.RemoteProtocolError) as error:
         raise AgentSilent(f"no answer from {socket_path} to {method} {path}: {error!r}") from error
     decoded = data if "octet-stream" in content_type or not data else json.loads(data)
     if status >= 400:

@@ -60,6 +60,24 @@ async def test_no_socket_and_a_connection_cut_short_are_silence(tmp_path: Path) 
         await exchange(tmp_path / "a", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n[", [])
 
 
+async def test_an_agent_killed_with_the_request_unread_is_silence(tmp_path: Path) -> None:
+    """The kernel answers for it with a reset, which is another exception than a closed connection."""
+    path = tmp_path / "a"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        async def kill() -> None:
+            connection, _ = await trio.to_thread.run_sync(listening.accept)
+            await trio.to_thread.run_sync(connection.recv, 1)
+            connection.close()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(kill)
+            with pytest.raises(AgentSilent, match="reset"):
+                await ask(path, "/v1/status")
+
+
 async def test_an_agent_that_stands_still_is_silence(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A stopped process accepts by way of the kernel and never answers."""
     path = tmp_path / "a"
