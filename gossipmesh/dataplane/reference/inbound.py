@@ -104,7 +104,12 @@ class MeshListener:
             request = InboundRequest(self._state, self._journal, downstream, caller, name, connection.remote)
             await request.run()
 
-        await serve_http(self._state, connection, stream, handle)
+        def bad(reason: str) -> None:
+            entry = Entry("inbound", "http", connection.remote, caller, now())
+            entry.server_name = name
+            self._journal.bad_request(entry, reason, now())
+
+        await serve_http(self._state, connection, stream, handle, bad)
 
     async def _serve_tcp(
         self, connection: Connection, stream: TlsStream, caller: str, inbound: InboundSection

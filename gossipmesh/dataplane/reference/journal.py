@@ -70,6 +70,13 @@ class Journal:
         self._log = log
         self._counters = counters
 
+    def bad_request(self, entry: Entry, reason: str, now: Instant) -> None:
+        """Write down what was refused before it was a request."""
+        entry.status = 400
+        entry.flag("DPE")
+        entry.details = f"http1.codec_error: {reason}"
+        self.end(entry, now)
+
     def end(self, entry: Entry, now: Instant) -> None:
         """Count and log a finished entry."""
         flags = ",".join(entry.flags)

@@ -7,7 +7,7 @@ from gossipmesh.dataplane.reference.forward import Downstream
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.outbound import OutboundRequest
 from gossipmesh.dataplane.reference.outbound_tcp import serve_connect, serve_tcp
-from gossipmesh.dataplane.reference.service import serve_http
+from gossipmesh.dataplane.reference.service import OnBad, serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.model.member import Address
 from gossipmesh.model.service import Protocol
@@ -49,9 +49,16 @@ class LocalPorts:
                 await OutboundRequest(self._state, self._journal, downstream, entry, None).run()
 
         try:
-            await serve_http(self._state, connection, stream, handle)
+            await serve_http(self._state, connection, stream, handle, self._bad(connection, caller or ""))
         finally:
             stream.close()
+
+    def _bad(self, connection: Connection, caller: str) -> OnBad:
+        def write(reason: str) -> None:
+            entry = Entry("outbound", "http", connection.remote, caller, now())
+            self._journal.bad_request(entry, reason, now())
+
+        return write
 
     def upstream_acceptor(self, name: str) -> Acceptor | None:
         """Return the acceptor of an explicit port; what it serves is looked up per connection."""
@@ -89,7 +96,8 @@ class LocalPorts:
                     return
                 await OutboundRequest(self._state, self._journal, downstream, entry, listener.service).run()
 
-            await serve_http(self._state, connection, stream, handle)
+            caller = listener.spiffe_id if allowed else ""
+            await serve_http(self._state, connection, stream, handle, self._bad(connection, caller))
         finally:
             stream.close()
 

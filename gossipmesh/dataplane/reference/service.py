@@ -26,12 +26,16 @@ LINGER_S: Final = 1.0
 LINGER_BYTES_MAX: Final = 1_048_576
 
 Handler = Callable[[Downstream], Awaitable[None]]
+OnBad = Callable[[str], None]
 
 
 async def serve_http(
-    state: EngineState, connection: Connection, stream: ByteStream, handler: Handler
+    state: EngineState, connection: Connection, stream: ByteStream, handler: Handler, on_bad: OnBad
 ) -> None:
-    """Serve requests until either side ends the connection. The caller closes the stream."""
+    """Serve requests until either side ends the connection. The caller closes the stream.
+
+    `on_bad` is told why something was no request, after which the connection ends.
+    """
     reader = MessageReader(stream)
     while True:
         try:
@@ -41,6 +45,7 @@ async def serve_http(
             head = parse_request_untrusted(raw)
         except BadMessage as error:
             state.counters.add("http_bad_requests")
+            on_bad(str(error))
             await _refuse(stream, str(error))
             return
         except OSError:

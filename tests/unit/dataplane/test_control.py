@@ -305,11 +305,15 @@ async def test_access_log_has_a_line_per_request_and_follows_rotation(tmp_path: 
         near.log_path.rename(rotated)
         near.engine._log.reopen()
         await get(near.at("proxy"), path="/second")
+        await get(near.at("proxy"), extra="Host: twice\r\n")
         await until(lambda: near.log_path.stat().st_size > 0)
     line = json.loads(rotated.read_text().splitlines()[0])
     assert (line["path"], line["response_code"], line["response_flags"]) == ("/first", 200, "-")
     assert line["upstream_peer_uri_san"] == CART
-    assert json.loads(near.log_path.read_text().splitlines()[0])["path"] == "/second"
+    second, bad = map(json.loads, near.log_path.read_text().splitlines())
+    assert second["path"] == "/second"
+    assert (bad["response_code"], bad["response_flags"]) == (400, "DPE")
+    assert "Host" in bad["response_code_details"]
 
 
 async def test_control_socket_is_private_and_not_shared(tmp_path: Path) -> None:
