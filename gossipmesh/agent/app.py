@@ -27,7 +27,7 @@ from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Handler, HttpServer
 from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
-from gossipmesh.agent.listeners import Listeners, port_error
+from gossipmesh.agent.listeners import Listeners, port_error, require_free
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.restore import own_address, restore_documents, restore_state
@@ -86,7 +86,9 @@ async def run_agent(config: AgentConfig) -> None:
             store = StateStore(config.state_dir)
             stack.callback(store.close)
             sockets = Sockets(config, stack)
-            identity, enrolled_now = await load_or_enrol(config.state_dir / "identity", config.token_file)
+            identity, enrolled_now = await load_or_enrol(
+                config.state_dir / "identity", config.token_file, sockets.require_engine_ports
+            )
             async with trio.open_nursery() as nursery:
                 agent = Agent(config, identity, store, sockets, nursery, enrolled_now=enrolled_now)
                 stack.callback(agent.close)
@@ -104,6 +106,7 @@ class Sockets:
         Raises:
             OperatorError: an address cannot be had; the sentence names the key to change.
         """
+        self._config = config
         try:
             self.udp = UdpSocket(config.gossip_bind)
         except OSError as error:
@@ -112,6 +115,11 @@ class Sockets:
         self.streams = self._listen(stack, config.gossip_bind, "gossip")
         self.api = self._listen(stack, config.api_bind, "api")
         self.metrics = self._listen(stack, config.metrics_bind, "metrics")
+
+    def require_engine_ports(self) -> None:
+        """Check the ports a first engine will need, before a token is spent for nothing."""
+        for name, bind in _engine_binds(self._config).items():
+            require_free(name, bind)
 
     def _listen(self, stack: ExitStack, bind: Address, section: str) -> socket.socket:
         try:
@@ -193,9 +201,8 @@ class Agent:
         nursery.start_soon(self.engine.run)
         found = await self.engine.wait_found()
         self._listeners = Listeners({} if found is None else found.listeners)
-        self._listeners.bind_fixed("mesh", config.mesh_bind)
-        self._listeners.bind_fixed("proxy", config.proxy_bind)
-        self._listeners.bind_fixed("readiness", config.readiness_bind)
+        for name, bind in _engine_binds(config).items():
+            self._listeners.bind_fixed(name, bind)
         self.feed.restore(None if found is None else found.snapshot_version)
         self._give_identities()
         self.services.scan()
@@ -446,6 +453,11 @@ class Agent:
             raise OperatorError(
                 f"the credential of {identity.name} cannot be used ({error}); enrol this node again"
             ) from None
+
+
+def _engine_binds(config: AgentConfig) -> dict[str, Address]:
+    """Return the engine's fixed listeners; the protocol's names for them are the configuration's too."""
+    return {"mesh": config.mesh_bind, "proxy": config.proxy_bind, "readiness": config.readiness_bind}
 
 
 def _http(listener: socket.socket, handler: Handler) -> HttpServer:

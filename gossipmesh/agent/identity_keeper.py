@@ -29,8 +29,12 @@ _RETRY_S_MAX: Final = 300.0
 _JITTER: Final = 0.1
 
 
-async def load_or_enrol(directory: Path, token_file: Path | None) -> tuple[NodeIdentity, bool]:
+async def load_or_enrol(
+    directory: Path, token_file: Path | None, before: Callable[[], None] = lambda: None
+) -> tuple[NodeIdentity, bool]:
     """Return the identity in `directory`, enrolling with the token when there is none; and whether it did.
+
+    `before` is called when a token is about to be spent: what would stop the start must stop it there.
 
     Raises:
         OperatorError: files open to others or damaged, no token, a token used or expired, an
@@ -44,6 +48,7 @@ async def load_or_enrol(directory: Path, token_file: Path | None) -> tuple[NodeI
             f"this node has no identity in {directory} and no token to get one; create one with "
             "`gossipmesh token create` and give it as --token-file"
         )
+    before()
     return await enrolment.enrol(directory, token_file), True
 
 

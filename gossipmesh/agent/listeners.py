@@ -32,6 +32,18 @@ def port_error(error: OSError, bind: Address, protocol: str, key: str) -> Operat
     )
 
 
+def require_free(name: str, bind: Address) -> None:
+    """Check that the listener `name` could be had at `bind`.
+
+    Raises:
+        OperatorError: it could not. State unchanged.
+    """
+    try:
+        listen(bind).close()
+    except OSError as error:
+        raise port_error(error, bind, "tcp", f"spec.{name}.bind") from None
+
+
 class Listeners:
     """All sockets an engine listens on, by the names of the engine protocol."""
 

@@ -184,9 +184,11 @@ async def test_a_killed_engine_is_replaced_on_the_same_sockets(tmp_path: Path) -
 
 async def test_a_taken_port_is_one_sentence_and_the_token_is_kept(tmp_path: Path) -> None:
     async with a_node(tmp_path) as node:
-        with socket.create_server((HOST, 15020)), pytest.raises(OperatorError) as taken:
-            await run_agent(node.config())
-        assert f"{HOST}:15020/tcp (spec.metrics.bind): Address already in use" in str(taken.value)
+        for name in ("metrics", "mesh"):
+            with socket.create_server((HOST, PORTS[name])), pytest.raises(OperatorError) as taken:
+                await run_agent(node.config())
+            said = f"{HOST}:{PORTS[name]}/tcp (spec.{name}.bind): Address already in use"
+            assert said in str(taken.value)
         assert not (node.state / "identity").exists()
         async with running(node):
             pass
