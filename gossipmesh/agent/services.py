@@ -111,6 +111,13 @@ class LocalServices:
         self._draining = True
         self.refresh()
 
+    def nothing_serves(self) -> None:
+        """Note that no engine outlived the last agent: what that one said holds no longer.
+
+        Otherwise callers would be sent to ports nobody listens on, and keep them out of use for a while.
+        """
+        self._known_by = trio.current_time()
+
     def scan(self) -> None:
         """Take up what changed in the folder."""
         if not self._folder.scan():
