@@ -33,7 +33,8 @@ from gossipmesh.wire.datagram import (
 from gossipmesh.wire.versions import WIRE_MAX
 
 _NONCE_BYTES = 16
-_TRIES_MAX = 6
+_TRIES_MAX = 12
+_WAIT_DOUBLINGS_MAX = 1  # at 5 % loss an exchange of four packets fails one time in five: try often
 _ROLE_HELLO = b"hello"
 _ROLE_WELCOME = b"welcome"
 
@@ -41,13 +42,14 @@ _ROLE_WELCOME = b"welcome"
 class _Attempt:
     """A hello of ours that is not answered yet."""
 
-    __slots__ = ("address", "cookie", "echo", "nonce", "peer_run", "tries")
+    __slots__ = ("address", "cookie", "cookie_at", "echo", "nonce", "peer_run", "tries")
 
     def __init__(self, address: Address, echo: int, nonce: bytes) -> None:
         self.address = address
         self.echo = echo
         self.nonce = nonce
         self.cookie = b""
+        self.cookie_at = 0
         self.peer_run = 0
         self.tries = 0
 
@@ -85,7 +87,7 @@ class Handshake:
         if address in self._attempts or len(self._attempts) >= limits.HELLOS_PENDING_MAX:
             return
         attempt = _Attempt(address, self._ctx.fresh_number(), self._ctx.fresh(_NONCE_BYTES))
-        attempt.cookie, attempt.peer_run = cookie, peer_run
+        attempt.cookie, attempt.peer_run, attempt.cookie_at = cookie, peer_run, self._ctx.now
         self._attempts[address] = attempt
         self._by_echo[attempt.echo] = attempt
         self._send(attempt)
@@ -94,6 +96,9 @@ class Handshake:
         if attempt.tries >= _TRIES_MAX:
             self._finish(attempt)
             return
+        # A cookie is used while it is surely good; then a new one is asked for.
+        if self._ctx.now - attempt.cookie_at > self._ctx.settings.cookie_age_s * SECOND_NS // 2:
+            attempt.cookie = b""
         attempt.tries += 1
         body = self._hello(attempt)
         if body is None:
@@ -105,9 +110,7 @@ class Handshake:
             WIRE_MAX, PacketType.HELLO, self._ctx.group_tag, self._own_short, self._ctx.run_id, attempt.echo
         )
         self._ctx.send(attempt.address, encode_header(header) + body)
-        wait_ns = self._ctx.settings.hello_retry_ns << min(attempt.tries - 1, 3)
-        # A cookie that was not good enough any more is asked for again.
-        attempt.cookie = b"" if attempt.tries > 2 else attempt.cookie
+        wait_ns = self._ctx.settings.hello_retry_ns << min(attempt.tries - 1, _WAIT_DOUBLINGS_MAX)
         self._ctx.timers.set(("hello", attempt.address), self._ctx.now + wait_ns, lambda: self._send(attempt))
 
     def _finish(self, attempt: _Attempt) -> None:
@@ -260,9 +263,9 @@ class Handshake:
         # A peer with several addresses may answer from another than was asked; the echo is the proof.
         attempt = self._by_echo.get(header.counter)
         if attempt is not None:
-            if attempt.cookie:
+            if attempt.cookie and attempt.peer_run == header.run:
                 return
-            attempt.cookie, attempt.peer_run = cookie.cookie, header.run
+            attempt.cookie, attempt.peer_run, attempt.cookie_at = cookie.cookie, header.run, self._ctx.now
             self._send(attempt)
             return
         member = self._catalog.by_short(header.sender)

@@ -59,7 +59,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
         repair_after_ns: how long roots may differ before a stream comparison.
         repair_gap_ns: least time between two comparisons this node opens.
         full_compare_interval_ns: a comparison with someone regardless.
-        hello_retry_ns: first wait for an answer to a hello; doubles up to eight times that.
+        hello_retry_ns: first wait for an answer to a hello; doubles once, for loss must not keep a node out.
         cookie_age_s: how long a cookie is good.
         pause_ns: a timer later than this means the process was stopped: probes in flight prove nothing.
     """
