@@ -140,9 +140,11 @@ class Observer:
         self._ignored.add(node)
 
     def attend(self, node: str) -> None:
-        """Ask a node again, and write down anew whatever it says first."""
+        """Ask a node's agent again, and write down anew whatever it says first."""
         self._ignored.discard(node)
-        self._last = {key: value for key, value in self._last.items() if key[0] != node}
+        self._last = {
+            key: value for key, value in self._last.items() if key[0] != node or key[1] == "readiness"
+        }
 
     async def run(self) -> None:
         """Observe until cancelled."""
