@@ -24,6 +24,7 @@ from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.gossip_shell import GossipShell
+from gossipmesh.agent.health import answers_http
 from gossipmesh.agent.http_server import Handler, HttpServer
 from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
@@ -272,7 +273,9 @@ class Agent:
         """Called within a step of the core: reads it, never steps it."""
         if isinstance(event, MemberChanged):
             previous = None if event.previous is None else event.previous.label
-            log.info("member is %s", event.status.label, extra=fields(member=event.name, previous=previous))
+            told = fields(member=event.name, previous=previous)
+            if event.status is not event.previous:
+                log.info("member is %s", event.status.label, extra=told)
             self.feed.changed(urgent=event.status in _GONE)
         elif isinstance(event, ServicesChanged):
             self.feed.changed()
@@ -395,9 +398,8 @@ class Agent:
             return False
 
     async def _probe_own_engine(self) -> bool:
-        bind = self._config.mesh_bind
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host)
-        return await self._probe_engine([Address(host, bind.port)], self.identity.identity.spiffe_id)
+        address = _reachable(self._config.mesh_bind)
+        return await self._probe_engine([address], self.identity.identity.spiffe_id)
 
     def _bundle_pem(self) -> bytes:
         trust = self.documents.trust
@@ -417,6 +419,7 @@ class Agent:
             on_event=self._engine_told,
             on_change=self._engine_changed,
             probe=self._probe_own_engine,
+            is_awake=lambda: answers_http(_reachable(self._config.readiness_bind), _PROBE_TIMEOUT_S),
         )
 
     def _make_feed(self, identity: NodeIdentity) -> CatalogFeed:
@@ -453,6 +456,11 @@ class Agent:
             raise OperatorError(
                 f"the credential of {identity.name} cannot be used ({error}); enrol this node again"
             ) from None
+
+
+def _reachable(bind: Address) -> Address:
+    """Return the address this machine reaches a listener of its own at."""
+    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host), bind.port)
 
 
 def _engine_binds(config: AgentConfig) -> dict[str, Address]:

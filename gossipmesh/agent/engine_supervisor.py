@@ -34,6 +34,7 @@ log = logging.getLogger("gossipmesh.agent.engine")
 _START_TIMEOUT_S: Final = 15.0
 _POLL_S: Final = 0.02
 _STUCK_TIMEOUT_S: Final = 10.0
+_STUCK_PROBES: Final = 5  # of up to a second each, twice: some 10 s
 _END_TIMEOUT_S: Final = 5.0
 _BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SETTLED_S: Final = 30.0
@@ -82,12 +83,18 @@ class EngineSupervisor:
         on_event: Callable[[EngineEvent], None],
         on_change: Callable[[], None],
         probe: Callable[[], Awaitable[bool]],
+        is_awake: Callable[[], Awaitable[bool]],
     ) -> None:
-        """`probe` handshakes with this node's own mesh port; `on_change` follows each change of `serving`."""
+        """`on_change` follows each change of `serving`.
+
+        `probe` handshakes with this node's own mesh port as a peer would; `is_awake` asks the readiness
+        port for any answer at all: certificates that ran out must not count as a stuck engine.
+        """
         self._settings = settings
         self._on_event = on_event
         self._on_change = on_change
         self._probe = probe
+        self._is_awake = is_awake
         self._client: EngineClient | None = None
         self._pid: int | None = None
         self._acked: str | None = None
@@ -306,8 +313,13 @@ class EngineSupervisor:
         self._refused = (None, "")
 
     async def _watch_health(self) -> None:
-        """Probe the mesh port as a peer would; one failure may be a stall of ours."""
-        failed_count = 0
+        """Probe the mesh port as a peer would; one failure may be a stall of ours.
+
+        An engine that says nothing anywhere, `_STUCK_PROBES` times in a row, is ended: its connection
+        closes with it and a successor is started. Probes are counted, not seconds, so that a pause of
+        this agent does not count against the engine.
+        """
+        failed_count = stuck_count = 0
         while True:
             if self._acked is None:
                 await trio.sleep(_POLL_S)
@@ -317,6 +329,10 @@ class EngineSupervisor:
             if answered or failed_count >= _PROBE_FALL:
                 self._answering = answered
                 self._tell()
+            stuck_count = 0 if answered or await self._is_awake() else stuck_count + 1
+            if stuck_count >= _STUCK_PROBES and self._pid is not None:
+                log.error("the engine does not answer and is ended", extra=fields(pid=self._pid))
+                end_engine(self._pid, signal.SIGKILL)
             await trio.sleep(_PROBE_INTERVAL_S if answered else _PROBE_RETRY_S)
 
     def _tell(self) -> None:

@@ -99,7 +99,7 @@ async def run_check(check: HealthCheck) -> bool:
         with trio.fail_after(check.timeout_ns / SECOND_NS):
             if check.path is None:
                 return await _connects(check.address)
-            return await _answers(check.address, check.path)
+            return 200 <= await _status_of(check.address, check.path) < 400
     except (OSError, trio.TooSlowError, h11.RemoteProtocolError):
         return False
 
@@ -111,7 +111,17 @@ async def _connects(address: Address) -> bool:
     return True
 
 
-async def _answers(address: Address, path: str) -> bool:
+async def answers_http(address: Address, timeout_s: float) -> bool:
+    """Tell whether anything at `address` answers a request, whatever it says."""
+    try:
+        with trio.fail_after(timeout_s):
+            return await _status_of(address, "/") > 0
+    except (OSError, trio.TooSlowError, h11.RemoteProtocolError):
+        return False
+
+
+async def _status_of(address: Address, path: str) -> int:
+    """Return the status of the answer, 0 when the connection ended before one."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEAD_BYTES_MAX)
     headers = [("Host", str(address)), ("User-Agent", "gossipmesh-check"), ("Connection", "close")]
     request = connection.send(h11.Request(method="GET", target=path, headers=headers))
@@ -124,8 +134,8 @@ async def _answers(address: Address, path: str) -> bool:
         while True:
             event = connection.next_event()
             if isinstance(event, h11.Response):
-                return 200 <= event.status_code < 400
+                return event.status_code
             if event is not h11.NEED_DATA and not isinstance(event, h11.InformationalResponse):
-                return False
+                return 0
             if event is h11.NEED_DATA:
                 connection.receive_data(await peer.recv(_RECEIVE_BYTES))

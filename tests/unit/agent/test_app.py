@@ -42,7 +42,7 @@ class Node:
 
     async def wait(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Return /v1/status once `condition` holds of it."""
-        for _ in range(1_000):
+        for _ in range(1_500):
             try:
                 status: dict[str, Any] = await ask(self.socket, "/v1/status")
             except AgentSilent:
@@ -180,6 +180,14 @@ async def test_a_killed_engine_is_replaced_on_the_same_sockets(tmp_path: Path) -
         )
         assert after["engine"]["pid"] != before["engine"]["pid"]
         assert after["engine"]["snapshot_version"] == before["engine"]["snapshot_version"]
+
+
+async def test_an_engine_that_is_stuck_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gossipmesh.agent.engine_supervisor._STUCK_PROBES", 1)
+    async with a_node(tmp_path) as node, running(node) as before:
+        os.kill(before["engine"]["pid"], signal.SIGSTOP)
+        after = await node.wait(lambda s: s["engine"]["answering"] and s["engine"]["starts"] == 2)
+        assert after["engine"]["pid"] != before["engine"]["pid"]
 
 
 async def test_a_taken_port_is_one_sentence_and_the_token_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""What a restarted agent takes back from its disk, verified again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from gossipmesh.agent.identity_store import NodeIdentity
+from gossipmesh.agent.restore import own_address, restore_documents, restore_state
+from gossipmesh.agent.state_store import StateStore
+from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.model.instant import WallSeconds
+from gossipmesh.model.member import Address
+from gossipmesh.testing.builders import TrustDomainBuilder, http_route
+from gossipmesh.trust.documents import PolicyRefusal, PolicySet
+from gossipmesh.trust.keys import Verifier
+from gossipmesh.wire.codec import encode
+
+NOW = WallSeconds(1_800_000_000)
+DOMAIN = TrustDomainBuilder()
+
+
+@dataclass
+class Enrolled:
+    """As much of an identity as restoring reads."""
+
+    trust_domain: str = DOMAIN.trust_domain
+    trust_envelopes: tuple[bytes, ...] = (DOMAIN.trust_envelope,)
+
+
+def _restore(store: StateStore) -> Any:
+    return restore_documents(cast(NodeIdentity, Enrolled()), store, Verifier())
+
+
+def _keep(store: StateStore, policy_set: PolicySet) -> tuple[int, bytes]:
+    accepted = DOMAIN.documents().check_untrusted(policy_set)
+    store.put(PersistKind.POLICY_SET, b"mesh", policy_set.to_bytes(), durable=False)
+    store.put(PersistKind.FLOOR, b"mesh", encode(list(accepted.floor)), durable=True)
+    return accepted.floor
+
+
+def test_the_set_in_force_and_its_floor_come_back(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    floor = _keep(store, DOMAIN.policy_set(3, [http_route("cart")]))
+    documents = _restore(store)
+    assert documents.in_force("mesh").version == 3
+    assert documents.floor("mesh") == floor
+    with pytest.raises(PolicyRefusal, match="below 3"):
+        documents.check_untrusted(DOMAIN.policy_set(2))
+
+
+def test_a_set_that_was_changed_on_disk_is_left_out_and_the_floor_stays(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    good = DOMAIN.policy_set(3, [http_route("cart")])
+    floor = _keep(store, good)
+    tampered = PolicySet(good.manifest, (good.bodies[0].replace(b"cart", b"bank"),))
+    store.put(PersistKind.POLICY_SET, b"mesh", tampered.to_bytes(), durable=True)
+    documents = _restore(store)
+    assert documents.in_force("mesh") is None
+    assert documents.floor("mesh") == floor
+
+
+@pytest.mark.parametrize(
+    ("kept", "enrolled_now", "epoch"),
+    [(encode(7), False, 7), (None, True, 0), (None, False, NOW), (b"\xc1", False, NOW)],
+)
+def test_the_epoch_is_the_last_one_or_above_any_that_was_lost(
+    tmp_path: Path, kept: bytes | None, enrolled_now: bool, epoch: int
+) -> None:
+    store = StateStore(tmp_path)
+    if kept is not None:
+        store.put(PersistKind.EPOCH, b"", kept, durable=True)
+    store.put(PersistKind.MEMBER, b"a", b"record", durable=True)
+    restored = restore_state(store, NOW, enrolled_now=enrolled_now)
+    assert restored.epoch == epoch
+    assert restored.members == ((b"a", b"record"),)
+
+
+def test_a_wildcard_is_told_as_the_address_used_towards_the_seeds() -> None:
+    bind, seed = Address("0.0.0.0", 7948), Address("127.0.0.1", 7948)
+    assert own_address(bind, None, [seed], "gossip") == Address("127.0.0.1", 7948)
+    assert own_address(bind, Address("10.0.0.9", 1), [seed], "gossip") == Address("10.0.0.9", 1)
+    ipv6 = own_address(Address("::", 7948), None, [seed, Address("::1", 7948)], "gossip")
+    assert ipv6 == Address("::1", 7948)
