@@ -19,6 +19,7 @@ OTHER_SEEDS = {
     "pause": (1, 2),
     "rack": (1, 2),
     "large": (1,),
+    "lost-disk": (1,),
     "renewal": (1,),
     "trust-rotation": (1, 2),
     "swarm": (1, 2),

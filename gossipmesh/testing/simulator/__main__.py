@@ -8,6 +8,7 @@ import argparse
 import gc
 import json
 import multiprocessing
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -105,7 +106,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=30)
     parser.add_argument("--loss", type=float, default=0.05, help="share of datagrams lost")
     parser.add_argument("--json", action="store_true", help="one JSON object per seed")
-    parser.add_argument("--jobs", type=int, default=1, help="seeds run at once, each in a process of its own")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="seeds run at once, each in a process of its own with its own memo (default: one per CPU)",
+    )
     parser.add_argument("--trace-file", type=Path, help="write the trace as text (one seed)")
     return parser.parse_args(words)
 
@@ -127,6 +133,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _results(jobs: int, tasks: list[_Task]) -> Iterator[dict[str, Any]]:
     """Yield the results in order; with several jobs each process has a memo of its own."""
+    jobs = min(jobs, len(tasks))
     if jobs <= 1:
         yield from map(_run_task, tasks)
         return

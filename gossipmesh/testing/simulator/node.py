@@ -6,7 +6,7 @@ from gossipmesh.gossip.effects import PersistKind
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import Instant
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.testing.builders import VALID_UNTIL_S, TrustDomainBuilder
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
@@ -34,12 +34,18 @@ class NodeFactory:
         self.documents_class: type[TrustedDocuments] = TrustedDocuments
         self.documents: dict[str, TrustedDocuments] = {}
         self.credential_ends = VALID_UNTIL_S
+        self._enrolled: dict[str, int] = {}
 
     def __call__(self, host: Host, rng: random.Random, now: Instant, wall_offset_s: int) -> GossipNode:
         """Read the disk and build a core that was not started yet."""
         documents = self.documents[host.name] = self._restore_documents(host)
         epochs = host.disk.entries(PersistKind.EPOCH)
-        epoch = decode_untrusted(epochs[0][1], int, bytes_max=EPOCH_BYTES_MAX) if epochs else 0
+        if epochs:
+            epoch = decode_untrusted(epochs[0][1], int, bytes_max=EPOCH_BYTES_MAX)
+        else:  # a disk that was lost may have held any epoch: civil time is above them all
+            is_new = self._enrolled.get(host.name) != host.generation
+            epoch = 0 if is_new else now // SECOND_NS + wall_offset_s
+        self._enrolled[host.name] = host.generation
         restored = RestoredState(epoch, tuple(host.disk.entries(PersistKind.MEMBER)))
         return self.build(host, documents, restored, rng, now, wall_offset_s)
 

@@ -237,6 +237,24 @@ def byzantine_records(run: Run) -> None:
     run.settle()
 
 
+def lost_disk(run: Run) -> None:
+    """State is lost and identity is not: the node comes back above all it ever signed, floors and all."""
+    run.boot_and_settle()
+    run.push_policy(run.pick(), 3, [http_route("kept")])
+    run.settle()
+    for _ in range(2):
+        victim = run.pick(but_not=[run.hosts[0]])
+        run.world.kill_node(victim)
+        run.world.run_for(run.draw_ns(0.5, 9))
+        victim.disk.wipe()
+        run.world.faults.fire("lose-disk")
+        run.world.start(victim, run.seeds())
+        run.publish(victim)
+        run.wait_status(victim, MemberStatus.ALIVE, 10 * SECOND_NS)
+        run.settle()
+    run.require_policy("mesh", 3)
+
+
 def renewal(run: Run) -> None:
     """Credentials end: whoever renewed stays, whoever died before is forgotten by everyone at its end."""
     run.factory.credential_ends = WALL_START_S + 100
@@ -415,6 +433,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "pause": pause,
     "rack": rack,
     "large": large,
+    "lost-disk": lost_disk,
     "renewal": renewal,
     "trust-rotation": trust_rotation,
     "swarm": swarm,
