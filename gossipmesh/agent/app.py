@@ -201,6 +201,8 @@ class Agent:
         local_api = listen_local(config.state_dir / "agent.sock", admin.handle_local)
         nursery.start_soon(self.engine.run)
         found = await self.engine.wait_found()
+        if found is None:
+            self.services.nothing_serves()
         self._listeners = Listeners({} if found is None else found.listeners)
         for name, bind in _engine_binds(config).items():
             self._listeners.bind_fixed(name, bind)
