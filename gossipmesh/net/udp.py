@@ -84,7 +84,13 @@ class UdpSocket:
         return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
     async def wait_readable(self) -> None:
-        """Wait until `receive_nowait` would answer something."""
+        """Wait until `receive_nowait` would answer something.
+
+        Raises:
+            trio.ClosedResourceError: closed, before or while waiting.
+        """
+        if self._socket.fileno() == -1:
+            raise trio.ClosedResourceError
         await trio.lowlevel.wait_readable(self._socket.fileno())
 
     def receive_nowait(self) -> list[Datagram]:

@@ -123,10 +123,10 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
             yield made
         finally:
             nursery.cancel_scope.cancel()
-            made.udp.close()
-            made.peer.close()
-            made.listener.close()
-            made.store.close()
+    made.udp.close()
+    made.peer.close()
+    made.listener.close()
+    made.store.close()
 
 
 async def test_effects_are_performed_in_order_and_answers_come_back(tmp_path: Path) -> None:
