@@ -192,6 +192,20 @@ class Run:
         """Every other running host holds `subject` in `status` now."""
         self.wait_status(subject, status, 0)
 
+    def wait_parted(self, left: Sequence[str], right: Sequence[str], timeout_ns: int) -> None:
+        """Let time pass until all on each side hold all on the other dead (local health makes that slow)."""
+
+        def parted() -> bool:
+            for host in self.running():
+                others = right if host.name in left else left
+                held = [v.name for v in self.core(host).members() if v.status is MemberStatus.DEAD]
+                if any(name not in held for name in others):
+                    return False
+            return True
+
+        done = self.world.run_until_true(parted, timeout_ns, SECOND_NS)
+        self.require(done, f"two sides do not hold each other dead after {timeout_ns // SECOND_NS} s")
+
     def wait_all_alive(self, timeout_ns: int) -> None:
         """Let time pass until everyone running is alive on everyone running."""
         names = [host.name for host in self.running()]
