@@ -20,6 +20,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import MemberChanged, PersistKind, ServicesChanged
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
+from gossipmesh.gossip.standing import Standing
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import is_label, is_service_name, pattern_allows
@@ -84,8 +85,7 @@ class Catalog:
         self.ledger = RootLedger(ctx.group_tag)
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
-        self._serving_count = 1
-        self.reachable: list[Member] = []
+        self._standing = Standing(own_id)
         self._keys_version = -1
         self._keys: dict[bytes, bytes] = {}
 
@@ -106,7 +106,16 @@ class Catalog:
     @property
     def serving_count(self) -> int:
         """Return how many members are neither dead nor left, ourselves included, at least 1."""
-        return max(1, self._serving_count)
+        return max(1, self._standing.serving_count)
+
+    @property
+    def reachable(self) -> list[Member]:
+        """Return whom packets go to: the alive and the suspect, without ourselves."""
+        return self._standing.reachable
+
+    def recently_dead(self, since: int) -> list[Member]:
+        """Return who died after `since`, the last first."""
+        return self._standing.recently_dead(since)
 
     def merge_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
         """Merge one record from outside; None when it says nothing new.
@@ -217,7 +226,7 @@ class Catalog:
         self.ends_at(credential.ends)
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
-        self._recount()
+        self._standing.note(member)
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_state(
@@ -398,22 +407,13 @@ class Catalog:
         if member.status is not before or moved:
             if member.status is not before:
                 member.changed_at = self._ctx.now
-            self._recount()
+            self._standing.note(member)
             self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
             was_serving = before is not None and before < MemberStatus.DEAD
             if member.services is not None and (was_serving != member.serving or moved):
                 self._ctx.notify(ServicesChanged(member.node_id))
         if member.status is not MemberStatus.SUSPECT:
             self._persist(member)
-
-    def _recount(self) -> None:
-        serving = [member for member in self._members.values() if member.serving]
-        self._serving_count = len(serving)
-        self.reachable = [
-            member
-            for member in serving
-            if member.status is not MemberStatus.UNATTENDED and member.node_id != self.own_id
-        ]
 
     def _forget_records(self, member: Member) -> None:
         for kind in list(member.records):
@@ -434,7 +434,7 @@ class Catalog:
         self.ledger.put(RecordKind.CREDENTIAL, member.node_id, None)
         del self._members[member.node_id]
         del self._by_short[member.short_id]
-        self._recount()
+        self._standing.drop(member)
         self._ctx.statistics.members = len(self._members)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
         if had_state:

@@ -17,12 +17,14 @@ from gossipmesh.gossip.links import Link, LinkMaker
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.wire.datagram import HEADER_BYTES, TAG_BYTES
 
 # Header, tag, the array prefix (3) and the `seen` message (12) are always there.
 MESSAGES_BYTES_MAX = limits.DATAGRAM_BYTES_MAX - HEADER_BYTES - TAG_BYTES - 15
 _PIGGYBACK_MAX = 32
+_GOSSIP_TO_DEAD_NS = 30 * SECOND_NS  # memberlist's GossipToTheDeadTime
 
 
 class Courier:
@@ -71,7 +73,7 @@ class Courier:
             self._ctx.dropped("message too long to send")
             return
         if fill and len(self.queue):
-            messages = messages + self.queue.fill(room_bytes, _PIGGYBACK_MAX)
+            messages = messages + self.queue.fill(room_bytes, _PIGGYBACK_MAX, member.node_id)
         own = self._ctx
         self._ctx.send(address, link.packet(own.group_tag, self._own_short, own.run_id, messages))
 
@@ -89,18 +91,33 @@ class Courier:
         settings = self._ctx.settings
         if not len(self.queue):
             return
-        for member in self.choose(settings.tick_fanout, b""):
+        for member in self._tick_targets(settings.tick_fanout):
             self.send(member, [])
             if not len(self.queue):
                 return
         self._ctx.timers.set(("tick", None), self._ctx.now + settings.tick_interval_ns, self._tick)
+
+    def _tick_targets(self, count: int) -> list[Member]:
+        """Return random members, one of them recently dead now and then: it may live and not know."""
+        targets = self.choose(count, b"")
+        dead = self._catalog.recently_dead(self._ctx.now - _GOSSIP_TO_DEAD_NS)
+        # In proportion, so that a rack that died at once does not eat the sendings of the living.
+        if dead and self._ctx.rng.randrange(len(self._catalog.reachable) + len(dead)) < count * len(dead):
+            targets = [*targets[: count - 1], self._ctx.rng.choice(dead)]
+        return targets
+
+    def forget(self, node_id: bytes) -> None:
+        """Send nothing more about a member that is no member any more."""
+        self.queue.drop_subject(None, node_id)
 
     def push(self, messages: list[bytes], origin_id: bytes) -> None:
         """Forward urgent news at once to a few members, not back to where it came from."""
         messages = [message for message in messages if len(message) <= MESSAGES_BYTES_MAX]
         if not messages:
             return
-        for member in self.choose(self._ctx.settings.eager_fanout, origin_id):
+        settings = self._ctx.settings
+        many = self._catalog.serving_count > settings.eager_many_members
+        for member in self.choose(settings.eager_fanout_many if many else settings.eager_fanout, origin_id):
             if not self._eager.take(self._ctx.now):
                 self._ctx.statistics.eager_limited += 1
                 return
@@ -109,7 +126,10 @@ class Courier:
 
     def choose(self, count: int, except_id: bytes) -> list[Member]:
         """Return up to `count` distinct random members that are alive or suspect."""
-        members = [member for member in self._catalog.reachable if member.node_id != except_id]
-        if len(members) <= count:
-            return members
-        return self._ctx.rng.sample(members, count)
+        reachable = self._catalog.reachable
+        if len(reachable) > count + 1:
+            # One more than asked for, in case the excepted one is drawn: never a walk over all members.
+            drawn = self._ctx.rng.sample(reachable, count + 1)
+            return [member for member in drawn if member.node_id != except_id][:count]
+        members = [member for member in reachable if member.node_id != except_id]
+        return members if len(members) <= count else self._ctx.rng.sample(members, count)

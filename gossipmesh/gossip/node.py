@@ -553,6 +553,7 @@ class GossipNode:
             gone = member.credential.ends <= wall_s or held.key_id not in keys
             if gone and member.node_id != self._own_id:
                 self._catalog.forget(member)
+                self._courier.forget(member.node_id)
                 self._detector.forget(member)
         ends = min((m.credential.ends for m in self._catalog if m.node_id != self._own_id), default=None)
         self._watch_at = NEVER

@@ -109,7 +109,7 @@ class Repair:
         self._unequal_since: int | None = None
         self._repaired: dict[bytes, None] = {}
         self._fruitless_count = 0
-        self._hasty_left = 0
+        self._hasty: list[Member] = []
 
     def start(self) -> None:
         """Begin the periodic full comparison at a random moment of its interval."""
@@ -152,17 +152,16 @@ class Repair:
 
     def hasten(self) -> None:
         """Compare with a few random members soon: a record too long for packets has come."""
-        self._hasty_left = _HASTY_ROUNDS
+        chosen = [member for member in self._catalog.reachable if member.run]
+        self._hasty = self._ctx.rng.sample(chosen, min(_HASTY_ROUNDS, len(chosen)))
         if not self._ctx.timers.pending(("hasten", None)):
             wait_ns = self._ctx.rng.randrange(_HASTY_GAP_NS)
             self._ctx.timers.set(("hasten", None), self._ctx.now + wait_ns, self._hasty_round)
 
     def _hasty_round(self) -> None:
-        self._hasty_left -= 1
-        members = [member for member in self._catalog.reachable if member.run]
-        if members:
-            self.sync(self._ctx.rng.choice(members))
-        if self._hasty_left > 0:
+        if self._hasty:
+            self.sync(self._hasty.pop())
+        if self._hasty:
             self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS, self._hasty_round)
 
     def sync(self, member: Member) -> None:

@@ -53,6 +53,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
         transmit_mult, refutation_mult: sendings per update, times log10(members + 1); 6 for one's own
             refutation, because losing that race is a false death.
         eager_fanout, eager_per_s, eager_burst: immediate forwarding of deaths, new epochs and the like.
+        eager_fanout_many, eager_many_members: the fan-out in groups of more members than that.
         engine_interval_ns: how often somebody asks the engine of an unattended member.
         engine_timeout_ns: an engine probe the shell never answered counts as failed after this.
         obituary_interval_ns: how often one dead member is pinged, so that partitions heal.
@@ -75,6 +76,8 @@ class GossipSettings(msgspec.Struct, frozen=True):
     transmit_mult: int = 4
     refutation_mult: int = 6
     eager_fanout: int = 4
+    eager_fanout_many: int = 6
+    eager_many_members: int = 200
     eager_per_s: int = 50
     eager_burst: int = 200
     engine_interval_ns: int = 5 * SECOND_NS

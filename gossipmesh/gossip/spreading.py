@@ -14,6 +14,7 @@ from typing import Final
 
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.dissemination import POLICY_KIND, TRUST_KIND
 from gossipmesh.gossip.effects import PersistKind, PolicyApplied, PolicyRefused, TrustChanged
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.member import Member
@@ -28,8 +29,6 @@ from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import PolicyAnnouncement, TrustAnnouncement, encode_message
 from gossipmesh.wire.frames import DocumentsSummary
 
-_POLICY: Final = -1
-_TRUST: Final = -2
 _ITEM_TRUST: Final = 1
 _ITEM_SCOPE: Final = 2
 _INTRINSIC: Final = ("features", "unsupported", "trust-domain")
@@ -153,7 +152,7 @@ class PolicySpreading:
         self._recount()
         self._ctx.notify(PolicyApplied(scope, version, manifest_hash))
         message = encode_message(PolicyAnnouncement(scope, version, manifest_hash))
-        self._courier.enqueue((_POLICY, scope.encode(), b""), message)
+        self._courier.enqueue((POLICY_KIND, scope.encode(), b""), message)
         self._courier.push([message], origin_id)
         self._publish()
 
@@ -278,7 +277,7 @@ class PolicySpreading:
         self._recount()
         self._ctx.notify(TrustChanged(self._trust_version()))
         message = encode_message(TrustAnnouncement(self._trust_version()))
-        self._courier.enqueue((_TRUST, b"", b""), message)
+        self._courier.enqueue((TRUST_KIND, b"", b""), message)
         self._courier.push([message], origin_id)
         self.trust_changed()
 

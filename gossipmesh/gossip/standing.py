@@ -1,0 +1,71 @@
+"""Who serves, whom packets go to, and who died lately; kept as members change, never counted anew.
+
+A table of ten thousand members that is joined in one go would otherwise be walked ten thousand times.
+Rules:
+1. Reachable are the alive and the suspect, without ourselves: probes, ticks and pushes go to them.
+2. Those who left are nowhere here: nothing is ever sent to them.
+Paper: memberlist's GossipToTheDead for the recently dead. Deviation: none.
+"""
+
+from gossipmesh.gossip.member import Member
+from gossipmesh.model.member import MemberStatus
+
+
+class Standing:
+    """Members by what is done with them; the order of `reachable` is that of arrival until one goes."""
+
+    def __init__(self, own_id: bytes) -> None:
+        self._own_id = own_id
+        self._serving: set[bytes] = set()
+        self.reachable: list[Member] = []
+        self._places: dict[bytes, int] = {}
+        self._dead: dict[bytes, Member] = {}
+
+    @property
+    def serving_count(self) -> int:
+        """Return how many members are neither dead nor left, ourselves included."""
+        return len(self._serving)
+
+    def note(self, member: Member) -> None:
+        """Take a member's status as it is now."""
+        node_id = member.node_id
+        if member.serving:
+            self._serving.add(node_id)
+        else:
+            self._serving.discard(node_id)
+        reachable = (
+            member.serving and member.status is not MemberStatus.UNATTENDED and node_id != self._own_id
+        )
+        if reachable and node_id not in self._places:
+            self._places[node_id] = len(self.reachable)
+            self.reachable.append(member)
+        elif not reachable:
+            self._unplace(node_id)
+        if member.status is not MemberStatus.DEAD:
+            self._dead.pop(node_id, None)
+        elif node_id not in self._dead:
+            self._dead[node_id] = member
+
+    def drop(self, member: Member) -> None:
+        """Forget a member."""
+        self._serving.discard(member.node_id)
+        self._unplace(member.node_id)
+        self._dead.pop(member.node_id, None)
+
+    def recently_dead(self, since: int) -> list[Member]:
+        """Return who died after `since`, the last first."""
+        recent: list[Member] = []
+        for member in reversed(self._dead.values()):
+            if member.changed_at < since:
+                break
+            recent.append(member)
+        return recent
+
+    def _unplace(self, node_id: bytes) -> None:
+        place = self._places.pop(node_id, None)
+        if place is None:
+            return
+        last = self.reachable.pop()
+        if last.node_id != node_id:
+            self.reachable[place] = last
+            self._places[last.node_id] = place
