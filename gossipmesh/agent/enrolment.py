@@ -284,7 +284,9 @@ async def _ask(
     return _read_answer(authority, status, answer)
 
 
-async def _check_server(tls: trio.SSLStream, authority: Address, trust_domain: str) -> None:
+async def _check_server(
+    tls: trio.SSLStream[trio.SocketStream], authority: Address, trust_domain: str
+) -> None:
     """Shake hands, and make sure that whoever answers is the authority."""
     expected = authority_spiffe_id(trust_domain)
     try:
@@ -301,7 +303,9 @@ async def _check_server(tls: trio.SSLStream, authority: Address, trust_domain: s
         ) from None
 
 
-async def _exchange(tls: trio.SSLStream, authority: Address, target: str, body: bytes) -> tuple[int, bytes]:
+async def _exchange(
+    tls: trio.SSLStream[trio.SocketStream], authority: Address, target: str, body: bytes
+) -> tuple[int, bytes]:
     """Send the one request of this connection; return status and body.
 
     Raises:
@@ -321,7 +325,7 @@ async def _exchange(tls: trio.SSLStream, authority: Address, target: str, body: 
     while True:
         event: Any = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await tls.receive_some(RECEIVE_BYTES))
+            connection.receive_data(bytes(await tls.receive_some(RECEIVE_BYTES)))
         elif isinstance(event, h11.Response):
             status = event.status_code
         elif isinstance(event, h11.Data):

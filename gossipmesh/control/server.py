@@ -157,7 +157,7 @@ class AuthorityServer:
             self._connections -= 1
             await trio.aclose_forcefully(tls)
 
-    async def _answer(self, tls: trio.SSLStream) -> None:
+    async def _answer(self, tls: trio.SSLStream[trio.SocketStream]) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         try:
             method, target, body = await _read_request(tls, connection)
@@ -203,7 +203,9 @@ class AuthorityServer:
         return 200, issued
 
 
-async def _read_request(tls: trio.SSLStream, connection: h11.Connection) -> tuple[str, str, bytes]:
+async def _read_request(
+    tls: trio.SSLStream[trio.SocketStream], connection: h11.Connection
+) -> tuple[str, str, bytes]:
     """Return method, target and body of the one request; an empty method when the peer just left.
 
     Raises:
@@ -216,7 +218,7 @@ async def _read_request(tls: trio.SSLStream, connection: h11.Connection) -> tupl
         except h11.RemoteProtocolError as error:
             raise MalformedInput(f"not a request: {error}"[:200]) from None
         if event is h11.NEED_DATA:
-            connection.receive_data(await tls.receive_some(RECEIVE_BYTES))
+            connection.receive_data(bytes(await tls.receive_some(RECEIVE_BYTES)))
         elif isinstance(event, h11.Request):
             method, target = event.method.decode("ascii"), event.target.decode("ascii")
         elif isinstance(event, h11.Data):
@@ -228,7 +230,7 @@ async def _read_request(tls: trio.SSLStream, connection: h11.Connection) -> tupl
 
 
 async def _respond(
-    tls: trio.SSLStream,
+    tls: trio.SSLStream[trio.SocketStream],
     connection: h11.Connection,
     status: int,
     answer: Issued | Refusal,
