@@ -1,4 +1,4 @@
-"""Token buckets, alone and by address prefix, that bound what strangers and storms can cost.
+"""Token buckets, alone, by identity and by address prefix, that bound what strangers and storms can cost.
 
 Deviation: GOSSIP counts strangers per /64; for IPv4 a prefix is one address, because several nodes
 behind one network prefix are the usual case there.
@@ -35,28 +35,36 @@ class TokenBucket:
         return True
 
 
-class PrefixBudgets:
-    """One bucket per sender prefix (v4: address, v6: /64), the least recently seen forgotten first."""
+class KeyedBudgets:
+    """One bucket per key, the least recently used forgotten first."""
 
-    def __init__(self, per_s: int, burst: int) -> None:
+    def __init__(self, per_s: int, burst: int, *, keys_max: int = PREFIXES_MAX) -> None:
         self._per_s = per_s
         self._burst = burst
-        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
+        self._keys_max = keys_max
+        self._buckets: OrderedDict[object, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def take(self, sender: Address, now: Instant) -> bool:
-        """Take one token of the sender's prefix."""
-        prefix = _prefix_of(sender.host)
-        bucket = self._buckets.get(prefix)
+    def take_key(self, key: object, now: Instant) -> bool:
+        """Take one token of `key`."""
+        bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[prefix] = TokenBucket(self._per_s, self._burst, now)
-            if len(self._buckets) > PREFIXES_MAX:
+            bucket = self._buckets[key] = TokenBucket(self._per_s, self._burst, now)
+            if len(self._buckets) > self._keys_max:
                 self._buckets.popitem(last=False)
         else:
-            self._buckets.move_to_end(prefix)
+            self._buckets.move_to_end(key)
         return bucket.take(now)
+
+
+class PrefixBudgets(KeyedBudgets):
+    """One bucket per sender prefix (v4: address, v6: /64)."""
+
+    def take(self, sender: Address, now: Instant) -> bool:
+        """Take one token of the sender's prefix."""
+        return self.take_key(_prefix_of(sender.host), now)
 
 
 def _prefix_of(host: str) -> str:

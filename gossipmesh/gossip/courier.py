@@ -28,7 +28,10 @@ _GOSSIP_TO_DEAD_NS = 30 * SECOND_NS  # memberlist's GossipToTheDeadTime
 
 
 class Courier:
-    """Everything that leaves as a sealed datagram."""
+    """Everything that leaves as a sealed datagram.
+
+    `muted` while a first table is taken in: what a newcomer learns there the others know.
+    """
 
     def __init__(
         self, ctx: Context, catalog: Catalog, own_id: bytes, *, introduce: Callable[[Address], None]
@@ -39,6 +42,8 @@ class Courier:
         self._introduce = introduce
         self._links = LinkMaker(ctx, own_id)
         self.queue = UpdateQueue()
+        self._own_id = own_id
+        self.muted = False
         self._eager = TokenBucket(ctx.settings.eager_per_s, ctx.settings.eager_burst, ctx.now)
 
     def link_untrusted(self, member: Member, run: int) -> Link:
@@ -79,7 +84,7 @@ class Courier:
 
     def enqueue(self, key: Key, message: bytes, *, refutation: bool = False) -> None:
         """Let an update ride on coming packets, and start the tick if it stands still."""
-        if len(message) > MESSAGES_BYTES_MAX:
+        if len(message) > MESSAGES_BYTES_MAX or (self.muted and key[1] != self._own_id):
             return
         settings = self._ctx.settings
         mult = settings.refutation_mult if refutation else settings.transmit_mult
@@ -113,7 +118,7 @@ class Courier:
     def push(self, messages: list[bytes], origin_id: bytes) -> None:
         """Forward urgent news at once to a few members, not back to where it came from."""
         messages = [message for message in messages if len(message) <= MESSAGES_BYTES_MAX]
-        if not messages:
+        if not messages or (self.muted and origin_id):
             return
         settings = self._ctx.settings
         many = self._catalog.serving_count > settings.eager_many_members

@@ -143,7 +143,14 @@ class GossipNode:
         self._intake = Intake(ctx, catalog, self._courier, own, self._detector)
         self._spreading = PolicySpreading(ctx, self._courier, own, self._intake)
         self._streams = Streams(
-            ctx, catalog, own, self._handshake, self._intake, self._spreading, met=self._met_by_stream
+            ctx,
+            catalog,
+            self._courier,
+            own,
+            self._handshake,
+            self._intake,
+            self._spreading,
+            met=self._met_by_stream,
         )
         self._spreading.fetch = self._streams.fetch
         self._intake.oversize = self._streams.hasten

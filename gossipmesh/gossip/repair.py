@@ -1,84 +1,53 @@
-"""Finds and mends differences between two nodes over an authenticated stream.
+"""Decides when to compare with whom, and leads the conversations on authenticated streams.
 
-Roots in every ping say that something differs; bucket hashes say where; lists say what; records follow.
+Roots in every ping say that something differs; what is said then is `conversation`'s, the first table of
+a newcomer `joining`'s.
 Rules:
 1. Equal roots are the only proof of agreement; a finished comparison is judged by them as well.
-2. Of two nodes that see a difference the one of lesser id opens the stream, the other if that fails.
-3. Records from a stream are merged a few per step, so that no table of any size holds the loop.
-Paper: Demers et al. 1987 (anti-entropy). Deviation: sums in 256 buckets instead of a Merkle tree.
+2. Unequal twice with one peer, or for a second with anybody, opens a stream. While our own root moves,
+   news is still on its way and may settle it: then a little later, but not much.
+3. A silent difference is looked into without waiting for another ping.
+Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by roots, not by a period alone.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
-from gossipmesh.gossip.catalog import Catalog, Checks
+from gossipmesh.gossip.catalog import Catalog
 from gossipmesh.gossip.context import Context
-from gossipmesh.gossip.effects import StreamId, ViewRepaired
+from gossipmesh.gossip.conversation import Conversation
+from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.effects import ViewRepaired
 from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.joining import Joining
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
-from gossipmesh.gossip.roots import Rank
+from gossipmesh.gossip.session import Session
 from gossipmesh.gossip.spreading import PolicySpreading
-from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS
-from gossipmesh.model.records import NodeCredential, SignedRecord
-from gossipmesh.trust.seal import Sealer
 from gossipmesh.wire.frames import (
-    BUCKET_BYTES,
-    BUCKETS_COUNT,
-    ENTRIES_PER_FRAME,
     PAGE_BYTES,
     Compare,
     Done,
     Entries,
-    Entry,
     FetchPolicy,
     FetchTrust,
     FrameMessage,
-    FrameReader,
     Part,
     PolicyPart,
     Records,
     Request,
-    StreamHello,
     Table,
     TrustPart,
+    Turn,
 )
 
-_RECORD_OVERHEAD_BYTES: Final = 96  # signature, key id and msgpack around a record's body
 _HASTY_ROUNDS: Final = 3
 _HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
-_QUESTIONS_MAX: Final = 4  # an answer can be the whole table; ours ask once
-Name = tuple[int, bytes]
-
-
-class Session:
-    """One stream: its handshake, its keys, and where its conversation stands."""
-
-    def __init__(self, stream: StreamId, *, opener: bool, purpose: str, scope: str | None) -> None:
-        self.stream = stream
-        self.opener = opener
-        self.purpose = purpose
-        self.scope = scope
-        self.reader = FrameReader()
-        self.nonce = b""
-        self.expected: Member | None = None
-        self.member: Member | None = None
-        self.peer_id: bytes = b""
-        self.hello: StreamHello | None = None
-        self.credential: NodeCredential | None = None
-        self.sealer: Sealer | None = None
-        self.unsealer: Sealer | None = None
-        self.sent_count = 0
-        self.received_count = 0
-        self.completed = False
-        self.entries: dict[Name, Rank] = {}
-        self.requested: list[Name] = []
-        self.backlog: deque[SignedRecord | Done | None] = deque()
-        self.parts = bytearray()
-        self.questions_count = 0
+_QUESTIONS_MAX: Final = 4  # comparisons and fetches; pages are counted by `conversation`
+_MOVING_WAITS_MAX: Final = 2
+_SECOND_OPENER_NS: Final = 20 * MILLISECOND_NS  # so that of two nodes that differ mostly one opens
 
 
 class Repair:
@@ -88,25 +57,39 @@ class Repair:
         self,
         ctx: Context,
         catalog: Catalog,
+        courier: Courier,
         own: OwnRecords,
         intake: Intake,
         spreading: PolicySpreading,
         *,
         say: Callable[[Session, object], None],
         close: Callable[[Session], None],
-        open_sync: Callable[[Member], bool],
+        open_to: Callable[[Member, str], bool],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._own = own
-        self._intake = intake
         self._spreading = spreading
         self._say = say
         self._close = close
-        self._open_sync = open_sync
+        self._open_to = open_to
+        self._conversation = Conversation(ctx, catalog, courier, intake, spreading, say=self._speak)
+        self._joining = Joining(
+            ctx,
+            catalog,
+            self._conversation,
+            spreading,
+            say=self._speak,
+            close=close,
+            open_table=lambda member: open_to(member, "table"),
+        )
         self._syncing = False
         self._synced_at: int | None = None
         self._unequal_since: int | None = None
+        self._unequal_with = b""
+        self._root = bytes(16)
+        self._root_moved_at = ctx.now
+        self._moving_waits = 0
         self._repaired: dict[bytes, None] = {}
         self._fruitless_count = 0
         self._hasty: list[Member] = []
@@ -115,6 +98,9 @@ class Repair:
         """Begin the periodic full comparison at a random moment of its interval."""
         wait_ns = self._ctx.rng.randrange(self._ctx.settings.full_compare_interval_ns)
         self._ctx.timers.set(("full compare", None), self._ctx.now + wait_ns, self._full_compare)
+
+    def _speak(self, session: Session, message: object) -> None:
+        self._say(session, message)
 
     def _full_compare(self) -> None:
         self._ctx.timers.set(
@@ -126,29 +112,59 @@ class Repair:
         if members:
             self.sync(self._ctx.rng.choice(members))
 
+    # When
+
     def compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
         """Take a peer's roots; open a comparison once they differ for good."""
-        if (group_root, documents_root) == (self._catalog.ledger.root, self._spreading.root):
-            member.unequal_count = 0
-            self._unequal_since = None
-            self._fruitless_count = 0
+        now = self._ctx.now
+        if self._catalog.ledger.root != self._root:
+            self._root, self._root_moved_at = self._catalog.ledger.root, now
+        if (group_root, documents_root) == (self._root, self._spreading.root):
+            self._settled(member)
             self._agreed(member.node_id, False)
             return
-        now = self._ctx.now
         if documents_root != self._spreading.root:
             self._spreading.announce_to(member)
         member.unequal_count += 1
+        self._unequal_with = member.node_id
         if self._unequal_since is None:
             self._unequal_since = now
+            self._look_again(self._ctx.settings.repair_after_ns)
+        if member.unequal_count >= (2 if self._own.node_id < member.node_id else 3):
+            self._open_if_rested(member, group_root != self._root)
+
+    def _look_again(self, wait_ns: int) -> None:
+        wait_ns += 0 if self._own.node_id < self._unequal_with else _SECOND_OPENER_NS
+        self._ctx.timers.set(("unequal", None), self._ctx.now + wait_ns, self._still_unequal)
+
+    def _still_unequal(self) -> None:
+        """Compare, since nobody was found equal meanwhile; unless what we hold moved just now."""
+        member = self._catalog.get(self._unequal_with)
+        if self._unequal_since is None or member is None:
+            self._unequal_since = None
+            return
         wait_ns = self._ctx.settings.repair_after_ns
-        patience = 1 if self._own.node_id < member.node_id else 2
-        lasting = now - self._unequal_since > patience * wait_ns or member.unequal_count >= 2 * patience
+        moved = self._catalog.ledger.root != self._root or self._ctx.now - self._root_moved_at < wait_ns
+        if moved and self._moving_waits < _MOVING_WAITS_MAX:
+            self._moving_waits += 1
+        else:
+            self._open_if_rested(member, True)
+        self._look_again(wait_ns)
+
+    def _open_if_rested(self, member: Member, records_differ: bool) -> None:
         # Records come to rest soon; documents one side refuses may differ for good, so ask ever less.
-        doublings = min(self._fruitless_count, 2 if group_root != self._catalog.ledger.root else 6)
+        doublings = min(self._fruitless_count, 2 if records_differ else 6)
         gap_ns = self._ctx.settings.repair_gap_ns << doublings
-        rested = self._synced_at is None or now - self._synced_at >= gap_ns
-        if lasting and rested:
+        if self._synced_at is None or self._ctx.now - self._synced_at >= gap_ns:
             self.sync(member)
+
+    def _settled(self, member: Member | None) -> None:
+        self._unequal_since = None
+        self._moving_waits = 0
+        self._fruitless_count = 0
+        self._ctx.timers.cancel(("unequal", None))
+        if member is not None:
+            member.unequal_count = 0
 
     def hasten(self) -> None:
         """Compare with a few random members soon: a record too long for packets has come."""
@@ -165,8 +181,8 @@ class Repair:
             self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS, self._hasty_round)
 
     def sync(self, member: Member) -> None:
-        """Open a comparison with a member, unless one runs."""
-        if not self._syncing and self._open_sync(member):
+        """Open a comparison with a member, unless one runs or a first table still comes in."""
+        if not self._syncing and not self._joining.active and self._open_to(member, "sync"):
             self._syncing = True
             self._synced_at = self._ctx.now
             self._ctx.statistics.repairs_started += 1
@@ -177,6 +193,8 @@ class Repair:
         elif not finished:
             return
         self._ctx.notify(ViewRepaired(len(self._repaired)))
+
+    # What is said
 
     def begin(self, session: Session) -> None:
         """Say what an opened stream is for."""
@@ -190,10 +208,10 @@ class Repair:
             case "ping":
                 session.completed = True
                 self._close(session)
-            case _ if len(self._catalog) <= 2:
-                self._say(session, Table(self._spreading.summary()))
+            case _ if self._joining.wanted:
+                self._joining.begin(session)
             case _:
-                self._say(session, Compare(self._catalog.ledger.bucket_hashes(), self._spreading.summary()))
+                self._conversation.compare(session)
 
     def receive(self, session: Session, message: FrameMessage) -> None:
         """Go on with a conversation.
@@ -201,164 +219,68 @@ class Repair:
         Raises:
             MalformedInput: a message out of place or beyond limits. Remote's fault; the stream ends.
         """
+        if isinstance(message, Records):
+            self._conversation.take_records(session, message.records)
+            if message.more and not session.opener:
+                self._conversation.then(session, lambda: self._say(session, Turn()))
+        elif session.opener:
+            self._receive_answer(session, message)
+        else:
+            self._receive_question(session, message)
+
+    def _receive_question(self, session: Session, message: FrameMessage) -> None:
         member = session.member
         assert member is not None
-        if isinstance(message, Compare | Table | FetchPolicy | FetchTrust):
+        if isinstance(message, Compare | FetchPolicy | FetchTrust):
             session.questions_count += 1
             if session.questions_count > _QUESTIONS_MAX:
                 raise MalformedInput("more questions than one stream may ask")
         match message:
-            case Records():
-                self._queue(session, message.records)
-            case Compare() if not session.opener:
-                self._answer_compare(session, message)
+            case Compare():
+                self._conversation.answer_compare(session, message)
                 self._spreading.consider(member, message.documents)
-            case Table() if not session.opener:
-                self._send_records(session, self._everything())
-                self._say(session, Done(self._catalog.ledger.root, self._spreading.root))
-                self._spreading.consider(member, message.documents)
-            case Request() if not session.opener:
-                self._receive_request(session, message)
-            case FetchPolicy() if not session.opener:
+            case Table():
+                self._conversation.answer_table(session, message)
+                if session.pages_count == 1:
+                    self._spreading.consider(member, message.documents)
+            case Request():
+                self._conversation.answer_request(session, message)
+            case FetchPolicy():
                 self._send_parts(session, PolicyPart, self._spreading.answer_policy(message.scope))
-            case FetchTrust() if not session.opener:
+            case FetchTrust():
                 self._send_parts(session, TrustPart, self._spreading.answer_trust(message.version))
-            case Entries() if session.opener:
-                self._receive_entries(session, message)
-            case Done() if session.opener:
-                self._enqueue(session, message)
-            case PolicyPart() | TrustPart() if session.opener:
+            case _:
+                raise MalformedInput("a stream message out of place")
+
+    def _receive_answer(self, session: Session, message: FrameMessage) -> None:
+        match message:
+            case Entries():
+                self._conversation.receive_entries(session, message)
+            case Turn():
+                self._conversation.then(session, lambda: self._on_turn(session, message.after))
+            case Done():
+                self._conversation.then(session, lambda: self._on_done(session, message))
+            case PolicyPart() | TrustPart():
                 self._receive_part(session, message)
             case _:
                 raise MalformedInput("a stream message out of place")
 
-    def _answer_compare(self, session: Session, compare: Compare) -> None:
-        own = self._catalog.ledger.bucket_hashes()
-        size = BUCKET_BYTES
-        differing = bytes(
-            number
-            for number in range(BUCKETS_COUNT)
-            if own[number * size : number * size + size]
-            != compare.buckets[number * size : number * size + size]
-        )
-        entries = [
-            Entry(kind, subject, *rank)
-            for number in differing
-            for kind, subject, rank in self._bucket(number)
-        ]
-        summary = self._spreading.summary()
-        pages = max(1, -(-len(entries) // ENTRIES_PER_FRAME))
-        for page in range(pages):
-            part = tuple(entries[page * ENTRIES_PER_FRAME : (page + 1) * ENTRIES_PER_FRAME])
-            self._say(session, Entries(part, differing, page == pages - 1, summary))
+    def _on_turn(self, session: Session, after: bytes) -> None:
+        if session.purpose == "table":
+            self._joining.receive_turn(session, after)
+        elif session.give or session.ask:
+            self._conversation.go_on(session)
+        else:
+            self._close(session)
 
-    def _bucket(self, number: int) -> list[tuple[int, bytes, Rank]]:
-        return self._catalog.ledger.bucket(number)
-
-    def _receive_entries(self, session: Session, message: Entries) -> None:
-        for entry in message.entries:
-            rank = Rank(entry.generation, entry.epoch, entry.sequence, entry.tie)
-            session.entries[(entry.kind, entry.subject)] = rank
-        if len(session.entries) > 4 * limits.MEMBERS_MAX:
-            raise MalformedInput("more entries than members can have")
-        if not message.last:
+    def _on_done(self, session: Session, done: Done) -> None:
+        if session.purpose == "table" and not self._joining.receive_done(session):
             return
-        wanted = [name for name, rank in session.entries.items() if self._is_newer(name, rank)]
-        given: list[Name] = []
-        for number in dict.fromkeys(message.differing):
-            for kind, subject, rank in self._bucket(number):
-                theirs = session.entries.get((kind, subject))
-                if theirs is None or theirs < rank:
-                    given.append((kind, subject))
-        self._send_records(session, self._records_of(given))
-        wanted.sort()
-        pages = max(1, -(-len(wanted) // ENTRIES_PER_FRAME))
-        for page in range(pages):
-            part = tuple(wanted[page * ENTRIES_PER_FRAME : (page + 1) * ENTRIES_PER_FRAME])
-            self._say(session, Request(part, page == pages - 1))
-        assert session.member is not None
-        self._spreading.consider(session.member, message.documents)
-
-    def _is_newer(self, name: Name, rank: Rank) -> bool:
-        held = self._catalog.ledger.get(*name)
-        return held is None or held.rank < rank
-
-    def _receive_request(self, session: Session, message: Request) -> None:
-        session.requested += message.names
-        if len(session.requested) > 4 * limits.MEMBERS_MAX:
-            raise MalformedInput("more requests than members can have records")
-        if message.last:
-            self._enqueue(session, None)
-
-    def _everything(self) -> list[SignedRecord]:
-        names = [
-            (kind, subject) for number in range(BUCKETS_COUNT) for kind, subject, _ in self._bucket(number)
-        ]
-        return self._records_of(names)
-
-    def _records_of(self, names: Iterable[Name]) -> list[SignedRecord]:
-        """Return records by name, credentials before what they vouch for."""
-        records: list[SignedRecord] = []
-        for kind, subject in sorted(names):
-            member = self._catalog.get(subject)
-            record = None if member is None else member.records.get(kind)
-            if record is not None:
-                records.append(record)
-        return records
-
-    def _send_records(self, session: Session, records: list[SignedRecord]) -> None:
-        page: list[SignedRecord] = []
-        page_bytes = 0
-        for record in records:
-            size = len(record.body) + _RECORD_OVERHEAD_BYTES
-            if page and (page_bytes + size > PAGE_BYTES or len(page) == limits.FRAME_RECORDS_MAX):
-                self._say(session, Records(tuple(page)))
-                page, page_bytes = [], 0
-            page.append(record)
-            page_bytes += size
-        if page:
-            self._say(session, Records(tuple(page)))
-
-    def _queue(self, session: Session, records: tuple[SignedRecord, ...]) -> None:
-        if len(session.backlog) + len(records) > limits.STREAM_BACKLOG_RECORDS_MAX:
-            raise MalformedInput("more records than a stream may bring")
-        for record in records:
-            self._enqueue(session, record)
-
-    def _enqueue(self, session: Session, item: SignedRecord | Done | None) -> None:
-        session.backlog.append(item)
-        key = ("ingest", session.stream)
-        if not self._ctx.timers.pending(key):
-            self._ctx.timers.set(key, self._ctx.now, lambda: self._ingest(session))
-
-    def _ingest(self, session: Session) -> None:
-        """Merge a few records of a stream; a marker is acted on once all before it are merged."""
-        checks = Checks(limits.STREAM_RECORDS_PER_STEP_MAX)
-        for _ in range(limits.STREAM_RECORDS_PER_STEP_MAX):
-            if not session.backlog:
-                return
-            item = session.backlog.popleft()
-            if isinstance(item, SignedRecord):
-                self._intake.take(item, session.member, checks)
-            elif isinstance(item, Done):
-                self._finished(session, item)
-                return
-            else:
-                self._send_records(session, self._records_of(session.requested))
-                session.requested = []
-                self._say(session, Done(self._catalog.ledger.root, self._spreading.root))
-        if session.backlog:
-            self._ctx.timers.set(("ingest", session.stream), self._ctx.now, lambda: self._ingest(session))
-
-    def _finished(self, session: Session, done: Done) -> None:
         session.completed = True
         self._ctx.statistics.repairs_completed += 1
         self._fruitless_count += 1
         if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):
-            self._fruitless_count = 0
-            self._unequal_since = None
-            if session.member is not None:
-                session.member.unequal_count = 0
+            self._settled(session.member)
             self._agreed(session.peer_id, True)
         self._close(session)
 
@@ -386,8 +308,11 @@ class Repair:
 
     def ended(self, session: Session) -> None:
         """Clean up after a stream, however it ended."""
-        if session.opener and session.purpose == "sync":
+        self._conversation.forget(session)
+        if session.opener and session.began == "sync":
             self._syncing = False
+        if session.opener:
+            self._joining.ended(session)
         if session.opener and not session.completed and session.purpose in ("policy", "trust"):
             session.completed = True
             self._deliver(session, None)

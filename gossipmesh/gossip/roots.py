@@ -7,10 +7,12 @@ accidents, not forgers; only signed records are ever counted, so a forger has no
 """
 
 import hashlib
+import struct
 from typing import Final, NamedTuple
 
 BUCKETS_COUNT: Final = 256
 _MASK: Final = (1 << 128) - 1
+_ITEM: Final = struct.Struct("!BQQQ16s")
 
 
 class Rank(NamedTuple):
@@ -30,12 +32,15 @@ class Item(NamedTuple):
 
 
 class RootLedger:
-    """The counted items of one root; names are (kind, subject)."""
+    """The counted items of one root; names are (kind, subject).
+
+    Kept packed, some 75 bytes an item: kind, order, digest, and the tie-break where it is not the digest.
+    """
 
     def __init__(self, group_tag: int) -> None:
         self._key = group_tag.to_bytes(4, "big")
         self._sums = [0] * BUCKETS_COUNT
-        self._names: list[dict[tuple[int, bytes], Item]] = [{} for _ in range(BUCKETS_COUNT)]
+        self._subjects: list[dict[bytes, tuple[bytes, ...]]] = [{} for _ in range(BUCKETS_COUNT)]
         self._total = 0
         self._root = bytes(16)
 
@@ -46,19 +51,27 @@ class RootLedger:
     def put(self, kind: int, subject: bytes, item: Item | None) -> None:
         """Count `item` under its name instead of what stood there; None counts nothing."""
         bucket = subject[0] if subject else 0
-        names = self._names[bucket]
-        old = names.pop((kind, subject), None)
-        delta = 0 if old is None else -old.digest
+        subjects = self._subjects[bucket]
+        held = subjects.get(subject, ())
+        kept = [packed for packed in held if packed[0] != kind]
+        delta = -sum(_digest_of(packed) for packed in held if packed[0] == kind)
         if item is not None:
-            names[(kind, subject)] = item
+            kept.append(_pack(kind, item))
             delta += item.digest
+        if kept:
+            subjects[subject] = tuple(sorted(kept))
+        else:
+            subjects.pop(subject, None)
         self._sums[bucket] = (self._sums[bucket] + delta) & _MASK
         self._total = (self._total + delta) & _MASK
         self._root = self._total.to_bytes(16, "big")
 
     def get(self, kind: int, subject: bytes) -> Item | None:
         """Return what is counted under a name."""
-        return self._names[subject[0] if subject else 0].get((kind, subject))
+        for packed in self._subjects[subject[0] if subject else 0].get(subject, ()):
+            if packed[0] == kind:
+                return Item(_rank_of(packed), _digest_of(packed))
+        return None
 
     @property
     def root(self) -> bytes:
@@ -69,6 +82,32 @@ class RootLedger:
         """Return the 256 sums, 8 bytes each (their low halves: sums differ there as likely)."""
         return b"".join((value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "big") for value in self._sums)
 
+    def subjects(self, number: int) -> list[bytes]:
+        """Return the subjects of one bucket, sorted."""
+        return sorted(self._subjects[number])
+
     def bucket(self, number: int) -> list[tuple[int, bytes, Rank]]:
         """Return (kind, subject, rank) of one bucket, sorted by name."""
-        return [(kind, subject, item.rank) for (kind, subject), item in sorted(self._names[number].items())]
+        return sorted(
+            (packed[0], subject, _rank_of(packed))
+            for subject, held in self._subjects[number].items()
+            for packed in held
+        )
+
+
+def _pack(kind: int, item: Item) -> bytes:
+    rank = item.rank
+    digest = item.digest.to_bytes(16, "big")
+    tie = b"" if rank.tie == digest else bytes((len(rank.tie),)) + rank.tie
+    return _ITEM.pack(kind, rank.generation, rank.epoch, rank.sequence, digest) + tie
+
+
+def _digest_of(packed: bytes) -> int:
+    return int.from_bytes(packed[_ITEM.size - 16 : _ITEM.size], "big")
+
+
+def _rank_of(packed: bytes) -> Rank:
+    _, generation, epoch, sequence, digest = _ITEM.unpack_from(packed)
+    # An empty tie-break is a length of zero; no length at all means the digest settles ties.
+    tie = digest if len(packed) == _ITEM.size else packed[_ITEM.size + 1 :]
+    return Rank(generation, epoch, sequence, tie)

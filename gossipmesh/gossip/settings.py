@@ -144,6 +144,8 @@ class GossipStatistics(msgspec.Struct):
     stream_bytes_received: int = 0
     repairs_started: int = 0
     repairs_completed: int = 0
+    pages_sent: int = 0
+    slices: int = 0
     queue_length: int = 0
     members: int = 0
     links: int = 0

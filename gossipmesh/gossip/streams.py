@@ -13,13 +13,15 @@ from typing import Final
 
 from gossipmesh.gossip.catalog import Catalog, Checks
 from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.effects import CloseStream, OpenStream, SendStream, StreamId
 from gossipmesh.gossip.handshake import Handshake, proof_bytes
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.links import derive_pair_untrusted
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
-from gossipmesh.gossip.repair import Repair, Session
+from gossipmesh.gossip.repair import Repair
+from gossipmesh.gossip.session import Session
 from gossipmesh.gossip.spreading import PolicySpreading
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
@@ -51,6 +53,7 @@ class Streams:
         self,
         ctx: Context,
         catalog: Catalog,
+        courier: Courier,
         own: OwnRecords,
         handshake: Handshake,
         intake: Intake,
@@ -66,7 +69,15 @@ class Streams:
         self._sessions: dict[StreamId, Session] = {}
         self._next_id = 0
         self._repair = Repair(
-            ctx, catalog, own, intake, spreading, say=self._say, close=self._close, open_sync=self._open_sync
+            ctx,
+            catalog,
+            courier,
+            own,
+            intake,
+            spreading,
+            say=self._say,
+            close=self._close,
+            open_to=lambda member, purpose: self._open_to(member, purpose, None),
         )
 
     def start(self) -> None:
@@ -88,9 +99,6 @@ class Streams:
     def sync_address(self, address: Address) -> None:
         """Compare everything with whoever is at an address; for hellos that fit no datagram."""
         self._open(address, None, "sync", None)
-
-    def _open_sync(self, member: Member) -> bool:
-        return self._open_to(member, "sync", None)
 
     def ping(self, member: Member) -> None:
         """Prove by TCP that a member lives: it must sign our nonce."""
@@ -168,7 +176,6 @@ class Streams:
     def _end(self, session: Session) -> None:
         self._sessions.pop(session.stream, None)
         self._ctx.timers.cancel(("stream", session.stream))
-        self._ctx.timers.cancel(("ingest", session.stream))
         if session.opener and not session.completed:
             self._ctx.statistics.streams_failed += 1
         self._repair.ended(session)
@@ -266,9 +273,11 @@ class Streams:
         self._send(session, encode(hello))
 
     def _say(self, session: Session, message: object) -> None:
-        """Seal and send one frame message."""
+        """Seal and send one frame message, or one that is encoded already; nothing once the stream ended."""
+        if session.stream not in self._sessions:
+            return
         assert session.sealer is not None
-        content = encode_frame_message(message)  # type: ignore[arg-type]
+        content = message if isinstance(message, bytes) else encode_frame_message(message)  # type: ignore[arg-type]
         sealed = session.sealer.seal(session.sent_count, b"", content)
         session.sent_count += 1
         self._send(session, sealed)

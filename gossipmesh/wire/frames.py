@@ -4,6 +4,7 @@ Ends at types and sizes. Frames before the handshake is over are plain `StreamHe
 sealed by `trust.seal` and hold one [type, payload] each. Spec: docs/GOSSIP.md, "Streams".
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Annotated, Any, Final
 
@@ -92,6 +93,7 @@ class FrameType(IntEnum):
     POLICY_PART = 8
     FETCH_TRUST = 9
     TRUST_PART = 10
+    TURN = 11
 
 
 class DocumentsSummary(msgspec.Struct, frozen=True, array_like=True):
@@ -143,22 +145,38 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Records(msgspec.Struct, frozen=True, array_like=True):
-    """A page of records."""
+    """A page of records; `more`: the sender has others and waits for a `Turn`."""
 
     records: Annotated[tuple[SignedRecord, ...], msgspec.Meta(max_length=limits.FRAME_RECORDS_MAX)]
+    more: bool = False
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True):
-    """The acceptor has sent everything; its roots now."""
+    """The acceptor has sent everything that was asked for; its roots now."""
 
     group_root: Bytes16
     documents_root: Bytes16
 
 
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """The page sent was merged, or the page asked for is whole: the opener goes on.
+
+    `after` is the last subject of a table's page, empty otherwise.
+    """
+
+    after: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
+
+
 class Table(msgspec.Struct, frozen=True, array_like=True):
-    """Asks for every record, as a newcomer does."""
+    """Asks for one page of every record of the buckets `first` to before `until`, subjects above `after`.
+
+    Answered by records, then `Turn` when there are more of them, else `Done`.
+    """
 
     documents: DocumentsSummary
+    first: Annotated[int, msgspec.Meta(ge=0, lt=BUCKETS_COUNT)] = 0
+    until: Annotated[int, msgspec.Meta(gt=0, le=BUCKETS_COUNT)] = BUCKETS_COUNT
+    after: Annotated[bytes, msgspec.Meta(max_length=16)] = b""
 
 
 class FetchPolicy(msgspec.Struct, frozen=True, array_like=True):
@@ -189,7 +207,17 @@ class TrustPart(Part, frozen=True, array_like=True):
 
 
 FrameMessage = (
-    Compare | Entries | Request | Records | Done | Table | FetchPolicy | PolicyPart | FetchTrust | TrustPart
+    Compare
+    | Entries
+    | Request
+    | Records
+    | Done
+    | Turn
+    | Table
+    | FetchPolicy
+    | PolicyPart
+    | FetchTrust
+    | TrustPart
 )
 
 _SHAPES: Final[dict[int, Any]] = {
@@ -203,6 +231,7 @@ _SHAPES: Final[dict[int, Any]] = {
     FrameType.POLICY_PART: PolicyPart,
     FrameType.FETCH_TRUST: FetchTrust,
     FrameType.TRUST_PART: TrustPart,
+    FrameType.TURN: Turn,
 }
 _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
 
@@ -210,6 +239,14 @@ _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _
 def encode_frame_message(message: FrameMessage) -> bytes:
     """Return a sealed frame's plain content."""
     return encode([_TYPES[type(message)], message])
+
+
+def encode_records_frame(records: Sequence[bytes], *, more: bool) -> bytes:
+    """Return a `Records` frame's content from records as they are kept, without encoding them again."""
+    count = len(records)
+    prefix = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    head = bytes((0x92, FrameType.RECORDS, 0x92))
+    return b"".join((head, prefix, *records, b"\xc3" if more else b"\xc2"))
 
 
 def decode_frame_message_untrusted(data: bytes) -> FrameMessage | None:
