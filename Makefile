@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 SEEDS ?= 0-49
 
-.PHONY: demo test lint bench sim fuzz clean
+.PHONY: demo test lint bench bench-gossip sim fuzz clean
 
 demo:
 	@$(PYTHON) tools/setup.py demo
@@ -24,6 +24,10 @@ bench:
 	@$(PYTHON) tools/setup.py bench
 	@$(RUN) -m bench.run
 
+bench-gossip:
+	@$(PYTHON) tools/setup.py bench
+	@$(RUN) -m bench.gossip --docs
+
 sim:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m gossipmesh.testing.simulator steady --nodes 200 --loss 0.05 --seeds $(SEEDS)
@@ -31,6 +35,10 @@ sim:
 fuzz:
 	@$(PYTHON) tools/setup.py test
 	@GOSSIPMESH_FUZZ_INPUTS=1000000 $(RUN) -m pytest tests/fuzz
+
+mutants:
+	@$(PYTHON) tools/setup.py test
+	@$(RUN) -m tests.mutants
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist out

@@ -1,0 +1,342 @@
+"""The kept mutants: what is broken, and the named test that must notice.
+
+Add one whenever a rule is added that nothing else would miss. Choose the cheapest test that notices: all of them
+are judged in under a minute on one core. A text that is no longer found exactly once fails the table.
+"""
+
+from typing import Final
+
+from tests.mutants.mutate import Mutant
+
+_CATCH: Final = "tests/mutants/test_catchers.py::"
+_LATTICE: Final = "tests/unit/gossip/test_lattice.py::"
+_DOCUMENTS: Final = "tests/unit/trust/test_documents.py::"
+_SEAL: Final = "tests/unit/trust/test_seal.py::"
+_RECORDS: Final = "tests/unit/trust/test_records.py::"
+_STRANGERS: Final = "tests/unit/gossip/test_strangers.py::"
+
+
+def _mutant(name: str, module: str, found: str, instead: str, test: str, says: str) -> Mutant:
+    return Mutant(name, f"gossipmesh.{module}", ((found, instead),), test, says)
+
+
+_DOCUMENT_MUTANTS: Final = (
+    _mutant(
+        "trust-skips-a-version",
+        "trust.documents",
+        "if offered.version != self.trust.version + 1:",
+        "if offered.version <= self.trust.version:",
+        _DOCUMENTS + "TestTrust::test_refuses",
+        "Trust N+2 is accepted",
+    ),
+    _mutant(
+        "trust-signed-by-the-new-keys-only",
+        "trust.documents",
+        "self._require_root_threshold(opened, self.trust)",
+        "pass",
+        _DOCUMENTS + "TestTrust::test_refuses",
+        "the old root keys need not agree to their successors",
+    ),
+    Mutant(
+        "floor-without-hash",
+        "gossipmesh.trust.documents",
+        (
+            (
+                "        offered = (manifest.version, manifest_hash)\n        if offered < floor:",
+                "        offered = (manifest.version, manifest_hash)\n        if offered[0] < floor[0]:",
+            ),
+            ("        if accepted.floor < floor:", "        if accepted.version < floor[0]:"),
+        ),
+        _CATCH + "test_two_sets_of_one_version_have_one_winner_in_either_order",
+        "of two sets of one version the later to arrive wins",
+    ),
+    _mutant(
+        "floor-strict",
+        "trust.documents",
+        "        held = self._in_force.get(manifest.scope)\n"
+        "        offered = (manifest.version, manifest_hash)\n        if offered < floor:",
+        "        held = self._in_force.get(manifest.scope)\n"
+        "        offered = (manifest.version, manifest_hash)\n        if offered <= floor:",
+        _DOCUMENTS + "TestOrder::test_a_restored_floor_holds_and_its_own_set_comes_back",
+        "the very set a floor stands for is refused after a restart",
+    ),
+    _mutant(
+        "adopted-below-the-floor",
+        "trust.documents",
+        "        if accepted.floor < floor:",
+        "        if accepted.floor < NO_FLOOR:",
+        _DOCUMENTS + "TestOrder::test_a_checked_set_overtaken_before_its_adoption_is_refused",
+        "a set overtaken since its check lowers the floor",
+    ),
+    _mutant(
+        "floor-of-disk-forgotten",
+        "trust.documents",
+        "max(self._floors.get(scope, NO_FLOOR), (version, manifest_hash))",
+        "NO_FLOOR",
+        _DOCUMENTS + "TestOrder::test_a_restored_floor_holds_and_its_own_set_comes_back",
+        "a restart forgets the floors",
+    ),
+    _mutant(
+        "threshold-by-signature",
+        "trust.documents",
+        "counted = len([key for key in in_scope.values() if key in signed])",
+        "counted = len(envelope.signatures)",
+        _DOCUMENTS + "TestThreshold::test_one_key_never_counts_twice",
+        "one key that signs twice counts twice",
+    ),
+    _mutant(
+        "scope-unchecked",
+        "trust.documents",
+        "in_scope = _keys_of(trust, SignerRole.POLICY, manifest.scope)",
+        "in_scope = _keys_of(trust, SignerRole.POLICY, None)",
+        _DOCUMENTS + "TestThreshold::test_a_signer_of_another_scope_does_not_count",
+        "any policy signer may sign for any scope",
+    ),
+    _mutant(
+        "body-hash-unchecked",
+        "trust.documents",
+        "len(body) != entry.size or hashlib.sha256(body).hexdigest() != entry.sha256:",
+        "len(body) != entry.size:",
+        _DOCUMENTS + "test_refuses_the_attack_and_keeps_what_it_had[tampered body]",
+        "a body of the right length passes for the one that was signed",
+    ),
+    _mutant(
+        "features-unchecked",
+        "trust.documents",
+        "if feature not in self._features)",
+        "if False)",
+        _DOCUMENTS + "test_refuses_the_attack_and_keeps_what_it_had[a feature we lack]",
+        "a set that this build cannot execute is taken",
+    ),
+)
+
+_SEAL_MUTANTS: Final = (
+    _mutant(
+        "replay-window-off-by-one",
+        "trust.seal",
+        "age < limits.REPLAY_WINDOW_PACKETS",
+        "age <= limits.REPLAY_WINDOW_PACKETS",
+        _SEAL + "test_a_counter_is_taken_once_and_old_ones_never",
+        "the counter that just left the window is taken again",
+    ),
+    _mutant(
+        "replay-unmarked",
+        "trust.seal",
+        "self._bits |= 1 << (self.highest - counter)",
+        "pass",
+        _SEAL + "test_a_counter_is_taken_once_and_old_ones_never",
+        "a late packet may be replayed",
+    ),
+    _mutant(
+        "cookie-for-any-address",
+        "trust.seal",
+        'message = stamp + run.to_bytes(8, "big") + address.encode()',
+        'message = stamp + run.to_bytes(8, "big")',
+        _SEAL + "test_a_cookie_is_for_one_address_run_and_time",
+        "a cookie is good wherever it is shown from",
+    ),
+    _mutant(
+        "cookie-for-ever",
+        "trust.seal",
+        "if age_s > self._age_max_s:",
+        "if age_s > 2**31:",
+        _SEAL + "test_a_cookie_is_for_one_address_run_and_time",
+        "a cookie never ends",
+    ),
+    Mutant(
+        "header-unauthenticated",
+        "gossipmesh.trust.seal",
+        (
+            ("+ _NONCE_PAD, body, header)", '+ _NONCE_PAD, body, b"")'),
+            ("+ _NONCE_PAD, sealed, header)", '+ _NONCE_PAD, sealed, b"")'),
+        ),
+        _SEAL + "test_both_sides_derive_one_key_and_each_info_another",
+        "a packet's header may be changed on the way",
+    ),
+)
+
+_RECORD_MUTANTS: Final = (
+    _mutant(
+        "record-signature-unchecked",
+        "trust.records",
+        "    if not verifier.verify(public_key, message, record.signature):",
+        "    if False:",
+        _LATTICE + "test_a_record_nobody_signed_is_refused",
+        "a record need not be signed",
+    ),
+    _mutant(
+        "kind-unsigned",
+        "trust.records",
+        "bytes((kind, len(domain)))",
+        "bytes((0, len(domain)))",
+        _CATCH + "test_a_signature_is_good_for_one_kind_alone",
+        "a signature over one kind of record is good for another",
+    ),
+    _mutant(
+        "credential-for-any-id",
+        "trust.records",
+        "if credential.node_id != node_id_of(credential.spiffe_id):",
+        "if False:",
+        _RECORDS + "test_refuses_a_credential[another id than its name's]",
+        "a credential may claim another node's id",
+    ),
+    _mutant(
+        "credential-never-ends",
+        "gossip.catalog",
+        "if not credential.not_before <= self._ctx.wall_s < credential.ends:",
+        "if not credential.not_before <= self._ctx.wall_s:",
+        _CATCH + "test_a_credential_that_ended_is_no_ticket",
+        "a credential is good after its end",
+    ),
+    _mutant(
+        "verdicts-mixed-up",
+        "trust.keys",
+        "digest.update(message)",
+        'digest.update(b"")',
+        "tests/unit/trust/test_keys.py::test_the_memo_keeps_verdicts_apart_and_counts",
+        "the memo of verdicts confuses messages",
+    ),
+)
+
+_CATALOG_MUTANTS: Final = (
+    _mutant(
+        "tie-break-by-arrival",
+        "gossip.catalog",
+        "            if digest > held.rank.tie:",
+        "            if digest != held.rank.tie:",
+        _LATTICE + "test_of_two_records_of_one_order_the_same_wins_everywhere",
+        "of two records of one order the later to arrive wins",
+    ),
+    _mutant(
+        "older-state-taken",
+        "gossip.catalog",
+        "if offered > held.rank[:3]:",
+        "if offered != held.rank[:3]:",
+        _CATCH + "test_an_older_state_never_replaces_a_newer",
+        "an order goes back",
+    ),
+    _mutant(
+        "left-overridden",
+        "gossip.catalog",
+        "            and old.phase == NodePhase.LEFT",
+        "            and old.phase == -1",
+        _LATTICE + "test_left_is_final_for_its_epoch",
+        "who left is back in the same epoch",
+    ),
+    _mutant(
+        "roots-count-suspicion",
+        "gossip.catalog",
+        "counted = claim.status >= MemberStatus.UNATTENDED",
+        "counted = claim.status >= MemberStatus.SUSPECT",
+        _LATTICE + "test_suspicion_does_not_move_the_root_and_a_death_does",
+        "roots never come to rest while anybody is suspected",
+    ),
+    _mutant(
+        "condemned-in-advance",
+        "gossip.catalog",
+        "        if order > member.order:\n",
+        "        if False:\n",
+        _CATCH + "test_nobody_is_condemned_in_advance",
+        "a claim against an order its subject never signed counts",
+    ),
+    _mutant(
+        "claim-outlives-its-refutation",
+        "gossip.catalog",
+        "if member.claim is not None and member.claim.order < state.order:",
+        "if False:",
+        _LATTICE + "test_a_higher_state_beats_any_claim_and_an_equal_one_none",
+        "a higher order does not clear what was claimed",
+    ),
+    _mutant(
+        "generation-unchecked",
+        "gossip.catalog",
+        "        if generation != member.credential.generation:",
+        "        if False:",
+        _CATCH + "test_records_of_another_generation_are_nobodys",
+        "a key of an older enrolment still signs",
+    ),
+    _mutant(
+        "opaque-kinds-uncounted",
+        "gossip.catalog",
+        "len(member.opaque) >= limits.UNKNOWN_KINDS_PER_MEMBER_MAX:",
+        "len(member.opaque) >= 2**31:",
+        _CATCH + "test_unknown_kinds_of_one_member_are_eight",
+        "one member may have us keep records without end",
+    ),
+    _mutant(
+        "checks-unlimited",
+        "gossip.catalog",
+        "        self.left -= 1\n",
+        "        self.left -= 0\n",
+        _CATCH + "test_one_input_costs_no_more_than_its_checks",
+        "one packet may cost any number of signature checks",
+    ),
+)
+
+_OWN_MUTANTS: Final = (
+    _mutant(
+        "epoch-not-synced",
+        "gossip.own",
+        "encode(self.epoch), durable=True)",
+        "encode(self.epoch), durable=False)",
+        _CATCH + "test_an_epoch_is_durable_before_anybody_hears_of_it",
+        "an epoch is shown that a power cut takes back",
+    ),
+    _mutant(
+        "epoch-not-persisted",
+        "gossip.own",
+        "        self._ctx.statistics.epochs_raised += 1\n        self.persist_epoch()\n",
+        "        self._ctx.statistics.epochs_raised += 1\n",
+        _CATCH + "test_an_epoch_is_durable_before_anybody_hears_of_it",
+        "a raised epoch is never written",
+    ),
+    _mutant(
+        "refuted-without-a-higher-order",
+        "gossip.own",
+        "        self._sequence += 1\n        return NodeState(",
+        "        return NodeState(",
+        _CATCH + "test_every_state_we_sign_is_above_the_last",
+        "a refutation carries the order it refutes",
+    ),
+    _mutant(
+        "hello-proof-unchecked",
+        "gossip.handshake",
+        "if not self._ctx.verifier.verify(credential.signing_key, proof, signature):",
+        "if False:",
+        _STRANGERS + "test_a_hello_with_a_valid_cookie_and_a_credential_of_nobody_is_refused",
+        "whoever shows a credential is taken for its owner",
+    ),
+    Mutant(
+        "longer-answer-than-question",
+        "gossipmesh.gossip.handshake",
+        (
+            ("if size_bytes < limits.DATAGRAM_BYTES_MAX - 2:", "if size_bytes < 0:"),
+            ("if len(payload) <= size_bytes:", "if payload:"),
+        ),
+        _STRANGERS + "test_a_short_hello_is_not_answered",
+        "others can be flooded through us",
+    ),
+)
+
+MUTANTS: Final = (
+    *_DOCUMENT_MUTANTS,
+    *_SEAL_MUTANTS,
+    *_RECORD_MUTANTS,
+    *_CATALOG_MUTANTS,
+    *_OWN_MUTANTS,
+)
+
+CI_NAMES: Final = (
+    "trust-skips-a-version",
+    "floor-without-hash",
+    "threshold-by-signature",
+    "body-hash-unchecked",
+    "replay-window-off-by-one",
+    "cookie-for-any-address",
+    "record-signature-unchecked",
+    "tie-break-by-arrival",
+    "left-overridden",
+    "condemned-in-advance",
+    "epoch-not-persisted",
+    "refuted-without-a-higher-order",
+)
