@@ -23,7 +23,7 @@ SYSTEM_PACKAGES = {
     "unshare": "util-linux",
     "openssl": "openssl",
 }
-BENCH_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk"}
+BENCH_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "serf": "serf"}
 
 
 def main() -> int:

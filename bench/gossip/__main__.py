@@ -1,0 +1,131 @@
+"""Gossip beside its peers: `python -m bench.gossip [--only PART]... [--rounds N] [--json]`.
+
+Parts: join (always made, it is how a group starts), kill, silent, idle, pause, virtual. Needs root: every
+node lives in a network namespace of its own, all of them inside a private one that vanishes with this
+process. `--docs` writes docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier
+run's JSON and measures nothing.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from bench.gossip.field import Field
+from bench.gossip.group import Group
+from bench.gossip.ours import OurGroup
+from bench.gossip.peers import KinshipGroup, SerfGroup, install_kinship, serf_problem
+from bench.gossip.report import render, verdict
+from bench.gossip.rows import build_rows
+from bench.gossip.virtual import measure_virtual
+from bench.gossip.wall import Budget, measure_group
+from bench.run import machine
+from gossipmesh.testing.namespaces import enter_private_network, is_inside
+from gossipmesh.testing.processes import ProcessKeeper
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+DOCS: Final = ROOT / "docs" / "BENCHMARKS.md"
+RESULTS: Final = ROOT / "out" / "bench-gossip.json"
+WALL_PARTS: Final = ("join", "idle", "kill", "silent", "pause")
+GROUPS: Final[dict[str, type[Group]]] = {"gossipmesh": OurGroup, "serf": SerfGroup, "kinship": KinshipGroup}
+PROBLEMS_VARIABLE: Final = "GOSSIPMESH_BENCH_PROBLEMS"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, or render what was measured; with --json the last line is the verdict as one object."""
+    given = list(sys.argv[1:] if words is None else words)
+    options = arguments(given)
+    if options.render is not None:
+        return finish(json.loads(options.render.read_text(encoding="utf-8")), options)
+    parts = options.only or [*WALL_PARTS, "virtual"]
+    groups = options.group or list(GROUPS)
+    results: dict[str, Any] = {
+        "machine": machine(),
+        "nodes": options.nodes,
+        "groups": {},
+        "problems": {},
+        "virtual": {},
+    }
+    if any(part in WALL_PARTS for part in parts):
+        if not is_inside():
+            # The private network has no way out, so what must be fetched is fetched before entering it.
+            problems = {"serf": serf_problem(), "kinship": install_kinship()}
+            os.environ[PROBLEMS_VARIABLE] = json.dumps({k: v for k, v in problems.items() if v})
+        enter_private_network(["-m", "bench.gossip", *given])
+        results["problems"] = json.loads(os.environ.get(PROBLEMS_VARIABLE, "{}"))
+        wanted = [name for name in groups if name not in results["problems"]]
+        trio.run(measure_groups, results, wanted, parts, options)
+    if "virtual" in parts:
+        results["virtual"] = measure_virtual(options.virtual_minutes, say)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    say(f"raw figures: {RESULTS}")
+    return finish(results, options)
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gossip", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[*WALL_PARTS, "virtual"], metavar="PART")
+    parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this group")
+    parser.add_argument("--nodes", type=int, default=40, help="nodes of each group")
+    parser.add_argument("--rounds", type=int, default=10, help="kills, and silences, of each group")
+    parser.add_argument("--minutes", type=float, default=4.0, help="no round of a group begins later")
+    parser.add_argument("--virtual-minutes", type=float, default=4.0, help="no simulation begins later")
+    parser.add_argument("--docs", action="store_true", help="write docs/BENCHMARKS.md")
+    parser.add_argument("--render", type=Path, metavar="FILE", help="take the figures from FILE")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    return parser.parse_args(words)
+
+
+def finish(results: dict[str, Any], options: argparse.Namespace) -> int:
+    """Judge, print and, when asked, write the page."""
+    rows = build_rows(results)
+    for row in rows:
+        say(row.line())
+    if options.docs:
+        DOCS.write_text(render(results, rows), encoding="utf-8")
+        say(f"written: {DOCS}")
+    if options.json:
+        print(json.dumps(verdict(rows)))
+    return 0
+
+
+async def measure_groups(
+    results: dict[str, Any], names: list[str], parts: list[str], options: argparse.Namespace
+) -> None:
+    """Measure one group after the other on one field."""
+    with tempfile.TemporaryDirectory(prefix="gossipmesh-bench-") as folder:
+        keeper = ProcessKeeper(Path(folder))
+        try:
+            field = Field(keeper, options.nodes)
+            for name in names:
+                directory = Path(folder) / name
+                directory.mkdir()
+                group = GROUPS[name](field, directory)
+                budget = Budget(options.minutes * 60)
+                try:
+                    raw = results["groups"][name] = {"version": group.version}
+                    await measure_group(group, parts, options.rounds, budget, say, raw)
+                except Exception as error:
+                    results["problems"][name] = f"{type(error).__name__}: {error}"
+                    say(f"{name}: {results['problems'][name]}")
+                finally:
+                    group.close()
+        finally:
+            keeper.close()
+
+
+def say(line: str) -> None:
+    """Print progress, where it cannot be mistaken for the verdict."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""One simulated day of a mesh: every virtual figure that one world can give, from the real cores.
+
+`python -m bench.gossip.day --nodes 100 --loss 0.01 --seed 1 [--detector swim]` prints one JSON object. What
+a chapter could not show stands in `failures`; the chapters after it are then left out.
+"""
+
+import argparse
+import gc
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from gossipmesh.gossip.effects import MemberChanged, Notify, PolicyApplied, ServicesChanged
+from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.net.clock import process_cpu_s
+from gossipmesh.testing.builders import http_route
+from gossipmesh.testing.simulator.host import Host
+from gossipmesh.testing.simulator.invariants import Invariants
+from gossipmesh.testing.simulator.run import Run
+from gossipmesh.testing.simulator.world import SimulationFailure, World
+from gossipmesh.trust.keys import Verifier
+
+LOOK_NS: Final = 20 * MILLISECOND_NS
+VERDICTS_MAX: Final = 4_000_000
+DETECT_NS: Final = 60 * SECOND_NS
+DOWN: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
+
+
+class Diary(Invariants):
+    """The simulator's invariants, and who told what when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive: set[tuple[str, str]] = set()
+        self.whole_ns = 0  # when the newest pair (observer, other) came to see each other
+        self.told: list[tuple[int, str, str, MemberStatus]] = []
+        self.services_ns: dict[tuple[str, bytes], int] = {}
+        self.policies_ns: dict[tuple[str, int], int] = {}
+
+    def notified(self, world: World, host: Host, effect: Notify) -> None:
+        """Write down what a core tells, then check it as always."""
+        event = effect.event
+        if isinstance(event, MemberChanged) and event.name != host.name:
+            self.told.append((world.now_ns, host.name, event.name, event.status))
+            pair = (host.name, event.name)
+            if event.status is MemberStatus.ALIVE and pair not in self.alive:
+                self.alive.add(pair)
+                self.whole_ns = world.now_ns
+            elif event.status is not MemberStatus.ALIVE:
+                self.alive.discard(pair)
+        elif isinstance(event, ServicesChanged):
+            self.services_ns[host.name, event.node_id] = world.now_ns
+        elif isinstance(event, PolicyApplied):
+            self.policies_ns[host.name, event.version] = world.now_ns
+        super().notified(world, host, effect)
+
+
+class Day:
+    """A run, its diary, and the figures so far."""
+
+    def __init__(self, nodes_count: int, loss_ratio: float, seed: int, detector: str | None) -> None:
+        verifier = Verifier(VERDICTS_MAX)
+        self.run = Run(seed, nodes_count=nodes_count, loss_ratio=loss_ratio, verifier=verifier)
+        self.diary = Diary()
+        self.run.invariants = self.run.world.observer = self.diary
+        self.run.factory.settings = settings_for(detector)
+        self.figures: dict[str, Any] = {}
+        self.others_dead: list[str] = []
+
+    def keep(self, name: str, times_ns: Sequence[int]) -> None:
+        """Keep first, median, 99th percentile and last of durations, in seconds."""
+        ordered = sorted(times_ns)
+        if ordered:
+            at = {"first": 0, "p50": len(ordered) // 2, "p99": -(-len(ordered) * 99 // 100) - 1, "last": -1}
+            self.figures[name] = {key: round(ordered[index] / SECOND_NS, 3) for key, index in at.items()}
+
+    def note_deaths(self, since_ns: int, *, but: Sequence[str]) -> None:
+        """Keep who else was declared dead since."""
+        for at_ns, observer, subject, status in self.diary.told:
+            if at_ns >= since_ns and status in DOWN and subject not in but and observer not in but:
+                self.others_dead.append(f"{observer} held {subject} {status.label}")
+
+    def rest(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self.run.world.run_for(int(seconds * SECOND_NS))
+
+
+def settings_for(detector: str | None) -> GossipSettings:
+    """Return the default settings, or those with another detector."""
+    if detector is None:
+        return GossipSettings()
+    return msgspec.structs.replace(GossipSettings(), detector=detector)
+
+
+def join(day: Day) -> None:
+    """All nodes start within 100 ms and know one seed: when all see all."""
+    run, count = day.run, len(day.run.hosts)
+    run.invariants.watch(run.world)
+    run.world.start(run.hosts[0])
+    for host in run.hosts[1:]:
+        run.world.push(run.draw_ns(0, 0.1), run.world.start, host, run.seeds())
+    whole = run.world.run_until_true(
+        lambda: len(day.diary.alive) == count * (count - 1), 60 * SECOND_NS, LOOK_NS
+    )
+    run.require(whole, f"{len(day.diary.alive)} of {count * (count - 1)} pairs see each other after 60 s")
+    day.figures["join_s"] = round(day.diary.whole_ns / SECOND_NS, 3)
+    for host in run.hosts:
+        run.publish(host)
+    run.settle()
+
+
+def idle(day: Day) -> None:
+    """Nothing happens: bytes of datagrams each node sends in a second."""
+    world = day.run.world
+    before = world.datagram_bytes
+    day.rest(20)
+    sent = world.datagram_bytes - before
+    day.figures["idle_bytes_per_s"] = round(sent / 20 / len(day.run.hosts), 1)
+
+
+def record(day: Day) -> None:
+    """One node's services change: when each other node knows."""
+    run = day.run
+    owner, began_ns = run.pick(), run.world.now_ns
+    run.publish(owner)
+    node_id = run.core(owner).own_node_id
+    day.rest(5)
+    times = [
+        at_ns - began_ns
+        for (name, subject), at_ns in day.diary.services_ns.items()
+        if subject == node_id and name != owner.name and at_ns >= began_ns
+    ]
+    run.require(len(times) == len(run.hosts) - 1, f"{len(times)} nodes know the new record after 5 s")
+    day.keep("record", times)
+
+
+def document(day: Day) -> None:
+    """A policy set of one small document is offered at one node: when each node runs it."""
+    run, began_ns = day.run, day.run.world.now_ns
+    run.push_policy(run.pick(), 1, [http_route("cart-1")])
+    day.rest(5)
+    times = [at_ns - began_ns for (_, version), at_ns in day.diary.policies_ns.items() if version == 1]
+    run.require(len(times) == len(run.hosts), f"{len(times)} of {len(run.hosts)} run the set after 5 s")
+    day.keep("document", times)
+    run.settle()
+
+
+def killed(day: Day) -> None:
+    """Agent and engine of a node end, its kernel refuses: when each other node holds it dead."""
+    victim = day.run.pick(but_not=[day.run.hosts[0]])
+    began_ns = day.run.world.now_ns
+    day.run.world.kill_agent(victim)
+    victim.engine_is_up = False
+    _detect(day, "killed", victim, began_ns)
+
+
+def silent(day: Day) -> None:
+    """A machine loses power: when each other node holds it dead."""
+    victim = day.run.pick(but_not=[day.run.hosts[0]])
+    began_ns = day.run.world.now_ns
+    day.run.world.kill_node(victim)
+    _detect(day, "silent", victim, began_ns)
+
+
+def _detect(day: Day, name: str, victim: Host, began_ns: int) -> None:
+    run = day.run
+    run.wait_status(victim, MemberStatus.DEAD, DETECT_NS)
+    times: dict[str, int] = {}
+    for at_ns, observer, subject, status in day.diary.told:
+        if subject == victim.name and status is MemberStatus.DEAD and at_ns >= began_ns:
+            times.setdefault(observer, at_ns - began_ns)
+    day.keep(name, list(times.values()))
+    day.note_deaths(began_ns, but=[victim.name])
+    run.world.start(victim)
+    run.publish(victim)
+    run.wait_status(victim, MemberStatus.ALIVE, 20 * SECOND_NS)
+    run.settle()
+
+
+def paused(day: Day) -> None:
+    """A process stops for 2 s, another for 10 s: who is held dead, and when all see it again."""
+    run = day.run
+    for seconds in (2, 10):
+        victim = run.pick(but_not=[run.hosts[0]])
+        began_ns = run.world.now_ns
+        run.world.pause(victim)
+        day.rest(seconds)
+        run.world.resume(victim)
+        resumed_ns = run.world.now_ns
+        run.wait_status(victim, MemberStatus.ALIVE, 20 * SECOND_NS)
+        held = {
+            o for at, o, s, status in day.diary.told if at >= began_ns and s == victim.name and status in DOWN
+        }
+        back = [at for at, _, s, status in day.diary.told if at >= resumed_ns and s == victim.name]
+        day.figures[f"paused_{seconds}"] = {
+            "held_dead_by": len(held),
+            "back_s": round((max(back, default=resumed_ns) - resumed_ns) / SECOND_NS, 3),
+        }
+        day.note_deaths(began_ns, but=[victim.name])
+        day.rest(5)
+    run.settle()
+
+
+def divergence(day: Day) -> None:
+    """One node misses an update entirely (it hears nobody for 2 s): when its view is whole again."""
+    run = day.run
+    deaf, owner = run.sample(2)
+    rule = run.world.partition(
+        "miss", [h.name for h in run.hosts if h is not deaf], [deaf.name], one_way=True
+    )
+    run.publish(owner)
+    day.rest(2)
+    run.world.heal(rule)
+    healed_ns = run.world.now_ns
+    run.wait_equal_roots(30 * SECOND_NS)
+    day.figures["divergence_s"] = round((run.world.now_ns - healed_ns) / SECOND_NS, 3)
+    run.settle()
+
+
+def partition(day: Day) -> None:
+    """Two halves lose each other for a minute, each changes; after the heal, when all roots are equal."""
+    run = day.run
+    left, right = run.halves()
+    began_ns = run.world.now_ns
+    endpoints = sum(len(run.core(host).services()) for host in run.hosts)
+    rule = run.world.partition("halves", left, right)
+    day.rest(30)
+    run.publish(run.world.hosts[left[0]])
+    run.publish(run.world.hosts[right[0]])
+    day.rest(30)
+    cut = sum(1 for at, *_, status in day.diary.told if at >= began_ns and status in DOWN)
+    run.world.heal(rule)
+    healed_ns = run.world.now_ns
+    run.wait_all_alive(60 * SECOND_NS)
+    run.wait_equal_roots(60 * SECOND_NS)
+    day.figures["heal_s"] = round((run.world.now_ns - healed_ns) / SECOND_NS, 3)
+    day.figures["declared_while_parted"] = cut
+    day.figures["endpoints_before_after"] = [
+        endpoints,
+        sum(len(run.core(host).services()) for host in run.hosts),
+    ]
+    run.settle()
+
+
+def restart(day: Day) -> None:
+    """Power is cut everywhere at once and comes back: when all agree again, from their disks alone."""
+    run = day.run
+    for host in run.hosts:
+        run.world.kill_node(host)
+    day.rest(1)
+    began_ns = run.world.now_ns
+    for host in run.hosts:
+        run.world.start(host)
+        run.publish(host)
+    run.wait_all_alive(60 * SECOND_NS)
+    run.wait_equal_roots(60 * SECOND_NS)
+    day.figures["restart_s"] = round((run.world.now_ns - began_ns) / SECOND_NS, 3)
+
+
+CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
+    "join": join,
+    "idle": idle,
+    "record": record,
+    "document": document,
+    "killed": killed,
+    "silent": silent,
+    "paused": paused,
+    "divergence": divergence,
+    "partition": partition,
+    "restart": restart,
+}
+
+
+def live(day: Day, chapters: Sequence[str]) -> dict[str, Any]:
+    """Go through the chapters; return figures, failures and what it cost."""
+    failures: list[str] = []
+    began_s = process_cpu_s()
+    for name in chapters:
+        try:
+            CHAPTERS[name](day)
+        except SimulationFailure as failure:
+            failures.append(f"{name}: {failure}")
+            break
+    world = day.run.world
+    cpu_s = process_cpu_s() - began_s
+    return {
+        "figures": day.figures,
+        "failures": failures,
+        "others_dead": day.others_dead[:5],
+        "virtual_s": round(world.now_ns / SECOND_NS, 1),
+        "events": world.events_count,
+        "events_per_s": round(world.events_count / max(cpu_s, 0.001)),
+        "cpu_s": round(cpu_s, 1),
+    }
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Live one day and print it."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gossip.day", description=__doc__)
+    parser.add_argument("--nodes", type=int, default=100)
+    parser.add_argument("--loss", type=float, default=0.01)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--detector", help="instead of the default")
+    parser.add_argument("--chapter", action="append", choices=list(CHAPTERS))
+    options = parser.parse_args(words)
+    gc.disable()  # a world makes few cycles and many objects; the process ends with it
+    day = Day(options.nodes, options.loss, options.seed, options.detector)
+    told = {"nodes": options.nodes, "loss": options.loss, "seed": options.seed, "detector": options.detector}
+    print(json.dumps(told | live(day, options.chapter or list(CHAPTERS))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+"""The gossip benchmark's parts that read and write: logs, counters, rows, the page, the verdict."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.gossip import rows
+from bench.gossip.field import HEADER_BYTES, read_links
+from bench.gossip.observe import (
+    ALIVE,
+    DEAD,
+    STARTED,
+    Book,
+    Sighting,
+    Stamper,
+    Tail,
+    read_agent_line,
+    read_kinship_line,
+    read_serf_line,
+)
+from bench.gossip.report import render, verdict
+from bench.gossip.virtual import CELLS
+from gossipmesh.agent.logs import JsonFormatter, fields
+
+
+def agent_line(message: str, **told: str) -> str:
+    """Write a line as the agent does."""
+    import logging
+
+    record = logging.LogRecord("gossipmesh.agent", logging.INFO, "", 0, message, (), None)
+    record.created = 1_790_000_000.25
+    record.__dict__.update(fields(**told))
+    return JsonFormatter().format(record)
+
+
+def test_an_agents_own_lines_are_read() -> None:
+    """The agent's formatter writes them, so a change there shows here."""
+    line = agent_line("member is dead", member="n5", previous="alive")
+    assert read_agent_line("n1", line) == Sighting(1_790_000_000.25, "n1", "n5", DEAD)
+    started = read_agent_line("n1", agent_line("started", node="n1"))
+    assert started is not None
+    assert started.status == STARTED
+    for other in ("", "no JSON", "[]", '{"message": 3}', agent_line("ready"), agent_line("member is dead")):
+        assert read_agent_line("n1", other) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "subject", "status"),
+    [
+        ("1790000000.500000     2026/11/23 05:12:51 [INFO] serf: EventMemberJoin: n5 10.71.0.5", "n5", ALIVE),
+        (
+            "1790000000.500000     2026/11/23 05:12:51 [INFO] serf: EventMemberFailed: n5 10.71.0.5",
+            "n5",
+            DEAD,
+        ),
+        (
+            "1790000000.500000     2026/11/23 05:12:51 [INFO] serf: EventMemberLeave: n5 10.71.0.5",
+            "n5",
+            "left",
+        ),
+        ("1790000000.500000 ==> Serf agent running!", "", STARTED),
+    ],
+)
+def test_serfs_stamped_lines_are_read(line: str, subject: str, status: str) -> None:
+    assert read_serf_line("n1", line) == Sighting(1_790_000_000.5, "n1", subject, status)
+    assert read_serf_line("n1", line.partition(" ")[2]) is None, "a line without its stamp has no time"
+
+
+def test_kinship_lines_are_read() -> None:
+    line = json.dumps({"at_s": 5.5, "status": "dead", "member": "n2"})
+    assert read_kinship_line("n1", line) == Sighting(5.5, "n1", "n2", DEAD)
+    assert read_kinship_line("n1", "WARN kinship: something") is None
+
+
+def test_a_tail_returns_whole_lines_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    tail = Tail(path)
+    assert tail.lines() == []
+    path.write_text("one\ntw")
+    assert tail.lines() == ["one"]
+    with path.open("a") as file:
+        file.write("o\nthree\n")
+    assert tail.lines() == ["two", "three"]
+    assert tail.lines() == []
+
+
+def book_of(*sightings: Sighting) -> Book:
+    book = Book()
+    for sighting in sightings:
+        book.add(sighting)
+    return book
+
+
+def test_the_book_knows_what_each_observer_holds_now() -> None:
+    book = book_of(
+        Sighting(1, "a", "", STARTED),
+        Sighting(2, "a", "b", ALIVE),
+        Sighting(2, "c", "b", ALIVE),
+        Sighting(5, "a", "b", DEAD),
+        Sighting(6, "c", "b", DEAD),
+        Sighting(7, "a", "b", DEAD),
+        Sighting(6, "c", "a", DEAD),
+        Sighting(6, "b", "a", DEAD),
+    )
+    assert book.missing(DEAD, ["a", "c"], ["b"], 4) == 0
+    assert book.missing(DEAD, ["a", "c"], ["b"], 6.5) == 1
+    assert book.times(DEAD, ["a", "c"], "b", 4) == [5, 6], "the first time of each observer counts"
+    assert book.deaths(4, but="b", by=["a", "c"]) == ["c held a dead"], "the victim's own view is not counted"
+    book.add(Sighting(8, "a", "", STARTED))
+    assert book.missing(DEAD, ["a"], ["b"], 0) == 1, "who starts again has forgotten"
+
+
+def test_the_stamper_puts_the_time_before_each_line(tmp_path: Path) -> None:
+    import os
+
+    read, write = os.pipe()
+    stamper = Stamper()
+    with os.fdopen(read, "rb") as pipe:
+        stamper.add(pipe, tmp_path / "stamped")
+        os.write(write, b"one\ntwo")
+        os.write(write, b"\n")
+        os.close(write)
+        tail, lines = Tail(tmp_path / "stamped"), []
+        for _ in range(100_000):
+            lines += tail.lines()
+            if len(lines) == 2:
+                break
+        stamper.close()
+    assert [line.partition(" ")[2] for line in lines] == ["one", "two"]
+    assert all(float(line.partition(" ")[0]) > 1_700_000_000 for line in lines)
+
+
+def test_links_are_read_by_node() -> None:
+    text = (
+        "Inter-|   Receive                                                |  Transmit\n"
+        " face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop\n"
+        "    lo:   10    1    0    0    0     0          0         0       10       1    0    0\n"
+        "   gm7: 4200   100    0    0    0     0          0         0     9999      55    0    0\n"
+    )
+    assert read_links(text) == {"n7": (4200, 100)}
+
+
+def a_round(every_s: float, **more: Any) -> dict[str, Any]:
+    return {
+        "victim": "n2",
+        "first_s": every_s - 0.1,
+        "median_s": every_s - 0.05,
+        "every_s": every_s,
+        "others_dead": [],
+        **more,
+    }
+
+
+def a_group(every_s: float) -> dict[str, Any]:
+    return {
+        "version": "gossipmesh 1",
+        "nodes": 40,
+        "join_s": 1.0,
+        "idle": {
+            "seconds": 20.0,
+            "wire_bytes_per_s": 500.0,
+            "packets_per_s": 5.0,
+            "cpu_percent": 0.3,
+            "cpu_percent_engine": 0.1,
+            "rss_mb": 45.0,
+            "pss_mb": 30.0,
+            "pss_mb_engine": 20.0,
+        },
+        "kill": [a_round(every_s), a_round(every_s + 0.2)],
+        "silent": [a_round(every_s, back_s=0.1)],
+        "pause": [
+            {"paused_s": 2.0, "held_dead_by": 0, "back_s": None, "others_dead": []},
+            {"paused_s": 10.0, "held_dead_by": 39, "back_s": 0.2, "others_dead": []},
+        ],
+    }
+
+
+def a_day(**figures: Any) -> dict[str, Any]:
+    return {
+        "nodes": 100,
+        "loss": 0.01,
+        "seed": 1,
+        "detector": None,
+        "figures": figures,
+        "failures": [],
+        "others_dead": [],
+        "virtual_s": 100.0,
+        "events": 1_000,
+        "events_per_s": 30_000,
+        "cpu_s": 1.0,
+    }
+
+
+def results_of(**changes: Any) -> dict[str, Any]:
+    results: dict[str, Any] = {"machine": "2 cores", "nodes": 40, "groups": {}, "problems": {}, "virtual": {}}
+    return results | changes
+
+
+def row_of(results: dict[str, Any], figure: str, clock: str, part: str = "") -> rows.Row:
+    return next(
+        row
+        for row in rows.build_rows(results)
+        if (row.figure, row.clock) == (figure, clock) and part in row.name
+    )
+
+
+def test_nothing_measured_is_never_met() -> None:
+    results = results_of()
+    made = rows.build_rows(results)
+    assert {row.met for row in made} == {None}
+    assert not verdict(made)["ok"]
+    assert "not measured" in render(results, made)
+
+
+def test_every_figure_asked_for_has_a_row() -> None:
+    asked = {*range(1, 10), *range(12, 23), 28, 29}
+    assert {int(row.figure[1:]) for row in rows.build_rows(results_of())} == asked
+
+
+@pytest.mark.parametrize(("every_s", "met"), [(1.2, True), (1.45, False)])
+def test_the_last_member_of_the_median_run_counts(every_s: float, met: bool) -> None:
+    results = results_of(groups={"gossipmesh": a_group(every_s), "serf": a_group(8.0)})
+    row = row_of(results, "G1", rows.WALL)
+    assert row.met is met
+    assert f"max {every_s + 0.2:.2f}" in row.ours
+    assert row.peer.startswith("serf: median 8.10")
+
+
+def test_one_run_that_not_everybody_noticed_is_a_miss() -> None:
+    group = a_group(1.0)
+    group["kill"].append({"victim": "n3", "missed": "2 of 39 do not see n3 dead", "others_dead": []})
+    row = row_of(results_of(groups={"gossipmesh": group}), "G1", rows.WALL)
+    assert row.met is False
+    assert "2 of 39" in row.evidence
+
+
+def test_a_death_of_somebody_else_is_a_miss_and_is_named() -> None:
+    group = a_group(1.0)
+    group["kill"][1]["others_dead"] = ["n4 held n9 dead"]
+    row = row_of(results_of(groups={"gossipmesh": group}), "G5", rows.WALL)
+    assert row.met is False
+    assert row.ours == "1 in 5 runs (n4 held n9 dead)"
+
+
+def test_headers_are_taken_off_what_a_link_carried() -> None:
+    idle = a_group(1.0)["idle"]
+    assert rows.payload_bytes_per_s(idle) == 500 - 5 * HEADER_BYTES
+
+
+def test_a_short_pause_may_kill_nobody() -> None:
+    group = a_group(1.0)
+    assert row_of(results_of(groups={"gossipmesh": group}), "G7", rows.WALL).met is True
+    group["pause"][0]["held_dead_by"] = 3
+    assert row_of(results_of(groups={"gossipmesh": group}), "G7", rows.WALL).met is False
+
+
+def test_a_peer_that_could_not_run_says_why() -> None:
+    results = results_of(groups={"gossipmesh": a_group(1.0)}, problems={"serf": "serf is not installed"})
+    assert "serf is not installed" in row_of(results, "G1", rows.WALL).peer
+    assert "serf did not take part" in render(results, rows.build_rows(results))
+
+
+def test_the_worst_seed_of_each_kind_counts() -> None:
+    quick = a_day(killed={"first": 0.5, "p50": 0.7, "p99": 1.1, "last": 1.2})
+    slow = a_day(killed={"first": 0.5, "p50": 0.7, "p99": 4.0, "last": 4.0})
+    assert row_of(results_of(virtual={"days": [quick]}), "G1", rows.VIRTUAL).met is True
+    row = row_of(results_of(virtual={"days": [quick, slow]}), "G1", rows.VIRTUAL)
+    assert row.met is False
+    assert "p99 4.00 s (2 seeds)" in row.ours
+
+
+def test_a_chapter_that_failed_is_a_miss() -> None:
+    day = a_day() | {"failures": ["partition: not everyone is alive on everyone after 60 s"]}
+    row = row_of(results_of(virtual={"days": [day]}), "G17", rows.VIRTUAL)
+    assert row.met is False
+    assert "not everyone is alive" in row.ours
+
+
+def test_what_other_commands_show_is_taken_only_when_given() -> None:
+    given = {"ours": "0 of 480", "met": True, "evidence": "the grid"}
+    row = row_of(results_of(elsewhere={"G5": given}), "G5", rows.VIRTUAL)
+    assert (row.ours, row.met) == ("0 of 480", True)
+
+
+def test_the_verdict_has_the_shape_that_was_promised() -> None:
+    made = rows.build_rows(results_of(groups={"gossipmesh": a_group(1.0)}, virtual={"days": [a_day()]}))
+    told = json.loads(json.dumps(verdict(made)))
+    assert set(told) == {"ok", "rows"}
+    assert all(set(row) == {"name", "ours", "peer", "gate", "met", "evidence"} for row in told["rows"])
+    assert told["ok"] is False, "a gate that was not measured was not met"
+    measured = [row for row in made if row.met]
+    assert verdict(measured)["ok"] is True
+    assert verdict([])["ok"] is False
+
+
+def test_the_page_is_a_table_whatever_a_cell_says() -> None:
+    group = a_group(1.0)
+    group["kill"].append({"victim": "n3", "missed": "a | b\nc", "others_dead": []})
+    results = results_of(groups={"gossipmesh": group})
+    page = render(results, rows.build_rows(results))
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1
+    assert "gossipmesh, kill, last member, s: 1.00, 1.20, -" in page
+
+
+def test_no_day_is_lived_twice() -> None:
+    assert len({tuple(cell.words()) for cell in CELLS}) == len(CELLS)
