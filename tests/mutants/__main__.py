@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-import cryptography.hazmat.primitives.asymmetric.ed25519  # noqa: F401
+import cryptography.hazmat.primitives.asymmetric.ed25519
 import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401
 import hypothesis.strategies  # noqa: F401
 import msgpack  # noqa: F401

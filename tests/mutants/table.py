@@ -1,6 +1,6 @@
 """The kept mutants: what is broken, and the named test that must notice.
 
-Add one whenever a rule is added that nothing else would miss. Choose the cheapest test that notices: all of them
+Add one whenever a rule is added that nothing else would miss. Choose the cheapest test that notices: all
 are judged in under a minute on one core. A text that is no longer found exactly once fails the table.
 """
 
