@@ -65,6 +65,7 @@ class Repair:
         say: Callable[[Session, object], None],
         close: Callable[[Session], None],
         open_to: Callable[[Member, str], bool],
+        serves: Callable[[bytes], bool],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -73,6 +74,7 @@ class Repair:
         self._say = say
         self._close = close
         self._open_to = open_to
+        self._serves = serves
         self._conversation = Conversation(ctx, catalog, courier, intake, spreading, say=self._speak)
         self._joining = Joining(
             ctx,
@@ -83,6 +85,7 @@ class Repair:
             close=close,
             open_table=lambda member: open_to(member, "table"),
         )
+        self.whole: Callable[[], None] = lambda: None
         self._syncing = False
         self._synced_at: int | None = None
         self._unequal_since: int | None = None
@@ -130,7 +133,9 @@ class Repair:
         if self._unequal_since is None:
             self._unequal_since = now
             self._look_again(self._ctx.settings.repair_after_ns)
-        if member.unequal_count >= (2 if self._own.node_id < member.node_id else 3):
+        # A handshake alone is several pings: twice means twice, some time apart.
+        apart = now - self._unequal_since >= self._ctx.settings.repair_after_ns // 4
+        if apart and member.unequal_count >= (2 if self._own.node_id < member.node_id else 3):
             self._open_if_rested(member, group_root != self._root)
 
     def _look_again(self, wait_ns: int) -> None:
@@ -181,8 +186,10 @@ class Repair:
             self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS, self._hasty_round)
 
     def sync(self, member: Member) -> None:
-        """Open a comparison with a member, unless one runs or a first table still comes in."""
-        if not self._syncing and not self._joining.active and self._open_to(member, "sync"):
+        """Open a comparison with a member, unless one runs, it asks us already, or we still join."""
+        if self._syncing or self._joining.active or self._serves(member.node_id):
+            return
+        if self._open_to(member, "sync"):
             self._syncing = True
             self._synced_at = self._ctx.now
             self._ctx.statistics.repairs_started += 1
@@ -277,6 +284,7 @@ class Repair:
         if session.purpose == "table" and not self._joining.receive_done(session):
             return
         session.completed = True
+        self.whole()
         self._ctx.statistics.repairs_completed += 1
         self._fruitless_count += 1
         if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):

@@ -78,11 +78,16 @@ class Streams:
             say=self._say,
             close=self._close,
             open_to=lambda member, purpose: self._open_to(member, purpose, None),
+            serves=self._serves,
         )
 
     def start(self) -> None:
         """Begin the periodic full comparison."""
         self._repair.start()
+
+    def when_whole(self, action: Callable[[], None]) -> None:
+        """Call `action` whenever a comparison, or a first table, was gone through to its end."""
+        self._repair.whole = action
 
     def compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
         """Take a peer's roots from a ping or an ack."""
@@ -99,6 +104,10 @@ class Streams:
     def sync_address(self, address: Address) -> None:
         """Compare everything with whoever is at an address; for hellos that fit no datagram."""
         self._open(address, None, "sync", None)
+
+    def _serves(self, node_id: bytes) -> bool:
+        """Tell whether a stream that this member opened is being answered."""
+        return any(s.peer_id == node_id and not s.opener for s in self._sessions.values())
 
     def ping(self, member: Member) -> None:
         """Prove by TCP that a member lives: it must sign our nonce."""

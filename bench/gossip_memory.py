@@ -1,0 +1,211 @@
+"""What one gossip core costs in memory, and its longest step, while it joins a mesh that exists on paper.
+
+`python -m bench.gossip_memory [MEMBERS] [--trace]`: this process is the peer that knows every member; a
+child process is the newcomer, so that its memory is its own. They exchange real bytes in virtual time.
+Ends with one line of JSON. `--trace` says what the objects are (tracemalloc, slow).
+"""
+
+import argparse
+import json
+import pickle
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bench import gossip_swarm
+from bench.processes import rss_mb
+from gossipmesh.gossip.effects import CloseStream, OpenStream, SendDatagram, SendStream, StreamId
+from gossipmesh.gossip.node import GossipNode
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+
+_TICK_NS = MILLISECOND_NS
+_SECONDS_MAX = 60
+_PEER = 1_000_000
+_NEWCOMER = 1_000_001
+
+
+class Host:
+    """One core whose steps are timed, and the translation of its effects for the other side."""
+
+    def __init__(self, node: GossipNode, other: str) -> None:
+        self.node = node
+        self.other = other
+        self.steps: list[float] = []
+        self.out: list[tuple[Any, ...]] = []
+        self._streams: dict[int, int] = {}
+        self._next = 1
+
+    def run(self, call: Any, *arguments: Any) -> None:
+        """Step the core and keep what is for the other side."""
+        begin = time.thread_time()
+        effects = call(*arguments)
+        self.steps.append(time.thread_time() - begin)
+        for effect in effects:
+            match effect:
+                case SendDatagram() if str(effect.destination) == self.other:
+                    self.out.append(("datagram", effect.payload))
+                case OpenStream():
+                    kind = "accepted" if str(effect.destination) == self.other else "refused"
+                    self.out.append((kind, effect.stream))
+                case SendStream():
+                    self.out.append(("bytes", effect.stream, effect.payload))
+                case CloseStream():
+                    self.out.append(("closed", effect.stream))
+                case _:
+                    pass
+
+    def take(self, item: tuple[Any, ...], now: Instant, sender: Any) -> None:
+        """Feed what the other side sent; its stream numbers become ours."""
+        match item:
+            case ("datagram", payload):
+                self.run(self.node.receive_datagram, payload, sender, now)
+            case ("accepted", theirs):
+                number, self._next = self._next, self._next + 2
+                self._streams[number], self._streams[-theirs] = theirs, number
+                self.run(self.node.stream_accepted, StreamId(number), sender, now)
+                self.out.append(("opened", theirs))
+            case ("opened", stream):
+                self.run(self.node.stream_opened, StreamId(stream), now)
+            case ("bytes", stream, payload):
+                self.run(self.node.receive_stream, StreamId(stream), payload, now)
+            case ("closed", stream):
+                self.run(self.node.stream_closed, StreamId(stream), now)
+
+    def deadlines(self, now: Instant) -> None:
+        """Do what is due, one deadline at a time as a shell would."""
+        while (due := self.node.next_deadline()) <= now:
+            self.run(self.node.handle_deadline, due)
+
+    def drain(self) -> list[tuple[Any, ...]]:
+        """Return what is for the other side, stream numbers as it knows them."""
+        out, self.out = self.out, []
+        translated = []
+        for kind, *rest in out:
+            if kind in ("bytes", "closed") and rest[0] in self._streams:
+                rest[0] = self._streams[rest[0]]
+            elif kind in ("bytes", "closed"):
+                rest[0] = -rest[0]
+            if kind == "refused":
+                self.run(self.node.stream_closed, StreamId(rest[0]), self.node._ctx.now)
+                continue
+            translated.append((kind, *rest))
+        return translated
+
+    def ours(self, item: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return an item with our number for a stream the other side opened."""
+        if item[0] in ("bytes", "closed") and item[1] < 0:
+            return (item[0], self._streams.get(item[1], 0), *item[2:])
+        return item
+
+
+def _advance(host: Host, inbound: list[tuple[Any, ...]], now: Instant, sender: Any) -> list[tuple[Any, ...]]:
+    host.deadlines(now)
+    for item in inbound:
+        host.take(host.ours(item), now, sender)
+    return host.drain()
+
+
+def newcomer(members: int, trace: bool) -> None:
+    """Join by the peer at the other end of stdin and stdout, then report."""
+    us, peer = gossip_swarm.identity(_NEWCOMER), gossip_swarm.identity(_PEER)
+    host = Host(gossip_swarm.node(_NEWCOMER), str(peer.address))
+    rss_before = rss_mb("self")  # type: ignore[arg-type]
+    if trace:
+        tracemalloc.start()
+    now = Instant(SECOND_NS)
+    host.run(host.node.start, [peer.address], now)
+    outbound = host.drain()
+    rss_peak = 0.0
+    cpu = time.process_time()
+    while len(host.node._catalog) < members + 2 or host.node.statistics().repairs_completed == 0:
+        now = Instant(now + _TICK_NS)
+        pickle.dump((now, outbound), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        outbound = _advance(host, pickle.load(sys.stdin.buffer), now, peer.address)
+        if now > _SECONDS_MAX * SECOND_NS:
+            break
+        if now % SECOND_NS == 0:
+            rss_peak = max(rss_peak, rss_mb("self"))  # type: ignore[arg-type]
+    steps = sorted(host.steps)
+    report = {
+        "members": len(host.node._catalog),
+        "virtual_s": round((now - SECOND_NS) / SECOND_NS, 3),
+        "cpu_s": round(time.process_time() - cpu, 2),
+        "rss_before_mb": round(rss_before, 1),
+        "rss_mb": round(rss_mb("self"), 1),  # type: ignore[arg-type]
+        "rss_peak_mb": round(max(rss_peak, _peak_mb()), 1),
+        "bytes_per_member": round((rss_mb("self") - rss_before) * 1e6 / members),  # type: ignore[arg-type]
+        "step_ms_p99": round(steps[int(len(steps) * 0.99)] * 1e3, 2),
+        "step_ms_max": round(steps[-1] * 1e3, 2),
+        "steps_over_5_ms": sum(step > 0.005 for step in steps),
+        "steps": len(steps),
+        "signature_checks": host.node.statistics().signature_checks,
+        "queue": host.node.statistics().queue_length,
+        "repairs_started": host.node.statistics().repairs_started,
+        "bytes_received": host.node.statistics().stream_bytes_received,
+        "us": us.name,
+    }
+    if trace:
+        report["traced_bytes_per_member"] = round(tracemalloc.get_traced_memory()[0] / members)
+        report["by_line"] = _by_line(members)
+    pickle.dump(report, sys.stdout.buffer)
+
+
+def _peak_mb() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
+def _by_line(members: int) -> dict[str, int]:
+    sizes: Counter[str] = Counter()
+    for entry in tracemalloc.take_snapshot().statistics("lineno"):
+        frame = entry.traceback[0]
+        sizes[f"{Path(frame.filename).name}:{frame.lineno}"] += entry.size
+    return {name: round(size / members) for name, size in sizes.most_common(24)}
+
+
+def main() -> None:
+    """Serve a newcomer in a child process and print what it reports."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("members", type=int, nargs="?", default=9_998)
+    parser.add_argument("--trace", action="store_true")
+    parser.add_argument("--newcomer", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.newcomer:
+        newcomer(options.members, options.trace)
+        return
+    kept = tuple(gossip_swarm.records_of(number) for number in range(options.members))
+    us = gossip_swarm.identity(_NEWCOMER)
+    begin = time.perf_counter()
+    host = Host(gossip_swarm.node(_PEER, kept), str(us.address))
+    restored_s = time.perf_counter() - begin
+    host.run(host.node.start, [], Instant(SECOND_NS))
+    # As after its own join: the peer has somebody to compare with and does not begin with the newcomer.
+    host.node._joined = True
+    host.steps.clear()
+    host.out.clear()
+    arguments = [sys.executable, "-m", "bench.gossip_memory", str(options.members), "--newcomer"]
+    child = subprocess.Popen(
+        arguments + ["--trace"] * options.trace, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    while not isinstance(item := pickle.load(child.stdout), dict):
+        now, inbound = item
+        pickle.dump(_advance(host, inbound, now, us.address), child.stdin)
+        child.stdin.flush()
+    child.wait()
+    item["server_step_ms_max"] = round(max(host.steps) * 1e3, 2)
+    item["restore_s"] = round(restored_s, 2)
+    item["records_bytes"] = round(sum(len(value) for _, value in kept) / len(kept))
+    print(json.dumps(item, indent=1))
+
+
+if __name__ == "__main__":
+    main()
