@@ -3,38 +3,40 @@
 Rules:
 1. Verify before storing or forwarding; compare orders before verifying, so that echoes cost nothing.
 2. Status: (order, rank) of the owner's state or of a claim against an order, whichever is greater;
-   a claim stands until a state of higher order comes; `left` is final for its incarnation.
-3. Roots count credentials, states, service sets, unknown kinds and standing unattended/dead claims of
-   members whose credential has not ended. Suspicion comes and goes and is not counted.
+   a claim stands until a state of higher order comes; `left` is final for its incarnation. A certificate is
+   a claim against a whole incarnation, by a quorum; a group takes one of the two, by its detector.
+3. Roots count credentials, states, service sets, unknown kinds and standing unattended/dead claims or
+   certificates of members whose credential has not ended. Suspicion comes and goes and is not counted.
 4. Records of equal order and different content are settled by hash, so even a liar's views converge.
 Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
 """
 
-import ipaddress
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgpack
 
+from gossipmesh.gossip.certificates import CertificateJudge, decode_certificate_untrusted
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import MemberChanged, PersistKind, ServicesChanged
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
+from gossipmesh.gossip.soundness import require_services_allowed_untrusted, state_is_sound
 from gossipmesh.gossip.standing import Standing
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
-from gossipmesh.model.identity import is_label, is_service_name, pattern_allows
-from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
+    Certificate,
     Claim,
     NodeCredential,
     NodeState,
-    PolicyStatus,
     RecordKind,
     ServiceSet,
     SignedRecord,
 )
-from gossipmesh.model.service import EndpointHealth
 from gossipmesh.trust.records import open_credential_untrusted, open_opaque_untrusted, open_owned_untrusted
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
@@ -72,6 +74,7 @@ class Change(NamedTuple):
     claim: Claim | None = None
     record: SignedRecord | None = None
     held: bool = False
+    certificate: Certificate | None = None
 
 
 class Catalog:
@@ -82,6 +85,9 @@ class Catalog:
         self.own_id = own_id
         self.ends_at: Callable[[int], None] = lambda ends: None
         self.contradicted: Callable[[Member], bool] = lambda member: False
+        self.beaten_by_life: Callable[[Member, Certificate], bool] = lambda member, certificate: False
+        self.eligible_changed: Callable[[int], None] = lambda trust_version: None
+        self.certificate_judge: CertificateJudge | None = None
         self.ledger = RootLedger(ctx.group_tag)
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
@@ -102,6 +108,15 @@ class Catalog:
     def by_short(self, short_id: int) -> Member | None:
         """Return a member by the id in packet headers."""
         return self._by_short.get(short_id)
+
+    @property
+    def own_node_id(self) -> NodeId:
+        """Return our id."""
+        return NodeId(self.own_id)
+
+    def eligible_ids(self) -> list[bytes]:
+        """Return who may be a monitor: ourselves and everyone reachable."""
+        return [self.own_id, *(member.node_id for member in self.reachable)]
 
     @property
     def serving_count(self) -> int:
@@ -131,8 +146,15 @@ class Catalog:
         if member is None:
             raise UnknownOwner(node_id)
         order = Order(generation, epoch, sequence)
+        voting = self._ctx.settings.detector == "monitors"
+        if record.kind in (RecordKind.CLAIM, RecordKind.CERTIFICATE) and voting is (
+            record.kind == RecordKind.CLAIM
+        ):
+            raise Untrusted("a verdict of the other detector's kind")
         if record.kind == RecordKind.CLAIM:
             return self._merge_claim(member, record, order, checks)
+        if record.kind == RecordKind.CERTIFICATE:
+            return self._merge_certificate(member, record, checks)
         if generation != member.credential.generation:
             raise Untrusted("a record of another generation than its owner's credential")
         if record.kind == RecordKind.NODE_STATE:
@@ -227,6 +249,7 @@ class Catalog:
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
         self._standing.note(member)
+        self._eligible_changed()
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_state(
@@ -243,7 +266,7 @@ class Catalog:
             self._stale()
             return None
         state = self._open(record, member, checks)
-        if not isinstance(state, NodeState) or not _state_is_sound(state, member):
+        if not isinstance(state, NodeState) or not state_is_sound(state, member.name):
             raise Untrusted("a NodeState that contradicts its credential or its limits")
         return self.install_state(member, state, record)
 
@@ -264,6 +287,9 @@ class Catalog:
         self._store(member, record, rank_of(state.order))
         if member.claim is not None and member.claim.order < state.order:
             self._drop_claim(member)
+        if member.certificate is not None and member.certificate.order < state.order:
+            self._drop_certificate(member)
+        member.restarting_until = self._ctx.now + state.restarting_s * SECOND_NS if state.restarting_s else -1
         if member.held is not None and member.held.order < state.order:
             member.held = None
         self._settled(member, before, moved)
@@ -387,6 +413,69 @@ class Catalog:
         self._settled(member, before, False)
         return Change(member, record.kind, member.messages[record.kind], before, False, claim, record)
 
+    def _merge_certificate(self, member: Member, record: SignedRecord, checks: Checks) -> Change | None:
+        certificate = decode_certificate_untrusted(record)
+        judge = self.certificate_judge
+        if judge is None:
+            raise Untrusted("a certificate before anybody can judge it")
+        order = certificate.order
+        if member.node_id == self.own_id:
+            judge.require_answerable_untrusted(certificate, checks.spend_untrusted)
+            message = encode_message(record)
+            return Change(
+                member, record.kind, message, member.status, False, record=record, certificate=certificate
+            )
+        if member.state is None or order_start(order) > order_start(member.order):
+            raise UnknownOwner(member.node_id)
+        held = member.certificate
+        renews = held is not None and (order, certificate.status) == (held.order, held.status)
+        if self._certificate_is_stale(member, certificate) and not (
+            renews and held is not None and not judge.is_valid(held) and judge.is_valid(certificate)
+        ):
+            self._stale()
+            return None
+        judge.require_valid_untrusted(certificate, checks.spend_untrusted)
+        if not renews and self.beaten_by_life(member, certificate):
+            message = encode_message(record)
+            return Change(member, record.kind, message, member.status, False, None, record, True, certificate)
+        return self.install_certificate(member, certificate, record)
+
+    def _certificate_is_stale(self, member: Member, certificate: Certificate) -> bool:
+        if certificate.order < member.order or member.status is MemberStatus.LEFT:
+            return True
+        held = member.certificate
+        return held is not None and (certificate.order, certificate.status) <= (held.order, held.status)
+
+    def install_certificate(self, member: Member, certificate: Certificate, record: SignedRecord) -> Change:
+        """Take a certificate that holds against the member's incarnation."""
+        before = None if member.state is None else member.status
+        member.certificate = certificate
+        member.records[record.kind] = record
+        member.messages[record.kind] = encode_message(record)
+        rank = Rank(*order_tuple(certificate.order), bytes((certificate.status,)))
+        content = bytes((record.kind,)) + encode(
+            [certificate.node_id, order_tuple(certificate.order), certificate.status]
+        )
+        digest = int.from_bytes(self.ledger.digest(content), "big")
+        self.ledger.put(record.kind, member.node_id, Item(rank, digest))
+        self._settled(member, before, False)
+        message = member.messages[record.kind]
+        return Change(member, record.kind, message, before, False, None, record, False, certificate)
+
+    def _eligible_changed(self) -> None:
+        trust = self._ctx.documents.trust
+        self.eligible_changed(0 if trust is None else trust.version)
+
+    def resettle(self, member: Member) -> None:
+        """Find a member's status anew, because time changed it."""
+        self._settled(member, member.status, False)
+
+    def _drop_certificate(self, member: Member) -> None:
+        member.certificate = None
+        member.records.pop(RecordKind.CERTIFICATE, None)
+        member.messages.pop(RecordKind.CERTIFICATE, None)
+        self.ledger.put(RecordKind.CERTIFICATE, member.node_id, None)
+
     def _drop_claim(self, member: Member) -> None:
         member.claim = None
         member.records.pop(RecordKind.CLAIM, None)
@@ -408,6 +497,7 @@ class Catalog:
             if member.status is not before:
                 member.changed_at = self._ctx.now
             self._standing.note(member)
+            self._eligible_changed()
             self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
             was_serving = before is not None and before < MemberStatus.DEAD
             if member.services is not None and (was_serving != member.serving or moved):
@@ -422,6 +512,7 @@ class Catalog:
                 member.messages.pop(kind, None)
                 self.ledger.put(kind, member.node_id, None)
         member.state = member.services = member.claim = member.held = member.link = None
+        member.certificate = None
         member.opaque.clear()
         member.run = 0
         member.status = MemberStatus.ALIVE
@@ -435,6 +526,7 @@ class Catalog:
         del self._members[member.node_id]
         del self._by_short[member.short_id]
         self._standing.drop(member)
+        self._eligible_changed()
         self._ctx.statistics.members = len(self._members)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
         if had_state:
@@ -486,60 +578,3 @@ def decode_restored_untrusted(value: bytes) -> tuple[SignedRecord, ...]:
 
 def _credential_rank(credential: NodeCredential, record: SignedRecord) -> tuple[int, int, bytes]:
     return (credential.generation, credential.serial, record.body)
-
-
-def _state_is_sound(state: NodeState, member: Member) -> bool:
-    """Tell whether a verified state keeps to its credential's name and to limits."""
-    bounded = (
-        1 <= len(state.gossip_addresses) <= limits.ADDRESSES_PER_NODE_MAX
-        and 1 <= len(state.mesh_addresses) <= limits.ADDRESSES_PER_NODE_MAX
-        and all(_is_address(address) for address in (*state.gossip_addresses, *state.mesh_addresses))
-        and len(state.policies) <= limits.SCOPES_MAX
-        and all(_is_status_sound(status) for status in state.policies)
-        and len(state.build) <= 64
-        and len(state.features) <= 64
-        and all(len(feature) <= 64 for feature in state.features)
-        and 0 <= state.run_id < 2**63
-    )
-    return bounded and state.name == member.name and state.phase in tuple(NodePhase)
-
-
-def _is_address(address: Address) -> bool:
-    try:
-        ipaddress.ip_address(address.host)
-    except ValueError:
-        return False
-    return 1 <= address.port <= 65_535
-
-
-def _is_status_sound(status: PolicyStatus) -> bool:
-    hashes = (status.manifest_hash, status.refused_hash)
-    return (
-        len(status.scope) <= limits.SCOPE_BYTES_MAX
-        and len(status.refused_reason) <= 256
-        and all(len(item) <= 32 for item in hashes)
-    )
-
-
-def require_services_allowed_untrusted(services: ServiceSet, credential: NodeCredential) -> None:
-    """Refuse a service set that its owner's credential does not allow.
-
-    Raises:
-        Untrusted: a service outside the patterns, or beyond limits. Remote's fault. State unchanged.
-    """
-    if len(services.entries) > limits.SERVICES_PER_NODE_MAX:
-        raise Untrusted("more services than one node may have")
-    names = [entry.registration for entry in services.entries]
-    if names != sorted(dict.fromkeys(names)):
-        raise Untrusted("service entries out of order or twice")
-    for entry in services.entries:
-        if not is_service_name(entry.service) or not is_label(entry.registration):
-            raise Untrusted(f"{entry.service[:80]!r} is no service, or its registration no label")
-        if not any(pattern_allows(pattern, entry.service) for pattern in credential.service_patterns):
-            raise Untrusted(f"the service {entry.service[:80]!r}, which its node may not serve")
-        if len(entry.labels) > limits.LABELS_PER_SERVICE_MAX or not 1 <= entry.weight <= 65_535:
-            raise Untrusted("a service entry beyond limits")
-        if any(len(text.encode()) > limits.LABEL_BYTES_MAX for pair in entry.labels for text in pair):
-            raise Untrusted("a service label beyond limits")
-        if entry.health not in tuple(EndpointHealth) or len(entry.protocol) > 16:
-            raise Untrusted("a service entry of unknown health or protocol")

@@ -7,9 +7,11 @@ import hashlib
 import random
 
 from gossipmesh.gossip.effects import Effect, Event, Notify, Persist, PersistKind, SendDatagram
+from gossipmesh.gossip.history import History
+from gossipmesh.gossip.lag import LagMeter
 from gossipmesh.gossip.settings import GossipSettings, GossipStatistics, NodeKeys
 from gossipmesh.gossip.timers import Timers
-from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import Verifier
@@ -42,8 +44,21 @@ class Context:
         self.group_tag = group_tag_of(trust_domain)
         self.run_id = self.fresh_number()
         self.timers = Timers()
+        self.started = now
+        self.lag = LagMeter()
+        self.history = History()
         self.statistics = GossipStatistics()
         self._effects: list[Effect] = []
+
+    @property
+    def beat(self) -> int:
+        """Return which of our own beats it is; 1 at the start, the same for every addressee."""
+        return (self.now - self.started) // self.settings.monitor.heartbeat_slot_ns + 1
+
+    @property
+    def lag_ms(self) -> int:
+        """Return how late we act just now, in milliseconds."""
+        return self.lag.current_ns(self.now) // MILLISECOND_NS
 
     @property
     def wall_s(self) -> int:

@@ -21,8 +21,8 @@ from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.wire.datagram import HEADER_BYTES, TAG_BYTES
 
-# Header, tag, the array prefix (3) and the `seen` message (12) are always there.
-MESSAGES_BYTES_MAX = limits.DATAGRAM_BYTES_MAX - HEADER_BYTES - TAG_BYTES - 15
+# Header, tag, the array prefix (3) and the `seen` message (22) are always there.
+MESSAGES_BYTES_MAX = limits.DATAGRAM_BYTES_MAX - HEADER_BYTES - TAG_BYTES - 25
 _PIGGYBACK_MAX = 32
 _GOSSIP_TO_DEAD_NS = 30 * SECOND_NS  # memberlist's GossipToTheDeadTime
 
@@ -80,7 +80,10 @@ class Courier:
         if fill and len(self.queue):
             messages = messages + self.queue.fill(room_bytes, _PIGGYBACK_MAX, member.node_id)
         own = self._ctx
-        self._ctx.send(address, link.packet(own.group_tag, self._own_short, own.run_id, messages))
+        packet = link.packet(
+            own.group_tag, self._own_short, own.run_id, messages, beat=own.beat, lag_ms=own.lag_ms
+        )
+        self._ctx.send(address, packet)
 
     def enqueue(self, key: Key, message: bytes, *, refutation: bool = False) -> None:
         """Let an update ride on coming packets, and start the tick if it stands still."""

@@ -123,8 +123,15 @@ class ViewRepaired(msgspec.Struct, frozen=True):
     peers_count: int
 
 
+class MassDeathHeld(msgspec.Struct, frozen=True):
+    """So many members went within a minute that their endpoints are kept; loud, for the operator."""
+
+    gone_count: int
+
+
 Event = (
     MemberChanged
+    | MassDeathHeld
     | ServicesChanged
     | TrustChanged
     | PolicyApplied

@@ -18,9 +18,9 @@ from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.suspicion import suspicion_min_ns
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import MILLISECOND_NS
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
-from gossipmesh.model.records import Claim, RecordKind, SignedRecord
+from gossipmesh.model.records import Certificate, Claim, RecordKind, SignedRecord
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
@@ -39,6 +39,7 @@ class Intake:
         self._own = own
         self._detector = detector
         self._stolen_count = 0
+        self._refuted_at = -SECOND_NS
         self.oversize: Callable[[], None] = lambda: None
         self._held_records: dict[bytes, SignedRecord] = {}
         catalog.contradicted = self._contradicted
@@ -83,6 +84,9 @@ class Intake:
         if change.kind == RecordKind.CLAIM:
             self._follow_claim(change, sender)
             return
+        if change.kind == RecordKind.CERTIFICATE:
+            self._follow_certificate(change, sender)
+            return
         member = change.member
         if len(change.message) > MESSAGES_BYTES_MAX:
             self.oversize()
@@ -91,6 +95,8 @@ class Intake:
         if change.kind == RecordKind.NODE_STATE:
             if member.claim is None:
                 self._courier.queue.drop_subject(RecordKind.CLAIM, member.node_id)
+            if member.certificate is None:
+                self._courier.queue.drop_subject(RecordKind.CERTIFICATE, member.node_id)
             self._detector.status_changed(member, None)
             if change.fresh_incarnation:
                 urgent = [member.messages[RecordKind.CREDENTIAL], change.message]
@@ -122,6 +128,37 @@ class Intake:
         self._detector.status_changed(member, claim.accuser)
         if not suspect:
             self._courier.push([change.message], b"" if sender is None else sender.node_id)
+
+    def _follow_certificate(self, change: Change, sender: Member | None) -> None:
+        """Apply once, push the body once; its name rides on, and who lacks it asks."""
+        member, certificate = change.member, change.certificate
+        assert certificate is not None
+        if member.node_id == self._own.node_id:
+            self._refute_certificate(certificate, sender)
+        elif change.held:
+            self._detector.certificate_held(change, sender)
+        else:
+            self._detector.certificate_applied(change)
+            self._detector.status_changed(member, None)
+            self._courier.push([change.message], b"" if sender is None else sender.node_id)
+
+    def _refute_certificate(self, certificate: Certificate, sender: Member | None) -> None:
+        """Begin a new incarnation above a certificate against ours, at most once a second."""
+        if self._own.phase is NodePhase.LEFT or self._ctx.now - self._refuted_at < SECOND_NS:
+            return
+        self._refuted_at = self._ctx.now
+        names = f"{MemberStatus(certificate.status).label} by {len(certificate.votes)} votes"
+        self._ctx.history.note(
+            self._ctx.now,
+            self._own.node_id,
+            "refuted",
+            self._own.node_id,
+            "",
+            names,
+            self._detector.health.score,
+        )
+        self._own.raise_epoch(certificate.epoch)
+        self._answer_anew(sender)
 
     def _hold(self, change: Change) -> None:
         assert change.record is not None
@@ -158,6 +195,12 @@ class Intake:
         if node_id != self._own.node_id:
             return False
         order = Order(generation, epoch, sequence)
+        if record.kind == RecordKind.CERTIFICATE:
+            if order_start(order) == (self._own.generation, self._own.epoch):
+                return False
+            if order_start(order) < (self._own.generation, self._own.epoch):
+                self._answer(sender)
+            return True
         if record.kind == RecordKind.CLAIM:
             if order != self._own.state.order:
                 # Against an order we did not sign, or one that our newest state has overtaken.
@@ -220,10 +263,14 @@ class Intake:
         """Answer a claim against us that our newest state does not beat yet."""
         if self._own.phase is NodePhase.LEFT:
             return
-        self._ctx.statistics.refutations += 1
-        self._detector.health.add(1)
         if claim.status == MemberStatus.DEAD:
             self._own.raise_epoch(claim.epoch)
+        self._answer_anew(sender)
+
+    def _answer_anew(self, sender: Member | None) -> None:
+        """Sign our state anew and have everyone know at once."""
+        self._ctx.statistics.refutations += 1
+        self._detector.health.add(1)
         change = self._own.publish_state()
         own_id = bytes(self._own.node_id)
         self._courier.enqueue((change.kind, own_id, b""), change.message, refutation=True)

@@ -27,11 +27,25 @@ class Link:
         self._sent = 0
         self.run = run
 
-    def packet(self, group_tag: int, own_short: int, own_run: int, messages: list[bytes]) -> bytes:
+    @property
+    def sent_count(self) -> int:
+        """Return the counter of the last packet sent."""
+        return self._sent
+
+    def packet(
+        self,
+        group_tag: int,
+        own_short: int,
+        own_run: int,
+        messages: list[bytes],
+        *,
+        beat: int = 0,
+        lag_ms: int = 0,
+    ) -> bytes:
         """Return a sealed packet of these messages, `seen` put in front."""
         self._sent += 1
         header = encode_header(Header(WIRE_MAX, PacketType.DATA, group_tag, own_short, own_run, self._sent))
-        body = encode_body([encode_message(Seen(self._window.highest)), *messages])
+        body = encode_body([encode_message(Seen(self._window.highest, beat, lag_ms)), *messages])
         return header + self._sealer.seal(self._sent, header, body)
 
     def fresh(self, counter: int) -> bool:

@@ -9,33 +9,50 @@ from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model.identity import SHORT_ID_BYTES, NodeId, node_name_of_spiffe_id
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
-from gossipmesh.model.records import Claim, NodeCredential, NodeState, ServiceSet, SignedRecord
+from gossipmesh.model.records import (
+    Certificate,
+    Claim,
+    NodeCredential,
+    NodeState,
+    RecordKind,
+    ServiceSet,
+    SignedRecord,
+)
 
 
 class Member:
-    """Mutable; owned by the catalog. `claim` is kept only while it is not beaten by `state`."""
+    """Mutable; owned by the catalog. `claim` and `certificate` are kept while `state` does not beat them."""
 
     __slots__ = (
         "address_index",
         "announced_at",
+        "beat",
+        "beat_run",
+        "certificate",
         "changed_at",
         "claim",
         "credential",
+        "endpoints_held",
         "heard_at",
         "held",
+        "held_down_until",
+        "lag_ms",
         "link",
         "messages",
         "name",
         "node_id",
         "opaque",
         "records",
+        "restarting_until",
         "run",
         "services",
         "short_id",
+        "shown_at",
         "state",
         "status",
         "told_at",
         "unequal_count",
+        "unreachable",
     )
 
     def __init__(self, credential: NodeCredential, now: Instant) -> None:
@@ -46,6 +63,7 @@ class Member:
         self.state: NodeState | None = None
         self.services: ServiceSet | None = None
         self.claim: Claim | None = None
+        self.certificate: Certificate | None = None
         self.held: Claim | None = None
         self.records: dict[int, SignedRecord] = {}
         self.messages: dict[int, bytes] = {}
@@ -59,6 +77,14 @@ class Member:
         self.announced_at = -1
         self.address_index = 0
         self.unequal_count = 0
+        self.beat = 0
+        self.beat_run = 0
+        self.lag_ms = 0
+        self.shown_at = -1
+        self.restarting_until = -1
+        self.unreachable = False
+        self.endpoints_held = False
+        self.held_down_until: Instant | None = None
 
     @property
     def order(self) -> Order:
@@ -82,9 +108,20 @@ class Member:
         """Return the status that the records held amount to."""
         if self.state is not None and self.state.phase == NodePhase.LEFT:
             return MemberStatus.LEFT
+        if self.certificate is not None:
+            return MemberStatus(self.certificate.status)
+        if self.held_down_until is not None:
+            return MemberStatus.DEAD
         return MemberStatus.ALIVE if self.claim is None else MemberStatus(self.claim.status)
 
-    def view(self) -> MemberView | None:
+    @property
+    def verdict_message(self) -> bytes | None:
+        """Return what is held against the member, encoded; None when nothing is."""
+        if self.certificate is not None:
+            return self.messages.get(RecordKind.CERTIFICATE)
+        return None if self.claim is None else self.messages.get(RecordKind.CLAIM)
+
+    def view(self, now: Instant) -> MemberView | None:
         """Return the member as the rest of the agent reads it; None before a state is known."""
         if self.state is None:
             return None
@@ -96,6 +133,11 @@ class Member:
             state=self.state,
             credential=self.credential,
             changed_at=self.changed_at,
+            unreachable=self.unreachable,
+            heard_age_ns=None if self.heard_at < 0 else max(0, now - self.heard_at),
+            lag_ms=self.state.lag_ms,
+            hold_down_until=self.held_down_until,
+            endpoints_held=self.endpoints_held,
         )
 
     def record(self, kind: int) -> SignedRecord | None:

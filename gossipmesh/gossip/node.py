@@ -20,9 +20,12 @@ from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.detector import Detector
 from gossipmesh.gossip.effects import Effect, StreamId
 from gossipmesh.gossip.handshake import Handshake
+from gossipmesh.gossip.history import HistoryEntry
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.monitor_detector import MonitorDetector
 from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.reception import Reception
 from gossipmesh.gossip.settings import (
     GossipSettings,
     GossipStatistics,
@@ -33,6 +36,7 @@ from gossipmesh.gossip.settings import (
 )
 from gossipmesh.gossip.spreading import PolicySpreading
 from gossipmesh.gossip.streams import Streams
+from gossipmesh.gossip.swim_detector import SwimDetector
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -43,26 +47,6 @@ from gossipmesh.model.service import ServiceEntry
 from gossipmesh.trust.documents import PolicySet, TrustedDocuments
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import open_credential_untrusted
-from gossipmesh.wire.datagram import (
-    HEADER_BYTES,
-    Ack,
-    Header,
-    Hello,
-    Message,
-    Nack,
-    PacketType,
-    Ping,
-    PingReq,
-    PolicyAnnouncement,
-    RelayedAck,
-    TrustAnnouncement,
-    Want,
-    Welcome,
-    decode_body_untrusted,
-    decode_header_untrusted,
-    decode_plain_untrusted,
-)
-from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 _JOIN_FANOUT = 4
 _WATCH_MAX_S = 60
@@ -116,6 +100,7 @@ class GossipNode:
         self._own_id = own_id = credential.node_id
         self._catalog = catalog = Catalog(ctx, own_id)
         self._watch_at: Instant = NEVER
+        self._restored_certificates: list[SignedRecord] = []
         catalog.ends_at = self._watch_ending
         catalog.install_credential(credential, keys.credential)
         epoch = max(restored.epoch, self._restore(restored)) + 1
@@ -131,15 +116,7 @@ class GossipNode:
         ctx, catalog, own, own_id = self._ctx, self._catalog, self._own, self._own_id
         self._handshake = Handshake(ctx, catalog, own_id, met=self._met, too_long=self._sync_with_address)
         self._courier = Courier(ctx, catalog, own_id, introduce=self._handshake.start)
-        self._detector = Detector(
-            ctx,
-            catalog,
-            self._courier,
-            own,
-            roots=self.roots,
-            declared=self._declared,
-            stream_ping=lambda member: self._streams.ping(member),
-        )
+        self._detector = self._make_detector()
         self._intake = Intake(ctx, catalog, self._courier, own, self._detector)
         self._spreading = PolicySpreading(ctx, self._courier, own, self._intake)
         self._streams = Streams(
@@ -152,10 +129,53 @@ class GossipNode:
             self._spreading,
             met=self._met_by_stream,
         )
+        self._reception = Reception(
+            ctx,
+            catalog,
+            self._courier,
+            self._handshake,
+            self._detector,
+            self._intake,
+            self._spreading,
+            compared=self._compared,
+        )
+        self._streams.when_whole(self._detector.view_complete)
         self._spreading.fetch = self._streams.fetch
         self._intake.oversize = self._streams.hasten
         self._spreading.trust_changed = self._watch_credentials
         own.policies = self._spreading.policy_statuses()
+
+    def _make_detector(self) -> Detector:
+        ctx, catalog, courier, own = self._ctx, self._catalog, self._courier, self._own
+        if ctx.settings.detector == "swim":
+            return SwimDetector(
+                ctx,
+                catalog,
+                courier,
+                own,
+                roots=self.roots,
+                declared=self._declared,
+                stream_ping=lambda member: self._streams.ping(member),
+            )
+        detector = MonitorDetector(
+            ctx,
+            catalog,
+            courier,
+            own,
+            roots=self.roots,
+            stream_ping=lambda member: self._streams.ping(member),
+            merge=lambda record: self._intake.take(
+                record, None, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+            ),
+            publish=lambda: self._intake.follow(own.publish_state(), None),
+        )
+        detector.restore(self._restored_certificates)
+        return detector
+
+    def _compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
+        if group_root == self._catalog.ledger.root:
+            self._detector.view_complete()
+        self._streams.compared(member, group_root, documents_root)
 
     # Inputs
 
@@ -196,20 +216,35 @@ class GossipNode:
             action()
         return self._ctx.drain()
 
-    def receive_datagram(self, payload: bytes, sender: Address, now: Instant) -> list[Effect]:
+    def receive_datagram(
+        self, payload: bytes, sender: Address, now: Instant, arrived: Instant | None = None
+    ) -> list[Effect]:
         """Feed one packet; what cannot be used is counted and dropped.
 
         Args:
             payload: one UDP payload, untrusted.
             sender: transport address. Not an identity; a hello is bound to it by its cookie.
+            arrived: when the kernel had it, at most `now`; None: just now.
         """
         self._advance(now)
-        self._ctx.statistics.datagrams_received += 1
-        self._ctx.statistics.bytes_received += len(payload)
-        try:
-            self._receive_untrusted(payload, sender)
-        except MalformedInput as error:
-            self._ctx.dropped(type(error).__name__)
+        at = self._ctx.now if arrived is None else Instant(min(arrived, self._ctx.now))
+        if arrived is not None:
+            self._ctx.lag.note(self._ctx.now - at, self._ctx.now)
+            self._detector.lag_noted()
+        self._reception.receive(payload, sender, at)
+        return self._ctx.drain()
+
+    def port_refused(self, address: Address, now: Instant) -> list[Effect]:
+        """Take that a packet of ours to a gossip port was refused (ICMP): a hint that anybody can forge."""
+        self._advance(now)
+        self._detector.port_refused(address)
+        return self._ctx.drain()
+
+    def note_lag(self, lag_ns: int, now: Instant) -> list[Effect]:
+        """Take how late the shell's loop ran."""
+        self._advance(now)
+        self._ctx.lag.note(lag_ns, self._ctx.now)
+        self._detector.lag_noted()
         return self._ctx.drain()
 
     def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
@@ -236,10 +271,12 @@ class GossipNode:
         self._streams.closed(stream)
         return self._ctx.drain()
 
-    def engine_probed(self, probe: int, answered: bool, now: Instant) -> list[Effect]:
-        """Take the answer to a `ProbeEngine`."""
+    def engine_probed(
+        self, probe: int, answered: bool, now: Instant, *, refused: bool = False
+    ) -> list[Effect]:
+        """Take the answer to a `ProbeEngine`; `refused`: the connection was refused, not just unanswered."""
         self._advance(now)
-        self._detector.engine_probed(probe, answered)
+        self._detector.engine_probed(probe, answered, refused and not answered)
         return self._ctx.drain()
 
     def publish_services(self, entries: Sequence[ServiceEntry], now: Instant) -> list[Effect]:
@@ -311,6 +348,19 @@ class GossipNode:
         """Tell everyone that we want no new work."""
         return self._set_phase(NodePhase.DRAINING, now)
 
+    def set_restarting(self, for_s: int, now: Instant) -> list[Effect]:
+        """Tell everyone that our agent stops and will be back within so many seconds, 60 at most."""
+        self._advance(now)
+        self._own.restarting_s = min(max(0, for_s), limits.RESTARTING_S_MAX)
+        self._intake.follow(self._own.publish_state(), None)
+        return self._ctx.drain()
+
+    def release_mass_death(self, now: Instant) -> list[Effect]:
+        """Let go the endpoints of members that died together, on the operator's word."""
+        self._advance(now)
+        self._detector.release_mass_death()
+        return self._ctx.drain()
+
     def leave(self, now: Instant) -> list[Effect]:
         """Tell everyone that we go; final until the next start."""
         effects = self._set_phase(NodePhase.LEFT, now)
@@ -348,21 +398,32 @@ class GossipNode:
 
     def members(self) -> list[MemberView]:
         """Return every member with a known state, ourselves included, sorted by name."""
-        views = [view for view in (member.view() for member in self._catalog) if view is not None]
+        now = self._ctx.now
+        views = [view for view in (member.view(now) for member in self._catalog) if view is not None]
         return sorted(views, key=lambda view: view.name)
 
     def services(self) -> list[tuple[MemberView, ServiceSet]]:
-        """Return the services of members that are neither dead nor left, sorted by member name."""
+        """Return the services in use, sorted by member name.
+
+        Those of members that are neither dead nor left, and of those who died together (`endpoints_held`).
+        """
+        now = self._ctx.now
         pairs = [
             (view, member.services)
             for member in self._catalog
-            if member.serving and member.services is not None and (view := member.view()) is not None
+            if (member.serving or member.endpoints_held)
+            and member.services is not None
+            and (view := member.view(now)) is not None
         ]
         return sorted(pairs, key=lambda pair: pair[0].name)
 
     def roots(self) -> tuple[bytes, bytes]:
         """Return the group root and the documents root, 16 bytes each."""
         return self._catalog.ledger.root, self._spreading.root
+
+    def history(self, node_id: bytes) -> list[HistoryEntry]:
+        """Return what was said for and against a member, oldest first; the last 256 entries over all."""
+        return self._ctx.history.of(node_id)
 
     def statistics(self) -> GossipStatistics:
         """Return a copy of the counters."""
@@ -374,6 +435,9 @@ class GossipNode:
             refused_policies=dict(now.refused_policies),
             queue_length=len(self._courier.queue),
             members=len(self._catalog),
+            endpoints_held=sum(1 for member in self._catalog if member.endpoints_held),
+            history_noted=self._ctx.history.noted_count,
+            lag_ms=self._ctx.lag_ms,
         )
 
     # Inside
@@ -390,6 +454,7 @@ class GossipNode:
         """Take back the members of the last run; return the epoch of our own records among them."""
         epoch = 0
         kept: list[SignedRecord] = []
+        self._restored_certificates = []
         for node_id, value in restored.members[: limits.MEMBERS_MAX]:
             try:
                 records = decode_restored_untrusted(value)
@@ -398,7 +463,8 @@ class GossipNode:
                 continue
             if node_id == self._own_id:
                 records = tuple(r for r in records if r.kind != RecordKind.CREDENTIAL)
-            kept += records
+            self._restored_certificates += [r for r in records if r.kind == RecordKind.CERTIFICATE]
+            kept += [r for r in records if r.kind != RecordKind.CERTIFICATE]
         # Credentials first: a claim can only be verified by its accuser's.
         for record in sorted(kept, key=lambda record: record.kind):
             try:
@@ -409,86 +475,6 @@ class GossipNode:
         for signed in (own.state, own.services, own.claim):
             epoch = epoch if signed is None else max(epoch, signed.epoch)
         return epoch
-
-    def _receive_untrusted(self, payload: bytes, sender: Address) -> None:
-        header = decode_header_untrusted(payload)
-        if not WIRE_MIN <= header.version <= WIRE_MAX:
-            self._ctx.dropped("version")
-        elif header.group_tag != self._ctx.group_tag:
-            self._ctx.dropped("foreign group")
-        elif header.type == PacketType.DATA:
-            self._receive_data_untrusted(header, payload, sender)
-        else:
-            message = decode_plain_untrusted(header.type, payload[HEADER_BYTES:])
-            if isinstance(message, Hello):
-                self._handshake.receive_hello_untrusted(header, message, len(payload), sender)
-            elif isinstance(message, Welcome):
-                self._handshake.receive_welcome_untrusted(header, message)
-            else:
-                self._handshake.receive_cookie(header, message, sender)
-
-    def _receive_data_untrusted(self, header: Header, payload: bytes, sender: Address) -> None:
-        member = self._catalog.by_short(header.sender)
-        if member is None or member.run != header.run or member.node_id == self._own_id:
-            self._ctx.dropped("unknown run")
-            self._handshake.challenge(header, len(payload), sender)
-            return
-        link = self._courier.link_untrusted(member, header.run)
-        if not link.fresh(header.counter):
-            self._ctx.dropped("replayed")
-            return
-        try:
-            body = link.open_untrusted(header.counter, payload[:HEADER_BYTES], payload[HEADER_BYTES:])
-        except MalformedInput:
-            self._ctx.dropped("does not open")
-            self._handshake.challenge(header, len(payload), sender)
-            return
-        messages = decode_body_untrusted(body)
-        self._detector.heard(member)
-        self._tell_the_dead(member)
-        checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
-        for message in messages:
-            self._dispatch(member, message, checks)
-
-    def _dispatch(self, member: Member, message: Message, checks: Checks) -> None:
-        match message:
-            case Ping():
-                self._detector.receive_ping(member, message)
-                self._streams.compared(member, message.group_root, message.documents_root)
-            case Ack():
-                self._detector.receive_ack(member, message)
-                self._streams.compared(member, message.group_root, message.documents_root)
-            case SignedRecord():
-                self._intake.take(message, member, checks)
-            case PingReq():
-                self._detector.receive_ping_req(member, message)
-            case Nack():
-                self._detector.receive_nack(member, message)
-            case RelayedAck():
-                self._detector.receive_relayed_ack(member, message)
-            case PolicyAnnouncement():
-                self._spreading.receive_policy(member, message)
-            case TrustAnnouncement():
-                self._spreading.receive_trust(member, message)
-            case Want():
-                self._receive_want(member, message)
-            case _:
-                pass
-
-    def _receive_want(self, member: Member, want: Want) -> None:
-        subject = self._catalog.get(want.subject)
-        message = None if subject is None else subject.messages.get(want.kind)
-        if message is not None:
-            self._courier.send(member, [message], fill=False)
-
-    def _tell_the_dead(self, member: Member) -> None:
-        """Show a member that is not held alive what is claimed of it, at most once a second."""
-        if member.claim is None or member.status is MemberStatus.LEFT:
-            return
-        if member.told_at >= 0 and self._ctx.now - member.told_at < SECOND_NS:
-            return
-        member.told_at = self._ctx.now
-        self._courier.send(member, [member.messages[RecordKind.CLAIM]], fill=False)
 
     def _declared(self, change: Change) -> None:
         self._intake.follow(change, None)
@@ -501,15 +487,15 @@ class GossipNode:
         for record in records:
             self._intake.take(record, member, checks)
         member.run = run
-        self._detector.heard(member)
+        self._detector.heard(member, self._ctx.now, None)
         if member.state is None:
             return
         messages = [self._detector.ping_message(self._detector.next_sequence())]
         state = member.records[RecordKind.NODE_STATE]
         if shown and state.body not in shown:
             messages.append(member.messages[RecordKind.NODE_STATE])
-        if member.claim is not None:
-            messages.append(member.messages[RecordKind.CLAIM])
+        if (verdict := member.verdict_message) is not None:
+            messages.append(verdict)
         self._courier.send(member, messages)
         if newcomer:
             self._courier.enqueue(

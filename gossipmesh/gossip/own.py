@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gossipmesh.gossip.catalog import Catalog, Change, require_services_allowed_untrusted
+from gossipmesh.gossip.catalog import Catalog, Change
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import PersistKind
 from gossipmesh.gossip.settings import NodeProfile
+from gossipmesh.gossip.soundness import require_services_allowed_untrusted
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
@@ -25,9 +26,10 @@ from gossipmesh.model.records import (
     RecordKind,
     ServiceSet,
     SignedRecord,
+    Vote,
 )
 from gossipmesh.model.service import ServiceEntry
-from gossipmesh.trust.records import sign_record
+from gossipmesh.trust.records import sign_record, vote_bytes
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import FEATURES, WIRE_MAX, WIRE_MIN
 
@@ -47,6 +49,8 @@ class OwnRecords:
         self._sequence = 0
         self.phase = NodePhase.SERVING
         self.policies: tuple[PolicyStatus, ...] = ()
+        self.lag_ms = 0
+        self.restarting_s = 0
         self.state = self._next_state()
 
     @property
@@ -86,6 +90,8 @@ class OwnRecords:
             features=FEATURES,
             policies=self.policies,
             run_id=self._ctx.run_id,
+            lag_ms=self.lag_ms,
+            restarting_s=self.restarting_s,
         )
 
     def publish_state(self) -> Change:
@@ -118,6 +124,11 @@ class OwnRecords:
             subject, order.generation, order.epoch, order.sequence, int(status), self._credential.node_id
         )
         return claim, self._sign(RecordKind.CLAIM, claim)
+
+    def sign_vote(self, vote: Vote) -> Vote:
+        """Return a vote of ours with its signature."""
+        message = vote_bytes(self._ctx.trust_domain, vote)
+        return msgspec.structs.replace(vote, signature=self._ctx.keys.signing.sign(message))
 
     def _sign(self, kind: RecordKind, value: msgspec.Struct) -> SignedRecord:
         return sign_record(self._ctx.trust_domain, kind, value, self._ctx.keys.signing)

@@ -4,6 +4,8 @@ Sources: durations and counts are memberlist's LAN defaults (config.go, DefaultL
 says otherwise. Paper: SWIM section 3; Lifeguard IV.
 """
 
+from typing import Final, Literal
+
 import msgspec
 
 from gossipmesh.model.identity import NodeId
@@ -37,10 +39,82 @@ class RestoredState(msgspec.Struct, frozen=True):
     members: tuple[tuple[bytes, bytes], ...] = ()
 
 
+class MonitorSettings(msgspec.Struct, frozen=True):
+    """Timing of the voting monitors; the profiles `fast` and `steady` differ in `silence_ns` alone.
+
+    Source: what simulation says of the detector (docs/GOSSIP.md, "Failure detection").
+
+    Attributes:
+        silence_ns: a monitor votes once it has heard nothing for this long while it hears others; below
+            2.5 s readers that are late by as much would be called dead.
+        refusal_ns: least time between the two refusals of an engine that count as one verdict.
+        probe_interval_ns: one random member is pinged per interval.
+        probe_min_ns, probe_max_ns: bounds of the wait for a direct ack, four times the p99 round trip.
+        indirect_ns: how long others then have.
+        heartbeat_slot_ns: one heartbeat per slot, to each monitor in turn.
+        heartbeat_grace_ns: how much later than its turn one may be before its sender is probed.
+        monitors_max, voter_rank_max: monitors of a target; the worst rank whose vote is taken, since
+            views differ for moments.
+        case_tick_ns: pings and judgement of an open case; half as often while its target is heard.
+        vote_life_ns: how long a vote counts.
+        check_gap_ns: least time between two alarms of ours about one target.
+        control_peers, control_percent: members pinged per round, and how many of two rounds must be heard
+            before silence of one is believed.
+        deaf_ns: sends and never answers for so long.
+        degraded_ns, degraded_pings_min, degraded_percent: fewer answers than that over so long.
+        answers_to_close: direct acks in a row that end a case.
+        hold_down_ns, hold_down_max_ns, hold_down_forget_ns: how long a deaf or degraded member stays out,
+            doubling up to the greatest; after how much quiet that is forgotten.
+        lag_gate_ns: with more lag of our own, failed probes prove nothing.
+        tolerance_max_ns: greatest patience a target's published lag earns it.
+        beats_apart_max: votes that heard beats further apart are of different times.
+        unreachable_after_ns: how much longer than silence until traffic avoids a target nobody certifies.
+        mass_death_percent, mass_death_window_ns, mass_death_hold_ns: more deaths than that within the window
+            keep their endpoints for so long.
+    """
+
+    silence_ns: int = 2_500 * MILLISECOND_NS
+    refusal_ns: int = 300 * MILLISECOND_NS
+    probe_interval_ns: int = 2 * SECOND_NS
+    probe_min_ns: int = 100 * MILLISECOND_NS
+    probe_max_ns: int = 500 * MILLISECOND_NS
+    indirect_ns: int = 400 * MILLISECOND_NS
+    heartbeat_slot_ns: int = 250 * MILLISECOND_NS
+    heartbeat_grace_ns: int = 250 * MILLISECOND_NS
+    monitors_max: int = 8
+    voter_rank_max: int = 10
+    case_tick_ns: int = 500 * MILLISECOND_NS
+    vote_life_ns: int = 2 * SECOND_NS
+    check_gap_ns: int = SECOND_NS
+    control_peers: int = 8
+    control_percent: int = 70
+    deaf_ns: int = 8 * SECOND_NS
+    degraded_ns: int = 10 * SECOND_NS
+    degraded_pings_min: int = 12
+    degraded_percent: int = 50
+    answers_to_close: int = 3
+    hold_down_ns: int = 120 * SECOND_NS
+    hold_down_max_ns: int = 960 * SECOND_NS
+    hold_down_forget_ns: int = 1_800 * SECOND_NS
+    lag_gate_ns: int = 200 * MILLISECOND_NS
+    tolerance_max_ns: int = 10 * SECOND_NS
+    beats_apart_max: int = 64
+    unreachable_after_ns: int = SECOND_NS
+    mass_death_percent: int = 30
+    mass_death_window_ns: int = 60 * SECOND_NS
+    mass_death_hold_ns: int = 3_600 * SECOND_NS
+
+
+FAST: Final = MonitorSettings()
+STEADY: Final = MonitorSettings(silence_ns=6 * SECOND_NS)
+
+
 class GossipSettings(msgspec.Struct, frozen=True):
     """Timing of the protocol; every member of a group should use the same.
 
     Attributes:
+        detector: `monitors` (votes and certificates) or `swim` (claims); a group runs one of them.
+        monitor: timing of the first; the probe and suspicion fields below are the second's.
         probe_interval_ns: one probe per interval; shorter finds deaths sooner and costs
             packets in proportion.
         probe_timeout_ns: wait for a direct ack before asking others; above the p99 round trip,
@@ -65,6 +139,8 @@ class GossipSettings(msgspec.Struct, frozen=True):
         pause_ns: a timer later than this means the process was stopped: probes in flight prove nothing.
     """
 
+    detector: Literal["monitors", "swim"] = "swim"
+    monitor: MonitorSettings = FAST
     probe_interval_ns: int = SECOND_NS
     probe_timeout_ns: int = 500 * MILLISECOND_NS
     indirect_probes: int = 3
@@ -92,7 +168,13 @@ class GossipSettings(msgspec.Struct, frozen=True):
 
 
 class MemberView(msgspec.Struct, frozen=True):
-    """A member as the rest of the agent reads it."""
+    """A member as the rest of the agent reads it.
+
+    `unreachable`: not heard here for a while and nobody certified it; for routing only. `heard_age_ns`:
+    since its last packet, None when there was none. `lag_ms`: the step it published. `hold_down_until`:
+    it is back and stays out until then, None when it does not. `endpoints_held`: it died with many others,
+    so its endpoints are kept.
+    """
 
     name: str
     node_id: NodeId
@@ -101,6 +183,11 @@ class MemberView(msgspec.Struct, frozen=True):
     state: NodeState
     credential: NodeCredential
     changed_at: Instant
+    unreachable: bool = False
+    heard_age_ns: int | None = None
+    lag_ms: int = 0
+    hold_down_until: Instant | None = None
+    endpoints_held: bool = False
 
 
 class GossipStatistics(msgspec.Struct):
@@ -150,3 +237,25 @@ class GossipStatistics(msgspec.Struct):
     members: int = 0
     links: int = 0
     clock_skew_s: int = 0
+    heartbeats_sent: int = 0
+    heartbeats_missed: int = 0
+    checks_sent: int = 0
+    cases_opened: int = 0
+    cases_open: int = 0
+    votes_sent: int = 0
+    votes_cast: int = 0
+    votes_received: int = 0
+    votes_refused: int = 0
+    unvotes: int = 0
+    control_rounds: int = 0
+    control_failures: int = 0
+    certificates_made: int = 0
+    certificates_applied: int = 0
+    certificates_held: int = 0
+    ports_refused: int = 0
+    unreachable: int = 0
+    held_down: int = 0
+    mass_deaths: int = 0
+    endpoints_held: int = 0
+    history_noted: int = 0
+    lag_ms: int = 0

@@ -8,12 +8,16 @@ Rules:
 """
 
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import Address, Order
 from gossipmesh.model.service import ServiceEntry
+
+SEQUENCE_WHOLE: Final = 2**62 - 1
+"""The sequence a certificate carries: it is about an incarnation as a whole, so no state of it is later."""
 
 
 class RecordKind(IntEnum):
@@ -23,13 +27,15 @@ class RecordKind(IntEnum):
     NODE_STATE = 2
     SERVICE_SET = 3
     CLAIM = 4
+    CERTIFICATE = 5
 
 
 class SignedRecord(msgspec.Struct, frozen=True, array_like=True):
     """A record as it travels and rests: kind, the signed bytes, an Ed25519 signature of 64 bytes.
 
     `key_id` names the authority's document key for a credential and is empty for the rest,
-    whose key stands in their owner's (a claim: the accuser's) credential.
+    whose key stands in their owner's (a claim: the accuser's) credential. A certificate carries its
+    votes' signatures inside and none of its own.
     """
 
     kind: int
@@ -74,7 +80,8 @@ class NodeState(msgspec.Struct, frozen=True, array_like=True):
 
     `gossip_addresses` and `mesh_addresses` are preferred first, 1 to 4 each; `wire_min` and
     `wire_max` are the datagram versions it speaks; `policies` are sorted by scope; `run_id` is the
-    random number of this start, 0 for unknown: who holds it can seal packets to the node.
+    random number of this start, 0 for unknown: who holds it can seal packets to the node. `lag_ms` is
+    the step its own lag has reached; `restarting_s`: it will be back within so many seconds, 0 for no.
     """
 
     node_id: NodeId
@@ -91,6 +98,8 @@ class NodeState(msgspec.Struct, frozen=True, array_like=True):
     features: tuple[str, ...]
     policies: tuple[PolicyStatus, ...] = ()
     run_id: int = 0
+    lag_ms: int = 0
+    restarting_s: int = 0
 
     @property
     def order(self) -> Order:
@@ -130,3 +139,65 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     def order(self) -> Order:
         """Return the order of the subject's state the claim is made against."""
         return Order(self.generation, self.epoch, self.sequence)
+
+
+class Cause(IntEnum):
+    """Why a monitor votes: what it found of its target."""
+
+    SILENT = 1
+    REFUSED = 2
+    AGENT_GONE = 3
+    DEAF = 4
+    DEGRADED = 5
+
+    @property
+    def label(self) -> str:
+        """Return the word an operator reads."""
+        return self.name.lower().replace("_", " ")
+
+
+class Vote(msgspec.Struct, frozen=True, array_like=True):
+    """One monitor's signed finding about one incarnation of its target; good for two seconds.
+
+    `sequence` is the voter's own count, `beat` the last of the target's beats (see `Seen`) it heard.
+    """
+
+    node_id: NodeId
+    generation: int
+    epoch: int
+    cause: int
+    voter: NodeId
+    sequence: int
+    beat: int
+    signature: bytes
+
+
+class CertificateVote(msgspec.Struct, frozen=True, array_like=True):
+    """A vote without what all votes of one certificate have in common."""
+
+    cause: int
+    voter: NodeId
+    sequence: int
+    beat: int
+    signature: bytes
+
+
+class Certificate(msgspec.Struct, frozen=True, array_like=True):
+    """A quorum of monitors found an incarnation dead or unattended; `sequence` is `SEQUENCE_WHOLE`."""
+
+    node_id: NodeId
+    generation: int
+    epoch: int
+    sequence: int
+    status: int
+    votes: tuple[CertificateVote, ...]
+
+    @property
+    def order(self) -> Order:
+        """Return an order above every state of the incarnation, below every later one."""
+        return Order(self.generation, self.epoch, self.sequence)
+
+    @property
+    def beats(self) -> tuple[int, ...]:
+        """Return the last beats the voters heard."""
+        return tuple(vote.beat for vote in self.votes)

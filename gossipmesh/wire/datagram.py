@@ -18,7 +18,7 @@ import msgspec
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.records import SignedRecord
+from gossipmesh.model.records import SignedRecord, Vote
 from gossipmesh.wire.codec import convert_untrusted, encode, unpack_untrusted
 
 _HEADER: Final = struct.Struct("!BBIQQQ")
@@ -82,21 +82,36 @@ class MessageType(IntEnum):
     POLICY = 7
     TRUST = 8
     WANT = 9
+    HEARTBEAT = 10
+    CHECK = 11
+    VOTE = 12
+    UNVOTE = 13
+    CERTIFICATE_ID = 14
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
-    """The highest counter received from the addressee in its current run; 0 when none."""
+    """The highest counter received from the addressee in its current run; 0 when none.
+
+    `beat` counts the sender's quarter seconds since its start, the same for all addressees; `lag_ms` is
+    how late it acts just now.
+    """
 
     counter: Count
+    beat: Count = 0
+    lag_ms: Count = 0
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True):
-    """Asks for an `Ack`; carries the sender's two roots and its wall clock."""
+    """Asks for an `Ack`; carries the sender's two roots and its wall clock.
+
+    `suspect`: the sender has a case open against the addressee, which should show all its monitors life.
+    """
 
     sequence: Count
     group_root: Bytes16
     documents_root: Bytes16
     wall_s: int
+    suspect: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True):
@@ -148,6 +163,34 @@ class Want(msgspec.Struct, frozen=True, array_like=True):
     subject: Bytes16
 
 
+class Heartbeat(msgspec.Struct, frozen=True, array_like=True):
+    """The sender lives; what there is to say stands in `Seen`."""
+
+
+class Check(msgspec.Struct, frozen=True, array_like=True):
+    """A probe of this incarnation failed; the addressee, a monitor of it, should look."""
+
+    target: Bytes16
+    generation: Count
+    epoch: Count
+
+
+class Unvote(msgspec.Struct, frozen=True, array_like=True):
+    """Withdraws the sender's votes about a target up to that sequence."""
+
+    target: Bytes16
+    sequence: Count
+
+
+class CertificateId(msgspec.Struct, frozen=True, array_like=True):
+    """The sender holds a certificate of that status against that incarnation; ask with `Want`."""
+
+    target: Bytes16
+    generation: Count
+    epoch: Count
+    status: Annotated[int, msgspec.Meta(ge=0, le=255)]
+
+
 Message = (
     Seen
     | Ping
@@ -159,6 +202,11 @@ Message = (
     | PolicyAnnouncement
     | TrustAnnouncement
     | Want
+    | Heartbeat
+    | Check
+    | Vote
+    | Unvote
+    | CertificateId
 )
 
 _SHAPES: Final[dict[int, Any]] = {
@@ -172,6 +220,11 @@ _SHAPES: Final[dict[int, Any]] = {
     MessageType.POLICY: PolicyAnnouncement,
     MessageType.TRUST: TrustAnnouncement,
     MessageType.WANT: Want,
+    MessageType.HEARTBEAT: Heartbeat,
+    MessageType.CHECK: Check,
+    MessageType.VOTE: Vote,
+    MessageType.UNVOTE: Unvote,
+    MessageType.CERTIFICATE_ID: CertificateId,
 }
 _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gossipmesh.gossip.catalog import Catalog
-from gossipmesh.gossip.detector import Detector
+from gossipmesh.gossip.swim_detector import SwimDetector
 from gossipmesh.gossip.effects import PersistKind
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.own import OwnRecords
@@ -56,7 +56,7 @@ def epoch_stays(patch: pytest.MonkeyPatch) -> None:
 
 def no_obituaries(patch: pytest.MonkeyPatch) -> None:
     """Nobody speaks to the dead, so halves that parted never meet."""
-    patch.setattr(Detector, "_obituary", lambda self: None)
+    patch.setattr(SwimDetector, "_obituary", lambda self: None)
 
 
 def stale_records_win(patch: pytest.MonkeyPatch) -> None:
@@ -66,13 +66,13 @@ def stale_records_win(patch: pytest.MonkeyPatch) -> None:
 
 def hasty_deaths(patch: pytest.MonkeyPatch) -> None:
     """One probe that fails is a death: no suspicion, no help, no question."""
-    patch.setattr(Detector, "_ask_others", Detector._conclude)
-    original = Detector._claim
+    patch.setattr(SwimDetector, "_ask_others", SwimDetector._conclude)
+    original = SwimDetector._claim
 
     def claim(self: Any, member: Any, order: Any, status: Any) -> None:
         original(self, member, order, type(status).DEAD)
 
-    patch.setattr(Detector, "_claim", claim)
+    patch.setattr(SwimDetector, "_claim", claim)
 
 
 MUTANTS: list[tuple[Patch, str, str]] = [
@@ -97,6 +97,11 @@ def test_a_broken_core_is_noticed(
     mutant: Patch, scenario: str, noticed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutant(monkeypatch)
-    result = run_seed(scenario, 1, nodes_count=12, loss_ratio=0.05, verifier=Verifier(200_000))
+    # A fault draws what it does from the seed, so one seed may spare the mutant.
+    verifier = Verifier(200_000)
+    results = (
+        run_seed(scenario, seed, nodes_count=12, loss_ratio=0.05, verifier=verifier) for seed in (1, 2)
+    )
+    result = next((result for result in results if not result["ok"]), {"ok": True})
     assert not result["ok"], "nobody noticed"
     assert re.search(noticed, result["failures"][0]), result["failures"][0]

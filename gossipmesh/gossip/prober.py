@@ -1,0 +1,249 @@
+"""Pings: the random probe of every round, probes on demand, pings for others, and answers.
+
+It finds that a member did not answer; what that means is the case desk's to say. Rules:
+1. Only an answer ends a probe: an ack, one relayed, or a stream handshake. Other packets prove life, not
+   hearing.
+2. A probe that overlapped a pause of ours, or ended while we lag, proves nothing.
+3. After a pause the newest ping of each sender is answered and no other: the rest are history.
+4. A helper's word that a target answered ends a probe; it is no proof of life, since nothing in it is signed
+   by the target.
+Paper: SWIM sections 3 and 4.3, Lifeguard IV.A (nack). Deviation: timeouts follow the measured round trip.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.catalog import Catalog
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.local_health import LocalHealth
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.probe import Probe, ProbeList, RelayedPing, RelayTable, is_probed
+from gossipmesh.model import limits
+from gossipmesh.model.instant import MILLISECOND_NS, Instant
+from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
+
+_ROUND_TRIPS_MAX: Final = 64
+_ROUND_TRIPS_MIN: Final = 8
+_SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
+_INDIRECT_HELPERS: Final = 3
+
+
+class Prober:
+    """`failed` takes a member whose probe failed, `answered` each direct ack, `wanted_life` suspicion."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        catalog: Catalog,
+        courier: Courier,
+        *,
+        roots: Callable[[], tuple[bytes, bytes]],
+        stream_ping: Callable[[Member], None],
+        failed: Callable[[Member], None],
+        answered: Callable[[Member, int, Instant], None],
+        wanted_life: Callable[[], None],
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._courier = courier
+        self._roots = roots
+        self._stream_ping = stream_ping
+        self._failed = failed
+        self._answered = answered
+        self._wanted_life = wanted_life
+        self.health = LocalHealth(ctx.settings.local_health_max)
+        self._list = ProbeList(ctx.rng)
+        self._sequence = 0
+        self._pings: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
+        self._probes: dict[int, Probe] = {}
+        self._probed: dict[bytes, int] = {}
+        self._relays = RelayTable()
+        self._round_trips: deque[int] = deque(maxlen=_ROUND_TRIPS_MAX)
+        self._skews: deque[int] = deque(maxlen=_SKEW_SAMPLES_MAX)
+        self._late_pings: dict[bytes, tuple[Member, Ping]] = {}
+
+    def start(self) -> None:
+        """Begin the rounds at a random moment, so that nodes do not march."""
+        first_ns = self._ctx.rng.randrange(self._ctx.settings.monitor.probe_interval_ns)
+        self._ctx.timers.set(("probe", None), self._ctx.now + first_ns, self._round)
+
+    def next_sequence(self) -> int:
+        """Return a fresh ping sequence."""
+        self._sequence += 1
+        return self._sequence
+
+    def ping_message(self, sequence: int, *, suspect: bool = False) -> bytes:
+        """Return an encoded ping with our roots."""
+        return encode_message(Ping(sequence, *self._roots(), self._ctx.wall_s, suspect))
+
+    def ping(self, member: Member, *, suspect: bool = False, besides: tuple[bytes, ...] = ()) -> int:
+        """Ping a member and return the sequence its ack will carry."""
+        sequence = self.next_sequence()
+        self._pings[sequence] = (member.node_id, self._ctx.now)
+        if len(self._pings) > limits.PROBES_PENDING_MAX:
+            self._pings.popitem(last=False)
+        self._courier.send(member, [self.ping_message(sequence, suspect=suspect), *besides])
+        return sequence
+
+    def probe(self, member: Member) -> None:
+        """Ping a member and see whether it answers, with help; one probe of each member at a time."""
+        if member.node_id in self._probed or len(self._probes) >= limits.PROBES_PENDING_MAX:
+            return
+        self._ctx.statistics.probes += 1
+        probe = Probe(member, self.ping(member), self._ctx.now)
+        self._probes[probe.sequence] = probe
+        self._probed[member.node_id] = probe.sequence
+        direct_ns = self.health.scale(self.direct_wait_ns())
+        all_ns = direct_ns + self.health.scale(self._ctx.settings.monitor.indirect_ns)
+        self._ctx.timers.set(
+            ("probe late", probe.sequence), self._ctx.now + direct_ns, lambda: self._ask_others(probe)
+        )
+        self._ctx.timers.set(
+            ("probe over", probe.sequence), self._ctx.now + all_ns, lambda: self._conclude(probe)
+        )
+
+    def direct_wait_ns(self) -> int:
+        """Return how long a direct ack may take: four times the p99 round trip, within bounds."""
+        settings = self._ctx.settings.monitor
+        if len(self._round_trips) < _ROUND_TRIPS_MIN:
+            return settings.probe_max_ns
+        worst = sorted(self._round_trips)[-max(1, len(self._round_trips) // 100)]
+        return min(max(4 * worst, settings.probe_min_ns), settings.probe_max_ns)
+
+    def _round(self) -> None:
+        interval_ns = self._ctx.settings.monitor.probe_interval_ns
+        self._ctx.timers.set(("probe", None), self._ctx.now + interval_ns, self._round)
+        own_id = self._catalog.own_id
+        target = self._list.next({m.node_id: m for m in self._catalog if is_probed(m, own_id)})
+        if target is not None:
+            self.probe(target)
+
+    def _lags(self) -> bool:
+        return self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
+
+    def _ask_others(self, probe: Probe) -> None:
+        if probe.answered or self._lags():
+            return
+        self._ctx.statistics.probes_indirect += 1
+        helpers = self._courier.choose(_INDIRECT_HELPERS, probe.target.node_id)
+        probe.helpers = [member.node_id for member in helpers]
+        for member in helpers:
+            self.ask_for(member, probe.sequence, probe.target)
+        self._stream_ping(probe.target)
+
+    def ask_for(self, helper: Member, sequence: int, target: Member) -> None:
+        """Ask a member to ping another for us."""
+        self._courier.send(helper, [encode_message(PingReq(sequence, target.node_id))])
+
+    def _end(self, probe: Probe) -> None:
+        self._probes.pop(probe.sequence, None)
+        self._probed.pop(probe.target.node_id, None)
+        self._ctx.timers.cancel(("probe late", probe.sequence))
+        self._ctx.timers.cancel(("probe over", probe.sequence))
+
+    def _conclude(self, probe: Probe) -> None:
+        self._end(probe)
+        target = probe.target
+        if probe.answered:
+            return
+        if self._lags():
+            self._ctx.statistics.probes_voided += 1
+            return
+        if self._catalog.get(target.node_id) is not target or not is_probed(target, self._catalog.own_id):
+            return
+        self._ctx.statistics.probes_failed += 1
+        self.health.add(max(0, len(probe.helpers) - len(probe.nacks)))
+        target.address_index += 1
+        self._failed(target)
+
+    def _succeed(self, probe: Probe) -> None:
+        if not probe.answered:
+            probe.answered = True
+            self.health.add(-1)
+
+    def paused(self) -> None:
+        """Void every probe under way."""
+        for probe in list(self._probes.values()):
+            self._ctx.statistics.probes_voided += 1
+            self._end(probe)
+
+    def proved(self, member: Member) -> None:
+        """Take a stream handshake as an answer."""
+        probe = self._probes.get(self._probed.get(member.node_id, 0))
+        if probe is not None:
+            self._succeed(probe)
+
+    def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
+        """Answer; what lay unread for long is answered once, by its newest, when all is read."""
+        if self._ctx.now - arrived <= self._ctx.settings.monitor.lag_gate_ns:
+            self._answer(member, ping)
+            return
+        self._late_pings.pop(member.node_id, None)
+        self._late_pings[member.node_id] = (member, ping)
+        if not self._ctx.timers.pending(("late pings", None)):
+            self._ctx.timers.set(("late pings", None), self._ctx.now + MILLISECOND_NS, self._answer_late)
+
+    def _answer_late(self) -> None:
+        pings, self._late_pings = self._late_pings, {}
+        for member, ping in pings.values():
+            self._answer(member, ping)
+
+    def _answer(self, member: Member, ping: Ping) -> None:
+        self._courier.send(member, [encode_message(Ack(ping.sequence, *self._roots(), self._ctx.wall_s))])
+        if ping.suspect:
+            self._wanted_life()
+
+    def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
+        """Note round trip and clock of the peer; pass an ack on that another member waits for."""
+        self._skews.append(ack.wall_s - self._ctx.wall_s)
+        if len(self._skews) >= 3:
+            self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
+        target_id, sent_at = self._pings.pop(ack.sequence, (b"", 0))
+        if target_id == member.node_id:
+            self._round_trips.append(max(0, arrived - sent_at))
+            probe = self._probes.get(ack.sequence)
+            if probe is not None:
+                self._succeed(probe)
+            self._answered(member, ack.sequence, arrived)
+        relayed = self._relays.get(ack.sequence)
+        if relayed is not None and relayed.target_id == member.node_id:
+            self._relays.take(ack.sequence)
+            self._ctx.timers.cancel(("nack", ack.sequence))
+            self._courier.send(relayed.requester, [encode_message(RelayedAck(relayed.requester_sequence))])
+
+    def receive_ping_req(self, member: Member, request: PingReq) -> None:
+        """Ping a member for another; say after 80 % of the wait that we try (Lifeguard IV.A)."""
+        target = self._catalog.get(request.target)
+        if target is None or target.address is None or target.node_id == self._catalog.own_id:
+            return
+        sequence = self.next_sequence()
+        self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))
+        self._courier.send(target, [self.ping_message(sequence)])
+        wait_ns = self._ctx.settings.monitor.indirect_ns * 4 // 5
+        self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns, lambda: self._nack(sequence))
+
+    def _nack(self, sequence: int) -> None:
+        relayed = self._relays.get(sequence)
+        if relayed is not None:
+            self._courier.send(relayed.requester, [encode_message(Nack(relayed.requester_sequence))])
+
+    def receive_nack(self, member: Member, nack: Nack) -> None:
+        """Count a helper that is well."""
+        probe = self._probes.get(nack.sequence)
+        if probe is not None and member.node_id in probe.helpers and member.node_id not in probe.nacks:
+            probe.nacks.append(member.node_id)
+
+    def receive_relayed_ack(self, member: Member, ack: RelayedAck) -> None:
+        """Take a helper's word that the target answered (rule 4)."""
+        probe = self._probes.get(ack.sequence)
+        if probe is not None and member.node_id in probe.helpers:
+            self._succeed(probe)
+
+    def forget(self, member: Member) -> None:
+        """Drop what is under way with a member that is no more."""
+        probe = self._probes.get(self._probed.get(member.node_id, 0))
+        if probe is not None:
+            self._end(probe)
+        self._late_pings.pop(member.node_id, None)

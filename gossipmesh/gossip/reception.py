@@ -1,0 +1,181 @@
+"""Takes datagrams: who sent it, is it new, does it open, and which part each message in it is for.
+
+Rules:
+1. Nothing of a packet is believed before its link opened it; strangers get a cookie and no more.
+2. Every packet that opened is told to the detector, with its kernel's arrival, before it is acted on.
+3. Whoever is not held alive is shown why, at most once a second.
+Paper: none; SWIM's packets are unauthenticated.
+"""
+
+from collections.abc import Callable
+
+from gossipmesh.gossip.catalog import Catalog, Checks
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.detector import Detector
+from gossipmesh.gossip.handshake import Handshake
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.spreading import PolicySpreading
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.records import SignedRecord, Vote
+from gossipmesh.wire.datagram import (
+    HEADER_BYTES,
+    Ack,
+    CertificateId,
+    Check,
+    Header,
+    Heartbeat,
+    Hello,
+    Message,
+    Nack,
+    PacketType,
+    Ping,
+    PingReq,
+    PolicyAnnouncement,
+    RelayedAck,
+    Seen,
+    TrustAnnouncement,
+    Unvote,
+    Want,
+    Welcome,
+    decode_body_untrusted,
+    decode_header_untrusted,
+    decode_plain_untrusted,
+)
+from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
+
+
+class Reception:
+    """Routes what arrives; `compared` takes the roots of each ping and ack."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        catalog: Catalog,
+        courier: Courier,
+        handshake: Handshake,
+        detector: Detector,
+        intake: Intake,
+        spreading: PolicySpreading,
+        *,
+        compared: Callable[[Member, bytes, bytes], None],
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._courier = courier
+        self._handshake = handshake
+        self._detector = detector
+        self._intake = intake
+        self._spreading = spreading
+        self._compared = compared
+
+    def receive(self, payload: bytes, sender: Address, arrived: Instant) -> None:
+        """Feed one packet; what cannot be used is counted and dropped."""
+        self._ctx.statistics.datagrams_received += 1
+        self._ctx.statistics.bytes_received += len(payload)
+        try:
+            self._receive_untrusted(payload, sender, arrived)
+        except MalformedInput as error:
+            self._ctx.dropped(type(error).__name__)
+
+    def _receive_untrusted(self, payload: bytes, sender: Address, arrived: Instant) -> None:
+        header = decode_header_untrusted(payload)
+        if not WIRE_MIN <= header.version <= WIRE_MAX:
+            self._ctx.dropped("version")
+        elif header.group_tag != self._ctx.group_tag:
+            self._ctx.dropped("foreign group")
+        elif header.type == PacketType.DATA:
+            self._receive_data_untrusted(header, payload, sender, arrived)
+        else:
+            message = decode_plain_untrusted(header.type, payload[HEADER_BYTES:])
+            if isinstance(message, Hello):
+                self._handshake.receive_hello_untrusted(header, message, len(payload), sender)
+            elif isinstance(message, Welcome):
+                self._handshake.receive_welcome_untrusted(header, message)
+            else:
+                self._handshake.receive_cookie(header, message, sender)
+
+    def _receive_data_untrusted(
+        self, header: Header, payload: bytes, sender: Address, arrived: Instant
+    ) -> None:
+        member = self._catalog.by_short(header.sender)
+        if member is None or member.run != header.run or member.node_id == self._catalog.own_id:
+            self._ctx.dropped("unknown run")
+            self._handshake.challenge(header, len(payload), sender)
+            return
+        link = self._courier.link_untrusted(member, header.run)
+        if not link.fresh(header.counter):
+            self._ctx.dropped("replayed")
+            return
+        try:
+            body = link.open_untrusted(header.counter, payload[:HEADER_BYTES], payload[HEADER_BYTES:])
+        except MalformedInput:
+            self._ctx.dropped("does not open")
+            self._handshake.challenge(header, len(payload), sender)
+            return
+        messages = decode_body_untrusted(body)
+        first = messages[0] if messages else None
+        self._detector.heard(member, arrived, first if isinstance(first, Seen) else Seen(0))
+        self._tell_the_dead(member)
+        checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+        for message in messages:
+            self._dispatch(member, message, checks, arrived)
+
+    def _dispatch(self, member: Member, message: Message, checks: Checks, arrived: Instant) -> None:
+        match message:
+            case Ping():
+                self._detector.receive_ping(member, message, arrived)
+                self._compared(member, message.group_root, message.documents_root)
+            case Ack():
+                self._detector.receive_ack(member, message, arrived)
+                self._compared(member, message.group_root, message.documents_root)
+            case SignedRecord():
+                self._intake.take(message, member, checks)
+            case Vote():
+                self._detector.receive_vote(member, message, arrived, checks)
+            case _:
+                self._dispatch_rest(member, message)
+
+    def _dispatch_rest(self, member: Member, message: Message) -> None:
+        match message:
+            case Heartbeat():
+                self._detector.receive_heartbeat(member, message)
+            case PingReq():
+                self._detector.receive_ping_req(member, message)
+            case Nack():
+                self._detector.receive_nack(member, message)
+            case RelayedAck():
+                self._detector.receive_relayed_ack(member, message)
+            case Check():
+                self._detector.receive_check(member, message)
+            case Unvote():
+                self._detector.receive_unvote(member, message)
+            case CertificateId():
+                self._detector.receive_certificate_id(member, message)
+            case PolicyAnnouncement():
+                self._spreading.receive_policy(member, message)
+            case TrustAnnouncement():
+                self._spreading.receive_trust(member, message)
+            case Want():
+                self._receive_want(member, message)
+            case _:
+                pass
+
+    def _receive_want(self, member: Member, want: Want) -> None:
+        subject = self._catalog.get(want.subject)
+        message = None if subject is None else subject.messages.get(want.kind)
+        if message is not None:
+            self._courier.send(member, [message], fill=False)
+
+    def _tell_the_dead(self, member: Member) -> None:
+        verdict = member.verdict_message
+        if verdict is None or member.status is MemberStatus.LEFT:
+            return
+        if member.told_at >= 0 and self._ctx.now - member.told_at < SECOND_NS:
+            return
+        member.told_at = self._ctx.now
+        self._courier.send(member, [verdict], fill=False)

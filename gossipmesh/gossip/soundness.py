@@ -1,0 +1,75 @@
+"""What a verified record must keep to: its credential, and limits.
+
+Ends where signatures begin: nothing here is verified, and nothing is merged. Deviation: no paper has bounds.
+"""
+
+import ipaddress
+from typing import Final
+
+from gossipmesh.model import limits
+from gossipmesh.model.errors import Untrusted
+from gossipmesh.model.identity import is_label, is_service_name, pattern_allows
+from gossipmesh.model.member import Address, NodePhase
+from gossipmesh.model.records import NodeCredential, NodeState, PolicyStatus, ServiceSet
+from gossipmesh.model.service import EndpointHealth
+
+_LAG_MS_MAX: Final = 60_000
+
+
+def state_is_sound(state: NodeState, name: str) -> bool:
+    """Tell whether a verified state keeps to its credential's name and to limits."""
+    bounded = (
+        1 <= len(state.gossip_addresses) <= limits.ADDRESSES_PER_NODE_MAX
+        and 1 <= len(state.mesh_addresses) <= limits.ADDRESSES_PER_NODE_MAX
+        and all(_is_address(address) for address in (*state.gossip_addresses, *state.mesh_addresses))
+        and len(state.policies) <= limits.SCOPES_MAX
+        and all(_is_status_sound(status) for status in state.policies)
+        and len(state.build) <= 64
+        and len(state.features) <= 64
+        and all(len(feature) <= 64 for feature in state.features)
+        and 0 <= state.run_id < 2**63
+        and 0 <= state.lag_ms <= _LAG_MS_MAX
+        and 0 <= state.restarting_s <= limits.RESTARTING_S_MAX
+    )
+    return bounded and state.name == name and state.phase in tuple(NodePhase)
+
+
+def _is_address(address: Address) -> bool:
+    try:
+        ipaddress.ip_address(address.host)
+    except ValueError:
+        return False
+    return 1 <= address.port <= 65_535
+
+
+def _is_status_sound(status: PolicyStatus) -> bool:
+    hashes = (status.manifest_hash, status.refused_hash)
+    return (
+        len(status.scope) <= limits.SCOPE_BYTES_MAX
+        and len(status.refused_reason) <= 256
+        and all(len(item) <= 32 for item in hashes)
+    )
+
+
+def require_services_allowed_untrusted(services: ServiceSet, credential: NodeCredential) -> None:
+    """Refuse a service set that its owner's credential does not allow.
+
+    Raises:
+        Untrusted: a service outside the patterns, or beyond limits. Remote's fault. State unchanged.
+    """
+    if len(services.entries) > limits.SERVICES_PER_NODE_MAX:
+        raise Untrusted("more services than one node may have")
+    names = [entry.registration for entry in services.entries]
+    if names != sorted(dict.fromkeys(names)):
+        raise Untrusted("service entries out of order or twice")
+    for entry in services.entries:
+        if not is_service_name(entry.service) or not is_label(entry.registration):
+            raise Untrusted(f"{entry.service[:80]!r} is no service, or its registration no label")
+        if not any(pattern_allows(pattern, entry.service) for pattern in credential.service_patterns):
+            raise Untrusted(f"the service {entry.service[:80]!r}, which its node may not serve")
+        if len(entry.labels) > limits.LABELS_PER_SERVICE_MAX or not 1 <= entry.weight <= 65_535:
+            raise Untrusted("a service entry beyond limits")
+        if any(len(text.encode()) > limits.LABEL_BYTES_MAX for pair in entry.labels for text in pair):
+            raise Untrusted("a service label beyond limits")
+        if entry.health not in tuple(EndpointHealth) or len(entry.protocol) > 16:
+            raise Untrusted("a service entry of unknown health or protocol")
