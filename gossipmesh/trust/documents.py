@@ -242,6 +242,10 @@ class TrustedDocuments:
         """Take back a floor from our own disk; it can only rise."""
         self._floors[scope] = max(self._floors.get(scope, NO_FLOOR), (version, manifest_hash))
 
+    def kept_floors(self) -> list[tuple[str, int, bytes]]:
+        """Return the floors of every scope (scope, version, hash) without Trust's explicit ones, sorted."""
+        return [(scope, *floor) for scope, floor in sorted(self._floors.items())]
+
     def _require_root_threshold(self, envelope: Envelope, trust: TrustDocument) -> None:
         keys = {key_id(key): key for key in (bytes.fromhex(text) for text in trust.root_keys)}
         signed = len(signers_of(envelope, keys, self._verifier))

@@ -1,7 +1,8 @@
 """Run scenarios by seed: `python -m gossipmesh.testing.simulator steady --seeds 1-10 --nodes 30`.
 
 Prints one line per seed (JSON with --json) and exits 1 when any failed, with the command that
-replays the first failure. The trace's hash is the same for a seed under any PYTHONHASHSEED.
+replays the first failure. `replay FILE` instead does again what a flight recorder kept (`replay`).
+The trace's hash is the same for a seed under any PYTHONHASHSEED.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.testing.simulator import replay
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.scenarios import SCENARIOS
 from gossipmesh.testing.simulator.trace import Trace
@@ -118,7 +120,10 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; return the exit code."""
-    arguments = _arguments(words)
+    given = sys.argv[1:] if words is None else list(words)
+    if given[:1] == ["replay"]:
+        return replay.main(given[1:])
+    arguments = _arguments(given)
     names = list(SCENARIOS) if arguments.scenario == "all" else [arguments.scenario]
     tasks = [(arguments, scenario, seed) for scenario in names for seed in arguments.seeds]
     failed: list[str] = []

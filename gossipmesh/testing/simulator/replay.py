@@ -1,0 +1,226 @@
+"""Replays a flight recorder's file on the real core: `python -m gossipmesh.testing.simulator replay FILE`.
+
+Every input is fed again in order; each step's outcome must be the recorded one, and the state at the end
+the one the recorder's node had. Signatures come from the file, packets are sealed for its throwaway key.
+"""
+
+import json
+import random
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.recording import (
+    RESEED,
+    CoreState,
+    Entry,
+    Recording,
+    Start,
+    failure_digest,
+    inputs_of,
+    message_digest,
+    read_recording_untrusted,
+    state_of,
+    step_digest,
+)
+from gossipmesh.gossip.settings import NodeKeys
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
+from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
+from gossipmesh.wire.versions import FEATURES
+
+_VERDICTS_MAX = 1_000_000
+
+
+class RecordedSigner(SigningKey):
+    """Gives the signatures of a recording in their order; has no private key."""
+
+    __slots__ = ("problems", "waiting")
+
+    def __init__(self, public: bytes) -> None:
+        self.public = public
+        self.waiting: deque[tuple[bytes, bytes]] = deque()
+        self.problems: list[str] = []
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the next recorded signature; a message that differs is a problem, not an error."""
+        if not self.waiting:
+            self.problems.append("it signs what was not signed")
+            return bytes(64)
+        digest, signature = self.waiting.popleft()
+        if digest != message_digest(message):
+            self.problems.append("it signs another message")
+        return signature
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """What came of it: `differences` are sentences, empty when every step and the end are as recorded."""
+
+    node: str
+    build: str
+    steps_count: int
+    matched_count: int
+    virtual_s: float
+    differences: tuple[str, ...]
+    state: CoreState
+    history: tuple[dict[str, Any], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether nothing differed."""
+        return not self.differences
+
+
+def replay(recording: Recording, node_class: type[GossipNode] = GossipNode) -> Replay:
+    """Feed a recording to a new core.
+
+    Raises:
+        MalformedInput: it has no beginning, or its beginning or an input cannot be used. State unchanged.
+    """
+    signer = RecordedSigner(recording.signing_public)
+    core = _build(recording, signer, node_class)
+    differences: list[str] = []
+    matched_count = 0
+    for number, entry in enumerate(recording.entries):
+        digest = _step(core, entry, signer, node_class)
+        problems = list(signer.problems)
+        if signer.waiting:
+            problems.append("it leaves unsigned what was signed")
+        if digest != entry.digest:
+            problems.append("what it asks for, or its deadline, differs")
+        if problems:
+            differences.append(f"step {number} ({entry.method}): {'; '.join(problems)}")
+            signer.problems.clear()
+            signer.waiting.clear()
+        else:
+            matched_count += 1
+    state = state_of(core)
+    differences += _differences(recording.ending, state)
+    return Replay(
+        node=recording.node,
+        build=recording.build,
+        steps_count=len(recording.entries),
+        matched_count=matched_count,
+        virtual_s=round((recording.ended - recording.began) / SECOND_NS, 3),
+        differences=tuple(differences),
+        state=state,
+        history=tuple(_history(core)),
+    )
+
+
+def _build(recording: Recording, signer: RecordedSigner, node_class: type[GossipNode]) -> GossipNode:
+    if recording.start is None:
+        raise MalformedInput("this recording has lost its beginning; it can be read, not replayed")
+    start = recording.start
+    verifier = Verifier(_VERDICTS_MAX)
+    rng = random.Random()
+    rng.setstate(start.generator)
+    return node_class(
+        settings=start.settings,
+        trust_domain=start.trust_domain,
+        keys=NodeKeys(start.credential, signer, ExchangeKey(recording.exchange_seed)),
+        profile=start.profile,
+        documents=_documents(start, verifier),
+        verifier=verifier,
+        restored=start.restored,
+        rng=rng,
+        now=Instant(start.now),
+        wall_offset_s=start.wall_offset_s,
+    )
+
+
+def _documents(start: Start, verifier: Verifier) -> TrustedDocuments:
+    documents = TrustedDocuments(trust_domain=start.trust_domain, verifier=verifier, features=FEATURES)
+    for envelope in start.trust_envelopes:
+        documents.load_trust_untrusted(envelope)
+    for scope, version, manifest_hash in start.floors:
+        documents.restore_floor(scope, version, manifest_hash)
+    for data in start.policy_sets:
+        documents.restore_untrusted(decode_policy_set_untrusted(data))
+    return documents
+
+
+def _step(core: GossipNode, entry: Entry, signer: RecordedSigner, node_class: type[GossipNode]) -> bytes:
+    inputs = inputs_of(node_class)
+    if entry.method == RESEED:
+        (seed,) = msgspec.msgpack.decode(entry.arguments, type=tuple[bytes])
+        core._ctx.rng.seed(seed)
+        return entry.digest
+    if entry.method not in inputs:
+        raise MalformedInput(f"an input {entry.method[:80]!r} that this build does not know")
+    parameters, shape = inputs[entry.method]
+    try:
+        arguments: Any = msgspec.msgpack.decode(entry.arguments, type=shape)
+    except msgspec.MsgspecError as error:
+        raise MalformedInput(f"arguments of {entry.method} that do not fit: {error}"[:300]) from None
+    signer.waiting.extend(entry.signatures)
+    try:
+        effects = getattr(core, entry.method)(**dict(zip(parameters, arguments, strict=True)))
+    except Exception as error:
+        return failure_digest(error)
+    return step_digest(effects, core.next_deadline())
+
+
+def _differences(recorded: CoreState, replayed: CoreState) -> list[str]:
+    found = []
+    for name in ("members", "group_root", "documents_root", "local_health"):
+        if getattr(recorded, name) != getattr(replayed, name):
+            found.append(f"at the end: {name} differ")
+    keys = recorded.statistics.keys() | replayed.statistics.keys()
+    differing = [key for key in keys if recorded.statistics.get(key) != replayed.statistics.get(key)]
+    return found + [f"at the end: the count of {key} differs" for key in sorted(differing)]
+
+
+def _history(core: GossipNode) -> list[dict[str, Any]]:
+    names = {view.node_id: view.name for view in core.members()}
+    return [
+        {
+            "subject": names.get(entry.subject, entry.subject.hex()),
+            "kind": entry.kind,
+            "by": names.get(entry.by, entry.by.hex()),
+            "cause": entry.cause,
+            "detail": entry.detail,
+            "at": entry.at,
+        }
+        for name, node_id in sorted((name, node_id) for node_id, name in names.items())
+        for entry in core.history(node_id)
+    ]
+
+
+def main(words: Sequence[str]) -> int:
+    """Replay the file named in `words` (`--json` for one object) and return the exit code."""
+    files = [word for word in words if not word.startswith("-")]
+    if len(files) != 1:
+        print("usage: python -m gossipmesh.testing.simulator replay FILE [--json]")  # noqa: T201
+        return 2
+    try:
+        result = replay(read_recording_untrusted(Path(files[0]).read_bytes()))
+    except (OSError, MalformedInput) as error:
+        print(f"cannot replay {files[0]}: {error}")  # noqa: T201
+        return 2
+    if "--json" in words:
+        print(json.dumps({"ok": result.ok, **msgspec.to_builtins(result)}))  # noqa: T201
+    else:
+        print(_text(result))  # noqa: T201
+    return 0 if result.ok else 1
+
+
+def _text(result: Replay) -> str:
+    lines = [
+        f"{result.node}, build {result.build}: {result.steps_count} steps over {result.virtual_s} s, "
+        f"{result.matched_count} as recorded",
+        *(f"  {m.name}: {m.status} {'.'.join(map(str, m.order))}" for m in result.state.members),
+    ]
+    lines += [
+        f"  {e['subject']}: {e['kind']} {e['cause']} by {e['by']} {e['detail']}" for e in result.history
+    ]
+    if result.ok:
+        return "\n".join([*lines, "every step and the state at the end are as recorded"])
+    return "\n".join(
+        [*lines, f"FAILED: first difference: {result.differences[0]}", *result.differences[1:20]]
+    )
