@@ -7,20 +7,22 @@ Ends with one line of JSON. `--trace` says what the objects are (tracemalloc, sl
 
 import argparse
 import json
-import pickle
+import os
 import subprocess
 import sys
 import time
 import tracemalloc
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bench import gossip_swarm
 from bench.processes import rss_mb
 from gossipmesh.gossip.effects import CloseStream, OpenStream, SendDatagram, SendStream, StreamId
 from gossipmesh.gossip.node import GossipNode
+from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.wire.codec import encode, unpack_untrusted
 
 _TICK_NS = MILLISECOND_NS
 _SECONDS_MAX = 60
@@ -35,7 +37,7 @@ class Host:
         self.node = node
         self.other = other
         self.steps: list[float] = []
-        self.out: list[tuple[Any, ...]] = []
+        self.out: list[Any] = []
         self._streams: dict[int, int] = {}
         self._next = 1
 
@@ -43,7 +45,7 @@ class Host:
         """Step the core and keep what is for the other side."""
         begin = time.thread_time()
         effects = call(*arguments)
-        self.steps.append(time.thread_time() - begin)
+        self.steps.append(time.thread_time() - begin)  # a busy machine is not our stall
         for effect in effects:
             match effect:
                 case SendDatagram() if str(effect.destination) == self.other:
@@ -58,21 +60,21 @@ class Host:
                 case _:
                     pass
 
-    def take(self, item: tuple[Any, ...], now: Instant, sender: Any) -> None:
+    def take(self, item: Any, now: Instant, sender: Any) -> None:
         """Feed what the other side sent; its stream numbers become ours."""
         match item:
-            case ("datagram", payload):
+            case ["datagram", payload]:
                 self.run(self.node.receive_datagram, payload, sender, now)
-            case ("accepted", theirs):
+            case ["accepted", theirs]:
                 number, self._next = self._next, self._next + 2
                 self._streams[number], self._streams[-theirs] = theirs, number
                 self.run(self.node.stream_accepted, StreamId(number), sender, now)
                 self.out.append(("opened", theirs))
-            case ("opened", stream):
+            case ["opened", stream]:
                 self.run(self.node.stream_opened, StreamId(stream), now)
-            case ("bytes", stream, payload):
+            case ["bytes", stream, payload]:
                 self.run(self.node.receive_stream, StreamId(stream), payload, now)
-            case ("closed", stream):
+            case ["closed", stream]:
                 self.run(self.node.stream_closed, StreamId(stream), now)
 
     def deadlines(self, now: Instant) -> None:
@@ -80,7 +82,7 @@ class Host:
         while (due := self.node.next_deadline()) <= now:
             self.run(self.node.handle_deadline, due)
 
-    def drain(self) -> list[tuple[Any, ...]]:
+    def drain(self) -> list[Any]:
         """Return what is for the other side, stream numbers as it knows them."""
         out, self.out = self.out, []
         translated = []
@@ -95,14 +97,25 @@ class Host:
             translated.append((kind, *rest))
         return translated
 
-    def ours(self, item: tuple[Any, ...]) -> tuple[Any, ...]:
+    def ours(self, item: Any) -> Any:
         """Return an item with our number for a stream the other side opened."""
         if item[0] in ("bytes", "closed") and item[1] < 0:
             return (item[0], self._streams.get(item[1], 0), *item[2:])
         return item
 
 
-def _advance(host: Host, inbound: list[tuple[Any, ...]], now: Instant, sender: Any) -> list[tuple[Any, ...]]:
+def _tell(pipe: IO[bytes], value: Any) -> None:
+    data = encode(value)
+    pipe.write(len(data).to_bytes(4, "big") + data)
+    pipe.flush()
+
+
+def _hear(pipe: IO[bytes]) -> Any:
+    size = int.from_bytes(pipe.read(4), "big")
+    return unpack_untrusted(pipe.read(size), bytes_max=limits.ENGINE_FRAME_BYTES_MAX)
+
+
+def _advance(host: Host, inbound: list[Any], now: Instant, sender: Any) -> list[Any]:
     host.deadlines(now)
     for item in inbound:
         host.take(host.ours(item), now, sender)
@@ -113,7 +126,7 @@ def newcomer(members: int, trace: bool) -> None:
     """Join by the peer at the other end of stdin and stdout, then report."""
     us, peer = gossip_swarm.identity(_NEWCOMER), gossip_swarm.identity(_PEER)
     host = Host(gossip_swarm.node(_NEWCOMER), str(peer.address))
-    rss_before = rss_mb("self")  # type: ignore[arg-type]
+    rss_before = rss_mb(os.getpid())
     if trace:
         tracemalloc.start()
     now = Instant(SECOND_NS)
@@ -123,22 +136,21 @@ def newcomer(members: int, trace: bool) -> None:
     cpu = time.process_time()
     while len(host.node._catalog) < members + 2 or host.node.statistics().repairs_completed == 0:
         now = Instant(now + _TICK_NS)
-        pickle.dump((now, outbound), sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        outbound = _advance(host, pickle.load(sys.stdin.buffer), now, peer.address)
+        _tell(sys.stdout.buffer, [now, outbound])
+        outbound = _advance(host, _hear(sys.stdin.buffer), now, peer.address)
         if now > _SECONDS_MAX * SECOND_NS:
             break
         if now % SECOND_NS == 0:
-            rss_peak = max(rss_peak, rss_mb("self"))  # type: ignore[arg-type]
+            rss_peak = max(rss_peak, rss_mb(os.getpid()))
     steps = sorted(host.steps)
     report = {
         "members": len(host.node._catalog),
         "virtual_s": round((now - SECOND_NS) / SECOND_NS, 3),
         "cpu_s": round(time.process_time() - cpu, 2),
         "rss_before_mb": round(rss_before, 1),
-        "rss_mb": round(rss_mb("self"), 1),  # type: ignore[arg-type]
+        "rss_mb": round(rss_mb(os.getpid()), 1),
         "rss_peak_mb": round(max(rss_peak, _peak_mb()), 1),
-        "bytes_per_member": round((rss_mb("self") - rss_before) * 1e6 / members),  # type: ignore[arg-type]
+        "bytes_per_member": round((rss_mb(os.getpid()) - rss_before) * 1e6 / members),
         "step_ms_p99": round(steps[int(len(steps) * 0.99)] * 1e3, 2),
         "step_ms_max": round(steps[-1] * 1e3, 2),
         "steps_over_5_ms": sum(step > 0.005 for step in steps),
@@ -152,7 +164,7 @@ def newcomer(members: int, trace: bool) -> None:
     if trace:
         report["traced_bytes_per_member"] = round(tracemalloc.get_traced_memory()[0] / members)
         report["by_line"] = _by_line(members)
-    pickle.dump(report, sys.stdout.buffer)
+    _tell(sys.stdout.buffer, report)
 
 
 def _peak_mb() -> float:
@@ -196,10 +208,9 @@ def main() -> None:
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    while not isinstance(item := pickle.load(child.stdout), dict):
+    while not isinstance(item := _hear(child.stdout), dict):
         now, inbound = item
-        pickle.dump(_advance(host, inbound, now, us.address), child.stdin)
-        child.stdin.flush()
+        _tell(child.stdin, _advance(host, inbound, now, us.address))
     child.wait()
     item["server_step_ms_max"] = round(max(host.steps) * 1e3, 2)
     item["restore_s"] = round(restored_s, 2)

@@ -21,6 +21,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import MemberChanged, PersistKind, ServicesChanged
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
+from gossipmesh.gossip.sharing import Sharing
 from gossipmesh.gossip.soundness import require_services_allowed_untrusted, state_is_sound
 from gossipmesh.gossip.standing import Standing
 from gossipmesh.model import limits
@@ -92,6 +93,7 @@ class Catalog:
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
         self._standing = Standing(own_id)
+        self._sharing = Sharing()
         self._keys_version = -1
         self._keys: dict[bytes, bytes] = {}
 
@@ -244,7 +246,7 @@ class Catalog:
             self._forget_records(member)
         if member.credential.exchange_key != credential.exchange_key:
             member.link = None
-        member.credential = credential
+        member.credential = self._sharing.credential(credential)
         self.ends_at(credential.ends)
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
@@ -279,7 +281,7 @@ class Catalog:
             member.state.mesh_addresses,
             member.state.phase,
         ) != (state.gossip_addresses, state.mesh_addresses, state.phase)
-        member.state = state
+        member.state = self._sharing.state(state, member.credential, member.name)
         if state.run_id and state.run_id != member.run and fresh:
             member.run = state.run_id
             member.link = None
@@ -308,7 +310,7 @@ class Catalog:
 
     def install_services(self, member: Member, services: ServiceSet, record: SignedRecord) -> Change:
         """Take a verified service set, newer than the one held."""
-        member.services = services
+        member.services = self._sharing.services(services, member.credential)
         self._store(member, record, rank_of(services.order))
         self._persist(member)
         self._ctx.notify(ServicesChanged(member.node_id))
@@ -403,7 +405,6 @@ class Catalog:
     def _apply_claim(self, member: Member, claim: Claim, record: SignedRecord) -> Change:
         before = None if member.state is None else member.status
         member.claim = claim
-        member.records[record.kind] = record
         member.messages[record.kind] = encode_message(record)
         counted = claim.status >= MemberStatus.UNATTENDED
         rank = Rank(*order_tuple(claim.order), bytes((claim.status,)))
@@ -450,7 +451,6 @@ class Catalog:
         """Take a certificate that holds against the member's incarnation."""
         before = None if member.state is None else member.status
         member.certificate = certificate
-        member.records[record.kind] = record
         member.messages[record.kind] = encode_message(record)
         rank = Rank(*order_tuple(certificate.order), bytes((certificate.status,)))
         content = bytes((record.kind,)) + encode(
@@ -472,13 +472,11 @@ class Catalog:
 
     def _drop_certificate(self, member: Member) -> None:
         member.certificate = None
-        member.records.pop(RecordKind.CERTIFICATE, None)
         member.messages.pop(RecordKind.CERTIFICATE, None)
         self.ledger.put(RecordKind.CERTIFICATE, member.node_id, None)
 
     def _drop_claim(self, member: Member) -> None:
         member.claim = None
-        member.records.pop(RecordKind.CLAIM, None)
         member.messages.pop(RecordKind.CLAIM, None)
         self.ledger.put(RecordKind.CLAIM, member.node_id, None)
 
@@ -487,7 +485,6 @@ class Catalog:
         self.ledger.put(
             record.kind, member.node_id, Item(rank._replace(tie=digest), int.from_bytes(digest, "big"))
         )
-        member.records[record.kind] = record
         member.messages[record.kind] = encode_message(record)
         self._ctx.statistics.records_merged += 1
 
@@ -508,8 +505,7 @@ class Catalog:
     def _forget_records(self, member: Member) -> None:
         for kind in list(member.records):
             if kind != RecordKind.CREDENTIAL:
-                del member.records[kind]
-                member.messages.pop(kind, None)
+                del member.messages[kind]
                 self.ledger.put(kind, member.node_id, None)
         member.state = member.services = member.claim = member.held = member.link = None
         member.certificate = None

@@ -8,9 +8,10 @@ so that members who know one another by gossip need no handshake at all.
 """
 
 from gossipmesh.gossip.context import Context
+from gossipmesh.model import limits
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.trust.keys import ExchangeKey
-from gossipmesh.trust.seal import ReplayWindow, Sealer, derive_sealer, shared_secret_untrusted
+from gossipmesh.trust.seal import Ciphers, ReplayWindow, Sealer, derive_sealer, shared_secret_untrusted
 from gossipmesh.wire.datagram import Header, PacketType, Seen, encode_body, encode_header, encode_message
 from gossipmesh.wire.versions import WIRE_MAX
 
@@ -69,6 +70,7 @@ class LinkMaker:
     def __init__(self, ctx: Context, own_id: bytes) -> None:
         self._ctx = ctx
         self._own_id = own_id
+        self._ciphers = Ciphers(limits.LINK_CIPHERS_MAX)
 
     def derive_untrusted(self, peer_id: bytes, peer_key: bytes, peer_run: int) -> Link:
         """Return the link with one run of a peer. Cost: 60 us.
@@ -79,14 +81,20 @@ class LinkMaker:
         own = self._own_id + self._ctx.run_id.to_bytes(8, "big")
         peer = peer_id + peer_run.to_bytes(8, "big")
         sealer, opener = derive_pair_untrusted(
-            self._ctx.keys.exchange, peer_key, self._ctx.group_tag, b"datagram", own, peer
+            self._ctx.keys.exchange, peer_key, self._ctx.group_tag, b"datagram", own, peer, self._ciphers
         )
         self._ctx.statistics.links += 1
         return Link(sealer, opener, peer_run)
 
 
 def derive_pair_untrusted(
-    own_key: ExchangeKey, peer_key: bytes, group_tag: int, purpose: bytes, own: bytes, peer: bytes
+    own_key: ExchangeKey,
+    peer_key: bytes,
+    group_tag: int,
+    purpose: bytes,
+    own: bytes,
+    peer: bytes,
+    ciphers: Ciphers | None = None,
 ) -> tuple[Sealer, Sealer]:
     """Return (sealer, opener) between `own` and `peer`, each an id with everything fresh about it.
 
@@ -99,6 +107,6 @@ def derive_pair_untrusted(
     if len(own) != len(peer):
         raise Untrusted("two ends of unlike form")
     return (
-        derive_sealer(secret, salt, label + own + peer),
-        derive_sealer(secret, salt, label + peer + own),
+        derive_sealer(secret, salt, label + own + peer, ciphers),
+        derive_sealer(secret, salt, label + peer + own, ciphers),
     )

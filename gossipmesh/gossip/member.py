@@ -4,6 +4,8 @@ The effective status is a maximum over the owner's state and the best claim; not
 Paper: SWIM section 4.2. Deviation: see `catalog`.
 """
 
+from collections.abc import Iterator
+
 from gossipmesh.gossip.links import Link
 from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model.identity import SHORT_ID_BYTES, NodeId, node_name_of_spiffe_id
@@ -18,6 +20,30 @@ from gossipmesh.model.records import (
     ServiceSet,
     SignedRecord,
 )
+from gossipmesh.wire.datagram import decode_record
+
+
+class Records:
+    """A member's records, read from and written to the encoded messages that are all that is kept."""
+
+    __slots__ = ("_messages",)
+
+    def __init__(self, messages: dict[int, bytes]) -> None:
+        self._messages = messages
+
+    def __getitem__(self, kind: int) -> SignedRecord:
+        return decode_record(self._messages[kind])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._messages)
+
+    def __contains__(self, kind: int) -> bool:
+        return kind in self._messages
+
+    def get(self, kind: int) -> SignedRecord | None:
+        """Return the record of a kind, if there is one."""
+        message = self._messages.get(kind)
+        return None if message is None else decode_record(message)
 
 
 class Member:
@@ -42,7 +68,6 @@ class Member:
         "name",
         "node_id",
         "opaque",
-        "records",
         "restarting_until",
         "run",
         "services",
@@ -65,7 +90,6 @@ class Member:
         self.claim: Claim | None = None
         self.certificate: Certificate | None = None
         self.held: Claim | None = None
-        self.records: dict[int, SignedRecord] = {}
         self.messages: dict[int, bytes] = {}
         self.opaque: dict[int, Order] = {}
         self.status = MemberStatus.ALIVE
@@ -139,6 +163,11 @@ class Member:
             hold_down_until=self.held_down_until,
             endpoints_held=self.endpoints_held,
         )
+
+    @property
+    def records(self) -> Records:
+        """Return the records as they were received."""
+        return Records(self.messages)
 
     def record(self, kind: int) -> SignedRecord | None:
         """Return the record of a kind, as it was received."""

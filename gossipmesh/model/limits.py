@@ -11,6 +11,7 @@ DATAGRAM_SIGNATURE_CHECKS_MAX: Final = 12  # 12 x 136 us: under 2 ms of a loop p
 DATAGRAM_RECORDS_MAX: Final = 64
 DATAGRAMS_PER_WAKEUP_MAX: Final = 64
 REPLAY_WINDOW_PACKETS: Final = 256
+LINK_CIPHERS_MAX: Final = 128  # 3 KB each; both directions of the 64 peers heard last
 
 # Streams
 FRAME_BYTES_MAX: Final = 65_536

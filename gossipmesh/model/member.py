@@ -15,7 +15,7 @@ import msgspec
 from gossipmesh.model.errors import MalformedInput
 
 
-class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Address(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
     """A transport address; `host` is an IPv4 or IPv6 literal without brackets, never a name."""
 
     host: str
@@ -48,7 +48,7 @@ class Address(msgspec.Struct, frozen=True, array_like=True, order=True):
         return (self.host, self.port)
 
 
-class Order(msgspec.Struct, frozen=True, array_like=True, order=True):
+class Order(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
     """When a record was signed, by its owner's own count; later is greater.
 
     `generation` is issued at enrolment, `epoch` raised and fsynced at each start, `sequence`

@@ -30,7 +30,7 @@ class RecordKind(IntEnum):
     CERTIFICATE = 5
 
 
-class SignedRecord(msgspec.Struct, frozen=True, array_like=True):
+class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record as it travels and rests: kind, the signed bytes, an Ed25519 signature of 64 bytes.
 
     `key_id` names the authority's document key for a credential and is empty for the rest,
@@ -44,7 +44,7 @@ class SignedRecord(msgspec.Struct, frozen=True, array_like=True):
     key_id: bytes = b""
 
 
-class NodeCredential(msgspec.Struct, frozen=True, array_like=True):
+class NodeCredential(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The ticket into the group, signed by an authority document key.
 
     `serial` orders credentials of one generation; `spki_hashes` are SHA-256 of the public keys of
@@ -64,7 +64,7 @@ class NodeCredential(msgspec.Struct, frozen=True, array_like=True):
     ends: int
 
 
-class PolicyStatus(msgspec.Struct, frozen=True, array_like=True):
+class PolicyStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a node runs of one scope, and what it last refused (zero and empty: nothing)."""
 
     scope: str
@@ -75,7 +75,7 @@ class PolicyStatus(msgspec.Struct, frozen=True, array_like=True):
     refused_reason: str = ""
 
 
-class NodeState(msgspec.Struct, frozen=True, array_like=True):
+class NodeState(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a node says of itself, signed by itself.
 
     `gossip_addresses` and `mesh_addresses` are preferred first, 1 to 4 each; `wire_min` and
@@ -107,7 +107,7 @@ class NodeState(msgspec.Struct, frozen=True, array_like=True):
         return Order(self.generation, self.epoch, self.sequence)
 
 
-class ServiceSet(msgspec.Struct, frozen=True, array_like=True):
+class ServiceSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """All services of one node, signed by it; `entries` are sorted by registration, at most 256."""
 
     node_id: NodeId
@@ -122,7 +122,7 @@ class ServiceSet(msgspec.Struct, frozen=True, array_like=True):
         return Order(self.generation, self.epoch, self.sequence)
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True):
+class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a member says of another: suspect, unattended or dead, against one `Order` of its state.
 
     The first four fields name the subject; the accuser signs.
@@ -156,7 +156,7 @@ class Cause(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
-class Vote(msgspec.Struct, frozen=True, array_like=True):
+class Vote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One monitor's signed finding about one incarnation of its target; good for two seconds.
 
     `sequence` is the voter's own count, `beat` the last of the target's beats (see `Seen`) it heard.
@@ -172,7 +172,7 @@ class Vote(msgspec.Struct, frozen=True, array_like=True):
     signature: bytes
 
 
-class CertificateVote(msgspec.Struct, frozen=True, array_like=True):
+class CertificateVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A vote without what all votes of one certificate have in common."""
 
     cause: int
@@ -182,7 +182,7 @@ class CertificateVote(msgspec.Struct, frozen=True, array_like=True):
     signature: bytes
 
 
-class Certificate(msgspec.Struct, frozen=True, array_like=True):
+class Certificate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A quorum of monitors found an incarnation dead or unattended; `sequence` is `SEQUENCE_WHOLE`."""
 
     node_id: NodeId

@@ -28,7 +28,7 @@ class EndpointHealth(IntEnum):
         return self.name.lower()
 
 
-class ServiceEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=False):
+class ServiceEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defaults=False):
     """One registration as gossip carries it, inside its owner's `ServiceSet`.
 
     `registration` is unique on its node and is a DNS label; `service` is `namespace/name`;

@@ -12,6 +12,7 @@ Deviation: docs/GOSSIP.md names epochs in the key; run ids subsume them, since e
 
 import hashlib
 import hmac
+from collections import OrderedDict
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -26,20 +27,51 @@ _WINDOW_MASK: Final = (1 << limits.REPLAY_WINDOW_PACKETS) - 1
 COOKIE_BYTES: Final = 20
 
 
+class Ciphers:
+    """The contexts of the keys used last; each takes 3 KB that 20,000 idle keys would take 60 MB of.
+
+    Making one again costs as much as sealing a packet.
+    """
+
+    __slots__ = ("_by_key", "_count_max")
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._by_key: OrderedDict[bytes, AESGCMSIV] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return "Ciphers()"
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def of(self, key: bytes) -> AESGCMSIV:
+        """Return the context of a key."""
+        cipher = self._by_key.get(key)
+        if cipher is None:
+            cipher = self._by_key[key] = AESGCMSIV(key)
+            if len(self._by_key) > self._count_max:
+                self._by_key.popitem(last=False)
+        else:
+            self._by_key.move_to_end(key)
+        return cipher
+
+
 class Sealer:
     """One direction of one pair: seals or opens under one key, by counter."""
 
-    __slots__ = ("_cipher",)
+    __slots__ = ("_ciphers", "_key")
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCMSIV(key)
+    def __init__(self, key: bytes, ciphers: Ciphers) -> None:
+        self._key = key
+        self._ciphers = ciphers
 
     def __repr__(self) -> str:
         return "Sealer()"
 
     def seal(self, counter: int, header: bytes, body: bytes) -> bytes:
         """Return `body` sealed, 16 bytes longer, with `header` authenticated beside it."""
-        return self._cipher.encrypt(counter.to_bytes(8, "big") + _NONCE_PAD, body, header)
+        return self._ciphers.of(self._key).encrypt(counter.to_bytes(8, "big") + _NONCE_PAD, body, header)
 
     def open_untrusted(self, counter: int, header: bytes, sealed: bytes) -> bytes:
         """Return what was sealed.
@@ -49,7 +81,9 @@ class Sealer:
                 State unchanged.
         """
         try:
-            return self._cipher.decrypt(counter.to_bytes(8, "big") + _NONCE_PAD, sealed, header)
+            return self._ciphers.of(self._key).decrypt(
+                counter.to_bytes(8, "big") + _NONCE_PAD, sealed, header
+            )
         except (InvalidTag, ValueError):
             raise Untrusted("a packet that does not open") from None
 
@@ -66,10 +100,12 @@ def shared_secret_untrusted(own: ExchangeKey, peer_public: bytes) -> bytes:
         raise Untrusted("an exchange key of low order") from None
 
 
-def derive_sealer(secret: bytes, salt: bytes, info: bytes) -> Sealer:
+def derive_sealer(secret: bytes, salt: bytes, info: bytes, ciphers: Ciphers | None = None) -> Sealer:
     """Derive one direction's key by HKDF-SHA256; `info` names purpose, ids, runs and direction."""
     extracted = hmac.digest(salt, secret, "sha256")
-    return Sealer(hmac.digest(extracted, info + b"\x01", "sha256"))
+    return Sealer(
+        hmac.digest(extracted, info + b"\x01", "sha256"), Ciphers(1) if ciphers is None else ciphers
+    )
 
 
 class ReplayWindow:

@@ -234,6 +234,12 @@ def encode_message(message: Message) -> bytes:
     return encode([_TYPES[type(message)], message])
 
 
+def decode_record(message: bytes) -> SignedRecord:
+    """Return the record of a message that `encode_message` made."""
+    kind, body, signature, key_id = msgpack.unpackb(message)[1]
+    return SignedRecord(kind, body, signature, key_id)
+
+
 def encode_body(messages: Sequence[bytes]) -> bytes:
     """Join encoded messages, at most 65,535, into a body."""
     count = len(messages)
