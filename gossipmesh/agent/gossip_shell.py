@@ -2,7 +2,8 @@
 
 Rules:
 1. Every call into the core goes through `step`: its effects are performed synchronously, in order.
-2. A `Persist` that fails ends the list and the agent: nothing is said that is not on disk.
+2. A `Persist` that fails ends the list and the agent, and the core is not stepped again: it already
+   believes what is not on disk, and would say so to whoever asks while the agent ends.
 3. Before a deadline is judged the socket is drained, so that a packet in time is never late for our sake.
 4. `now` never goes back: a datagram counts as arrived when the kernel had it, but not before the last step.
 """
@@ -15,7 +16,7 @@ from typing import Final, Protocol
 
 import trio
 
-from gossipmesh.agent.state_store import StateStore
+from gossipmesh.agent.state_store import StateLost, StateStore
 from gossipmesh.gossip.effects import (
     CloseStream,
     Effect,
@@ -118,6 +119,7 @@ class GossipShell:
         self._probes_pending = 0
         self._probes_limiter = trio.CapacityLimiter(limits.ENGINE_PROBES_MAX)
         self._stepping = False
+        self._lost: StateLost | None = None
 
     def now(self) -> Instant:
         """Return the present, never less than at any earlier step."""
@@ -128,10 +130,12 @@ class GossipShell:
         """Call into the core and perform what it asks.
 
         Raises:
-            StateLost: a record could not be written; the effects after it were not performed.
+            StateLost: a record could not be written, now or before; the effects after it were not performed.
             MalformedInput: what `call` raises for input of our own that it refuses.
         """
         assert not self._stepping, "an effect stepped the core it came from"
+        if self._lost is not None:
+            raise self._lost
         self._stepping = True
         try:
             if arrival is None:
@@ -141,6 +145,9 @@ class GossipShell:
             self.statistics.steps_count += 1
             for effect in call(now):
                 self._perform(effect)
+        except StateLost as error:
+            self._lost = error
+            raise
         finally:
             self._stepping = False
             if self._sleep is not None:

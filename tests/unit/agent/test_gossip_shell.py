@@ -207,6 +207,11 @@ async def test_nothing_is_said_when_the_disk_does_not_take_the_record(
         made.say(b"manifest")
         with trio.fail_after(5), pytest.RaisesGroup(pytest.RaisesExc(StateLost, match="no space")):
             await made.shell.run(made.listener)
+        # The core believes what is not on disk: whoever still runs must not have it speak.
+        fed_count = len(made.core.fed)
+        with pytest.raises(StateLost, match="no space"):
+            made.shell.stream_closed(StreamId(2))
+        assert len(made.core.fed) == fed_count
     assert made.udp.statistics.sent_count == 0
     made.udp.close()
     made.peer.close()
