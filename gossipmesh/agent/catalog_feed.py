@@ -2,8 +2,10 @@
 
 Rules:
 1. Changes are coalesced: 100 ms of quiet, 1 s at most; a death, a policy and a demand do not wait.
-2. After a start nothing is delivered that removes an endpoint, until the view is repaired or 30 s have
-   passed: this agent may know less than the engine it found, or than the snapshot it left.
+2. After a start nothing is delivered that removes an endpoint, or the rules of a policy this agent does
+   not know any more, until the view is repaired or 30 s have passed: this agent may know less than the
+   engine it found, or than the snapshot it left. An engine that runs another snapshot than the one left
+   gets nothing at all until then.
 3. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
 """
 
@@ -23,7 +25,7 @@ from gossipmesh.model.identity import is_service_name
 from gossipmesh.model.member import Address, NodePhase
 from gossipmesh.model.records import ServiceSet
 from gossipmesh.model.service import EndpointHealth
-from gossipmesh.model.snapshot import UpstreamSection
+from gossipmesh.model.snapshot import InboundSection, UpstreamSection
 from gossipmesh.net.secret_files import write_file
 from gossipmesh.traffic.compiler import (
     DEFAULT_LIMITS,
@@ -83,6 +85,7 @@ class CatalogFeed:
         self._urgent = False
         self._holding = False
         self._kept: set[_Place] | None = None
+        self._kept_rules = False
         self._saved: Snapshot | None = None
         self.snapshot: Snapshot | None = None
 
@@ -106,7 +109,9 @@ class CatalogFeed:
         self._holding = running_version is not None or self._saved is not None
         if self._saved is None:
             return
-        self._kept = _places(self._saved)
+        if running_version in (None, self._saved.version):
+            self._kept = _places(self._saved)
+            self._kept_rules = _has_rules(self._saved)
         for name in self._saved.root:
             kind, _, service = name.partition("/")
             if kind == "routes":
@@ -157,9 +162,8 @@ class CatalogFeed:
         snapshot = self._compiler.compile(self.inputs())
         if self.snapshot is not None and snapshot.version == self.snapshot.version:
             return
-        if self._holding and (self._kept is None or not self._kept <= _places(snapshot)):
-            return
-        self._deliver_now(snapshot)
+        if not self._holding or self._keeps_all(snapshot):
+            self._deliver_now(snapshot)
 
     def inputs(self) -> SnapshotInputs:
         """Gather what a snapshot is made of."""
@@ -176,6 +180,12 @@ class CatalogFeed:
             wanted=tuple(self._demanded),
             limits=DEFAULT_LIMITS,
         )
+
+    def _keeps_all(self, snapshot: Snapshot) -> bool:
+        """Tell whether `snapshot` undoes nothing of what was left."""
+        if self._kept is None or not self._kept <= _places(snapshot):
+            return False
+        return bool(self._documents.scopes()) or not self._kept_rules
 
     def _deliver_now(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -257,6 +267,15 @@ def _health_of(number: int) -> EndpointHealth:
         return EndpointHealth(number)
     except ValueError:
         return EndpointHealth.UNKNOWN
+
+
+def _has_rules(snapshot: Snapshot) -> bool:
+    """Tell whether somebody may not call some workload of this node."""
+    return any(
+        section.rules or not section.default_allow
+        for name in snapshot.root
+        if name.startswith("inbound/") and isinstance(section := snapshot.section(name), InboundSection)
+    )
 
 
 def _places(snapshot: Snapshot) -> set[_Place]:

@@ -15,10 +15,13 @@ from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
 from gossipmesh.model.snapshot import UpstreamSection
-from gossipmesh.testing.builders import TrustDomainBuilder, service_entry
+from gossipmesh.testing.builders import TrustDomainBuilder, access_policy, service_entry
+from gossipmesh.traffic.inputs import LocalService
 from gossipmesh.traffic.sections import Snapshot, decode_snapshot_untrusted
+from gossipmesh.trust.documents import TrustedDocuments
 
 SERVICE = "shop/cart"
+CART = LocalService("cart", SERVICE, "http", Address("127.0.0.1", 8080), 1000)
 
 
 class FakeCatalog:
@@ -44,7 +47,13 @@ class FakeCatalog:
 class Rig:
     """A feed that delivers into a list."""
 
-    def __init__(self, folder: Path, *names: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *names: str,
+        documents: TrustedDocuments | None = None,
+        local: tuple[LocalService, ...] = (),
+    ) -> None:
         self.catalog = FakeCatalog(*names)
         self.delivered: list[Snapshot] = []
         self.path = folder / "snapshot.bin"
@@ -52,8 +61,8 @@ class Rig:
             trust_domain="mesh.test",
             node="n1",
             catalog=self.catalog,
-            documents=TrustDomainBuilder().documents(),
-            local=tuple,
+            documents=documents or TrustDomainBuilder().documents(),
+            local=lambda: local,
             snapshot_path=self.path,
             deliver=self.delivered.append,
         )
@@ -149,6 +158,45 @@ async def test_after_a_restart_nothing_is_removed_until_released(tmp_path: Path)
         second.feed.release("test")
         await trio.testing.wait_all_tasks_blocked()
         assert second.nodes() == ["n1", "n2"]
+
+
+async def test_an_engine_that_runs_something_else_gets_nothing_until_released(tmp_path: Path) -> None:
+    """The last agent died before it saved what it had delivered: its engine may know more than the disk."""
+    first = Rig(tmp_path, "n1")
+    async with running(first):
+        first.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        await _saved(first.path, first.delivered[-1].version)
+    second = Rig(tmp_path, "n1")
+    second.feed.restore(running_version="later")
+    async with running(second):
+        second.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.delivered == []
+        second.feed.release("test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.nodes() == ["n1"]
+
+
+async def test_rules_are_not_undone_by_an_agent_that_lost_its_policies(tmp_path: Path) -> None:
+    domain = TrustDomainBuilder()
+    knowing = domain.documents()
+    knowing.adopt(knowing.check_untrusted(domain.policy_set(1, [access_policy("web-only")])))
+    first = Rig(tmp_path, documents=knowing, local=(CART,))
+    async with running(first):
+        first.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        version = first.delivered[-1].version
+        await _saved(first.path, version)
+    second = Rig(tmp_path, documents=domain.documents(), local=(CART,))
+    second.feed.restore(running_version=version)
+    async with running(second):
+        second.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.delivered == []
+        second.feed.release("test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.delivered[-1].version != version
 
 
 async def test_the_hold_ends_by_itself(tmp_path: Path, autojump_clock: object) -> None:
