@@ -271,7 +271,8 @@ class EngineSupervisor:
                 log.warning("the engine is gone: %s", reason, extra=fields(pid=client.hello.pid))
         finally:
             self._client, self._acked, self._answering = None, None, False
-            self._tell()
+        # Not when this agent ends: the engine serves on, and nobody must be told otherwise.
+        self._tell()
         settled = trio.current_time() - started > _SETTLED_S
         self._failures_count = 0 if settled else self._failures_count + 1
 
@@ -296,7 +297,10 @@ class EngineSupervisor:
                 if given.get(name, sock) is not sock or name not in given
             }
             if new:
-                await client.give_listeners(new)
+                try:
+                    await client.give_listeners(new)
+                except EngineRefused as error:
+                    log.error("the engine refused listeners: %s", error)
                 given |= new
             await self._changed.wait()
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 import trio
 
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.member import Address
 from gossipmesh.testing import admin, layout
 from gossipmesh.testing.layout import MeshLayout, NodeLayout, ServiceLayout
 from gossipmesh.testing.namespaces import LoopbackNetwork, Network
@@ -174,13 +175,13 @@ class Mesh:
             await self.must("authority", "init", "--trust-domain", layout.TRUST_DOMAIN, "--dir", directory)
         words = ["authority", "serve", "--dir", directory, "--bind", self.authority_address]
         self.authority = self.keeper.start("authority", [*GOSSIPMESH, *words])
-        host, _, port = self.authority_address.rpartition(":")
+        where = Address.parse(self.authority_address)
 
         async def accepts() -> str | None:
             if self.authority is not None and self.authority.poll() is not None:
                 raise OperatorError(f"the authority ended: {self._log_tail('authority')}")
             try:
-                stream = await trio.open_tcp_stream(host, int(port))
+                stream = await trio.open_tcp_stream(where.host, where.port)
             except OSError as error:
                 return str(error)
             await stream.aclose()

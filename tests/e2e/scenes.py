@@ -1,0 +1,169 @@
+"""Meshes that need a namespace of their own: run as a program inside one, by `test_namespaces.py`.
+
+Usage: python -m tests.e2e.scenes ipv6|full-disk DIRECTORY. Prints what was seen as one JSON object.
+"""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from gossipmesh.agent.state_store import StateStore
+from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.model.member import Address
+from gossipmesh.testing import layout
+from gossipmesh.testing.layout import CART_V1, DB, WEB, MeshLayout, NodeLayout
+from gossipmesh.testing.mesh import Mesh, MeshNode
+from gossipmesh.testing.namespaces import LoopbackNetwork
+from gossipmesh.testing.processes import ProcessKeeper
+from gossipmesh.testing.waiting import wait_until
+from gossipmesh.wire.codec import decode_untrusted
+
+# One request for web crosses everything: HTTP by Host, an explicit HTTP port, an explicit TCP port.
+CHAIN = MeshLayout((NodeLayout("node1", 1, (WEB,)), NodeLayout("node2", 2, (CART_V1, DB))))
+DISK_BYTES = 4_194_304
+ROUTES = 60  # documents of a set that no half-filled page of a file has room for
+ANSWER_S = 20.0
+ENDED_S = 30.0
+
+
+class Ipv6Loopback(LoopbackNetwork):
+    """Every node on an address of its own in fd71::/64, added to this namespace's loopback device."""
+
+    def host(self, number: int) -> str:
+        return f"[fd71::{number:x}]"
+
+    def attach(self, number: int, keeper: ProcessKeeper) -> None:
+        words = ["ip", "-6", "address", "add", f"fd71::{number:x}/128", "dev", "lo", "nodad"]
+        subprocess.run(words, check=True)
+
+
+async def ipv6(directory: Path) -> dict[str, Any]:
+    network = Ipv6Loopback()
+    with Mesh(CHAIN, network=network, directory=directory) as mesh:
+        network.attach(layout.AUTHORITY_NODE, mesh.keeper)
+        await mesh.start()
+        answer = await answered(mesh.nodes["node1"], "web.shop")
+        pushed = await push(mesh, directory, 1)
+        node = mesh.nodes["node2"]
+        await node.status()
+        node.signal("agent", signal.SIGKILL)
+        await mesh.wait_ended("node2")
+        mesh.start_agent("node2")
+        await mesh.wait_statuses({"node1": "alive", "node2": "alive"})
+        starts = (await node.status())["engine"]["starts"]
+        members = json.loads(await mesh.must("members", "-o", "json", node="node1"))
+        return {
+            "answer": answer,
+            "pushed": pushed,
+            "engine_starts_after_kill": starts,
+            "addresses": [[row["gossip_address"], row["mesh_address"]] for row in members],
+        }
+
+
+async def full_disk(directory: Path) -> dict[str, Any]:
+    with Mesh(CHAIN, directory=directory) as mesh:
+        node = mesh.nodes["node2"]
+        state = node.directory / "state"
+        state.mkdir(parents=True)
+        await trio.run_process(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(state)])
+        await mesh.start()
+        pushed = [await push(mesh, directory, 1)]
+        before = await node.status()
+        fill(state / "fill")
+        pushed.append(await push(mesh, directory, ROUTES))
+        await mesh.wait_ended("node2", ENDED_S)
+        ends = [end_of(mesh, node)]
+        engine_runs = mesh.keeper.is_running(before["engine"]["pid"])
+        answer = await answered(mesh.nodes["node1"], "web.shop")
+        kept = kept_state(state, directory / "copy")
+        mesh.start_agent("node2")
+        await mesh.wait_ended("node2", ENDED_S)
+        ends.append(end_of(mesh, node))
+        (state / "fill").unlink()
+        mesh.start_agent("node2")
+        await mesh.wait_statuses({"node1": "alive", "node2": "alive"})
+        await mesh.wait_policy(2)
+        after = await node.status()
+        return {
+            "pushed": pushed,
+            "ends": ends,
+            "engine_runs": engine_runs,
+            "answer": answer,
+            "kept": kept,
+            "incarnations": [before["incarnation"], after["incarnation"]],
+            "engine_pids": [before["engine"]["pid"], after["engine"]["pid"]],
+        }
+
+
+def fill(path: Path) -> None:
+    """Leave no free block on the disk of `path`."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4_096)):
+                pass
+        except OSError:
+            return
+
+
+def end_of(mesh: Mesh, node: MeshNode) -> dict[str, Any]:
+    """Return how the agent of a node ended, and the last it said."""
+    log = mesh.keeper.log_path(f"{node.name}-agent").read_text()
+    code = None if node.agent is None else node.agent.returncode
+    last = log.strip().splitlines()[-1]
+    return {"code": code, "said": last, "tracebacks": log.count("Traceback")}
+
+
+def kept_state(state: Path, copy: Path) -> dict[str, Any]:
+    """Return what the next agent will read, from a copy of the records."""
+    copy.mkdir()
+    for path in state.glob("records.*"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    store = StateStore(copy)
+    floor = store.get(PersistKind.FLOOR, b"mesh")
+    store.close()
+    version = None if floor is None else decode_untrusted(floor, tuple[int, bytes], bytes_max=1_024)[0]
+    return {"damage": store.damage, "floor": version, "identity": (state / "identity").exists()}
+
+
+async def answered(node: MeshNode, host: str) -> Any:
+    """Ask through a node's proxy until the answer is good; return it."""
+    seen: list[Any] = []
+
+    def call() -> None:
+        where = Address.parse(f"{node.host}:{layout.PROXY_PORT}")
+        connection = http.client.HTTPConnection(where.host, where.port, timeout=10)
+        try:
+            connection.request("GET", "/", headers={"Host": host})
+            response = connection.getresponse()
+            seen.append((response.status, response.read()))
+        finally:
+            connection.close()
+
+    async def good() -> str | None:
+        await trio.to_thread.run_sync(call)
+        return None if seen[-1][0] == 200 else str(seen[-1])
+
+    await wait_until(f"{host} answers", good, ANSWER_S)
+    return json.loads(seen[-1][1])
+
+
+async def push(mesh: Mesh, directory: Path, count: int) -> int:
+    """Push a set of `count` routes at node1; return the exit code."""
+    path = directory / f"{count}.yaml"
+    document = layout.canary(1, 1)[2]
+    document["spec"]["rules"][0]["backendRefs"] = [{"name": "cart"}]
+    routes = [{**document, "metadata": {"name": f"cart-{n}", "namespace": "shop"}} for n in range(count)]
+    layout.write_policy(path, routes)
+    return (await mesh.push(path, "node1", "--wait", "--timeout", "5s")).code
+
+
+SCENES = {"ipv6": ipv6, "full-disk": full_disk}
+
+if __name__ == "__main__":
+    print(json.dumps(trio.run(SCENES[sys.argv[1]], Path(sys.argv[2]))))

@@ -1,0 +1,53 @@
+"""What needs a namespace: a mesh on IPv6 only, and a disk that is full under a running agent."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def play(name: str, directory: Path, *namespace: str) -> dict[str, Any]:
+    """Run a scene of `tests.e2e.scenes` inside a namespace and return what it saw."""
+    inside = [sys.executable, "-m", "tests.e2e.scenes", name, str(directory)]
+    script = 'ip link set lo up && exec "$@"' if "--net" in namespace else 'exec "$@"'
+    command = ["unshare", *namespace, "--", "sh", "-c", script, "sh", *inside]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)
+    assert result.returncode == 0, result.stderr[-3000:]
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+@pytest.mark.namespace
+def test_a_mesh_on_ipv6_alone(tmp_path: Path) -> None:
+    """Enrolment, gossip, mTLS, explicit ports, policy and re-attachment, with no IPv4 address in use."""
+    told = play("ipv6", tmp_path / "mesh", "--net")
+    assert told["addresses"] == [[f"[fd71::{n}]:7948", f"[fd71::{n}]:15008"] for n in (1, 2)]
+    assert told["answer"]["node"] == "node1"
+    assert told["answer"]["upstream"]["node"] == "node2"
+    assert told["answer"]["upstream"]["upstream"]["service"] == "db"
+    assert told["pushed"] == 0
+    assert told["engine_starts_after_kill"] == 0
+
+
+@pytest.mark.namespace
+def test_a_full_disk_ends_the_agent_in_a_sentence_and_leaves_its_state(tmp_path: Path) -> None:
+    """The engine serves on, `--wait` says who is missing, and with room again nothing was lost."""
+    told = play("full-disk", tmp_path / "mesh", "--mount")
+    assert told["pushed"] == [0, 1]
+    for end in told["ends"]:
+        assert (end["code"], end["tracebacks"]) == (1, 0), end
+        assert end["said"].startswith("gossipmesh: cannot ")
+        assert "No space left on device" in end["said"]
+        assert "free some space" in end["said"]
+    assert told["engine_runs"] is True
+    assert told["answer"]["upstream"]["node"] == "node2"
+    assert told["kept"] == {"damage": [], "floor": 1, "identity": True}
+    assert told["engine_pids"][0] == told["engine_pids"][1]
+    before, after = told["incarnations"]
+    assert after["generation"] == before["generation"]
+    assert after["epoch"] > before["epoch"]
