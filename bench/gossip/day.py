@@ -7,18 +7,29 @@ a chapter could not show stands in `failures`; the chapters after it are then le
 import argparse
 import gc
 import json
+import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from gossipmesh.gossip.effects import MemberChanged, Notify, PolicyApplied, ServicesChanged
+from gossipmesh.gossip.effects import (
+    Effect,
+    MemberChanged,
+    Notify,
+    PolicyApplied,
+    SendDatagram,
+    SendStream,
+    ServicesChanged,
+)
 from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.net.clock import process_cpu_s
 from gossipmesh.testing.builders import http_route
+from gossipmesh.testing.simulator.faults import Channel, Packet, Rule, Verdict
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.invariants import Invariants
 from gossipmesh.testing.simulator.run import Run
@@ -41,6 +52,16 @@ class Diary(Invariants):
         self.told: list[tuple[int, str, str, MemberStatus]] = []
         self.services_ns: dict[tuple[str, bytes], int] = {}
         self.policies_ns: dict[tuple[str, int], int] = {}
+        self.sent_bytes: Counter[tuple[str, int]] | None = None  # by host and second, while somebody counts
+
+    def stepped(self, world: World, host: Host, effects: Sequence[Effect]) -> None:
+        """Count what a step sends, when that is wanted, then check it as always."""
+        if self.sent_bytes is not None:
+            second = world.now_ns // SECOND_NS
+            for effect in effects:
+                if isinstance(effect, SendDatagram | SendStream):
+                    self.sent_bytes[host.name, second] += len(effect.payload)
+        super().stepped(world, host, effects)
 
     def notified(self, world: World, host: Host, effect: Notify) -> None:
         """Write down what a core tells, then check it as always."""
@@ -262,6 +283,140 @@ def restart(day: Day) -> None:
     day.figures["restart_s"] = round((run.world.now_ns - began_ns) / SECOND_NS, 3)
 
 
+def crashes(day: Day) -> None:
+    """Ten machines (a tenth, in small meshes) lose power at one moment: each survivor's busiest second."""
+    run = day.run
+    victims = run.sample(min(10, len(run.hosts) // 10), but_not=[run.hosts[0]])
+    began_ns = run.world.now_ns
+    day.diary.sent_bytes = Counter()
+    for victim in victims:
+        run.world.kill_node(victim)
+    for victim in victims:
+        run.wait_status(victim, MemberStatus.DEAD, DETECT_NS)
+    took_ns = run.world.now_ns - began_ns
+    day.rest(5)
+    busiest: Counter[str] = Counter()
+    for (name, _), sent in day.diary.sent_bytes.items():
+        busiest[name] = max(busiest[name], sent)
+    day.diary.sent_bytes = None
+    ordered = sorted(busiest.values())
+    day.figures["crashes"] = {
+        "count": len(victims),
+        "p99_bytes": ordered[-(-len(ordered) * 99 // 100) - 1],
+        "max_bytes": ordered[-1],
+        "every_s": round(took_ns / SECOND_NS, 3),
+    }
+    day.note_deaths(began_ns, but=[victim.name for victim in victims])
+    for victim in victims:
+        run.world.start(victim)
+        run.publish(victim)
+    run.settle()
+
+
+def churn(day: Day) -> None:
+    """A tenth of the nodes is replaced in a minute: the longest queue, and how fast updates spread."""
+    run = day.run
+    count = max(1, len(run.hosts) // 10)
+    longest, worst_ns = 0, 0
+    for _ in range(count):
+        victim = run.pick(but_not=[run.hosts[0]])
+        run.world.kill_node(victim)
+        owner, began_ns = run.pick(but_not=[victim]), run.world.now_ns
+        run.publish(owner)
+        node_id = run.core(owner).own_node_id
+        for _ in range(int(60 / count)):
+            day.rest(1)
+            queues = [run.core(host).statistics().queue_length for host in run.running()]
+            longest = max(longest, *queues)
+        knowing = [
+            at_ns - began_ns
+            for (name, subject), at_ns in day.diary.services_ns.items()
+            if subject == node_id and at_ns >= began_ns and name not in (owner.name, victim.name)
+        ]
+        reached = len(knowing) >= len(run.hosts) - 2
+        run.require(reached, f"{len(knowing)} of {len(run.hosts) - 2} know the update of {owner.name}")
+        worst_ns = max(worst_ns, sorted(knowing)[-(-len(knowing) * 99 // 100) - 1])
+        run.world.replace_disk(victim)
+        run.world.start(victim, run.seeds())
+        run.publish(victim)
+    day.figures["churn"] = {
+        "queue_max": longest,
+        "members": len(run.hosts),
+        "update_p99_s": round(worst_ns / SECOND_NS, 3),
+    }
+    run.settle()
+
+
+class Mute(Rule):
+    """Drops most of what one host sends."""
+
+    def __init__(self, host: str, ratio: float) -> None:
+        super().__init__("mute")
+        self.host = host
+        self.ratio = ratio
+
+    def judge(self, packet: Packet, rng: random.Random) -> Verdict:
+        """Draw for every datagram of that host."""
+        is_his = packet.source == self.host and packet.channel is Channel.DATAGRAM
+        if not is_his or rng.random() >= self.ratio:
+            return Verdict.PASS
+        self.fired_count += 1
+        return Verdict.DROP
+
+
+def flipflop(day: Day) -> None:
+    """One node hears nothing for 20 s, everything for 20 s, and so on for 3 min."""
+    run = day.run
+    victim = run.pick(but_not=[run.hosts[0]])
+    others = [host.name for host in run.hosts if host is not victim]
+    day.diary.expects_convergence = False
+    began_ns = run.world.now_ns
+    for number in range(5):
+        rule = run.world.partition(f"deaf {number}", others, [victim.name], one_way=True)
+        day.rest(20)
+        run.world.heal(rule)
+        day.rest(20 if number < 4 else 0)
+    _keep_removal(day, "flipflop", victim, began_ns)
+    day.rest(20)
+
+
+def mute(day: Day) -> None:
+    """One node loses 80 % of the datagrams it sends, for 2 min."""
+    run = day.run
+    victim = run.pick(but_not=[run.hosts[0]])
+    day.diary.expects_convergence = False
+    began_ns = run.world.now_ns
+    rule = Mute(victim.name, 0.8)
+    run.world.network.add_rule(rule)
+    run.world.observer.disturbed(run.world, [victim.name])
+    day.rest(120)
+    run.world.network.remove_rule(rule)
+    _keep_removal(day, "mute", victim, began_ns)
+
+
+def _keep_removal(day: Day, name: str, victim: Host, began_ns: int) -> None:
+    minutes = (day.run.world.now_ns - began_ns) / SECOND_NS / 60
+    first: dict[str, int] = {}
+    changes: Counter[str] = Counter()
+    out: dict[str, bool] = {}
+    for at_ns, observer, subject, status in day.diary.told:
+        if at_ns < began_ns or subject != victim.name or observer == victim.name:
+            continue
+        changes[observer] += out.get(observer, False) is not (status in DOWN)
+        out[observer] = status in DOWN
+        if status in DOWN:
+            first.setdefault(observer, at_ns - began_ns)
+    out_everywhere = len(first) == len(day.run.hosts) - 1
+    before = len(day.others_dead)
+    day.note_deaths(began_ns, but=[victim.name])
+    day.figures[name] = {
+        "out_s": round(max(first.values()) / SECOND_NS, 3) if out_everywhere else None,
+        "out_on": len(first),
+        "healthy_removed": len(day.others_dead) - before,
+        "changes_per_minute": round(max(changes.values(), default=0) / minutes, 2),
+    }
+
+
 CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "join": join,
     "idle": idle,
@@ -273,6 +428,10 @@ CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "divergence": divergence,
     "partition": partition,
     "restart": restart,
+    "crashes": crashes,
+    "churn": churn,
+    "flipflop": flipflop,
+    "mute": mute,
 }
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.gossip.rows import OURS, PEERS, PUBLISHED, VIRTUAL, Row
+from bench.gossip.row import OURS, PEERS, PUBLISHED, VIRTUAL, Row
 
 INTRODUCTION = """\
 # Gossip, measured

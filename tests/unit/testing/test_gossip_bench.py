@@ -21,6 +21,7 @@ from bench.gossip.observe import (
     read_serf_line,
 )
 from bench.gossip.report import render, verdict
+from bench.gossip.row import VIRTUAL, WALL, Row
 from bench.gossip.virtual import CELLS
 from gossipmesh.agent.logs import JsonFormatter, fields
 
@@ -198,7 +199,7 @@ def results_of(**changes: Any) -> dict[str, Any]:
     return results | changes
 
 
-def row_of(results: dict[str, Any], figure: str, clock: str, part: str = "") -> rows.Row:
+def row_of(results: dict[str, Any], figure: str, clock: str, part: str = "") -> Row:
     return next(
         row
         for row in rows.build_rows(results)
@@ -222,7 +223,7 @@ def test_every_figure_asked_for_has_a_row() -> None:
 @pytest.mark.parametrize(("every_s", "met"), [(1.2, True), (1.45, False)])
 def test_the_last_member_of_the_median_run_counts(every_s: float, met: bool) -> None:
     results = results_of(groups={"gossipmesh": a_group(every_s), "serf": a_group(8.0)})
-    row = row_of(results, "G1", rows.WALL)
+    row = row_of(results, "G1", WALL)
     assert row.met is met
     assert f"max {every_s + 0.2:.2f}" in row.ours
     assert row.peer.startswith("serf: median 8.10")
@@ -231,7 +232,7 @@ def test_the_last_member_of_the_median_run_counts(every_s: float, met: bool) -> 
 def test_one_run_that_not_everybody_noticed_is_a_miss() -> None:
     group = a_group(1.0)
     group["kill"].append({"victim": "n3", "missed": "2 of 39 do not see n3 dead", "others_dead": []})
-    row = row_of(results_of(groups={"gossipmesh": group}), "G1", rows.WALL)
+    row = row_of(results_of(groups={"gossipmesh": group}), "G1", WALL)
     assert row.met is False
     assert "2 of 39" in row.evidence
 
@@ -239,7 +240,7 @@ def test_one_run_that_not_everybody_noticed_is_a_miss() -> None:
 def test_a_death_of_somebody_else_is_a_miss_and_is_named() -> None:
     group = a_group(1.0)
     group["kill"][1]["others_dead"] = ["n4 held n9 dead"]
-    row = row_of(results_of(groups={"gossipmesh": group}), "G5", rows.WALL)
+    row = row_of(results_of(groups={"gossipmesh": group}), "G5", WALL)
     assert row.met is False
     assert row.ours == "1 in 5 runs (n4 held n9 dead)"
 
@@ -251,36 +252,36 @@ def test_headers_are_taken_off_what_a_link_carried() -> None:
 
 def test_a_short_pause_may_kill_nobody() -> None:
     group = a_group(1.0)
-    assert row_of(results_of(groups={"gossipmesh": group}), "G7", rows.WALL).met is True
+    assert row_of(results_of(groups={"gossipmesh": group}), "G7", WALL).met is True
     group["pause"][0]["held_dead_by"] = 3
-    assert row_of(results_of(groups={"gossipmesh": group}), "G7", rows.WALL).met is False
+    assert row_of(results_of(groups={"gossipmesh": group}), "G7", WALL).met is False
 
 
 def test_a_peer_that_could_not_run_says_why() -> None:
     results = results_of(groups={"gossipmesh": a_group(1.0)}, problems={"serf": "serf is not installed"})
-    assert "serf is not installed" in row_of(results, "G1", rows.WALL).peer
+    assert "serf is not installed" in row_of(results, "G1", WALL).peer
     assert "serf did not take part" in render(results, rows.build_rows(results))
 
 
 def test_the_worst_seed_of_each_kind_counts() -> None:
     quick = a_day(killed={"first": 0.5, "p50": 0.7, "p99": 1.1, "last": 1.2})
     slow = a_day(killed={"first": 0.5, "p50": 0.7, "p99": 4.0, "last": 4.0})
-    assert row_of(results_of(virtual={"days": [quick]}), "G1", rows.VIRTUAL).met is True
-    row = row_of(results_of(virtual={"days": [quick, slow]}), "G1", rows.VIRTUAL)
+    assert row_of(results_of(virtual={"days": [quick]}), "G1", VIRTUAL).met is True
+    row = row_of(results_of(virtual={"days": [quick, slow]}), "G1", VIRTUAL)
     assert row.met is False
     assert "p99 4.00 s (2 seeds)" in row.ours
 
 
 def test_a_chapter_that_failed_is_a_miss() -> None:
     day = a_day() | {"failures": ["partition: not everyone is alive on everyone after 60 s"]}
-    row = row_of(results_of(virtual={"days": [day]}), "G17", rows.VIRTUAL)
+    row = row_of(results_of(virtual={"days": [day]}), "G17", VIRTUAL)
     assert row.met is False
     assert "not everyone is alive" in row.ours
 
 
 def test_what_other_commands_show_is_taken_only_when_given() -> None:
     given = {"ours": "0 of 480", "met": True, "evidence": "the grid"}
-    row = row_of(results_of(elsewhere={"G5": given}), "G5", rows.VIRTUAL)
+    row = row_of(results_of(elsewhere={"G5": given}), "G5", VIRTUAL)
     assert (row.ours, row.met) == ("0 of 480", True)
 
 
