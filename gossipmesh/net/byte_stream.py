@@ -3,8 +3,9 @@
 Ends where bytes mean something. Rules:
 
 1. Whatever breaks a connection is an OSError (ssl.SSLError is one); the end of the stream is `b""`.
-2. Reads and writes are tried first and wait only when they must; every few turns a task that never
-   has to wait lets others run.
+2. Writes are tried first and wait only when they must. So are reads, but for the one after a small
+   message: silence follows it, and asking would cost as much as waiting. Every few turns a task that
+   never has to wait lets others run.
 3. `close` is synchronous and may be repeated; a task waiting on a closed stream gets OSError.
 """
 
@@ -18,6 +19,7 @@ import trio
 from gossipmesh.model.member import Address
 
 RECEIVE_BYTES: Final = 65_536
+SMALL_MESSAGE_BYTES: Final = 8_192
 _TURNS_PER_CHECKPOINT: Final = 16
 _USER_TIMEOUT_MS: Final = 10_000
 _KEEPALIVE_IDLE_S: Final = 5
@@ -57,7 +59,7 @@ class ByteStream(Protocol):
 class PlainStream:
     """A non-blocking TCP socket."""
 
-    __slots__ = ("_closed", "_descriptor", "_turns", "socket")
+    __slots__ = ("_closed", "_descriptor", "_drained", "_turns", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -65,6 +67,7 @@ class PlainStream:
         self._descriptor = sock.fileno()
         self._turns = 0
         self._closed = False
+        self._drained = False
 
     async def receive(self) -> bytes:
         """Return what has arrived, `b""` at the end.
@@ -76,11 +79,15 @@ class PlainStream:
         if self._turns % _TURNS_PER_CHECKPOINT == 0:
             await trio.lowlevel.checkpoint()
         while True:
+            if self._drained:
+                await wait_readable(self._descriptor, self._closed)
             try:
-                return self.socket.recv(RECEIVE_BYTES)
+                data = self.socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
-                pass
-            await wait_readable(self._descriptor, self._closed)
+                self._drained = True
+                continue
+            self._drained = 0 < len(data) < SMALL_MESSAGE_BYTES
+            return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything.

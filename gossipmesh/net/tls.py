@@ -25,6 +25,7 @@ from gossipmesh.model.identity import parse_spiffe_id
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import (
     RECEIVE_BYTES,
+    SMALL_MESSAGE_BYTES,
     connect,
     socket_is_stale,
     wait_readable,
@@ -126,8 +127,8 @@ def select_by_name(context: ssl.SSLContext, choose: Callable[[str], ssl.SSLConte
 class TlsStream:
     """TLS over a non-blocking TCP socket. Call `handshake` first; one reader, one writer at a time."""
 
-    __slots__ = ("_closed", "_descriptor", "_flushing", "_incoming", "_outgoing", "_ready", "_tls", "_turns",
-                 "_unsent", "socket")  # fmt: skip
+    __slots__ = ("_closed", "_descriptor", "_drained", "_flushing", "_incoming", "_outgoing", "_ready",
+                 "_tls", "_turns", "_unsent", "socket")  # fmt: skip
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, *, server_name: str | None, server_side: bool
@@ -143,6 +144,7 @@ class TlsStream:
         self._unsent = b""
         self._flushing = False
         self._closed = False
+        self._drained = False
         self._ready = b""
         self._turns = 0
 
@@ -231,12 +233,14 @@ class TlsStream:
 
     async def _fill(self) -> None:
         while True:
+            if self._drained:
+                await wait_readable(self._descriptor, self._closed)
             try:
                 data = self.socket.recv(RECEIVE_BYTES)
                 break
             except BlockingIOError:
-                pass
-            await wait_readable(self._descriptor, self._closed)
+                self._drained = True
+        self._drained = 0 < len(data) < SMALL_MESSAGE_BYTES
         if data:
             self._incoming.write(data)
         else:
