@@ -7,6 +7,7 @@ what does not fit is counted. SIGHUP reopens the file.
 import os
 from collections import deque
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -136,4 +137,9 @@ def _write(descriptor: int, data: bytes) -> bool:
 
 def _civil(wall_ns: int) -> str:
     seconds, rest = divmod(wall_ns, _NANOSECOND)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+    return f"{_civil_second(seconds)}.{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # lines that are written together mostly began in the same second
+def _civil_second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import trio
 
 from gossipmesh.dataplane.reference.pool import PooledConnection
-from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, endpoint_key
+from gossipmesh.dataplane.reference.state import EngineState, UpstreamState
+from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import SnapshotEndpoint
@@ -68,19 +69,25 @@ async def dial_endpoint(
 
 
 async def endpoint_connection(
-    state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str
+    state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str, attempt: Attempt
 ) -> PooledConnection:
-    """Return an HTTP connection to `endpoint` that belongs to `caller`.
+    """Return an HTTP connection to `endpoint` that belongs to `caller`, for `attempt`.
 
     Raises:
-        DialFailed: why not. State: nothing is held.
+        DialFailed: why not, or the attempt was stopped. State: nothing is held.
     """
-    key = endpoint_key(endpoint)
-    pooled = upstream.pool.take(caller, key)
-    if pooled is not None:
-        return pooled
-    stream = await dial_endpoint(state, upstream, endpoint, caller, ALPN_HTTP)
-    return PooledConnection(stream, caller, key, upstream.admission.release_connection)
+    connection = upstream.pool.take(caller, attempt.key)
+    if connection is None:
+        with trio.CancelScope() as attempt.dialing:
+            stream = await dial_endpoint(state, upstream, endpoint, caller, ALPN_HTTP)
+            connection = PooledConnection(stream, caller, attempt.key, upstream.admission.release_connection)
+        attempt.dialing = None
+    if connection is None or attempt.stopped is not None:
+        if connection is not None:
+            connection.close()
+        raise DialFailed(None, "", "stopped")
+    attempt.connection = connection
+    return connection
 
 
 async def dial_workload(state: EngineState, address: Address) -> PlainStream:

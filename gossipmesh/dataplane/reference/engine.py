@@ -77,6 +77,7 @@ class ReferenceEngine:
                 nursery.start_soon(self._log.run)
                 nursery.start_soon(self._control.run)
                 nursery.start_soon(self._tick)
+                nursery.start_soon(self._state.attempts.run)
                 if handle_signals:
                     nursery.start_soon(self._signals)
                 await self._finished.wait()

@@ -128,14 +128,18 @@ class HeaderTexts:
 
 
 class _Collector:
-    """What httptools calls while it reads one head."""
+    """What httptools calls while it reads one head; hop-by-hop fields are kept apart."""
 
-    __slots__ = ("complete", "headers", "reason", "url")
+    __slots__ = ("codings", "complete", "headers", "lengths", "reason", "tokens", "upgrade", "url")
 
     def __init__(self) -> None:
         self.url = b""
         self.reason = b""
         self.headers: HeaderList = []
+        self.tokens: list[bytes] = []  # of `connection`
+        self.lengths: list[bytes] = []
+        self.codings: list[bytes] = []
+        self.upgrade: bytes | None = None
         self.complete = False
 
     def on_url(self, url: bytes) -> None:
@@ -145,7 +149,17 @@ class _Collector:
         self.reason += reason
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
-        self.headers.append((name.lower(), value or b""))
+        name, value = name.lower(), value or b""
+        if name not in _HOP_BY_HOP:
+            self.headers.append((name, value))
+        elif name == b"content-length":
+            self.lengths.append(value)
+        elif name == b"connection":
+            self.tokens += [token.strip() for token in value.lower().split(b",")]
+        elif name == b"transfer-encoding":
+            self.codings.append(value)
+        elif name == b"upgrade":
+            self.upgrade = value
 
     def on_headers_complete(self) -> None:
         self.complete = True
@@ -197,29 +211,18 @@ def parse_request_untrusted(head: bytes) -> RequestHead:
         parser.get_method().decode("ascii"), collector.url, parser.get_http_version(), collector.headers
     )
     hosts = 0
-    tokens: list[bytes] = []
-    lengths: list[bytes] = []
-    codings: list[bytes] = []
-    upgrade: bytes | None = None
     for name, value in collector.headers:
         if name == b"host":
             hosts += 1
             request.host = value
-        elif name == b"connection":
-            tokens += [token.strip() for token in value.lower().split(b",")]
-        elif name == b"content-length":
-            lengths.append(value)
-        elif name == b"transfer-encoding":
-            codings.append(value)
         elif name == b"expect":
             if value.lower() != b"100-continue":
                 raise BadMessage("an expectation nobody knows")
             request.expects_continue = True
-        elif name == b"upgrade":
-            upgrade = value
+    tokens, upgrade = collector.tokens, collector.upgrade
     if hosts != 1 or _HOST.fullmatch(request.host) is None:
         raise BadMessage("Host missing, twice or unreadable")
-    _frame(request, lengths, codings, request.version)
+    _frame(request, collector, request.version)
     request.keep_alive = b"close" not in tokens and (request.version == "1.1" or b"keep-alive" in tokens)
     request.expects_continue = request.expects_continue and request.has_body and request.version == "1.1"
     websocket = upgrade is not None and upgrade.lower() == b"websocket" and b"upgrade" in tokens
@@ -239,29 +242,18 @@ def parse_response_untrusted(head: bytes) -> ResponseHead:
     parser, collector = _read_untrusted(head, httptools.HttpResponseParser)
     response = ResponseHead(parser.get_status_code(), collector.reason, collector.headers)
     version = parser.get_http_version()
-    tokens: list[bytes] = []
-    lengths: list[bytes] = []
-    codings: list[bytes] = []
-    for name, value in collector.headers:
-        if name == b"connection":
-            tokens += [token.strip() for token in value.lower().split(b",")]
-        elif name == b"content-length":
-            lengths.append(value)
-        elif name == b"transfer-encoding":
-            codings.append(value)
-        elif name == b"upgrade":
-            response.upgrade = value
+    tokens = collector.tokens
+    response.upgrade = collector.upgrade
     if not 100 <= response.status <= 599:
         raise BadMessage("a status out of range")
-    _frame(response, lengths, codings, version)
+    _frame(response, collector, version)
     response.keep_alive = b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
     response.headers = end_to_end(collector.headers, tokens)
     return response
 
 
-def _frame(
-    head: RequestHead | ResponseHead, lengths: list[bytes], codings: list[bytes], version: str
-) -> None:
+def _frame(head: RequestHead | ResponseHead, collector: _Collector, version: str) -> None:
+    lengths, codings = collector.lengths, collector.codings
     if codings:
         if lengths or version != "1.1" or len(codings) != 1 or codings[0].lower() != b"chunked":
             raise BadMessage("a transfer coding with a length, on HTTP/1.0, twice or unknown")
@@ -296,14 +288,13 @@ def _without_port(authority: bytes) -> bytes:
 
 
 def end_to_end(headers: HeaderList, tokens: list[bytes]) -> HeaderList:
-    """Return the headers without those meant for this connection only.
+    """Return the headers without those that `connection` names; hop-by-hop ones are gone already.
 
     Spec: RFC 9110 section 7.6.1. `host` stays whatever `connection` names.
     """
-    if tokens:
-        dropped = {token for token in tokens if token != b"host"} | _HOP_BY_HOP
-        return [header for header in headers if header[0] not in dropped]
-    return [header for header in headers if header[0] not in _HOP_BY_HOP]
+    named = [token for token in tokens if token not in _HOP_BY_HOP and token != b"host"]
+    # Mostly it names nothing but `keep-alive`.
+    return [header for header in headers if header[0] not in named] if named else headers
 
 
 def write_request(head: RequestHead, headers: HeaderList) -> bytes:

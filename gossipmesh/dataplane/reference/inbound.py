@@ -22,8 +22,9 @@ from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.service import serve_http
-from gossipmesh.dataplane.reference.state import EngineState, TryScope, now
+from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tcp import tunnel
+from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.dataplane.reference.upgrade import splice
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.service import Protocol
@@ -292,22 +293,23 @@ class InboundRequest:
 
     async def _exchange(self, connection: PooledConnection, head: bytes) -> TryEnd:
         """Make the try; it ends early when the caller's engine has gone, or may not call any more."""
-        attempt = TryScope(self._downstream.stream.socket, half_close_allowed=False)
+        attempt = Attempt(self._downstream, "", connection.key)
+        attempt.connection = connection
+        attempt.half_close_allowed = False
+        attempt.allowed = self._still_allowed
         exchange = Exchange(
             self._downstream, connection, on_head=lambda _response: True, on_progress=lambda: None
         )
-        ends: list[TryEnd] = []
-        attempt.allowed = self._still_allowed
-        self._state.in_flight.add(attempt)
+        self._state.attempts.begin(attempt)
         try:
-            with attempt.scope:
-                end = await exchange.run(head)
-                if self._downstream.status == 101 and not end.flag:
-                    await splice(self._state, self._downstream, connection)
-                ends.append(end)
+            end = await exchange.run(head)
+            if self._downstream.status == 101 and not end.flag:
+                await splice(self._state, self._downstream, connection)
         finally:
-            self._state.in_flight.discard(attempt)
-        return ends[0] if ends else TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
+            self._state.attempts.finish(attempt)
+        if attempt.stopped is not None:
+            return TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
+        return end
 
     def _still_allowed(self) -> bool:
         """Tell whether the snapshot that came meanwhile allows what is under way; write down if not."""

@@ -8,8 +8,6 @@ into `gossipmesh.traffic`; bytes are `forward.py`'s. Rules:
 2. The answer to a request that no endpoint answered is the last try's failure, with its flag.
 """
 
-from math import inf
-
 import trio
 
 from gossipmesh.dataplane.protocol import Ejection
@@ -19,7 +17,8 @@ from gossipmesh.dataplane.reference.http1 import ResponseHead, write_request
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
 from gossipmesh.dataplane.reference.pool import PooledConnection
-from gossipmesh.dataplane.reference.state import EngineState, TryScope, UpstreamState, endpoint_key, now
+from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, endpoint_key, now
+from gossipmesh.dataplane.reference.tries import Attempt, Stop
 from gossipmesh.dataplane.reference.upgrade import splice
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
@@ -155,36 +154,31 @@ class OutboundRequest:
     ) -> TryEnd:
         """Make one try; `_decision` says afterwards whether another follows."""
         self._decision = self._answered_at = None
-        attempt = TryScope(self._downstream.stream.socket, half_close_allowed=True)
-        if is_idempotent(self._downstream.head.method):
-            attempt.may_move = lambda: self._downstream.body.replayable
-        tries = upstream.tries.setdefault(endpoint_key(endpoint), set())
-        tries.add(attempt)
-        self._state.in_flight.add(attempt)
+        state, method = self._state, self._downstream.head.method
+        attempt = Attempt(self._downstream, self._entry.upstream, endpoint_key(endpoint))
+        attempt.movable = is_idempotent(method)
+        state.attempts.begin(attempt)
         balanced = upstream.balancer.started(endpoint, began)
-        timeout_ns = try_timeout_ns(route, self._downstream.head.method)
-        deadline = self._deadline if timeout_ns is None else min(self._deadline, began + timeout_ns)
-        attempt.scope.deadline = deadline / SECOND_NS
-        ends: list[TryEnd] = []  # stays empty when the try is cancelled
+        timeout_ns = try_timeout_ns(route, method)
+        deadline = self._deadline if timeout_ns is None else min(self._deadline, Instant(began + timeout_ns))
+        state.attempts.set_deadline(attempt, deadline)
+        outcome = Outcome.CANCELLED
         try:
-            with attempt.scope:
-                ends.append(await self._exchange(route, upstream, endpoint, head, attempt))
-            if not ends:
-                ends.append(self._cancelled_end(attempt))
-                if not attempt.gone:
-                    self._ask(route, upstream, ends[0], None)
+            end = await self._exchange(route, upstream, endpoint, head, attempt)
+            if attempt.stopped is not None:
+                end = self._stopped_end(attempt.stopped)
+                if attempt.stopped is not Stop.GONE:
+                    self._ask(route, upstream, end, None)
+            outcome = end.outcome
         finally:
-            self._state.in_flight.discard(attempt)
-            tries.discard(attempt)
-            if not tries and upstream.tries.get(endpoint_key(endpoint)) is tries:
-                del upstream.tries[endpoint_key(endpoint)]
-            self._settle(upstream, balanced, ends[0].outcome if ends else Outcome.CANCELLED)
-        return ends[0]
+            state.attempts.finish(attempt)
+            self._settle(upstream, balanced, outcome)
+        return end
 
-    def _cancelled_end(self, attempt: TryScope) -> TryEnd:
-        if attempt.gone:
+    def _stopped_end(self, why: Stop) -> TryEnd:
+        if why is Stop.GONE:
             return TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
-        if attempt.removed:
+        if why is Stop.REMOVED:
             return TryEnd(Outcome.RESET, 503, "UF", "endpoint_removed")
         if self._downstream.response_started:
             self._downstream.keep_alive = False
@@ -196,41 +190,35 @@ class OutboundRequest:
         upstream: UpstreamState,
         endpoint: SnapshotEndpoint,
         head: bytes,
-        attempt: TryScope,
+        attempt: Attempt,
     ) -> TryEnd:
         connection: PooledConnection | None = None
         kept = False
         try:
-            connection = await endpoint_connection(self._state, upstream, endpoint, self._caller)
+            connection = await endpoint_connection(self._state, upstream, endpoint, self._caller, attempt)
             exchange = Exchange(
                 self._downstream,
                 connection,
-                on_head=lambda response: self._takes(route, upstream, response, attempt, connection),
+                on_head=lambda response: self._takes(route, upstream, response, attempt),
                 on_progress=lambda: self._push_deadline(attempt),
             )
             end = await exchange.run(head)
             if self._downstream.status == 101 and not end.flag:
-                attempt.scope.deadline = inf
+                self._state.attempts.set_deadline(attempt, NEVER)
                 await splice(self._state, self._downstream, connection)
-            elif end.reusable:
+            elif end.reusable and attempt.stopped is None:
                 kept = upstream.keep(connection)
         except DialFailed as error:
             end = TryEnd(error.outcome or Outcome.CANCELLED, 503, error.flag, error.detail)
         finally:
             if connection is not None and not kept:
                 connection.close()
-        if not end.abandoned and end.outcome is not Outcome.CANCELLED and end.flag:
+        failed = end.flag and not end.abandoned and end.outcome is not Outcome.CANCELLED
+        if failed and attempt.stopped is None:
             self._ask(route, upstream, end, None)
         return end
 
-    def _takes(
-        self,
-        route: Route,
-        upstream: UpstreamState,
-        response: ResponseHead,
-        attempt: TryScope,
-        connection: PooledConnection | None,
-    ) -> bool:
+    def _takes(self, route: Route, upstream: UpstreamState, response: ResponseHead, attempt: Attempt) -> bool:
         """Tell whether an answer is relayed; from here on the try is only bounded by idleness."""
         self._answered_at = now()
         if response.status >= 500 or response.status in route.retry.statuses:
@@ -238,18 +226,19 @@ class OutboundRequest:
             self._ask(route, upstream, TryEnd(outcome, response.status, "", ""), response.status)
             if self._decision is not None and self._decision.retry:
                 return False
-        attempt.may_move = None
-        length = response.content_length
+        attempt.movable = False
+        length, connection = response.content_length, attempt.connection
         if length is None or connection is None or length > len(connection.reader.buffer):
             self._push_deadline(attempt)
         return True
 
-    def _push_deadline(self, attempt: TryScope) -> None:
+    def _push_deadline(self, attempt: Attempt) -> None:
         """Once an answer is on its way only the request's own timeout and idleness bound it."""
         if self._answered_at is not None:
             applied = self._state.applied
             idle_ns = 300 * SECOND_NS if applied is None else applied.limits.idle_timeout_http_ns
-            attempt.scope.deadline = min(self._deadline, now() + idle_ns) / SECOND_NS
+            deadline = min(self._deadline, Instant(now() + idle_ns))
+            self._state.attempts.set_deadline(attempt, deadline)
 
     def _ask(self, route: Route, upstream: UpstreamState, end: TryEnd, status: int | None) -> None:
         """Ask whether to try again; time that is up forbids it before anything else."""

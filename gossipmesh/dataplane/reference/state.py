@@ -11,7 +11,6 @@ Responsible for turning a snapshot into lookups and for swapping it in whole. En
 """
 
 import random
-import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +20,7 @@ from gossipmesh.dataplane.protocol import Demand, EngineEvent
 from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey, PooledConnection
 from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.dataplane.reference.tries import Attempt, Attempts, Stop
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import node_name_of_spiffe_id, parse_spiffe_id
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -43,8 +43,6 @@ from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
 
 DEMAND_WAIT_S: Final = 1.0
 DEMANDS_MAX: Final = 1_024
-_TCP_CLOSE: Final = 7
-_TCP_CLOSE_WAIT: Final = 8
 
 
 def now() -> Instant:
@@ -57,39 +55,6 @@ def endpoint_key(endpoint: SnapshotEndpoint) -> EndpointKey:
     return endpoint.node, endpoint.registration, endpoint.address.host, endpoint.address.port
 
 
-class TryScope:
-    """A try under way: its deadline, and who ended it: its endpoint left, or its client did.
-
-    `may_move` tells whether the try could be made elsewhere, `allowed` whether it still may be made at
-    all; None: the question does not arise.
-    """
-
-    __slots__ = ("allowed", "client", "gone", "half_close_allowed", "may_move", "removed", "scope")
-
-    def __init__(self, client: socket.socket, *, half_close_allowed: bool) -> None:
-        self.scope = trio.CancelScope()
-        self.client = client
-        self.half_close_allowed = half_close_allowed
-        self.may_move: Callable[[], bool] | None = None
-        self.allowed: Callable[[], bool] | None = None
-        self.removed = False
-        self.gone = False
-
-    def check_client(self) -> None:
-        """Cancel the try when nobody waits for its answer any more.
-
-        Only the TCP state tells that without reading. A local client may end its direction and wait;
-        another engine never does.
-        """
-        try:
-            state = self.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        except OSError:
-            return  # closed here; whoever closed it ends the try
-        if state == _TCP_CLOSE or (state == _TCP_CLOSE_WAIT and not self.half_close_allowed):
-            self.gone = True
-            self.scope.cancel()
-
-
 class UpstreamState:
     """What the engine remembers of one upstream."""
 
@@ -98,7 +63,6 @@ class UpstreamState:
         self.admission = Admission(limits)
         self.budget = RetryBudget.of(limits)
         self.pool = ConnectionPool()
-        self.tries: dict[EndpointKey, set[TryScope]] = {}
         self._keys = {endpoint_key(endpoint) for endpoint in section.endpoints}
 
     def update(self, section: UpstreamSection, limits: LimitsSection) -> None:
@@ -124,12 +88,10 @@ class UpstreamState:
     def _keep_only(self, keys: set[EndpointKey]) -> None:
         self._keys = keys
         self.pool.keep_only(keys)
-        for key, tries in self.tries.items():
-            if key not in keys:
-                for attempt in tries:
-                    if attempt.may_move is not None and attempt.may_move():
-                        attempt.removed = True
-                        attempt.scope.cancel()
+
+    def lists(self, key: EndpointKey) -> bool:
+        """Tell whether an endpoint is in the upstream."""
+        return key in self._keys
 
 
 class Applied:
@@ -187,7 +149,7 @@ class EngineState:
         self.workloads = ConnectionPool()
         self.draining = trio.Event()
         self.changed = trio.Event()
-        self.in_flight: set[TryScope] = set()
+        self.attempts = Attempts()
         self._demanded: dict[str, Instant] = {}
 
     @property
@@ -220,12 +182,19 @@ class EngineState:
             state = self.upstreams.get(name)
             if state is not None:
                 state.update(section, applied.limits)
-        for attempt in list(self.in_flight):
-            if attempt.allowed is not None and not attempt.allowed():
-                attempt.gone = True
-                attempt.scope.cancel()
+        for attempt in self.attempts.all():
+            self._review(attempt)
         changed, self.changed = self.changed, trio.Event()
         changed.set()
+
+    def _review(self, attempt: Attempt) -> None:
+        """End a try that the new snapshot has no place for."""
+        if attempt.allowed is not None and not attempt.allowed():
+            attempt.stop(Stop.GONE)
+        elif attempt.movable and attempt.downstream.body.replayable:
+            upstream = self.upstreams.get(attempt.upstream)
+            if upstream is None or not upstream.lists(attempt.key):
+                attempt.stop(Stop.REMOVED)
 
     def set_identities(self, identities: Identities) -> None:
         """Use new SVIDs from now on; new roots end every idle connection."""
@@ -256,7 +225,7 @@ class EngineState:
             for upstream in self.upstreams.values():
                 upstream.pool.reap(idle_before)
             self.workloads.reap(idle_before)
-        for attempt in list(self.in_flight):
+        for attempt in self.attempts.all():
             attempt.check_client()
 
     async def router_for(self, service: str) -> ServiceRouter | None:

@@ -1,0 +1,123 @@
+"""Tries under way: until when each is waited for, and what ends one early.
+
+A try has no cancel scope of its own, which would be a tenth of a request's cost: what ends it early cuts
+its connection, and whoever waits there goes on with an OSError. Rule: why a try ended is asked of the
+try (`stopped`), not of that error.
+"""
+
+import socket
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+
+import trio
+
+from gossipmesh.dataplane.reference.forward import Downstream
+from gossipmesh.dataplane.reference.pool import EndpointKey, PooledConnection
+from gossipmesh.model.instant import MILLISECOND_NS, NEVER, SECOND_NS, Instant
+
+_TIMER_STEP_NS: Final = 2 * MILLISECOND_NS  # deadlines closer together than this are looked at together
+_TCP_CLOSE: Final = 7
+_TCP_CLOSE_WAIT: Final = 8
+
+
+class Stop(StrEnum):
+    """Who ended a try before its time: its client (or a rule against it), its endpoint, its deadline."""
+
+    GONE = "gone"
+    REMOVED = "removed"
+    LATE = "late"
+
+
+class Attempt:
+    """A try under way.
+
+    `movable` tells whether it could be made elsewhere, `allowed` whether it still may be made at all;
+    None: the question does not arise. `dialing` is set while there is no connection yet.
+    """
+
+    __slots__ = ("allowed", "connection", "deadline", "dialing", "downstream", "half_close_allowed", "key",
+                 "movable", "stopped", "upstream")  # fmt: skip
+
+    def __init__(self, downstream: Downstream, upstream: str, key: EndpointKey) -> None:
+        self.downstream = downstream
+        self.upstream = upstream
+        self.key = key
+        self.connection: PooledConnection | None = None
+        self.dialing: trio.CancelScope | None = None
+        self.deadline = NEVER
+        self.half_close_allowed = True
+        self.movable = False
+        self.allowed: Callable[[], bool] | None = None
+        self.stopped: Stop | None = None
+
+    def stop(self, why: Stop) -> None:
+        """End it: cut its connection, and its client's if there is no client or half an answer went out."""
+        if self.stopped is not None:
+            return
+        self.stopped = why
+        if self.dialing is not None:
+            self.dialing.cancel()
+        if self.connection is not None:
+            self.connection.close()
+        if why is Stop.GONE or self.downstream.response_started:
+            self.downstream.stream.close()
+
+    def check_client(self) -> None:
+        """End the try when nobody waits for its answer any more.
+
+        Only the TCP state tells that without reading. A local client may end its direction and wait;
+        another engine never does.
+        """
+        try:
+            state = self.downstream.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except OSError:
+            return  # closed here; whoever closed it ends the try
+        if state == _TCP_CLOSE or (state == _TCP_CLOSE_WAIT and not self.half_close_allowed):
+            self.stop(Stop.GONE)
+
+
+class Attempts:
+    """Every try under way, and the one timer for their deadlines."""
+
+    def __init__(self) -> None:
+        self._open: set[Attempt] = set()
+        self._nearest = NEVER
+        self._timer = trio.CancelScope()
+
+    def begin(self, attempt: Attempt) -> None:
+        """Take note of a try; `finish` must follow."""
+        self._open.add(attempt)
+
+    def finish(self, attempt: Attempt) -> None:
+        """Forget a try."""
+        self._open.discard(attempt)
+
+    def all(self) -> list[Attempt]:
+        """Return the tries under way, in no order."""
+        return list(self._open)
+
+    def set_deadline(self, attempt: Attempt, deadline: Instant) -> None:
+        """Have the try ended at `deadline`, some milliseconds later at most; NEVER: by nothing."""
+        attempt.deadline = deadline
+        if deadline < self._nearest:
+            self._nearest = deadline
+            self._timer.deadline = deadline / SECOND_NS
+
+    async def run(self) -> None:
+        """End what is late until cancelled.
+
+        Cost: O(tries under way) each time the nearest deadline passes; deadlines are mostly far off and
+        forgotten unmet, so that is seldom.
+        """
+        while True:
+            with self._timer:
+                await trio.sleep_forever()
+            now_ns = int(trio.current_time() * SECOND_NS)
+            late = [attempt for attempt in self._open if attempt.deadline <= now_ns]
+            later = [attempt.deadline for attempt in self._open if attempt.deadline > now_ns]
+            nearest = max(min(later, default=NEVER), now_ns + _TIMER_STEP_NS)
+            self._nearest = Instant(nearest)
+            self._timer = trio.CancelScope(deadline=nearest / SECOND_NS)
+            for attempt in late:
+                attempt.stop(Stop.LATE)
