@@ -1,7 +1,8 @@
 """Headers a proxy adds, passes and strips on the way.
 
-Rules: what claims an identity or speaks in the engine's name is stripped from every request; a valid
-`traceparent` is passed untouched and a missing one made; a hop count ends loops.
+Rules: what claims an identity or speaks in the engine's name is stripped from every request, also when
+it is spelled with `_`, which CGI and WSGI servers fold into `-`; a valid `traceparent` is passed
+untouched and a missing one made; a hop count ends loops.
 
 Spec: W3C Trace Context section 3.2.
 """
@@ -38,7 +39,8 @@ def passed_headers(headers: HeaderList, rng: random.Random) -> tuple[HeaderList,
     for header in headers:
         name = header[0]
         if name not in _STRIPPED:
-            passed.append(header)
+            if b"_" not in name or name.replace(b"_", b"-") not in _STRIPPED:
+                passed.append(header)
         elif name == HOPS:
             value = header[1]
             hops = int(value) if value.isdigit() and len(value) < 4 else limits.HOPS_MAX
