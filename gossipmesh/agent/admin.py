@@ -71,7 +71,7 @@ class AdminApi:
         if not _is_own_host(request.headers.get("host", "")):
             raise Refused(403, "host", "the Host header must be an address or localhost")
         origin = request.headers.get("origin")
-        if origin is not None and not _is_own_host(urlsplit(origin).netloc):
+        if origin is not None and not _is_own_host(origin.partition("://")[2]):
             raise Refused(403, "origin", "requests from web pages of other sites are refused")
         return await self._handle(request, writes=False)
 
@@ -151,11 +151,8 @@ def _scope(request: Request) -> str:
 
 def _is_own_host(text: str) -> bool:
     """Tell whether a Host (or an Origin's authority) is an address or localhost: no name DNS could rebind."""
-    host = urlsplit(f"//{text}").hostname or ""
-    if host == "localhost":
-        return True
     try:
-        ipaddress.ip_address(host)
+        host = urlsplit(f"//{text}").hostname or ""
+        return host == "localhost" or bool(ipaddress.ip_address(host))
     except ValueError:
         return False
-    return True

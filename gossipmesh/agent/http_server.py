@@ -1,7 +1,8 @@
 """A small HTTP/1.1 server over h11, for the admin API and the metrics; not for traffic.
 
 Rules:
-1. One request per connection at a time, heads and bodies bounded, a slow client is dropped.
+1. One request per connection at a time, heads and bodies bounded, a slow client is dropped; connections
+   beyond a limit are closed at once, so that nobody takes the agent's last descriptor.
 2. A handler raises `Refused` for an answer of 4xx; anything unforeseen is a 500 and logged, never a crash.
 """
 
@@ -22,7 +23,7 @@ log = logging.getLogger("gossipmesh.agent.http")
 
 _RECEIVE_BYTES: Final = 65_536
 _HEAD_BYTES_MAX: Final = 16_384
-_CONNECTIONS_MAX: Final = 64
+CONNECTIONS_MAX: Final = 128
 _IDLE_TIMEOUT_S: Final = 30.0
 _ACCEPT_RETRY_S: Final = 0.1
 
@@ -75,7 +76,8 @@ class HttpServer:
         """`listener` is closed when `run` ends."""
         self._listener = listener
         self._handler = handler
-        self._limiter = trio.Semaphore(_CONNECTIONS_MAX)
+        self._connections = 0
+        self.turned_away_count = 0
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -83,7 +85,18 @@ class HttpServer:
             await trio.serve_listeners(self._serve, [self._listener])
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        async with self._limiter, stream:
+        if self._connections >= CONNECTIONS_MAX:
+            self.turned_away_count += 1
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
+        try:
+            await self._converse(stream)
+        finally:
+            self._connections -= 1
+
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        async with stream:
             connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES_MAX)
             try:
                 while await self._serve_one(stream, connection):

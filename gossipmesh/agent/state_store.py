@@ -250,14 +250,18 @@ class StateStore:
 
     def _write_snapshot(self, records: dict[Key, bytes]) -> None:
         temporary = self._snapshot_path.with_name("records.snapshot.new")
-        with temporary.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(_MAGIC)
-            for (kind, key), value in records.items():
-                file.write(_frame(encode([kind, key, value])))
-            file.write(_frame(_END))
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with temporary.open("wb") as file:
+                os.fchmod(file.fileno(), 0o600)
+                file.write(_MAGIC)
+                for (kind, key), value in records.items():
+                    file.write(_frame(encode([kind, key, value])))
+                file.write(_frame(_END))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
+            raise
         os.rename(temporary, self._snapshot_path)
         _sync_folder(self._folder)
         self._old_log_path.unlink(missing_ok=True)

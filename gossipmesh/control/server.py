@@ -43,6 +43,7 @@ CONNECTION_TIMEOUT_S: Final = 15.0
 CLOSE_TIMEOUT_S: Final = 1.0
 RECEIVE_BYTES: Final = 16_384
 HEAD_BYTES_MAX: Final = 16_384
+LINE_CHARS_MAX: Final = 400
 
 T = TypeVar("T")
 
@@ -191,7 +192,7 @@ class AuthorityServer:
                 self.statistics.renewed += 1
         except RequestRefused as error:
             self.statistics.refused += 1
-            self._report(f"refused {target} [{error.code}]: {error}")
+            self._report(_one_line(f"refused {target} [{error.code}]: {error}"))
             return 403, Refusal(str(error), error.code)
         except MalformedInput as error:
             self.statistics.refused += 1
@@ -201,6 +202,11 @@ class AuthorityServer:
             return 503, Refusal("the authority cannot write its records; its log says why", "unavailable")
         self._report(f"{'enrolled' if target == '/v1/enrol' else 'renewed'} {issued.svids[0].spiffe_id}")
         return 200, issued
+
+
+def _one_line(text: str) -> str:
+    """Return what a stranger had a hand in as one printable line of bounded length."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:LINE_CHARS_MAX])
 
 
 async def _read_request(

@@ -26,7 +26,7 @@ class Address(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True
 
     @classmethod
     def parse(cls, text: str) -> "Address":
-        """Read `1.2.3.4:80` or `[::1]:80`.
+        """Read `1.2.3.4:80` or `[::1]:80`; IPv6 becomes its one short form, as the kernel tells it.
 
         Raises:
             MalformedInput: not a literal address with a port in 0..65535. State unchanged.
@@ -35,13 +35,13 @@ class Address(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True
         bracketed = host.startswith("[") and host.endswith("]")
         host = host[1:-1] if bracketed else host
         try:
-            version = ipaddress.ip_address(host).version
+            literal = ipaddress.ip_address(host)
             number = int(port) if port.isascii() and port.isdigit() else -1
         except ValueError:
             raise MalformedInput(f"{text[:100]!r} is not ADDRESS:PORT, such as 10.0.0.1:7948") from None
-        if not colon or not 0 <= number <= 65_535 or bracketed != (version == 6):
+        if not colon or not 0 <= number <= 65_535 or bracketed != (literal.version == 6):
             raise MalformedInput(f"{text[:100]!r} is not ADDRESS:PORT, such as 10.0.0.1:7948, [fd00::1]:7948")
-        return cls(host, number)
+        return cls(str(literal), number)
 
     def socket_address(self) -> Any:
         """Return the tuple the socket module wants for this address."""

@@ -72,6 +72,20 @@ async def test_answers_nonsense_with_a_code_and_goes_on(
         await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
 
 
+async def test_what_a_stranger_writes_is_one_line_of_the_log(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        claim = "x\nenrolled spiffe://mesh.test/node/admin\x1b[2K"
+        request = {"authority_instance": claim, "token_id": "", "secret": "", "signing_key": ""}
+        request |= {"exchange_key": "", "requests": []}
+        await talk(running, post("/v1/enrol", msgspec.json.encode(request)))
+        spiffe_id = "spiffe://mesh.test/" + "a" * 5_000
+        request = {"spiffe_id": spiffe_id, "requests": [], "issued": 0}
+        await talk(running, post("/v1/renew", msgspec.json.encode(request)))
+    refused = [line for line in running.log if line.startswith("refused ")]
+    assert len(refused) == 2
+    assert all(line.isprintable() and len(line) < 500 for line in refused)
+
+
 async def test_connections_that_come_to_nothing_are_counted_and_forgotten(tmp_path: Path) -> None:
     async with running_authority(tmp_path / "authority") as running:
         for data in (b"", b"not tls at all\r\n\r\n"):
