@@ -180,6 +180,8 @@ class CaseDesk:
                 restarting=member.restarting_until > self._ctx.now,
             ),
         )
+        if what is CaseInput.FOUND_AGENT_GONE and member.status is MemberStatus.UNATTENDED:
+            what = CaseInput.SETTLED
         self._act(member, case, case.take(what), "nothing found")
 
     def _cut_off(self) -> None:

@@ -84,6 +84,7 @@ class MonitorDetector:
         settings = ctx.settings.monitor
         self.monitors = Monitors(catalog.eligible_ids)
         catalog.eligible_changed = self.monitors.expire
+        catalog.note_eligible()
         self.judge = CertificateJudge(ctx, self.monitors, member_of=catalog.get)
         catalog.certificate_judge = self.judge
         catalog.beaten_by_life = self._beaten_by_life
@@ -236,12 +237,12 @@ class MonitorDetector:
             return
         if order_start(target.state.order) != (check.generation, check.epoch):
             return
-        if not self._show_verdict(target, member):
+        if not self._show_verdict(target, member) or target.status is MemberStatus.UNATTENDED:
             self.desk.open(target, f"alarm of {member.name}")
 
     def _show_verdict(self, target: Member, to: Member) -> bool:
-        """Send a member what is held against another; False when nothing is."""
-        if target.certificate is None or target.status is MemberStatus.UNATTENDED:
+        """Send a member what is held against another, now and then; False when nothing is."""
+        if target.certificate is None:
             return False
         if to.shown_at < 0 or self._ctx.now - to.shown_at >= _TOLD_GAP_NS:
             to.shown_at = self._ctx.now
@@ -309,7 +310,8 @@ class MonitorDetector:
         if (vote.generation, vote.epoch) != order_start(target.state.order):
             self._ctx.statistics.votes_refused += 1
             return
-        if self._show_verdict(target, member) or not self.votes.is_new(vote):
+        settled = target.status is MemberStatus.DEAD or vote.cause == Cause.AGENT_GONE
+        if (self._show_verdict(target, member) and settled) or not self.votes.is_new(vote):
             return
         try:
             self._require_vote_untrusted(member, vote, checks)

@@ -540,6 +540,7 @@ class GossipNode:
     def _watch_credentials(self) -> None:
         """Forget members whose credential has ended, or whose signer Trust no longer names."""
         keys = self._catalog.credential_keys()
+        self._catalog.note_eligible()
         wall_s = self._ctx.wall_s
         for member in list(self._catalog):
             held = member.records[RecordKind.CREDENTIAL]

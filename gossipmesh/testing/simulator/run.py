@@ -51,6 +51,11 @@ class Run:
         self.measured: dict[str, float] = {}
         self._published_count = 0
 
+    @property
+    def votes(self) -> bool:
+        """Tell whether deaths need a quorum of monitors in this world."""
+        return self.factory.settings.detector == "monitors"
+
     # -- choosing ---------------------------------------------------------------------------
 
     def draw_ns(self, from_s: float, to_s: float) -> int:
@@ -205,6 +210,13 @@ class Run:
 
         done = self.world.run_until_true(parted, timeout_ns, SECOND_NS)
         self.require(done, f"two sides do not hold each other dead after {timeout_ns // SECOND_NS} s")
+
+    def require_nobody_dead(self, otherwise: str) -> None:
+        """No running host holds a running host dead now."""
+        names = [host.name for host in self.running()]
+        for host in self.running():
+            dead = [v.name for v in self.core(host).members() if v.status is MemberStatus.DEAD]
+            self.require(not any(name in names for name in dead), f"{host.name}: {otherwise}")
 
     def wait_all_alive(self, timeout_ns: int) -> None:
         """Let time pass until everyone running is alive on everyone running."""

@@ -32,6 +32,7 @@ from gossipmesh.testing.simulator.trace import Trace, fingerprint
 TIMERS_IN_A_ROW_MAX = 1_000  # handle_deadline calls without time passing: more is a core that spins
 TIMER_LATE_NS = 1_000_000  # a busy loop is late by up to this much
 ENGINE_TIMEOUT_NS = SECOND_NS
+ICMP_BYTES = 56
 
 Step = Callable[[Any, Instant], list[Effect]]
 
@@ -278,6 +279,7 @@ class World:
 
     def _datagram(self, source: str, sender: Address, target: Host, payload: bytes) -> None:
         if target.core is None:
+            self._refuse(source, target)
             return
         if target.is_paused and len(target.inbox) >= SOCKET_QUEUE_PACKETS:
             self.faults.fire("socket-overflow")
@@ -287,22 +289,37 @@ class World:
         )
         self.feed(target, target.run, lambda core, now: core.receive_datagram(payload, sender, now))
 
+    def _refuse(self, source: str, target: Host) -> None:
+        """Have the machine say by ICMP that nobody listens, if it runs at all."""
+        host = self.hosts.get(source)
+        if host is None or not target.is_up:
+            return
+        for delay_ns in self.network.datagram_delays(target.name, source, ICMP_BYTES)[:1]:
+            self.push(self.now_ns + delay_ns, self._port_refused, host, host.run, target.address)
+
+    def _port_refused(self, host: Host, run: int, address: Address) -> None:
+        self.trace.record(self.now_ns, f"refused {host.name} {address}")
+        self.feed(host, run, lambda core, now: core.port_refused(address, now))
+
     def _probe_engine(self, host: Host, effect: ProbeEngine) -> None:
         target = self._by_address.get(effect.addresses[0]) if effect.addresses else None
         there = back = None
         if target is not None and target.is_up:
             there = self.network.stream_delay(host.name, target.name, Channel.ENGINE)
             back = self.network.stream_delay(target.name, host.name, Channel.ENGINE)
-        answered = False
+        answered = refused = False
         delay_ns = ENGINE_TIMEOUT_NS
         if target is not None and there is not None and back is not None:
             answered = target.engine_is_up and effect.spiffe_id.endswith(f"/node/{target.name}")
+            refused = not target.engine_is_up
             delay_ns = there + back
         self.trace.record(self.now_ns, f"probe-engine {host.name} {effect.spiffe_id} {answered}")
-        self.push(self.now_ns + delay_ns, self._engine_answer, host, host.run, effect.probe, answered)
+        self.push(
+            self.now_ns + delay_ns, self._engine_answer, host, host.run, effect.probe, answered, refused
+        )
 
-    def _engine_answer(self, host: Host, run: int, probe: int, answered: bool) -> None:
-        self.feed(host, run, lambda core, now: core.engine_probed(probe, answered, now))
+    def _engine_answer(self, host: Host, run: int, probe: int, answered: bool, refused: bool) -> None:
+        self.feed(host, run, lambda core, now: core.engine_probed(probe, answered, now, refused=refused))
 
     def _rearm(self, host: Host) -> None:
         assert host.core is not None, host.name

@@ -138,6 +138,7 @@ class Host:
     events: list[Event] = field(default_factory=list)
     disk: dict[tuple[PersistKind, bytes], bytes] = field(default_factory=dict)
     engine_serves: bool = True
+    is_up: bool = True
     starts: int = 0
 
 
@@ -179,6 +180,8 @@ class Group:
             (key, value) for (kind, key), value in host.disk.items() if kind is PersistKind.MEMBER
         )
         host.starts += 1
+        if not host.is_up:
+            host.is_up = host.engine_serves = True
         host.node = GossipNode(
             settings=self.settings,
             trust_domain=DOMAIN,
@@ -203,8 +206,11 @@ class Group:
         for name in others:
             self.start(name, first)
 
-    def kill(self, name: str) -> None:
+    def kill(self, name: str, *, silent: bool = False) -> None:
+        """End an agent; `silent`: its machine as well, so that nothing refuses either."""
         self.hosts[name].node = None
+        if silent:
+            self.hosts[name].is_up = self.hosts[name].engine_serves = False
         for here, there in list(self._streams.items()):
             if here[0] == name:
                 self._streams.pop(here)
@@ -242,6 +248,8 @@ class Group:
                     target = self.by_address.get(effect.destination)
                     if target is not None and self._passes(host, target) and self.rng.random() >= self.loss:
                         self._later(target.name, "datagram", (effect.payload, host.address))
+                        if target.node is None and target.is_up:
+                            self._later(host.name, "port", (target.address,))
                 case Persist():
                     if effect.value is None:
                         host.disk.pop((effect.kind, effect.key), None)
@@ -251,8 +259,9 @@ class Group:
                     host.events.append(effect.event)
                 case ProbeEngine():
                     target = self.by_address[Address(effect.addresses[0].host, 7948)]
-                    answered = target.engine_serves and self._passes(host, target)
-                    self._later(host.name, "engine", (effect.probe, answered))
+                    reached = self._passes(host, target) and target.is_up
+                    answered = target.engine_serves and reached
+                    self._later(host.name, "engine", (effect.probe, answered, reached and not answered))
                 case OpenStream():
                     self._open(host, effect)
                 case SendStream():
@@ -319,7 +328,9 @@ class Group:
         if what == "datagram":
             effects = node.receive_datagram(*arguments, now)
         elif what == "engine":
-            effects = node.engine_probed(*arguments, now)
+            effects = node.engine_probed(*arguments[:2], now, refused=arguments[2])
+        elif what == "port":
+            effects = node.port_refused(*arguments, now)
         elif what == "accepted":
             effects = node.stream_accepted(StreamId(arguments[0]), arguments[1], now)
         elif what == "opened":
