@@ -22,6 +22,7 @@ from gossipmesh.gossip.effects import CloseStream, OpenStream, SendDatagram, Sen
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.net.collector import calm_collector
 from gossipmesh.wire.codec import encode, unpack_untrusted
 
 _TICK_NS = MILLISECOND_NS
@@ -37,6 +38,7 @@ class Host:
         self.node = node
         self.other = other
         self.steps: list[float] = []
+        self.longest: tuple[float, str, int] = (0.0, "", 0)
         self.out: list[Any] = []
         self._streams: dict[int, int] = {}
         self._next = 1
@@ -45,7 +47,9 @@ class Host:
         """Step the core and keep what is for the other side."""
         begin = time.thread_time()
         effects = call(*arguments)
-        self.steps.append(time.thread_time() - begin)  # a busy machine is not our stall
+        spent = time.thread_time() - begin  # a busy machine is not our stall
+        self.longest = max(self.longest, (spent, call.__name__, len(self.steps)))
+        self.steps.append(spent)
         for effect in effects:
             match effect:
                 case SendDatagram() if str(effect.destination) == self.other:
@@ -126,6 +130,7 @@ def newcomer(members: int, trace: bool) -> None:
     """Join by the peer at the other end of stdin and stdout, then report."""
     us, peer = gossip_swarm.identity(_NEWCOMER), gossip_swarm.identity(_PEER)
     host = Host(gossip_swarm.node(_NEWCOMER), str(peer.address))
+    calm_collector()
     rss_before = rss_mb(os.getpid())
     if trace:
         tracemalloc.start()
@@ -153,6 +158,7 @@ def newcomer(members: int, trace: bool) -> None:
         "bytes_per_member": round((rss_mb(os.getpid()) - rss_before) * 1e6 / members),
         "step_ms_p99": round(steps[int(len(steps) * 0.99)] * 1e3, 2),
         "step_ms_max": round(steps[-1] * 1e3, 2),
+        "longest": f"{host.longest[1]}, step {host.longest[2]}",
         "steps_over_5_ms": sum(step > 0.005 for step in steps),
         "steps": len(steps),
         "signature_checks": host.node.statistics().signature_checks,

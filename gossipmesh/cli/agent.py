@@ -28,10 +28,12 @@ def agent(config_path: Path, token_file: Path | None) -> None:
     import trio
 
     from gossipmesh.agent.app import run_agent
+    from gossipmesh.net.collector import calm_collector
     from gossipmesh.agent.logs import start_logging
 
     handler = start_logging(config.log_level)
     try:
+        calm_collector()
         trio.run(run_agent, config)
     finally:
         handler.stop()

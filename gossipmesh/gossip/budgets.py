@@ -25,11 +25,15 @@ class TokenBucket:
         self._saved_ns = self._burst_ns
         self._at = now
 
-    def take(self, now: Instant) -> bool:
-        """Take one token if there is one."""
+    def allows(self, now: Instant) -> bool:
+        """Tell whether there is a token; takes none."""
         self._saved_ns = min(self._burst_ns, self._saved_ns + max(0, now - self._at))
         self._at = max(now, self._at)
-        if self._saved_ns < self._cost_ns:
+        return self._saved_ns >= self._cost_ns
+
+    def take(self, now: Instant) -> bool:
+        """Take one token if there is one."""
+        if not self.allows(now):
             return False
         self._saved_ns -= self._cost_ns
         return True
@@ -46,6 +50,11 @@ class KeyedBudgets:
 
     def __len__(self) -> int:
         return len(self._buckets)
+
+    def allows(self, key: object, now: Instant) -> bool:
+        """Tell whether `key` has a token left; takes none, remembers nothing."""
+        bucket = self._buckets.get(key)
+        return bucket is None or bucket.allows(now)
 
     def take_key(self, key: object, now: Instant) -> bool:
         """Take one token of `key`."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgpack
 
+from gossipmesh.gossip.budgets import KeyedBudgets
 from gossipmesh.gossip.certificates import CertificateJudge, decode_certificate_untrusted
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import MemberChanged, PersistKind, ServicesChanged
@@ -27,7 +28,7 @@ from gossipmesh.gossip.standing import Standing
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
-from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.instant import DAY_S, SECOND_NS
 from gossipmesh.model.member import MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
     Certificate,
@@ -43,6 +44,7 @@ from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 
 _MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
+_RATES_MAX = 1_024  # a flood stays among the names used last; what is forgotten begins with a full burst
 
 
 class Checks:
@@ -94,6 +96,9 @@ class Catalog:
         self._by_short: dict[int, Member] = {}
         self._standing = Standing(own_id)
         self._sharing = Sharing()
+        self._rates = KeyedBudgets(
+            limits.RECORDS_PER_OWNER_PER_S, limits.RECORDS_PER_OWNER_BURST, keys_max=_RATES_MAX
+        )
         self._keys_version = -1
         self._keys: dict[bytes, bytes] = {}
 
@@ -172,10 +177,16 @@ class Catalog:
         return self._apply_claim(member, claim, record)
 
     def _open(self, record: SignedRecord, owner: Member, checks: Checks) -> object:
+        name = (owner.node_id, record.kind)
+        if record.kind != RecordKind.CLAIM and not self._rates.allows(name, self._ctx.now):
+            raise OverRate("an owner who signs more of one kind than anybody needs to")
         checks.spend_untrusted()
         self._ctx.statistics.signature_checks += 1
         key = owner.credential.signing_key
-        return open_owned_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
+        value = open_owned_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
+        # Counted once it is known to be the owner's: nobody else can use up what an owner may say.
+        self._rates.take_key(name, self._ctx.now)
+        return value
 
     def verify_owned_untrusted(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
         """Verify that `owner` signed a record; merges nothing.
@@ -184,6 +195,20 @@ class Catalog:
             MalformedInput: it did not. Remote's fault. State unchanged.
         """
         self._open(record, owner, checks)
+
+    def verify_any_untrusted(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
+        """Verify that `owner` signed a record of whatever kind; merges nothing.
+
+        Raises:
+            MalformedInput: it did not. Remote's fault. State unchanged.
+        """
+        if record.kind in tuple(RecordKind):
+            self._open(record, owner, checks)
+            return
+        checks.spend_untrusted()
+        self._ctx.statistics.signature_checks += 1
+        key = owner.credential.signing_key
+        open_opaque_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
 
     def _stale(self) -> None:
         self._ctx.statistics.records_stale += 1
@@ -251,7 +276,7 @@ class Catalog:
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
         self._standing.note(member)
-        self.note_eligible()
+        self._eligible_changed()
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_state(
@@ -267,6 +292,8 @@ class Catalog:
         ):
             self._stale()
             return None
+        if order.epoch > self._ctx.wall_s + DAY_S:
+            raise Untrusted("an epoch of a day that has not come: it could never be raised again")
         state = self._open(record, member, checks)
         if not isinstance(state, NodeState) or not state_is_sound(state, member.name):
             raise Untrusted("a NodeState that contradicts its credential or its limits")
@@ -462,8 +489,7 @@ class Catalog:
         message = member.messages[record.kind]
         return Change(member, record.kind, message, before, False, None, record, False, certificate)
 
-    def note_eligible(self) -> None:
-        """Tell that somebody came or went, or that Trust changed."""
+    def _eligible_changed(self) -> None:
         trust = self._ctx.documents.trust
         self.eligible_changed(0 if trust is None else trust.version)
 
@@ -495,7 +521,7 @@ class Catalog:
             if member.status is not before:
                 member.changed_at = self._ctx.now
             self._standing.note(member)
-            self.note_eligible()
+            self._eligible_changed()
             self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
             was_serving = before is not None and before < MemberStatus.DEAD
             if member.services is not None and (was_serving != member.serving or moved):
@@ -523,7 +549,7 @@ class Catalog:
         del self._members[member.node_id]
         del self._by_short[member.short_id]
         self._standing.drop(member)
-        self.note_eligible()
+        self._eligible_changed()
         self._ctx.statistics.members = len(self._members)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
         if had_state:
@@ -539,6 +565,10 @@ class Catalog:
         ]
         value = msgpack.Packer().pack_array_header(len(records)) + b"".join(records)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, value)
+
+
+class OverRate(Untrusted):
+    """A record of an owner who signs faster than anybody needs to; the newest is taken later, by repair."""
 
 
 class UnknownOwner(Untrusted):

@@ -9,6 +9,7 @@ Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation
 
 from collections.abc import Callable
 
+from gossipmesh.gossip.budgets import KeyedBudgets
 from gossipmesh.gossip.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import MESSAGES_BYTES_MAX, Courier
@@ -17,10 +18,12 @@ from gossipmesh.gossip.effects import IdentityStolen
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.suspicion import suspicion_min_ns
+from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import Certificate, Claim, RecordKind, SignedRecord
+from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
@@ -39,6 +42,9 @@ class Intake:
         self._own = own
         self._detector = detector
         self._stolen_count = 0
+        self._faults = KeyedBudgets(
+            limits.BAD_SIGNATURES_PER_MEMBER_PER_S, limits.BAD_SIGNATURES_PER_MEMBER_BURST, keys_max=1_024
+        )
         self._refuted_at = -SECOND_NS
         self.oversize: Callable[[], None] = lambda: None
         self._held_records: dict[bytes, SignedRecord] = {}
@@ -46,6 +52,9 @@ class Intake:
 
     def take(self, record: SignedRecord, sender: Member | None, checks: Checks) -> None:
         """Merge one record from outside; refusals are counted, never raised."""
+        if sender is not None and not self._faults.allows(sender.node_id, self._ctx.now):
+            self._ctx.refused("sender over budget")
+            return
         try:
             if self._about_us(record, sender, checks):
                 return
@@ -57,6 +66,8 @@ class Intake:
             return
         except MalformedInput as error:
             self._ctx.refused(type(error).__name__)
+            if isinstance(error, BadSignature) and sender is not None:
+                self._faults.take_key(sender.node_id, self._ctx.now)
             return
         if change is not None:
             self.follow(change, sender)
@@ -215,7 +226,10 @@ class Intake:
         held = self._catalog.ledger.get(record.kind, node_id)
         if held is not None and held.rank[:3] >= (generation, epoch, sequence):
             return True
-        # A record of this very incarnation that we did not sign: an older disk, or a thief.
+        # A record of this very incarnation that we did not send: an older disk, or a thief.
+        own = self._catalog.get(self._own.node_id)
+        assert own is not None
+        self._catalog.verify_any_untrusted(record, own, checks)
         self._outbid(epoch, sender)
         return True
 

@@ -9,6 +9,7 @@ Paper: none; SWIM's packets are unauthenticated.
 
 from collections.abc import Callable
 
+from gossipmesh.gossip.budgets import KeyedBudgets
 from gossipmesh.gossip.catalog import Catalog, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
@@ -72,6 +73,9 @@ class Reception:
         self._intake = intake
         self._spreading = spreading
         self._compared = compared
+        self._budgets = KeyedBudgets(
+            limits.PACKETS_PER_MEMBER_PER_S, limits.PACKETS_PER_MEMBER_BURST, keys_max=1_024
+        )
 
     def receive(self, payload: bytes, sender: Address, arrived: Instant) -> None:
         """Feed one packet; what cannot be used is counted and dropped."""
@@ -121,6 +125,10 @@ class Reception:
         first = messages[0] if messages else None
         self._detector.heard(member, arrived, first if isinstance(first, Seen) else Seen(0))
         self._tell_the_dead(member)
+        # Whoever floods us is alive, and that is all we take from it.
+        if not self._budgets.take_key(member.node_id, self._ctx.now):
+            self._ctx.dropped("member over budget")
+            return
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         for message in messages:
             self._dispatch(member, message, checks, arrived)

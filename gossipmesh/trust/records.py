@@ -42,6 +42,10 @@ _SHAPES: Mapping[RecordKind, type[Any]] = {
 }
 
 
+class BadSignature(Untrusted):
+    """A record that its owner did not sign, or not so."""
+
+
 def signed_bytes(trust_domain: str, kind: int, body: bytes) -> bytes:
     """Return what a record's signature covers."""
     domain = trust_domain.encode()
@@ -134,7 +138,7 @@ def _open(record: SignedRecord, trust_domain: str, public_key: bytes, verifier: 
         raise Untrusted(f"a record of the unknown kind {record.kind}") from None
     message = signed_bytes(trust_domain, record.kind, record.body)
     if not verifier.verify(public_key, message, record.signature):
-        raise Untrusted(f"a {shape.__name__} whose signature does not verify")
+        raise BadSignature(f"a {shape.__name__} whose signature does not verify")
     return decode_untrusted(record.body, shape, bytes_max=limits.RECORD_BYTES_MAX)
 
 
@@ -152,4 +156,4 @@ def open_opaque_untrusted(
     if len(record.body) > limits.RECORD_BYTES_MAX:
         raise Untrusted(f"a record of {len(record.body)} bytes, {limits.RECORD_BYTES_MAX} allowed")
     if not verifier.verify(owner_key, signed_bytes(trust_domain, record.kind, record.body), record.signature):
-        raise Untrusted("a record of unknown kind whose signature does not verify")
+        raise BadSignature("a record of unknown kind whose signature does not verify")

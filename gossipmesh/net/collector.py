@@ -1,0 +1,18 @@
+"""Garbage collection that does not stop the loop.
+
+A member's records are values without cycles, yet a full collection looks at everything that holds them:
+50 ms for ten thousand members, in the middle of a step. What is loaded at the start lives as long as the
+process, and full collections come a hundred times more rarely; what cycles there are die young.
+"""
+
+import gc
+from typing import Final
+
+_THRESHOLDS: Final = (10_000, 20, 1_000)
+
+
+def calm_collector() -> None:
+    """Put what is loaded by now out of the collector's sight, and full collections far apart."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
