@@ -39,6 +39,7 @@ from gossipmesh.trust.keys import Verifier
 LOOK_NS: Final = 20 * MILLISECOND_NS
 VERDICTS_MAX: Final = 4_000_000
 DETECT_NS: Final = 60 * SECOND_NS
+QUIET_NS: Final = 180 * SECOND_NS
 DOWN: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
 
 
@@ -106,6 +107,21 @@ class Day:
             if at_ns >= since_ns and status in DOWN and subject not in but and observer not in but:
                 self.others_dead.append(f"{observer} held {subject} {status.label}")
 
+    def publish(self, host: Host) -> None:
+        """Have a host change its services; equal roots are expected anew only after that."""
+        self.run.publish(host)
+        self.diary.disturbed(self.run.world, [])
+
+    def wait_quiet(self) -> None:
+        """Let the last updates be sent as often as they are to be: joins are told for a while."""
+        run = self.run
+        quiet = run.world.run_until_true(
+            lambda: not any(run.core(host).statistics().queue_length for host in run.running()),
+            QUIET_NS,
+            SECOND_NS,
+        )
+        run.require(quiet, f"updates are still queued after {QUIET_NS // SECOND_NS} s")
+
     def rest(self, seconds: float) -> None:
         """Let virtual time pass."""
         self.run.world.run_for(int(seconds * SECOND_NS))
@@ -131,13 +147,16 @@ def join(day: Day) -> None:
     run.require(whole, f"{len(day.diary.alive)} of {count * (count - 1)} pairs see each other after 60 s")
     day.figures["join_s"] = round(day.diary.whole_ns / SECOND_NS, 3)
     for host in run.hosts:
-        run.publish(host)
+        day.publish(host)
     run.settle()
 
 
 def idle(day: Day) -> None:
     """Nothing happens: bytes of datagrams each node sends in a second."""
     world = day.run.world
+    began_ns = world.now_ns
+    day.wait_quiet()
+    day.figures["quiet_after_s"] = round((world.now_ns - began_ns) / SECOND_NS, 1)
     before = world.datagram_bytes
     day.rest(20)
     sent = world.datagram_bytes - before
@@ -148,7 +167,7 @@ def record(day: Day) -> None:
     """One node's services change: when each other node knows."""
     run = day.run
     owner, began_ns = run.pick(), run.world.now_ns
-    run.publish(owner)
+    day.publish(owner)
     node_id = run.core(owner).own_node_id
     day.rest(5)
     times = [

@@ -43,7 +43,7 @@ async def measure_group(
     await rest(CALM_S)
     raw["join_s"] = await measure_join(group)
     say(f"{group.name}: join storm, all see all after {raw['join_s']:.2f} s")
-    await rest(2 * CALM_S)
+    await rest(4 * CALM_S)  # joins are told on for a while
     if "idle" in parts:
         raw["idle"] = await measure_idle(group)
         say(f"{group.name}: idle {raw['idle']}")
