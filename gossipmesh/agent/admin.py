@@ -2,8 +2,8 @@
 
 Rules:
 1. agent.sock is 0600 and its peer must be our own user or root, whatever the file's mode became.
-2. On TCP there are only reads, and only for a `Host` that is an address or localhost and no foreign
-   `Origin`: a web page in somebody's browser must learn nothing here.
+2. On TCP there are only reads (the flight recorder's file is none of them), and only for a `Host` that is
+   an address or localhost and no foreign `Origin`: a web page in somebody's browser must learn nothing here.
 """
 
 import ipaddress
@@ -21,6 +21,8 @@ import trio
 from gossipmesh.agent import admin_views as views
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.checks import run_checks
+from gossipmesh.agent.death_views import why
+from gossipmesh.agent.flight_recorder import record
 from gossipmesh.agent.http_server import HttpServer, Refused, Request, Response, json_response
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.trust.documents import PolicyRefusal, decode_policy_set_untrusted
@@ -51,7 +53,9 @@ class AdminApi:
             "/v1/proxy/snapshot": lambda _: views.snapshot(parts),
             "/v1/identity": lambda _: views.identities(parts),
             "/v1/check": lambda _: run_checks(parts),
+            "/v1/why": lambda request: why(parts, request.query.get("node")),
         }
+        self._local_reads: dict[str, Write] = {"/v1/debug/record": self._read_record}
         self._writes: dict[str, Write] = {
             "/v1/policy/offer": self._offer_policy,
             "/v1/leave": self._leave_mesh,
@@ -79,6 +83,10 @@ class AdminApi:
         read, write = self._reads.get(request.path), self._writes.get(request.path)
         if read is not None and request.method == "GET":
             answer = read(request)
+        elif request.path in self._local_reads and request.method == "GET":
+            if not writes:
+                raise Refused(403, "local", f"{request.path} is answered through agent.sock only")
+            answer = await self._local_reads[request.path](request)
         elif write is not None and request.method == "POST":
             if not writes:
                 raise Refused(403, "read-only", "changes are made through agent.sock only")
@@ -95,6 +103,13 @@ class AdminApi:
         if accepted is None:
             raise Refused(404, "no-policy", f"no policy is in force in the scope {scope[:80]!r}")
         return Response(accepted.raw.to_bytes(), "application/octet-stream")
+
+    async def _read_record(self, _: Request) -> Response:
+        recorder = self._parts.recorder
+        if recorder is None:
+            raise Refused(404, "no-recorder", "the flight recorder is off; set spec.flightRecorder to true")
+        identity = self._parts.identity.identity
+        return Response(await record(recorder, self._parts.node, identity), "application/octet-stream")
 
     async def _offer_policy(self, request: Request) -> Any:
         try:

@@ -13,9 +13,10 @@ from gossipmesh.agent.identity_keeper import IdentityKeeper, horizon
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.recorder import FlightRecorder
 from gossipmesh.gossip.settings import MemberView
-from gossipmesh.model.instant import SECOND_NS, Instant
-from gossipmesh.model.member import NodePhase
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.model.member import MemberStatus, NodePhase
 from gossipmesh.model.records import PolicyStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.clock import monotonic, wall_seconds
@@ -37,6 +38,7 @@ class Parts(Protocol):
     feed: CatalogFeed
     started_at: Instant
     policy_refusals: Counters
+    recorder: FlightRecorder | None
 
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""
@@ -46,6 +48,7 @@ def status(parts: Parts) -> dict[str, Any]:
     """Return this node's own state: GET /v1/status."""
     generation, epoch = parts.node.incarnation
     group_root, documents_root = parts.node.roots()
+    statistics = parts.node.statistics()
     engine = parts.engine.view()
     agent_usage, engine_usage = usage_of(os.getpid()), usage_of(engine.pid)
     return {
@@ -55,6 +58,15 @@ def status(parts: Parts) -> dict[str, Any]:
         "version": __version__,
         "incarnation": {"generation": generation, "epoch": epoch},
         "local_health": parts.node.local_health,
+        "detector": _detector(parts),
+        "queues": parts.node.queue_depths(),
+        "lag": {
+            "now_ms": statistics.lag_ms,
+            "published_ms": parts.node.own_state.lag_ms,
+            "loop_max_ms": round(parts.shell.statistics.deadline_lag_ns_max / MILLISECOND_NS, 1),
+            "pauses": statistics.pauses,
+        },
+        "recorder": recorder_view(parts),
         "roots": {"group": group_root.hex(), "documents": documents_root.hex()},
         "engine": {
             "pid": engine.pid,
@@ -71,8 +83,41 @@ def status(parts: Parts) -> dict[str, Any]:
         "uptime_s": round((monotonic() - parts.started_at) / SECOND_NS, 3),
         "rss_bytes": {"agent": agent_usage.rss_bytes, "engine": engine_usage.rss_bytes},
         "cpu_s": {"agent": agent_usage.cpu_s, "engine": engine_usage.cpu_s},
-        "clock": {"wall": wall_seconds(), "skew_s": parts.node.statistics().clock_skew_s},
+        "clock": {"wall": wall_seconds(), "skew_s": statistics.clock_skew_s},
         "identity_ends": horizon(parts.identity.identity),
+    }
+
+
+def _detector(parts: Parts) -> dict[str, Any]:
+    """Return what the failure detector is at: open cases, votes so far, what is held back."""
+    counts = parts.node.statistics()
+    return {
+        "name": parts.node.detector_name,
+        "cases_open": counts.cases_open,
+        "cases_opened": counts.cases_opened,
+        "votes_cast": counts.votes_cast,
+        "votes_received": counts.votes_received,
+        "unvotes": counts.unvotes,
+        "certificates_made": counts.certificates_made,
+        "certificates_applied": counts.certificates_applied,
+        "certificates_held": counts.certificates_held,
+        "control_failures": counts.control_failures,
+        "refutations": counts.refutations,
+        "unreachable": counts.unreachable,
+        "endpoints_held": counts.endpoints_held,
+    }
+
+
+def recorder_view(parts: Parts) -> dict[str, Any] | None:
+    """Return what the flight recorder holds; None when it is off."""
+    recorder = parts.recorder
+    if recorder is None:
+        return None
+    return {
+        "bytes": recorder.size_bytes,
+        "entries": recorder.entries_count - recorder.dropped_count,
+        "dropped": recorder.dropped_count,
+        "replayable": recorder.is_replayable,
     }
 
 
@@ -81,6 +126,11 @@ def members(parts: Parts) -> list[dict[str, Any]]:
     own = parts.node.own_node_id
     now = monotonic()
     return [_member(view, now, itself=view.node_id == own) for view in parts.node.members()]
+
+
+def member_row(parts: Parts, view: MemberView) -> dict[str, Any]:
+    """Return one member as `members` tells it."""
+    return _member(view, monotonic(), itself=view.node_id == parts.node.own_node_id)
 
 
 def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
@@ -96,9 +146,29 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "phase": _phase(state.phase),
         "build": state.build,
         "since_s": round((now - view.changed_at) / SECOND_NS, 3),
+        "reachability": "self" if itself else reachability(view),
+        "heard_s": None if view.heard_age_ns is None else round(view.heard_age_ns / SECOND_NS, 3),
+        "lag_ms": view.lag_ms,
+        "held_down_s": _left_s(view.hold_down_until, now),
+        "endpoints_held": view.endpoints_held,
         "policies": [_policy(policy) for policy in state.policies],
         "self": itself,
     }
+
+
+def reachability(view: MemberView) -> str:
+    """Return how this node stands to a member, in a word.
+
+    `reachable`: heard lately or not missed; `unreachable`: not heard here and certified by nobody; `stale`:
+    what is known of it is a dead member's last word.
+    """
+    if view.status in (MemberStatus.DEAD, MemberStatus.LEFT):
+        return "stale"
+    return "unreachable" if view.unreachable else "reachable"
+
+
+def _left_s(until: int | None, now: int) -> float | None:
+    return None if until is None else round(max(0, until - now) / SECOND_NS, 3)
 
 
 def _phase(number: int) -> str:

@@ -13,6 +13,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 import trio
@@ -47,6 +48,7 @@ from gossipmesh.gossip.effects import (
     ViewRepaired,
 )
 from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.recorder import FlightRecorder
 from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import node_name_of_spiffe_id, pattern_allows, service_spiffe_id
@@ -171,6 +173,7 @@ class Agent:
             on_renewed=self._identity_renewed,
             rng=seeded_random(),
         )
+        self.recorder = FlightRecorder() if config.flight_recorder else None
         self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
         self.shell = GossipShell(
             self.node,
@@ -442,7 +445,8 @@ class Agent:
         gossip = own_address(config.gossip_bind, config.gossip_advertise, config.seeds, "gossip")
         mesh = own_address(config.mesh_bind, config.mesh_advertise, config.seeds, "mesh")
         try:
-            return GossipNode(
+            make = GossipNode if self.recorder is None else partial(self.recorder.build, GossipNode)
+            return make(
                 settings=GossipSettings(),
                 trust_domain=identity.trust_domain,
                 keys=NodeKeys(identity.credential, identity.signing, identity.exchange),

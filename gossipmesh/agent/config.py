@@ -46,6 +46,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     accessLog: str | None = None
     logLevel: Literal["debug", "info", "warning", "error"] = "info"
     profile: Literal["lan"] = "lan"
+    flightRecorder: bool = True
 
 
 class AgentFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +75,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     readiness_bind: Address
     access_log: Path
     log_level: str
+    flight_recorder: bool
 
 
 def read_config(path: Path, token_file: Path | None = None) -> AgentConfig:
@@ -191,6 +193,7 @@ def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
         readiness_bind=addresses.read(spec.readiness.bind, "spec", "readiness", "bind"),
         access_log=state_dir / "access.log" if spec.accessLog is None else base / spec.accessLog,
         log_level=spec.logLevel,
+        flight_recorder=spec.flightRecorder,
     )
     _refuse_shared_ports(config, addresses)
     return config

@@ -23,7 +23,17 @@ from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
 
 _TRAFFIC_LABELS: Final = ("direction", "caller", "callee", "route", "protocol")
-_GAUGES_OF_GOSSIP: Final = ("queue_length", "members", "links", "clock_skew_s", "claims_held")
+_GAUGES_OF_GOSSIP: Final = (
+    "queue_length",
+    "members",
+    "links",
+    "clock_skew_s",
+    "claims_held",
+    "cases_open",
+    "unreachable",
+    "endpoints_held",
+    "lag_ms",
+)
 
 _Counted = Sequence[tuple[tuple[str, ...], int]]
 
@@ -130,6 +140,7 @@ def _gossip(parts: Parts) -> Iterator[Family]:
             yield _level(f"gossip_{name}", f"Gossip: {words} now.", value)
         else:
             yield _count(f"gossip_{name}", f"Gossip: {words}.", value)
+    yield from _gossip_state(parts)
     members = _gauge("members", "Members by status.", ("status",))
     held = [view.status for view in parts.node.members()]
     for status in MemberStatus:
@@ -146,6 +157,22 @@ def _gossip(parts: Parts) -> Iterator[Family]:
         (("send_full",), udp.send_full_count),
     ]
     yield _labelled("udp_drops", "Datagrams lost in this process.", ("reason",), drops)
+
+
+def _gossip_state(parts: Parts) -> Iterator[Family]:
+    """Return what waits, what is agreed upon, and what the recorder holds."""
+    depths = _gauge("gossip_queue_depth", "Updates that wait to be sent, by share.", ("share",))
+    for share, depth in parts.node.queue_depths().items():
+        depths.add_metric([share], depth)
+    yield depths
+    # A root is 128 bits; its first 48 are a number every reader keeps exactly. Equal everywhere: converged.
+    roots = _gauge("gossip_root", "The first 48 bits of each root; equal on all nodes at rest.", ("root",))
+    for name, root in zip(("group", "documents"), parts.node.roots(), strict=True):
+        roots.add_metric([name], int.from_bytes(root[:6], "big"))
+    yield roots
+    if parts.recorder is not None:
+        yield _level("recorder_bytes", "What the flight recorder holds.", parts.recorder.size_bytes)
+        yield _count("recorder_dropped", "Inputs it let go.", parts.recorder.dropped_count)
 
 
 def _policy(parts: Parts) -> Iterator[Family]:

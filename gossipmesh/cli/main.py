@@ -27,11 +27,13 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "token": ("gossipmesh.cli.authority:token", "Create one-time join tokens."),
     "policy": ("gossipmesh.cli.policy:policy", "Sign, publish and inspect policy."),
     "members": ("gossipmesh.cli.readers:members", "List the members of the mesh."),
+    "why": ("gossipmesh.cli.why:why", "Say why a member is held as it is: who voted, when, what undid it."),
     "services": ("gossipmesh.cli.readers:services", "List the services of the mesh."),
     "endpoints": ("gossipmesh.cli.readers:endpoints", "List the endpoints of a service."),
     "check": ("gossipmesh.cli.readers:check", "Check this node, and say how to mend what fails."),
     "identity": ("gossipmesh.cli.readers:identity", "Show this node's certificates."),
     "proxy": ("gossipmesh.cli.proxy:proxy", "Run the data plane, or show what it runs."),
+    "debug": ("gossipmesh.cli.debug:debug", "Write down what this node's agent did lately."),
     "leave": ("gossipmesh.cli.readers:leave", "Drain this node and leave the mesh."),
     "demo": ("gossipmesh.cli.demo:demo", "Start a mesh on this machine and put it through its paces."),
 }

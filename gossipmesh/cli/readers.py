@@ -33,6 +33,10 @@ def _incarnation(row: Mapping[str, Any]) -> str:
     return ".".join(str(part) for part in order[:2])
 
 
+def _lag(lag_ms: Any) -> str | None:
+    return f"{lag_ms}ms" if isinstance(lag_ms, int) else None
+
+
 def _policies(row: Mapping[str, Any]) -> list[str]:
     told = []
     for policy in row.get("policies") or ():
@@ -47,9 +51,15 @@ MEMBER_COLUMNS: Final = (
     Column("STATUS", "status"),
     Column("PHASE", "phase"),
     Column("AGE", lambda row: duration_text(row.get("since_s")), right=True),
+    Column("HEARD", lambda row: duration_text(row.get("heard_s")), right=True),
+    Column("REACH", "reachability"),
+    Column("LAG", lambda row: _lag(row.get("lag_ms")), right=True),
     Column("INCARNATION", _incarnation),
     Column("POLICY", _policies),
     Column("GOSSIP", "gossip_address"),
+    Column("SEQUENCE", lambda row: (row.get("order") or [None])[-1], wide=True, right=True),
+    Column("OUT FOR", lambda row: duration_text(row.get("held_down_s")), wide=True, right=True),
+    Column("HELD", "endpoints_held", wide=True),
     Column("MESH", "mesh_address", wide=True),
     Column("BUILD", "build", wide=True),
     Column("IDENTITY", "spiffe_id", wide=True),
@@ -93,7 +103,11 @@ def _time_left(not_after: Any) -> str:
 @socket_option
 @output_option
 def members(socket_path: str | None, output: str) -> None:
-    """List the members of the mesh as this node sees them; `*` marks the node itself."""
+    """List the members of the mesh as this node sees them; `*` marks the node itself.
+
+    AGE is since the status last changed, HEARD since this node had a packet of it. REACH: `unreachable` is
+    this node's own view, which nobody else shares; `stale` is the last word of one that is gone.
+    """
     rows = AdminClient(socket_path).get_json("/v1/members")
     print_rows(rows, MEMBER_COLUMNS, output, empty="No members.")
 

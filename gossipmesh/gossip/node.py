@@ -18,6 +18,7 @@ from gossipmesh.gossip.catalog import Catalog, Change, Checks, decode_restored_u
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.detector import Detector
+from gossipmesh.gossip.dissemination import Share
 from gossipmesh.gossip.effects import Effect, StreamId
 from gossipmesh.gossip.handshake import Handshake
 from gossipmesh.gossip.history import HistoryEntry
@@ -424,6 +425,16 @@ class GossipNode:
     def history(self, node_id: bytes) -> list[HistoryEntry]:
         """Return what was said for and against a member, oldest first; the last 256 entries over all."""
         return self._ctx.history.of(node_id)
+
+    def queue_depths(self) -> dict[str, int]:
+        """Return how many updates wait to be sent, by the share they are filled from."""
+        queue = self._courier.queue
+        return {share.name.lower(): queue.length_of(share) for share in Share}
+
+    @property
+    def detector_name(self) -> str:
+        """Return which failure detector runs: `monitors` or `swim`."""
+        return self._ctx.settings.detector
 
     def statistics(self) -> GossipStatistics:
         """Return a copy of the counters."""

@@ -125,6 +125,11 @@ class FlightRecorder:
         """Return how much is held, about."""
         return sum(stretch.size_bytes for stretch in self._stretches)
 
+    @property
+    def is_replayable(self) -> bool:
+        """Tell whether the beginning of what is held is held as well."""
+        return bool(self._stretches) and self._stretches[0].beginning is not None
+
     def build(
         self,
         node_class: type[GossipNode],

@@ -15,9 +15,13 @@ import trio
 from gossipmesh.agent.app import run_agent
 from gossipmesh.agent.config import AgentConfig, read_config
 from gossipmesh.agent.engine_process import end_engine
+from gossipmesh.agent.identity_store import load_identity
+from gossipmesh.cli.admin_client import AdminClient
+from gossipmesh.gossip.recording import read_recording_untrusted
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.admin import AdminError, AgentSilent, ask
 from gossipmesh.testing.builders import TrustDomainBuilder
+from gossipmesh.testing.simulator.replay import replay
 from tests.unit.enrolment_kit import running_authority
 
 HOST = "127.71.9.1"
@@ -132,6 +136,7 @@ async def test_reads_on_loopback_are_for_addresses_only_and_never_change_anythin
         origin = "Origin: https://evil.example\r\n"
         assert (await _raw(_get("/v1/status", more=origin), 15000))[0] == 403
         assert (await _raw(_get("/v1/leave", method="POST"), 15000))[0] == 403
+        assert (await _raw(_get("/v1/debug/record"), 15000))[0] == 403
         assert (await _raw(_get("/v1/nothing"), 15000))[0] == 404
         assert (await _raw(_get("/v1/status", method="POST"), 15000))[0] == 405
         assert (await _raw(b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 15000))[0] == 400
@@ -168,6 +173,43 @@ async def test_the_next_agent_attaches_to_the_engine_that_runs(tmp_path: Path) -
             assert second["engine"]["starts"] == 0
             assert second["engine"]["snapshot_version"] == first["engine"]["snapshot_version"]
             assert second["incarnation"]["epoch"] == first["incarnation"]["epoch"] + 1
+
+
+async def test_what_an_agent_recorded_is_replayed_and_why_answers(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node, running(node):
+        (member,) = await ask(node.socket, "/v1/members")
+        assert member["reachability"] == "self"
+        for name in ("n1", member["node_id"]):
+            answer = await ask(node.socket, f"/v1/why?node={name}")
+            assert (answer["node"], answer["member"]["status"], answer["entries"]) == ("n1", "alive", [])
+            assert "nothing was said against it" in answer["summary"]
+        with pytest.raises(AdminError) as unknown:
+            await ask(node.socket, "/v1/why?node=nobody")
+        assert (unknown.value.status, unknown.value.code) == (404, "no-member")
+        with pytest.raises(AdminError) as unnamed:
+            await ask(node.socket, "/v1/why")
+        assert unnamed.value.code == "no-node"
+        files = [await trio.to_thread.run_sync(_recorded, node.socket) for _ in range(2)]
+        identity = load_identity(node.state / "identity")
+        assert identity is not None
+        for number, data in enumerate(files):
+            recording = read_recording_untrusted(data)
+            result = replay(recording)
+            assert result.differences == ()
+            assert result.steps_count > 3
+            assert [entry.method for entry in recording.entries].count("reseed") == number
+            assert result.state.members[0].name == "n1"
+            assert identity.signing.seed() not in data
+            assert identity.exchange.seed() not in data
+        status = await ask(node.socket, "/v1/status")
+        assert status["recorder"]["replayable"]
+        assert set(status["queues"]) == {"documents", "alive", "deaths", "services", "rest"}
+
+
+def _recorded(path: Path) -> bytes:
+    data = AdminClient(path).get_bytes("/v1/debug/record")
+    assert data is not None
+    return data
 
 
 async def test_a_killed_engine_is_replaced_on_the_same_sockets(tmp_path: Path) -> None:
