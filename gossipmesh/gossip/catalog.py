@@ -276,7 +276,7 @@ class Catalog:
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
         self._standing.note(member)
-        self._eligible_changed()
+        self.note_eligible()
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_state(
@@ -489,7 +489,8 @@ class Catalog:
         message = member.messages[record.kind]
         return Change(member, record.kind, message, before, False, None, record, False, certificate)
 
-    def _eligible_changed(self) -> None:
+    def note_eligible(self) -> None:
+        """Tell that somebody came or went, or that Trust changed."""
         trust = self._ctx.documents.trust
         self.eligible_changed(0 if trust is None else trust.version)
 
@@ -521,7 +522,7 @@ class Catalog:
             if member.status is not before:
                 member.changed_at = self._ctx.now
             self._standing.note(member)
-            self._eligible_changed()
+            self.note_eligible()
             self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
             was_serving = before is not None and before < MemberStatus.DEAD
             if member.services is not None and (was_serving != member.serving or moved):
@@ -549,7 +550,7 @@ class Catalog:
         del self._members[member.node_id]
         del self._by_short[member.short_id]
         self._standing.drop(member)
-        self._eligible_changed()
+        self.note_eligible()
         self._ctx.statistics.members = len(self._members)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
         if had_state:
