@@ -58,7 +58,7 @@ from gossipmesh.model.service import ServiceEntry
 from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.net.entropy import random_bytes, seeded_random
 from gossipmesh.net.streams import listen
-from gossipmesh.net.tls import probe_engine
+from gossipmesh.net.tls import EngineAnswer, ask_engine
 from gossipmesh.net.udp import UdpSocket
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
@@ -391,20 +391,21 @@ class Agent:
         if self._failure is not None:
             raise self._failure
 
-    async def _probe_engine(self, addresses: Sequence[Address], spiffe_id: str) -> bool:
+    async def _probe_engine(self, addresses: Sequence[Address], spiffe_id: str) -> EngineAnswer:
         identity = self.identity.identity
         server_name = f"{node_name_of_spiffe_id(spiffe_id)}.node.{identity.trust_domain}"
         try:
-            return await probe_engine(
+            return await ask_engine(
                 addresses, server_name, spiffe_id, identity.node_svid, self._bundle_pem(), _PROBE_TIMEOUT_S
             )
         except OSError as error:
             log.error("an engine could not be probed for want of a usable certificate: %s", error)
-            return False
+            return EngineAnswer.SILENT
 
     async def _probe_own_engine(self) -> bool:
         address = _reachable(self._config.mesh_bind)
-        return await self._probe_engine([address], self.identity.identity.spiffe_id)
+        answer = await self._probe_engine([address], self.identity.identity.spiffe_id)
+        return answer is EngineAnswer.ANSWERED
 
     def _bundle_pem(self) -> bytes:
         trust = self.documents.trust

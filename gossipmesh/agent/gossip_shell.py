@@ -5,13 +5,15 @@ Rules:
 2. A `Persist` that fails ends the list and the agent, and the core is not stepped again: it already
    believes what is not on disk, and would say so to whoever asks while the agent ends.
 3. Before a deadline is judged the socket is drained, so that a packet in time is never late for our sake.
-4. `now` never goes back: a datagram counts as arrived when the kernel had it, but not before the last step.
+4. `now` never goes back; when the kernel had a datagram is told beside it, so that our own lag is no
+   one's silence.
 """
 
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -34,6 +36,7 @@ from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic, wall_offset_s
 from gossipmesh.net.streams import StreamPool
+from gossipmesh.net.tls import EngineAnswer
 from gossipmesh.net.udp import Datagram, UdpSocket
 
 log = logging.getLogger("gossipmesh.agent.gossip")
@@ -51,8 +54,13 @@ class GossipCore(Protocol):
     def handle_deadline(self, now: Instant) -> list[Effect]:
         """Do what is due."""
 
-    def receive_datagram(self, payload: bytes, sender: Address, now: Instant) -> list[Effect]:
-        """Take one datagram."""
+    def receive_datagram(
+        self, payload: bytes, sender: Address, now: Instant, arrived: Instant | None = None
+    ) -> list[Effect]:
+        """Take one datagram, and when the kernel had it."""
+
+    def port_refused(self, address: Address, now: Instant) -> list[Effect]:
+        """Learn that a packet of ours met a port where nobody listens."""
 
     def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
         """Take a stream a peer opened."""
@@ -66,15 +74,17 @@ class GossipCore(Protocol):
     def stream_closed(self, stream: StreamId, now: Instant) -> list[Effect]:
         """Learn that a stream is gone."""
 
-    def engine_probed(self, probe: int, answered: bool, now: Instant) -> list[Effect]:
+    def engine_probed(
+        self, probe: int, answered: bool, now: Instant, *, refused: bool = False
+    ) -> list[Effect]:
         """Learn what a `ProbeEngine` found."""
 
     def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
         """Learn that civil time moved."""
 
 
-EngineProbe = Callable[[Sequence[Address], str], Awaitable[bool]]
-"""Handshake with a node's mesh port: (addresses, SPIFFE ID) -> whether its engine answered."""
+EngineProbe = Callable[[Sequence[Address], str], Awaitable[EngineAnswer]]
+"""Handshake with a node's mesh port: (addresses, SPIFFE ID) -> what it met."""
 
 
 @dataclass(slots=True)
@@ -126,7 +136,7 @@ class GossipShell:
         self._now = max(self._now, self._clock())
         return self._now
 
-    def step(self, call: Callable[[Instant], list[Effect]], arrival: Instant | None = None) -> None:
+    def step(self, call: Callable[[Instant], list[Effect]]) -> None:
         """Call into the core and perform what it asks.
 
         Raises:
@@ -138,10 +148,7 @@ class GossipShell:
             raise self._lost
         self._stepping = True
         try:
-            if arrival is None:
-                now = self.now()
-            else:
-                now = self._now = max(self._now, arrival)
+            now = self.now()
             self.statistics.steps_count += 1
             for effect in call(now):
                 self._perform(effect)
@@ -210,10 +217,11 @@ class GossipShell:
     async def _run_engine_probe(self, effect: ProbeEngine) -> None:
         try:
             async with self._probes_limiter:
-                answered = await self._probe_engine(effect.addresses, effect.spiffe_id)
+                answer = await self._probe_engine(effect.addresses, effect.spiffe_id)
         finally:
             self._probes_pending -= 1
-        self.step(lambda now: self.core.engine_probed(effect.probe, answered, now))
+        answered, refused = answer is EngineAnswer.ANSWERED, answer is EngineAnswer.REFUSED
+        self.step(lambda now: self.core.engine_probed(effect.probe, answered, now, refused=refused))
 
     async def _read_datagrams(self) -> None:
         while True:
@@ -222,7 +230,12 @@ class GossipShell:
 
     def _feed(self, batch: list[Datagram]) -> None:
         for payload, sender, arrival in batch:
-            self.step(lambda now, p=payload, s=sender: self.core.receive_datagram(p, s, now), arrival)  # type: ignore[misc]
+            self.step(partial(self._take, payload, sender, arrival))
+        for address in self.udp.take_refused():
+            self.step(partial(self.core.port_refused, address))
+
+    def _take(self, payload: bytes, sender: Address, arrival: Instant, now: Instant) -> list[Effect]:
+        return self.core.receive_datagram(payload, sender, now, arrival)
 
     async def _keep_deadline(self) -> None:
         while True:

@@ -16,6 +16,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, Final, Protocol, cast
 
 import trio
@@ -138,8 +139,10 @@ class TlsStream:
         self._descriptor = sock.fileno()
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        # As bytes: text would load the tables of internationalized names for names that are plain.
+        name = None if server_name is None else server_name.encode("ascii")
         self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=server_side, server_hostname=server_name
+            self._incoming, self._outgoing, server_side=server_side, server_hostname=name
         )
         self._unsent = b""
         self._flushing = False
@@ -344,6 +347,14 @@ async def open_tls(
     return stream
 
 
+class EngineAnswer(Enum):
+    """What a question to an engine met."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    SILENT = "silent"
+
+
 async def probe_engine(
     addresses: Sequence[Address],
     server_name: str,
@@ -357,15 +368,36 @@ async def probe_engine(
     Raises:
         ssl.SSLError: our own chain, key or bundle does not load. Local fault. State unchanged.
     """
+    answer = await ask_engine(addresses, server_name, spiffe_id, identity, bundle_pem, timeout_s)
+    return answer is EngineAnswer.ANSWERED
+
+
+async def ask_engine(
+    addresses: Sequence[Address],
+    server_name: str,
+    spiffe_id: str,
+    identity: KeyPair,
+    bundle_pem: bytes,
+    timeout_s: float,
+) -> EngineAnswer:
+    """Tell the same, and whether every address refused the connection: then nobody listens there.
+
+    Raises:
+        ssl.SSLError: our own chain, key or bundle does not load. Local fault. State unchanged.
+    """
     context = client_context(identity, bundle_pem, ALPN_PROBE)
+    refused_count = 0
     with trio.move_on_after(timeout_s):
         for address in addresses:
             try:
                 stream = await open_tls(
                     address, context, server_name=server_name, spiffe_id=spiffe_id, protocol=ALPN_PROBE
                 )
+            except ConnectionRefusedError:
+                refused_count += 1
+                continue
             except OSError:
                 continue
             stream.close()
-            return True
-    return False
+            return EngineAnswer.ANSWERED
+    return EngineAnswer.REFUSED if addresses and refused_count == len(addresses) else EngineAnswer.SILENT

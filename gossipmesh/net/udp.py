@@ -5,6 +5,7 @@ Rules:
 1. Arrival is the kernel's (SO_TIMESTAMPNS), so time spent waiting for our loop is not the sender's delay.
 2. Sending never blocks: what the kernel does not take is dropped and counted.
 3. Whoever judges a deadline drains the socket first (`receive_nowait` until it answers less than a batch).
+4. Ports that refuse (ICMP, by IP_RECVERR) are told by address; a hint only, since anybody can forge it.
 Spec: GOSSIP 1.1. Deviation: none.
 """
 
@@ -28,6 +29,12 @@ _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 _DELAY_NS_MAX: Final = 5 * SECOND_NS
 _RECEIVE_BUFFER_BYTES: Final = 4_194_304
 _MAPPED_PREFIX: Final = "::ffff:"
+_IP_RECVERR: Final = 11  # linux/in.h and in6.h; Python 3.11's socket module has no names for them
+_IPV6_RECVERR: Final = 25
+_EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err
+_ERROR_BYTES: Final = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28)  # and a sockaddr_in6
+_ORIGIN_ICMP: Final = (2, 3)
+_ERRORS_PER_WAKEUP_MAX: Final = 64
 
 
 class Datagram(NamedTuple):
@@ -50,6 +57,7 @@ class UdpStatistics:
     receive_errors_count: int = 0
     send_full_count: int = 0
     send_errors_count: int = 0
+    refused_count: int = 0
 
 
 class UdpSocket:
@@ -70,6 +78,10 @@ class UdpSocket:
             if self._family == socket.AF_INET6:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not self._dual))
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            if self._family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            if self._family == socket.AF_INET or self._dual:
+                self._socket.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
             self._enlarge_receive_buffer()
             self._socket.bind(bind.socket_address())
         except OSError:
@@ -77,6 +89,7 @@ class UdpSocket:
             raise
         name = self._socket.getsockname()
         self.address = Address(name[0], name[1])
+        self._refused: dict[Address, None] = {}
 
     @property
     def receive_buffer_bytes(self) -> int:
@@ -98,6 +111,7 @@ class UdpSocket:
 
         A shorter answer means the socket was empty when this returned.
         """
+        self._read_errors()
         batch: list[Datagram] = []
         now = monotonic()
         now_wall_ns = wall_ns()
@@ -108,8 +122,7 @@ class UdpSocket:
             except BlockingIOError:
                 break
             except OSError:
-                # An ICMP error for something sent earlier: it says nothing a probe does not say better,
-                # and anyone can forge it.
+                # An ICMP error for something sent earlier; whose it is stands in the error queue.
                 self.statistics.receive_errors_count += 1
                 continue
             if len(payload) > limits.DATAGRAM_BYTES_MAX or flags & socket.MSG_TRUNC:
@@ -127,7 +140,7 @@ class UdpSocket:
         if self._dual and ":" not in host:
             host = _MAPPED_PREFIX + host
         try:
-            self._socket.sendto(payload, (host, destination.port))
+            self._send(payload, (host, destination.port))
         except BlockingIOError:
             self.statistics.send_full_count += 1
             return False
@@ -141,6 +154,30 @@ class UdpSocket:
         self.statistics.sent_count += 1
         self.statistics.sent_bytes += len(payload)
         return True
+
+    def _send(self, payload: bytes, destination: tuple[str, int]) -> None:
+        try:
+            self._socket.sendto(payload, destination)
+        except ConnectionRefusedError:
+            # What an earlier packet met is reported by the next call, which then sent nothing.
+            self._read_errors()
+            self._socket.sendto(payload, destination)
+
+    def _read_errors(self) -> None:
+        """Empty the error queue, as long as it would wake us: note whose ports refused."""
+        for _ in range(_ERRORS_PER_WAKEUP_MAX):
+            try:
+                _, ancillary, _, sent_to = self._socket.recvmsg(0, _ERROR_BYTES, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            if sent_to and _is_refusal(ancillary) and len(self._refused) < _ERRORS_PER_WAKEUP_MAX:
+                self.statistics.refused_count += 1
+                self._refused[_address_of(sent_to)] = None
+
+    def take_refused(self) -> list[Address]:
+        """Return whose ports refused packets of ours since the last call."""
+        refused, self._refused = list(self._refused), {}
+        return refused
 
     def close(self) -> None:
         """Close; a task in `wait_readable` gets `trio.ClosedResourceError`."""
@@ -164,6 +201,15 @@ def _delay_ns(ancillary: list[tuple[int, int, bytes]], now_wall_ns: int) -> int:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
             return min(max(now_wall_ns - seconds * SECOND_NS - nanoseconds, 0), _DELAY_NS_MAX)
     return 0
+
+
+def _is_refusal(ancillary: list[tuple[int, int, bytes]]) -> bool:
+    """Tell whether an error is an ICMP "port unreachable"."""
+    for _, kind, data in ancillary:
+        if kind in (_IP_RECVERR, _IPV6_RECVERR) and len(data) >= _EXTENDED_ERROR.size:
+            number, origin, *_ = _EXTENDED_ERROR.unpack_from(data)
+            return number == errno.ECONNREFUSED and origin in _ORIGIN_ICMP
+    return False
 
 
 def _address_of(sender: tuple[str, int]) -> Address:

@@ -27,6 +27,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, NEVER, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic
 from gossipmesh.net.streams import listen
+from gossipmesh.net.tls import EngineAnswer
 from gossipmesh.net.udp import UdpSocket
 
 ANY = Address("127.0.0.1", 0)
@@ -51,8 +52,15 @@ class ScriptedCore:
             return self._feed("deadline", None, now)
         return []
 
-    def receive_datagram(self, payload: bytes, sender: Address, now: Instant) -> list[Effect]:
+    def receive_datagram(
+        self, payload: bytes, sender: Address, now: Instant, arrived: Instant | None = None
+    ) -> list[Effect]:
+        assert arrived is not None
+        assert arrived <= now
         return self._feed("datagram", payload, now)
+
+    def port_refused(self, address: Address, now: Instant) -> list[Effect]:
+        return self._feed("refused", address, now)
 
     def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
         return self._feed("accepted", stream, now)
@@ -66,8 +74,10 @@ class ScriptedCore:
     def stream_closed(self, stream: StreamId, now: Instant) -> list[Effect]:
         return self._feed("closed", stream, now)
 
-    def engine_probed(self, probe: int, answered: bool, now: Instant) -> list[Effect]:
-        return self._feed("probed", (probe, answered), now)
+    def engine_probed(
+        self, probe: int, answered: bool, now: Instant, *, refused: bool = False
+    ) -> list[Effect]:
+        return self._feed("probed", (probe, answered, refused), now)
 
     def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
         raise AssertionError("the clock did not move")
@@ -105,9 +115,9 @@ class Rig:
             nursery=nursery,
         )
 
-    async def _probe(self, addresses: Sequence[Address], spiffe_id: str) -> bool:
+    async def _probe(self, addresses: Sequence[Address], spiffe_id: str) -> EngineAnswer:
         self.probed.append((addresses, spiffe_id))
-        return True
+        return EngineAnswer.ANSWERED
 
     def say(self, *payloads: bytes) -> None:
         for payload in payloads:
@@ -157,7 +167,7 @@ async def test_effects_are_performed_in_order_and_answers_come_back(tmp_path: Pa
                     ("accepted", 1),
                     ("bytes", (1, b"frame")),
                     ("closed", 2),
-                    ("probed", (9, True)),
+                    ("probed", (9, True, False)),
                 ],
             )
         )

@@ -95,3 +95,22 @@ def test_the_kernels_stamp_is_clamped() -> None:
     assert _delay_ns(stamped(100), 500 * SECOND_NS) == 5 * SECOND_NS
     assert _delay_ns(stamped(100), 99 * SECOND_NS) == 0
     assert _delay_ns([], 99 * SECOND_NS) == 0
+
+
+async def test_a_port_where_nobody_listens_is_told_by_address_and_costs_no_packet() -> None:
+    first, gone, peer = UdpSocket(_ANY_PORT), UdpSocket(_ANY_PORT), UdpSocket(_ANY_PORT)
+    refusing = gone.address
+    gone.close()
+    assert first.send_nowait(b"anybody?", refusing)
+    with trio.fail_after(5):
+        await first.wait_readable()
+    # What the earlier packet met must not be taken for this one's fault.
+    assert first.send_nowait(b"hello", peer.address)
+    assert first.receive_nowait() == []
+    assert first.take_refused() == [refusing]
+    assert first.take_refused() == []
+    with trio.fail_after(5):
+        await peer.wait_readable()
+    assert [datagram.payload for datagram in peer.receive_nowait()] == [b"hello"]
+    first.close()
+    peer.close()
