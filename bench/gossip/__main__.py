@@ -1,6 +1,7 @@
 """Gossip beside its peers: `python -m bench.gossip [--only PART]... [--rounds N] [--json]`.
 
-Parts: join (always made, it is how a group starts), kill, silent, idle, pause, virtual. Needs root: every
+Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days) and
+elsewhere (what other commands show). Needs root: every
 node lives in a network namespace of its own, all of them inside a private one that vanishes with this
 process. `--docs` writes docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier
 run's JSON and measures nothing.
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 import trio
 
+from bench.gossip.elsewhere import measure_elsewhere
 from bench.gossip.field import Field
 from bench.gossip.group import Group
 from bench.gossip.ours import OurGroup
@@ -32,7 +34,8 @@ from gossipmesh.testing.processes import ProcessKeeper
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DOCS: Final = ROOT / "docs" / "BENCHMARKS.md"
 RESULTS: Final = ROOT / "out" / "bench-gossip.json"
-WALL_PARTS: Final = ("join", "idle", "kill", "silent", "pause")
+PARTS: Final = ("join", "idle", "kill", "silent", "pause", "virtual", "elsewhere")
+WALL_PARTS: Final = PARTS[:5]
 GROUPS: Final[dict[str, type[Group]]] = {"gossipmesh": OurGroup, "serf": SerfGroup, "kinship": KinshipGroup}
 PROBLEMS_VARIABLE: Final = "GOSSIPMESH_BENCH_PROBLEMS"
 
@@ -43,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = arguments(given)
     if options.render is not None:
         return finish(json.loads(options.render.read_text(encoding="utf-8")), options)
-    parts = options.only or [*WALL_PARTS, "virtual"]
+    parts = options.only or PARTS
     groups = options.group or list(GROUPS)
     results: dict[str, Any] = {
         "machine": machine(),
@@ -60,9 +63,11 @@ def main(words: Sequence[str] | None = None) -> int:
         enter_private_network(["-m", "bench.gossip", *given])
         results["problems"] = json.loads(os.environ.get(PROBLEMS_VARIABLE, "{}"))
         wanted = [name for name in groups if name not in results["problems"]]
-        trio.run(measure_groups, results, wanted, parts, options)
+        trio.run(measure_groups, results, wanted, list(parts), options)
     if "virtual" in parts:
         results["virtual"] = measure_virtual(options.virtual_minutes, say)
+    if "elsewhere" in parts:
+        results["elsewhere"] = measure_elsewhere(say)
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     say(f"raw figures: {RESULTS}")
@@ -72,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.gossip", description=__doc__)
-    parser.add_argument("--only", action="append", choices=[*WALL_PARTS, "virtual"], metavar="PART")
+    parser.add_argument("--only", action="append", choices=PARTS, help="this part only; repeat for more")
     parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this group")
     parser.add_argument("--nodes", type=int, default=40, help="nodes of each group")
     parser.add_argument("--rounds", type=int, default=10, help="kills, and silences, of each group")

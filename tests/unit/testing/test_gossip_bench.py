@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bench.gossip import rows
+from bench.gossip.elsewhere import read_memory, read_tests
 from bench.gossip.field import HEADER_BYTES, read_links
 from bench.gossip.observe import (
     ALIVE,
@@ -281,8 +282,27 @@ def test_a_chapter_that_failed_is_a_miss() -> None:
 
 def test_what_other_commands_show_is_taken_only_when_given() -> None:
     given = {"ours": "0 of 480", "met": True, "evidence": "the grid"}
-    row = row_of(results_of(elsewhere={"G5": given}), "G5", VIRTUAL)
+    row = row_of(results_of(elsewhere={"grid": given}), "G5", VIRTUAL)
     assert (row.ours, row.met) == ("0 of 480", True)
+
+
+def test_what_other_commands_print_is_read() -> None:
+    printed = {
+        "members": 10_000,
+        "rss_mb": 61.0,
+        "rss_peak_mb": 64.0,
+        "bytes_per_member": 2_900,
+        "records_bytes": 621,
+        "cpu_s": 2.5,
+        "step_ms_max": 21.0,
+        "steps": 600,
+        "steps_over_5_ms": 3,
+    }
+    told = read_memory(f"noise\n{json.dumps(printed, indent=1)}")
+    assert (told["memory"]["met"], told["joining"]["met"]) == (True, False)
+    assert read_tests("...\n12 passed in 3.1s", "tests/x.py")["met"] is True
+    assert read_tests("1 failed, 12 passed in 3.1s", "tests/x.py")["met"] is False
+    assert read_tests("no tests ran", "tests/x.py")["met"] is False
 
 
 def test_the_verdict_has_the_shape_that_was_promised() -> None:

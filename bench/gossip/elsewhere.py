@@ -1,0 +1,74 @@
+"""Figures that other commands of this project show, asked in the same run: memory and the named attacks."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent.parent
+MEMORY_TIMEOUT_S: Final = 150.0
+TESTS_TIMEOUT_S: Final = 120.0
+MEMBERS: Final = 9_998
+ATTACKS: Final = "tests/simulation/test_byzantine.py"
+STRANGERS: Final = "tests/unit/gossip/test_strangers.py"
+
+Told = dict[str, Any]
+
+
+def measure_elsewhere(say: Callable[[str], None]) -> dict[str, Told]:
+    """Run the commands; return key -> {ours, met, evidence}, without the keys that gave nothing."""
+    found: dict[str, Told] = {}
+    printed = _output(["-m", "bench.gossip_memory", str(MEMBERS)], MEMORY_TIMEOUT_S)
+    if printed is not None:
+        found |= read_memory(printed)
+    for key, path in (("attacks", ATTACKS), ("strangers", STRANGERS)):
+        if (ROOT / path).exists():
+            printed = _output(["-m", "pytest", "-q", "-p", "no:cacheprovider", path], TESTS_TIMEOUT_S)
+            if printed is not None:
+                found[key] = read_tests(printed, path)
+    for key, told in found.items():
+        say(f"elsewhere: {key}: {told['ours']}")
+    return found
+
+
+def read_memory(printed: str) -> dict[str, Told]:
+    """Read the object that `bench.gossip_memory` prints."""
+    told = json.loads(printed[printed.index("{") :])
+    where = f"`python -m bench.gossip_memory {MEMBERS}`: a real core joins by a real core, in virtual time"
+    return {
+        "memory": {
+            "ours": f"{told['members']:,} members: {told['rss_mb']:.0f} MB RSS, peak {told['rss_peak_mb']:.0f};"
+            f" {told['bytes_per_member']:,} B a member over an empty process ({told['records_bytes']} B signed)",
+            "met": told["rss_peak_mb"] <= 75 and told["bytes_per_member"] <= 3_072,
+            "evidence": f"{where}; the core alone, without the agent's servers",
+        },
+        "joining": {
+            "ours": f"{told['cpu_s']:.1f} s CPU, longest step {told['step_ms_max']:.1f} ms",
+            "met": told["step_ms_max"] <= 20 and told["cpu_s"] <= 3,
+            "evidence": f"{where}; {told['steps']:,} steps, {told['steps_over_5_ms']} over 5 ms",
+        },
+    }
+
+
+def read_tests(printed: str, path: str) -> Told:
+    """Read pytest's last line."""
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|error)", printed)}
+    passed, bad = counts.get("passed", 0), counts.get("failed", 0) + counts.get("error", 0)
+    return {
+        "ours": f"{passed} named tests hold, {bad} do not",
+        "met": passed > 0 and not bad,
+        "evidence": f"`{path}`",
+    }
+
+
+def _output(words: Sequence[str], timeout_s: float) -> str | None:
+    try:
+        found = subprocess.run(
+            [sys.executable, *words], capture_output=True, text=True, timeout=timeout_s, check=False, cwd=ROOT
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return found.stdout if "{" in found.stdout or " passed" in found.stdout else None
