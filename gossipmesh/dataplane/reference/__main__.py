@@ -1,7 +1,6 @@
 """`python -m gossipmesh.dataplane.reference`: one engine process, or answers to decision vectors."""
 
 import argparse
-import gc
 import logging
 import resource
 import sys
@@ -12,8 +11,7 @@ import trio
 
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.model.errors import MalformedInput, OperatorError
-
-GC_THRESHOLD = 10_000  # a request makes about a hundred containers and no cycles; 700 is Python's default
+from gossipmesh.net.collector import calm_collector
 
 
 def answer_decisions() -> None:
@@ -55,10 +53,7 @@ def main() -> int:
     except (OperatorError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    # What is loaded by now lives as long as the process: no collection need look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
+    calm_collector()
     trio.run(lambda: engine.run(handle_signals=True))
     return 0
 

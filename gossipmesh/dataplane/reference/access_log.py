@@ -1,11 +1,10 @@
 """The access log: one JSON line per request or TCP connection, with Envoy's field names.
 
-Written by a thread in batches, so that a slow disk never holds a request; the queue is bounded and
-what does not fit is counted. SIGHUP reopens the file.
+Lines are made at once and written by a thread in batches, so that a slow disk never holds a request; what
+waits is bounded and what does not fit is counted. SIGHUP reopens the file.
 """
 
 import os
-from collections import deque
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -49,23 +48,29 @@ class AccessRecord(msgspec.Struct):
 
 
 class AccessLog:
-    """A bounded queue and the task that empties it into the file."""
+    """A bounded buffer and the task that empties it into the file."""
 
     def __init__(self, path: Path, counters: Counters) -> None:
         self._path = path
         self._counters = counters
-        self._queue: deque[AccessRecord] = deque()
+        self._lines = bytearray()
+        self._lines_count = 0
         self._encoder = msgspec.json.Encoder()
         self._wake = trio.Event()
         self._descriptor = _open(path)
 
     def write(self, record: AccessRecord) -> None:
-        """Queue one line, or count it as dropped."""
-        if len(self._queue) >= limits.ACCESS_LOG_QUEUE_MAX:
+        """Add one line, or count it as dropped."""
+        if self._lines_count >= limits.ACCESS_LOG_QUEUE_MAX:
             self._counters.add("access_log_dropped")
             return
-        self._queue.append(record)
-        self._wake.set()
+        if isinstance(record.start_time, int):
+            record.start_time = _civil(record.start_time)
+        self._encoder.encode_into(record, self._lines, -1)
+        self._lines += b"\n"
+        self._lines_count += 1
+        if self._lines_count == 1:
+            self._wake.set()
 
     def reopen(self) -> None:
         """Go on in a new file of the same name, after a rotation."""
@@ -90,31 +95,24 @@ class AccessLog:
 
     async def flush(self) -> None:
         """Write what is queued, in a thread."""
-        while self._queue:
+        while self._lines:
             # A duplicate, because `reopen` may close the descriptor while the thread writes.
             descriptor = os.dup(self._descriptor)
             failed = await trio.to_thread.run_sync(_write, descriptor, self._take())
             if failed:
                 self._counters.add("access_log_errors")
 
-    def _take(self) -> bytes:
-        lines = []
-        for _ in range(min(len(self._queue), 1_000)):
-            record = self._queue.popleft()
-            if isinstance(record.start_time, int):
-                record.start_time = _civil(record.start_time)
-            lines.append(self._encoder.encode(record))
-        lines.append(b"")
-        return b"\n".join(lines)
+    def _take(self) -> bytearray:
+        lines, self._lines, self._lines_count = self._lines, bytearray(), 0
+        return lines
 
-    def _write_out(self, data: bytes) -> None:
+    def _write_out(self, data: bytearray) -> None:
         if _write(os.dup(self._descriptor), data):
             self._counters.add("access_log_errors")
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        while self._queue:
-            self._write_out(self._take())
+        self._write_out(self._take())
         os.close(self._descriptor)
 
 
@@ -122,7 +120,7 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
 
-def _write(descriptor: int, data: bytes) -> bool:
+def _write(descriptor: int, data: bytearray) -> bool:
     """Write everything and close; True when that failed."""
     try:
         view = memoryview(data)

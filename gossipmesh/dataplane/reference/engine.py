@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ from gossipmesh.dataplane.reference.readiness import Readiness
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.net.collector import give_back
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.net.socket_owner import SocketOwners
 from gossipmesh.traffic.sections import Snapshot
@@ -28,6 +30,7 @@ from gossipmesh.traffic.sections import Snapshot
 log = logging.getLogger("gossipmesh.engine")
 
 TICK_S: Final = 1.0
+GIVE_BACK_TICKS: Final = 30
 FLUSH_TIMEOUT_S: Final = 1.0
 _BACKLOG_MAX: Final = 64
 
@@ -91,8 +94,10 @@ class ReferenceEngine:
             self._log.close()
 
     async def _tick(self) -> None:
-        while True:
+        for number in count(1):
             await trio.sleep(TICK_S)
+            if number % GIVE_BACK_TICKS == 0:
+                give_back()
             self._state.maintain()
             applied = self._state.applied
             if applied is not None:
