@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from gossipmesh.gossip.catalog import Catalog
-from gossipmesh.gossip.swim_detector import SwimDetector
 from gossipmesh.gossip.effects import PersistKind
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.swim_detector import SwimDetector
 from gossipmesh.testing.simulator.__main__ import run_seed
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import Verifier
@@ -76,7 +76,7 @@ def hasty_deaths(patch: pytest.MonkeyPatch) -> None:
 
 
 MUTANTS: list[tuple[Patch, str, str]] = [
-    (no_refutation, "partition-heal", "not everyone is alive|roots differ"),
+    (no_refutation, "partition-heal", "not everyone is alive|roots differ|false death"),
     (floors_fall, "byzantine-policy", "had to be refused|nobody signed"),
     (signatures_unchecked, "byzantine-policy", "had to be refused|nobody signed"),
     (signatures_unchecked, "byzantine-records", "never signed|never published|epoch without end|false death"),

@@ -116,9 +116,9 @@ def test_a_file_does_not_tell_what_the_node_draws_later() -> None:
 
 
 def test_memory_is_bounded_and_a_lost_beginning_is_said() -> None:
-    recorded = Recorded(nodes_count=4, bytes_max=30_000)
+    recorded = Recorded(nodes_count=4, bytes_max=15_000)
     recorded.run.boot_and_settle()
-    assert recorded.recorder.size_bytes <= 30_000
+    assert recorded.recorder.size_bytes <= 15_000
     assert recorded.recorder.dropped_count > 0
     recording = read_recording_untrusted(recorded.file())
     assert recording.dropped_count == recorded.recorder.dropped_count

@@ -37,6 +37,7 @@ def run_seed(
     loss_ratio: float,
     verifier: Verifier,
     trace: Trace | None = None,
+    detector: str | None = None,
 ) -> dict[str, Any]:
     """Run one seed of a scenario and return what happened, `ok` derived from it.
 
@@ -44,7 +45,14 @@ def run_seed(
     again and again took a fifth of the time.
     """
     computed_before, remembered_before = verifier.computed_count, verifier.remembered_count
-    run = Run(seed, nodes_count=nodes_count, loss_ratio=loss_ratio, verifier=verifier, trace=trace)
+    run = Run(
+        seed,
+        nodes_count=nodes_count,
+        loss_ratio=loss_ratio,
+        verifier=verifier,
+        trace=trace,
+        detector=detector,
+    )
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -107,6 +115,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_seeds, default=[1], metavar="A-B")
     parser.add_argument("--nodes", type=int, default=30)
     parser.add_argument("--loss", type=float, default=0.05, help="share of datagrams lost")
+    parser.add_argument("--detector", choices=["monitors", "swim"], help="(default: the core's own)")
     parser.add_argument("--json", action="store_true", help="one JSON object per seed")
     parser.add_argument(
         "--jobs",
@@ -148,7 +157,12 @@ def _results(jobs: int, tasks: list[_Task]) -> Iterator[dict[str, Any]]:
 
 def _run_task(task: _Task) -> dict[str, Any]:
     arguments, scenario, seed = task
-    options = {"nodes_count": arguments.nodes, "loss_ratio": arguments.loss, "verifier": _VERIFIER}
+    options = {
+        "nodes_count": arguments.nodes,
+        "loss_ratio": arguments.loss,
+        "verifier": _VERIFIER,
+        "detector": arguments.detector,
+    }
     if arguments.trace_file is None:
         return run_seed(scenario, seed, **options)
     with arguments.trace_file.open("w", encoding="utf-8") as out:

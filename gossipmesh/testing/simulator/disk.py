@@ -20,6 +20,8 @@ class Disk:
         self._log: list[tuple[PersistKind, bytes, bytes | None]] = []
         self._synced_count = 0
         self.full = False
+        self.is_damaged = False
+        self.is_stale = False
         self.writes_count = 0
         self.syncs_count = 0
 
@@ -46,6 +48,28 @@ class Disk:
             del self._log[-lost_count:]
         self._synced_count = len(self._log)
         return lost_count
+
+    def corrupt(self, rng: random.Random) -> int:
+        """Flip bytes somewhere: what is read at the next start is the good prefix; return what is lost."""
+        kept_count = rng.randrange(len(self._log)) if self._log else 0
+        lost_count = len(self._log) - kept_count
+        del self._log[kept_count:]
+        self._synced_count = len(self._log)
+        self.is_damaged = lost_count > 0
+        return lost_count
+
+    def copy(self) -> "Disk":
+        """Return what a snapshot of the machine would hold."""
+        twin = Disk()
+        twin._log = list(self._log)
+        twin._synced_count = self._synced_count
+        return twin
+
+    def restore(self, older: "Disk") -> None:
+        """Put an older copy back, as a rolled back machine has; nothing on it says so."""
+        self._log = list(older._log)
+        self._synced_count = len(self._log)
+        self.is_stale = True
 
     def wipe(self) -> None:
         """Forget everything, as a replaced disk does."""

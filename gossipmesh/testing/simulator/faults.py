@@ -6,8 +6,9 @@ Every fault counts how often it did something: one that never fired proves nothi
 
 import random
 from enum import Enum, StrEnum, auto
+from typing import Final
 
-import msgspec
+SEGMENT_LOSSES_MAX: Final = 6  # what TCP bears before a stream stands still for longer than anyone waits
 
 
 class Channel(StrEnum):
@@ -16,15 +17,6 @@ class Channel(StrEnum):
     DATAGRAM = "datagram"
     STREAM = "stream"
     ENGINE = "engine"
-
-
-class Packet(msgspec.Struct, frozen=True):
-    """What a rule sees: the names of two hosts, the channel and the size."""
-
-    source: str
-    destination: str
-    channel: Channel
-    size_bytes: int
 
 
 class Verdict(Enum):
@@ -45,11 +37,25 @@ class Fault:
 
 
 class Rule(Fault):
-    """A fault of the network. Only partitions judge anything but datagrams: streams repair loss."""
+    """A fault of the network. Only cuts judge anything but datagrams: streams repair loss."""
 
-    def judge(self, packet: Packet, rng: random.Random) -> Verdict:
-        """Return the verdict on one packet, counting it if it is not PASS."""
+    is_cut = False
+
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
+        """Return the verdict on one packet between two hosts by name, counting it if it is not PASS."""
         raise NotImplementedError
+
+    def separates(self, source: str, destination: str) -> bool:
+        """Tell whether nothing at all passes from `source` to `destination` just now."""
+        return False
+
+    def concerns(self, host: str) -> bool:
+        """Tell whether a host may suffer from it."""
+        return True
+
+    def segment_losses(self, source: str, rng: random.Random) -> int:
+        """Return how often a segment of a stream from `source` is lost before it gets through."""
+        return 0
 
 
 class Loss(Rule):
@@ -59,16 +65,90 @@ class Loss(Rule):
         super().__init__(name, may_idle=may_idle)
         self.ratio = ratio
 
-    def judge(self, packet: Packet, rng: random.Random) -> Verdict:
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Draw for every datagram, so that switching another rule on moves no later draw."""
-        if packet.channel is not Channel.DATAGRAM or rng.random() >= self.ratio:
+        if channel is not Channel.DATAGRAM or rng.random() >= self.ratio:
             return Verdict.PASS
+        self.fired_count += 1
+        return Verdict.DROP
+
+    def segment_losses(self, source: str, rng: random.Random) -> int:
+        """Lose a segment once at most: a second loss in a row changes nothing but the delay."""
+        return 1 if self.ratio > 0 and rng.random() < self.ratio else 0
+
+
+class EgressLoss(Rule):
+    """Drops a share of what some hosts send; their streams crawl, for segments are lost as well."""
+
+    def __init__(self, name: str, ratio: float, sources: frozenset[str]) -> None:
+        super().__init__(name)
+        self.ratio = ratio
+        self.sources = sources
+
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
+        """Drop by the ratio what comes from those hosts."""
+        if source not in self.sources or channel is not Channel.DATAGRAM or rng.random() >= self.ratio:
+            return Verdict.PASS
+        self.fired_count += 1
+        return Verdict.DROP
+
+    def concerns(self, host: str) -> bool:
+        """Tell whether a host is one of the senders."""
+        return host in self.sources
+
+    def segment_losses(self, source: str, rng: random.Random) -> int:
+        """Lose a segment again and again, as the ratio has it."""
+        count = 0
+        while source in self.sources and count < SEGMENT_LOSSES_MAX and rng.random() < self.ratio:
+            count += 1
+        return count
+
+
+class Deafness(Rule):
+    """Cuts all that some hosts would receive while `is_on`: a one-way link, flip-flopping when switched."""
+
+    is_cut = True
+
+    def __init__(self, name: str, hosts: frozenset[str]) -> None:
+        super().__init__(name)
+        self.hosts = hosts
+        self.is_on = True
+
+    def concerns(self, host: str) -> bool:
+        """Tell whether a host is one of the deaf."""
+        return host in self.hosts
+
+    def separates(self, source: str, destination: str) -> bool:
+        """Tell whether nothing passes to a deaf host."""
+        return self.is_on and destination in self.hosts
+
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
+        """Drop what goes to a deaf host."""
+        if not self.separates(source, destination):
+            return Verdict.PASS
+        self.fired_count += 1
+        return Verdict.DROP
+
+
+class Blackout(Rule):
+    """Cuts everything between any two hosts while it stands."""
+
+    is_cut = True
+
+    def separates(self, source: str, destination: str) -> bool:
+        """Nothing passes."""
+        return True
+
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
+        """Drop."""
         self.fired_count += 1
         return Verdict.DROP
 
 
 class Partition(Rule):
     """Cuts all links from `left` to `right`, and back unless `one_way`."""
+
+    is_cut = True
 
     def __init__(
         self, name: str, left: frozenset[str], right: frozenset[str], *, one_way: bool = False
@@ -78,15 +158,19 @@ class Partition(Rule):
         self.right = right
         self.one_way = one_way
 
+    def concerns(self, host: str) -> bool:
+        """Tell whether a host stands on a side."""
+        return host in self.left or host in self.right
+
     def separates(self, source: str, destination: str) -> bool:
         """Tell whether nothing passes from `source` to `destination`."""
         if source in self.left and destination in self.right:
             return True
         return not self.one_way and source in self.right and destination in self.left
 
-    def judge(self, packet: Packet, rng: random.Random) -> Verdict:
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Drop what crosses."""
-        if not self.separates(packet.source, packet.destination):
+        if not self.separates(source, destination):
             return Verdict.PASS
         self.fired_count += 1
         return Verdict.DROP
@@ -99,9 +183,9 @@ class Spare(Rule):
         super().__init__(name)
         self.hosts = hosts
 
-    def judge(self, packet: Packet, rng: random.Random) -> Verdict:
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Deliver inside the circle."""
-        if packet.source not in self.hosts or packet.destination not in self.hosts:
+        if source not in self.hosts or destination not in self.hosts:
             return Verdict.PASS
         self.fired_count += 1
         return Verdict.DELIVER

@@ -1,4 +1,8 @@
-"""A simulated machine: a disk, perhaps an agent (the core), perhaps an engine, a clock of its own."""
+"""A simulated machine: a disk, perhaps an agent (the core), perhaps an engine, a clock of its own.
+
+`read_late_ns` makes its agent a starved reader: all it reads it reads late by a draw from that range,
+in order, while its timers are on time. `is_stamped`: its kernel says when a datagram arrived.
+"""
 
 import random
 from collections.abc import Callable
@@ -34,6 +38,10 @@ class Host:
         self.timers_in_a_row_count = 0
         self.crash_after_effects: int | None = None
         self.wall_skew_s = 0
+        self.read_late_ns: tuple[int, int] | None = None
+        self.is_stamped = True
+        self.last_read_ns = 0
+        self.paused_at_ns = 0
         self.inbox: list[Callable[[], None]] = []
         self.connections: dict[StreamId, tuple[Connection, End]] = {}
         self._next_accepted = 1
@@ -55,6 +63,7 @@ class Host:
         self.timer_at_ns = -1
         self.timers_in_a_row_count = 0
         self.is_paused = False
+        self.last_read_ns = 0
         return rng
 
     def end_run(self) -> None:

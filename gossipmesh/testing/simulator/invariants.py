@@ -1,12 +1,15 @@
 """What must hold in every run, checked while it goes on.
 
 1. No live, reachable node is held dead (or unattended, or left) by anyone, once its last disturbance is
-   `grace_ns` past; a claim against an earlier incarnation is no false death.
+   `grace_ns` past; a verdict on an earlier incarnation is no false death, and who left is never dead.
 2. A node's own order never goes back, and each start has a greater (generation, epoch), also after
    a crash; nor does anyone's view of a member's order within a run.
+   Nor does anyone hold a state of a member that differs from what its owner signed under that order.
 3. A scope's floor never goes back, also after a crash, and only sets that were signed are applied.
 4. Datagrams, effect lists and queues stay within their limits.
 5. Unequal roots among reachable nodes mean that something changed less than `converge_ns` ago.
+All but the last are looked at after each event that can break them; in meshes of more than
+`EVERY_CHANGE_HOSTS_MAX` hosts what is held of others is looked at from time to time.
 """
 
 from collections.abc import Sequence
@@ -25,17 +28,21 @@ from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.model.service import ServiceEntry
-from gossipmesh.testing.simulator.faults import Partition
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.world import Observer, SimulationFailure, World
 
 SAMPLE_NS = 100 * MILLISECOND_NS
 OUT = (MemberStatus.DEAD, MemberStatus.UNATTENDED, MemberStatus.LEFT)
-EVERY_SERVICE_CHANGE_HOSTS_MAX = 50  # beyond, what is held of services is looked at from time to time only
+EVERY_CHANGE_HOSTS_MAX = 50
+SWEEP_EVERY_HOSTS = 12  # each host is swept once in this many hosts' seconds
 
 
 class Invariants(Observer):
-    """Watches one world. `watch` starts the periodic looks; the rest follows the events."""
+    """Watches one world. `watch` starts the periodic looks; the rest follows the events.
+
+    `hostile` members may sign what they like; of `unwell` ones (their links are ill) no verdict is false.
+    With `counts_deaths` false verdicts are counted in `false_deaths` instead of ending the run.
+    """
 
     def __init__(self, *, grace_ns: int = 25 * SECOND_NS, converge_ns: int = 10 * SECOND_NS) -> None:
         self.grace_ns = grace_ns
@@ -46,10 +53,17 @@ class Invariants(Observer):
         self.is_converged = False
         self.expects_convergence = True
         self.hostile: list[str] = []
+        self.unwell: set[str] = set()
+        self.counts_deaths = False
+        self.false_deaths: dict[str, int] = {}
         self._published: dict[str, list[tuple[ServiceEntry, ...]]] = {}
         self._signed_sets: set[tuple[str, int, bytes]] = set()
         self._disturbed_ns: dict[str, int] = {}
         self._own: dict[str, tuple[int, Order]] = {}
+        self._own_state: dict[str, Any] = {}
+        self._signed_states: dict[tuple[str, Order], Any] = {}
+        self._roots: dict[str, bytes] = {}
+        self._hosts: dict[str, Host] = {}
         self._verdicts: set[tuple[str, MemberStatus, Order | None]] = set()
         self._given_up: set[tuple[str, MemberStatus]] = set()
         self._views: dict[tuple[str, int, str], Order] = {}
@@ -69,6 +83,7 @@ class Invariants(Observer):
 
     def watch(self, world: World) -> None:
         """Look at everything from time to time until the end of the run."""
+        self._hosts = world.hosts
         self._sample(world)
         self._sweep(world)
 
@@ -88,6 +103,14 @@ class Invariants(Observer):
     def stepped(self, world: World, host: Host, effects: Sequence[Effect]) -> None:
         """Check what a step shows of its own node: order and sizes."""
         self._check_own_order(world, host)
+        if len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX and host.core is not None:
+            root = host.core.roots()[0]
+            if self._roots.get(host.name) != root:
+                self._roots[host.name] = root
+                for view in host.core.members():
+                    self._check_view_order(host, view)
+        if not effects:
+            return
         if len(effects) > limits.EFFECTS_PER_STEP_MAX:
             raise SimulationFailure(f"{host.name} asked for {len(effects)} effects in one step")
         for effect in effects:
@@ -101,6 +124,7 @@ class Invariants(Observer):
         event = effect.event
         if isinstance(event, MemberChanged) and event.status in OUT:
             self._note_verdict(world, event.name, event.status)
+            self._check_leaver(world, event.name, event.status)
             self._check_verdict(world, host, event.name, event.status)
             if event.status is MemberStatus.DEAD:
                 self.deaths.setdefault((host.name, event.name), world.now_ns)
@@ -111,7 +135,7 @@ class Invariants(Observer):
             if applied not in self._signed_sets:
                 raise SimulationFailure(f"{host.name} applied a set nobody signed: {event}")
             self._check_floor(host, event.scope, (event.version, event.manifest_hash))
-        elif isinstance(event, ServicesChanged) and len(world.hosts) <= EVERY_SERVICE_CHANGE_HOSTS_MAX:
+        elif isinstance(event, ServicesChanged) and len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
             self._check_services(host, event.node_id)
 
     def was_given_up(self, host: Host) -> bool:
@@ -122,7 +146,7 @@ class Invariants(Observer):
 
     def reachable(self, world: World) -> list[Host]:
         """Return the hosts whose agents run; empty while a partition stands."""
-        if any(isinstance(rule, Partition) for rule in world.network.rules):
+        if any(rule.is_cut for rule in world.network.rules):
             return []
         return [host for host in world.hosts.values() if host.core is not None and not host.is_paused]
 
@@ -154,7 +178,11 @@ class Invariants(Observer):
             if subject is None:
                 problems.append(f"{host.name} knows {view.name}, which does not exist")
             elif subject.core is not None and not subject.is_paused:
-                if view.status is not MemberStatus.ALIVE and not subject.has_left:
+                if (
+                    view.status is not MemberStatus.ALIVE
+                    and not subject.has_left
+                    and view.name not in self.unwell
+                ):
                     problems.append(f"{host.name} holds {view.name} {view.status.label} at rest")
             elif view.status in (MemberStatus.ALIVE, MemberStatus.SUSPECT) and not subject.is_paused:
                 problems.append(f"{host.name} holds {view.name} {view.status.label}, which is gone")
@@ -174,17 +202,18 @@ class Invariants(Observer):
         self.is_converged = equal
         world.push(world.now_ns + SAMPLE_NS, self._sample, world)
 
-    def _sweep(self, world: World) -> None:
-        for host in list(world.hosts.values()):
-            if host.core is None or host.is_paused:
-                continue
+    def _sweep(self, world: World, turn: int = 0) -> None:
+        """Look at one host after the other, each in turn."""
+        hosts = list(world.hosts.values())
+        host = hosts[turn % len(hosts)]
+        if host.core is not None and not host.is_paused:
             core: Any = host.core
             for view in core.members():
                 if view.status in OUT:
                     self._check_verdict(world, host, view.name, view.status, view)
                 self._check_view_order(host, view)
             self._check_queue(host, core)
-        world.push(world.now_ns + max(1, len(world.hosts) // 25) * SECOND_NS, self._sweep, world)
+        world.push(world.now_ns + SECOND_NS // SWEEP_EVERY_HOSTS, self._sweep, world, turn + 1)
 
     # -- the checks -------------------------------------------------------------------------
 
@@ -200,7 +229,16 @@ class Invariants(Observer):
         order = subject.core.own_state.order
         if view is None or (view.state.generation, view.state.epoch) != (order.generation, order.epoch):
             return
+        if self.counts_deaths:
+            self.false_deaths.setdefault(subject_name, world.now_ns)
+            return
         raise SimulationFailure(f"false death: {host.name} holds the live {subject_name} {status.label}")
+
+    def _check_leaver(self, world: World, name: str, status: MemberStatus) -> None:
+        subject = world.hosts.get(name)
+        is_cut = any(rule.is_cut for rule in world.network.rules)
+        if subject is not None and subject.has_left and status is not MemberStatus.LEFT and not is_cut:
+            raise SimulationFailure(f"{name} left in order and is held {status.label}")
 
     def _note_verdict(self, world: World, subject_name: str, status: MemberStatus) -> None:
         """The first verdict on an order of a member is a change: roots count it."""
@@ -213,43 +251,57 @@ class Invariants(Observer):
 
     def _is_excused(self, world: World, host: Host, subject: Host) -> bool:
         """Tell whether `host` may be wrong about `subject`: it was disturbed, or is cut off."""
-        if subject.is_paused or subject.has_left:
+        if subject.is_paused or subject.has_left or subject.name in self.unwell:
             return True
-        if any(
-            rule.separates(subject.name, host.name) or rule.separates(host.name, subject.name)
-            for rule in world.network.rules
-            if isinstance(rule, Partition)
-        ):
-            return True
+        cuts = [rule for rule in world.network.rules if rule.is_cut]
+        for rule in cuts:
+            if rule.separates(subject.name, host.name) or rule.separates(host.name, subject.name):
+                return True
         disturbed_ns = self._disturbed_ns.get(subject.name, -self.grace_ns)
-        is_joined = all(not isinstance(rule, Partition) for rule in world.network.rules)
-        return is_joined and world.now_ns - disturbed_ns < self.grace_ns
+        return not cuts and world.now_ns - disturbed_ns < self.grace_ns
 
     def _check_own_order(self, world: World, host: Host) -> None:
         assert host.core is not None, host.name
-        order = host.core.own_state.order
+        state = host.core.own_state
+        if self._own_state.get(host.name) is state:
+            return
+        order = state.order
+        self._signed_states[host.name, order] = self._own_state[host.name] = state
         known = self._own.get(host.name)
         if known is not None and known == (host.run, order):
             return
         self._changed(world)
         if known is not None:
             run, before = known
+            if host.disk.is_stale and run != host.run:
+                before = order  # a machine rolled back knows nothing better until its peers tell it
             if order < before:
                 raise SimulationFailure(f"{host.name} went back from {before} to {order}")
             same_start = (order.generation, order.epoch) == (before.generation, before.epoch)
-            if run != host.run and same_start:
+            if run != host.run and same_start and not host.disk.is_stale:
                 raise SimulationFailure(f"{host.name} started again within the incarnation {order}")
         self._own[host.name] = (host.run, order)
 
     def _check_view_order(self, host: Host, view: Any) -> None:
         order = view.state.order
         name = (host.name, host.run, view.name)
-        if order < self._views.get(name, order):
+        before = self._views.get(name, order)
+        if order == before and name in self._views:
+            return
+        if order < before:
             raise SimulationFailure(f"{host.name} went back on {view.name} to {order}")
         self._views[name] = order
         known = self._own.get(view.name)
-        if known is not None and order > known[1] and view.name != host.name:
+        subject_is_stale = view.name in self.hostile or self._may_be_stale(view.name)
+        if known is not None and order > known[1] and view.name != host.name and not subject_is_stale:
             raise SimulationFailure(f"{host.name} holds {view.name} at {order}, which it never signed")
+        signed = self._signed_states.get((view.name, order))
+        if signed is not None and signed != view.state and not subject_is_stale:
+            raise SimulationFailure(f"{host.name} holds a state of {view.name} that it never signed")
+
+    def _may_be_stale(self, name: str) -> bool:
+        host = self._hosts.get(name)
+        return host is not None and host.disk.is_stale
 
     def _check_floor(self, host: Host, scope: str, floor: tuple[int, bytes]) -> None:
         before = self._floors.get((host.name, scope), (0, b""))

@@ -5,12 +5,16 @@ retransmission, a cut ends it after a while, and its bytes arrive in pieces of a
 """
 
 import random
+from typing import Final
 
 import msgspec
 
 from gossipmesh.gossip.effects import StreamId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
-from gossipmesh.testing.simulator.faults import Channel, Fault, FaultBook, Packet, Rule, Verdict
+from gossipmesh.testing.simulator.faults import Channel, Fault, FaultBook, Rule, Verdict
+
+BANDWIDTH_FAULT: Final = "bandwidth"
+QUEUE_NS_MAX: Final = 200 * MILLISECOND_NS  # what a small router's buffer holds of the wire's time
 
 
 class LinkSettings(msgspec.Struct, frozen=True):
@@ -66,6 +70,8 @@ class Network:
         self.rules: list[Rule] = []
         self._rng = rng
         self._book = book
+        self._bandwidth: dict[str, int] = {}
+        self._wire_free_ns: dict[str, int] = {}
         self._duplicates = Fault("duplicate", may_idle=settings.duplicate_ratio == 0)
         self._reorders = Fault("reorder", may_idle=settings.reorder_ratio == 0)
         book.add(self._duplicates)
@@ -84,13 +90,23 @@ class Network:
         """Return the settings of one direction of one link."""
         return self.links.get((source, destination), self.settings)
 
-    def datagram_delays(self, source: str, destination: str, size_bytes: int) -> list[int]:
+    def limit_bandwidth(self, source: str, bytes_per_s: int) -> None:
+        """Let a host send so much and no more: a short queue, then loss."""
+        self._book.expect(BANDWIDTH_FAULT)
+        self._bandwidth[source] = bytes_per_s
+
+    def datagram_delays(self, source: str, destination: str, size_bytes: int, now_ns: int) -> list[int]:
         """Return the delay in ns of each copy of a datagram that arrives; empty when it is lost."""
-        packet = Packet(source, destination, Channel.DATAGRAM, size_bytes)
-        if self._is_dropped(packet):
+        queued_ns = 0
+        if source in self._bandwidth:
+            waited_ns = self._queue(source, size_bytes, now_ns)
+            if waited_ns is None:
+                return []
+            queued_ns = waited_ns
+        if self._is_dropped(source, destination, Channel.DATAGRAM):
             return []
-        link = self.link(source, destination)
-        delays = [self._delay(link)]
+        link = self.settings if not self.links else self.link(source, destination)
+        delays = [queued_ns + self._delay(link)]
         if link.duplicate_ratio and self._rng.random() < link.duplicate_ratio:
             self._duplicates.fired_count += 1
             delays.append(self._delay(link))
@@ -104,14 +120,12 @@ class Network:
         if self.is_cut(source, destination, channel):
             return None
         link = self.link(source, destination)
-        delay_ns = self._delay(link)
-        if any(self._loses_segment(rule) for rule in self.rules):
-            delay_ns += link.retransmit_ns
-        return delay_ns
+        losses = max((rule.segment_losses(source, self._rng) for rule in self.rules), default=0)
+        return self._delay(link) + ((1 << losses) - 1) * link.retransmit_ns
 
     def is_cut(self, source: str, destination: str, channel: Channel) -> bool:
         """Tell whether a partition keeps everything from passing in this direction, counting it."""
-        return self._is_dropped(Packet(source, destination, channel, 0))
+        return self._is_dropped(source, destination, channel)
 
     def pieces(self, payload: bytes) -> list[bytes]:
         """Return `payload` cut at random places, as TCP may deliver it."""
@@ -120,16 +134,23 @@ class Network:
         cut = self._rng.randrange(1, len(payload))
         return [payload[:cut], payload[cut:]]
 
-    def _loses_segment(self, rule: Rule) -> bool:
-        ratio: float = getattr(rule, "ratio", 0.0)
-        return ratio > 0 and self._rng.random() < ratio
+    def _queue(self, source: str, size_bytes: int, now_ns: int) -> int | None:
+        """Return how long a datagram waits for the wire; None when the queue is full."""
+        free_ns = max(now_ns, self._wire_free_ns.get(source, 0))
+        if free_ns - now_ns > QUEUE_NS_MAX:
+            self._book.fire(BANDWIDTH_FAULT)
+            return None
+        self._wire_free_ns[source] = free_ns + size_bytes * SECOND_NS // self._bandwidth[source]
+        if free_ns > now_ns:
+            self._book.fire(BANDWIDTH_FAULT)
+        return self._wire_free_ns[source] - now_ns
 
-    def _is_dropped(self, packet: Packet) -> bool:
+    def _is_dropped(self, source: str, destination: str, channel: Channel) -> bool:
         for rule in self.rules:
-            verdict = rule.judge(packet, self._rng)
+            verdict = rule.judge(source, destination, channel, self._rng)
             if verdict is not Verdict.PASS:
                 return verdict is Verdict.DROP
         return False
 
     def _delay(self, link: LinkSettings) -> int:
-        return link.delay_ns + (self._rng.randrange(link.jitter_ns) if link.jitter_ns else 0)
+        return link.delay_ns + int(self._rng.random() * link.jitter_ns)

@@ -45,6 +45,8 @@ class NodeFactory:
         else:  # a disk that was lost may have held any epoch: civil time is above them all
             is_new = self._enrolled.get(host.name) != host.generation
             epoch = 0 if is_new else now // SECOND_NS + wall_offset_s
+        if host.disk.is_damaged:
+            epoch, host.disk.is_damaged = max(epoch, now // SECOND_NS + wall_offset_s), False
         self._enrolled[host.name] = host.generation
         restored = RestoredState(epoch, tuple(host.disk.entries(PersistKind.MEMBER)))
         return self.build(host, documents, restored, rng, now, wall_offset_s)

@@ -4,6 +4,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
+from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import Document
@@ -21,6 +24,7 @@ from gossipmesh.trust.keys import Verifier
 
 LOOK_NS = 100 * MILLISECOND_NS
 SETTLE_NS = 12 * SECOND_NS
+GRACE_NS = {"swim": 25 * SECOND_NS, "monitors": 12 * SECOND_NS}
 
 
 class Run:
@@ -34,13 +38,19 @@ class Run:
         loss_ratio: float,
         verifier: Verifier,
         trace: Trace | None = None,
+        detector: str | None = None,
     ) -> None:
+        """Make the hosts; `detector` is `monitors` or `swim`, None for what is the default."""
         self.seed = seed
         self.script = random.Random(f"{seed}/script")
         self.domain = TrustDomainBuilder(signers={"policy": ("mesh",), "other": ("elsewhere",)})
         self.verifier = verifier
         self.invariants = Invariants()
-        self.factory = NodeFactory(self.domain, verifier)
+        settings_core = GossipSettings()
+        if detector is not None:
+            settings_core = msgspec.structs.replace(settings_core, detector=detector)
+        self.factory = NodeFactory(self.domain, verifier, settings_core)
+        self.invariants.grace_ns = GRACE_NS[settings_core.detector]
         settings = LinkSettings(duplicate_ratio=0.01, reorder_ratio=0.02)
         self.world = World(seed, self.factory, settings=settings, trace=trace, observer=self.invariants)
         if loss_ratio:
@@ -53,7 +63,7 @@ class Run:
 
     @property
     def votes(self) -> bool:
-        """Tell whether deaths need a quorum of monitors in this world."""
+        """Tell whether the monitors judge; otherwise SWIM with Lifeguard does."""
         return self.factory.settings.detector == "monitors"
 
     # -- choosing ---------------------------------------------------------------------------

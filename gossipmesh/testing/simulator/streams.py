@@ -110,7 +110,7 @@ class Streams:
         world.push(world.now_ns + back_ns, self._established, opened)
         opened.arrival_ns = world.now_ns + back_ns
         peer = opener.address
-        world.feed(target, target.run, lambda core, now: core.stream_accepted(end.stream, peer, now))
+        world.arrive(target, target.run, lambda core, now: core.stream_accepted(end.stream, peer, now))
         waiting, connection.waiting = connection.waiting, []
         for payload in waiting:
             self._send_bytes(connection, opened, payload)
@@ -118,7 +118,7 @@ class Streams:
     def _established(self, end: End) -> None:
         if end.is_open:
             host = self._world.hosts[end.host]
-            self._world.feed(host, end.run, lambda core, now: core.stream_opened(end.stream, now))
+            self._world.arrive(host, end.run, lambda core, now: core.stream_opened(end.stream, now))
 
     def _deliver(self, source: End, end: End, piece: bytes) -> None:
         if not end.is_open:
@@ -126,7 +126,7 @@ class Streams:
         world = self._world
         host = world.hosts[end.host]
         world.trace.record(world.now_ns, f"stream {source.host} {end.host} {len(piece)} {fingerprint(piece)}")
-        world.feed(
+        world.arrive(
             host, end.run, self._if_open(end, lambda core, now: core.receive_stream(end.stream, piece, now))
         )
 
@@ -163,7 +163,7 @@ class Streams:
             host.connections.pop(end.stream, None)
             return core.stream_closed(end.stream, now)
 
-        world.feed(host, end.run, step)
+        world.arrive(host, end.run, step)
 
     @staticmethod
     def _if_open(end: End, step: Callable[..., Any]) -> Callable[..., Any]:

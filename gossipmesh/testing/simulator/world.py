@@ -22,17 +22,17 @@ from gossipmesh.gossip.effects import (
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.testing.simulator.core import CoreFactory
-from gossipmesh.testing.simulator.disk import DiskFull
-from gossipmesh.testing.simulator.faults import Channel, FaultBook, Partition
+from gossipmesh.testing.simulator.disk import Disk, DiskFull
+from gossipmesh.testing.simulator.faults import Channel, FaultBook, Partition, Rule
 from gossipmesh.testing.simulator.host import SOCKET_QUEUE_PACKETS, Host
 from gossipmesh.testing.simulator.network import LinkSettings, Network
 from gossipmesh.testing.simulator.streams import Streams
-from gossipmesh.testing.simulator.trace import Trace, fingerprint
+from gossipmesh.testing.simulator.trace import Trace
 
 TIMERS_IN_A_ROW_MAX = 1_000  # handle_deadline calls without time passing: more is a core that spins
 TIMER_LATE_NS = 1_000_000  # a busy loop is late by up to this much
 ENGINE_TIMEOUT_NS = SECOND_NS
-ICMP_BYTES = 56
+ICMP_BYTES = 64
 
 Step = Callable[[Any, Instant], list[Effect]]
 
@@ -151,6 +151,11 @@ class World:
         host.is_up = host.engine_is_up = False
         host.disk.lose_power(self._rng)
 
+    def kill_processes(self, host: Host) -> None:
+        """Kill agent and engine: the machine's kernel refuses whoever knocks, and nothing is lost."""
+        self._end(host, "kill-processes")
+        host.engine_is_up = False
+
     def kill_node_midway(self, host: Host, effects_count: int) -> None:
         """Cut the power after `effects_count` more effects, in the midst of a list as like as not."""
         self.faults.expect("kill-midway")
@@ -176,6 +181,7 @@ class World:
         self.faults.fire("pause")
         self.trace.record(self.now_ns, f"pause {host.name}")
         host.is_paused = True
+        host.paused_at_ns = self.now_ns
         self.observer.disturbed(self, [host.name])
 
     def resume(self, host: Host) -> None:
@@ -188,7 +194,43 @@ class World:
         waiting, host.inbox = host.inbox, []
         for deliver in waiting:
             deliver()
-        self._rearm(host)
+        if host.core is not None:
+            late_ns = self.now_ns - host.paused_at_ns
+            self.feed(host, host.run, lambda core, now: core.note_lag(late_ns, now))
+
+    def starve(self, host: Host, late_ns: tuple[int, int], *, is_stamped: bool) -> None:
+        """Have a host's agent read everything late by a draw from a range, from now on."""
+        self.faults.expect("starved-reader")
+        host.read_late_ns = late_ns
+        host.is_stamped = is_stamped
+
+    def jump_clock(self, host: Host, by_s: int) -> None:
+        """Set a host's civil clock forward or back; its monotonic one knows nothing of it."""
+        self.faults.fire("clock-jump")
+        self.trace.record(self.now_ns, f"clock {host.name} {by_s}")
+        host.wall_skew_s += by_s
+        if host.core is not None:
+            core: Any = host.core
+            core.adjust_wall_clock(host.wall_offset_s(), host.instant(self.now_ns))
+            self._rearm(host)
+
+    def corrupt_disk(self, host: Host) -> None:
+        """Flip bytes on a stopped host's disk."""
+        assert host.core is None, host.name
+        if host.disk.corrupt(self._rng):
+            self.faults.fire("corrupt-disk")
+
+    def roll_back_disk(self, host: Host, older: Disk) -> None:
+        """Put an older copy of its disk back on a stopped host."""
+        assert host.core is None, host.name
+        self.faults.fire("stale-disk")
+        host.disk.restore(older)
+
+    def cut(self, rule: Rule, hosts: Sequence[str]) -> None:
+        """Put a rule of the network in force that hosts suffer from, until `heal`."""
+        self.network.add_rule(rule)
+        self.trace.record(self.now_ns, f"cut {rule.name}")
+        self.observer.disturbed(self, hosts)
 
     def partition(
         self, name: str, left: Sequence[str], right: Sequence[str], *, one_way: bool = False
@@ -200,11 +242,11 @@ class World:
         self.observer.disturbed(self, [*left, *right])
         return rule
 
-    def heal(self, rule: Partition) -> None:
-        """Join what a partition cut."""
+    def heal(self, rule: Rule) -> None:
+        """Join what a rule cut."""
         self.network.remove_rule(rule)
         self.trace.record(self.now_ns, f"heal {rule.name}")
-        self.observer.disturbed(self, [h for h in self.hosts if h in rule.left or h in rule.right])
+        self.observer.disturbed(self, [name for name in self.hosts if rule.concerns(name)])
 
     def call(self, host: Host, step: Step) -> None:
         """Give a running core an input of its agent's; what it raises goes to the caller."""
@@ -214,6 +256,16 @@ class World:
 
     # -- the shell --------------------------------------------------------------------------
 
+    def arrive(self, host: Host, run: int, step: Step) -> None:
+        """Give a process something to read: now, or whenever its starved reader comes to it."""
+        if host.read_late_ns is None:
+            self.feed(host, run, step)
+            return
+        self.faults.fire("starved-reader")
+        late_ns = self._rng.randint(*host.read_late_ns)
+        host.last_read_ns = max(host.last_read_ns, self.now_ns + late_ns)
+        self.push(host.last_read_ns, self.feed, host, run, step)
+
     def feed(self, host: Host, run: int, step: Step) -> None:
         """Give a core an input from outside, now or when its process runs on; void after its run."""
         if host.run != run or host.core is None:
@@ -221,8 +273,11 @@ class World:
         if host.is_paused:
             host.inbox.append(lambda: self.feed(host, run, step))
             return
+        self._step(host, step, host.core, host.instant(self.now_ns))
+
+    def _step(self, host: Host, step: Callable[..., list[Effect]], *arguments: Any) -> None:
         try:
-            effects = step(host.core, host.instant(self.now_ns))
+            effects = step(*arguments)
         except Exception as error:
             raise SimulationFailure(
                 f"the core of {host.name} raised {type(error).__name__}: {error}"
@@ -230,7 +285,8 @@ class World:
         self._after(host, effects)
 
     def _after(self, host: Host, effects: list[Effect]) -> None:
-        self._perform(host, effects)
+        if effects:
+            self._perform(host, effects)
         if host.core is not None:
             self._rearm(host)
             self.observer.stepped(self, host, effects)
@@ -274,32 +330,38 @@ class World:
         target = self._by_address.get(effect.destination)
         if target is None or effect.destination != target.address:
             return
-        for delay_ns in self.network.datagram_delays(host.name, target.name, size_bytes):
+        for delay_ns in self.network.datagram_delays(host.name, target.name, size_bytes, self.now_ns):
             self.push(self.now_ns + delay_ns, self._datagram, host.name, host.address, target, effect.payload)
 
     def _datagram(self, source: str, sender: Address, target: Host, payload: bytes) -> None:
         if target.core is None:
-            self._refuse(source, target)
+            self._refuse_port(source, target)
             return
         if target.is_paused and len(target.inbox) >= SOCKET_QUEUE_PACKETS:
             self.faults.fire("socket-overflow")
             return
-        self.trace.record(
-            self.now_ns, f"datagram {source} {target.name} {len(payload)} {fingerprint(payload)}"
-        )
-        self.feed(target, target.run, lambda core, now: core.receive_datagram(payload, sender, now))
-
-    def _refuse(self, source: str, target: Host) -> None:
-        """Have the machine say by ICMP that nobody listens, if it runs at all."""
-        host = self.hosts.get(source)
-        if host is None or not target.is_up:
+        self.trace.record(self.now_ns, f"datagram {source} {target.name} {len(payload)} {payload[-8:].hex()}")
+        arrived = target.instant(self.now_ns) if target.is_stamped else None
+        if target.read_late_ns is None and not target.is_paused:
+            self._step(
+                target, target.core.receive_datagram, payload, sender, target.instant(self.now_ns), arrived
+            )
             return
-        for delay_ns in self.network.datagram_delays(target.name, source, ICMP_BYTES)[:1]:
-            self.push(self.now_ns + delay_ns, self._port_refused, host, host.run, target.address)
+        self.arrive(
+            target, target.run, lambda core, now: core.receive_datagram(payload, sender, now, arrived)
+        )
+
+    def _refuse_port(self, source: str, target: Host) -> None:
+        """Answer as the kernel of a machine does on whose port nobody listens."""
+        sender = self.hosts[source]
+        if not target.is_up or sender.core is None:
+            return
+        delays = self.network.datagram_delays(target.name, source, ICMP_BYTES, self.now_ns)
+        for delay_ns in delays[:1]:
+            self.push(self.now_ns + delay_ns, self._port_refused, sender, sender.run, target.address)
 
     def _port_refused(self, host: Host, run: int, address: Address) -> None:
-        self.trace.record(self.now_ns, f"refused {host.name} {address}")
-        self.feed(host, run, lambda core, now: core.port_refused(address, now))
+        self.arrive(host, run, lambda core, now: core.port_refused(address, now))
 
     def _probe_engine(self, host: Host, effect: ProbeEngine) -> None:
         target = self._by_address.get(effect.addresses[0]) if effect.addresses else None
@@ -319,7 +381,7 @@ class World:
         )
 
     def _engine_answer(self, host: Host, run: int, probe: int, answered: bool, refused: bool) -> None:
-        self.feed(host, run, lambda core, now: core.engine_probed(probe, answered, now, refused=refused))
+        self.arrive(host, run, lambda core, now: core.engine_probed(probe, answered, now, refused=refused))
 
     def _rearm(self, host: Host) -> None:
         assert host.core is not None, host.name
@@ -333,7 +395,7 @@ class World:
         at_ns = max(due_ns, self.now_ns)
         if at_ns != host.timer_at_ns:
             host.timer_at_ns = at_ns
-            late_ns = self._rng.randrange(TIMER_LATE_NS)
+            late_ns = int(self._rng.random() * TIMER_LATE_NS)
             self.push(at_ns + late_ns, self._timer, host, host.run, at_ns)
 
     def _timer(self, host: Host, run: int, at_ns: int) -> None:
@@ -344,7 +406,7 @@ class World:
         if host.timers_in_a_row_count > TIMERS_IN_A_ROW_MAX:
             raise SimulationFailure(f"{host.name} spins: its deadline never comes to lie ahead")
         self.trace.record(self.now_ns, f"timer {host.name}")
-        self.feed(host, run, lambda core, now: core.handle_deadline(now))
+        self._step(host, host.core.handle_deadline, host.instant(self.now_ns))
 
     def _end(self, host: Host, fault: str) -> None:
         if host.core is None:

@@ -39,7 +39,7 @@ def test_a_fault_that_never_fired_fails_the_run(monkeypatch: pytest.MonkeyPatch)
         run.world.heal(run.world.partition("nobody", ["n1"], ["n9"]))
 
     monkeypatch.setitem(SCENARIOS, "leave", idle)
-    result = command.run_seed("leave", 1, nodes_count=3, loss_ratio=0, verifier=command.Verifier())
+    result = command.run_seed("leave", 3, nodes_count=3, loss_ratio=0, verifier=command.Verifier())
     assert result["failures"] == ["the fault 'nobody' never fired"]
 
 

@@ -19,7 +19,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, NEVER, SECOND_NS, Instant, 
 from gossipmesh.model.member import Address, NodePhase
 from gossipmesh.model.records import NodeState
 from gossipmesh.testing.simulator.disk import Disk
-from gossipmesh.testing.simulator.faults import Loss, Spare
+from gossipmesh.testing.simulator.faults import Deafness, EgressLoss, Loss, Spare
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.network import LinkSettings
 from gossipmesh.testing.simulator.trace import Trace
@@ -35,6 +35,9 @@ class EchoCore:
         self.seeds: Sequence[Address] = ()
         self.deadline = NEVER
         self.datagrams: list[bytes] = []
+        self.late_ns: list[int | None] = []
+        self.refused: list[Address] = []
+        self.lags_ns: list[int] = []
         self.stream = bytearray()
         self.closed: list[StreamId] = []
         self.epoch = len(host.disk.entries(PersistKind.EPOCH)) + host.run
@@ -57,8 +60,11 @@ class EchoCore:
         self.deadline = after(now, 100 * MILLISECOND_NS)
         return [SendDatagram(seed, b"ping%d" % self.rng.getrandbits(32)) for seed in self.seeds]
 
-    def receive_datagram(self, payload: bytes, sender: Address, now: Instant) -> list[Effect]:
+    def receive_datagram(
+        self, payload: bytes, sender: Address, now: Instant, arrived: Instant | None = None
+    ) -> list[Effect]:
         self.datagrams.append(payload)
+        self.late_ns.append(None if arrived is None else now - arrived)
         if payload == b"raise":
             raise ValueError("a bug")
         return [SendDatagram(sender, b"ack" + payload)] if payload.startswith(b"ping") else []
@@ -78,7 +84,17 @@ class EchoCore:
         self.closed.append(stream)
         return []
 
-    def engine_probed(self, probe: int, answered: bool, now: Instant) -> list[Effect]:
+    def port_refused(self, address: Address, now: Instant) -> list[Effect]:
+        self.refused.append(address)
+        return []
+
+    def note_lag(self, lag_ns: int, now: Instant) -> list[Effect]:
+        self.lags_ns.append(lag_ns)
+        return []
+
+    def engine_probed(
+        self, probe: int, answered: bool, now: Instant, *, refused: bool = False
+    ) -> list[Effect]:
         return []
 
     def members(self) -> list[object]:
@@ -193,7 +209,10 @@ def test_a_paused_process_gets_what_waited_when_it_runs_on() -> None:
     world.run_for(3 * SECOND_NS)
     assert len(core_of(world, "n1").datagrams) == before
     world.resume(world.hosts["n1"])
-    assert len(core_of(world, "n1").datagrams) > before + 40
+    core = core_of(world, "n1")
+    assert len(core.datagrams) > before + 40
+    assert core.lags_ns == [3 * SECOND_NS]
+    assert max(late or 0 for late in core.late_ns) > 2.8 * SECOND_NS
 
 
 def test_a_killed_process_hears_nothing_of_its_earlier_run() -> None:
@@ -258,3 +277,73 @@ def test_a_full_disk_stops_the_agent_before_the_rest_of_its_step() -> None:
     world.run_for(SECOND_NS)
     assert host.core is None
     assert b"after" not in core_of(world, "n3").datagrams
+
+
+@pytest.mark.parametrize("is_stamped", [True, False])
+def test_a_starved_reader_reads_late_and_in_order_and_its_timers_are_on_time(is_stamped: bool) -> None:
+    world = echo_world()
+    host = world.hosts["n1"]
+    world.starve(host, (500 * MILLISECOND_NS, 2_500 * MILLISECOND_NS), is_stamped=is_stamped)
+    world.run_for(20 * SECOND_NS)
+    core = core_of(world, "n1")
+    assert len(core.late_ns) > 300
+    if is_stamped:
+        assert all(late is not None and late >= 500 * MILLISECOND_NS for late in core.late_ns)
+    else:
+        assert set(core.late_ns) == {None}
+    assert all(late == 0 for late in core_of(world, "n2").late_ns)
+    assert world.faults.counts()["starved-reader"] > 300
+
+
+def test_links_that_are_ill_one_way_count_what_they_drop() -> None:
+    world = echo_world()
+    deaf = Deafness("deaf", frozenset(("n1",)))
+    world.cut(deaf, ["n1"])
+    world.run_for(2 * SECOND_NS)
+    assert not core_of(world, "n1").datagrams
+    deaf.is_on = False
+    world.run_for(2 * SECOND_NS)
+    came = len(core_of(world, "n1").datagrams)
+    assert came > 30
+    assert core_of(world, "n2").datagrams
+    world.heal(deaf)
+    world.cut(EgressLoss("mute", 0.8, frozenset(("n2", "n3"))), ["n2", "n3"])
+    world.run_for(10 * SECOND_NS)
+    assert 10 < len(core_of(world, "n1").datagrams) - came < 90
+    assert world.faults.counts()["deaf"] > 30
+
+
+def test_a_narrow_wire_delays_and_drops() -> None:
+    world = echo_world()
+    world.network.limit_bandwidth("n2", 100)
+    world.run_for(20 * SECOND_NS)
+    wide, narrow = (len(core_of(world, name).datagrams) for name in ("n3", "n2"))
+    assert narrow < wide / 1.2
+    assert world.faults.counts()["bandwidth"] > 50
+
+
+def test_a_port_nobody_listens_on_is_refused_by_a_machine_that_is_up() -> None:
+    world = echo_world()
+    target = world.hosts["n1"]
+    world.kill_processes(target)
+    world.run_for(SECOND_NS)
+    assert set(core_of(world, "n2").refused) == {target.address}
+    count = len(core_of(world, "n2").refused)
+    target.is_up = False
+    world.run_for(SECOND_NS)
+    assert len(core_of(world, "n2").refused) <= count + 1
+
+
+def test_a_disk_keeps_a_good_prefix_or_goes_back() -> None:
+    disk = Disk()
+    for number in range(50):
+        disk.write(Persist(PersistKind.MEMBER, b"%d" % number, b"1", durable=True))
+    older = disk.copy()
+    disk.write(Persist(PersistKind.EPOCH, b"", b"2", durable=True))
+    assert disk.corrupt(random.Random(1)) > 0
+    assert disk.is_damaged
+    assert disk.entries(PersistKind.EPOCH) == []
+    assert 0 < len(disk.entries(PersistKind.MEMBER)) < 50
+    disk.restore(older)
+    assert disk.is_stale
+    assert len(disk.entries(PersistKind.MEMBER)) == 50
