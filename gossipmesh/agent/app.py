@@ -71,7 +71,6 @@ _DRAINING_HEARD_S: Final = 1.0  # gossip's ticks and the peers' compilers, with 
 _LEAVING_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
 _HOUSEKEEPING_S: Final = 1.0
-_REPAIRED_PEERS: Final = 2
 _VERDICTS_MAX: Final = 8_192  # some 150 bytes each
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
 
@@ -209,7 +208,8 @@ class Agent:
         self._listeners = Listeners({} if found is None else found.listeners)
         for name, bind in _engine_binds(config).items():
             self._listeners.bind_fixed(name, bind)
-        self.feed.restore(None if found is None else found.snapshot_version)
+        running = None if found is None else found.snapshot_version
+        self.feed.restore(running, joins=self._other_seeds() and not self.documents.scopes())
         self._give_identities()
         self.services.scan()
         self._give_listeners()
@@ -359,8 +359,14 @@ class Agent:
             return
         others = [view for view in self.node.members() if view.node_id != self.node.own_node_id]
         reachable = [view for view in others if view.status not in _GONE]
-        if not others or (reachable and self._repaired_peers >= min(_REPAIRED_PEERS, len(reachable))):
+        alone = not others and not self._other_seeds()
+        if alone or (reachable and self._repaired_peers >= min(self.feed.peers_needed, len(reachable))):
             self.feed.release(f"{self._repaired_peers} peers have told what they know")
+
+    def _other_seeds(self) -> bool:
+        """Tell whether there should be anybody to ask: one list of seeds serves all nodes, these included."""
+        own = {self._config.gossip_bind, *self.node.own_state.gossip_addresses}
+        return any(seed not in own for seed in self._config.seeds)
 
     # Tasks
 

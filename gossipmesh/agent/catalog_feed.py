@@ -5,7 +5,8 @@ Rules:
 2. After a start nothing is delivered that removes an endpoint, or the rules of a policy this agent does
    not know any more, until the view is repaired or 30 s have passed: this agent may know less than the
    engine it found, or than the snapshot it left. An engine that runs another snapshot than the one left
-   gets nothing at all until then.
+   gets nothing at all until then. Nor does the engine of a node that joins: before it has agreed with
+   one peer it knows no policy, and would let anybody call its services.
 3. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
 """
 
@@ -44,6 +45,8 @@ QUIET_S: Final = 0.1
 WAIT_S_MAX: Final = 1.0
 HOLD_S_MAX: Final = 30.0
 _SNAPSHOT_MODE: Final = 0o600
+_PEERS_AFTER_RESTART: Final = 2
+_PEERS_AFTER_JOIN: Final = 1
 
 _Place = tuple[str, str, str, Address]
 
@@ -88,17 +91,19 @@ class CatalogFeed:
         self._kept_rules = False
         self._saved: Snapshot | None = None
         self.snapshot: Snapshot | None = None
+        self.peers_needed = _PEERS_AFTER_RESTART
 
     @property
     def holding(self) -> bool:
         """Tell whether rule 2 is in force."""
         return self._holding
 
-    def restore(self, running_version: str | None) -> None:
+    def restore(self, running_version: str | None, *, joins: bool = False) -> None:
         """Take up what was left: the snapshot on disk, and the hold against the engine that runs.
 
         Args:
             running_version: of the snapshot an engine serves already; None when none does.
+            joins: there is a mesh, and no policy of it is known here.
         """
         try:
             self._saved = decode_snapshot_untrusted(self._snapshot_path.read_bytes())
@@ -106,7 +111,9 @@ class CatalogFeed:
             pass
         except (OSError, MalformedInput) as error:
             log.error("the saved snapshot cannot be used: %s", error, extra=fields(file=self._snapshot_path))
-        self._holding = running_version is not None or self._saved is not None
+        left = running_version is not None or self._saved is not None
+        self._holding = left or joins
+        self.peers_needed = _PEERS_AFTER_RESTART if left else _PEERS_AFTER_JOIN
         if self._saved is None:
             return
         if running_version in (None, self._saved.version):

@@ -199,6 +199,19 @@ async def test_rules_are_not_undone_by_an_agent_that_lost_its_policies(tmp_path:
         assert second.delivered[-1].version != version
 
 
+async def test_a_node_that_joins_serves_nothing_before_it_knows_the_policies(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n1", local=(CART,))
+    rig.feed.restore(None, joins=True)
+    assert rig.feed.peers_needed == 1
+    async with running(rig):
+        rig.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.delivered == []
+        rig.feed.release("test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(rig.delivered) == 1
+
+
 async def test_the_hold_ends_by_itself(tmp_path: Path, autojump_clock: object) -> None:
     rig = Rig(tmp_path, "n1")
     rig.feed.restore(running_version="unknown")
