@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 SEEDS ?= 0-49
 
-.PHONY: demo test lint bench bench-gossip sim fuzz clean
+.PHONY: demo test lint bench bench-gossip sim fuzz mutants explore clean
 
 demo:
 	@$(PYTHON) tools/setup.py demo
@@ -39,6 +39,10 @@ fuzz:
 mutants:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m tests.mutants
+
+explore:
+	@$(PYTHON) tools/setup.py test
+	@$(RUN) -m gossipmesh.testing.explorer all --nodes 3
 
 clean:
 	@rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist out

@@ -13,6 +13,8 @@ _LATTICE: Final = "tests/unit/gossip/test_lattice.py::"
 _DOCUMENTS: Final = "tests/unit/trust/test_documents.py::"
 _SEAL: Final = "tests/unit/trust/test_seal.py::"
 _RECORDS: Final = "tests/unit/trust/test_records.py::"
+_VOTES: Final = "tests/mutants/test_catchers_votes.py::"
+_EXPLORER: Final = "tests/simulation/test_explorer.py::"
 _STRANGERS: Final = "tests/unit/gossip/test_strangers.py::"
 
 
@@ -318,12 +320,48 @@ _OWN_MUTANTS: Final = (
     ),
 )
 
+_EXPLORED_MUTANTS: Final = (
+    _mutant(
+        "quorum-minus-one",
+        "gossip.monitors",
+        "return Panel(monitors_count, monitors_count // 2 + 1)",
+        "return Panel(monitors_count, monitors_count // 2)",
+        _EXPLORER + "test_nothing_breaks_in_any_order[votes-3-4]",
+        "half of the monitors are a quorum",
+    ),
+    _mutant(
+        "withdrawal-ignored",
+        "gossip.votes",
+        "        voters[voter] = _Held(None, sequence, now)\n        return held.vote is not None",
+        "        return held.vote is not None",
+        _VOTES + "test_a_vote_taken_back_counts_no_more",
+        "a vote that was taken back counts on",
+    ),
+    _mutant(
+        "floor-lost-with-the-power",
+        "gossip.spreading",
+        "encode([version, manifest_hash]), durable=True)",
+        "encode([version, manifest_hash]), durable=False)",
+        _EXPLORER + "test_nothing_breaks_in_any_order[floors-3-2]",
+        "a floor that was announced is lost by a power cut",
+    ),
+    _mutant(
+        "refuted-epoch-lost-with-the-power",
+        "gossip.own",
+        "encode(self.epoch), durable=True)",
+        "encode(self.epoch), durable=False)",
+        _EXPLORER + "test_nothing_breaks_in_any_order[refutation-3-2]",
+        "an incarnation that answered a certificate is begun a second time",
+    ),
+)
+
 MUTANTS: Final = (
     *_DOCUMENT_MUTANTS,
     *_SEAL_MUTANTS,
     *_RECORD_MUTANTS,
     *_CATALOG_MUTANTS,
     *_OWN_MUTANTS,
+    *_EXPLORED_MUTANTS,
 )
 
 CI_NAMES: Final = (

@@ -1,0 +1,162 @@
+"""Small tests that stand between a rule of the voting monitors and its loss; see `tests.mutants.table`."""
+
+import msgspec
+import pytest
+
+from gossipmesh.gossip.cases import MOVES, Act, CaseInput, CaseState, Circumstances, Evidence, judge
+from gossipmesh.gossip.certificates import decode_certificate_untrusted, is_held_down, make_certificate
+from gossipmesh.gossip.hold_down import HoldDowns
+from gossipmesh.gossip.mass_death import MassDeath
+from gossipmesh.gossip.monitors import panel_of
+from gossipmesh.gossip.settings import FAST
+from gossipmesh.gossip.votes import VoteBox, verdict_of
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.records import Cause, CertificateVote, Vote
+from gossipmesh.wire.codec import encode
+
+TARGET = NodeId(b"target".ljust(16))
+
+
+def voter(number: int) -> NodeId:
+    return NodeId(b"voter %d".ljust(16) % number)
+
+
+def vote(
+    number: int, *, sequence: int = 1, beat: int = 100, cause: Cause = Cause.SILENT, epoch: int = 1
+) -> Vote:
+    return Vote(TARGET, 1, epoch, int(cause), voter(number), sequence, beat, b"")
+
+
+def box_of(*votes: Vote, at: int = 0) -> VoteBox:
+    box = VoteBox(FAST)
+    for one in votes:
+        assert box.put(one, Instant(at))
+    return box
+
+
+@pytest.mark.parametrize(
+    ("others", "quorum"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 3), (7, 4), (8, 5), (9, 5), (999, 5)]
+)
+def test_a_quorum_is_more_than_half_and_two_nodes_certify_nobody(others: int, quorum: int) -> None:
+    assert panel_of(others, 8).quorum == quorum
+
+
+def test_a_vote_taken_back_counts_no_more() -> None:
+    box = box_of(vote(1), vote(2, sequence=7))
+    assert box.withdraw(TARGET, voter(2), 7, Instant(0))
+    assert [v.voter for v in box.fresh(TARGET, (1, 1), Instant(1))] == [voter(1)]
+    assert not box.put(vote(2, sequence=7), Instant(2)), "the vote that was taken back came late"
+    assert box.put(vote(2, sequence=8), Instant(3))
+
+
+def test_a_vote_lives_two_seconds() -> None:
+    box = box_of(vote(1))
+    assert box.quorum(TARGET, (1, 1), 1, Instant(2 * SECOND_NS)) is not None
+    assert box.quorum(TARGET, (1, 1), 1, Instant(2 * SECOND_NS + 1)) is None
+
+
+def test_a_voter_counts_once_however_often_it_votes() -> None:
+    box = box_of(vote(1), vote(1, sequence=2), vote(1, sequence=3))
+    assert box.quorum(TARGET, (1, 1), 2, Instant(1)) is None
+    assert not box.put(vote(1, sequence=3), Instant(SECOND_NS)), "a vote replayed is not a fresh one"
+
+
+def test_a_vote_is_about_one_incarnation() -> None:
+    box = box_of(vote(1), vote(2, epoch=2))
+    assert box.quorum(TARGET, (1, 1), 2, Instant(1)) is None
+
+
+@pytest.mark.parametrize(
+    ("beat", "together"), [(100, True), (164, True), (165, False), (100 + 4 * 3_600, False)]
+)
+def test_votes_of_different_hours_make_no_quorum(beat: int, together: bool) -> None:
+    found = verdict_of([vote(1), vote(2, beat=beat)], 2, FAST.beats_apart_max)
+    assert (found is not None) is together
+
+
+def test_that_an_agent_is_gone_kills_nobody() -> None:
+    votes = [vote(1), vote(2, cause=Cause.AGENT_GONE)]
+    found = verdict_of(votes, 2, FAST.beats_apart_max)
+    assert found is not None
+    assert found[0] is MemberStatus.UNATTENDED
+
+
+def circumstances(
+    at: int, *, tolerance_ns: int = 0, passed: bool = True, restarting: bool = False
+) -> Circumstances:
+    return Circumstances(at, tolerance_ns, passed, restarting)
+
+
+def test_silence_is_believed_only_while_the_rest_of_the_world_is_heard() -> None:
+    evidence = Evidence(Instant(0))
+    late = 3 * SECOND_NS
+    assert judge(evidence, FAST, circumstances(late, passed=False)) is CaseInput.FOUND_NOTHING
+    assert judge(evidence, FAST, circumstances(late)) is CaseInput.FOUND_SILENT
+
+
+def test_silence_takes_its_time_and_longer_for_who_lags() -> None:
+    evidence = Evidence(Instant(0))
+    almost, enough = FAST.silence_ns - 1, FAST.silence_ns
+    assert judge(evidence, FAST, circumstances(almost)) is CaseInput.FOUND_NOTHING
+    assert judge(evidence, FAST, circumstances(enough)) is CaseInput.FOUND_SILENT
+    assert judge(evidence, FAST, circumstances(enough, tolerance_ns=1)) is CaseInput.FOUND_NOTHING
+
+
+def test_a_planned_restart_is_no_refusal() -> None:
+    evidence = Evidence(Instant(0))
+    evidence.port_refusals = [0, SECOND_NS]
+    evidence.engine_said(False, True, Instant(0))
+    evidence.engine_said(False, True, Instant(SECOND_NS))
+    at = SECOND_NS + 1
+    assert judge(evidence, FAST, circumstances(at)) is CaseInput.FOUND_REFUSED
+    assert judge(evidence, FAST, circumstances(at, restarting=True)) is CaseInput.FOUND_NOTHING
+
+
+def test_one_refusal_is_forged_easily() -> None:
+    evidence = Evidence(Instant(0))
+    evidence.port_refusals = [0]
+    evidence.engine_said(False, True, Instant(0))
+    assert judge(evidence, FAST, circumstances(FAST.refusal_ns)) is CaseInput.FOUND_NOTHING
+    evidence.engine_said(False, True, Instant(FAST.refusal_ns - 1))
+    assert judge(evidence, FAST, circumstances(FAST.refusal_ns)) is CaseInput.FOUND_NOTHING
+
+
+def test_life_withdraws_a_vote_of_silence_and_being_cut_off_withdraws_any() -> None:
+    assert MOVES[CaseState.SILENT, CaseInput.LIFE] == (CaseState.WATCHING, Act.UNVOTE)
+    assert MOVES[CaseState.REFUSED, CaseInput.LIFE] == (CaseState.WATCHING, Act.UNVOTE)
+    for state in (CaseState.SILENT, CaseState.REFUSED, CaseState.DEAF, CaseState.DEGRADED):
+        assert MOVES[state, CaseInput.CUT_OFF] == (CaseState.WATCHING, Act.UNVOTE_AND_RESTART)
+        assert MOVES[state, CaseInput.SLEPT] == (CaseState.WATCHING, Act.UNVOTE_AND_RESTART)
+
+
+def test_a_certificate_has_each_voter_once_and_never_its_target() -> None:
+    good = make_certificate([vote(2), vote(1)], MemberStatus.DEAD)
+    certificate = decode_certificate_untrusted(good)
+    twice = (certificate.votes[0], certificate.votes[0], certificate.votes[1])
+    own = (*certificate.votes, CertificateVote(1, TARGET, 1, 100, b""))
+    for votes in (twice, tuple(sorted(own, key=lambda part: part.voter)), certificate.votes[::-1]):
+        changed = msgspec.structs.replace(certificate, votes=votes)
+        with pytest.raises(MalformedInput):
+            decode_certificate_untrusted(msgspec.structs.replace(good, body=encode(changed)))
+
+
+def test_a_deaf_member_stays_out_for_two_minutes_and_twice_as_long_the_next_time() -> None:
+    holds = HoldDowns(FAST)
+    first = holds.certified(TARGET, Instant(0))
+    assert holds.until(TARGET, Instant(first - 1)) == first == 120 * SECOND_NS
+    assert holds.until(TARGET, first) is None
+    again = holds.certified(TARGET, first)
+    assert again - first == 240 * SECOND_NS
+    deaf = make_certificate([vote(1, cause=Cause.DEAF), vote(2, cause=Cause.DEAF)], MemberStatus.DEAD)
+    assert is_held_down(decode_certificate_untrusted(deaf).votes)
+
+
+def test_many_deaths_in_a_minute_are_held() -> None:
+    deaths = MassDeath(FAST)
+    held = [deaths.died(voter(number), 10 - number, Instant(number)) for number in range(1, 5)]
+    assert held[:3] == [[], [], []]
+    assert held[3] == [voter(number) for number in range(1, 5)]
+    assert MassDeath(FAST).died(TARGET, 1, Instant(0)) == [], "one alone is no mass"
