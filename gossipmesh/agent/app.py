@@ -37,6 +37,7 @@ from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.agent.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
+from gossipmesh.gossip.checkpoint import take_checkpoint
 from gossipmesh.gossip.effects import (
     Event,
     IdentityStolen,
@@ -172,7 +173,7 @@ class Agent:
             on_renewed=self._identity_renewed,
             rng=seeded_random(),
         )
-        self.recorder = FlightRecorder() if config.flight_recorder else None
+        self.recorder = FlightRecorder(checkpoint=take_checkpoint) if config.flight_recorder else None
         self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
         self.shell = GossipShell(
             self.node,

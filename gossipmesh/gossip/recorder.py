@@ -41,7 +41,6 @@ RECORDER_BYTES_MAX: Final = 4_194_304
 WINDOW_NS: Final = 600 * SECOND_NS
 CHECKPOINT_INTERVAL_NS: Final = 300 * SECOND_NS
 CHECKPOINT_RETRY_NS: Final = 10 * SECOND_NS
-CHECKPOINT_MEMBERS_MAX: Final = 256
 _ENTRY_OVERHEAD_BYTES: Final = 56  # the object that holds an entry's bytes, and its place in the queue
 
 Peer = tuple[NodeId, bytes]
@@ -285,9 +284,11 @@ class FlightRecorder:
         if now >= self._next_checkpoint or (full and now >= stretches[-1].began + CHECKPOINT_RETRY_NS):
             self._next_checkpoint = now + CHECKPOINT_RETRY_NS
             state = self._checkpoint(core)
-            if state is not None and len(state) <= self._bytes_max // 4:
+            if state is not None and len(state) <= self._bytes_max // 3:
                 self.checkpoints_count += 1
                 self._begin(state, now, len(state))
+            elif state is not None:
+                self._next_checkpoint = now + self._checkpoint_interval_ns
         while len(stretches) > 1 and (
             stretches[1].began <= now - self._window_ns or self.size_bytes > self._bytes_max
         ):

@@ -1,21 +1,23 @@
 """A simulated node with a flight recorder: what the recorder's file says happened happens again."""
 
 import random
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
+from gossipmesh.gossip.checkpoint import open_checkpoint_untrusted, take_checkpoint
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recorder import FlightRecorder
 from gossipmesh.gossip.recording import Entry, Recording, read_recording_untrusted, state_of
 from gossipmesh.gossip.rekeying import Own, make_recording
+from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.simulator.replay import replay
 from gossipmesh.testing.simulator.run import Run
-from gossipmesh.trust.keys import Verifier
+from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
 
 VERIFIER = Verifier(1_000_000)
 NODE = "n3"
@@ -24,9 +26,17 @@ NODE = "n3"
 class Recorded:
     """A small mesh one of whose nodes is recorded."""
 
-    def __init__(self, seed: int = 1, *, nodes_count: int = 6, **recorder: Any) -> None:
+    def __init__(
+        self,
+        seed: int = 1,
+        *,
+        nodes_count: int = 6,
+        detector: Literal["swim", "monitors"] = "monitors",
+        **recorder: Any,
+    ) -> None:
         self.run = Run(seed, nodes_count=nodes_count, loss_ratio=0.05, verifier=VERIFIER)
         self.recorder = FlightRecorder(**recorder)
+        self.run.factory.settings = GossipSettings(detector=detector)
         self.run.factory.node_class = self._make  # type: ignore[assignment]
         self.host = self.run.world.hosts[NODE]
 
@@ -113,6 +123,53 @@ def test_a_file_does_not_tell_what_the_node_draws_later() -> None:
     assert second.differences == ()
     assert second.steps_count > len(first.entries)
     assert "reseed" not in {entry.method for entry in first.entries}
+
+
+@pytest.mark.parametrize("detector", ["swim", "monitors"])
+def test_a_long_run_replays_from_a_checkpoint(detector: Literal["swim", "monitors"]) -> None:
+    recorded = Recorded(
+        detector=detector,
+        checkpoint=take_checkpoint,
+        checkpoint_interval_ns=4 * SECOND_NS,
+        window_ns=8 * SECOND_NS,
+    )
+    recorded.kill_another()
+    recorded.run.world.run_for(10 * SECOND_NS)
+    assert recorded.recorder.checkpoints_count > 2
+    data = recorded.file()
+    recording = read_recording_untrusted(data)
+    assert recording.start is None
+    assert recording.checkpoint is not None
+    keys = recorded.run.domain.node(NODE)
+    assert keys.signing.seed() not in data
+    assert keys.exchange.seed() not in data
+    core = recorded.run.core(recorded.host)
+    for member in core._catalog:
+        assert member.link is None or member.link._sealer._key not in data
+    result = replay(recording)
+    assert result.differences == ()
+    assert result.steps_count > 50
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [],
+        "text",
+        [("object", ["gossipmesh.net.udp:UdpSocket", []])],
+        [("object", ["subprocess:Popen", []])],
+        [("class", "gossipmesh.trust.keys:hashlib.sha256")],
+        [("class", "gossipmesh.gossip.node:GossipNode")],
+        [("function", ["gossipmesh.net.secret_files", "write_secret", [], [], None])],
+        [("function", ["gossipmesh.gossip.node", "GossipNode.start", [0], [], None])],
+        [("tuple", [[0]])],
+        [("eval", "1")],
+    ],
+)
+def test_a_checkpoint_names_nothing_but_the_cores(nodes: Any) -> None:
+    data = msgspec.msgpack.encode(nodes)
+    with pytest.raises(MalformedInput):
+        open_checkpoint_untrusted(data, SigningKey(bytes(32)), ExchangeKey(bytes(32)))
 
 
 def test_memory_is_bounded_and_a_lost_beginning_is_said() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from gossipmesh.gossip.checkpoint import open_checkpoint_untrusted
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recording import (
     RESEED,
@@ -114,6 +115,8 @@ def replay(recording: Recording, node_class: type[GossipNode] = GossipNode) -> R
 
 
 def _build(recording: Recording, signer: RecordedSigner, node_class: type[GossipNode]) -> GossipNode:
+    if recording.checkpoint is not None:
+        return open_checkpoint_untrusted(recording.checkpoint, signer, ExchangeKey(recording.exchange_seed))
     if recording.start is None:
         raise MalformedInput("this recording has lost its beginning; it can be read, not replayed")
     start = recording.start
