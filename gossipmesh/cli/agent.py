@@ -1,5 +1,7 @@
 """`gossipmesh agent`: run this node's agent until it leaves the mesh."""
 
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -19,21 +21,14 @@ import click
     type=click.Path(path_type=Path, dir_okay=False),
     help="A join token, for a node that has no identity yet.",
 )
-def agent(config_path: Path, token_file: Path | None) -> None:
+@click.pass_context
+def agent(context: click.Context, config_path: Path, token_file: Path | None) -> None:
     """Run this node's agent. SIGTERM or Ctrl-C drains and leaves the mesh, a second one stops at once."""
-    from gossipmesh.agent.config import read_config
-
-    config = read_config(config_path, token_file)
-
-    import trio
-
-    from gossipmesh.agent.app import run_agent
-    from gossipmesh.net.collector import calm_collector
-    from gossipmesh.agent.logs import start_logging
-
-    handler = start_logging(config.log_level)
-    try:
-        calm_collector()
-        trio.run(run_agent, config)
-    finally:
-        handler.stop()
+    words = [sys.executable, "-P", "-m", "gossipmesh.agent", str(config_path)]
+    if token_file is not None:
+        words.append(str(token_file))
+    # One malloc arena: the agent's few threads take turns anyway, and each arena keeps its own free pages.
+    environment = {"MALLOC_ARENA_MAX": "1", **os.environ}
+    if context.find_root().params.get("debug"):
+        environment["GOSSIPMESH_DEBUG"] = "1"
+    os.execve(sys.executable, words, environment)  # noqa: S606

@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from gossipmesh import __version__
-from gossipmesh.model.errors import OperatorError, UsageError
+from gossipmesh.model.errors import OperatorError, UsageError, operator_error_in
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -103,22 +103,13 @@ def run(arguments: list[str]) -> int:
 
 def _tell_group(group: BaseExceptionGroup[BaseException]) -> int:
     """Tell the failure inside what a trio nursery raised; raise it again if a person cannot mend it."""
-    operator, rest = group.split(OperatorError)
-    if operator is not None and (rest is None or rest.split(KeyboardInterrupt)[1] is None):
-        error = _first_leaf(operator)
+    error = operator_error_in(group)
+    if error is not None:
         click.echo(f"gossipmesh: {error}", err=True)
         return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
     if group.split(KeyboardInterrupt)[1] is None:
         return EXIT_INTERRUPTED
     raise group
-
-
-def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first exception of a group that is not itself a group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _silence_stdout() -> None:

@@ -22,3 +22,14 @@ class MalformedInput(Exception):
 
 class Untrusted(MalformedInput):
     """Well-formed, but not signed by whoever had to, or not for us. Remote's fault. State unchanged."""
+
+
+def operator_error_in(error: BaseException) -> OperatorError | None:
+    """Return the first OperatorError in what a nursery raised; None if anything else failed as well."""
+    if isinstance(error, OperatorError):
+        return error
+    if not isinstance(error, BaseExceptionGroup):
+        return None
+    _mendable, rest = error.split((OperatorError, KeyboardInterrupt))
+    found = (operator_error_in(inner) for inner in error.exceptions)
+    return next((inner for inner in found if inner is not None), None) if rest is None else None

@@ -1,0 +1,45 @@
+"""The agent's own process: `python -m gossipmesh.agent CONFIG [TOKEN_FILE]`.
+
+`gossipmesh agent` becomes this by exec, with its pid: what runs for months then holds no command line
+library. A failure a person can mend is one sentence on stderr, as every command tells it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import trio
+
+from gossipmesh.agent.app import run_agent
+from gossipmesh.agent.config import read_config
+from gossipmesh.agent.logs import start_logging
+from gossipmesh.model.errors import OperatorError, UsageError, operator_error_in
+from gossipmesh.net.collector import calm_collector
+
+
+def main(arguments: list[str]) -> int:
+    """Run the agent until it leaves the mesh; return the exit code."""
+    token_file = Path(arguments[1]) if len(arguments) > 1 else None
+    try:
+        config = read_config(Path(arguments[0]), token_file)
+        handler = start_logging(config.log_level)
+        try:
+            calm_collector()
+            trio.run(run_agent, config)
+        finally:
+            handler.stop()
+    except KeyboardInterrupt:
+        return 130
+    except (OperatorError, BaseExceptionGroup) as error:
+        if isinstance(error, BaseExceptionGroup) and error.split(KeyboardInterrupt)[1] is None:
+            return 130
+        failure = operator_error_in(error)
+        if failure is None or os.environ.get("GOSSIPMESH_DEBUG", "") not in ("", "0"):
+            raise
+        sys.stderr.write(f"gossipmesh: {failure}\n")
+        return 2 if isinstance(failure, UsageError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
