@@ -27,6 +27,7 @@ from gossipmesh.model.records import Cause
 
 _QUIET_NS: Final = 900 * MILLISECOND_NS
 _LIVELY_NS: Final = 600 * MILLISECOND_NS
+_HINT_PING_GAP_NS: Final = 100 * MILLISECOND_NS
 _UNREACHABLE_NS_MAX: Final = 5 * SECOND_NS
 _WATCHABLE: Final = (MemberStatus.ALIVE, MemberStatus.UNATTENDED)
 
@@ -126,6 +127,9 @@ class CaseDesk:
             return
         case.evidence.port_refusals.append(self._ctx.now)
         del case.evidence.port_refusals[1:-1]
+        if self._ctx.now - case.pinged_at >= _HINT_PING_GAP_NS:
+            # A living target answers before the next hint counts, so forged ones never add up.
+            self._ping(member, case)
         if not case.evidence.engine_refusals and case.evidence.engine_answered_at < 0:
             self._ask_engine(member)
         self._judge(member, case)
@@ -196,8 +200,7 @@ class CaseDesk:
         evidence, now = case.evidence, self._ctx.now
         case.ticks_count += 1
         first = case.ticks_count == 1
-        sequence = self._prober.ping(member, suspect=True)
-        evidence.pinged(sequence, now)
+        sequence = self._ping(member, case)
         quiet = now - evidence.silent_since >= _QUIET_NS
         if (first or quiet) and case.ticks_count % 2:
             for helper in self._courier.choose(1, member.node_id):
@@ -212,6 +215,12 @@ class CaseDesk:
         self._ctx.timers.set(
             ("case", member.node_id), now + (2 * tick_ns if lively else tick_ns), lambda: self._tick(member)
         )
+
+    def _ping(self, member: Member, case: Case) -> int:
+        case.pinged_at = self._ctx.now
+        sequence = self._prober.ping(member, suspect=True)
+        case.evidence.pinged(sequence, self._ctx.now)
+        return sequence
 
     def _ask_engine(self, member: Member) -> None:
         case = self._cases.get(member.node_id)
@@ -233,7 +242,7 @@ class CaseDesk:
     def _again(self, member: Member, case: Case) -> None:
         """Make sure of a refusal: port and engine are asked once more."""
         if self._cases.get(member.node_id) is case and case.evidence.port_refusals:
-            case.evidence.pinged(self._prober.ping(member, suspect=True), self._ctx.now)
+            self._ping(member, case)
             if len(case.evidence.engine_refusals) < 2:
                 self._ask_engine(member)
 

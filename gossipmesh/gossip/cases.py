@@ -283,7 +283,15 @@ def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) ->
 class Case:
     """One open case; `sent_before` is the link's counter when it opened, so that old packets show."""
 
-    __slots__ = ("engine_asked_at", "evidence", "incarnation", "sent_before", "state", "ticks_count")
+    __slots__ = (
+        "engine_asked_at",
+        "evidence",
+        "incarnation",
+        "pinged_at",
+        "sent_before",
+        "state",
+        "ticks_count",
+    )
 
     def __init__(self, now: Instant, incarnation: tuple[int, int], sent_before: int) -> None:
         self.state = CaseState.WATCHING
@@ -292,6 +300,7 @@ class Case:
         self.sent_before = sent_before
         self.ticks_count = 0
         self.engine_asked_at = -1
+        self.pinged_at = -1
 
     def take(self, what: CaseInput) -> Act:
         """Move as the table says and return what to do."""

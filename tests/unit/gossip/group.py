@@ -139,6 +139,7 @@ class Host:
     disk: dict[tuple[PersistKind, bytes], bytes] = field(default_factory=dict)
     engine_serves: bool = True
     is_up: bool = True
+    refuses: bool = True
     starts: int = 0
 
 
@@ -158,6 +159,7 @@ class Group:
         self.by_address = {host.address: host for host in self.hosts.values()}
         self.cut: set[frozenset[str]] = set()
         self.loss = 0.0
+        self.deaf: set[str] = set()
         self.trace: list[tuple[int, str, str, bytes]] = []
         self._queue: list[tuple[int, int, str, str, tuple]] = []
         self._number = 0
@@ -248,7 +250,7 @@ class Group:
                     target = self.by_address.get(effect.destination)
                     if target is not None and self._passes(host, target) and self.rng.random() >= self.loss:
                         self._later(target.name, "datagram", (effect.payload, host.address))
-                        if target.node is None and target.is_up:
+                        if target.node is None and target.is_up and target.refuses:
                             self._later(host.name, "port", (target.address,))
                 case Persist():
                     if effect.value is None:
@@ -286,7 +288,7 @@ class Group:
         self._later(host.name, "opened", (effect.stream,))
 
     def _passes(self, one: Host, other: Host) -> bool:
-        return frozenset((one.name, other.name)) not in self.cut
+        return frozenset((one.name, other.name)) not in self.cut and other.name not in self.deaf
 
     def _later(self, name: str, what: str, arguments: tuple) -> None:
         self._number += 1
