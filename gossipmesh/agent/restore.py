@@ -78,7 +78,14 @@ def restore_state(store: StateStore, now: WallSeconds, *, enrolled_now: bool) ->
             value = None
     if (value is None or store.damage) and not enrolled_now:
         epoch = max(epoch, now)
-    return RestoredState(epoch=epoch, members=tuple(store.items(PersistKind.MEMBER)[: limits.MEMBERS_MAX]))
+    elif store.torn:
+        # The record that was cut may have been an epoch that was used, if a disk spoiled it afterwards.
+        epoch += 1
+    return RestoredState(
+        epoch=epoch,
+        members=tuple(store.items(PersistKind.MEMBER)[: limits.MEMBERS_MAX]),
+        floors_unknown=bool(store.damage),
+    )
 
 
 def own_address(bind: Address, advertise: Address | None, towards: Sequence[Address], key: str) -> Address:

@@ -3,8 +3,8 @@
 Rules:
 1. One record: u32 length, u32 CRC-32, msgpack [kind, key, value]; value nil removes. The last one wins.
 2. `durable` means on the disk when `put` returns. A put that fails leaves the log as it was before it.
-3. A torn tail is a crash and is cut off; damage elsewhere keeps the good prefix, sets the damaged
-   file aside and is said loudly (`damage`).
+3. A torn tail is a crash and is cut off (`torn`); damage elsewhere keeps the good prefix, sets the
+   damaged file aside and is said loudly (`damage`).
 4. One agent per state folder, by `flock` on `lock`.
 Spec: GOSSIP 1.9. Deviation: CRC-32 (zlib) instead of CRC-32C, which no standard library has: it finds
     the same torn and flipped bytes at these sizes, and is not meant against an attacker.
@@ -29,6 +29,7 @@ from gossipmesh.wire.codec import encode, unpack_untrusted
 _MAGIC: Final = b"gossipmesh-state-1\n"
 _HEADER: Final = struct.Struct(">II")
 _END: Final = b"end"  # the snapshot's last record; without it the snapshot was cut
+_RECORD_START: Final = b"\x93"  # msgpack's array of three
 _ROTATE_BYTES_MIN: Final = 1_048_576
 
 Key = tuple[str, bytes]
@@ -91,6 +92,7 @@ class StateStore:
         self._live_bytes = 0
         self._rotating = False
         self.damage: list[str] = []
+        self.torn = False
         self.fresh = not any(p.exists() for p in (self._log_path, self._old_log_path, self._snapshot_path))
         try:
             self._load()
@@ -145,10 +147,12 @@ class StateStore:
         """
         self._rotating = True
         try:
-            os.rename(self._log_path, self._old_log_path)
-            old_log = self._log
-            self._open_log()
-            os.close(old_log)
+            if not self._old_log_path.exists():
+                # One that is there is of a rotation the disk refused: what is in it is in no snapshot yet.
+                os.rename(self._log_path, self._old_log_path)
+                old_log = self._log
+                self._open_log()
+                os.close(old_log)
             await trio.to_thread.run_sync(self._write_snapshot, dict(self._records))
         except OSError as error:
             raise StateLost(
@@ -196,7 +200,9 @@ class StateStore:
                 break
             position = end
         if position < len(data):
-            if not _is_torn_tail(data[position:]):
+            if _is_torn_tail(data[position:]):
+                self.torn = True
+            else:
                 self._set_aside(path, f"is damaged at byte {position} of {len(data)}")
             self._cut_log(path, position)
         return ended
@@ -292,7 +298,21 @@ def _is_torn_tail(rest: bytes) -> bool:
     length, _ = _HEADER.unpack_from(rest)
     if length == 0:
         return not any(rest)  # blocks that were allocated and never written read as zeros
-    return bool(_HEADER.size + length >= len(rest) and length <= limits.STATE_RECORD_BYTES_MAX)
+    reaches_past_the_end = len(rest) < _HEADER.size + length <= _HEADER.size + limits.STATE_RECORD_BYTES_MAX
+    # A flipped bit in a length reaches past the end as well; whole records after it tell it apart.
+    return reaches_past_the_end and not _holds_a_record(rest)
+
+
+def _holds_a_record(rest: bytes) -> bool:
+    """Tell whether a whole record whose sum is right stands anywhere in `rest`."""
+    position = rest.find(_RECORD_START, _HEADER.size)
+    while position != -1:
+        length, crc = _HEADER.unpack_from(rest, position - _HEADER.size)
+        payload = rest[position : position + length]
+        if 0 < length == len(payload) and zlib.crc32(payload) == crc:
+            return True
+        position = rest.find(_RECORD_START, position + 1)
+    return False
 
 
 def _write_all(file: int, data: bytes) -> None:

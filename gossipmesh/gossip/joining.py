@@ -56,6 +56,7 @@ class Joining:
         self._open_table = open_table
         self._ranges: deque[Range] = deque([Range(0, BUCKETS_COUNT, b"")])
         self._active: dict[StreamId, Range] = {}
+        self._peers: dict[StreamId, bytes] = {}
         self._opening: set[bytes] = set()
         self._split = False
         self.done = False
@@ -69,7 +70,9 @@ class Joining:
             self._finish_with(session)
             return
         self._active[session.stream] = self._ranges.popleft()
+        self._peers[session.stream] = session.peer_id
         self._ask(session)
+        self._recruit()
 
     def _ask(self, session: Session) -> None:
         self._say(session, Table(self._spreading.summary(), *self._active[session.stream]))
@@ -98,6 +101,8 @@ class Joining:
 
     def _recruit(self) -> None:
         """Ask further members that we know by now to serve ranges as well."""
+        if not self._split:
+            return
         streams = len(self._active) + len(self._opening)
         if streams >= min(_PEERS_MAX, len(self._active) + len(self._ranges)):
             return
@@ -105,7 +110,8 @@ class Joining:
         for member in self._ctx.rng.sample(members, min(_PEERS_MAX, len(members))):
             if streams >= _PEERS_MAX:
                 return
-            if member.node_id not in self._opening and self._open_table(member):
+            asked = member.node_id in self._opening or member.node_id in self._peers.values()
+            if not asked and self._open_table(member):
                 self._opening.add(member.node_id)
                 streams += 1
 
@@ -135,6 +141,7 @@ class Joining:
         """Leave the range of a stream that ended early to another."""
         if session.expected is not None:
             self._opening.discard(session.expected.node_id)
+        self._peers.pop(session.stream, None)
         held = self._active.pop(session.stream, None)
         if held is not None:
             self._ranges.append(held)

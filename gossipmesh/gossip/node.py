@@ -109,6 +109,7 @@ class GossipNode:
         self._seeds: tuple[Address, ...] = ()
         self._join_wait_ns = SECOND_NS
         self._joined = False
+        self._floors_unknown = restored.floors_unknown
         self._compose()
         ctx.drain()
 
@@ -145,6 +146,8 @@ class GossipNode:
         self._intake.oversize = self._streams.hasten
         self._spreading.trust_changed = self._watch_credentials
         own.policies = self._spreading.policy_statuses()
+        if self._floors_unknown:
+            self._spreading.doubt_floors()
 
     def _make_detector(self) -> Detector:
         ctx, catalog, courier, own = self._ctx, self._catalog, self._courier, self._own

@@ -33,10 +33,14 @@ class NodeProfile(msgspec.Struct, frozen=True):
 
 
 class RestoredState(msgspec.Struct, frozen=True):
-    """What was kept on disk: the last epoch, and `Persist(MEMBER)` entries as (key, value)."""
+    """What was kept on disk: the last epoch, and `Persist(MEMBER)` entries as (key, value).
+
+    `floors_unknown`: the disk was damaged, and what is in force may be older than what was.
+    """
 
     epoch: int = 0
     members: tuple[tuple[bytes, bytes], ...] = ()
+    floors_unknown: bool = False
 
 
 class MonitorSettings(msgspec.Struct, frozen=True):

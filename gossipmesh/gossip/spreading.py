@@ -35,6 +35,8 @@ _INTRINSIC: Final = ("features", "unsupported", "trust-domain")
 _BENIGN: Final = ("older", "same")
 _PUBLISH_WAIT_NS: Final = 500 * MILLISECOND_NS
 _ANNOUNCERS_MAX: Final = 4
+_PEERS_ASKED: Final = 3  # GOSSIP 1.9: after damage the highest validly signed of three peers
+_DOUBT_NS: Final = 5 * SECOND_NS
 _ANNOUNCEMENTS_MAX: Final = 8  # 8 of at most 112 bytes fit a packet; more scopes are left to repair
 
 Announced = tuple[str, int, bytes]
@@ -50,6 +52,15 @@ class _Pending:
         self.announcers = [announcer]
 
 
+class _Doubt:
+    """What peers say they run, while our own floors are unknown."""
+
+    __slots__ = ("heard",)
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Member, PolicyAnnouncement]] = []
+
+
 class PolicySpreading:
     """Announces, fetches, applies and refuses policy sets and Trust."""
 
@@ -62,6 +73,7 @@ class PolicySpreading:
         self._shown: dict[str, tuple[int, bytes, str]] = {}
         self._pending: dict[str, _Pending] = {}
         self._trust_pending = False
+        self._doubt: _Doubt | None = None
         self.root = bytes(16)
         self.fetch: Callable[[bytes, str | None], bool] = lambda node_id, scope: False
         self.trust_changed: Callable[[], None] = lambda: None
@@ -179,8 +191,38 @@ class PolicySpreading:
         if len(self._refused) > limits.REFUSED_POLICIES_REMEMBERED_MAX:
             del self._refused[next(iter(self._refused))]
 
+    def doubt_floors(self) -> None:
+        """Fetch nothing before three peers have said what they run: our own floors may be too low."""
+        self._doubt = _Doubt()
+
+    def _consult(self, member: Member, announcement: PolicyAnnouncement) -> None:
+        """Note what a peer runs; settle once enough have spoken, or nobody else does for a while."""
+        doubt = self._doubt
+        assert doubt is not None
+        if len(doubt.heard) < limits.SCOPES_MAX * _PEERS_ASKED:
+            doubt.heard.append((member, announcement))
+        if len({bytes(peer.node_id) for peer, _ in doubt.heard}) >= _PEERS_ASKED:
+            self._settle_doubt()
+        elif not self._ctx.timers.pending(("doubt", None)):
+            self._ctx.timers.set(("doubt", None), self._ctx.now + _DOUBT_NS, self._settle_doubt)
+
+    def _settle_doubt(self) -> None:
+        doubt, self._doubt = self._doubt, None
+        self._ctx.timers.cancel(("doubt", None))
+        heard = [] if doubt is None else doubt.heard
+        best = {
+            a.scope: max((b.version, b.manifest_hash) for _, b in heard if b.scope == a.scope)
+            for _, a in heard
+        }
+        for member, announcement in heard:
+            if (announcement.version, announcement.manifest_hash) == best[announcement.scope]:
+                self.receive_policy(member, announcement)
+
     def receive_policy(self, member: Member, announcement: PolicyAnnouncement) -> None:
         """Fetch an announced set, if it is above our floor and was not refused before."""
+        if self._doubt is not None:
+            self._consult(member, announcement)
+            return
         scope = announcement.scope
         announced = (scope, announcement.version, announcement.manifest_hash)
         offered = announced[1:]
@@ -229,7 +271,11 @@ class PolicySpreading:
 
     def _take(self, member_id: bytes, pending: _Pending, data: bytes) -> None:
         try:
-            self._apply(self._ctx.documents.check_untrusted(decode_policy_set_untrusted(data)), member_id)
+            accepted = self._ctx.documents.check_untrusted(decode_policy_set_untrusted(data))
+            if (accepted.version, accepted.manifest_hash) < pending.announced[1:]:
+                # Validly signed, and older than what it was announced as: somebody winds us back.
+                raise PolicyRefusal("older", "a set older than was announced", *pending.announced)
+            self._apply(accepted, member_id)
         except PolicyRefusal as refusal:
             self._remember(member_id, pending.announced)
             self._refuse(refusal, member_id)

@@ -11,6 +11,7 @@ Paper: memberlist's TCP ping and push/pull. Deviation: caps by identity, not add
 from collections.abc import Callable
 from typing import Final
 
+from gossipmesh.gossip.budgets import PrefixBudgets
 from gossipmesh.gossip.catalog import Catalog, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
@@ -68,6 +69,7 @@ class Streams:
         self._met = met
         self._sessions: dict[StreamId, Session] = {}
         self._next_id = 0
+        self._prefixes = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
         self._repair = Repair(
             ctx,
             catalog,
@@ -153,8 +155,7 @@ class Streams:
     def accepted(self, stream: StreamId, peer: Address) -> None:
         """Take a connection; it has a second to say who it is."""
         self._ctx.statistics.streams_accepted += 1
-        accepted = sum(1 for session in self._sessions.values() if not session.opener)
-        if accepted >= limits.STREAMS_ACCEPTED_MAX or stream in self._sessions:
+        if stream in self._sessions or not self._prefixes.take(peer, self._ctx.now) or not self._make_room():
             self._ctx.statistics.streams_refused += 1
             self._ctx.emit(CloseStream(stream))
             return
@@ -162,6 +163,17 @@ class Streams:
         session.nonce = self._ctx.fresh(16)
         self._sessions[stream] = session
         self._watch(session, limits.STREAM_HEADER_TIMEOUT_NS)
+
+    def _make_room(self) -> bool:
+        """Close the stranger that has been silent longest if all places are taken; False: all are members."""
+        accepted = [session for session in self._sessions.values() if not session.opener]
+        if len(accepted) < limits.STREAMS_ACCEPTED_MAX:
+            return True
+        silent = next((session for session in accepted if session.member is None), None)
+        if silent is not None:
+            self._ctx.dropped("stream of a silent stranger")
+            self._close(silent)
+        return silent is not None
 
     def opened(self, stream: StreamId) -> None:
         """Introduce ourselves on a connection we asked for."""

@@ -24,6 +24,7 @@ _HEADER_TIMEOUT_S: Final = limits.STREAM_HEADER_TIMEOUT_NS / SECOND_NS
 _IDLE_TIMEOUT_S: Final = limits.STREAM_IDLE_TIMEOUT_NS / SECOND_NS
 _CONNECT_TIMEOUT_S: Final = 2.0
 _FLUSH_TIMEOUT_S: Final = 2.0
+_CLOSING_MAX: Final = 16  # the core closes a silent stranger for a newcomer; closing takes a moment
 _ACCEPT_RETRY_S: Final = 0.1
 _LISTENER_GONE: Final = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 _OUT_OF_RESOURCES: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
@@ -98,7 +99,7 @@ class StreamPool:
                 continue
             peer = _peer_of(connection)
             accepted = sum(1 for number in self._streams if number % 2 == 1)
-            if peer is None or accepted >= limits.STREAMS_ACCEPTED_MAX:
+            if peer is None or accepted >= limits.STREAMS_ACCEPTED_MAX + _CLOSING_MAX:
                 self.statistics.refused_count += 1
                 connection.close()
                 continue

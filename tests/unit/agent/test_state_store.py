@@ -153,3 +153,74 @@ def test_a_second_agent_on_one_folder_is_refused(tmp_path: Path) -> None:
         FolderLock(tmp_path)
     first.release()
     FolderLock(tmp_path).release()
+
+
+def test_a_bit_flipped_anywhere_never_brings_an_older_epoch_without_a_word(tmp_path: Path) -> None:
+    """Whatever single bit a disk spoils: the epoch is right, or the start knows that it may not be."""
+    source = tmp_path / "source"
+    source.mkdir()
+    store = StateStore(source)
+    for epoch in range(1, 5):
+        store.put("epoch", b"", bytes((epoch,)), durable=True)
+        store.put("member", b"m", bytes((epoch,)) * 40, durable=False)
+    store.close()
+    whole = (source / "records.log").read_bytes()
+    for position in range(len(whole)):
+        for bit in (1, 0x80):
+            data = bytearray(whole)
+            data[position] ^= bit
+            folder = tmp_path / "flipped"
+            folder.mkdir(exist_ok=True)
+            for old in folder.iterdir():
+                old.unlink()
+            (folder / "records.log").write_bytes(data)
+            spoiled = StateStore(folder)
+            held = spoiled.get("epoch", b"")
+            assert held == b"\x04" or spoiled.damage or spoiled.torn, position
+            spoiled.close()
+
+
+def test_a_length_that_reaches_past_the_end_is_damage_when_records_follow(tmp_path: Path) -> None:
+    lengths = _fill(tmp_path)
+    log = tmp_path / "records.log"
+    data = bytearray(log.read_bytes())
+    data[lengths[0] + 2] ^= 0x01
+    log.write_bytes(data)
+    store = StateStore(tmp_path)
+    assert _content(store) == []
+    assert store.damage
+    assert not store.torn
+
+
+async def test_a_disk_that_refuses_a_rotation_loses_nothing_not_even_at_the_second_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(tmp_path)
+    store = StateStore(tmp_path)
+    monkeypatch.setattr(store, "_write_snapshot", _refused)
+    for number in range(2):
+        with pytest.raises(StateLost, match="nothing it kept is lost"):
+            await store.rotate()
+        store.put("member", b"c", bytes((number,)), durable=True)
+    store.close()
+    again = StateStore(tmp_path)
+    assert _content(again) == sorted([*RECORDS, ("member", b"c", b"\x01")])
+    assert again.damage == []
+
+
+def _refused(records: object) -> None:
+    raise OSError(errno.ENOSPC, "full")
+
+
+async def test_a_snapshot_whose_rename_was_lost_is_made_again(tmp_path: Path) -> None:
+    _fill(tmp_path)
+    store = StateStore(tmp_path)
+    await store.rotate()
+    store.put("member", b"a", b"newer", durable=True)
+    store.close()
+    # The crash came before the folder was on disk: the old name holds nothing, the new one everything.
+    (tmp_path / "records.snapshot").rename(tmp_path / "records.snapshot.new")
+    (tmp_path / "records.log.old").write_bytes((tmp_path / "records.snapshot.new").read_bytes()[:-11])
+    again = StateStore(tmp_path)
+    assert again.get("member", b"a") == b"newer"
+    assert again.get("epoch", b"") == b"\x01"
