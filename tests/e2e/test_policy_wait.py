@@ -11,14 +11,16 @@ import pytest
 from gossipmesh.testing import layout
 from gossipmesh.testing.mesh import Mesh
 
-# An older build: the same program without the feature that routes need.
+# An older build: the same agent without the feature that routes need; called as `... agent --config FILE`.
 OLDER_BUILD = [
     sys.executable,
     "-c",
+    "import pathlib, sys, trio\n"
     "from gossipmesh.wire import versions\n"
     "versions.FEATURES = tuple(name for name in versions.FEATURES if name != 'http-route')\n"
-    "from gossipmesh.cli.main import main\n"
-    "main()",
+    "from gossipmesh.agent.app import run_agent\n"
+    "from gossipmesh.agent.config import read_config\n"
+    "trio.run(run_agent, read_config(pathlib.Path(sys.argv[-1])))",
 ]
 
 
@@ -55,6 +57,21 @@ async def test_a_node_that_refuses_is_named_with_its_reason(mesh: Mesh, tmp_path
     assert row["state"] == "refused"
     assert row["refused_version"] == told["version"]
     assert row["refused_reason"]
+
+
+async def test_a_node_that_cannot_be_reached_is_named_and_catches_up(mesh: Mesh, tmp_path: Path) -> None:
+    """Stopped, it is to the others what a node behind a cut is; what they published waits for it."""
+    node = mesh.nodes["node3"]
+    assert node.signal("agent", signal.SIGSTOP)
+    try:
+        code, told, stderr = await push(mesh, tmp_path, 25, "--timeout", "2s")
+    finally:
+        assert node.signal("agent", signal.SIGCONT)
+    assert code == 1
+    assert [missing["member"] for missing in told["missing"]] == ["node3"]
+    assert "node3" not in told["reached"]
+    assert "node3" in stderr
+    await mesh.wait_policy(told["version"], on=["node3"])
 
 
 async def test_a_node_that_is_down_is_named(mesh: Mesh, tmp_path: Path) -> None:
