@@ -405,7 +405,7 @@ class Agent:
             return await ask_engine(
                 addresses, server_name, spiffe_id, identity.node_svid, self._bundle_pem(), _PROBE_TIMEOUT_S
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.error("an engine could not be probed for want of a usable certificate: %s", error)
             return EngineAnswer.SILENT
 
