@@ -14,6 +14,7 @@ _DOCUMENTS: Final = "tests/unit/trust/test_documents.py::"
 _SEAL: Final = "tests/unit/trust/test_seal.py::"
 _RECORDS: Final = "tests/unit/trust/test_records.py::"
 _VOTES: Final = "tests/mutants/test_catchers_votes.py::"
+_CERTIFICATES: Final = "tests/unit/gossip/test_certificates.py::"
 _EXPLORER: Final = "tests/simulation/test_explorer.py::"
 _STRANGERS: Final = "tests/unit/gossip/test_strangers.py::"
 
@@ -320,6 +321,153 @@ _OWN_MUTANTS: Final = (
     ),
 )
 
+_VOTE_MUTANTS: Final = (
+    _mutant(
+        "two-certify-one-another",
+        "gossip.monitors",
+        "    if others_count < 2:",
+        "    if others_count < 1:",
+        _VOTES + "test_a_quorum_is_more_than_half_and_two_nodes_certify_nobody",
+        "of two nodes that part each holds the other dead",
+    ),
+    _mutant(
+        "votes-never-expire",
+        "gossip.votes",
+        "and now - entry.arrived <= self._settings.vote_life_ns",
+        "and entry.arrived <= now",
+        _VOTES + "test_a_vote_lives_two_seconds",
+        "votes pile up to a quorum over hours",
+    ),
+    _mutant(
+        "votes-of-different-hours",
+        "gossip.votes",
+        "while vote.beat - ordered[first].beat > beats_apart_max:",
+        "while False:",
+        _VOTES + "test_votes_of_different_hours_make_no_quorum",
+        "old votes can be assembled into a new certificate",
+    ),
+    _mutant(
+        "votes-of-different-lives",
+        "gossip.votes",
+        "            and (entry.vote.generation, entry.vote.epoch) == incarnation",
+        "            and incarnation",
+        _VOTES + "test_a_vote_is_about_one_incarnation",
+        "votes against an incarnation that ended count against the next",
+    ),
+    _mutant(
+        "late-vote-undoes-a-withdrawal",
+        "gossip.votes",
+        "return held is None or vote.sequence > held.sequence",
+        "return held is None or vote.sequence >= held.sequence",
+        _VOTES + "test_a_vote_taken_back_counts_no_more",
+        "a vote that comes after its withdrawal counts",
+    ),
+    _mutant(
+        "agent-gone-kills",
+        "gossip.votes",
+        "DEADLY: Final = (Cause.SILENT,",
+        "DEADLY: Final = (Cause.AGENT_GONE, Cause.SILENT,",
+        _VOTES + "test_that_an_agent_is_gone_kills_nobody",
+        "a node that still serves is held dead",
+    ),
+    _mutant(
+        "control-rounds-skipped",
+        "gossip.cases",
+        "    if not seen.control_passed:",
+        "    if False:",
+        _VOTES + "test_silence_is_believed_only_while_the_rest_of_the_world_is_heard",
+        "a node that is cut off itself accuses the others",
+    ),
+    _mutant(
+        "lag-not-tolerated",
+        "gossip.cases",
+        "patience_ns = settings.silence_ns + seen.tolerance_ns",
+        "patience_ns = settings.silence_ns",
+        _VOTES + "test_silence_takes_its_time_and_longer_for_who_lags",
+        "slow is dead",
+    ),
+    _mutant(
+        "planned-restart-accused",
+        "gossip.cases",
+        "    if not seen.restarting:",
+        "    if True:",
+        _VOTES + "test_a_planned_restart_is_no_refusal",
+        "an upgrade of all agents is a mass death",
+    ),
+    _mutant(
+        "one-refusal-suffices",
+        "gossip.cases",
+        "return len(times) >= 2 and times[-1] - times[0] >= least_ns",
+        "return len(times) >= 1",
+        _VOTES + "test_one_refusal_is_forged_easily",
+        "one forged refusal is a verdict",
+    ),
+    _mutant(
+        "life-withdraws-nothing",
+        "gossip.cases",
+        "    withdrawn = Move(CaseState.WATCHING, Act.UNVOTE)",
+        "    withdrawn = Move(CaseState.WATCHING, Act.NOTHING)",
+        _VOTES + "test_life_withdraws_a_vote_of_silence_and_being_cut_off_withdraws_any",
+        "who is heard again stays accused",
+    ),
+    _mutant(
+        "rank-unchecked",
+        "gossip.certificates",
+        "if self._monitors.rank_as_if(target, voter) > self._ctx.settings.monitor.voter_rank_max:",
+        "if self._monitors.rank_as_if(target, voter) > 2**31:",
+        _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
+        "any five members are a quorum against any victim",
+    ),
+    _mutant(
+        "vote-signature-unchecked",
+        "gossip.certificates",
+        "if not self._ctx.verifier.verify(voter.credential.signing_key, message, vote.signature):",
+        "if False:",
+        _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
+        "one member writes the votes of all",
+    ),
+    _mutant(
+        "voter-counts-twice",
+        "gossip.certificates",
+        "if voters != sorted(dict.fromkeys(voters)) or certificate.node_id in voters:",
+        "if certificate.node_id in voters:",
+        _VOTES + "test_a_certificate_has_each_voter_once_and_never_its_target",
+        "one member's vote, repeated, is a quorum",
+    ),
+    _mutant(
+        "newcomer-judges",
+        "gossip.certificates",
+        "        if not self.view_is_whole:",
+        "        if False:",
+        _CERTIFICATES + "test_a_newcomer_judges_nothing_before_its_view_was_whole",
+        "a crafted small view makes a small quorum",
+    ),
+    _mutant(
+        "vote-without-its-incarnation",
+        "trust.records",
+        "vote.node_id, vote.generation, vote.epoch, vote.cause, vote.voter,",
+        "vote.node_id, vote.generation, 0, vote.cause, vote.voter,",
+        _VOTES + "test_a_votes_signature_covers_every_field",
+        "a genuine vote is relabelled for a later incarnation",
+    ),
+    _mutant(
+        "hold-down-missing",
+        "gossip.hold_down",
+        "return Instant(until) if until > now else None",
+        "return None",
+        _VOTES + "test_a_deaf_member_stays_out_for_two_minutes_and_twice_as_long_the_next_time",
+        "a deaf member comes and goes for ever",
+    ),
+    _mutant(
+        "mass-death-not-held",
+        "gossip.mass_death",
+        "if not many or len(self._deaths) < _LEAST:",
+        "if True:",
+        _VOTES + "test_many_deaths_in_a_minute_are_held",
+        "a wrong view takes all endpoints away at once",
+    ),
+)
+
 _EXPLORED_MUTANTS: Final = (
     _mutant(
         "quorum-minus-one",
@@ -361,6 +509,7 @@ MUTANTS: Final = (
     *_RECORD_MUTANTS,
     *_CATALOG_MUTANTS,
     *_OWN_MUTANTS,
+    *_VOTE_MUTANTS,
     *_EXPLORED_MUTANTS,
 )
 
@@ -377,4 +526,8 @@ CI_NAMES: Final = (
     "condemned-in-advance",
     "epoch-not-persisted",
     "refuted-without-a-higher-order",
+    "votes-never-expire",
+    "control-rounds-skipped",
+    "voter-counts-twice",
+    "quorum-minus-one",
 )

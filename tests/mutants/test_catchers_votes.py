@@ -15,13 +15,14 @@ from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import Cause, CertificateVote, Vote
+from gossipmesh.trust.records import vote_bytes
 from gossipmesh.wire.codec import encode
 
 TARGET = NodeId(b"target".ljust(16))
 
 
 def voter(number: int) -> NodeId:
-    return NodeId(b"voter %d".ljust(16) % number)
+    return NodeId((b"voter %d" % number).ljust(16))
 
 
 def vote(
@@ -160,3 +161,23 @@ def test_many_deaths_in_a_minute_are_held() -> None:
     assert held[:3] == [[], [], []]
     assert held[3] == [voter(number) for number in range(1, 5)]
     assert MassDeath(FAST).died(TARGET, 1, Instant(0)) == [], "one alone is no mass"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"node_id": voter(9)},
+        {"generation": 2},
+        {"epoch": 2},
+        {"cause": 2},
+        {"voter": voter(2)},
+        {"sequence": 2},
+        {"beat": 101},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_votes_signature_covers_every_field(other: dict[str, object]) -> None:
+    """A certificate carries signatures alone: what they did not cover could be written in."""
+    one = vote(1)
+    assert vote_bytes("mesh.test", one) != vote_bytes("mesh.test", msgspec.structs.replace(one, **other))
+    assert vote_bytes("mesh.test", one) != vote_bytes("mesh.tess", one)
