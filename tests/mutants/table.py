@@ -150,8 +150,8 @@ _SEAL_MUTANTS: Final = (
         "header-unauthenticated",
         "gossipmesh.trust.seal",
         (
-            ("+ _NONCE_PAD, body, header)", '+ _NONCE_PAD, body, b"")'),
-            ("+ _NONCE_PAD, sealed, header)", '+ _NONCE_PAD, sealed, b"")'),
+            ("_NONCE_PAD, body, header)", '_NONCE_PAD, body, b"")'),
+            ("_NONCE_PAD, sealed, header", '_NONCE_PAD, sealed, b""'),
         ),
         _SEAL + "test_both_sides_derive_one_key_and_each_info_another",
         "a packet's header may be changed on the way",
