@@ -20,6 +20,7 @@ from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.suspicion import suspicion_min_ns
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import Certificate, Claim, RecordKind, SignedRecord
@@ -27,6 +28,7 @@ from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
+_DOUBTED = (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD)
 _NOWHERE = Address("0.0.0.0", 0)
 
 
@@ -108,6 +110,9 @@ class Intake:
                 self._courier.queue.drop_subject(RecordKind.CLAIM, member.node_id)
             if member.certificate is None:
                 self._courier.queue.drop_subject(RecordKind.CERTIFICATE, member.node_id)
+            if change.status_before in _DOUBTED and member.status is MemberStatus.ALIVE:
+                told = f"{change.status_before.label}, answered as {member.order}"
+                self._note(member, "refuted", member.node_id, detail=told)
             self._detector.status_changed(member, None)
             if change.fresh_incarnation:
                 urgent = [member.messages[RecordKind.CREDENTIAL], change.message]
@@ -123,21 +128,27 @@ class Intake:
         if member.node_id == self._own.node_id:
             self._refute(claim, sender)
             return
+        label = MemberStatus(claim.status).label
         if change.held:
+            self._note(member, "beaten-by-life", claim.accuser, label)
             self._hold(change)
             return
+        own = claim.accuser == self._own.node_id
+        said = "vote-sent" if own else "vote-received"
         if member.claim is not claim:
             # Our own confirmations were counted by the detector when it signed them.
-            own = claim.accuser == self._own.node_id
             if own or self._detector.confirm(member, claim.accuser):
+                self._note(member, said, claim.accuser, label)
                 self._courier.enqueue((RecordKind.CLAIM, member.node_id, claim.accuser), change.message)
             return
+        self._note(member, said, claim.accuser, label)
         self._courier.queue.drop_subject(RecordKind.CLAIM, member.node_id)
         suspect = claim.status == MemberStatus.SUSPECT
         key = (int(RecordKind.CLAIM), bytes(member.node_id), bytes(claim.accuser) if suspect else b"")
         self._courier.enqueue(key, change.message)
         self._detector.status_changed(member, claim.accuser)
         if not suspect:
+            self._note(member, "applied", claim.accuser, label)
             self._courier.push([change.message], b"" if sender is None else sender.node_id)
 
     def _follow_certificate(self, change: Change, sender: Member | None) -> None:
@@ -159,15 +170,7 @@ class Intake:
             return
         self._refuted_at = self._ctx.now
         names = f"{MemberStatus(certificate.status).label} by {len(certificate.votes)} votes"
-        self._ctx.history.note(
-            self._ctx.now,
-            self._own.node_id,
-            "refuted",
-            self._own.node_id,
-            "",
-            names,
-            self._detector.health.score,
-        )
+        self._note(self._own_member(), "refuted", self._own.node_id, detail=names)
         self._own.raise_epoch(certificate.epoch)
         self._answer_anew(sender)
 
@@ -277,9 +280,21 @@ class Intake:
         """Answer a claim against us that our newest state does not beat yet."""
         if self._own.phase is NodePhase.LEFT:
             return
+        label = MemberStatus(claim.status).label
+        self._note(self._own_member(), "refuted", claim.accuser, label, "claimed by it")
         if claim.status == MemberStatus.DEAD:
             self._own.raise_epoch(claim.epoch)
         self._answer_anew(sender)
+
+    def _own_member(self) -> Member:
+        own = self._catalog.get(self._own.node_id)
+        assert own is not None
+        return own
+
+    def _note(self, member: Member, kind: str, by: bytes, cause: str = "", detail: str = "") -> None:
+        """Write into the journal that `why` shows."""
+        health = self._detector.health.score
+        self._ctx.history.note(self._ctx.now, member.node_id, kind, NodeId(by), cause, detail, health)
 
     def _answer_anew(self, sender: Member | None) -> None:
         """Sign our state anew and have everyone know at once."""

@@ -319,7 +319,8 @@ class MonitorDetector:
             self._ctx.statistics.votes_refused += 1
             self._ctx.refused(type(error).__name__)
             return
-        if not self.votes.fresh(target.node_id, order_start(target.state.order), self._ctx.now):
+        fresh = self.votes.fresh(target.node_id, order_start(target.state.order), self._ctx.now)
+        if all(held.voter != vote.voter or held.cause != vote.cause for held in fresh):
             detail = f"last beat {vote.beat}"
             self._note(target, "vote-received", member.node_id, Cause(vote.cause).label, detail)
         if self.votes.put(vote, arrived):
@@ -335,7 +336,9 @@ class MonitorDetector:
 
     def receive_unvote(self, member: Member, unvote: Unvote) -> None:
         """Take a vote back."""
-        self.votes.withdraw(unvote.target, member.node_id, unvote.sequence, self._ctx.now)
+        target = self._catalog.get(unvote.target)
+        if self.votes.withdraw(unvote.target, member.node_id, unvote.sequence, self._ctx.now) and target:
+            self._note(target, "unvote", member.node_id)
 
     def _count(self, member: Member) -> None:
         """Make a certificate once a quorum of fresh votes agrees."""

@@ -83,6 +83,9 @@ def test_a_kill_replays_to_the_same_states(killed: tuple[Recorded, bytes]) -> No
     assert result.steps_count == result.matched_count > 150
     assert result.state == state_of(recorded.run.core(recorded.host))
     assert {member.name: member.status for member in result.state.members}["n5"] == "dead"
+    story = [(row["kind"], row["cause"]) for row in result.history if row["subject"] == "n5"]
+    assert ("applied", "dead") in story
+    assert [row["by"] for row in result.history if row["kind"] in ("vote-sent", "vote-received")]
     methods = {entry.method for entry in recording.entries}
     assert {"start", "handle_deadline", "receive_datagram", "receive_stream", "publish_services"} <= methods
 
