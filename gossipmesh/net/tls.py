@@ -17,7 +17,8 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final, Protocol, cast
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import trio
 
@@ -355,6 +356,19 @@ class EngineAnswer(Enum):
     SILENT = "silent"
 
 
+class _Pems(NamedTuple):
+    """A key pair by value."""
+
+    chain_pem: bytes
+    key_pem: bytes
+
+
+@lru_cache(maxsize=2)  # the identity in use, and the one before while it is renewed
+def _probe_context(pair: _Pems, bundle_pem: bytes) -> ssl.SSLContext:
+    """Return the context probes connect with; making one costs as much as the handshake."""
+    return client_context(pair, bundle_pem, ALPN_PROBE)
+
+
 async def probe_engine(
     addresses: Sequence[Address],
     server_name: str,
@@ -385,7 +399,7 @@ async def ask_engine(
     Raises:
         ssl.SSLError: our own chain, key or bundle does not load. Local fault. State unchanged.
     """
-    context = client_context(identity, bundle_pem, ALPN_PROBE)
+    context = _probe_context(_Pems(identity.chain_pem, identity.key_pem), bundle_pem)
     refused_count = 0
     with trio.move_on_after(timeout_s):
         for address in addresses:
