@@ -7,10 +7,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gossipmesh.gossip.catalog import Checks
+from gossipmesh.gossip.certificates import make_certificate
+from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus, NodePhase, Order
-from gossipmesh.model.records import Claim, NodeState, RecordKind, SignedRecord
-from gossipmesh.trust.records import sign_record
+from gossipmesh.model.records import Cause, Claim, NodeState, RecordKind, SignedRecord, Vote
+from gossipmesh.trust.records import sign_record, vote_bytes
 from tests.unit.gossip.group import DOMAIN, Group, credential_of, key_of, signed_credential
 
 
@@ -53,9 +55,11 @@ CLAIMS = [
 ]
 
 
-def view_after(records: list[SignedRecord]) -> tuple[str, Order, bytes]:
-    group = Group("a")
+def view_after(records: list[SignedRecord], *, detector: str = "swim") -> tuple[str, Order, bytes]:
+    """Return what `a` makes of x; claims are SWIM's, certificates the monitors'."""
+    group = Group("a", settings=GossipSettings(detector=detector))
     node = group.start("a")
+    node._detector.view_complete()
     for record in [*PLAIN, *records]:
         node._intake.take(record, None, Checks(100))
     node._ctx.drain()
@@ -134,6 +138,68 @@ def test_a_record_nobody_signed_is_refused() -> None:
 def test_of_two_records_of_one_order_the_same_wins_everywhere() -> None:
     one, other = state_record("x", 1, 1), state_record("x", 1, 1, NodePhase.DRAINING)
     assert view_after([one, other]) == view_after([other, one])
+
+
+MONITORS = ["y", "z", "w"]
+ENROLLED = [signed_credential("x")] + [
+    record for name in MONITORS for record in (signed_credential(name), state_record(name, 1, 1))
+]
+
+
+def certificate_record(
+    subject: str, epoch: int, status: MemberStatus, voters: list[str] = MONITORS
+) -> SignedRecord:
+    """Return what a quorum of y, z and w (and a, who stays out of it) certified."""
+    cause = Cause.SILENT if status is MemberStatus.DEAD else Cause.AGENT_GONE
+    votes = []
+    for voter in voters:
+        fields = (credential_of(subject).node_id, 1, epoch, int(cause), credential_of(voter).node_id, 1, 7)
+        signature = key_of(voter).sign(vote_bytes(DOMAIN, Vote(*fields, b"")))
+        votes.append(Vote(*fields, signature))
+    return make_certificate(votes, status)
+
+
+CERTIFICATES = [
+    certificate_record("x", epoch, status)
+    for epoch in (1, 2)
+    for status in (MemberStatus.UNATTENDED, MemberStatus.DEAD)
+]
+
+
+def voted(records: list[SignedRecord]) -> tuple[str, Order, bytes]:
+    return view_after([*ENROLLED, *records], detector="monitors")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.permutations([*STATES, *CERTIFICATES]))
+def test_certificates_and_states_in_any_order_end_in_one_view(records: list[SignedRecord]) -> None:
+    once = voted([*STATES, *CERTIFICATES])
+    assert once[0] == "dead"
+    assert voted([*records, *records, *records]) == once
+
+
+@pytest.mark.parametrize("status", [MemberStatus.UNATTENDED, MemberStatus.DEAD])
+def test_a_certificate_stands_against_a_whole_incarnation(status: MemberStatus) -> None:
+    certified = [state_record("x", 1, 1), certificate_record("x", 1, status)]
+    assert voted(certified)[0] == status.label
+    assert voted([*certified, state_record("x", 1, 9)])[0] == status.label
+    assert voted([*certified, state_record("x", 2, 1)])[0] == "alive"
+    assert voted([*certified, state_record("x", 1, 2, NodePhase.LEFT)])[0] == "left"
+    # Nobody is condemned in advance: an incarnation it has not signed yet.
+    assert voted([state_record("x", 1, 1), certificate_record("x", 2, status)])[0] == "alive"
+
+
+def test_who_voted_does_not_move_the_root() -> None:
+    one = voted([STATES[0], certificate_record("x", 1, MemberStatus.DEAD)])
+    again = voted([STATES[0], certificate_record("x", 1, MemberStatus.DEAD, MONITORS[::-1])])
+    assert one == again
+    assert one[2] != voted([STATES[0]])[2]
+
+
+def test_neither_detector_takes_the_others_verdicts() -> None:
+    dead = MemberStatus.DEAD
+    assert voted([STATES[0], claim_record("x", 1, 1, dead)])[0] == "alive"
+    assert view_after([*ENROLLED, STATES[0], certificate_record("x", 1, dead)])[0] == "alive"
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))

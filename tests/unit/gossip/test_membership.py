@@ -3,6 +3,7 @@
 import pytest
 
 from gossipmesh.gossip.effects import IdentityStolen, MemberChanged, PersistKind, ViewRepaired
+from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus, NodePhase
@@ -13,9 +14,13 @@ from tests.unit.gossip.group import Group, policy_set, signed_credential
 CART = ServiceEntry("cart", "shop/cart", "http", 1, False, 100, ())
 
 
-def joined(names: str = "a b c d e", *, seed: int = 1) -> Group:
+SWIM = GossipSettings(detector="swim")
+BOTH = pytest.mark.parametrize("detector", ["monitors", "swim"])
+
+
+def joined(names: str = "a b c d e", *, seed: int = 1, settings: GossipSettings | None = None) -> Group:
     """Return a group whose members all know one another, settled for a few seconds."""
-    group = Group(names, seed=seed)
+    group = Group(names, seed=seed, settings=settings)
     group.start_all()
     group.run_until(lambda: everybody(group, "alive") and group.converged(), 10)
     group.run(3)
@@ -62,8 +67,9 @@ def test_a_joiner_with_loss_still_converges() -> None:
     group.run_until(lambda: everybody(group, "alive") and group.converged(), 30)
 
 
-def test_services_reach_everybody_and_go_with_their_dead_node() -> None:
-    group = joined()
+@BOTH
+def test_services_reach_everybody_and_go_with_their_dead_node(detector: str) -> None:
+    group = joined(settings=GossipSettings(detector=detector))
     publish(group, "e", CART)
     group.run_until(lambda: all(serving(group, at) == {"e": ["cart"]} for at in "abcd"), 1)
     group.hosts["e"].engine_serves = False
@@ -82,7 +88,7 @@ def test_a_service_the_credential_does_not_allow_is_refused() -> None:
 
 
 def test_a_suspected_member_refutes_before_it_is_declared_dead() -> None:
-    group = joined()
+    group = joined(settings=SWIM)
     before = group.node("b").own_state.order
     group.partition("a", "b")
     detector = group.node("a")._detector
@@ -98,8 +104,9 @@ def test_a_suspected_member_refutes_before_it_is_declared_dead() -> None:
     assert not any(host.node.statistics().deaths_declared for host in group.hosts.values() if host.node)
 
 
-def test_a_member_whose_engine_answers_is_unattended_and_keeps_its_services() -> None:
-    group = joined()
+@BOTH
+def test_a_member_whose_engine_answers_is_unattended_and_keeps_its_services(detector: str) -> None:
+    group = joined(settings=GossipSettings(detector=detector))
     publish(group, "e", CART)
     group.run(1)
     group.kill("e")
@@ -110,8 +117,9 @@ def test_a_member_whose_engine_answers_is_unattended_and_keeps_its_services() ->
     assert all(serving(group, at) == {"e": ["cart"]} for at in "abcd")
 
 
-def test_an_unattended_member_dies_once_its_engine_stops_answering() -> None:
-    group = joined()
+@BOTH
+def test_an_unattended_member_dies_once_its_engine_stops_answering(detector: str) -> None:
+    group = joined(settings=GossipSettings(detector=detector))
     group.kill("e")
     group.run_until(lambda: set(group.statuses("e").values()) == {"unattended"}, 25)
     group.hosts["e"].engine_serves = False
@@ -119,7 +127,7 @@ def test_an_unattended_member_dies_once_its_engine_stops_answering() -> None:
 
 
 def test_a_partition_declares_deaths_and_heals_by_itself() -> None:
-    group = joined()
+    group = joined(settings=SWIM)
     group.partition("a b", "c d e")
     crossing = [(at, of) for one in "ab" for other in "cde" for at, of in ((one, other), (other, one))]
     group.run_until(lambda: all(group.status(at, of) == "dead" for at, of in crossing), 90)
@@ -130,7 +138,7 @@ def test_a_partition_declares_deaths_and_heals_by_itself() -> None:
 
 
 def test_one_node_cut_off_declares_nobody_before_a_longer_wait_and_is_back_at_once() -> None:
-    group = joined()
+    group = joined(settings=SWIM)
     group.partition("a", "b c d e")
     group.run_until(lambda: set(group.statuses("a").values()) == {"dead"}, 40)
     assert "dead" not in [group.status("a", of) for of in "bcde"]
@@ -146,8 +154,9 @@ def test_a_restarted_node_rejoins_without_a_seed() -> None:
     group.run_until(lambda: everybody(group, "alive") and group.converged(), 5)
 
 
-def test_all_nodes_restarted_at_once_find_one_another_from_disk() -> None:
-    group = joined()
+@BOTH
+def test_all_nodes_restarted_at_once_find_one_another_from_disk(detector: str) -> None:
+    group = joined(settings=GossipSettings(detector=detector))
     for name in group.hosts:
         group.kill(name)
     for name in group.hosts:
@@ -206,8 +215,9 @@ def group_checks():
     return Checks(12)
 
 
-def test_leaving_is_seen_by_all_and_final_for_the_start() -> None:
-    group = joined()
+@BOTH
+def test_leaving_is_seen_by_all_and_final_for_the_start(detector: str) -> None:
+    group = joined(settings=GossipSettings(detector=detector))
     publish(group, "d", CART)
     group.run(1)
     group.perform(group.hosts["d"], group.node("d").leave(Instant(group.now)))
@@ -237,8 +247,9 @@ def test_a_service_set_too_big_for_a_packet_arrives_by_repair() -> None:
     group.run_until(lambda: all(len(serving(group, at).get("b", [])) == 100 for at in "acde"), 1)
 
 
-def test_a_restart_remembers_who_was_dead() -> None:
-    group = joined()
+@BOTH
+def test_a_restart_remembers_who_was_dead(detector: str) -> None:
+    group = joined(settings=GossipSettings(detector=detector))
     group.hosts["e"].engine_serves = False
     group.kill("e")
     group.run_until(lambda: set(group.statuses("e").values()) == {"dead"}, 25)
@@ -287,8 +298,9 @@ def test_draining_is_published() -> None:
     assert phases == {"a": NodePhase.DRAINING, "b": NodePhase.SERVING}
 
 
-def test_a_paused_node_accuses_nobody_and_answers_for_itself() -> None:
-    group = joined()
+@BOTH
+def test_a_paused_node_accuses_nobody_and_answers_for_itself(detector: str) -> None:
+    group = joined(settings=GossipSettings(detector=detector))
     sleeper = group.hosts["b"].node
     group.hosts["b"].node = None
     group.run(20)
