@@ -357,10 +357,13 @@ class EngineAnswer(Enum):
 
 
 class _Pems(NamedTuple):
-    """A key pair by value."""
+    """A key pair by value, which no log can show."""
 
     chain_pem: bytes
     key_pem: bytes
+
+    def __repr__(self) -> str:
+        return "_Pems(...)"
 
 
 @lru_cache(maxsize=2)  # the identity in use, and the one before while it is renewed
