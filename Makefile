@@ -3,7 +3,7 @@ PYTHON ?= python3
 RUN := .venv/bin/python
 SEEDS ?= 0-49
 
-.PHONY: demo test lint bench bench-gossip sim fuzz mutants explore clean
+.PHONY: demo test lint bench bench-gossip sim sim-full fuzz mutants explore clean
 
 demo:
 	@$(PYTHON) tools/setup.py demo
@@ -31,6 +31,13 @@ bench-gossip:
 sim:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m gossipmesh.testing.simulator steady --nodes 200 --loss 0.05 --seeds $(SEEDS)
+
+# Hours the first time; what out/grid.jsonl already holds of this core is not run again.
+sim-full:
+	@$(PYTHON) tools/setup.py test
+	@$(RUN) -m gossipmesh.testing.simulator all --nodes 30 --seeds $(SEEDS)
+	@for nodes in 50 200; do for detector in monitors swim; do $(RUN) -m gossipmesh.testing.simulator \
+		grid --nodes $$nodes --detector $$detector --seeds 0-199 --out out/grid.jsonl || exit 1; done; done
 
 fuzz:
 	@$(PYTHON) tools/setup.py test

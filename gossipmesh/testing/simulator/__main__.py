@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.testing.simulator import replay
+from gossipmesh.testing.simulator import grid, replay
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.scenarios import SCENARIOS
 from gossipmesh.testing.simulator.trace import Trace
@@ -132,6 +132,8 @@ def main(words: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if words is None else list(words)
     if given[:1] == ["replay"]:
         return replay.main(given[1:])
+    if given[:1] == ["grid"]:
+        return grid.main(given[1:])
     arguments = _arguments(given)
     names = list(SCENARIOS) if arguments.scenario == "all" else [arguments.scenario]
     tasks = [(arguments, scenario, seed) for scenario in names for seed in arguments.seeds]

@@ -34,7 +34,7 @@ from gossipmesh.testing.simulator.world import Observer, SimulationFailure, Worl
 SAMPLE_NS = 100 * MILLISECOND_NS
 OUT = (MemberStatus.DEAD, MemberStatus.UNATTENDED, MemberStatus.LEFT)
 EVERY_CHANGE_HOSTS_MAX = 50
-SWEEP_EVERY_HOSTS = 12  # each host is swept once in this many hosts' seconds
+SWEEPS_PER_S = 4  # hosts looked at in a second, one after the other
 
 
 class Invariants(Observer):
@@ -213,7 +213,7 @@ class Invariants(Observer):
                     self._check_verdict(world, host, view.name, view.status, view)
                 self._check_view_order(host, view)
             self._check_queue(host, core)
-        world.push(world.now_ns + SECOND_NS // SWEEP_EVERY_HOSTS, self._sweep, world, turn + 1)
+        world.push(world.now_ns + SECOND_NS // SWEEPS_PER_S, self._sweep, world, turn + 1)
 
     # -- the checks -------------------------------------------------------------------------
 

@@ -77,6 +77,10 @@ class Network:
         book.add(self._duplicates)
         book.add(self._reorders)
 
+    def reseed(self, name: str) -> None:
+        """Draw anew from here on."""
+        self._rng.seed(name)
+
     def add_rule(self, rule: Rule) -> None:
         """Put a rule behind those already there."""
         self._book.add(rule)

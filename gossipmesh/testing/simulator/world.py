@@ -86,6 +86,11 @@ class World:
         self._by_address: dict[Address, Host] = {}
         self._streams = Streams(self)
 
+    def reseed(self, name: str) -> None:
+        """Draw anew from here on, so that forks of one world tell different stories."""
+        self._rng.seed(f"{name}/world")
+        self.network.reseed(f"{name}/network")
+
     # -- time -------------------------------------------------------------------------------
 
     def push(self, at_ns: int, function: Callable[..., None], *arguments: Any) -> None:
