@@ -7,13 +7,10 @@ a chapter could not show stands in `failures`; the chapters after it are then le
 import argparse
 import gc
 import json
-import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-
-import msgspec
 
 from gossipmesh.gossip.effects import (
     Effect,
@@ -24,12 +21,11 @@ from gossipmesh.gossip.effects import (
     SendStream,
     ServicesChanged,
 )
-from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.net.clock import process_cpu_s
 from gossipmesh.testing.builders import http_route
-from gossipmesh.testing.simulator.faults import Channel, Packet, Rule, Verdict
+from gossipmesh.testing.simulator.faults import Deafness, EgressLoss
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.invariants import Invariants
 from gossipmesh.testing.simulator.run import Run
@@ -38,6 +34,7 @@ from gossipmesh.trust.keys import Verifier
 
 LOOK_NS: Final = 20 * MILLISECOND_NS
 VERDICTS_MAX: Final = 4_000_000
+STARVED_NS: Final = (500 * MILLISECOND_NS, 2_500 * MILLISECOND_NS)
 DETECT_NS: Final = 60 * SECOND_NS
 QUIET_NS: Final = 180 * SECOND_NS
 DOWN: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
@@ -53,7 +50,6 @@ class Diary(Invariants):
         self.told: list[tuple[int, str, str, MemberStatus]] = []
         self.services_ns: dict[tuple[str, bytes], int] = {}
         self.policies_ns: dict[tuple[str, int], int] = {}
-        self.sick: str | None = None  # whom others may give up though it lives: that is what is measured
         self.sent_bytes: Counter[tuple[str, int]] | None = None  # by host and second, while somebody counts
 
     def stepped(self, world: World, host: Host, effects: Sequence[Effect]) -> None:
@@ -64,9 +60,6 @@ class Diary(Invariants):
                 if isinstance(effect, SendDatagram | SendStream):
                     self.sent_bytes[host.name, second] += len(effect.payload)
         super().stepped(world, host, effects)
-
-    def _is_excused(self, world: World, host: Host, subject: Host) -> bool:
-        return self.sick in (subject.name, host.name) or super()._is_excused(world, host, subject)
 
     def notified(self, world: World, host: Host, effect: Notify) -> None:
         """Write down what a core tells, then check it as always."""
@@ -91,10 +84,12 @@ class Day:
 
     def __init__(self, nodes_count: int, loss_ratio: float, seed: int, detector: str | None) -> None:
         verifier = Verifier(VERDICTS_MAX)
-        self.run = Run(seed, nodes_count=nodes_count, loss_ratio=loss_ratio, verifier=verifier)
+        self.run = Run(
+            seed, nodes_count=nodes_count, loss_ratio=loss_ratio, verifier=verifier, detector=detector
+        )
         self.diary = Diary()
+        self.diary.grace_ns = self.run.invariants.grace_ns
         self.run.invariants = self.run.world.observer = self.diary
-        self.run.factory.settings = settings_for(detector)
         self.figures: dict[str, Any] = {}
         self.others_dead: list[str] = []
 
@@ -129,13 +124,6 @@ class Day:
     def rest(self, seconds: float) -> None:
         """Let virtual time pass."""
         self.run.world.run_for(int(seconds * SECOND_NS))
-
-
-def settings_for(detector: str | None) -> GossipSettings:
-    """Return the default settings, or those with another detector."""
-    if detector is None:
-        return GossipSettings()
-    return msgspec.structs.replace(GossipSettings(), detector=detector)
 
 
 def join(day: Day) -> None:
@@ -370,51 +358,37 @@ def churn(day: Day) -> None:
     run.settle()
 
 
-class Mute(Rule):
-    """Drops most of what one host sends."""
-
-    def __init__(self, host: str, ratio: float) -> None:
-        super().__init__("mute")
-        self.host = host
-        self.ratio = ratio
-
-    def judge(self, packet: Packet, rng: random.Random) -> Verdict:
-        """Draw for every datagram of that host."""
-        is_his = packet.source == self.host and packet.channel is Channel.DATAGRAM
-        if not is_his or rng.random() >= self.ratio:
-            return Verdict.PASS
-        self.fired_count += 1
-        return Verdict.DROP
+def _sicken(day: Day) -> Host:
+    """Choose whom the others may give up though it lives: that is what is measured."""
+    victim = day.run.pick(but_not=[day.run.hosts[0]])
+    day.diary.expects_convergence = False
+    day.diary.unwell.add(victim.name)
+    return victim
 
 
 def flipflop(day: Day) -> None:
     """One node hears nothing for 20 s, everything for 20 s, and so on for 3 min."""
     run = day.run
-    victim = run.pick(but_not=[run.hosts[0]])
-    others = [host.name for host in run.hosts if host is not victim]
-    day.diary.expects_convergence = False
-    day.diary.sick = victim.name
+    victim = _sicken(day)
     began_ns = run.world.now_ns
-    for number in range(5):
-        rule = run.world.partition(f"deaf {number}", others, [victim.name], one_way=True)
+    rule = Deafness("deaf", frozenset([victim.name]))
+    run.world.cut(rule, [victim.name])
+    for _ in range(9):
         day.rest(20)
-        run.world.heal(rule)
-        day.rest(20 if number < 4 else 0)
+        rule.is_on = not rule.is_on
+    run.world.heal(rule)
     _keep_removal(day, "flipflop", victim, began_ns)
-    day.rest(20)
 
 
 def mute(day: Day) -> None:
     """One node loses 80 % of the datagrams it sends, for 2 min."""
     run = day.run
-    victim = run.pick(but_not=[run.hosts[0]])
-    day.diary.expects_convergence = False
-    day.diary.sick = victim.name
+    victim = _sicken(day)
     began_ns = run.world.now_ns
-    rule = Mute(victim.name, 0.8)
-    run.world.network.add_rule(rule)
+    rule = EgressLoss("mute", 0.8, frozenset([victim.name]))
+    run.world.cut(rule, [victim.name])
     day.rest(120)
-    run.world.network.remove_rule(rule)
+    run.world.heal(rule)
     _keep_removal(day, "mute", victim, began_ns)
 
 
@@ -441,6 +415,57 @@ def _keep_removal(day: Day, name: str, victim: Host, began_ns: int) -> None:
     }
 
 
+def _starved(day: Day, *, is_stamped: bool) -> None:
+    """A tenth reads everything 0.5 to 2.5 s late (kinship's grid); after 60 s a healthy node dies."""
+    run = day.run
+    starved = run.sample(len(run.hosts) // 10, but_not=[run.hosts[0]])
+    day.diary.expects_convergence = False
+    day.diary.counts_deaths = True
+    for host in starved:
+        run.world.starve(host, STARVED_NS, is_stamped=is_stamped)
+    began_ns, before = run.world.now_ns, _sums(day)
+    day.rest(60)
+    after = _sums(day)
+    victim = run.pick(but_not=[run.hosts[0], *starved])
+    killed_ns = run.world.now_ns
+    run.world.kill_node(victim)
+    day.rest(60)
+    dead: dict[str, int] = {}
+    for at_ns, observer, subject, status in day.diary.told:
+        if at_ns >= killed_ns and (subject, status) == (victim.name, MemberStatus.DEAD):
+            dead.setdefault(observer, at_ns - killed_ns)
+    day.keep("starved_detection", list(dead.values()))
+    day.note_deaths(began_ns, but=[victim.name])
+    day.figures["starved"] = {
+        "starved": len(starved),
+        "stamped": is_stamped,
+        "false_deaths": len(day.diary.false_deaths),
+        "false_votes": after["votes_cast"] - before["votes_cast"],
+        "suspicions": after["suspicions"] - before["suspicions"],
+        "bytes_per_s": round((after["bytes_sent"] - before["bytes_sent"]) / 60 / len(run.hosts), 1),
+        "undetected_on": len(run.running()) - len(dead),
+    }
+
+
+def _sums(day: Day) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for host in day.run.running():
+        statistics = day.run.core(host).statistics()
+        for name in ("votes_cast", "suspicions", "bytes_sent"):
+            sums[name] += getattr(statistics, name)
+    return sums
+
+
+def starved(day: Day) -> None:
+    """Late readers whose kernel stamps tell when a packet arrived."""
+    _starved(day, is_stamped=True)
+
+
+def starved_unstamped(day: Day) -> None:
+    """Late readers that do not know how late they are."""
+    _starved(day, is_stamped=False)
+
+
 CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "join": join,
     "idle": idle,
@@ -456,6 +481,8 @@ CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "churn": churn,
     "flipflop": flipflop,
     "mute": mute,
+    "starved": starved,
+    "starved_unstamped": starved_unstamped,
 }
 
 
