@@ -64,6 +64,7 @@ def status(parts: Parts) -> dict[str, Any]:
             "now_ms": statistics.lag_ms,
             "published_ms": parts.node.own_state.lag_ms,
             "loop_max_ms": round(parts.shell.statistics.deadline_lag_ns_max / MILLISECOND_NS, 1),
+            "stalls": parts.shell.statistics.stalls_count,
             "pauses": statistics.pauses,
         },
         "recorder": recorder_view(parts),
@@ -103,7 +104,7 @@ def _detector(parts: Parts) -> dict[str, Any]:
         "certificates_held": counts.certificates_held,
         "control_failures": counts.control_failures,
         "refutations": counts.refutations,
-        "unreachable": counts.unreachable,
+        "unreachable": sum(1 for view in parts.node.members() if view.unreachable),
         "endpoints_held": counts.endpoints_held,
     }
 

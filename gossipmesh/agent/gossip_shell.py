@@ -43,6 +43,7 @@ log = logging.getLogger("gossipmesh.agent.gossip")
 
 _WALL_CLOCK_INTERVAL_S: Final = 1.0
 _WALL_CLOCK_STEP_S_MIN: Final = 2
+_STALL_NS: Final = 20_000_000  # a timer later than this: something held the loop, or the machine is busy
 
 
 class GossipCore(Protocol):
@@ -93,6 +94,7 @@ class ShellStatistics:
 
     steps_count: int = 0
     deadline_lag_ns_max: int = 0
+    stalls_count: int = 0
     engine_probes_count: int = 0
     engine_probes_dropped_count: int = 0
 
@@ -249,6 +251,7 @@ class GossipShell:
             if now >= deadline:
                 lag_ns = now - deadline
                 self.statistics.deadline_lag_ns_max = max(self.statistics.deadline_lag_ns_max, lag_ns)
+                self.statistics.stalls_count += lag_ns > _STALL_NS
             self.step(self.core.handle_deadline)
 
     async def _drain(self, deadline: Instant) -> None:

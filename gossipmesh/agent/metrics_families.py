@@ -30,7 +30,6 @@ _GAUGES_OF_GOSSIP: Final = (
     "clock_skew_s",
     "claims_held",
     "cases_open",
-    "unreachable",
     "endpoints_held",
     "lag_ms",
 )
@@ -142,13 +141,18 @@ def _gossip(parts: Parts) -> Iterator[Family]:
             yield _count(f"gossip_{name}", f"Gossip: {words}.", value)
     yield from _gossip_state(parts)
     members = _gauge("members", "Members by status.", ("status",))
-    held = [view.status for view in parts.node.members()]
+    views = parts.node.members()
+    held = [view.status for view in views]
+    unreachable_count = sum(1 for view in views if view.unreachable)
+    yield _level("members_unreachable", "Members this node alone does not reach.", unreachable_count)
     for status in MemberStatus:
         members.add_metric([status.label], held.count(status))
     yield members
     yield _level("local_health", "How much this node distrusts itself; 0: healthy.", parts.node.local_health)
     lag_s = parts.shell.statistics.deadline_lag_ns_max / SECOND_NS
     yield _level("loop_lag_s_max", "Latest timer since the start.", lag_s)
+    stalls_count = parts.shell.statistics.stalls_count
+    yield _count("loop_stalls", "Timers that were more than 20 ms late.", stalls_count)
     udp = parts.shell.udp.statistics
     drops: _Counted = [
         (("oversized",), udp.oversized_count),

@@ -179,7 +179,9 @@ class FlightRecorder:
             wall_offset_s=wall_offset_s,
         )
         self._rng = rng
-        self._begin(start, now, sum(len(value) for _, value in restored.members))
+        size_bytes = sum(len(value) for _, value in restored.members)
+        fits = size_bytes <= self._bytes_max // 3
+        self._begin(start if fits else None, now, size_bytes if fits else 0)
         self._attach(core)
         return core
 

@@ -186,6 +186,17 @@ def test_memory_is_bounded_and_a_lost_beginning_is_said() -> None:
         replay(recording)
 
 
+def test_a_start_with_too_large_a_past_still_records_what_comes() -> None:
+    recorded = Recorded(nodes_count=4, bytes_max=12_000)
+    recorded.run.boot_and_settle()
+    recorded.run.world.kill_agent(recorded.host)
+    recorded.run.world.start(recorded.host, recorded.run.seeds())
+    recorded.run.world.run_for(SECOND_NS)
+    recording = read_recording_untrusted(recorded.file())
+    assert (recording.start, recording.checkpoint) == (None, None)
+    assert recording.entries
+
+
 @pytest.mark.parametrize("data", [b"", b"\xc1", msgspec.msgpack.encode({"format": 1})])
 def test_what_is_no_recording_is_refused(data: bytes) -> None:
     with pytest.raises(MalformedInput, match="not a recording"):

@@ -159,6 +159,16 @@ async def test_metrics_tell_of_agent_engine_and_refusals(tmp_path: Path) -> None
         assert status == 200
         assert 'gossipmesh_members{status="alive"} 1.0' in text
         assert "gossipmesh_engine_serving 1.0" in text
+        for name in (
+            'gossipmesh_gossip_queue_depth{share="deaths"} ',
+            'gossipmesh_gossip_root{root="group"} ',
+            "gossipmesh_gossip_cases_open 0.0",
+            "gossipmesh_gossip_lag_ms ",
+            "gossipmesh_gossip_clock_skew_s ",
+            "gossipmesh_loop_stalls_total ",
+            "gossipmesh_recorder_bytes ",
+        ):
+            assert f"\n{name}" in text, name
         for process in ("agent", "engine"):
             (line,) = (line for line in text.splitlines() if f'resident_bytes{{process="{process}"}}' in line)
             assert float(line.split()[1]) > 10_000_000
