@@ -105,12 +105,7 @@ class CatalogFeed:
             running_version: of the snapshot an engine serves already; None when none does.
             joins: there is a mesh, and no policy of it is known here.
         """
-        try:
-            self._saved = decode_snapshot_untrusted(self._snapshot_path.read_bytes())
-        except FileNotFoundError:
-            pass
-        except (OSError, MalformedInput) as error:
-            log.error("the saved snapshot cannot be used: %s", error, extra=fields(file=self._snapshot_path))
+        self._saved = self._read_saved()
         left = running_version is not None or self._saved is not None
         self._holding = left or joins
         self.peers_needed = _PEERS_AFTER_RESTART if left else _PEERS_AFTER_JOIN
@@ -125,6 +120,19 @@ class CatalogFeed:
                 self.demand(service)
         if running_version is None:
             self._deliver_now(self._saved)
+
+    def _read_saved(self) -> Snapshot | None:
+        """Return the snapshot on disk; None when there is none that this build can execute."""
+        try:
+            saved = decode_snapshot_untrusted(self._snapshot_path.read_bytes())
+            for name in saved.root:
+                saved.section(name)
+        except FileNotFoundError:
+            return None
+        except (OSError, MalformedInput) as error:
+            log.error("the saved snapshot cannot be used: %s", error, extra=fields(file=self._snapshot_path))
+            return None
+        return saved
 
     def changed(self, *, urgent: bool = False) -> None:
         """Say that something a snapshot is made of changed."""

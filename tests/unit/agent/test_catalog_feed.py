@@ -17,7 +17,12 @@ from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
 from gossipmesh.model.snapshot import UpstreamSection
 from gossipmesh.testing.builders import TrustDomainBuilder, access_policy, service_entry
 from gossipmesh.traffic.inputs import LocalService
-from gossipmesh.traffic.sections import Snapshot, decode_snapshot_untrusted
+from gossipmesh.traffic.sections import (
+    Snapshot,
+    decode_snapshot_untrusted,
+    encode_snapshot,
+    make_snapshot,
+)
 from gossipmesh.trust.documents import TrustedDocuments
 
 SERVICE = "shop/cart"
@@ -232,6 +237,16 @@ async def test_a_node_starts_from_disk_with_nobody_to_ask(tmp_path: Path) -> Non
     cold = Rig(tmp_path)
     cold.feed.restore(running_version=None)
     assert cold.nodes() == ["n1", "n2"]
+
+
+def test_a_snapshot_of_another_build_is_left_aside(tmp_path: Path) -> None:
+    """Whole and with right hashes, but of sections this build does not read."""
+    rig = Rig(tmp_path)
+    for encoded in ({"upstream/shop/cart": b"\xc0"}, {"weather": b"\x80"}):
+        rig.path.write_bytes(encode_snapshot(make_snapshot(encoded)))
+        rig.feed.restore(running_version=None)
+    assert rig.delivered == []
+    assert not rig.feed.holding
 
 
 def test_a_damaged_file_is_left_aside(tmp_path: Path) -> None:
