@@ -35,17 +35,21 @@ class Cell(msgspec.Struct, frozen=True):
 
 SHORT: Final = ("join", "idle", "record", "document", "killed", "silent")
 HEALING: Final = ("join", "paused", "divergence", "partition", "restart")
+STARVED: Final = ("join", "starved")
 CELLS: Final = (
     Cell(100, 0.01, 1, None, SHORT),
     Cell(100, 0.01, 2, None, HEALING),
-    Cell(100, 0.01, 3, None, ("join", "crashes", "churn")),
+    Cell(50, 0.05, 1, None, STARVED),
+    Cell(50, 0.05, 1, "swim", STARVED),
     Cell(50, 0.01, 4, None, ("join", "flipflop")),
     Cell(50, 0.01, 5, None, ("join", "mute")),
+    Cell(100, 0.01, 3, None, ("join", "crashes", "churn")),
     Cell(100, 0.05, 6, None, ("join", "idle", "record", "document")),
     Cell(100, 0.01, 1, "swim", ("join", "idle", "record", "killed", "silent")),
+    Cell(50, 0.05, 2, None, STARVED),
+    Cell(50, 0.05, 3, None, ("join", "starved_unstamped")),
     Cell(300, 0.01, 1, None, SHORT),
     Cell(100, 0.01, 7, None, SHORT),
-    Cell(100, 0.01, 8, None, SHORT),
     Cell(1_000, 0.01, 1, None, SHORT),
 )
 

@@ -280,9 +280,22 @@ def test_a_chapter_that_failed_is_a_miss() -> None:
     assert "not everyone is alive" in row.ours
 
 
+def test_bytes_with_starved_readers_have_a_gate_for_each_kind_of_stamp() -> None:
+    found = {"starved": 5, "stamped": True, "false_deaths": 0, "false_votes": 2, "suspicions": 0}
+    slow = {"first": 3.5, "p50": 3.6, "p99": 6.0, "last": 6.1}
+    day = a_day(starved=found | {"bytes_per_s": 1_900.0, "undetected_on": 0}, starved_detection=slow)
+    results = results_of(virtual={"days": [day]})
+    assert row_of(results, "G5", VIRTUAL).met is True
+    assert row_of(results, "G13", VIRTUAL).met is False
+    found["stamped"] = False
+    day["figures"]["starved"] = found | {"bytes_per_s": 1_900.0, "undetected_on": 0}
+    assert row_of(results, "G13", VIRTUAL).met is True
+    assert "known everywhere after 6.10 s" in row_of(results, "G6", VIRTUAL).evidence
+
+
 def test_what_other_commands_show_is_taken_only_when_given() -> None:
     given = {"ours": "0 of 480", "met": True, "evidence": "the grid"}
-    row = row_of(results_of(elsewhere={"grid": given}), "G5", VIRTUAL)
+    row = row_of(results_of(elsewhere={"attacks": given}), "G22", VIRTUAL)
     assert (row.ours, row.met) == ("0 of 480", True)
 
 
