@@ -80,6 +80,7 @@ class PlainStream:
             await trio.lowlevel.checkpoint()
         while True:
             if self._drained:
+                self._turns = 0  # whoever waits lets others run
                 await wait_readable(self._descriptor, self._closed)
             try:
                 data = self.socket.recv(RECEIVE_BYTES)

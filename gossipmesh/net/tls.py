@@ -238,6 +238,7 @@ class TlsStream:
     async def _fill(self) -> None:
         while True:
             if self._drained:
+                self._turns = 0  # whoever waits lets others run
                 await wait_readable(self._descriptor, self._closed)
             try:
                 data = self.socket.recv(RECEIVE_BYTES)
@@ -260,7 +261,18 @@ class TlsStream:
         sent = self._tls.write(data) if size else 0
         while sent < size:  # OpenSSL takes a record's worth at a time
             sent += self._tls.write(memoryview(data)[sent:])
-        await self._flush()
+        if self._flushing or self._unsent or not self._sent_at_once():
+            await self._flush()
+
+    def _sent_at_once(self) -> bool:
+        """Send what TLS made, once; False when the socket did not take all of it."""
+        data = self._outgoing.read()
+        try:
+            sent = self.socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        self._unsent = data[sent:]
+        return sent == len(data)
 
     async def send_eof(self) -> None:
         """Send close_notify; the other direction stays open.

@@ -130,7 +130,7 @@ class HeaderTexts:
 class _Collector:
     """What httptools calls while it reads one head; hop-by-hop fields are kept apart."""
 
-    __slots__ = ("codings", "complete", "headers", "lengths", "reason", "tokens", "upgrade", "url")
+    __slots__ = ("codings", "complete", "headers", "lengths", "reason", "tokens", "upgrade", "url", "version")
 
     def __init__(self) -> None:
         self.url = b""
@@ -141,6 +141,7 @@ class _Collector:
         self.codings: list[bytes] = []
         self.upgrade: bytes | None = None
         self.complete = False
+        self.version = ""
 
     def on_url(self, url: bytes) -> None:
         self.url += url
@@ -195,7 +196,8 @@ def _read_untrusted(head: bytes, kind: Any) -> tuple[Any, _Collector]:
         pass  # our framing decides what follows
     except httptools.HttpParserError as error:
         raise BadMessage(f"unreadable head: {error}") from None
-    if not collector.complete or parser.get_http_version() not in _VERSIONS:
+    collector.version = parser.get_http_version()
+    if not collector.complete or collector.version not in _VERSIONS:
         raise BadMessage("an incomplete head or another version of HTTP")
     return parser, collector
 
@@ -208,7 +210,7 @@ def parse_request_untrusted(head: bytes) -> RequestHead:
     """
     parser, collector = _read_untrusted(head, httptools.HttpRequestParser)
     request = RequestHead(
-        parser.get_method().decode("ascii"), collector.url, parser.get_http_version(), collector.headers
+        parser.get_method().decode("ascii"), collector.url, collector.version, collector.headers
     )
     hosts = 0
     for name, value in collector.headers:
@@ -229,7 +231,8 @@ def parse_request_untrusted(head: bytes) -> RequestHead:
     if websocket and not request.has_body and request.method == "GET" and request.version == "1.1":
         request.upgrade = upgrade
     _read_target(request)
-    request.headers = end_to_end(collector.headers, tokens)
+    if tokens:
+        request.headers = end_to_end(collector.headers, tokens)
     return request
 
 
@@ -241,14 +244,14 @@ def parse_response_untrusted(head: bytes) -> ResponseHead:
     """
     parser, collector = _read_untrusted(head, httptools.HttpResponseParser)
     response = ResponseHead(parser.get_status_code(), collector.reason, collector.headers)
-    version = parser.get_http_version()
-    tokens = collector.tokens
+    version, tokens = collector.version, collector.tokens
     response.upgrade = collector.upgrade
     if not 100 <= response.status <= 599:
         raise BadMessage("a status out of range")
     _frame(response, collector, version)
     response.keep_alive = b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
-    response.headers = end_to_end(collector.headers, tokens)
+    if tokens:
+        response.headers = end_to_end(collector.headers, tokens)
     return response
 
 

@@ -123,14 +123,13 @@ class OutboundRequest:
             if route.request_timeout_ns is not None:
                 self._deadline = Instant(instant + route.request_timeout_ns)
             upstream.budget.add_request(instant)
-            await self._tries(route, upstream, write_request(head, headers))
+            await self._tries(route, upstream, write_request(head, headers), instant)
         finally:
             upstream.admission.release_request()
 
-    async def _tries(self, route: Route, upstream: UpstreamState, head: bytes) -> None:
+    async def _tries(self, route: Route, upstream: UpstreamState, head: bytes, began: Instant) -> None:
         state, entry = self._state, self._entry
         while True:
-            began = now()
             endpoint = upstream.balancer.pick(state.rng, began, self._tried)
             if endpoint is None:
                 await self._refuse(503, "UH", "no_healthy_upstream", "no endpoint of the service is healthy")
@@ -148,6 +147,7 @@ class OutboundRequest:
             self._tried.append(endpoint)
             if decision.backoff_ns:
                 await trio.sleep(min(decision.backoff_ns, max(0, self._deadline - now())) / SECOND_NS)
+            began = now()
 
     async def _one_try(
         self, route: Route, upstream: UpstreamState, endpoint: SnapshotEndpoint, head: bytes, began: Instant
