@@ -5,6 +5,8 @@ Rules:
 2. The engine survives this agent; only `drain`, `stop` and being stuck end it.
 3. Listening sockets are made once: this agent keeps a duplicate of each and hands them to the next engine.
 4. What an engine must have (identities, snapshot, listeners) is state here, and pushed when it differs.
+5. A snapshot an engine refused is not offered to it again, but to its successor; one that has nothing to
+   serve yet and refuses what is wanted gets what an engine last took.
 """
 
 import logging
@@ -107,6 +109,7 @@ class EngineSupervisor:
         self._changed = trio.Event()
         self._given = trio.Event()
         self._snapshot: Snapshot | None = None
+        self._taken_last: Snapshot | None = None
         self._identities: tuple[tuple[Identity, ...], bytes] | None = None
         self._listeners: dict[str, socket.socket] = {}
         self._taken: dict[str, socket.socket] = {}
@@ -258,6 +261,7 @@ class EngineSupervisor:
         """Keep one attachment until it ends."""
         started = trio.current_time()
         self._client, self._pid, self._acked = client, client.hello.pid, client.hello.snapshot_version
+        self._refused = (None, "")
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.run, self._on_event)
@@ -307,14 +311,22 @@ class EngineSupervisor:
     async def _push_snapshot(self, client: EngineClient, snapshot: Snapshot) -> None:
         if snapshot.version == self._refused[0]:
             return
+        if await self._offer(client, snapshot):
+            self._refused = (None, "")
+        elif self._acked is None and self._taken_last is not None:
+            await self._offer(client, self._taken_last)
+
+    async def _offer(self, client: EngineClient, snapshot: Snapshot) -> bool:
+        """Offer a snapshot; tell whether the engine took it, and remember which."""
         try:
             await client.apply_snapshot(snapshot)
         except SnapshotRefused as error:
-            self._refused = (snapshot.version, str(error))
+            if snapshot is self._snapshot:
+                self._refused = (snapshot.version, str(error))
             log.error("the engine refused a snapshot: %s", error, extra=fields(version=snapshot.version))
-            return
-        self._acked = snapshot.version
-        self._refused = (None, "")
+            return False
+        self._acked, self._taken_last = snapshot.version, snapshot
+        return True
 
     async def _watch_health(self) -> None:
         """Probe the mesh port as a peer would; one failure may be a stall of ours.

@@ -1,0 +1,103 @@
+"""The supervisor between engines: what it pushes, and what it falls back to."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from gossipmesh.agent import engine_supervisor
+from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor, EngineView
+from gossipmesh.dataplane.reference.engine import ReferenceEngine
+from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
+from gossipmesh.traffic.inputs import SnapshotInputs
+from gossipmesh.traffic.sections import Snapshot, make_snapshot
+
+GOOD = SnapshotCompiler().compile(SnapshotInputs("mesh.test", "n1", (), (), (), (), DEFAULT_LIMITS))
+REFUSED = make_snapshot(
+    {**{name: GOOD.sections[digest] for name, digest in GOOD.root.items()}, "limits": b"\x01"}
+)
+
+
+class Rig:
+    """A supervisor whose engines run in this process, one after another."""
+
+    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
+        self.settings = EngineSettings(folder / "e.sock", folder / "log", folder / "access", b"n" * 16, "b")
+        self.nursery = nursery
+        self.alive: trio.CancelScope | None = None
+        self.supervisor = EngineSupervisor(
+            self.settings, on_event=lambda _: None, on_change=lambda: None, probe=_yes, is_awake=_yes
+        )
+
+    def spawn(self, socket_path: Path, access_log: Path, _log: Path) -> int:
+        self.alive = trio.CancelScope()
+        self.nursery.start_soon(self._run, ReferenceEngine(socket_path, access_log), self.alive)
+        return os.getpid()
+
+    async def _run(self, engine: ReferenceEngine, scope: trio.CancelScope) -> None:
+        with scope:
+            await engine.run()
+
+    def kill(self) -> None:
+        assert self.alive is not None
+        self.alive.cancel()
+        self.alive = None
+
+    async def until(self, condition: Callable[[EngineView], bool]) -> EngineView:
+        for _ in range(1_000):
+            view = self.supervisor.view()
+            if condition(view):
+                return view
+            await trio.sleep(0.01)
+        raise AssertionError(f"did not come about; last seen: {self.supervisor.view()}")
+
+
+async def _yes() -> bool:
+    await trio.lowlevel.checkpoint()
+    return True
+
+
+@pytest.fixture
+def rig(tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    rig = Rig(tmp_path, nursery)
+    monkeypatch.setattr(engine_supervisor, "spawn_engine", rig.spawn)
+    monkeypatch.setattr(engine_supervisor, "is_running", lambda _pid: rig.alive is not None)
+    monkeypatch.setattr(engine_supervisor, "end_engine", lambda _pid, _number: None)
+    return rig
+
+
+def runs(snapshot: Snapshot) -> Callable[[EngineView], bool]:
+    return lambda view: view.acked_version == snapshot.version
+
+
+async def test_a_successor_that_refuses_what_is_wanted_gets_what_was_taken_last(rig: Rig) -> None:
+    rig.nursery.start_soon(rig.supervisor.run)
+    rig.supervisor.want_listeners({})
+    rig.supervisor.want_snapshot(GOOD)
+    await rig.until(runs(GOOD))
+    rig.supervisor.want_snapshot(REFUSED)
+    view = await rig.until(lambda view: view.refused_version == REFUSED.version)
+    assert view.acked_version == GOOD.version
+    rig.kill()
+    await rig.until(lambda view: not view.attached)
+    view = await rig.until(runs(GOOD))
+    assert view.starts_count == 2
+    assert view.refused_version == REFUSED.version
+
+
+async def test_what_one_engine_refused_is_offered_to_the_next(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one may be another build."""
+    rig.nursery.start_soon(rig.supervisor.run)
+    rig.supervisor.want_listeners({})
+    with monkeypatch.context() as older:
+        older.setattr("gossipmesh.traffic.sections.limits.SECTION_BYTES_MAX", 1)
+        rig.supervisor.want_snapshot(GOOD)
+        view = await rig.until(lambda view: view.refused_version == GOOD.version)
+        assert view.acked_version is None
+    rig.kill()
+    view = await rig.until(runs(GOOD))
+    assert view.refused_version is None
