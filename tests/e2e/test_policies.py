@@ -260,6 +260,9 @@ async def test_forged_sets_are_refused_and_the_reason_is_told(pair: Pair, folder
         with pytest.raises(AdminError) as refused:
             await node.ask("/v1/policy/offer", method="POST", body=raw)
         assert (refused.value.status, refused.value.code) == (409, code)
+    stolen = await pair.mesh.push(folder / "policy.yaml", "node2", "--scope", "payments")
+    assert stolen.code == 1
+    assert "its signer may not sign for the scope 'payments'" in stolen.stderr
 
     async def told() -> str | None:
         text = await trio.to_thread.run_sync(get, node.host, layout.METRICS_PORT, "/metrics")
