@@ -13,6 +13,7 @@ Paper: none. Deviation: none.
 import importlib
 from collections import OrderedDict, deque
 from enum import Enum
+from functools import cache
 from random import Random
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final
@@ -60,13 +61,19 @@ def open_checkpoint_untrusted(data: bytes, signing: SigningKey, exchange: Exchan
     try:
         nodes = msgspec.msgpack.decode(data, type=list[tuple[str, Any]])
         core = _Reader(nodes, {"signing": signing, "exchange": exchange}).read()
+        if not isinstance(core, GossipNode):
+            raise MalformedInput("a checkpoint of something else")
+        _derive_links(core)
     except MalformedInput:
         raise
     except Exception as error:  # building from foreign data fails in as many ways as there are classes
         problem = f"not a checkpoint of this build: {type(error).__name__}: {error}"
         raise MalformedInput(problem[:300]) from None
-    if not isinstance(core, GossipNode):
-        raise MalformedInput("a checkpoint of something else")
+    return core
+
+
+def _derive_links(core: GossipNode) -> None:
+    """Give every link the keys that the node's exchange key makes."""
     links_count = core._ctx.statistics.links
     for member in core._catalog:
         link = member.link
@@ -75,7 +82,6 @@ def open_checkpoint_untrusted(data: bytes, signing: SigningKey, exchange: Exchan
             fresh = core._courier._links.derive_untrusted(member.node_id, key, link.run)
             link._sealer, link._opener = fresh._sealer, fresh._opener
     core._ctx.statistics.links = links_count
-    return core
 
 
 class _Writer:
@@ -109,7 +115,7 @@ class _Writer:
         return [[self._value(key), self._value(value)] for key, value in mapping.items()]
 
     def _node(self, value: Any) -> Node:
-        kind = type(value)
+        kind: Any = type(value)
         if kind is dict:
             return "dict", self._pairs(value)
         if kind is tuple:
@@ -262,7 +268,7 @@ _EMPTY: Final[dict[str, Any]] = {
     "list": lambda _: [],
     "set": lambda _: set(),
     "deque": lambda content: deque(maxlen=content[0]),
-    "bytearray": bytearray,
+    "bytearray": lambda content: bytearray(memoryview(content)),
     "object": _blank,
 }
 _FRESH: Final[dict[str, Any]] = {
@@ -282,14 +288,19 @@ def _attributes(value: Any, kind: type) -> dict[str, Any]:
     if kind.__module__.partition(".")[0] != "gossipmesh" or not _is_plain(kind):
         raise Unwritable(f"{kind.__module__}.{kind.__qualname__}")
     found = dict(getattr(value, "__dict__", {}))
-    for base in kind.__mro__:
-        for name in getattr(base, "__slots__", ()):
-            if hasattr(value, name):
-                found[name] = getattr(value, name)
+    for name in _slots_of(kind):
+        if hasattr(value, name):
+            found[name] = getattr(value, name)
     return found
 
 
-def _name(kind: type) -> str:
+@cache
+def _slots_of(kind: Any) -> tuple[str, ...]:
+    return tuple(name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
+
+
+@cache
+def _name(kind: Any) -> str:
     module, _, rest = kind.__module__.partition(".")
     if module != "gossipmesh" or rest.partition(".")[0] not in _RINGS or "<" in kind.__qualname__:
         raise Unwritable(f"{kind.__module__}.{kind.__qualname__}")

@@ -8,6 +8,7 @@ import json
 import random
 from collections import deque
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def replay(recording: Recording, node_class: type[GossipNode] = GossipNode) -> R
         virtual_s=round((recording.ended - recording.began) / SECOND_NS, 3),
         differences=tuple(differences),
         state=state,
-        history=tuple(_history(core)),
+        history=tuple(_history(core, recording.wall_offset_s)),
     )
 
 
@@ -119,7 +120,15 @@ def _build(recording: Recording, signer: RecordedSigner, node_class: type[Gossip
         return open_checkpoint_untrusted(recording.checkpoint, signer, ExchangeKey(recording.exchange_seed))
     if recording.start is None:
         raise MalformedInput("this recording has lost its beginning; it can be read, not replayed")
-    start = recording.start
+    try:
+        return _start(recording, recording.start, signer, node_class)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise MalformedInput(f"a beginning that cannot be used: {error}"[:300]) from None
+
+
+def _start(
+    recording: Recording, start: Start, signer: RecordedSigner, node_class: type[GossipNode]
+) -> GossipNode:
     verifier = Verifier(_VERDICTS_MAX)
     rng = random.Random()
     rng.setstate(start.generator)
@@ -179,7 +188,7 @@ def _differences(recorded: CoreState, replayed: CoreState) -> list[str]:
     return found + [f"at the end: the count of {key} differs" for key in sorted(differing)]
 
 
-def _history(core: GossipNode) -> list[dict[str, Any]]:
+def _history(core: GossipNode, wall_offset_s: int) -> list[dict[str, Any]]:
     names = {view.node_id: view.name for view in core.members()}
     return [
         {
@@ -188,7 +197,7 @@ def _history(core: GossipNode) -> list[dict[str, Any]]:
             "by": names.get(entry.by, entry.by.hex()),
             "cause": entry.cause,
             "detail": entry.detail,
-            "at": entry.at,
+            "wall": round(entry.at / SECOND_NS + wall_offset_s, 3),
         }
         for name, node_id in sorted((name, node_id) for node_id, name in names.items())
         for entry in core.history(node_id)
@@ -219,9 +228,15 @@ def _text(result: Replay) -> str:
         f"{result.matched_count} as recorded",
         *(f"  {m.name}: {m.status} {'.'.join(map(str, m.order))}" for m in result.state.members),
     ]
-    lines += [
-        f"  {e['subject']}: {e['kind']} {e['cause']} by {e['by']} {e['detail']}" for e in result.history
-    ]
+    counts = result.state.statistics
+    lines.append(
+        f"  cases open at the end: {counts.get('cases_open', 0)}; votes cast {counts.get('votes_cast', 0)}, "
+        f"certificates applied {counts.get('certificates_applied', 0)}"
+    )
+    for row in result.history:
+        at = datetime.fromtimestamp(row["wall"], UTC).strftime("%H:%M:%S.%f")[:-5]
+        words = " ".join(filter(None, (row["kind"], row["cause"], f"by {row['by']}", row["detail"])))
+        lines.append(f"  {at} {row['subject']}: {words}")
     if result.ok:
         return "\n".join([*lines, "every step and the state at the end are as recorded"])
     return "\n".join(
