@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from gossipmesh.gossip.cases import Evidence
 from gossipmesh.gossip.catalog import Catalog
+from gossipmesh.gossip.certificates import CertificateJudge
+from gossipmesh.gossip.control_rounds import ControlRounds
 from gossipmesh.gossip.effects import PersistKind
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.own import OwnRecords
@@ -23,6 +26,7 @@ def no_refutation(patch: pytest.MonkeyPatch) -> None:
     """A node that is called dead does not answer."""
     patch.setattr(Intake, "_refute", lambda self, claim, sender: None)
     patch.setattr(Intake, "_answer", lambda self, sender: None)
+    patch.setattr(Intake, "_refute_certificate", lambda self, certificate, sender: None)
 
 
 def floors_fall(patch: pytest.MonkeyPatch) -> None:
@@ -75,6 +79,20 @@ def hasty_deaths(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SwimDetector, "_claim", claim)
 
 
+def lone_votes(patch: pytest.MonkeyPatch) -> None:
+    """One monitor's vote is a quorum, and nobody asks whether it hears anybody."""
+    patch.setattr(CertificateJudge, "needed", lambda self, target: 1)
+    patch.setattr(ControlRounds, "passed", property(lambda self: True))
+    patch.setattr(ControlRounds, "failed", property(lambda self: False))
+
+
+def deaf_to_life(patch: pytest.MonkeyPatch) -> None:
+    """What is heard of a target withdraws nothing and restarts no clock."""
+    patch.setattr(Evidence, "lived", lambda self, arrived, settings, *, is_recent: False)
+    patch.setattr(Evidence, "answered", lambda self, sequence, now: False)
+
+
+OF_SWIM = (no_obituaries, hasty_deaths)
 MUTANTS: list[tuple[Patch, str, str]] = [
     (no_refutation, "partition-heal", "not everyone is alive|roots differ|false death"),
     (floors_fall, "byzantine-policy", "had to be refused|nobody signed"),
@@ -85,6 +103,8 @@ MUTANTS: list[tuple[Patch, str, str]] = [
     (no_obituaries, "partition-heal", "not everyone is alive|roots differ"),
     (stale_records_win, "steady", "went back|roots differ|does not come to rest"),
     (hasty_deaths, "steady", "false death"),
+    (lone_votes, "partition-heal", "certified somebody|false death|roots differ"),
+    (deaf_to_life, "pause", "false death|given up"),
 ]
 
 
@@ -99,8 +119,10 @@ def test_a_broken_core_is_noticed(
     mutant(monkeypatch)
     # A fault draws what it does from the seed, so one seed may spare the mutant.
     verifier = Verifier(200_000)
+    detector = "swim" if mutant in OF_SWIM else "monitors"
     results = (
-        run_seed(scenario, seed, nodes_count=12, loss_ratio=0.05, verifier=verifier) for seed in (1, 2)
+        run_seed(scenario, seed, nodes_count=12, loss_ratio=0.05, verifier=verifier, detector=detector)
+        for seed in (1, 2)
     )
     result = next((result for result in results if not result["ok"]), {"ok": True})
     assert not result["ok"], "nobody noticed"
