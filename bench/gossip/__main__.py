@@ -1,7 +1,7 @@
 """Gossip beside its peers: `python -m bench.gossip [--only PART]... [--rounds N] [--json]`.
 
-Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days) and
-elsewhere (what other commands show). Needs root: every
+Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days), grid
+(kinship's grid, resumed) and elsewhere (what other commands show). Needs root: every
 node lives in a network namespace of its own, all of them inside a private one that vanishes with this
 process. `--docs` writes docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier
 run's JSON and measures nothing.
@@ -25,7 +25,7 @@ from bench.gossip.ours import OurGroup
 from bench.gossip.peers import KinshipGroup, SerfGroup, install_kinship, serf_problem
 from bench.gossip.report import render, verdict
 from bench.gossip.rows import build_rows
-from bench.gossip.virtual import measure_virtual
+from bench.gossip.virtual import measure_grid, measure_virtual
 from bench.gossip.wall import Budget, measure_group
 from bench.run import machine
 from gossipmesh.testing.namespaces import enter_private_network, is_inside
@@ -34,7 +34,7 @@ from gossipmesh.testing.processes import ProcessKeeper
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DOCS: Final = ROOT / "docs" / "BENCHMARKS.md"
 RESULTS: Final = ROOT / "out" / "bench-gossip.json"
-PARTS: Final = ("join", "idle", "kill", "silent", "pause", "virtual", "elsewhere")
+PARTS: Final = ("join", "idle", "kill", "silent", "pause", "virtual", "grid", "elsewhere")
 WALL_PARTS: Final = PARTS[:5]
 GROUPS: Final[dict[str, type[Group]]] = {"gossipmesh": OurGroup, "serf": SerfGroup, "kinship": KinshipGroup}
 PROBLEMS_VARIABLE: Final = "GOSSIPMESH_BENCH_PROBLEMS"
@@ -66,6 +66,8 @@ def main(words: Sequence[str] | None = None) -> int:
         trio.run(measure_groups, results, wanted, list(parts), options)
     if "virtual" in parts:
         results["virtual"] = measure_virtual(options.virtual_minutes, say)
+    if "grid" in parts:
+        results["grid"] = measure_grid(options.grid_minutes, say)
     if "elsewhere" in parts:
         results["elsewhere"] = measure_elsewhere(say)
     RESULTS.parent.mkdir(exist_ok=True)
@@ -82,7 +84,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=40, help="nodes of each group")
     parser.add_argument("--rounds", type=int, default=10, help="kills, and silences, of each group")
     parser.add_argument("--minutes", type=float, default=4.0, help="no round of a group begins later")
-    parser.add_argument("--virtual-minutes", type=float, default=4.0, help="no simulation begins later")
+    parser.add_argument("--virtual-minutes", type=float, default=4.0, help="no day begins later")
+    parser.add_argument("--grid-minutes", type=float, default=3.0, help="the grid adds no run later")
     parser.add_argument("--docs", action="store_true", help="write docs/BENCHMARKS.md")
     parser.add_argument("--render", type=Path, metavar="FILE", help="take the figures from FILE")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")

@@ -28,13 +28,13 @@ from gossipmesh.testing.builders import http_route
 from gossipmesh.testing.simulator.faults import Deafness, EgressLoss
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.invariants import Invariants
+from gossipmesh.testing.simulator.priming import boot_known
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.world import SimulationFailure, World
 from gossipmesh.trust.keys import Verifier
 
 LOOK_NS: Final = 20 * MILLISECOND_NS
 VERDICTS_MAX: Final = 4_000_000
-STARVED_NS: Final = (500 * MILLISECOND_NS, 2_500 * MILLISECOND_NS)
 DETECT_NS: Final = 60 * SECOND_NS
 QUIET_NS: Final = 180 * SECOND_NS
 DOWN: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
@@ -141,6 +141,12 @@ def join(day: Day) -> None:
     for host in run.hosts:
         day.publish(host)
     run.settle()
+
+
+def known(day: Day) -> None:
+    """Instead of joining, which takes most of a large mesh's time: everyone knows everyone at the start."""
+    boot_known(day.run)
+    day.rest(5)
 
 
 def idle(day: Day) -> None:
@@ -415,59 +421,9 @@ def _keep_removal(day: Day, name: str, victim: Host, began_ns: int) -> None:
     }
 
 
-def _starved(day: Day, *, is_stamped: bool) -> None:
-    """A tenth reads everything 0.5 to 2.5 s late (kinship's grid); after 60 s a healthy node dies."""
-    run = day.run
-    starved = run.sample(len(run.hosts) // 10, but_not=[run.hosts[0]])
-    day.diary.expects_convergence = False
-    day.diary.counts_deaths = True
-    for host in starved:
-        run.world.starve(host, STARVED_NS, is_stamped=is_stamped)
-    began_ns, before = run.world.now_ns, _sums(day)
-    day.rest(60)
-    after = _sums(day)
-    victim = run.pick(but_not=[run.hosts[0], *starved])
-    killed_ns = run.world.now_ns
-    run.world.kill_node(victim)
-    day.rest(60)
-    dead: dict[str, int] = {}
-    for at_ns, observer, subject, status in day.diary.told:
-        if at_ns >= killed_ns and (subject, status) == (victim.name, MemberStatus.DEAD):
-            dead.setdefault(observer, at_ns - killed_ns)
-    day.keep("starved_detection", list(dead.values()))
-    day.note_deaths(began_ns, but=[victim.name])
-    day.figures["starved"] = {
-        "starved": len(starved),
-        "stamped": is_stamped,
-        "false_deaths": len(day.diary.false_deaths),
-        "false_votes": after["votes_cast"] - before["votes_cast"],
-        "suspicions": after["suspicions"] - before["suspicions"],
-        "bytes_per_s": round((after["bytes_sent"] - before["bytes_sent"]) / 60 / len(run.hosts), 1),
-        "undetected_on": len(run.running()) - len(dead),
-    }
-
-
-def _sums(day: Day) -> Counter[str]:
-    sums: Counter[str] = Counter()
-    for host in day.run.running():
-        statistics = day.run.core(host).statistics()
-        for name in ("votes_cast", "suspicions", "bytes_sent"):
-            sums[name] += getattr(statistics, name)
-    return sums
-
-
-def starved(day: Day) -> None:
-    """Late readers whose kernel stamps tell when a packet arrived."""
-    _starved(day, is_stamped=True)
-
-
-def starved_unstamped(day: Day) -> None:
-    """Late readers that do not know how late they are."""
-    _starved(day, is_stamped=False)
-
-
 CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "join": join,
+    "known": known,
     "idle": idle,
     "record": record,
     "document": document,
@@ -481,8 +437,6 @@ CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "churn": churn,
     "flipflop": flipflop,
     "mute": mute,
-    "starved": starved,
-    "starved_unstamped": starved_unstamped,
 }
 
 

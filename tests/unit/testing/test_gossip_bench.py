@@ -280,17 +280,33 @@ def test_a_chapter_that_failed_is_a_miss() -> None:
     assert "not everyone is alive" in row.ours
 
 
-def test_bytes_with_starved_readers_have_a_gate_for_each_kind_of_stamp() -> None:
-    found = {"starved": 5, "stamped": True, "false_deaths": 0, "false_votes": 2, "suspicions": 0}
-    slow = {"first": 3.5, "p50": 3.6, "p99": 6.0, "last": 6.1}
-    day = a_day(starved=found | {"bytes_per_s": 1_900.0, "undetected_on": 0}, starved_detection=slow)
-    results = results_of(virtual={"days": [day]})
-    assert row_of(results, "G5", VIRTUAL).met is True
+def a_cell(**changes: Any) -> dict[str, Any]:
+    cell: dict[str, Any] = {
+        "nodes": 50,
+        "loss": 5.0,
+        "starved": 10.0,
+        "stamped": True,
+        "detector": "monitors",
+        "runs": 20,
+        "bad_runs": 0,
+        "false_doubts": 2.5,
+        "bytes_per_s": 1_900,
+        "first_s": [3.4, 3.6, 3.9],
+        "every_s": [3.5, 6.0, 8.0],
+    }
+    return cell | changes
+
+
+def test_the_grid_fills_three_rows_and_stamps_decide_the_gate() -> None:
+    swim = a_cell(detector="swim", bad_runs=7, false_doubts=150.0)
+    results = results_of(grid=[a_cell(), swim])
+    false_deaths = row_of(results, "G5", VIRTUAL)
+    assert (false_deaths.met, false_deaths.ours) == (True, "0 of 20 runs")
+    assert false_deaths.peer.endswith("7 of 20 runs")
+    assert row_of(results, "G6", VIRTUAL).met is True
     assert row_of(results, "G13", VIRTUAL).met is False
-    found["stamped"] = False
-    day["figures"]["starved"] = found | {"bytes_per_s": 1_900.0, "undetected_on": 0}
-    assert row_of(results, "G13", VIRTUAL).met is True
-    assert "known everywhere after 6.10 s" in row_of(results, "G6", VIRTUAL).evidence
+    assert row_of(results_of(grid=[a_cell(stamped=False)]), "G13", VIRTUAL).met is True
+    assert row_of(results_of(grid=[a_cell(bad_runs=1)]), "G5", VIRTUAL).met is False
 
 
 def test_what_other_commands_show_is_taken_only_when_given() -> None:
