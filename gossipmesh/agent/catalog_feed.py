@@ -7,15 +7,18 @@ Rules:
    engine it found, or than the snapshot it left. An engine that runs another snapshot than the one left
    gets nothing at all until then. Nor does the engine of a node that joins: before it has agreed with
    one peer it knows no policy, and would let anybody call its services.
-3. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
+3. A node that has put a policy in force once and cannot read it any more (an older build, a damaged disk)
+   keeps the rules it left, and lets nobody call a service that had none to keep.
+4. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+import msgspec
 import trio
 
 from gossipmesh.agent.logs import fields
@@ -36,7 +39,13 @@ from gossipmesh.traffic.compiler import (
     SnapshotCompiler,
     SnapshotInputs,
 )
-from gossipmesh.traffic.sections import Snapshot, decode_snapshot_untrusted, encode_snapshot
+from gossipmesh.traffic.sections import (
+    Snapshot,
+    decode_snapshot_untrusted,
+    encode_section,
+    encode_snapshot,
+    make_snapshot,
+)
 from gossipmesh.trust.documents import TrustedDocuments
 
 log = logging.getLogger("gossipmesh.agent.catalog")
@@ -89,6 +98,7 @@ class CatalogFeed:
         self._holding = False
         self._kept: set[_Place] | None = None
         self._kept_rules = False
+        self._left: dict[str, InboundSection] = {}
         self._saved: Snapshot | None = None
         self.snapshot: Snapshot | None = None
         self.peers_needed = _PEERS_AFTER_RESTART
@@ -111,9 +121,10 @@ class CatalogFeed:
         self.peers_needed = _PEERS_AFTER_RESTART if left else _PEERS_AFTER_JOIN
         if self._saved is None:
             return
+        self._left = _inbounds(self._saved)
         if running_version in (None, self._saved.version):
             self._kept = _places(self._saved)
-            self._kept_rules = _has_rules(self._saved)
+            self._kept_rules = any(one.rules or not one.default_allow for one in self._left.values())
         for name in self._saved.root:
             kind, _, service = name.partition("/")
             if kind == "routes":
@@ -175,6 +186,8 @@ class CatalogFeed:
     def compile(self) -> None:
         """Compile now, and deliver unless the hold forbids it."""
         snapshot = self._compiler.compile(self.inputs())
+        if lacking_scopes(self._documents):
+            snapshot = _with_rules(snapshot, self._left)
         if self.snapshot is not None and snapshot.version == self.snapshot.version:
             return
         if not self._holding or self._keeps_all(snapshot):
@@ -284,13 +297,31 @@ def _health_of(number: int) -> EndpointHealth:
         return EndpointHealth.UNKNOWN
 
 
-def _has_rules(snapshot: Snapshot) -> bool:
-    """Tell whether somebody may not call some workload of this node."""
-    return any(
-        section.rules or not section.default_allow
+def lacking_scopes(documents: TrustedDocuments) -> list[str]:
+    """Return the scopes this node has put a set of in force, and has none of now."""
+    floors = documents.kept_floors()
+    return [scope for scope, version, _ in floors if version and documents.in_force(scope) is None]
+
+
+def _with_rules(snapshot: Snapshot, left: Mapping[str, InboundSection]) -> Snapshot:
+    """Return `snapshot` with the rules that were `left` for each local workload."""
+    encoded = {name: snapshot.sections[digest] for name, digest in snapshot.root.items()}
+    for name, section in _inbounds(snapshot).items():
+        kept = left.get(name)
+        rules, default_allow = ((), False) if kept is None else (kept.rules, kept.default_allow)
+        encoded[name] = encode_section(
+            msgspec.structs.replace(section, rules=rules, default_allow=default_allow)
+        )
+    return make_snapshot(encoded)
+
+
+def _inbounds(snapshot: Snapshot) -> dict[str, InboundSection]:
+    """Return who may call which workload of this node, by section."""
+    return {
+        name: section
         for name in snapshot.root
         if name.startswith("inbound/") and isinstance(section := snapshot.section(name), InboundSection)
-    )
+    }
 
 
 def _places(snapshot: Snapshot) -> set[_Place]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gossipmesh.agent.admin_views import Parts
+from gossipmesh.agent.catalog_feed import lacking_scopes
 from gossipmesh.agent.identity_keeper import horizon
 from gossipmesh.agent.service_files import LocalRegistration
 from gossipmesh.model.instant import HOUR_S
@@ -108,6 +109,9 @@ def _check_policy(parts: Parts) -> list[Row]:
         if refused:
             detail += f"; version {policy.refused_version} was refused: {policy.refused_reason}"
         rows.append(_row("policy", not refused, detail, "push a set this node can execute"))
+    for scope in lacking_scopes(parts.documents):
+        detail = f"scope {scope}: the set in force cannot be read any more; who may call stays as it was"
+        rows.append(_row("policy", False, detail, "run a build that can, or push a set this one can execute"))
     return rows or [_row("policy", True, "none in force", "")]
 
 

@@ -14,7 +14,7 @@ from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
-from gossipmesh.model.snapshot import UpstreamSection
+from gossipmesh.model.snapshot import InboundSection, UpstreamSection
 from gossipmesh.testing.builders import TrustDomainBuilder, access_policy, service_entry
 from gossipmesh.traffic.inputs import LocalService
 from gossipmesh.traffic.sections import (
@@ -163,6 +163,40 @@ async def test_after_a_restart_nothing_is_removed_until_released(tmp_path: Path)
         second.feed.release("test")
         await trio.testing.wait_all_tasks_blocked()
         assert second.nodes() == ["n1", "n2"]
+
+
+async def test_a_node_that_cannot_read_its_policy_any_more_opens_no_door(tmp_path: Path) -> None:
+    """An older build, say: the floor is known, the set is not taken; released or not, the rules stay."""
+    domain = TrustDomainBuilder()
+    knowing = domain.documents()
+    accepted = knowing.check_untrusted(domain.policy_set(1, [access_policy("web-only")]))
+    knowing.adopt(accepted)
+    first = Rig(tmp_path, documents=knowing, local=(CART,))
+    async with running(first):
+        first.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        await _saved(first.path, first.delivered[-1].version)
+    older = domain.documents()
+    older.restore_floor("mesh", 1, accepted.manifest_hash)
+    new = msgspec.structs.replace(CART, registration="new", service="shop/new")
+    second = Rig(tmp_path, "n1", documents=older, local=(CART, new))
+    second.feed.restore(running_version=first.delivered[-1].version)
+    async with running(second):
+        second.feed.demand(SERVICE)
+        second.feed.release("test")
+        await trio.testing.wait_all_tasks_blocked()
+        assert second.nodes() == ["n1"]
+        now, before = second.delivered[-1], first.delivered[-1]
+        assert now.section("inbound/cart") == before.section("inbound/cart")
+        added = now.section("inbound/new")
+        assert isinstance(added, InboundSection)
+        assert not added.default_allow
+        older.adopt(older.check_untrusted(domain.policy_set(2)))
+        second.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        opened = second.delivered[-1].section("inbound/cart")
+        assert isinstance(opened, InboundSection)
+        assert opened.default_allow
 
 
 async def test_an_engine_that_runs_something_else_gets_nothing_until_released(tmp_path: Path) -> None:
