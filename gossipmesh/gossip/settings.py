@@ -143,7 +143,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
         pause_ns: a timer later than this means the process was stopped: probes in flight prove nothing.
     """
 
-    detector: Literal["monitors", "swim"] = "swim"
+    detector: Literal["monitors", "swim"] = "monitors"
     monitor: MonitorSettings = FAST
     probe_interval_ns: int = SECOND_NS
     probe_timeout_ns: int = 500 * MILLISECOND_NS
