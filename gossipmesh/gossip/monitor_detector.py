@@ -119,6 +119,7 @@ class MonitorDetector:
         self._last_votes: dict[bytes, int] = {}
         self._checked_at: dict[bytes, int] = {}
         self._wanted_at: dict[bytes, int] = {}
+        self._asked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
         self._tombstone_turn = 0
 
@@ -356,18 +357,29 @@ class MonitorDetector:
     # Certificates
 
     def _beaten_by_life(self, member: Member, certificate: Certificate) -> bool:
-        """Tell whether we heard the target later than its voters had, by more than their silence."""
+        """Tell whether a certificate is older than life: heard later than its voters had, or made long ago.
+
+        True votes of a past silence can be kept and shown again. So whoever was heard since, or whose beats
+        must have gone on far beyond those voted on, is asked first; it takes effect if there is no answer.
+        """
         settings = self._ctx.settings.monitor
         if is_held_down(certificate.votes) or member.beat_run != member.run or member.run == 0:
             return False
         silence_beats = settings.silence_ns // settings.heartbeat_slot_ns
-        is_later = member.beat > max(certificate.beats) + silence_beats
-        return is_later and self._ctx.now - member.heard_at < settings.silence_ns
+        unheard_ns = self._ctx.now - member.heard_at
+        beats_later = member.beat - max(certificate.beats) - silence_beats
+        beats_now = beats_later + unheard_ns // settings.heartbeat_slot_ns
+        if beats_later <= 0 and beats_now <= settings.beats_apart_max:
+            return False
+        asked_at = self._asked_at.get(member.node_id, -1)
+        return asked_at <= member.heard_at or self._ctx.now - asked_at < settings.silence_ns
 
     def certificate_held(self, change: Change, sender: Member | None) -> None:
         """Show the target what is held against it, and whoever sent it the target's state."""
         member = change.member
         self._ctx.statistics.certificates_held += 1
+        if self._asked_at.get(member.node_id, -1) <= member.heard_at:
+            self._asked_at[member.node_id] = self._ctx.now
         self._note(member, "beaten-by-life", b"" if sender is None else sender.node_id)
         self._courier.send(member, [self.ping_message(self.next_sequence()), change.message])
         if sender is not None and RecordKind.NODE_STATE in member.messages:
@@ -554,7 +566,7 @@ class MonitorDetector:
         self.votes.drop_voter(member.node_id)
         self._hold_downs.forget(member.node_id)
         self._mass_death.returned(member.node_id)
-        for table in (self._last_votes, self._checked_at, self._wanted_at):
+        for table in (self._last_votes, self._checked_at, self._wanted_at, self._asked_at):
             table.pop(member.node_id, None)
         for name in ("engine", "held", "hold-down"):
             self._ctx.timers.cancel((name, member.node_id))

@@ -211,7 +211,7 @@ def test_a_forged_refusal_asks_the_engine_and_kills_nobody() -> None:
     assert sum(group.node(name).statistics().votes_cast for name in "bcdef") == 0
 
 
-@pytest.mark.parametrize("names", ["a b c d e f g"], ids=["seven"])
+@pytest.mark.parametrize("names", ["a b c d e f g", "a b c d e f g h i j k l m n"], ids=["seven", "fourteen"])
 def test_votes_that_were_true_once_kill_nobody_later(names: str) -> None:
     """Genuine votes of a moment of silence, kept and put together when the victim has long been back."""
     group = mesh(names)
