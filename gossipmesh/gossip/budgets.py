@@ -8,6 +8,7 @@ import ipaddress
 from collections import OrderedDict
 from typing import Final
 
+from gossipmesh.model.errors import Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 
@@ -66,6 +67,19 @@ class KeyedBudgets:
         else:
             self._buckets.move_to_end(key)
         return bucket.take(now)
+
+    def require_untrusted(self, key: object, now: Instant) -> None:
+        """Go on only while `key` has a token left.
+
+        Raises:
+            OverRate: it has none. Remote's fault. State unchanged.
+        """
+        if not self.allows(key, now):
+            raise OverRate("more than anybody needs to say")
+
+
+class OverRate(Untrusted):
+    """What comes faster than anybody needs; the newest of it is taken later, by repair."""
 
 
 class PrefixBudgets(KeyedBudgets):

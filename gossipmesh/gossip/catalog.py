@@ -177,38 +177,35 @@ class Catalog:
         return self._apply_claim(member, claim, record)
 
     def _open(self, record: SignedRecord, owner: Member, checks: Checks) -> object:
-        name = (owner.node_id, record.kind)
-        if record.kind != RecordKind.CLAIM and not self._rates.allows(name, self._ctx.now):
-            raise OverRate("an owner who signs more of one kind than anybody needs to")
-        checks.spend_untrusted()
-        self._ctx.statistics.signature_checks += 1
-        key = owner.credential.signing_key
+        key = self._allow(record, owner, checks)
         value = open_owned_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
-        # Counted once it is known to be the owner's: nobody else can use up what an owner may say.
-        self._rates.take_key(name, self._ctx.now)
+        self._rates.take_key((owner.node_id, record.kind), self._ctx.now)
         return value
 
+    def _allow(self, record: SignedRecord, owner: Member, checks: Checks) -> bytes:
+        """Count a check, unless the owner is over its rate; return the key. What verifies is counted after:
+        nobody else can use up what an owner may say."""
+        if record.kind != RecordKind.CLAIM:
+            self._rates.require_untrusted((owner.node_id, record.kind), self._ctx.now)
+        checks.spend_untrusted()
+        self._ctx.statistics.signature_checks += 1
+        return owner.credential.signing_key
+
     def verify_owned_untrusted(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
-        """Verify that `owner` signed a record; merges nothing.
-
-        Raises:
-            MalformedInput: it did not. Remote's fault. State unchanged.
-        """
-        self._open(record, owner, checks)
-
-    def verify_any_untrusted(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
-        """Verify that `owner` signed a record of whatever kind; merges nothing.
+        """Verify that `owner` signed a record, of whatever kind; merges nothing.
 
         Raises:
             MalformedInput: it did not. Remote's fault. State unchanged.
         """
         if record.kind in tuple(RecordKind):
             self._open(record, owner, checks)
-            return
-        checks.spend_untrusted()
-        self._ctx.statistics.signature_checks += 1
-        key = owner.credential.signing_key
+        else:
+            self._open_opaque(record, owner, checks)
+
+    def _open_opaque(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
+        key = self._allow(record, owner, checks)
         open_opaque_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
+        self._rates.take_key((owner.node_id, record.kind), self._ctx.now)
 
     def _stale(self) -> None:
         self._ctx.statistics.records_stale += 1
@@ -350,11 +347,7 @@ class Catalog:
             return None
         if record.kind not in member.opaque and len(member.opaque) >= limits.UNKNOWN_KINDS_PER_MEMBER_MAX:
             raise Untrusted("more unknown record kinds than one member may have")
-        checks.spend_untrusted()
-        self._ctx.statistics.signature_checks += 1
-        open_opaque_untrusted(
-            record, self._ctx.trust_domain, member.credential.signing_key, self._ctx.verifier
-        )
+        self._open_opaque(record, member, checks)
         member.opaque[record.kind] = order
         self._store(member, record, rank_of(order))
         self._persist(member)
@@ -566,10 +559,6 @@ class Catalog:
         ]
         value = msgpack.Packer().pack_array_header(len(records)) + b"".join(records)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, value)
-
-
-class OverRate(Untrusted):
-    """A record of an owner who signs faster than anybody needs to; the newest is taken later, by repair."""
 
 
 class UnknownOwner(Untrusted):

@@ -232,7 +232,7 @@ class Intake:
         # A record of this very incarnation that we did not send: an older disk, or a thief.
         own = self._catalog.get(self._own.node_id)
         assert own is not None
-        self._catalog.verify_any_untrusted(record, own, checks)
+        self._catalog.verify_owned_untrusted(record, own, checks)
         self._outbid(epoch, sender)
         return True
 

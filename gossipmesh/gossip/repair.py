@@ -46,6 +46,7 @@ from gossipmesh.wire.frames import (
 _HASTY_ROUNDS: Final = 3
 _HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
 _QUESTIONS_MAX: Final = 4  # comparisons and fetches; pages are counted by `conversation`
+_SETTLING_NS: Final = tuple(milliseconds * MILLISECOND_NS for milliseconds in (150, 350, 550, 750, 950))
 _MOVING_WAITS_MAX: Final = 2
 _SECOND_OPENER_NS: Final = 20 * MILLISECOND_NS  # so that of two nodes that differ mostly one opens
 
@@ -91,6 +92,8 @@ class Repair:
         self._unequal_since: int | None = None
         self._unequal_with = b""
         self._root = bytes(16)
+        self._finished_root = bytes(16)
+        self._settled_in = False
         self._root_moved_at = ctx.now
         self._moving_waits = 0
         self._repaired: dict[bytes, None] = {}
@@ -170,6 +173,20 @@ class Repair:
         self._ctx.timers.cancel(("unequal", None))
         if member is not None:
             member.unequal_count = 0
+
+    def _settle_in(self) -> None:
+        """After the first comparison look again soon, and again: others join in the same moment."""
+        for number, wait_ns in enumerate(_SETTLING_NS):
+            jitter_ns = self._ctx.rng.randrange(_SETTLING_NS[0])
+            self._ctx.timers.set(
+                ("settle in", number), self._ctx.now + wait_ns + jitter_ns, self._settle_round
+            )
+
+    def _settle_round(self) -> None:
+        members = self._catalog.reachable
+        moved = self._unequal_since is not None or self._catalog.ledger.root != self._finished_root
+        if moved and members:
+            self.sync(self._ctx.rng.choice(members))
 
     def hasten(self) -> None:
         """Compare with a few random members soon: a record too long for packets has come."""
@@ -287,6 +304,10 @@ class Repair:
         self.whole()
         self._ctx.statistics.repairs_completed += 1
         self._fruitless_count += 1
+        self._finished_root = self._catalog.ledger.root
+        if not self._settled_in:
+            self._settled_in = True
+            self._settle_in()
         if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):
             self._settled(session.member)
             self._agreed(session.peer_id, True)

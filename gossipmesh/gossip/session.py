@@ -1,4 +1,7 @@
-"""One stream: its handshake, its keys, and where its conversation stands."""
+"""One stream: its handshake, its keys, and where its conversation stands.
+
+Deviation: no paper speaks of streams; memberlist's have no handshake and no pages.
+"""
 
 from collections import deque
 from collections.abc import Callable, Iterator
