@@ -24,6 +24,7 @@ from bench.gossip.group import Group
 from bench.gossip.ours import OurGroup
 from bench.gossip.peers import KinshipGroup, SerfGroup, install_kinship, serf_problem
 from bench.gossip.report import render, verdict
+from bench.gossip.row import OURS
 from bench.gossip.rows import build_rows
 from bench.gossip.virtual import measure_grid, measure_virtual
 from bench.gossip.wall import Budget, measure_group
@@ -83,6 +84,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this group")
     parser.add_argument("--nodes", type=int, default=40, help="nodes of each group")
     parser.add_argument("--rounds", type=int, default=10, help="kills, and silences, of each group")
+    parser.add_argument("--peer-rounds", type=int, help="the same of the peers (default: as many)")
     parser.add_argument("--minutes", type=float, default=4.0, help="no round of a group begins later")
     parser.add_argument("--virtual-minutes", type=float, default=4.0, help="no day begins later")
     parser.add_argument("--grid-minutes", type=float, default=3.0, help="the grid adds no run later")
@@ -118,9 +120,10 @@ async def measure_groups(
                 directory.mkdir()
                 group = GROUPS[name](field, directory)
                 budget = Budget(options.minutes * 60)
+                rounds_count = options.rounds if name == OURS else options.peer_rounds or options.rounds
                 try:
                     raw = results["groups"][name] = {"version": group.version}
-                    await measure_group(group, parts, options.rounds, budget, say, raw)
+                    await measure_group(group, parts, rounds_count, budget, say, raw)
                 except Exception as error:
                     results["problems"][name] = f"{type(error).__name__}: {error}"
                     say(f"{name}: {results['problems'][name]}")

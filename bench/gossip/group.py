@@ -17,7 +17,6 @@ from gossipmesh.testing.waiting import wait_until
 
 START_TIMEOUT_S: Final = 60.0
 LOOK_INTERVAL_S: Final = 0.25  # times come from the lines' own stamps, so looking seldom costs no precision
-BATCH: Final = 5
 
 
 def wall_s() -> float:
@@ -34,6 +33,7 @@ class Group(abc.ABC):
 
     name: str
     read_line: LineReader
+    batch_count = 20  # nodes started at once
     returns_by_itself = False  # whether a member held dead comes back within seconds of being heard again
 
     def __init__(self, field: Field, directory: Path) -> None:
@@ -86,8 +86,8 @@ class Group(abc.ABC):
         """Start every node, a few at a time, on a field that is shut."""
         await self.prepare()
         self.field.shut()
-        for first in range(0, len(self.names), BATCH):
-            batch = self.names[first : first + BATCH]
+        for first in range(0, len(self.names), self.batch_count):
+            batch = self.names[first : first + self.batch_count]
             for name in batch:
                 self.launch(name)
             for name in batch:
