@@ -109,7 +109,8 @@ class AdminApi:
         if recorder is None:
             raise Refused(404, "no-recorder", "the flight recorder is off; set spec.flightRecorder to true")
         identity = self._parts.identity.identity
-        return Response(await record(recorder, self._parts.node, identity), "application/octet-stream")
+        data = await record(recorder, self._parts.node, identity, self._parts.build)
+        return Response(data, "application/octet-stream")
 
     async def _offer_policy(self, request: Request) -> Any:
         try:

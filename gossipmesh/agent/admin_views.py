@@ -39,6 +39,7 @@ class Parts(Protocol):
     started_at: Instant
     policy_refusals: Counters
     recorder: FlightRecorder | None
+    build: str
 
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""

@@ -24,6 +24,7 @@ from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
+from gossipmesh.agent.flight_recorder import build_name
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.health import answers_http
 from gossipmesh.agent.http_server import Handler, HttpServer
@@ -173,6 +174,7 @@ class Agent:
             on_renewed=self._identity_renewed,
             rng=seeded_random(),
         )
+        self.build = build_name()
         self.recorder = FlightRecorder(checkpoint=take_checkpoint) if config.flight_recorder else None
         self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
         self.shell = GossipShell(

@@ -11,7 +11,7 @@ from gossipmesh import __version__
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recorder import FlightRecorder
-from gossipmesh.gossip.recording import state_of
+from gossipmesh.gossip.recording import code_fingerprint, state_of
 from gossipmesh.gossip.rekeying import Own, make_recording
 from gossipmesh.net.clock import wall_offset_s
 from gossipmesh.net.entropy import random_bytes
@@ -19,7 +19,12 @@ from gossipmesh.net.entropy import random_bytes
 _SEED_BYTES = 32
 
 
-async def record(recorder: FlightRecorder, node: GossipNode, identity: NodeIdentity) -> bytes:
+def build_name() -> str:
+    """Return what names this build in a file: only the same code replays it. Taken at the agent's start."""
+    return f"{__version__}+{code_fingerprint()}"
+
+
+async def record(recorder: FlightRecorder, node: GossipNode, identity: NodeIdentity, build: str) -> bytes:
     """Return a file of the last minutes. Cost: 20 us an input, in a thread."""
     tape, ending = recorder.tape(), state_of(node)
     recorder.stir(random_bytes(_SEED_BYTES))
@@ -34,5 +39,5 @@ async def record(recorder: FlightRecorder, node: GossipNode, identity: NodeIdent
     )
     offset_s = wall_offset_s()
     return await trio.to_thread.run_sync(
-        lambda: make_recording(tape, own, build=__version__, wall_offset_s=offset_s, ending=ending)
+        lambda: make_recording(tape, own, build=build, wall_offset_s=offset_s, ending=ending)
     )

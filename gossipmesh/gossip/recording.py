@@ -15,6 +15,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +29,7 @@ from gossipmesh.wire.datagram import HEADER_BYTES, PacketType
 
 FORMAT: Final = 1
 STEP_DIGEST_BYTES: Final = 8
+_RINGS: Final = ("model", "wire", "trust", "gossip")
 RESEED: Final = "reseed"  # the one entry that is no method: the random generator was seeded anew
 _TYPE_AT: Final = 1  # of a packet's header: which byte is its type
 
@@ -169,6 +171,16 @@ def step_digest(effects: Sequence[Effect] | None, deadline: Instant) -> bytes:
         else:
             shown.append((type(effect).__name__, effect))
     return hashlib.blake2b(msgspec.msgpack.encode(shown), digest_size=STEP_DIGEST_BYTES).digest()
+
+
+def code_fingerprint() -> str:
+    """Return what names the code of the cores on disk; take it at a start, before an upgrade changes it."""
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.blake2b(digest_size=6)
+    for ring in _RINGS:
+        for path in sorted((package / ring).rglob("*.py")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def failure_digest(error: Exception) -> bytes:

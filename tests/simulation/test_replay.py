@@ -114,6 +114,9 @@ def test_a_changed_input_is_named(killed: tuple[Recorded, bytes]) -> None:
     result = replay(msgspec.structs.replace(recording, entries=tuple(entries)))
     assert not result.ok
     assert result.differences[0].startswith("step ")
+    foreign = replay(msgspec.structs.replace(recording, entries=tuple(entries), build="0.1.0+abc"))
+    assert foreign.differences[0].startswith("recorded by another build (0.1.0+abc)")
+    assert foreign.differences[1:] == result.differences
 
 
 def test_a_file_does_not_tell_what_the_node_draws_later() -> None:

@@ -22,6 +22,7 @@ from gossipmesh.gossip.recording import (
     Entry,
     Recording,
     Start,
+    code_fingerprint,
     failure_digest,
     inputs_of,
     message_digest,
@@ -102,6 +103,8 @@ def replay(recording: Recording, node_class: type[GossipNode] = GossipNode) -> R
         else:
             matched_count += 1
     state = state_of(core)
+    if differences and "+" in recording.build and not recording.build.endswith("+" + code_fingerprint()):
+        differences.insert(0, f"recorded by another build ({recording.build}): replay it with that one")
     differences += _differences(recording.ending, state)
     return Replay(
         node=recording.node,
