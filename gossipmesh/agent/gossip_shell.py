@@ -11,6 +11,7 @@ Rules:
 
 import logging
 import socket
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +33,7 @@ from gossipmesh.gossip.effects import (
     StreamId,
 )
 from gossipmesh.model import limits
-from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic, wall_offset_s
 from gossipmesh.net.streams import StreamPool
@@ -43,6 +44,7 @@ log = logging.getLogger("gossipmesh.agent.gossip")
 
 _WALL_CLOCK_INTERVAL_S: Final = 1.0
 _WALL_CLOCK_STEP_S_MIN: Final = 2
+_SLICE_NS: Final = 5 * MILLISECOND_NS  # GOSSIP 1.1: nothing holds the loop for more
 _STALL_NS: Final = 20_000_000  # a timer later than this: something held the loop, or the machine is busy
 
 
@@ -93,6 +95,7 @@ class ShellStatistics:
     """What the shell did so far, in plain counts."""
 
     steps_count: int = 0
+    steps_over_5_ms_count: int = 0
     deadline_lag_ns_max: int = 0
     stalls_count: int = 0
     engine_probes_count: int = 0
@@ -132,6 +135,7 @@ class GossipShell:
         self._probes_limiter = trio.CapacityLimiter(limits.ENGINE_PROBES_MAX)
         self._stepping = False
         self._lost: StateLost | None = None
+        self._inbox: deque[Datagram] = deque()
 
     def now(self) -> Instant:
         """Return the present, never less than at any earlier step."""
@@ -149,8 +153,8 @@ class GossipShell:
         if self._lost is not None:
             raise self._lost
         self._stepping = True
+        now = self.now()
         try:
-            now = self.now()
             self.statistics.steps_count += 1
             for effect in call(now):
                 self._perform(effect)
@@ -159,6 +163,7 @@ class GossipShell:
             raise
         finally:
             self._stepping = False
+            self.statistics.steps_over_5_ms_count += self._clock() - now > _SLICE_NS
             if self._sleep is not None:
                 self._sleep.deadline = self._trio_time(self.core.next_deadline())
 
@@ -228,11 +233,17 @@ class GossipShell:
     async def _read_datagrams(self) -> None:
         while True:
             await self.udp.wait_readable()
-            self._feed(self.udp.receive_nowait())
+            self._inbox.extend(self.udp.receive_nowait())
+            await self._feed()
 
-    def _feed(self, batch: list[Datagram]) -> None:
-        for payload, sender, arrival in batch:
-            self.step(partial(self._take, payload, sender, arrival))
+    async def _feed(self) -> None:
+        """Feed what was read, oldest first; other tasks run in between, whichever of us goes on then."""
+        began = self._clock()
+        while self._inbox:
+            self.step(partial(self._take, *self._inbox.popleft()))
+            if self._clock() - began > _SLICE_NS:
+                await trio.lowlevel.checkpoint()
+                began = self._clock()
         for address in self.udp.take_refused():
             self.step(partial(self.core.port_refused, address))
 
@@ -258,7 +269,8 @@ class GossipShell:
         """Feed everything that arrived before `deadline`, in slices that let other tasks run."""
         while True:
             batch = self.udp.receive_nowait()
-            self._feed(batch)
+            self._inbox.extend(batch)
+            await self._feed()
             if len(batch) < limits.DATAGRAMS_PER_WAKEUP_MAX or batch[-1].arrival >= deadline:
                 return
             await trio.lowlevel.checkpoint()

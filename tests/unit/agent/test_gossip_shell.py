@@ -227,3 +227,39 @@ async def test_nothing_is_said_when_the_disk_does_not_take_the_record(
     made.peer.close()
     made.listener.close()
     made.store.close()
+
+
+async def test_a_flood_is_worked_off_in_slices_and_all_of_it_before_a_verdict(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        # A clock of our own, ahead of the arrivals that the kernel stamps.
+        took_ns, now = 3 * MILLISECOND_NS, Instant(monotonic() + 1_000 * MILLISECOND_NS)
+        receive = made.core.receive_datagram
+
+        def slow(
+            payload: bytes, sender: Address, at: Instant, arrived: Instant | None = None
+        ) -> list[Effect]:
+            nonlocal now
+            now = Instant(now + took_ns)
+            return receive(payload, sender, at, arrived)
+
+        made.core.receive_datagram = slow  # type: ignore[method-assign]
+        made.shell._clock = lambda: now
+        turns = 0
+
+        async def somebody_else() -> None:
+            nonlocal turns
+            while len(made.core.fed) < 40:
+                turns += 1
+                await trio.lowlevel.checkpoint()
+
+        made.say(*(bytes((number,)) for number in range(40)))
+        made.core.deadline = Instant(now + 1)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(somebody_else)
+            await made.core.wait_fed(40)
+        assert [value for what, value in made.core.fed if what == "datagram"] == [
+            bytes((number,)) for number in range(40)
+        ]
+        # 40 packets of 3 ms, no more than 6 ms in one go.
+        assert turns >= 10
+        assert made.shell.statistics.steps_over_5_ms_count == 0
