@@ -15,6 +15,7 @@ _SEAL: Final = "tests/unit/trust/test_seal.py::"
 _RECORDS: Final = "tests/unit/trust/test_records.py::"
 _VOTES: Final = "tests/mutants/test_catchers_votes.py::"
 _CERTIFICATES: Final = "tests/unit/gossip/test_certificates.py::"
+_BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
 _EXPLORER: Final = "tests/simulation/test_explorer.py::"
 _STRANGERS: Final = "tests/unit/gossip/test_strangers.py::"
 
@@ -449,6 +450,22 @@ _VOTE_MUTANTS: Final = (
         "vote.node_id, vote.generation, 0, vote.cause, vote.voter,",
         _VOTES + "test_a_votes_signature_covers_every_field",
         "a genuine vote is relabelled for a later incarnation",
+    ),
+    _mutant(
+        "certificate-over-fresh-life",
+        "gossip.monitor_detector",
+        "return asked_at <= member.heard_at or self._ctx.now - asked_at < settings.silence_ns",
+        "return False",
+        _BYZANTINE + "test_votes_that_were_true_once_kill_nobody_later[seven]",
+        "a certificate beats what was just heard of its target",
+    ),
+    _mutant(
+        "old-certificate-unasked",
+        "gossip.monitor_detector",
+        "if beats_later <= 0 and beats_now <= settings.beats_apart_max:",
+        "if beats_later <= 0:",
+        _VOTES + "test_a_certificate_older_than_life_asks_its_target_first",
+        "who heard little of a member believes old votes against it",
     ),
     _mutant(
         "hold-down-missing",

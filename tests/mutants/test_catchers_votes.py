@@ -8,7 +8,7 @@ from gossipmesh.gossip.certificates import decode_certificate_untrusted, is_held
 from gossipmesh.gossip.hold_down import HoldDowns
 from gossipmesh.gossip.mass_death import MassDeath
 from gossipmesh.gossip.monitors import panel_of
-from gossipmesh.gossip.settings import FAST
+from gossipmesh.gossip.settings import FAST, GossipSettings
 from gossipmesh.gossip.votes import VoteBox, verdict_of
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -17,6 +17,7 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import Cause, CertificateVote, Vote
 from gossipmesh.trust.records import vote_bytes
 from gossipmesh.wire.codec import encode
+from tests.unit.gossip.group import Group, credential_of
 
 TARGET = NodeId(b"target".ljust(16))
 
@@ -181,3 +182,25 @@ def test_a_votes_signature_covers_every_field(other: dict[str, object]) -> None:
     one = vote(1)
     assert vote_bytes("mesh.test", one) != vote_bytes("mesh.test", msgspec.structs.replace(one, **other))
     assert vote_bytes("mesh.test", one) != vote_bytes("mesh.tess", one)
+
+
+@pytest.mark.parametrize(
+    ("beats_ago", "heard_s", "asks"),
+    [(0, 3, False), (10, 3, False), (11, 0, True), (11, 9, True), (0, 20, True), (0, 15, False)],
+)
+def test_a_certificate_older_than_life_asks_its_target_first(
+    beats_ago: int, heard_s: int, asks: bool
+) -> None:
+    """`beats_ago`: how much later we heard the target than its voters; `heard_s`: how long ago that was."""
+    group = Group("a b c", settings=GossipSettings(detector="monitors"))
+    group.start_all()
+    group.run(3)
+    node = group.node("b")
+    member = node._catalog.get(credential_of("c").node_id)
+    assert member is not None
+    node._ctx.now = Instant(group.now + 60 * SECOND_NS)
+    member.beat, member.heard_at = 500, Instant(node._ctx.now - heard_s * SECOND_NS)
+    member.beat_run = member.run
+    record = make_certificate([vote(1, beat=500 - beats_ago), vote(2, beat=480)], MemberStatus.DEAD)
+    certificate = decode_certificate_untrusted(record)
+    assert node._detector._beaten_by_life(member, certificate) is asks

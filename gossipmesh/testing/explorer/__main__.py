@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from gossipmesh.testing.explorer.search import Search
 from gossipmesh.testing.explorer.stories import STORIES
 
-DEPTH: int = 5
+DEPTH: int = 4
 
 
 def main(words: Sequence[str] | None = None) -> int:
