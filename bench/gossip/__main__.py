@@ -4,7 +4,8 @@ Parts: join (always made, it is how a group starts), idle, kill, silent, pause; 
 (kinship's grid, resumed) and elsewhere (what other commands show). Needs root: every
 node lives in a network namespace of its own, all of them inside a private one that vanishes with this
 process. `--docs` writes docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier
-run's JSON and measures nothing.
+run's JSON and measures nothing; `--keep FILE` takes over the parts that are not measured now, and the page says
+of which sources every part is.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from bench.gossip.wall import Budget, measure_group
 from bench.run import machine
 from gossipmesh.testing.namespaces import enter_private_network, is_inside
 from gossipmesh.testing.processes import ProcessKeeper
+from gossipmesh.testing.simulator.grid import core_hash
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DOCS: Final = ROOT / "docs" / "BENCHMARKS.md"
@@ -49,13 +51,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return finish(json.loads(options.render.read_text(encoding="utf-8")), options)
     parts = options.only or PARTS
     groups = options.group or list(GROUPS)
-    results: dict[str, Any] = {
-        "machine": machine(),
-        "nodes": options.nodes,
-        "groups": {},
-        "problems": {},
-        "virtual": {},
-    }
+    results = begin(options)
     if any(part in WALL_PARTS for part in parts):
         if not is_inside():
             # The private network has no way out, so what must be fetched is fetched before entering it.
@@ -64,17 +60,29 @@ def main(words: Sequence[str] | None = None) -> int:
         enter_private_network(["-m", "bench.gossip", *given])
         results["problems"] = json.loads(os.environ.get(PROBLEMS_VARIABLE, "{}"))
         wanted = [name for name in groups if name not in results["problems"]]
+        results["groups"], results["cores"]["wall clock"] = {}, core_hash()
         trio.run(measure_groups, results, wanted, list(parts), options)
     if "virtual" in parts:
         results["virtual"] = measure_virtual(options.virtual_minutes, say)
+        results["cores"]["simulated days"] = core_hash()
     if "grid" in parts:
         results["grid"] = measure_grid(options.grid_minutes, say)
+        results["cores"]["grid"] = core_hash()
     if "elsewhere" in parts:
         results["elsewhere"] = measure_elsewhere(say)
+        results["cores"]["memory and attacks"] = core_hash()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     say(f"raw figures: {RESULTS}")
     return finish(results, options)
+
+
+def begin(options: argparse.Namespace) -> dict[str, Any]:
+    """Return results to fill: empty, or those of an earlier run whose parts this one replaces."""
+    results: dict[str, Any] = {"groups": {}, "problems": {}, "virtual": {}, "cores": {}}
+    if options.keep is not None:
+        results |= json.loads(options.keep.read_text(encoding="utf-8"))
+    return results | {"machine": machine(), "nodes": options.nodes}
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -88,6 +96,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=4.0, help="no round of a group begins later")
     parser.add_argument("--virtual-minutes", type=float, default=4.0, help="no day begins later")
     parser.add_argument("--grid-minutes", type=float, default=3.0, help="the grid adds no run later")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="an earlier run's figures of other parts")
     parser.add_argument("--docs", action="store_true", help="write docs/BENCHMARKS.md")
     parser.add_argument("--render", type=Path, metavar="FILE", help="take the figures from FILE")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")

@@ -57,6 +57,12 @@ def _setting(results: dict[str, Any]) -> str:
         lines.append(
             f"* Simulated: {len(days)} days, {sum(day['virtual_s'] for day in days):,.0f} virtual seconds."
         )
+    cores = results.get("cores", {})
+    if len(set(cores.values())) > 1:
+        told = ", ".join(f"{part}: {core}" for part, core in cores.items())
+        lines.append(f"* Parts are of different states of the core's sources (hashes): {told}.")
+    elif cores:
+        lines.append(f"* All of one state of the core's sources: hash {next(iter(cores.values()))}.")
     lines += [f"* {line}." for line in results.get("notes", [])]
     return "\n".join([*lines, ""])
 

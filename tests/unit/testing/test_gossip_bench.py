@@ -355,5 +355,12 @@ def test_the_page_is_a_table_whatever_a_cell_says() -> None:
     assert "gossipmesh, kill, last member, s: 1.00, 1.20, -" in page
 
 
+def test_the_page_says_when_parts_are_of_different_sources() -> None:
+    results = results_of(cores={"wall clock": "aa", "grid": "bb"})
+    assert "wall clock: aa, grid: bb" in render(results, rows.build_rows(results))
+    results["cores"]["grid"] = "aa"
+    assert "All of one state" in render(results, rows.build_rows(results))
+
+
 def test_no_day_is_lived_twice() -> None:
     assert len({tuple(cell.words()) for cell in CELLS}) == len(CELLS)
