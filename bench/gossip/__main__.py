@@ -4,8 +4,8 @@ Parts: join (always made, it is how a group starts), idle, kill, silent, pause; 
 (kinship's grid, resumed) and elsewhere (what other commands show). Needs root: every
 node lives in a network namespace of its own, all of them inside a private one that vanishes with this
 process. `--docs` writes docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier
-run's JSON and measures nothing; `--keep FILE` takes over the parts that are not measured now, and the page says
-of which sources every part is.
+run's JSON and measures nothing; `--keep FILE` takes over the parts that are not measured now, and the page
+says of which sources every part is.
 """
 
 import argparse
