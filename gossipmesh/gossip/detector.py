@@ -2,6 +2,7 @@
 
 `swim_detector.SwimDetector` is SWIM with Lifeguard: claims, suspicion, refutation.
 `monitor_detector.MonitorDetector` is the default: fixed monitors that vote, certificates.
+Paper: SWIM section 3 names one detector. Deviation: it is exchangeable here, so that both can be compared.
 """
 
 from typing import Protocol

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from gossipmesh.gossip.effects import CloseStream, MemberChanged, Notify, SendStream
+from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recording import (
     RESEED,
@@ -41,6 +42,7 @@ RECORDER_BYTES_MAX: Final = 4_194_304
 WINDOW_NS: Final = 600 * SECOND_NS
 CHECKPOINT_INTERVAL_NS: Final = 300 * SECOND_NS
 CHECKPOINT_RETRY_NS: Final = 10 * SECOND_NS
+PEERS_MAX: Final = 1_024
 _ENTRY_OVERHEAD_BYTES: Final = 56  # the object that holds an entry's bytes, and its place in the queue
 
 Peer = tuple[NodeId, bytes]
@@ -190,11 +192,12 @@ class FlightRecorder:
         stretches = self._stretches
         core = self._core
         assert core is not None
+        peers = dict(self._peers)
         for member in core._catalog:
-            self._meet(core, member.node_id)
+            _add_peer(peers, member)
         entries = tuple(entry for stretch in stretches for entry in stretch.entries)
         first = stretches[0]
-        return Tape(first.beginning, first.began, self._now, entries, self.dropped_count, dict(self._peers))
+        return Tape(first.beginning, first.began, self._now, entries, self.dropped_count, peers)
 
     def stir(self, seed: bytes) -> None:
         """Go on from another random seed: what was copied must not tell what this core will draw."""
@@ -264,13 +267,10 @@ class FlightRecorder:
         return tuple(nonces)
 
     def _meet(self, core: GossipNode, node_id: NodeId) -> None:
-        """Remember a member's public exchange key, and the one before it."""
+        """Remember a member's public exchange key, lest it enrols anew; `tape` adds the others."""
         member = core._catalog.get(node_id)
-        if member is not None:
-            peer = (member.node_id, member.credential.exchange_key)
-            held = self._peers.get(member.short_id, ())
-            if peer not in held:
-                self._peers[member.short_id] = (*held[-1:], peer)
+        if member is not None and len(self._peers) < PEERS_MAX:
+            _add_peer(self._peers, member)
 
     def _note(self, entry: Entry) -> None:
         packed = msgspec.msgpack.encode(entry)
@@ -300,3 +300,11 @@ class FlightRecorder:
             last.beginning = None
             self.dropped_count += 1
             last.size_bytes -= len(last.entries.popleft()) + _ENTRY_OVERHEAD_BYTES
+
+
+def _add_peer(peers: dict[int, tuple[Peer, ...]], member: Member) -> None:
+    """Keep a member's public exchange key, and the one it had before."""
+    peer = (member.node_id, member.credential.exchange_key)
+    held = peers.get(member.short_id, ())
+    if peer not in held:
+        peers[member.short_id] = (*held[-1:], peer)
