@@ -87,6 +87,10 @@ class HttpServer:
     async def _serve(self, stream: trio.SocketStream) -> None:
         if self._connections >= CONNECTIONS_MAX:
             self.turned_away_count += 1
+            if self.turned_away_count & (self.turned_away_count - 1) == 0:  # told at 1, 2, 4, 8, ...
+                log.warning(
+                    "more than %d connections: %d turned away", CONNECTIONS_MAX, self.turned_away_count
+                )
             await trio.aclose_forcefully(stream)
             return
         self._connections += 1
