@@ -28,6 +28,7 @@ from gossipmesh.model.records import Cause
 _QUIET_NS: Final = 900 * MILLISECOND_NS
 _LIVELY_NS: Final = 600 * MILLISECOND_NS
 _HINT_PING_GAP_NS: Final = 100 * MILLISECOND_NS
+_LOOK_NS_MIN: Final = 5 * MILLISECOND_NS
 _UNREACHABLE_NS_MAX: Final = 5 * SECOND_NS
 _WATCHABLE: Final = (MemberStatus.ALIVE, MemberStatus.UNATTENDED)
 
@@ -59,7 +60,11 @@ class CaseDesk:
         self._stream_ping = stream_ping
         self._cases: dict[bytes, Case] = {}
         self.control = ControlRounds(
-            ctx, courier, target=self._first, ping=lambda member: void(prober.ping(member))
+            ctx,
+            courier,
+            target=self._first,
+            ping=lambda member: void(prober.ping(member)),
+            ended=self._round_ended,
         )
 
     def __len__(self) -> int:
@@ -172,14 +177,12 @@ class CaseDesk:
             return
         evidence, settings = case.evidence, self._ctx.settings.monitor
         lag_ns = self._ctx.lag.current_ns(self._ctx.now)
-        published_ms = 0 if member.state is None else member.state.lag_ms
-        told_ns = max(member.lag_ms, published_ms) * MILLISECOND_NS
         what = judge(
             evidence,
             settings,
             Circumstances(
                 at=self._ctx.now - lag_ns,
-                tolerance_ns=min(settings.tolerance_max_ns, told_ns),
+                tolerance_ns=self._tolerance_ns(member),
                 control_passed=self.control.passed,
                 restarting=member.restarting_until > self._ctx.now,
             ),
@@ -212,9 +215,28 @@ class CaseDesk:
         self._mark_unreachable(member, case)
         tick_ns = self._ctx.settings.monitor.case_tick_ns
         lively = not first and now - evidence.silent_since < _LIVELY_NS
-        self._ctx.timers.set(
-            ("case", member.node_id), now + (2 * tick_ns if lively else tick_ns), lambda: self._tick(member)
-        )
+        wait_ns = 2 * tick_ns if lively else tick_ns
+        # Silence is judged at now - lag: a tick just when it is full would find it not quite full.
+        lag_ns = self._ctx.lag.current_ns(now)
+        full_ns = evidence.silent_since - now + self._patience_ns(member) + lag_ns
+        if full_ns > 0:
+            wait_ns = min(wait_ns, max(full_ns, _LOOK_NS_MIN))
+        self._ctx.timers.set(("case", member.node_id), now + wait_ns, lambda: self._tick(member))
+
+    def _tolerance_ns(self, member: Member) -> int:
+        published_ms = 0 if member.state is None else member.state.lag_ms
+        told_ns = max(member.lag_ms, published_ms) * MILLISECOND_NS
+        return min(self._ctx.settings.monitor.tolerance_max_ns, told_ns)
+
+    def _patience_ns(self, member: Member) -> int:
+        return self._ctx.settings.monitor.silence_ns + self._tolerance_ns(member)
+
+    def _round_ended(self) -> None:
+        """Judge what waited for a control round, so that it does not wait for the next tick as well."""
+        for node_id in list(self._cases):
+            case, member = self._cases.get(node_id), self._catalog.get(node_id)
+            if case is not None and member is not None and case.state is CaseState.WATCHING:
+                self._judge(member, case)
 
     def _ping(self, member: Member, case: Case) -> int:
         case.pinged_at = self._ctx.now
