@@ -111,7 +111,8 @@ class Intake:
             if member.certificate is None:
                 self._courier.queue.drop_subject(RecordKind.CERTIFICATE, member.node_id)
             if change.status_before in _DOUBTED and member.status is MemberStatus.ALIVE:
-                told = f"{change.status_before.label}, answered as {member.order}"
+                order = member.order
+                told = f"was {change.status_before.label}, answers as {order.generation}.{order.epoch}"
                 self._note(member, "refuted", member.node_id, detail=told)
             self._detector.status_changed(member, None)
             if change.fresh_incarnation:

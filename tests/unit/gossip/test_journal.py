@@ -48,6 +48,7 @@ def test_a_death_tells_who_spoke_and_a_return_tells_what_undid_it(detector: Dete
     for name, story in stories(run, victim, node_id).items():
         undone = [entry for entry in story if entry.kind == "refuted"]
         assert [entry.by for entry in undone] == [node_id], name
+        assert undone[0].detail == "was dead, answers as 1.2"
 
 
 def test_the_journal_is_bounded_and_counts() -> None:
