@@ -1,4 +1,4 @@
-"""`python -m chaos.run SCENARIO --backend process --seed N --json`: run one chaos scenario.
+"""`python -m chaos.run SCENARIO --backend process|sim --seed N --json`: run one chaos scenario.
 
 Prints what happens as it happens on stderr, and the result on stdout: raw evidence, and `ok` derived
 from it by the checkers the scenario names. Exit 0 only if all of them hold.
@@ -16,12 +16,13 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.namespaces import enter_private_network
 from gossipmesh.testing.nemesis import run_scenario, scenario_path
 from gossipmesh.testing.scenario import load_scenario, needs_root
+from gossipmesh.testing.simulated import run_simulated
 from gossipmesh.testing.waiting import WaitedInVain, first_leaf
 
 
 @click.command()
 @click.argument("scenario")
-@click.option("--backend", type=click.Choice(["process"]), default="process", show_default=True)
+@click.option("--backend", type=click.Choice(["process", "sim"]), default="process", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Chooses the victim and the moments.")
 @click.option("--runs", type=click.IntRange(1, 100), default=1, help="Run it so often, seeds counting up.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all evidence.")
@@ -30,7 +31,7 @@ def main(scenario: str, backend: str, seed: int, runs: int, as_json: bool, keep:
     """Run SCENARIO, a TOML file (or its bare name) of chaos/scenarios."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     loaded = load_scenario(scenario_path(scenario))
-    if needs_root(loaded):
+    if backend == "process" and needs_root(loaded):
         enter_private_network(["-m", "chaos.run", *sys.argv[1:]])
 
     def say(line: str) -> None:
@@ -38,7 +39,10 @@ def main(scenario: str, backend: str, seed: int, runs: int, as_json: bool, keep:
 
     results = []
     for number in range(seed, seed + runs):
-        results.append(run_scenario(loaded, number, say, keep))
+        simulates = backend == "sim"
+        results.append(
+            run_simulated(loaded, number, say) if simulates else run_scenario(loaded, number, say, keep)
+        )
         if not as_json:
             _print_result(results[-1])
         if results[-1]["logs"]:
@@ -59,6 +63,9 @@ def _print_result(result: dict[str, Any]) -> None:
         for problem in check["problems"]:
             click.echo(f"      {problem}")
     click.echo(f"measures: {msgspec.json.encode(result['measures']).decode()}")
+    if result.get("backend") == "sim":
+        click.echo(f"no requests are simulated; not checked: {', '.join(result['skipped']) or 'nothing'}")
+        return
     requests = {key: value for key, value in result["evidence"].requests.items() if key != "failures"}
     click.echo(f"requests: {msgspec.json.encode(requests).decode()}")
 

@@ -270,10 +270,22 @@ class CaseDesk:
 
     # What follows
 
+    def _vote(self, member: Member, case: Case) -> None:
+        """Cast our vote: at once when its class is new, else at the pace of ticks.
+
+        Other monitors may be gone as well; a vote for each of their kernels' refusals would feed on itself.
+        """
+        is_soon = self._ctx.now - case.voted_at < self._ctx.settings.monitor.case_tick_ns // 2
+        if case.voted_in is case.state and case.voted_at >= 0 and is_soon:
+            return
+        case.voted_at, case.voted_in = self._ctx.now, case.state
+        self._cast(member, CAUSES[case.state])
+
     def _act(self, member: Member, case: Case, act: Act, why: str) -> None:
         if act is Act.VOTE:
-            self._cast(member, CAUSES[case.state])
+            self._vote(member, case)
         if act in (Act.UNVOTE, Act.UNVOTE_AND_RESTART, Act.UNVOTE_AND_CLOSE):
+            case.voted_at = -1
             self._note(member, "unvote", detail=why)
             self._withdraw(member)
         if act in (Act.RESTART, Act.UNVOTE_AND_RESTART):

@@ -291,6 +291,8 @@ class Case:
         "sent_before",
         "state",
         "ticks_count",
+        "voted_at",
+        "voted_in",
     )
 
     def __init__(self, now: Instant, incarnation: tuple[int, int], sent_before: int) -> None:
@@ -301,6 +303,8 @@ class Case:
         self.ticks_count = 0
         self.engine_asked_at = -1
         self.pinged_at = -1
+        self.voted_at = -1
+        self.voted_in = CaseState.WATCHING
 
     def take(self, what: CaseInput) -> Act:
         """Move as the table says and return what to do."""

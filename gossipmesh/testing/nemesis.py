@@ -272,7 +272,7 @@ def _describe(step: Step, victim: str) -> str:
     return parts[step.do]
 
 
-def _measures(evidence: Evidence) -> dict[str, Any]:
+def measures_of(evidence: Evidence) -> dict[str, Any]:
     """Return the figures a reader looks for first; all of them stand in the evidence too."""
     kills = [fault for fault in evidence.faults if fault.kind == "kill"]
     return {
@@ -305,7 +305,7 @@ def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep
         "seed": seed,
         "ok": ok,
         "checks": checks,
-        "measures": _measures(evidence),
+        "measures": measures_of(evidence),
         "logs": logs,
         "evidence": evidence,
     }

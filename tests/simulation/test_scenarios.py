@@ -3,28 +3,51 @@
 import pytest
 
 from gossipmesh.testing.simulator.__main__ import VERDICTS_MAX, run_seed
+from gossipmesh.testing.simulator.hardships import ON_REQUEST
 from gossipmesh.testing.simulator.scenarios import SCENARIOS
 from gossipmesh.trust.keys import Verifier
 
 STEADY_SEEDS = range(1, 11)
 OTHER_SEEDS = {
-    "crash": (1, 2),
+    "crash": (1,),
     "kill-agent": (3,),
-    "partition-heal": (1, 2),
-    "racing-pushes": (1, 2),
-    "rejoin-without-seed": (1, 2),
+    "partition-heal": (1,),
+    "racing-pushes": (1,),
+    "rejoin-without-seed": (1,),
     "byzantine-policy": (1,),
     "byzantine-records": (2,),
-    "leave": (1, 2),
-    "pause": (1, 2),
-    "rack": (1, 2),
+    "leave": (1,),
+    "pause": (1,),
+    "rack": (1,),
     "large": (1,),
     "lost-disk": (1,),
     "renewal": (1,),
-    "trust-rotation": (1, 2),
-    "swarm": (1, 2),
+    "trust-rotation": (1,),
+    "swarm": (1,),
 }
+HARDSHIP_SEEDS = {
+    "heal-no-eviction": (1,),
+    "minority": (1,),
+    "upgrade-all": (1,),
+    "crash-all-agents": (1,),
+    "partition-10-min": (1,),
+    "divergence": (1,),
+    "join-storm": (1,),
+    "spread": (1,),
+    "idle": (1,),
+    "mass-crash": (1,),
+    "blackout": (1,),
+    "flip-flop": (1,),
+    "egress-loss": (1,),
+    "pauses": (1,),
+    "starved": (1,),
+    "clocks": (1,),
+    "damaged-disks": (1,),
+}
+SWIM_SEEDS = {"crash": (1,), "kill-agent": (1,), "partition-heal": (1,), "pause": (1,)}
 OTHERS_NODES_COUNT = 12
+HARDSHIP_NODES = {"minority": 5, "partition-10-min": 6}
+HARDSHIP_NODES_COUNT = 9
 EQUAL_ROOTS_S_MAX = 10.0
 
 
@@ -35,7 +58,7 @@ def verifier() -> Verifier:
 
 
 def test_every_scenario_is_run_here() -> None:
-    assert sorted([*OTHER_SEEDS, "steady"]) == sorted(SCENARIOS)
+    assert sorted([*OTHER_SEEDS, *HARDSHIP_SEEDS, *ON_REQUEST, "steady"]) == sorted(SCENARIOS)
 
 
 @pytest.mark.parametrize("seed", STEADY_SEEDS)
@@ -55,4 +78,25 @@ def test_thirty_nodes_under_loss_come_to_equal_roots_without_a_false_death(
 )
 def test_a_scenario_holds(scenario: str, seed: int, verifier: Verifier) -> None:
     result = run_seed(scenario, seed, nodes_count=OTHERS_NODES_COUNT, loss_ratio=0.05, verifier=verifier)
+    assert result["failures"] == [], result["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("scenario", "seed", "detector"),
+    [
+        (name, seed, detector)
+        for table, detector in ((HARDSHIP_SEEDS, "monitors"), (SWIM_SEEDS, "swim"))
+        for name, seeds in table.items()
+        for seed in seeds
+    ],
+)
+def test_a_hardship_is_borne(scenario: str, seed: int, detector: str, verifier: Verifier) -> None:
+    result = run_seed(
+        scenario,
+        seed,
+        nodes_count=HARDSHIP_NODES.get(scenario, HARDSHIP_NODES_COUNT),
+        loss_ratio=0.05,
+        verifier=verifier,
+        detector=detector,
+    )
     assert result["failures"] == [], result["traceback"]

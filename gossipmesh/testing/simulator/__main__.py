@@ -18,6 +18,7 @@ from typing import Any
 
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.testing.simulator import grid, replay
+from gossipmesh.testing.simulator.hardships import ON_REQUEST
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.scenarios import SCENARIOS
 from gossipmesh.testing.simulator.trace import Trace
@@ -135,7 +136,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if given[:1] == ["grid"]:
         return grid.main(given[1:])
     arguments = _arguments(given)
-    names = list(SCENARIOS) if arguments.scenario == "all" else [arguments.scenario]
+    names = [arguments.scenario]
+    if arguments.scenario == "all":
+        names = [name for name in SCENARIOS if name not in ON_REQUEST]
     tasks = [(arguments, scenario, seed) for scenario in names for seed in arguments.seeds]
     failed: list[str] = []
     for result in _results(arguments.jobs, tasks):
@@ -186,6 +189,7 @@ def _replay(arguments: argparse.Namespace, scenario: str, seed: int) -> str:
     return (
         f"python -m gossipmesh.testing.simulator {scenario} --seeds {seed} "
         f"--nodes {arguments.nodes} --loss {arguments.loss}"
+        + (f" --detector {arguments.detector}" if arguments.detector else "")
     )
 
 

@@ -32,6 +32,7 @@ class Host:
         self.run = 0
         self.is_up = True
         self.engine_is_up = True
+        self.engine_is_paused = False
         self.is_paused = False
         self.has_left = False
         self.timer_at_ns = -1

@@ -65,6 +65,7 @@ class Invariants(Observer):
         self._roots: dict[str, bytes] = {}
         self._hosts: dict[str, Host] = {}
         self._verdicts: set[tuple[str, MemberStatus, Order | None]] = set()
+        self._changes: dict[tuple[str, str], int] = {}
         self._given_up: set[tuple[str, MemberStatus]] = set()
         self._views: dict[tuple[str, int, str], Order] = {}
         self._floors: dict[tuple[str, str], tuple[int, bytes]] = {}
@@ -124,6 +125,9 @@ class Invariants(Observer):
         event = effect.event
         if isinstance(event, MemberChanged) and event.status in OUT:
             self._note_verdict(world, event.name, event.status)
+            if event.previous not in OUT:
+                pair = (host.name, event.name)
+                self._changes[pair] = self._changes.get(pair, 0) + 1
             self._check_leaver(world, event.name, event.status)
             self._check_verdict(world, host, event.name, event.status)
             if event.status is MemberStatus.DEAD:
@@ -137,6 +141,18 @@ class Invariants(Observer):
             self._check_floor(host, event.scope, (event.version, event.manifest_hash))
         elif isinstance(event, ServicesChanged) and len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
             self._check_services(host, event.node_id)
+
+    def was_held(self, host: Host, status: MemberStatus) -> bool:
+        """Tell whether anyone ever held this host in a status that is not alive."""
+        return (host.name, status) in self._given_up
+
+    def forgive(self, host: Host) -> None:
+        """Forget what was held against a host so far."""
+        self._given_up = {(name, status) for name, status in self._given_up if name != host.name}
+
+    def changes(self, observer: Host, subject: Host) -> int:
+        """Return how often one host took another out of use."""
+        return self._changes.get((observer.name, subject.name), 0)
 
     def was_given_up(self, host: Host) -> bool:
         """Tell whether anyone ever held this host dead, unattended or left."""

@@ -131,6 +131,7 @@ class Run:
         label = (("change", str(self._published_count)),)
         chosen = entries or [service_entry(f"shop/svc{host.index % 7}", health=health, labels=label)]
         self.invariants.published(host, chosen)
+        self.invariants.disturbed(self.world, [])
         self.world.call(host, lambda core, now: core.publish_services(chosen, now))
 
     def renew(self, host: Host, ends: int) -> None:

@@ -14,6 +14,7 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import VALID_UNTIL_S, access_policy, http_route, service_entry
 from gossipmesh.testing.simulator import enemy
+from gossipmesh.testing.simulator.hardships import HARDSHIPS
 from gossipmesh.testing.simulator.host import WALL_START_S
 from gossipmesh.testing.simulator.run import Run
 
@@ -441,4 +442,5 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "renewal": renewal,
     "trust-rotation": trust_rotation,
     "swarm": swarm,
+    **HARDSHIPS,
 }

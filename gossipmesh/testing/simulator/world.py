@@ -371,7 +371,7 @@ class World:
     def _probe_engine(self, host: Host, effect: ProbeEngine) -> None:
         target = self._by_address.get(effect.addresses[0]) if effect.addresses else None
         there = back = None
-        if target is not None and target.is_up:
+        if target is not None and target.is_up and not target.engine_is_paused:
             there = self.network.stream_delay(host.name, target.name, Channel.ENGINE)
             back = self.network.stream_delay(target.name, host.name, Channel.ENGINE)
         answered = refused = False

@@ -1,0 +1,42 @@
+"""The chaos scenarios on the simulator: the same files and checkers, virtual time."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from chaos.run import main
+from gossipmesh.testing.scenario import Scenario, Step, load_scenario
+from gossipmesh.testing.simulated import run_simulated
+
+FILES = sorted(Path("chaos/scenarios").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
+def test_a_chaos_scenario_holds_in_virtual_time(path: Path) -> None:
+    said: list[str] = []
+    result = run_simulated(load_scenario(path), 3, said.append)
+    wrong = [check for check in result["checks"] if not check["ok"]]
+    assert wrong == []
+    assert result["evidence"]["requests"] is None
+    assert result["evidence"]["statuses"]
+    assert said
+
+
+def test_one_seed_is_one_story_and_says_what_it_did_not_check() -> None:
+    results = []
+    for seed in ("5", "5", "6"):
+        ran = CliRunner().invoke(main, ["kill-one", "--backend", "sim", "--seed", seed, "--json"])
+        assert ran.exit_code == 0, ran.output
+        results.append(json.loads(ran.stdout.splitlines()[-1]))
+    assert results[0] == results[1] != results[2]
+    assert results[0]["skipped"] == ["anytime_requests_succeed", "anytime_endpoint_leaves_use"]
+    assert results[0]["evidence"]["requests"] is None
+
+
+def test_what_does_not_come_true_fails() -> None:
+    wait = Step("await", until="victim-dead", within_s=2.0, name="dead")
+    result = run_simulated(Scenario("never", "", (wait,), ()), 1, lambda line: None)
+    assert not result["ok"]
+    assert result["evidence"]["conditions"] == {"dead": None}
