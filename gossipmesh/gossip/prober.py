@@ -5,8 +5,8 @@ It finds that a member did not answer; what that means is the case desk's to say
    hearing.
 2. A probe that overlapped a pause of ours, or ended while we lag, proves nothing.
 3. After a pause the newest ping of each sender is answered and no other: the rest are history.
-4. A helper's word that a target answered ends a probe; it is no proof of life, since nothing in it is signed
-   by the target.
+4. A helper's word that a target answered ends a probe while we heard the target within a silence ourselves;
+   beyond that a helper that lies would hide a death for ever, since nothing in it is signed by the target.
 Paper: SWIM sections 3 and 4.3, Lifeguard IV.A (nack). Deviation: timeouts follow the measured round trip.
 """
 
@@ -238,7 +238,9 @@ class Prober:
     def receive_relayed_ack(self, member: Member, ack: RelayedAck) -> None:
         """Take a helper's word that the target answered (rule 4)."""
         probe = self._probes.get(ack.sequence)
-        if probe is not None and member.node_id in probe.helpers:
+        if probe is None or member.node_id not in probe.helpers:
+            return
+        if self._ctx.now - probe.target.heard_at < self._ctx.settings.monitor.silence_ns:
             self._succeed(probe)
 
     def forget(self, member: Member) -> None:

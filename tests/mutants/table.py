@@ -468,6 +468,14 @@ _VOTE_MUTANTS: Final = (
         "who heard little of a member believes old votes against it",
     ),
     _mutant(
+        "helper-believed-for-ever",
+        "gossip.prober",
+        "if self._ctx.now - probe.target.heard_at < self._ctx.settings.monitor.silence_ns:",
+        "if probe.target:",
+        _BYZANTINE + "test_a_helper_that_lies_hides_no_death[four]",
+        "one member that lies about a probe hides a death",
+    ),
+    _mutant(
         "hold-down-missing",
         "gossip.hold_down",
         "return Instant(until) if until > now else None",

@@ -22,6 +22,7 @@ from gossipmesh.wire.datagram import (
     Check,
     Heartbeat,
     PolicyAnnouncement,
+    RelayedAck,
     Unvote,
     encode_message,
 )
@@ -408,3 +409,20 @@ def test_a_flood_by_a_member_delays_no_verdict_and_causes_none() -> None:
     assert [
         of for name in "bcdef" for of in "bcdef" if name != of and group.status(name, of) != "alive"
     ] == []
+
+
+@pytest.mark.parametrize("names", ["a b c g", "a b c d e f g"], ids=["four", "seven"])
+def test_a_helper_that_lies_hides_no_death(names: str) -> None:
+    """It answers every ping-req at once, so that nobody's probe of the dead ever fails."""
+    group = mesh(names)
+    prober = group.node(HOSTILE)._detector.prober
+
+    def lie(member, request) -> None:
+        prober._courier.send(member, [encode_message(RelayedAck(request.sequence))])
+
+    prober.receive_ping_req = lie
+    prober._failed = lambda member: None  # and it never raises an alarm itself
+    group.node(HOSTILE)._detector.desk.open = lambda member, why: None
+    group.kill(VICTIM, silent=True)
+    others = [name for name in names.split() if name not in (HOSTILE, VICTIM)]
+    group.run_until(lambda: {group.status(name, VICTIM) for name in others} == {"dead"}, 12)
