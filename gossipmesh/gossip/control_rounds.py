@@ -18,7 +18,10 @@ _ROUNDS = 2
 
 
 class ControlRounds:
-    """Runs while cases are open; `target` names one of them to leave out, `ping` sends a plain ping."""
+    """Runs while cases are open; `target` names one of them to leave out, `ping` sends a plain ping.
+
+    `ended` is told after each round.
+    """
 
     def __init__(
         self,
@@ -27,11 +30,13 @@ class ControlRounds:
         *,
         target: Callable[[], bytes | None],
         ping: Callable[[Member], None],
+        ended: Callable[[], None],
     ) -> None:
         self._ctx = ctx
         self._courier = courier
         self._target = target
         self._ping = ping
+        self._ended = ended
         self._peers: list[Member] = []
         self._began = -1
         self._rounds: deque[tuple[int, int]] = deque(maxlen=_ROUNDS)
@@ -98,4 +103,7 @@ class ControlRounds:
         self._rounds.append((len(self._peers), heard))
         if self.failed:
             self._ctx.statistics.control_failures += 1
-        self._round()
+        began = self._began
+        self._ended()
+        if self._began == began:
+            self._round()
