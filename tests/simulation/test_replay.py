@@ -11,7 +11,6 @@ from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recorder import FlightRecorder
 from gossipmesh.gossip.recording import Entry, Recording, read_recording_untrusted, state_of
 from gossipmesh.gossip.rekeying import Own, make_recording
-from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
@@ -34,9 +33,8 @@ class Recorded:
         detector: Literal["swim", "monitors"] = "monitors",
         **recorder: Any,
     ) -> None:
-        self.run = Run(seed, nodes_count=nodes_count, loss_ratio=0.05, verifier=VERIFIER)
+        self.run = Run(seed, nodes_count=nodes_count, loss_ratio=0.05, verifier=VERIFIER, detector=detector)
         self.recorder = FlightRecorder(**recorder)
-        self.run.factory.settings = GossipSettings(detector=detector)
         self.run.factory.node_class = self._make  # type: ignore[assignment]
         self.host = self.run.world.hosts[NODE]
 

@@ -5,7 +5,6 @@ from typing import Literal
 import pytest
 
 from gossipmesh.gossip.history import History, HistoryEntry
-from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
@@ -18,8 +17,7 @@ Detector = Literal["swim", "monitors"]
 
 
 def a_mesh(detector: Detector) -> Run:
-    run = Run(3, nodes_count=7, loss_ratio=0.0, verifier=VERIFIER)
-    run.factory.settings = GossipSettings(detector=detector)
+    run = Run(3, nodes_count=7, loss_ratio=0.0, verifier=VERIFIER, detector=detector)
     run.boot_and_settle()
     return run
 
