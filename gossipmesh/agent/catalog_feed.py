@@ -26,7 +26,7 @@ from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import is_service_name
-from gossipmesh.model.member import Address, NodePhase
+from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import ServiceSet
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.model.snapshot import InboundSection, UpstreamSection
@@ -283,10 +283,21 @@ def _endpoints(member: MemberView, services: ServiceSet) -> list[CatalogEndpoint
             draining=entry.draining or draining,
             node=member.name,
             address=member.state.mesh_addresses[0],
-            status=member.status,
+            status=_status_of(member),
         )
         for entry in services.entries
     ]
+
+
+def _status_of(member: MemberView) -> MemberStatus:
+    """Return how far to trust a member's endpoints: the doubtful are used when no others are left.
+
+    Doubtful is who we alone do not reach, and who died together with many others (its endpoints are held).
+    """
+    held = member.endpoints_held and member.status is MemberStatus.DEAD
+    if held or (member.unreachable and member.status is MemberStatus.ALIVE):
+        return MemberStatus.SUSPECT
+    return member.status
 
 
 def _health_of(number: int) -> EndpointHealth:

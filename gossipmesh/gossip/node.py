@@ -51,7 +51,7 @@ from gossipmesh.trust.records import open_credential_untrusted
 
 _JOIN_FANOUT = 4
 _WATCH_MAX_S = 60
-_JOIN_WAIT_MAX_NS = 5 * SECOND_NS
+_JOIN_WAIT_NS = SECOND_NS
 
 
 class GossipNode:
@@ -107,7 +107,6 @@ class GossipNode:
         epoch = max(restored.epoch, self._restore(restored)) + 1
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
         self._seeds: tuple[Address, ...] = ()
-        self._join_wait_ns = SECOND_NS
         self._joined = False
         self._floors_unknown = restored.floors_unknown
         self._compose()
@@ -541,8 +540,7 @@ class GossipNode:
         for address in dict.fromkeys(addresses):
             self._handshake.start(address)
         if addresses:
-            self._ctx.timers.set(("join", None), self._ctx.now + self._join_wait_ns, self._join)
-            self._join_wait_ns = min(2 * self._join_wait_ns, _JOIN_WAIT_MAX_NS)
+            self._ctx.timers.set(("join", None), self._ctx.now + _JOIN_WAIT_NS, self._join)
 
     def _set_phase(self, phase: NodePhase, now: Instant) -> list[Effect]:
         self._advance(now)

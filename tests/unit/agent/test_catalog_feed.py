@@ -34,6 +34,8 @@ class FakeCatalog:
 
     def __init__(self, *names: str) -> None:
         self.statuses = dict.fromkeys(names, MemberStatus.ALIVE)
+        self.unreachable: list[str] = []
+        self.held: list[str] = []
 
     def services(self) -> list[tuple[MemberView, ServiceSet]]:
         return [
@@ -46,7 +48,17 @@ class FakeCatalog:
         node_id = name.encode()
         state = NodeState(node_id, 1, 1, 1, name, address, address, int(NodePhase.SERVING), "t", 1, 1, ())
         credential = NodeCredential(node_id, f"spiffe://mesh.test/node/{name}", 1, 1, b"", b"", (), (), 0, 1)
-        return MemberView(name, node_id, credential.spiffe_id, status, state, credential, Instant(0))
+        return MemberView(
+            name,
+            node_id,
+            credential.spiffe_id,
+            status,
+            state,
+            credential,
+            Instant(0),
+            unreachable=name in self.unreachable,
+            endpoints_held=name in self.held,
+        )
 
 
 class Rig:
@@ -126,6 +138,21 @@ async def test_changes_without_end_wait_a_second_at_most(tmp_path: Path, autojum
             rig.feed.changed()
             await trio.sleep(0.08)
         assert len(rig.delivered) > count
+
+
+async def test_the_doubtful_are_used_last_and_the_held_are_kept(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n1", "n2", "n3", "n4")
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.catalog.unreachable.append("n2")
+        rig.catalog.held.append("n3")
+        rig.catalog.statuses["n3"] = rig.catalog.statuses["n4"] = MemberStatus.DEAD
+        rig.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        section = rig.delivered[-1].section(f"upstream/{SERVICE}")
+        assert isinstance(section, UpstreamSection)
+        assert {endpoint.node: endpoint.tier for endpoint in section.endpoints} == {"n1": 0, "n2": 1, "n3": 1}
 
 
 async def test_a_death_does_not_wait(tmp_path: Path, autojump_clock: object) -> None:
