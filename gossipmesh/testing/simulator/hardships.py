@@ -248,12 +248,12 @@ def blackout(run: Run) -> None:
 def flip_flop(run: Run) -> None:
     """One in a hundred is deaf for 20 s in every 40 s: out in time, few changes, nobody healthy removed."""
     run.boot_and_settle()
-    faulty = run.sample(max(1, len(run.hosts) // 100), but_not=[run.hosts[0]])
-    rule = Deafness("deaf", frozenset(host.name for host in faulty))
-    rule.is_cut = False  # only the faulty are excused, by name
+    ill = run.sample(max(1, len(run.hosts) // 100), but_not=[run.hosts[0]])
+    rule = Deafness("deaf", frozenset(host.name for host in ill))
+    rule.is_cut = False  # only the ill are excused, by name
     for turn in range(1, 6):
         run.world.push(run.world.now_ns + turn * 20 * SECOND_NS, _switch, rule)
-    _suffer(run, rule, faulty)
+    _suffer(run, rule, ill)
 
 
 def _switch(rule: Deafness) -> None:
@@ -263,20 +263,20 @@ def _switch(rule: Deafness) -> None:
 def egress_loss(run: Run) -> None:
     """One in a hundred loses 80 % of what it sends: out in time, few changes, nobody healthy removed."""
     run.boot_and_settle()
-    faulty = run.sample(max(1, len(run.hosts) // 100), but_not=[run.hosts[0]])
-    _suffer(run, EgressLoss("mute", 0.8, frozenset(host.name for host in faulty)), faulty)
+    ill = run.sample(max(1, len(run.hosts) // 100), but_not=[run.hosts[0]])
+    _suffer(run, EgressLoss("mute", 0.8, frozenset(host.name for host in ill)), ill)
 
 
-def _suffer(run: Run, rule: Rule, faulty: Sequence[Host]) -> None:
+def _suffer(run: Run, rule: Rule, ill: Sequence[Host]) -> None:
     watch = run.invariants
-    watch.unwell.update(host.name for host in faulty)
+    watch.unwell.update(host.name for host in ill)
     watch.expects_convergence = False
     began_ns = run.world.now_ns
-    run.world.cut(rule, [host.name for host in faulty])
-    healthy = [host for host in run.hosts if host not in faulty]
+    run.world.cut(rule, [host.name for host in ill])
+    healthy = [host for host in run.hosts if host not in ill]
 
     def all_out() -> bool:
-        names = {host.name for host in faulty}
+        names = {host.name for host in ill}
         return all(
             view.status >= MemberStatus.UNATTENDED
             for host in healthy
@@ -288,13 +288,13 @@ def _suffer(run: Run, rule: Rule, faulty: Sequence[Host]) -> None:
     run.measure("out_s", run.world.now_ns - began_ns)
     run.require(is_out or not run.votes, "who is ill was not taken out in time")
     run.world.run_until(began_ns + 120 * SECOND_NS)
-    changes = max(watch.changes(observer, subject) for observer in healthy for subject in faulty)
+    changes = max(watch.changes(observer, subject) for observer in healthy for subject in ill)
     run.measured["changes_per_min"] = changes / 2
-    run.require(changes <= 2 or not run.votes, f"a faulty member changed {changes} times in two minutes")
+    run.require(changes <= 2 or not run.votes, f"an ill member changed {changes} times in two minutes")
     _require_never(run, healthy, MemberStatus.DEAD)
     run.world.heal(rule)
     watch.expects_convergence = True
-    watch.disturbed(run.world, [host.name for host in faulty])
+    watch.disturbed(run.world, [host.name for host in ill])
     run.world.run_for(5 * SECOND_NS)
     run.wait_equal_roots(30 * SECOND_NS)
 
