@@ -1,7 +1,7 @@
 """Gossip beside its peers: `python -m bench.gossip [--only PART]... [--rounds N] [--json]`.
 
-Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days), grid
-(kinship's grid, resumed) and elsewhere (what other commands show). Needs root: every
+Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days),
+stories (the simulator's scenarios), grid (kinship's, resumed), elsewhere (other commands). Needs root: every
 node lives in a network namespace of its own, all of them inside a private one that vanishes with this
 process. `--docs` writes docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier
 run's JSON and measures nothing; `--keep FILE` takes over the parts that are not measured now, and the page
@@ -27,7 +27,7 @@ from bench.gossip.peers import KinshipGroup, SerfGroup, install_kinship, serf_pr
 from bench.gossip.report import render, verdict
 from bench.gossip.row import OURS
 from bench.gossip.rows import build_rows
-from bench.gossip.virtual import measure_grid, measure_virtual
+from bench.gossip.virtual import measure_grid, measure_stories, measure_virtual
 from bench.gossip.wall import Budget, measure_group
 from bench.run import machine
 from gossipmesh.testing.namespaces import enter_private_network, is_inside
@@ -37,7 +37,7 @@ from gossipmesh.testing.simulator.grid import core_hash
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DOCS: Final = ROOT / "docs" / "BENCHMARKS.md"
 RESULTS: Final = ROOT / "out" / "bench-gossip.json"
-PARTS: Final = ("join", "idle", "kill", "silent", "pause", "virtual", "grid", "elsewhere")
+PARTS: Final = ("join", "idle", "kill", "silent", "pause", "virtual", "stories", "grid", "elsewhere")
 WALL_PARTS: Final = PARTS[:5]
 GROUPS: Final[dict[str, type[Group]]] = {"gossipmesh": OurGroup, "serf": SerfGroup, "kinship": KinshipGroup}
 PROBLEMS_VARIABLE: Final = "GOSSIPMESH_BENCH_PROBLEMS"
@@ -65,6 +65,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if "virtual" in parts:
         results["virtual"] = measure_virtual(options.virtual_minutes, say)
         results["cores"]["simulated days"] = core_hash()
+    if "stories" in parts:
+        results["stories"] = measure_stories(say)
+        results["cores"]["scenarios"] = core_hash()
     if "grid" in parts:
         results["grid"] = measure_grid(options.grid_minutes, say)
         results["cores"]["grid"] = core_hash()

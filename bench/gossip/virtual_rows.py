@@ -21,6 +21,7 @@ def virtual_rows(results: Raw) -> list[Row]:
         virtual_spread(results),
         virtual_pauses(results),
         *grid_rows(results),
+        *story_rows(results),
         virtual_removal(results, "flipflop", "one node hears nothing every other 20 s for 3 min"),
         virtual_removal(results, "mute", "one node loses 80 % of what it sends for 2 min"),
         virtual_crashes(results),
@@ -122,6 +123,52 @@ def virtual_pauses(results: Raw) -> Row:
         met=met if days else None,
         evidence="; ".join(_day_name(day) for day in days) or NOT_MEASURED,
     )
+
+
+STORY_ROWS: Final = (
+    ("G17", ("partition-10-min",), "halves apart for 10 min, roots equal after the heal", "<= 5 s"),
+    (
+        "G17",
+        ("heal-no-eviction", "minority"),
+        "a heal removes no endpoint; two of five certify nobody",
+        "none",
+    ),
+    (
+        "G28",
+        ("upgrade-all", "crash-all-agents"),
+        "all agents restarted in turn, and killed at once",
+        "no death",
+    ),
+)
+
+
+def story_rows(results: Raw) -> list[Row]:
+    """Scenarios that hold or do not: their own invariants judge, at every event."""
+    found = {story["scenario"]: story for story in results.get("stories", [])}
+    rows = []
+    for figure, names, name, gate in STORY_ROWS:
+        stories = [found[story] for story in names if story in found]
+        parts, met = [], len(stories) == len(names)
+        for story in stories:
+            roots_s = story["measured"].get("equal_roots_s")
+            said = "holds" if story["ok"] else "; ".join(story["failures"])
+            parts.append(
+                f"{story['scenario']}: {said}" + (f", {roots_s:.2f} s" if roots_s is not None else "")
+            )
+            met = met and story["ok"] and (roots_s is None or roots_s <= 5)
+        rows.append(
+            Row(
+                figure=figure,
+                name=name,
+                clock=VIRTUAL,
+                ours="; ".join(parts) or NOT_MEASURED,
+                peer=NOT_MEASURED,
+                gate=gate,
+                met=met if len(stories) == len(names) else None,
+                evidence="; ".join(f"`simulator {story}`, 12 nodes, 1 % loss, one seed" for story in names),
+            )
+        )
+    return rows
 
 
 def grid_rows(results: Raw) -> list[Row]:

@@ -275,7 +275,7 @@ def test_the_worst_seed_of_each_kind_counts() -> None:
 
 def test_a_chapter_that_failed_is_a_miss() -> None:
     day = a_day() | {"failures": ["partition: not everyone is alive on everyone after 60 s"]}
-    row = row_of(results_of(virtual={"days": [day]}), "G17", VIRTUAL)
+    row = row_of(results_of(virtual={"days": [day]}), "G17", VIRTUAL, "60 s")
     assert row.met is False
     assert "not everyone is alive" in row.ours
 
@@ -353,6 +353,17 @@ def test_the_page_is_a_table_whatever_a_cell_says() -> None:
     table = [line for line in page.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
     assert "gossipmesh, kill, last member, s: 1.00, 1.20, -" in page
+
+
+def test_a_story_counts_only_with_its_whole_row() -> None:
+    heal = {"scenario": "heal-no-eviction", "nodes": 12, "ok": True, "failures": [], "measured": {}}
+    name = "a heal removes"
+    assert row_of(results_of(stories=[heal]), "G17", VIRTUAL, name).met is None
+    minority = heal | {"scenario": "minority"}
+    assert row_of(results_of(stories=[heal, minority]), "G17", VIRTUAL, name).met is True
+    minority |= {"ok": False, "failures": ["n4 is dead"]}
+    row = row_of(results_of(stories=[heal, minority]), "G17", VIRTUAL, name)
+    assert (row.met, row.ours) == (False, "heal-no-eviction: holds; minority: n4 is dead")
 
 
 def test_the_page_says_when_parts_are_of_different_sources() -> None:
