@@ -51,7 +51,7 @@ from gossipmesh.gossip.effects import (
 )
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recorder import FlightRecorder
-from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile
+from gossipmesh.gossip.settings import FAST, STEADY, GossipSettings, NodeKeys, NodeProfile
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import node_name_of_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import SECOND_NS
@@ -457,7 +457,7 @@ class Agent:
         try:
             make = GossipNode if self.recorder is None else partial(self.recorder.build, GossipNode)
             return make(
-                settings=GossipSettings(),
+                settings=GossipSettings(monitor=STEADY if config.profile == "steady" else FAST),
                 trust_domain=identity.trust_domain,
                 keys=NodeKeys(identity.credential, identity.signing, identity.exchange),
                 profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__),

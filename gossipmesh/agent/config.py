@@ -45,7 +45,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     readiness: BindSpec = BindSpec("127.0.0.1:15021")
     accessLog: str | None = None
     logLevel: Literal["debug", "info", "warning", "error"] = "info"
-    profile: Literal["lan"] = "lan"
+    profile: Literal["fast", "steady", "lan"] = "fast"
     flightRecorder: bool = True
 
 
@@ -76,6 +76,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     access_log: Path
     log_level: str
     flight_recorder: bool
+    profile: str = "fast"
 
 
 def read_config(path: Path, token_file: Path | None = None) -> AgentConfig:
@@ -194,6 +195,7 @@ def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
         access_log=state_dir / "access.log" if spec.accessLog is None else base / spec.accessLog,
         log_level=spec.logLevel,
         flight_recorder=spec.flightRecorder,
+        profile=spec.profile,
     )
     _refuse_shared_ports(config, addresses)
     return config
