@@ -74,10 +74,15 @@ def main(words: Sequence[str] | None = None) -> int:
     if "elsewhere" in parts:
         results["elsewhere"] = measure_elsewhere(say)
         results["cores"]["memory and attacks"] = core_hash()
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    save(results)
     say(f"raw figures: {RESULTS}")
     return finish(results, options)
+
+
+def save(results: dict[str, Any]) -> None:
+    """Write what was measured so far."""
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
 def begin(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def begin(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {"groups": {}, "problems": {}, "virtual": {}, "cores": {}}
     if options.keep is not None:
         results |= json.loads(options.keep.read_text(encoding="utf-8"))
-    return results | {"machine": machine(), "nodes": options.nodes}
+    return results | {"machine": machine(), "nodes": options.nodes, "notes": options.note}
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -100,6 +105,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--virtual-minutes", type=float, default=4.0, help="no day begins later")
     parser.add_argument("--grid-minutes", type=float, default=3.0, help="the grid adds no run later")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="an earlier run's figures of other parts")
+    parser.add_argument("--note", action="append", default=[], help="a sentence for the page")
     parser.add_argument("--docs", action="store_true", help="write docs/BENCHMARKS.md")
     parser.add_argument("--render", type=Path, metavar="FILE", help="take the figures from FILE")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
@@ -141,6 +147,7 @@ async def measure_groups(
                     say(f"{name}: {results['problems'][name]}")
                 finally:
                     group.close()
+                save(results)
         finally:
             keeper.close()
 
