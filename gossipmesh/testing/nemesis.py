@@ -241,8 +241,18 @@ class Run:
         return await self._see(names, names, "alive")
 
     async def _sides_apart(self) -> str | None:
+        """Wait until neither side uses the other: a majority calls it dead, a minority only out of reach."""
         left, right = self._sides
-        return await self._see(left, right, "dead") or await self._see(right, left, "dead")
+        return await self._given_up(left, right) or await self._given_up(right, left)
+
+    async def _given_up(self, observers: list[str], subjects: list[str]) -> str | None:
+        for observer in observers:
+            rows = {row["name"]: row for row in await self._mesh.nodes[observer].ask("/v1/members")}
+            for name in subjects:
+                row = rows.get(name)
+                if row is None or not (row["status"] == "dead" or row["reachability"] == "unreachable"):
+                    return f"{observer} sees {row}"
+        return None
 
     async def _roots_equal(self) -> str | None:
         roots = [(await node.status())["roots"] for node in self._mesh.nodes.values()]

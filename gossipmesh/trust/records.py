@@ -134,7 +134,7 @@ def _open(record: SignedRecord, trust_domain: str, public_key: bytes, verifier: 
         raise Untrusted(f"a record of {len(record.body)} bytes, {limits.RECORD_BYTES_MAX} allowed")
     try:
         shape = _SHAPES[RecordKind(record.kind)]
-    except ValueError:
+    except (ValueError, KeyError):
         raise Untrusted(f"a record of the unknown kind {record.kind}") from None
     message = signed_bytes(trust_domain, record.kind, record.body)
     if not verifier.verify(public_key, message, record.signature):

@@ -90,7 +90,10 @@ class Pair:
         """Open a connection to the victim; return the id its shell gave it."""
         self._next_stream += 2
         stream = StreamId(self._next_stream)
-        assert not self.victim.stream_accepted(stream, self.hostile_host.address, now)
+        # From a new address each time: what one prefix may open is bounded, and is not what is mutated here.
+        number = self._next_stream // 2
+        peer = Address(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 7948)
+        assert not self.victim.stream_accepted(stream, peer, now)
         return stream
 
     def stream_hello(self, role: bytes, peer_run: int, fresh_before: bytes) -> tuple[bytes, bytes]:
