@@ -125,9 +125,11 @@ class Group(abc.ABC):
 
         await wait_until(f"{self.name}: {name} starts", started, START_TIMEOUT_S, LOOK_INTERVAL_S)
 
-    async def wait_seen(self, status: str, subject: str, since_s: float, timeout_s: float) -> None:
-        """Wait until every other node has come to hold `subject` in `status` since."""
-        others = self.others(subject)
+    async def wait_seen(
+        self, status: str, subject: str, since_s: float, timeout_s: float, by: Sequence[str] = ()
+    ) -> None:
+        """Wait until every other node (or each of `by`) has come to hold `subject` in `status` since."""
+        others = by or self.others(subject)
 
         async def seen() -> str | None:
             self.look()

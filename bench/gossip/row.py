@@ -54,7 +54,5 @@ def pause_told(row: Raw) -> str:
     """Say what became of one pause."""
     if not row["held_dead_by"]:
         return f"{row['paused_s']:g} s: held dead by nobody"
-    back = (
-        "not seen alive again" if row["back_s"] is None else f"alive everywhere {row['back_s']:.2f} s after"
-    )
+    back = "return not seen" if row["back_s"] is None else f"alive everywhere {row['back_s']:.2f} s after"
     return f"{row['paused_s']:g} s: held dead by {row['held_dead_by']}, {back}"

@@ -176,8 +176,10 @@ async def paused(group: Group, victim: str, seconds: float) -> dict[str, Any]:
     dead = group.book.times(DEAD, others, victim, struck_s)
     row: dict[str, Any] = {"paused_s": seconds, "held_dead_by": len(dead), "back_s": None}
     if dead:
+        # Who never held it dead has nothing to take back.
+        wrong = [name for name in others if group.book.times(DEAD, [name], victim, struck_s)]
         try:
-            await group.wait_seen(ALIVE, victim, dead[0], RETURN_TIMEOUT_S)
+            await group.wait_seen(ALIVE, victim, dead[0], RETURN_TIMEOUT_S, by=wrong)
             back = group.book.times(ALIVE, others, victim, dead[0])
             row["back_s"] = round(max(0.0, back[-1] - resumed_s), 3)
         except WaitedInVain as error:
