@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bench.gossip.reasons import reason_for
 from bench.gossip.row import OURS, PEERS, PUBLISHED, VIRTUAL, Row
 
 INTRODUCTION = """\
@@ -57,6 +58,9 @@ def _setting(results: dict[str, Any]) -> str:
         lines.append(
             f"* Simulated: {len(days)} days, {sum(day['virtual_s'] for day in days):,.0f} virtual seconds."
         )
+    left_out = results["virtual"].get("left_out", [])
+    if left_out:
+        lines.append(f"* Days left out for want of time: {'; '.join(left_out)}.")
     cores = results.get("cores", {})
     if len(set(cores.values())) > 1:
         told = ", ".join(f"{part}: {core}" for part, core in cores.items())
@@ -79,10 +83,17 @@ def _table(rows: list[Row]) -> str:
 def _summary(rows: list[Row]) -> str:
     gated = [row for row in rows if row.gate != PUBLISHED]
     lines = ["## In short", ""]
-    for word, met in (("Met", True), ("Missed", False), ("Not measured in this run", None)):
+    for word, met in (("Met", True), ("Missed", False), ("Not measured, or too little", None)):
         names = [f"{row.figure} ({row.clock}, {row.name})" for row in gated if row.met is met]
         lines.append(f"* {word}: {len(names)} of {len(gated)}" + (f": {'; '.join(names)}." if names else "."))
     lines.append(f"* {sum(row.clock == VIRTUAL for row in rows)} rows are virtual.")
+    reasons = [
+        f"* {row.figure} ({row.clock}, {row.name}): {reason}."
+        for row in gated
+        if row.met is False and (reason := reason_for(row)) is not None
+    ]
+    if reasons:
+        lines += ["", "## Why missed", "", *reasons]
     return "\n".join([*lines, ""])
 
 

@@ -34,7 +34,9 @@ class Row(msgspec.Struct, frozen=True):
         """Say whether the gate was met."""
         if self.gate == PUBLISHED:
             return "published"
-        return {None: "not measured", True: "met", False: "MISSED"}[self.met]
+        if self.met is None:
+            return "not measured" if self.ours == NOT_MEASURED else "too little measured"
+        return "met" if self.met else "MISSED"
 
 
 PUBLISHED: Final = "published"

@@ -251,6 +251,16 @@ def test_headers_are_taken_off_what_a_link_carried() -> None:
     assert rows.payload_bytes_per_s(idle) == 500 - 5 * HEADER_BYTES
 
 
+def test_a_miss_is_explained_where_something_is_known() -> None:
+    results = results_of(groups={"gossipmesh": a_group(1.0)})
+    results["groups"]["gossipmesh"]["idle"]["cpu_percent"] = 1.1
+    page = render(results, rows.build_rows(results))
+    assert "## Why missed" in page
+    assert "the figure is of the whole agent" in page
+    results["groups"]["gossipmesh"]["idle"]["cpu_percent"] = 0.1
+    assert "the figure is of the whole agent" not in render(results, rows.build_rows(results))
+
+
 def test_a_short_pause_may_kill_nobody() -> None:
     group = a_group(1.0)
     assert row_of(results_of(groups={"gossipmesh": group}), "G7", WALL).met is True
@@ -301,7 +311,14 @@ def test_the_grid_fills_three_rows_and_stamps_decide_the_gate() -> None:
     swim = a_cell(detector="swim", bad_runs=7, false_doubts=150.0)
     results = results_of(grid=[a_cell(), swim])
     false_deaths = row_of(results, "G5", VIRTUAL)
-    assert (false_deaths.met, false_deaths.ours) == (True, "0 of 20 runs")
+    assert (false_deaths.met, false_deaths.ours) == (None, "0 of 20 runs"), "one cell is not the grid"
+    assert false_deaths.word() == "too little measured"
+    whole = [
+        a_cell(loss=float(loss), starved=float(starved)) for loss in (1, 3, 5) for starved in (0, 1, 5, 10)
+    ]
+    assert row_of(results_of(grid=whole), "G5", VIRTUAL).met is True
+    whole[3]["runs"] = 19
+    assert row_of(results_of(grid=whole), "G5", VIRTUAL).met is None
     assert false_deaths.peer.endswith("7 of 20 runs")
     assert row_of(results, "G6", VIRTUAL).met is True
     assert row_of(results, "G13", VIRTUAL).met is False
