@@ -4,6 +4,7 @@ A rule answers PASS (no opinion, ask the next), DELIVER (no later rule may drop 
 Every fault counts how often it did something: one that never fired proves nothing.
 """
 
+import abc
 import random
 from enum import Enum, StrEnum, auto
 from typing import Final
@@ -36,14 +37,14 @@ class Fault:
         self.may_idle = may_idle
 
 
-class Rule(Fault):
+class Rule(Fault, abc.ABC):
     """A fault of the network. Only cuts judge anything but datagrams: streams repair loss."""
 
     is_cut = False
 
+    @abc.abstractmethod
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Return the verdict on one packet between two hosts by name, counting it if it is not PASS."""
-        raise NotImplementedError
 
     def separates(self, source: str, destination: str) -> bool:
         """Tell whether nothing at all passes from `source` to `destination` just now."""
