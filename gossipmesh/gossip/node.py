@@ -23,7 +23,7 @@ from gossipmesh.gossip.effects import Effect, StreamId
 from gossipmesh.gossip.handshake import Handshake
 from gossipmesh.gossip.history import HistoryEntry
 from gossipmesh.gossip.intake import Intake
-from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.monitor_detector import MonitorDetector
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.reception import Reception
@@ -52,6 +52,7 @@ from gossipmesh.trust.records import open_credential_untrusted
 _JOIN_FANOUT = 4
 _WATCH_MAX_S = 60
 _JOIN_WAIT_NS = SECOND_NS
+_SEEDS_AGAIN_NS = 300 * SECOND_NS  # 12 padded hellos each: below 50 B/s for a seed that is gone
 
 
 class GossipNode:
@@ -197,6 +198,8 @@ class GossipNode:
         for member in list(self._catalog):
             self._detector.status_changed(member, None)
         self._join()
+        # Each node at a moment of its own: a mesh that starts at once does not knock at once.
+        self._set_seeds_timer(short_id_of(self._own_id) % _SEEDS_AGAIN_NS)
         self._watch_credentials()
         self._streams.start()
         return self._ctx.drain()
@@ -541,6 +544,22 @@ class GossipNode:
             self._handshake.start(address)
         if addresses:
             self._ctx.timers.set(("join", None), self._ctx.now + _JOIN_WAIT_NS, self._join)
+
+    def _set_seeds_timer(self, wait_ns: int) -> None:
+        if self._seeds:
+            self._ctx.timers.set(("seeds", None), self._ctx.now + wait_ns, self._ask_seeds)
+
+    def _ask_seeds(self) -> None:
+        """Say hello to a seed where we know no member.
+
+        Two halves that are apart for longer than credentials live forget each other: then neither has
+        anybody left to ping, and only a seed on the other side brings them together again.
+        """
+        self._set_seeds_timer(_SEEDS_AGAIN_NS)
+        held = [address for m in self._catalog if m.state is not None for address in m.state.gossip_addresses]
+        unknown = [seed for seed in self._seeds if seed not in held]
+        if self._joined and unknown:
+            self._handshake.start(self._ctx.rng.choice(unknown))
 
     def _set_phase(self, phase: NodePhase, now: Instant) -> list[Effect]:
         self._advance(now)

@@ -31,6 +31,7 @@ HARDSHIP_SEEDS = {
     "upgrade-all": (1,),
     "crash-all-agents": (1,),
     "partition-10-min": (1,),
+    "partition-forgotten": (1,),
     "divergence": (1,),
     "join-storm": (1,),
     "spread": (1,),
@@ -46,7 +47,7 @@ HARDSHIP_SEEDS = {
 }
 SWIM_SEEDS = {"crash": (1,), "kill-agent": (1,), "partition-heal": (1,), "pause": (1,)}
 OTHERS_NODES_COUNT = 12
-HARDSHIP_NODES = {"minority": 5, "partition-10-min": 6}
+HARDSHIP_NODES = {"minority": 5, "partition-10-min": 6, "partition-forgotten": 6}
 HARDSHIP_NODES_COUNT = 9
 EQUAL_ROOTS_S_MAX = 10.0
 

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
+from gossipmesh.testing.builders import VALID_UNTIL_S, http_route
 from gossipmesh.testing.simulator.faults import Blackout, Deafness, EgressLoss, Rule
-from gossipmesh.testing.simulator.host import Host
+from gossipmesh.testing.simulator.host import WALL_START_S, Host
 from gossipmesh.testing.simulator.priming import boot_known
 from gossipmesh.testing.simulator.run import LOOK_NS, Run
 
@@ -19,6 +20,7 @@ GONE: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
 OUT_NS_MAX: Final = 30 * SECOND_NS
 HEAL_NS_MAX: Final = 15 * SECOND_NS
 DAY_NS: Final = 24 * 3_600 * SECOND_NS
+LIFE_S: Final = 300  # of a credential that is to end within a scenario
 
 
 def endpoints_of(run: Run, host: Host) -> int:
@@ -126,22 +128,80 @@ def _require_never(run: Run, hosts: Sequence[Host], status: MemberStatus) -> Non
 
 def _long_partition(duration_ns: int) -> Callable[[Run], None]:
     def scenario(run: Run) -> None:
-        """Halves part, go on changing, and meet: equal roots and everybody alive within the bound."""
+        """Halves part and go on living: credentials are renewed, agents restart, services, policy and Trust
+        change; one machine is down at the heal. Equal roots and everybody alive within the bound."""
         run.boot_and_settle()
         left, right = run.halves()
         rule = run.world.partition("halves", left, right)
-        for part in range(4):
+        for part, (side, other) in enumerate(((left, right), (right, left)) * 2):
             run.world.run_for(duration_ns // 4)
-            run.publish(run.world.hosts[(left, right)[part % 2][part % len(right)]])
+            for host in run.hosts:
+                run.renew(host, VALID_UNTIL_S - 4 + part)
+            _live_on(run, part, run.world.hosts[side[part % len(side)]], run.world.hosts[other[0]])
+        run.world.run_for(30 * SECOND_NS)
         run.world.heal(rule)
         healed_ns = run.world.now_ns
         run.wait_equal_roots(HEAL_NS_MAX)
         run.measure("equal_roots_s", run.world.now_ns - healed_ns)
         run.wait_all_alive(HEAL_NS_MAX)
         run.measure("alive_s", run.world.now_ns - healed_ns)
+        down = [host for host in run.hosts if host.core is None]
+        for host in down:
+            run.world.start(host)
+            run.publish(host)
+        run.wait_all_alive(HEAL_NS_MAX)
         run.settle()
+        run.require_policy("mesh", 1)
 
     return scenario
+
+
+def _live_on(run: Run, part: int, host: Host, other: Host) -> None:
+    """A quarter of a long partition ends: what changes on one side of it."""
+    run.publish(host)
+    if part == 0:
+        run.push_policy(host, 1, [http_route("cart-1")])
+    elif part == 1:
+        envelope = run.domain.sign_trust(run.domain.trust_document(2))
+        run.world.call(host, lambda core, now: core.offer_trust(envelope, now))
+    elif part == 3:
+        run.world.kill_node(host)
+    run.world.kill_agent(other)
+    run.world.run_for(run.draw_ns(0.2, 5))
+    run.world.start(other)
+    run.publish(other)
+
+
+def forgotten(run: Run) -> None:
+    """Halves part for longer than credentials live and forget each other: a seed brings them together."""
+    for host in run.hosts:
+        host.wall_skew_s = 0
+    run.factory.credential_ends = WALL_START_S + LIFE_S
+    run.boot_and_settle()
+    for host in run.hosts:
+        run.world.push(run.world.now_ns + run.draw_ns(0, 60), _keep_renewing, run, host)
+    left, right = run.halves()
+    rule = run.world.partition("halves", left, right)
+    run.world.run_for(2 * LIFE_S * SECOND_NS)
+    for side in (left, right):
+        for name in side:
+            known = [view.name for view in run.core(run.world.hosts[name]).members()]
+            run.require(sorted(known) == sorted(side), f"{name} knows {known} of its half {side}")
+    run.invariants.expects_convergence = False  # seeds are asked again every five minutes, not sooner
+    run.world.heal(rule)
+    healed_ns = run.world.now_ns
+    run.wait_all_alive(310 * SECOND_NS)
+    run.measure("met_s", run.world.now_ns - healed_ns)
+    run.wait_equal_roots(HEAL_NS_MAX)
+    run.invariants.disturbed(run.world, [])
+    run.invariants.expects_convergence = True
+    run.settle()
+
+
+def _keep_renewing(run: Run, host: Host) -> None:
+    """Renew at about half life, for as long as the run lasts."""
+    run.renew(host, WALL_START_S + run.world.now_ns // SECOND_NS + LIFE_S)
+    run.world.push(run.world.now_ns + run.draw_ns(120, 150), _keep_renewing, run, host)
 
 
 def divergence(run: Run) -> None:
@@ -399,6 +459,7 @@ HARDSHIPS: Final[dict[str, Callable[[Run], None]]] = {
     "crash-all-agents": crash_all_agents,
     "partition-10-min": _long_partition(600 * SECOND_NS),
     "partition-day": _long_partition(DAY_NS),
+    "partition-forgotten": forgotten,
     "divergence": divergence,
     "join-storm": join_storm,
     "spread": spread,

@@ -7,6 +7,7 @@ from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.records import SignedRecord
 from gossipmesh.testing.builders import VALID_UNTIL_S, TrustDomainBuilder
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
@@ -21,7 +22,8 @@ FLOOR_BYTES_MAX = 64
 class NodeFactory:
     """Makes cores; one memo of pure signature checks serves them all, and is counted.
 
-    `documents` holds what each host's current run believes, for the checks of scenarios.
+    `documents` holds what each host's current run believes, for the checks of scenarios; `renewed` the
+    credentials that hosts were given since, by (name, generation): an agent keeps its own on its disk.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class NodeFactory:
         self.documents_class: type[TrustedDocuments] = TrustedDocuments
         self.documents: dict[str, TrustedDocuments] = {}
         self.credential_ends = VALID_UNTIL_S
+        self.renewed: dict[tuple[str, int], SignedRecord] = {}
         self._enrolled: dict[str, int] = {}
 
     def __call__(self, host: Host, rng: random.Random, now: Instant, wall_offset_s: int) -> GossipNode:
@@ -65,7 +68,9 @@ class NodeFactory:
         return self.node_class(
             settings=self.settings,
             trust_domain=self.domain.trust_domain,
-            keys=NodeKeys(keys.credential, keys.signing, keys.exchange),
+            keys=NodeKeys(
+                self.renewed.get((host.name, host.generation), keys.credential), keys.signing, keys.exchange
+            ),
             profile=NodeProfile(host.name, (host.address,), (host.mesh_address,), "sim"),
             documents=documents,
             verifier=self.verifier,

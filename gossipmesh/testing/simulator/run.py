@@ -60,6 +60,7 @@ class Run:
             host.wall_skew_s = self.script.randint(-30, 30)
         self.measured: dict[str, float] = {}
         self._published_count = 0
+        self._serial = 1
 
     @property
     def votes(self) -> bool:
@@ -135,9 +136,12 @@ class Run:
         self.world.call(host, lambda core, now: core.publish_services(chosen, now))
 
     def renew(self, host: Host, ends: int) -> None:
-        """Give a running host the next credential over its keys."""
-        keys = self.domain.node(host.name, generation=host.generation, serial=2, ends=ends)
-        self.world.call(host, lambda core, now: core.renew_credential(keys.credential, now))
+        """Give a host the next credential over its keys; one that is down starts with it."""
+        self._serial += 1
+        keys = self.domain.node(host.name, generation=host.generation, serial=self._serial, ends=ends)
+        self.factory.renewed[host.name, host.generation] = keys.credential
+        if host.core is not None:
+            self.world.call(host, lambda core, now: core.renew_credential(keys.credential, now))
         self.invariants.disturbed(self.world, [])
 
     def leave(self, host: Host) -> None:
