@@ -159,19 +159,20 @@ class CaseDesk:
         case = self._cases.get(member.node_id)
         if case is None:
             return
-        state = member.state
-        known = self._catalog.get(member.node_id) is member and state is not None
-        if not known or state is None or order_start(state.order) != case.incarnation:
-            self.settle(member, "another incarnation")
-            return
-        if member.status not in _WATCHABLE or not self._is_ours(member):
-            self.settle(member, "not ours any more")
-            return
         self._judge(member, case)
         if self._cases.get(member.node_id) is case:
             self._press(member, case)
 
     def _judge(self, member: Member, case: Case) -> None:
+        state = member.state
+        known = self._catalog.get(member.node_id) is member and state is not None
+        if not known or state is None or order_start(state.order) != case.incarnation:
+            # Whatever is judged between two ticks: what one life refused is nothing against the next.
+            self.settle(member, "another incarnation")
+            return
+        if member.status not in _WATCHABLE or not self._is_ours(member):
+            self.settle(member, "not ours any more")
+            return
         if self.control.failed:
             self._cut_off()
             return

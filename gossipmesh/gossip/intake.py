@@ -117,7 +117,11 @@ class Intake:
             self._detector.status_changed(member, None)
             if change.fresh_incarnation:
                 urgent = [member.messages[RecordKind.CREDENTIAL], change.message]
-            elif change.status_before != member.status or member.node_id == self._own.node_id:
+            elif (
+                change.status_before != member.status
+                or member.node_id == self._own.node_id
+                or member.restarting_until > self._ctx.now  # its monitors must know before it is gone
+            ):
                 urgent = [change.message]
         elif change.kind == RecordKind.SERVICE_SET:
             urgent = [change.message]

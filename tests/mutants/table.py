@@ -14,6 +14,7 @@ _DOCUMENTS: Final = "tests/unit/trust/test_documents.py::"
 _SEAL: Final = "tests/unit/trust/test_seal.py::"
 _RECORDS: Final = "tests/unit/trust/test_records.py::"
 _VOTES: Final = "tests/mutants/test_catchers_votes.py::"
+_MONITORS: Final = "tests/unit/gossip/test_monitor_detector.py::"
 _CERTIFICATES: Final = "tests/unit/gossip/test_certificates.py::"
 _BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
 _EXPLORER: Final = "tests/simulation/test_explorer.py::"
@@ -394,6 +395,22 @@ _VOTE_MUTANTS: Final = (
         "    if True:",
         _VOTES + "test_a_planned_restart_is_no_refusal",
         "an upgrade of all agents is a mass death",
+    ),
+    _mutant(
+        "restart-not-forwarded",
+        "gossip.intake",
+        "                or member.restarting_until > self._ctx.now ",
+        "                or False ",
+        _MONITORS + "test_an_announced_restart_is_forwarded_at_once",
+        "an upgrade is announced to four members and lost with them",
+    ),
+    _mutant(
+        "evidence-outlives-a-restart",
+        "gossip.case_desk",
+        "if not known or state is None or order_start(state.order) != case.incarnation:",
+        "if not known or state is None:",
+        _MONITORS + "test_what_one_life_refused_is_nothing_against_the_next",
+        "what a stopped agent refused kills the one that took its place",
     ),
     _mutant(
         "one-refusal-suffices",

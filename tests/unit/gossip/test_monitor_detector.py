@@ -228,6 +228,36 @@ def test_a_restart_that_was_announced_opens_no_hole() -> None:
     assert group.node("e").own_state.restarting_s == 60
 
 
+def test_an_announced_restart_is_forwarded_at_once() -> None:
+    """Its monitors are few of many, and who announces it has no time left to spread it."""
+    group = voting("a b c d e f")
+    before = {name: group.node(name).statistics().eager_sent for name in "abcde"}
+    group.perform(group.hosts["f"], group.node("f").set_restarting(30, Instant(group.now)))
+    group.kill("f")
+    group.run(0.05)
+    assert all(group.node(name).statistics().eager_sent > before[name] for name in "abcde")
+
+
+def test_what_one_life_refused_is_nothing_against_the_next() -> None:
+    """Judged between two ticks, with the evidence of before the restart, it would be a vote."""
+    group = voting()
+    publish(group, "e", CART)
+    desk = group.node("a")._detector.desk
+    member = group.node("a")._catalog.get(group.node("e").own_node_id)
+    group.perform(group.hosts["e"], group.node("e").set_restarting(30, Instant(group.now)))
+    group.run(0.5)
+    group.kill("e")
+    group.run_until(lambda: any(case.evidence.port_refusals for case in desk._cases.values()), 10)
+    group.run(1)
+    group.start("e")
+    group.run_until(lambda: member.state.epoch > 1, 5)
+    (case,) = desk._cases.values()
+    desk._engine_said(member, case, True, False)
+    assert not desk._cases
+    group.run(10)
+    assert given_up(group) == set()
+
+
 def test_a_restarted_node_and_a_newcomer_learn_who_is_dead() -> None:
     group = voting("a b c d e f")
     group.kill("f", silent=True)
