@@ -22,7 +22,6 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import MemberChanged, PersistKind, ServicesChanged
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
-from gossipmesh.gossip.sharing import Sharing
 from gossipmesh.gossip.soundness import require_services_allowed_untrusted, state_is_sound
 from gossipmesh.gossip.standing import Standing
 from gossipmesh.model import limits
@@ -95,7 +94,7 @@ class Catalog:
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
         self._standing = Standing(own_id)
-        self._sharing = Sharing()
+        self._signers: dict[bytes, bytes] = {}
         self._rates = KeyedBudgets(
             limits.RECORDS_PER_OWNER_PER_S, limits.RECORDS_PER_OWNER_BURST, keys_max=_RATES_MAX
         )
@@ -266,9 +265,10 @@ class Catalog:
             self._ctx.statistics.members = len(self._members)
         elif credential.generation > member.credential.generation:
             self._forget_records(member)
-        if member.credential.exchange_key != credential.exchange_key:
+        if not fresh and member.credential.exchange_key != credential.exchange_key:
             member.link = None
-        member.credential = self._sharing.credential(credential)
+        member.ends = credential.ends
+        member.signer = self._signers.setdefault(record.key_id, record.key_id)
         self.ends_at(credential.ends)
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
@@ -298,14 +298,14 @@ class Catalog:
 
     def install_state(self, member: Member, state: NodeState, record: SignedRecord) -> Change:
         """Take a verified state, newer than the one held."""
-        before = None if member.state is None else member.status
-        fresh = member.state is None or order_start(state.order) > order_start(member.state.order)
-        moved = member.state is None or (
-            member.state.gossip_addresses,
-            member.state.mesh_addresses,
-            member.state.phase,
-        ) != (state.gossip_addresses, state.mesh_addresses, state.phase)
-        member.state = self._sharing.state(state, member.credential, member.name)
+        old = member.state
+        before = None if old is None else member.status
+        fresh = old is None or order_start(state.order) > order_start(old.order)
+        moved = old is None or (old.gossip_addresses, old.mesh_addresses, old.phase) != (
+            state.gossip_addresses,
+            state.mesh_addresses,
+            state.phase,
+        )
         if state.run_id and state.run_id != member.run and fresh:
             member.run = state.run_id
             member.link = None
@@ -334,7 +334,6 @@ class Catalog:
 
     def install_services(self, member: Member, services: ServiceSet, record: SignedRecord) -> Change:
         """Take a verified service set, newer than the one held."""
-        member.services = self._sharing.services(services, member.credential)
         self._store(member, record, rank_of(services.order))
         self._persist(member)
         self._ctx.notify(ServicesChanged(member.node_id))
@@ -348,7 +347,6 @@ class Catalog:
         if record.kind not in member.opaque and len(member.opaque) >= limits.UNKNOWN_KINDS_PER_MEMBER_MAX:
             raise Untrusted("more unknown record kinds than one member may have")
         self._open_opaque(record, member, checks)
-        member.opaque[record.kind] = order
         self._store(member, record, rank_of(order))
         self._persist(member)
         return Change(member, record.kind, member.messages[record.kind], member.status, False)
@@ -493,12 +491,12 @@ class Catalog:
 
     def _drop_certificate(self, member: Member) -> None:
         member.certificate = None
-        member.messages.pop(RecordKind.CERTIFICATE, None)
+        member.messages.drop(RecordKind.CERTIFICATE)
         self.ledger.put(RecordKind.CERTIFICATE, member.node_id, None)
 
     def _drop_claim(self, member: Member) -> None:
         member.claim = None
-        member.messages.pop(RecordKind.CLAIM, None)
+        member.messages.drop(RecordKind.CLAIM)
         self.ledger.put(RecordKind.CLAIM, member.node_id, None)
 
     def _store(self, member: Member, record: SignedRecord, rank: Rank) -> None:
@@ -518,19 +516,18 @@ class Catalog:
             self.note_eligible()
             self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
             was_serving = before is not None and before < MemberStatus.DEAD
-            if member.services is not None and (was_serving != member.serving or moved):
+            if RecordKind.SERVICE_SET in member.messages and (was_serving != member.serving or moved):
                 self._ctx.notify(ServicesChanged(member.node_id))
         if member.status is not MemberStatus.SUSPECT:
             self._persist(member)
 
     def _forget_records(self, member: Member) -> None:
-        for kind in list(member.records):
+        for kind in member.messages:
             if kind != RecordKind.CREDENTIAL:
-                del member.messages[kind]
+                member.messages.drop(kind)
                 self.ledger.put(kind, member.node_id, None)
-        member.state = member.services = member.claim = member.held = member.link = None
+        member.claim = member.held = member.link = None
         member.certificate = None
-        member.opaque.clear()
         member.run = 0
         member.status = MemberStatus.ALIVE
 

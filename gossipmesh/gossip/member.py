@@ -5,11 +5,15 @@ Paper: SWIM section 4.2. Deviation: see `catalog`.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final
+
+import msgspec
 
 from gossipmesh.gossip.links import Link
 from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model.identity import SHORT_ID_BYTES, NodeId, node_name_of_spiffe_id
-from gossipmesh.model.instant import Instant
+from gossipmesh.model.instant import MILLISECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
     Certificate,
@@ -22,13 +26,111 @@ from gossipmesh.model.records import (
 )
 from gossipmesh.wire.datagram import decode_record
 
+_CREDENTIAL: Final = int(RecordKind.CREDENTIAL)
+_STATE: Final = int(RecordKind.NODE_STATE)
+_SERVICES: Final = int(RecordKind.SERVICE_SET)
+_KNOWN: Final = tuple(int(kind) for kind in RecordKind)
+# How many records of a shape stay decoded: in a table of thousands few are asked for again and again.
+_VALUES_MAX: Final = 1_024
+_CREDENTIALS: Final = msgspec.msgpack.Decoder(NodeCredential)
+_STATES: Final = msgspec.msgpack.Decoder(NodeState)
+_SERVICE_SETS: Final = msgspec.msgpack.Decoder(ServiceSet)
+
+
+@lru_cache(_VALUES_MAX)
+def _credential_of(message: bytes) -> NodeCredential:
+    return _CREDENTIALS.decode(decode_record(message).body)
+
+
+@lru_cache(_VALUES_MAX)
+def _state_of(message: bytes) -> NodeState:
+    return _STATES.decode(decode_record(message).body)
+
+
+@lru_cache(_VALUES_MAX)
+def _services_of(message: bytes) -> ServiceSet:
+    return _SERVICE_SETS.decode(decode_record(message).body)
+
+
+class Messages:
+    """A member's records by kind, encoded as they travel: all that is kept of them.
+
+    The three that every member has stand in fields, for a table of ten thousand has no room for as many
+    dictionaries; verdicts and unknown kinds come after them, in order of arrival.
+    """
+
+    __slots__ = ("_others", "credential", "services", "state")
+
+    def __init__(self) -> None:
+        self.credential: bytes | None = None
+        self.state: bytes | None = None
+        self.services: bytes | None = None
+        self._others: dict[int, bytes] | None = None
+
+    def get(self, kind: int) -> bytes | None:
+        """Return the message of a kind; None when there is none."""
+        if kind == _STATE:
+            return self.state
+        if kind == _CREDENTIAL:
+            return self.credential
+        if kind == _SERVICES:
+            return self.services
+        return None if self._others is None else self._others.get(kind)
+
+    def __getitem__(self, kind: int) -> bytes:
+        message = self.get(kind)
+        if message is None:
+            raise KeyError(kind)
+        return message
+
+    def __setitem__(self, kind: int, message: bytes) -> None:
+        if kind == _STATE:
+            self.state = message
+        elif kind == _CREDENTIAL:
+            self.credential = message
+        elif kind == _SERVICES:
+            self.services = message
+        else:
+            self._others = {**(self._others or {}), kind: message}
+
+    def drop(self, kind: int) -> None:
+        """Keep nothing of a kind."""
+        if kind == _STATE:
+            self.state = None
+        elif kind == _CREDENTIAL:
+            self.credential = None
+        elif kind == _SERVICES:
+            self.services = None
+        elif self._others is not None:
+            others = {known: message for known, message in self._others.items() if known != kind}
+            self._others = others or None
+
+    def items(self) -> list[tuple[int, bytes]]:
+        """Return (kind, message) pairs."""
+        signed = (
+            (_CREDENTIAL, self.credential),
+            (_STATE, self.state),
+            (_SERVICES, self.services),
+        )
+        held = [(kind, message) for kind, message in signed if message is not None]
+        return held if self._others is None else [*held, *self._others.items()]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([kind for kind, _ in self.items()])
+
+    def __len__(self) -> int:
+        return len(self.items())
+
+    def __contains__(self, kind: int) -> bool:
+        return self.get(kind) is not None
+
 
 class Records:
-    """A member's records, read from and written to the encoded messages that are all that is kept."""
+    """A member's records, decoded whenever one is asked for."""
 
     __slots__ = ("_messages",)
 
-    def __init__(self, messages: dict[int, bytes]) -> None:
+    def __init__(self, messages: Messages) -> None:
         self._messages = messages
 
     def __getitem__(self, kind: int) -> SignedRecord:
@@ -47,7 +149,10 @@ class Records:
 
 
 class Member:
-    """Mutable; owned by the catalog. `claim` and `certificate` are kept while `state` does not beat them."""
+    """Mutable; owned by the catalog. `claim` and `certificate` are kept while `state` does not beat them.
+
+    What it signed is decoded when it is asked for; those asked for lately are found again.
+    """
 
     __slots__ = (
         "address_index",
@@ -57,8 +162,8 @@ class Member:
         "certificate",
         "changed_at",
         "claim",
-        "credential",
         "endpoints_held",
+        "ends",
         "heard_at",
         "held",
         "held_down_until",
@@ -67,13 +172,12 @@ class Member:
         "messages",
         "name",
         "node_id",
-        "opaque",
+        "place",
         "restarting_until",
         "run",
-        "services",
         "short_id",
         "shown_at",
-        "state",
+        "signer",
         "status",
         "told_at",
         "unequal_count",
@@ -81,17 +185,16 @@ class Member:
     )
 
     def __init__(self, credential: NodeCredential, now: Instant) -> None:
-        self.credential = credential
         self.node_id: NodeId = credential.node_id
         self.short_id = short_id_of(credential.node_id)
         self.name = node_name_of_spiffe_id(credential.spiffe_id) or ""
-        self.state: NodeState | None = None
-        self.services: ServiceSet | None = None
         self.claim: Claim | None = None
         self.certificate: Certificate | None = None
         self.held: Claim | None = None
-        self.messages: dict[int, bytes] = {}
-        self.opaque: dict[int, Order] = {}
+        self.messages = Messages()
+        self.ends = credential.ends
+        self.signer = b""
+        self.place = -1
         self.status = MemberStatus.ALIVE
         self.changed_at = now
         self.run = 0
@@ -111,26 +214,58 @@ class Member:
         self.held_down_until: Instant | None = None
 
     @property
+    def credential(self) -> NodeCredential:
+        """Return its ticket into the group."""
+        return _credential_of(self.messages[_CREDENTIAL])
+
+    @property
+    def state(self) -> NodeState | None:
+        """Return the newest state held; None before one is known."""
+        message = self.messages.state
+        return None if message is None else _state_of(message)
+
+    @property
+    def services(self) -> ServiceSet | None:
+        """Return the newest services held; None when it never said any."""
+        message = self.messages.services
+        return None if message is None else _services_of(message)
+
+    @property
+    def opaque(self) -> list[int]:
+        """Return of which unknown kinds there are records."""
+        return [kind for kind in self.messages if kind not in _KNOWN]
+
+    @property
     def order(self) -> Order:
         """Return the order of the newest state held; zero when none is."""
-        return _NO_ORDER if self.state is None else self.state.order
+        state = self.state
+        return _NO_ORDER if state is None else state.order
 
     @property
     def address(self) -> Address | None:
         """Return where packets go; None before a state is known."""
-        if self.state is None:
+        state = self.state
+        if state is None:
             return None
-        addresses = self.state.gossip_addresses
+        addresses = state.gossip_addresses
         return addresses[self.address_index % len(addresses)]
+
+    @property
+    def told_lag_ns(self) -> int:
+        """Return how late it says it acts: in its last packet, or in its state if that says more."""
+        state = self.state
+        published_ms = 0 if state is None else state.lag_ms
+        return max(self.lag_ms, published_ms) * MILLISECOND_NS
 
     @property
     def serving(self) -> bool:
         """Tell whether its endpoints are in use: everything but dead and left."""
-        return self.state is not None and self.status < MemberStatus.DEAD
+        return self.messages.state is not None and self.status < MemberStatus.DEAD
 
     def settle(self) -> MemberStatus:
         """Return the status that the records held amount to."""
-        if self.state is not None and self.state.phase == NodePhase.LEFT:
+        state = self.state
+        if state is not None and state.phase == NodePhase.LEFT:
             return MemberStatus.LEFT
         if self.certificate is not None:
             return MemberStatus(self.certificate.status)
@@ -147,19 +282,21 @@ class Member:
 
     def view(self, now: Instant) -> MemberView | None:
         """Return the member as the rest of the agent reads it; None before a state is known."""
-        if self.state is None:
+        state = self.state
+        if state is None:
             return None
+        credential = self.credential
         return MemberView(
             name=self.name,
             node_id=self.node_id,
-            spiffe_id=self.credential.spiffe_id,
+            spiffe_id=credential.spiffe_id,
             status=self.status,
-            state=self.state,
-            credential=self.credential,
+            state=state,
+            credential=credential,
             changed_at=self.changed_at,
             unreachable=self.unreachable,
             heard_age_ns=None if self.heard_at < 0 else max(0, now - self.heard_at),
-            lag_ms=self.state.lag_ms,
+            lag_ms=state.lag_ms,
             hold_down_until=self.held_down_until,
             endpoints_held=self.endpoints_held,
         )

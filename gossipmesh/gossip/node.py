@@ -574,13 +574,12 @@ class GossipNode:
         self._catalog.note_eligible()
         wall_s = self._ctx.wall_s
         for member in list(self._catalog):
-            held = member.records[RecordKind.CREDENTIAL]
-            gone = member.credential.ends <= wall_s or held.key_id not in keys
+            gone = member.ends <= wall_s or member.signer not in keys
             if gone and member.node_id != self._own_id:
                 self._catalog.forget(member)
                 self._courier.forget(member.node_id)
                 self._detector.forget(member)
-        ends = min((m.credential.ends for m in self._catalog if m.node_id != self._own_id), default=None)
+        ends = min((m.ends for m in self._catalog if m.node_id != self._own_id), default=None)
         self._watch_at = NEVER
         self._watch_ending(wall_s + _WATCH_MAX_S if ends is None else ends)
 

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 BUCKETS_COUNT: Final = 256
 _MASK: Final = (1 << 128) - 1
-_ITEM: Final = struct.Struct("!BQQQ16s")
+_ITEM: Final = struct.Struct("!BQQQ16sB")
+_TIE_IS_DIGEST: Final = 255  # in place of a tie-break's length
 
 
 class Rank(NamedTuple):
@@ -34,13 +35,14 @@ class Item(NamedTuple):
 class RootLedger:
     """The counted items of one root; names are (kind, subject).
 
-    Kept packed, some 75 bytes an item: kind, order, digest, and the tie-break where it is not the digest.
+    Kept packed, 42 bytes an item and one object a subject: kind, order, digest, and the tie-break where it is
+    not the digest.
     """
 
     def __init__(self, group_tag: int) -> None:
         self._key = group_tag.to_bytes(4, "big")
         self._sums = [0] * BUCKETS_COUNT
-        self._subjects: list[dict[bytes, tuple[bytes, ...]]] = [{} for _ in range(BUCKETS_COUNT)]
+        self._subjects: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS_COUNT)]
         self._total = 0
         self._root = bytes(16)
 
@@ -52,14 +54,18 @@ class RootLedger:
         """Count `item` under its name instead of what stood there; None counts nothing."""
         bucket = subject[0] if subject else 0
         subjects = self._subjects[bucket]
-        held = subjects.get(subject, ())
-        kept = [packed for packed in held if packed[0] != kind]
-        delta = -sum(_digest_of(packed) for packed in held if packed[0] == kind)
+        kept: list[bytes] = []
+        delta = 0
+        for packed in _items(subjects.get(subject, b"")):
+            if packed[0] == kind:
+                delta -= _digest_of(packed)
+            else:
+                kept.append(packed)
         if item is not None:
             kept.append(_pack(kind, item))
             delta += item.digest
         if kept:
-            subjects[subject] = tuple(sorted(kept))
+            subjects[subject] = b"".join(sorted(kept))
         else:
             subjects.pop(subject, None)
         self._sums[bucket] = (self._sums[bucket] + delta) & _MASK
@@ -68,7 +74,7 @@ class RootLedger:
 
     def get(self, kind: int, subject: bytes) -> Item | None:
         """Return what is counted under a name."""
-        for packed in self._subjects[subject[0] if subject else 0].get(subject, ()):
+        for packed in _items(self._subjects[subject[0] if subject else 0].get(subject, b"")):
             if packed[0] == kind:
                 return Item(_rank_of(packed), _digest_of(packed))
         return None
@@ -91,23 +97,33 @@ class RootLedger:
         return sorted(
             (packed[0], subject, _rank_of(packed))
             for subject, held in self._subjects[number].items()
-            for packed in held
+            for packed in _items(held)
         )
 
 
 def _pack(kind: int, item: Item) -> bytes:
     rank = item.rank
     digest = item.digest.to_bytes(16, "big")
-    tie = b"" if rank.tie == digest else bytes((len(rank.tie),)) + rank.tie
-    return _ITEM.pack(kind, rank.generation, rank.epoch, rank.sequence, digest) + tie
+    size, tie = (_TIE_IS_DIGEST, b"") if rank.tie == digest else (len(rank.tie), rank.tie)
+    return _ITEM.pack(kind, rank.generation, rank.epoch, rank.sequence, digest, size) + tie
+
+
+def _items(held: bytes) -> list[bytes]:
+    """Return the items of a subject, one by one."""
+    items = []
+    start = 0
+    while start < len(held):
+        size = held[start + _ITEM.size - 1]
+        end = start + _ITEM.size + (0 if size == _TIE_IS_DIGEST else size)
+        items.append(held[start:end])
+        start = end
+    return items
 
 
 def _digest_of(packed: bytes) -> int:
-    return int.from_bytes(packed[_ITEM.size - 16 : _ITEM.size], "big")
+    return int.from_bytes(packed[_ITEM.size - 17 : _ITEM.size - 1], "big")
 
 
 def _rank_of(packed: bytes) -> Rank:
-    _, generation, epoch, sequence, digest = _ITEM.unpack_from(packed)
-    # An empty tie-break is a length of zero; no length at all means the digest settles ties.
-    tie = digest if len(packed) == _ITEM.size else packed[_ITEM.size + 1 :]
-    return Rank(generation, epoch, sequence, tie)
+    _, generation, epoch, sequence, digest, size = _ITEM.unpack_from(packed)
+    return Rank(generation, epoch, sequence, digest if size == _TIE_IS_DIGEST else packed[_ITEM.size :])

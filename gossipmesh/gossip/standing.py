@@ -16,31 +16,30 @@ class Standing:
 
     def __init__(self, own_id: bytes) -> None:
         self._own_id = own_id
-        self._serving: set[bytes] = set()
+        self._served_aside: set[bytes] = set()  # in use, and no packets go there
         self.reachable: list[Member] = []
-        self._places: dict[bytes, int] = {}
         self._dead: dict[bytes, Member] = {}
 
     @property
     def serving_count(self) -> int:
         """Return how many members are neither dead nor left, ourselves included."""
-        return len(self._serving)
+        return len(self.reachable) + len(self._served_aside)
 
     def note(self, member: Member) -> None:
         """Take a member's status as it is now."""
         node_id = member.node_id
-        if member.serving:
-            self._serving.add(node_id)
-        else:
-            self._serving.discard(node_id)
         reachable = (
             member.serving and member.status is not MemberStatus.UNATTENDED and node_id != self._own_id
         )
-        if reachable and node_id not in self._places:
-            self._places[node_id] = len(self.reachable)
+        if member.serving and not reachable:
+            self._served_aside.add(node_id)
+        else:
+            self._served_aside.discard(node_id)
+        if reachable and member.place < 0:
+            member.place = len(self.reachable)
             self.reachable.append(member)
         elif not reachable:
-            self._unplace(node_id)
+            self._unplace(member)
         if member.status is not MemberStatus.DEAD:
             self._dead.pop(node_id, None)
         elif node_id not in self._dead:
@@ -48,8 +47,8 @@ class Standing:
 
     def drop(self, member: Member) -> None:
         """Forget a member."""
-        self._serving.discard(member.node_id)
-        self._unplace(member.node_id)
+        self._served_aside.discard(member.node_id)
+        self._unplace(member)
         self._dead.pop(member.node_id, None)
 
     def recently_dead(self, since: int) -> list[Member]:
@@ -61,11 +60,11 @@ class Standing:
             recent.append(member)
         return recent
 
-    def _unplace(self, node_id: bytes) -> None:
-        place = self._places.pop(node_id, None)
-        if place is None:
+    def _unplace(self, member: Member) -> None:
+        if member.place < 0:
             return
         last = self.reachable.pop()
-        if last.node_id != node_id:
-            self.reachable[place] = last
-            self._places[last.node_id] = place
+        if last is not member:
+            self.reachable[member.place] = last
+            last.place = member.place
+        member.place = -1

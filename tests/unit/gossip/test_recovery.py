@@ -154,8 +154,7 @@ def forget_quietly(group: Group, at: str, of: str) -> None:
     node = group.node(at)
     member = node._catalog.get(group.node(of).own_node_id)
     assert isinstance(member, Member)
-    del member.messages[RecordKind.SERVICE_SET]
-    member.services = None
+    member.messages.drop(RecordKind.SERVICE_SET)
     node._catalog.ledger.put(RecordKind.SERVICE_SET, member.node_id, None)
 
 
