@@ -38,10 +38,16 @@ Write = Callable[[Request], Awaitable[Any]]
 class AdminApi:
     """Answers requests from the agent's parts."""
 
-    def __init__(self, parts: Parts, *, leave: Callable[[], Awaitable[None]]) -> None:
-        """`leave` drains this node and leaves the mesh; it returns once members were told."""
+    def __init__(
+        self, parts: Parts, *, leave: Callable[[], Awaitable[None]], restart: Callable[[], Awaitable[None]]
+    ) -> None:
+        """`leave` drains this node and leaves the mesh, `restart` ends the agent and nothing else.
+
+        Both return once members were told.
+        """
         self._parts = parts
         self._leave = leave
+        self._restart = restart
         self._reads: dict[str, Read] = {
             "/v1/status": lambda _: views.status(parts),
             "/v1/members": lambda _: views.members(parts),
@@ -59,6 +65,7 @@ class AdminApi:
         self._writes: dict[str, Write] = {
             "/v1/policy/offer": self._offer_policy,
             "/v1/leave": self._leave_mesh,
+            "/v1/restart": self._restart_agent,
         }
 
     async def handle_local(self, request: Request) -> Response:
@@ -130,6 +137,10 @@ class AdminApi:
     async def _leave_mesh(self, _: Request) -> Any:
         await self._leave()
         return {"left": True}
+
+    async def _restart_agent(self, _: Request) -> Any:
+        await self._restart()
+        return {"restarting": True}
 
 
 def listen_local(path: Path, handler: Callable[[Request], Awaitable[Response]]) -> HttpServer:

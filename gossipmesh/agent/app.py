@@ -5,7 +5,8 @@ nursery: gossip (shell), engine (supervisor), snapshots (feed), services (files 
 (renewal), and the servers people ask. Parts know nothing of each other: what one has to tell another
 goes through the small methods of `Agent`.
 
-Whatever ends the agent in error leaves the engine serving; only leaving the mesh ends both.
+Whatever ends the agent in error leaves the engine serving, and so does a planned restart, which the
+others are told of first; only leaving the mesh ends both.
 """
 
 import logging
@@ -70,7 +71,8 @@ log = logging.getLogger("gossipmesh.agent")
 
 _PROBE_TIMEOUT_S: Final = 1.0
 _DRAINING_HEARD_S: Final = 1.0  # gossip's ticks and the peers' compilers, with room to spare
-_LEAVING_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
+_LAST_WORD_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
+_RESTARTING_S: Final = 30  # a start takes a second or two; who is not back by then is worth a look
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
 _HOUSEKEEPING_S: Final = 1.0
 _VERDICTS_MAX: Final = 8_192  # some 150 bytes each
@@ -158,7 +160,7 @@ class Agent:
         self._sockets = sockets
         self._nursery = nursery
         self._leaving = False
-        self._left = trio.Event()
+        self._ended = trio.Event()
         self._failed = trio.Event()
         self._failure: OperatorError | None = None
         self._repaired_peers = 0
@@ -202,7 +204,7 @@ class Agent:
             OperatorError: one of the engine's ports cannot be had, or the disk is full.
         """
         nursery, config = self._nursery, self._config
-        admin = AdminApi(self, leave=self.leave)
+        admin = AdminApi(self, leave=self.leave, restart=self.restart)
         local_api = listen_local(config.state_dir / "agent.sock", admin.handle_local)
         nursery.start_soon(self.engine.run)
         found = await self.engine.wait_found()
@@ -227,7 +229,7 @@ class Agent:
         nursery.start_soon(_http(self._sockets.metrics, MetricsEndpoint(self, self._counts).handle).run)
         nursery.start_soon(self._keep_house)
         nursery.start_soon(self._watch_signals)
-        nursery.start_soon(self._end_when_left)
+        nursery.start_soon(self._end_when_told)
         nursery.start_soon(self._end_when_failed)
         self.feed.changed(urgent=True)
         self._release_when_repaired()
@@ -236,13 +238,13 @@ class Agent:
     def close(self) -> None:
         """Close what outlives the nursery; the engine keeps its own duplicates of the listeners."""
         self.engine.close()
-        if self._left.is_set():
+        if self._ended.is_set():
             (self._config.state_dir / "agent.sock").unlink(missing_ok=True)
 
     async def leave(self) -> None:
         """Drain, tell the mesh, end the engine; returns when all of it is done."""
         if self._leaving:
-            await self._left.wait()
+            await self._ended.wait()
             return
         self._leaving = True
         log.info("draining, then leaving the mesh")
@@ -251,9 +253,24 @@ class Agent:
         await trio.sleep(_DRAINING_HEARD_S)
         await self.engine.drain(DEFAULT_LIMITS.drain_timeout_ns / SECOND_NS)
         self.shell.step(self.node.leave)
-        await trio.sleep(_LEAVING_HEARD_S)
+        await trio.sleep(_LAST_WORD_HEARD_S)
         log.info("left the mesh")
-        self._left.set()
+        self._ended.set()
+
+    async def restart(self) -> None:
+        """Tell the mesh that this agent will be back, then end it; the engine serves on for its successor.
+
+        Returns when others were told. Leaving, begun before or meanwhile, goes first.
+        """
+        if not self._leaving:
+            log.info("telling the mesh of a restart", extra=fields(within_s=_RESTARTING_S))
+            self.shell.step(lambda now: self.node.set_restarting(_RESTARTING_S, now))
+            await trio.sleep(_LAST_WORD_HEARD_S)
+        if self._leaving:
+            await self._ended.wait()
+            return
+        log.info("ending for a restart; the engine serves on")
+        self._ended.set()
 
     # What decides whether a service may be published passing (services.Conditions)
 
@@ -381,8 +398,11 @@ class Agent:
                 self._give_listeners()
 
     async def _watch_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR2) as signals:
+            async for number in signals:
+                if number == signal.SIGUSR2:
+                    self._nursery.start_soon(self.restart)
+                    continue
                 if self._leaving:
                     log.warning("told to stop twice: stopping now")
                     self.engine.stop()
@@ -390,8 +410,8 @@ class Agent:
                     return
                 self._nursery.start_soon(self.leave)
 
-    async def _end_when_left(self) -> None:
-        await self._left.wait()
+    async def _end_when_told(self) -> None:
+        await self._ended.wait()
         await trio.sleep(_ANSWER_S)
         self._nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""`gossipmesh agent`: run this node's agent until it leaves the mesh."""
+"""`gossipmesh agent`: run this node's agent until it leaves the mesh or is restarted."""
 
 import os
 import sys
@@ -23,7 +23,11 @@ import click
 )
 @click.pass_context
 def agent(context: click.Context, config_path: Path, token_file: Path | None) -> None:
-    """Run this node's agent. SIGTERM or Ctrl-C drains and leaves the mesh, a second one stops at once."""
+    """Run this node's agent.
+
+    SIGTERM or Ctrl-C drains and leaves the mesh, a second one stops at once; SIGUSR2 ends the agent only, for
+    a restart: the mesh is told, and the engine serves on.
+    """
     words = [sys.executable, "-P", "-m", "gossipmesh.agent", str(config_path)]
     if token_file is not None:
         words.append(str(token_file))

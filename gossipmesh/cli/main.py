@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "identity": ("gossipmesh.cli.readers:identity", "Show this node's certificates."),
     "proxy": ("gossipmesh.cli.proxy:proxy", "Run the data plane, or show what it runs."),
     "debug": ("gossipmesh.cli.debug:debug", "Write down what this node's agent did lately."),
+    "restart": ("gossipmesh.cli.readers:restart", "End this node's agent for the next one; traffic goes on."),
     "leave": ("gossipmesh.cli.readers:leave", "Drain this node and leave the mesh."),
     "demo": ("gossipmesh.cli.demo:demo", "Start a mesh on this machine and put it through its paces."),
 }

@@ -160,6 +160,22 @@ def leave(socket_path: str | None, output: str) -> None:
         click.echo("This node has left the mesh.")
 
 
+@click.command()
+@socket_option
+@output_option
+def restart(socket_path: str | None, output: str) -> None:
+    """Tell the mesh of a restart and end this node's agent; its engine serves on.
+
+    Whatever keeps the agent running (systemd with Restart=always) starts the next one, which attaches to the
+    engine. Traffic goes on meanwhile, and nobody holds this node gone for 30 s.
+    """
+    answer = AdminClient(socket_path).post_bytes("/v1/restart")
+    if output in ("json", "yaml"):
+        print_rows((), (), output, value=answer)
+    else:
+        click.echo("The mesh has been told; the agent ends and its engine serves on.")
+
+
 @click.group()
 def identity() -> None:
     """Show this node's certificates."""

@@ -185,6 +185,22 @@ async def test_the_next_agent_attaches_to_the_engine_that_runs(tmp_path: Path) -
             assert second["incarnation"]["epoch"] == first["incarnation"]["epoch"] + 1
 
 
+@pytest.mark.parametrize("by_signal", [True, False])
+async def test_a_planned_restart_is_told_and_leaves_the_engine(tmp_path: Path, by_signal: bool) -> None:
+    """The agent ends by itself, its socket is gone, and the next one finds the same engine."""
+    async with a_node(tmp_path) as node:
+        async with running(node) as before:
+            if by_signal:
+                os.kill(os.getpid(), signal.SIGUSR2)
+            else:
+                assert await ask(node.socket, "/v1/restart", method="POST") == {"restarting": True}
+            await node.wait_gone()
+        async with running(node) as after:
+            assert after["engine"]["pid"] == before["engine"]["pid"]
+            assert after["engine"]["starts"] == 0
+            assert after["incarnation"]["epoch"] == before["incarnation"]["epoch"] + 1
+
+
 async def test_what_an_agent_recorded_is_replayed_and_why_answers(tmp_path: Path) -> None:
     async with a_node(tmp_path) as node, running(node):
         (member,) = await ask(node.socket, "/v1/members")

@@ -66,13 +66,13 @@ async def test_connections_beyond_the_limit_are_closed_at_once(monkeypatch: pyte
     ],
 )
 async def test_a_web_page_elsewhere_learns_nothing(header: str, caplog: pytest.LogCaptureFixture) -> None:
-    async def leave() -> None:
-        raise AssertionError("nobody asked to leave")
+    async def end() -> None:
+        raise AssertionError("nobody asked for it")
 
     class Parts:
         """Nothing is read of it."""
 
-    admin = AdminApi(Parts(), leave=leave)  # type: ignore[arg-type]
+    admin = AdminApi(Parts(), leave=end, restart=end)  # type: ignore[arg-type]
     async with serving(admin.handle_remote) as (_, where):
         request = f"GET /v1/status HTTP/1.1\r\n{header}\r\nConnection: close\r\n\r\n"
         assert (await talk(where, request.encode())).startswith(b"HTTP/1.1 403 ")

@@ -90,6 +90,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
         "sections": {"routes/cart.shop": {"rules": [1, 2]}, "limits": {"retries": 3}},
     },
     ("POST", "/v1/leave"): {"left": True},
+    ("POST", "/v1/restart"): {"restarting": True},
 }
 
 
@@ -128,6 +129,7 @@ READERS = {
     ("GET", "/v1/identity"): ["identity", "show"],
     ("GET", "/v1/proxy/snapshot"): ["proxy", "snapshot"],
     ("POST", "/v1/leave"): ["leave"],
+    ("POST", "/v1/restart"): ["restart"],
 }
 
 
