@@ -11,11 +11,9 @@ Source: kinship 0.4.0, docs/results (200 seeds per cell, the same loss and starv
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,9 +24,10 @@ from gossipmesh.gossip.effects import MemberChanged, Notify
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.simulator.faults import Loss
+from gossipmesh.testing.simulator.forks import in_forks
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.invariants import Invariants
-from gossipmesh.testing.simulator.priming import boot_known
+from gossipmesh.testing.simulator.priming import boot_known, reseed
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.world import SimulationFailure, World
 from gossipmesh.trust.keys import Verifier
@@ -129,7 +128,7 @@ def play(run: Run, cell: Cell, seed: int, core: str) -> Outcome:
     """Play one run of a cell on a primed mesh, which is used up by it."""
     watch, world = run.invariants, run.world
     assert isinstance(watch, _Watch)
-    _reseed(run, f"grid/{seed}")
+    reseed(run, f"grid/{seed}")
     if cell.loss:
         world.network.add_rule(Loss("loss", cell.loss / 100))
     chosen = run.sample(cell.starved_count + 1)
@@ -165,14 +164,6 @@ def play(run: Run, cell: Cell, seed: int, core: str) -> Outcome:
         events=world.events_count,
         failure=failure,
     )
-
-
-def _reseed(run: Run, name: str) -> None:
-    """Give everything that draws a fresh story, so that forks of one mesh differ by their seeds."""
-    run.script.seed(f"{name}/script")
-    run.world.reseed(name)
-    for host in run.hosts:
-        run.core(host)._ctx.rng.seed(f"{name}/{host.name}")
 
 
 def _doubts(run: Run) -> int:
@@ -322,35 +313,16 @@ def main(words: Sequence[str]) -> int:
 def _run_all(arguments: argparse.Namespace, missing: list[tuple[Cell, int]], core: str) -> None:
     """Fork the primed mesh once per run, `--jobs` at a time, and append each outcome as it comes."""
     mesh = primed(arguments.nodes, arguments.detector)
-    forks = multiprocessing.get_context("fork")
+
+    def tell(task: tuple[Cell, int]) -> bytes:
+        return msgspec.json.encode(play(mesh, *task, core))
+
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    running: dict[Any, Any] = {}
     with arguments.out.open("ab", buffering=0) as out:
-        while missing or running:
-            while missing and len(running) < max(1, arguments.jobs):
-                cell, seed = missing.pop(0)
-                here, there = forks.Pipe(duplex=False)
-                process = forks.Process(target=_child, args=(there, mesh, cell, seed, core))
-                process.start()
-                there.close()
-                running[here] = process
-            for connection in wait(list(running)):
-                process = running.pop(connection)
-                out.write(_received(connection) + b"\n")
-                process.join()
-
-
-def _received(connection: Any) -> bytes:
-    try:
-        line: bytes = connection.recv_bytes()
-    except EOFError:
-        raise SystemExit("a run of the grid ended without an outcome") from None
-    return line
-
-
-def _child(connection: Connection, mesh: Run, cell: Cell, seed: int, core: str) -> None:
-    connection.send_bytes(msgspec.json.encode(play(mesh, cell, seed, core)))
-    connection.close()
+        for _, line in in_forks(tell, missing, arguments.jobs):
+            if line is None:
+                raise SystemExit("a run of the grid ended without an outcome")
+            out.write(line + b"\n")
 
 
 if __name__ == "__main__":
