@@ -225,9 +225,7 @@ class CaseDesk:
         self._ctx.timers.set(("case", member.node_id), now + wait_ns, lambda: self._tick(member))
 
     def _tolerance_ns(self, member: Member) -> int:
-        published_ms = 0 if member.state is None else member.state.lag_ms
-        told_ns = max(member.lag_ms, published_ms) * MILLISECOND_NS
-        return min(self._ctx.settings.monitor.tolerance_max_ns, told_ns)
+        return min(self._ctx.settings.monitor.tolerance_max_ns, member.told_lag_ns)
 
     def _patience_ns(self, member: Member) -> int:
         return self._ctx.settings.monitor.silence_ns + self._tolerance_ns(member)

@@ -2,37 +2,47 @@
 
 Lag is the worst of the last five seconds: how long a packet lay unread, or how late the loop ran.
 Rules:
-1. Published lag moves in steps, up at once and down only when well below, at most every ten seconds, so
+1. There is no moment between the worst leaving the window and the next observation: whoever reads late would
+   believe itself prompt just then, and judge and be judged by it.
+2. Published lag moves in steps, up at once and down only when well below, at most every ten seconds, so
    that roots come to rest.
 Paper: none; Lifeguard infers its own slowness from failed probes, here it is measured.
 """
 
+from collections import deque
 from typing import Final
 
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, Instant
 
-_WINDOW_NS: Final = 5 * SECOND_NS
+_SLOT_NS: Final = 100 * MILLISECOND_NS
+_WINDOW_SLOTS: Final = 50
 STEPS_MS: Final = (0, 50, 200, 1_000)
 
 
 class LagMeter:
-    """The worst lag noted within the window."""
+    """The worst lag noted within the window, by slots: (slot, lag), oldest and greatest first."""
 
-    __slots__ = ("_at", "_lag_ns")
+    __slots__ = ("_worst",)
 
     def __init__(self) -> None:
-        self._lag_ns = 0
-        self._at = -_WINDOW_NS
+        self._worst: deque[tuple[int, int]] = deque(maxlen=_WINDOW_SLOTS + 1)
 
     def note(self, lag_ns: int, now: Instant) -> None:
-        """Take one observation; a lesser one counts only once the greater is old."""
-        if lag_ns >= self._lag_ns or now - self._at > _WINDOW_NS:
-            self._lag_ns = max(0, lag_ns)
-            self._at = now
+        """Take one observation; a lesser one counts once the greater are old."""
+        if lag_ns <= 0:
+            return
+        worst, slot = self._worst, now // _SLOT_NS
+        while worst and worst[-1][1] <= lag_ns:
+            worst.pop()
+        if not worst or worst[-1][0] != slot:
+            worst.append((slot, lag_ns))
 
     def current_ns(self, now: Instant) -> int:
         """Return the lag that holds now."""
-        return self._lag_ns if now - self._at <= _WINDOW_NS else 0
+        worst, oldest = self._worst, now // _SLOT_NS - _WINDOW_SLOTS
+        while worst and worst[0][0] < oldest:
+            worst.popleft()
+        return worst[0][1] if worst else 0
 
 
 def step_of(lag_ns: int, published_ms: int) -> int:

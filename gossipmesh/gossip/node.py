@@ -176,7 +176,9 @@ class GossipNode:
         detector.restore(self._restored_certificates)
         return detector
 
-    def _compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
+    def _compared(self, member: Member, group_root: bytes | None, documents_root: bytes | None) -> None:
+        if group_root is None or documents_root is None:
+            return
         if group_root == self._catalog.ledger.root:
             self._detector.view_complete()
         self._streams.compared(member, group_root, documents_root)

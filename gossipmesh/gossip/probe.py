@@ -35,13 +35,14 @@ class ProbeList:
 class Probe:
     """One running probe of one member."""
 
-    __slots__ = ("answered", "helpers", "nacks", "sequence", "started", "target")
+    __slots__ = ("answered", "helpers", "is_patient", "nacks", "sequence", "started", "target")
 
-    def __init__(self, target: Member, sequence: int, now: Instant) -> None:
+    def __init__(self, target: Member, sequence: int, now: Instant, *, is_patient: bool = False) -> None:
         self.target = target
         self.sequence = sequence
         self.started = now
         self.answered = False
+        self.is_patient = is_patient
         self.helpers: list[bytes] = []
         self.nacks: list[bytes] = []
 

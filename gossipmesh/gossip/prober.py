@@ -7,6 +7,10 @@ It finds that a member did not answer; what that means is the case desk's to say
 3. After a pause the newest ping of each sender is answered and no other: the rest are history.
 4. A helper's word that a target answered ends a probe while we heard the target within a silence ourselves;
    beyond that a helper that lies would hide a death for ever, since nothing in it is signed by the target.
+5. Probes of a round carry roots; pings of cases, of control rounds and for others do not: those come by the
+   dozen just when the mesh has trouble enough, and rounds go on meanwhile.
+6. A member that says it is late has that much longer to answer a round's probe: its heartbeats, which do not
+   wait for its reader, tell its monitors of its death. What it takes is no round trip either.
 Paper: SWIM sections 3 and 4.3, Lifeguard IV.A (nack). Deviation: timeouts follow the measured round trip.
 """
 
@@ -28,6 +32,8 @@ _ROUND_TRIPS_MAX: Final = 64
 _ROUND_TRIPS_MIN: Final = 8
 _SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
 _INDIRECT_HELPERS: Final = 3
+_Roots = tuple[bytes | None, bytes | None]
+_NO_ROOTS: Final[_Roots] = (None, None)
 
 
 class Prober:
@@ -74,28 +80,38 @@ class Prober:
         self._sequence += 1
         return self._sequence
 
-    def ping_message(self, sequence: int, *, suspect: bool = False) -> bytes:
+    def ping_message(self, sequence: int) -> bytes:
         """Return an encoded ping with our roots."""
-        return encode_message(Ping(sequence, *self._roots(), self._ctx.wall_s, suspect))
+        return encode_message(Ping(sequence, *self._roots(), self._ctx.wall_s))
 
-    def ping(self, member: Member, *, suspect: bool = False, besides: tuple[bytes, ...] = ()) -> int:
-        """Ping a member and return the sequence its ack will carry."""
+    def ping(self, member: Member, *, compares: bool = False, suspect: bool = False) -> int:
+        """Ping a member and return the sequence its ack will carry; with our roots if it `compares`."""
         sequence = self.next_sequence()
         self._pings[sequence] = (member.node_id, self._ctx.now)
         if len(self._pings) > limits.PROBES_PENDING_MAX:
             self._pings.popitem(last=False)
-        self._courier.send(member, [self.ping_message(sequence, suspect=suspect), *besides])
+        roots: _Roots = self._roots() if compares else _NO_ROOTS
+        self._courier.send(member, [encode_message(Ping(sequence, *roots, self._ctx.wall_s, suspect))])
         return sequence
 
-    def probe(self, member: Member) -> None:
-        """Ping a member and see whether it answers, with help; one probe of each member at a time."""
-        if member.node_id in self._probed or len(self._probes) >= limits.PROBES_PENDING_MAX:
+    def probe(self, member: Member, *, is_patient: bool = False) -> None:
+        """Ping a member and see whether it answers, with help; one probe of each member at a time.
+
+        `is_patient`: it may take as much longer as the member says it is late (rule 6).
+        """
+        running = self._probes.get(self._probed.get(member.node_id, 0))
+        if running is not None and running.is_patient and not is_patient:
+            self._end(running)
+        elif running is not None or len(self._probes) >= limits.PROBES_PENDING_MAX:
             return
         self._ctx.statistics.probes += 1
-        probe = Probe(member, self.ping(member), self._ctx.now)
+        sequence = self.ping(member, compares=True)
+        probe = Probe(member, sequence, self._ctx.now, is_patient=is_patient)
         self._probes[probe.sequence] = probe
         self._probed[member.node_id] = probe.sequence
         direct_ns = self.health.scale(self.direct_wait_ns())
+        if is_patient:
+            direct_ns += min(member.told_lag_ns, self._ctx.settings.monitor.tolerance_max_ns)
         all_ns = direct_ns + self.health.scale(self._ctx.settings.monitor.indirect_ns)
         self._ctx.timers.set(
             ("probe late", probe.sequence), self._ctx.now + direct_ns, lambda: self._ask_others(probe)
@@ -118,7 +134,7 @@ class Prober:
         own_id = self._catalog.own_id
         target = self._list.next({m.node_id: m for m in self._catalog if is_probed(m, own_id)})
         if target is not None:
-            self.probe(target)
+            self.probe(target, is_patient=True)
 
     def _lags(self) -> bool:
         return self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
@@ -191,7 +207,8 @@ class Prober:
             self._answer(member, ping)
 
     def _answer(self, member: Member, ping: Ping) -> None:
-        self._courier.send(member, [encode_message(Ack(ping.sequence, *self._roots(), self._ctx.wall_s))])
+        roots: _Roots = _NO_ROOTS if ping.group_root is None else self._roots()
+        self._courier.send(member, [encode_message(Ack(ping.sequence, *roots, self._ctx.wall_s))])
         if ping.suspect:
             self._wanted_life()
 
@@ -202,7 +219,8 @@ class Prober:
             self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
         target_id, sent_at = self._pings.pop(ack.sequence, (b"", 0))
         if target_id == member.node_id:
-            self._round_trips.append(max(0, arrived - sent_at))
+            if member.lag_ms * MILLISECOND_NS <= self._ctx.settings.monitor.lag_gate_ns:
+                self._round_trips.append(max(0, arrived - sent_at))
             probe = self._probes.get(ack.sequence)
             if probe is not None:
                 self._succeed(probe)
@@ -220,7 +238,7 @@ class Prober:
             return
         sequence = self.next_sequence()
         self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))
-        self._courier.send(target, [self.ping_message(sequence)])
+        self._courier.send(target, [encode_message(Ping(sequence, *_NO_ROOTS, self._ctx.wall_s))])
         wait_ns = self._ctx.settings.monitor.indirect_ns * 4 // 5
         self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns, lambda: self._nack(sequence))
 

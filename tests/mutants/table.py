@@ -18,6 +18,7 @@ _MONITORS: Final = "tests/unit/gossip/test_monitor_detector.py::"
 _CERTIFICATES: Final = "tests/unit/gossip/test_certificates.py::"
 _BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
 _EXPLORER: Final = "tests/simulation/test_explorer.py::"
+_PROBER: Final = "tests/unit/gossip/test_prober.py::"
 _STRANGERS: Final = "tests/unit/gossip/test_strangers.py::"
 
 
@@ -387,6 +388,30 @@ _VOTE_MUTANTS: Final = (
         "patience_ns = settings.silence_ns",
         _VOTES + "test_silence_takes_its_time_and_longer_for_who_lags",
         "slow is dead",
+    ),
+    _mutant(
+        "lesser-lag-forgotten",
+        "gossip.lag",
+        "        if not worst or worst[-1][0] != slot:",
+        "        if not worst:",
+        _MONITORS + "test_who_reads_late_is_at_no_moment_prompt",
+        "who reads late judges as if it were prompt whenever its worst lag grows old",
+    ),
+    _mutant(
+        "impatient-rounds",
+        "gossip.prober",
+        "        if is_patient:\n            direct_ns +=",
+        "        if False:\n            direct_ns +=",
+        _PROBER + "test_a_round_gives_a_member_the_time_it_says_it_is_late",
+        "a member that reads late is under suspicion all the time",
+    ),
+    _mutant(
+        "lag-taken-for-distance",
+        "gossip.prober",
+        "            if member.lag_ms * MILLISECOND_NS <= ",
+        "            if 0 <= ",
+        _PROBER + "test_how_late_others_are_is_no_round_trip",
+        "one reader that is late makes all deaths be found later",
     ),
     _mutant(
         "planned-restart-accused",

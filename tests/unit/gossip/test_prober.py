@@ -1,0 +1,92 @@
+"""Probes of members that are late, and what pings carry."""
+
+import pytest
+
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.prober import Prober
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.wire.datagram import Ack, Message, Ping, decode_body_untrusted, encode_body
+from tests.unit.gossip.group import Group
+from tests.unit.gossip.test_monitor_detector import voting
+
+
+def parts(group: Group, at: str, of: str) -> tuple[Prober, Member]:
+    """Return a node's prober and another as it holds it, its clock set to the present."""
+    node = group.node(at)
+    node._ctx.now = Instant(group.now)
+    return node._detector.prober, node._catalog.get(group.node(of).own_node_id)
+
+
+def probes_failed_after(group: Group, seconds: float) -> int:
+    """Have what the node "a" wants to send on its way; return how many of its probes fail in a while."""
+    node = group.node("a")
+    before = node.statistics().probes_failed
+    group.perform(group.hosts["a"], node._ctx.drain())
+    group.run(seconds)
+    return node.statistics().probes_failed - before
+
+
+def silent_group() -> tuple[Group, Prober, Member]:
+    """Return a group whose "b" is cut off, having said that it is a second late."""
+    group = voting("a b c")
+    group.run_until(lambda: not group.node("a")._detector.prober._probes, 3)
+    prober, member = parts(group, "a", "b")
+    group.kill("b", silent=True)
+    member.lag_ms = 1_000
+    group.node("a")._detector.heartbeats.forget(member)  # so that nothing else probes it
+    return group, prober, member
+
+
+@pytest.mark.parametrize(("is_patient", "failed"), [(True, 0), (False, 1)])
+def test_a_round_gives_a_member_the_time_it_says_it_is_late(is_patient: bool, failed: int) -> None:
+    group, prober, member = silent_group()
+    prober.probe(member, is_patient=is_patient)
+    assert probes_failed_after(group, 0.95) == failed
+
+
+def test_a_patient_probe_fails_in_the_end() -> None:
+    group, prober, member = silent_group()
+    prober.probe(member, is_patient=True)
+    assert probes_failed_after(group, 2) == 1
+
+
+def test_a_missed_heartbeat_does_not_wait_for_a_patient_probe() -> None:
+    group, prober, member = silent_group()
+    prober.probe(member, is_patient=True)
+    prober.probe(member)
+    assert probes_failed_after(group, 0.95) == 1
+
+
+def test_how_late_others_are_is_no_round_trip() -> None:
+    prober, member = parts(voting("a b c"), "a", "b")
+    settings = prober._ctx.settings.monitor
+    prober._round_trips.extend([MILLISECOND_NS] * 64)
+    for lag_ms, waits_ns in ((2_000, settings.probe_min_ns), (0, settings.probe_max_ns)):
+        member.lag_ms = lag_ms
+        sequence = prober.ping(member)
+        late = Instant(prober._ctx.now + SECOND_NS)
+        prober.receive_ack(member, Ack(sequence, None, None, 0), late)
+        assert prober.direct_wait_ns() == waits_ns
+
+
+def test_only_the_probes_of_rounds_compare_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    prober, member = parts(voting("a b c"), "a", "b")
+    sent: list[Message] = []
+
+    def send(_: Member, messages: list[bytes]) -> None:
+        sent.extend(decode_body_untrusted(encode_body(messages)))
+
+    monkeypatch.setattr(prober._courier, "send", send)
+    prober.ping(member, suspect=True)
+    prober.ping(member)
+    prober.probe(member, is_patient=True)
+    assert [message.group_root is None for message in sent if isinstance(message, Ping)] == [
+        True,
+        True,
+        False,
+    ]
+    for ping in list(sent):
+        assert isinstance(ping, Ping)
+        prober.receive_ping(member, ping, prober._ctx.now)
+    acks = [message for message in sent if isinstance(message, Ack)]
+    assert [ack.group_root is None for ack in acks] == [True, True, False]
