@@ -16,27 +16,25 @@ PREFIXES_MAX: Final = 4_096
 
 
 class TokenBucket:
-    """`per_s` tokens a second, at most `burst` saved; starts full."""
+    """`per_s` tokens a second, at most `burst` saved; starts full. Kept as the instant it is full again."""
 
-    __slots__ = ("_at", "_burst_ns", "_cost_ns", "_saved_ns")
+    __slots__ = ("_cost_ns", "_full_at", "_spent_ns_max")
 
     def __init__(self, per_s: int, burst: int, now: Instant) -> None:
         self._cost_ns = SECOND_NS // per_s
-        self._burst_ns = self._cost_ns * burst
-        self._saved_ns = self._burst_ns
-        self._at = now
+        self._spent_ns_max = self._cost_ns * (burst - 1)
+        self._full_at: int = now
 
     def allows(self, now: Instant) -> bool:
         """Tell whether there is a token; takes none."""
-        self._saved_ns = min(self._burst_ns, self._saved_ns + max(0, now - self._at))
-        self._at = max(now, self._at)
-        return self._saved_ns >= self._cost_ns
+        return self._full_at - now <= self._spent_ns_max
 
     def take(self, now: Instant) -> bool:
         """Take one token if there is one."""
-        if not self.allows(now):
+        full_at = self._full_at if self._full_at > now else now
+        if full_at - now > self._spent_ns_max:
             return False
-        self._saved_ns -= self._cost_ns
+        self._full_at = full_at + self._cost_ns
         return True
 
 

@@ -12,8 +12,7 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.trust.keys import ExchangeKey
 from gossipmesh.trust.seal import Ciphers, ReplayWindow, Sealer, derive_sealer, shared_secret_untrusted
-from gossipmesh.wire.datagram import Header, PacketType, Seen, encode_body, encode_header, encode_message
-from gossipmesh.wire.versions import WIRE_MAX
+from gossipmesh.wire.datagram import Seen, encode_body, encode_data_header, encode_message
 
 
 class Link:
@@ -45,7 +44,7 @@ class Link:
     ) -> bytes:
         """Return a sealed packet of these messages, `seen` put in front."""
         self._sent += 1
-        header = encode_header(Header(WIRE_MAX, PacketType.DATA, group_tag, own_short, own_run, self._sent))
+        header = encode_data_header(group_tag, own_short, own_run, self._sent)
         body = encode_body([encode_message(Seen(self._window.highest, beat, lag_ms)), *messages])
         return header + self._sealer.seal(self._sent, header, body)
 

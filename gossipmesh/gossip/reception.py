@@ -8,6 +8,7 @@ Paper: none; SWIM's packets are unauthenticated.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from gossipmesh.gossip.budgets import KeyedBudgets
 from gossipmesh.gossip.catalog import Catalog, Checks
@@ -24,6 +25,7 @@ from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.records import SignedRecord, Vote
 from gossipmesh.wire.datagram import (
+    DATA,
     HEADER_BYTES,
     Ack,
     CertificateId,
@@ -33,7 +35,6 @@ from gossipmesh.wire.datagram import (
     Hello,
     Message,
     Nack,
-    PacketType,
     Ping,
     PingReq,
     PolicyAnnouncement,
@@ -63,7 +64,7 @@ class Reception:
         intake: Intake,
         spreading: PolicySpreading,
         *,
-        compared: Callable[[Member, bytes | None, bytes | None], None],
+        compared: Callable[[Member, bytes, bytes], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -73,6 +74,18 @@ class Reception:
         self._intake = intake
         self._spreading = spreading
         self._compared = compared
+        self._plain: dict[type[Any], Callable[[Member, Any], None]] = {
+            Heartbeat: detector.receive_heartbeat,
+            PingReq: detector.receive_ping_req,
+            Nack: detector.receive_nack,
+            RelayedAck: detector.receive_relayed_ack,
+            Check: detector.receive_check,
+            Unvote: detector.receive_unvote,
+            CertificateId: detector.receive_certificate_id,
+            PolicyAnnouncement: spreading.receive_policy,
+            TrustAnnouncement: spreading.receive_trust,
+            Want: self._receive_want,
+        }
         self._budgets = KeyedBudgets(
             limits.PACKETS_PER_MEMBER_PER_S, limits.PACKETS_PER_MEMBER_BURST, keys_max=1_024
         )
@@ -92,7 +105,7 @@ class Reception:
             self._ctx.dropped("version")
         elif header.group_tag != self._ctx.group_tag:
             self._ctx.dropped("foreign group")
-        elif header.type == PacketType.DATA:
+        elif header.type == DATA:
             self._receive_data_untrusted(header, payload, sender, arrived)
         else:
             message = decode_plain_untrusted(header.type, payload[HEADER_BYTES:])
@@ -134,44 +147,21 @@ class Reception:
             self._dispatch(member, message, checks, arrived)
 
     def _dispatch(self, member: Member, message: Message, checks: Checks, arrived: Instant) -> None:
-        match message:
-            case Ping():
-                self._detector.receive_ping(member, message, arrived)
-                self._compared(member, message.group_root, message.documents_root)
-            case Ack():
-                self._detector.receive_ack(member, message, arrived)
-                self._compared(member, message.group_root, message.documents_root)
-            case SignedRecord():
-                self._intake.take(message, member, checks)
-            case Vote():
-                self._detector.receive_vote(member, message, arrived, checks)
-            case _:
-                self._dispatch_rest(member, message)
-
-    def _dispatch_rest(self, member: Member, message: Message) -> None:
-        match message:
-            case Heartbeat():
-                self._detector.receive_heartbeat(member, message)
-            case PingReq():
-                self._detector.receive_ping_req(member, message)
-            case Nack():
-                self._detector.receive_nack(member, message)
-            case RelayedAck():
-                self._detector.receive_relayed_ack(member, message)
-            case Check():
-                self._detector.receive_check(member, message)
-            case Unvote():
-                self._detector.receive_unvote(member, message)
-            case CertificateId():
-                self._detector.receive_certificate_id(member, message)
-            case PolicyAnnouncement():
-                self._spreading.receive_policy(member, message)
-            case TrustAnnouncement():
-                self._spreading.receive_trust(member, message)
-            case Want():
-                self._receive_want(member, message)
-            case _:
-                pass
+        # Types are compared, most frequent first: `isinstance` on a struct that is another costs 0.15 us.
+        if type(message) is Seen:
+            return
+        if type(message) is Ping:
+            self._detector.receive_ping(member, message, arrived)
+            self._compared(member, message.group_root, message.documents_root)
+        elif type(message) is Ack:
+            self._detector.receive_ack(member, message, arrived)
+            self._compared(member, message.group_root, message.documents_root)
+        elif type(message) is SignedRecord:
+            self._intake.take(message, member, checks)
+        elif type(message) is Vote:
+            self._detector.receive_vote(member, message, arrived, checks)
+        else:
+            self._plain[type(message)](member, message)
 
     def _receive_want(self, member: Member, want: Want) -> None:
         subject = self._catalog.get(want.subject)

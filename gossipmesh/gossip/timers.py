@@ -23,6 +23,8 @@ class Timers:
         self._heap: list[tuple[int, int, Key]] = []
         self._live: dict[Key, tuple[int, int, Callable[[], None]]] = {}
         self._sequence = 0
+        # Asked for after every input, so it is kept until the timer that it belongs to is replaced or gone.
+        self._next: Instant | None = None
 
     def __len__(self) -> int:
         return len(self._live)
@@ -30,6 +32,7 @@ class Timers:
     def set(self, key: Key, at: int, action: Callable[[], None]) -> None:
         """Call `action` once when time reaches `at`, instead of whatever `key` stood for."""
         self._sequence += 1
+        self._forget_next(self._live.get(key), at)
         self._live[key] = (at, self._sequence, action)
         heapq.heappush(self._heap, (at, self._sequence, key))
         if len(self._heap) > _STALE_MIN + 2 * len(self._live):
@@ -38,7 +41,13 @@ class Timers:
 
     def cancel(self, key: Key) -> None:
         """Forget the timer, if there is one."""
-        self._live.pop(key, None)
+        self._forget_next(self._live.pop(key, None))
+
+    def _forget_next(self, replaced: tuple[int, int, Callable[[], None]] | None, at: int = NEVER) -> None:
+        if self._next is not None and (
+            at < self._next or (replaced is not None and replaced[0] == self._next)
+        ):
+            self._next = None
 
     def pending(self, key: Key) -> bool:
         """Tell whether the timer is set."""
@@ -46,10 +55,15 @@ class Timers:
 
     def next_deadline(self) -> Instant:
         """Return the earliest instant, or NEVER."""
-        heap = self._heap
+        if self._next is None:
+            self._next = self._find_next()
+        return self._next
+
+    def _find_next(self) -> Instant:
+        heap, live = self._heap, self._live
         while heap:
             at, number, key = heap[0]
-            entry = self._live.get(key)
+            entry = live.get(key)
             if entry is not None and entry[1] == number:
                 return Instant(at)
             heapq.heappop(heap)
@@ -60,6 +74,7 @@ class Timers:
         if self.next_deadline() > now or not self._heap:
             return None
         _, _, key = heapq.heappop(self._heap)
+        self._next = None
         return self._live.pop(key)[2]
 
     def postpone(self, name: str, by_ns: int) -> None:

@@ -12,7 +12,7 @@ Deviation: docs/GOSSIP.md names epochs in the key; run ids subsume them, since e
 
 import hashlib
 import hmac
-from collections import OrderedDict
+from collections import deque
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -28,50 +28,57 @@ COOKIE_BYTES: Final = 20
 
 
 class Ciphers:
-    """The contexts of the keys used last; each takes 3 KB that 20,000 idle keys would take 60 MB of.
+    """Lets so many sealers keep a context; each takes 3 KB that 20,000 idle keys would take 60 MB of.
 
-    Making one again costs as much as sealing a packet.
+    Who got one first loses it first, also when it was used just now: making one again costs as much as
+    sealing a packet, keeping an order of use a tenth of that for every packet.
     """
 
-    __slots__ = ("_by_key", "_count_max")
+    __slots__ = ("_count_max", "_holders")
 
     def __init__(self, count_max: int) -> None:
         self._count_max = count_max
-        self._by_key: OrderedDict[bytes, AESGCMSIV] = OrderedDict()
+        self._holders: deque[Sealer] = deque()
 
     def __repr__(self) -> str:
         return "Ciphers()"
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._holders)
 
-    def of(self, key: bytes) -> AESGCMSIV:
-        """Return the context of a key."""
-        cipher = self._by_key.get(key)
-        if cipher is None:
-            cipher = self._by_key[key] = AESGCMSIV(key)
-            if len(self._by_key) > self._count_max:
-                self._by_key.popitem(last=False)
-        else:
-            self._by_key.move_to_end(key)
-        return cipher
+    def admit(self, sealer: "Sealer") -> None:
+        """Let a sealer keep its context, and the one that has one longest drop its own."""
+        self._holders.append(sealer)
+        if len(self._holders) > self._count_max:
+            self._holders.popleft().rest()
 
 
 class Sealer:
     """One direction of one pair: seals or opens under one key, by counter."""
 
-    __slots__ = ("_ciphers", "_key")
+    __slots__ = ("_cipher", "_ciphers", "_key")
 
     def __init__(self, key: bytes, ciphers: Ciphers) -> None:
         self._key = key
         self._ciphers = ciphers
+        self._cipher: AESGCMSIV | None = None
 
     def __repr__(self) -> str:
         return "Sealer()"
 
+    def rest(self) -> None:
+        """Drop the context until it is needed again."""
+        self._cipher = None
+
+    def _wake(self) -> AESGCMSIV:
+        cipher = self._cipher = AESGCMSIV(self._key)
+        self._ciphers.admit(self)
+        return cipher
+
     def seal(self, counter: int, header: bytes, body: bytes) -> bytes:
         """Return `body` sealed, 16 bytes longer, with `header` authenticated beside it."""
-        return self._ciphers.of(self._key).encrypt(counter.to_bytes(8, "big") + _NONCE_PAD, body, header)
+        cipher = self._cipher or self._wake()
+        return cipher.encrypt(counter.to_bytes(8, "big") + _NONCE_PAD, body, header)
 
     def open_untrusted(self, counter: int, header: bytes, sealed: bytes) -> bytes:
         """Return what was sealed.
@@ -80,10 +87,9 @@ class Sealer:
             Untrusted: not sealed under this key with this counter and header. Remote's fault.
                 State unchanged.
         """
+        cipher = self._cipher or self._wake()
         try:
-            return self._ciphers.of(self._key).decrypt(
-                counter.to_bytes(8, "big") + _NONCE_PAD, sealed, header
-            )
+            return cipher.decrypt(counter.to_bytes(8, "big") + _NONCE_PAD, sealed, header)
         except (InvalidTag, ValueError):
             raise Untrusted("a packet that does not open") from None
 

@@ -3,7 +3,7 @@
 Nothing is re-encoded to be verified: whoever signs calls `encode`, whoever verifies keeps the bytes.
 """
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgpack
 import msgspec
@@ -12,12 +12,12 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 
 T = TypeVar("T")
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 
 def encode(value: Any) -> bytes:
     """Return the one encoding of `value`: structs as arrays, mappings in insertion order."""
-    packed: bytes = msgpack.packb(msgspec.to_builtins(value, builtin_types=(bytes,)), use_bin_type=True)
-    return packed
+    return _ENCODER.encode(value)
 
 
 def unpack_untrusted(data: bytes, *, bytes_max: int) -> Any:

@@ -9,7 +9,7 @@ Spec: docs/GOSSIP.md, "Packets".
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Annotated, Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import SignedRecord, Vote
 from gossipmesh.wire.codec import convert_untrusted, encode, unpack_untrusted
+from gossipmesh.wire.versions import WIRE_MAX
 
 _HEADER: Final = struct.Struct("!BBIQQQ")
 HEADER_BYTES: Final = _HEADER.size
@@ -28,7 +29,6 @@ TAG_BYTES: Final = 16
 Bytes8 = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Root = Bytes16 | None
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 ScopeName = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.SCOPE_BYTES_MAX)]
 
@@ -40,6 +40,9 @@ class PacketType(IntEnum):
     HELLO = 2
     COOKIE = 3
     WELCOME = 4
+
+
+DATA: Final = int(PacketType.DATA)  # a member read through its enum costs 0.2 us in Python 3.11, this 0.02
 
 
 class Header(NamedTuple):
@@ -58,6 +61,11 @@ def encode_header(header: Header) -> bytes:
     return _HEADER.pack(*header)
 
 
+def encode_data_header(group_tag: int, sender: int, run: int, counter: int) -> bytes:
+    """Return the header of a sealed packet; every packet of a mesh at rest has one."""
+    return _HEADER.pack(WIRE_MAX, DATA, group_tag, sender, run, counter)
+
+
 def decode_header_untrusted(payload: bytes) -> Header:
     """Read a packet's header.
 
@@ -67,7 +75,7 @@ def decode_header_untrusted(payload: bytes) -> Header:
     """
     if not HEADER_BYTES <= len(payload) <= limits.DATAGRAM_BYTES_MAX:
         raise MalformedInput(f"a packet of {len(payload)} bytes")
-    return Header(*_HEADER.unpack_from(payload))
+    return Header._make(_HEADER.unpack_from(payload))
 
 
 class MessageType(IntEnum):
@@ -105,23 +113,22 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
 class Ping(msgspec.Struct, frozen=True, array_like=True):
     """Asks for an `Ack`; carries the sender's two roots and its wall clock.
 
-    Without roots (None) it is asked for an answer only. `suspect`: the sender has a case open against the
-    addressee, which should show all its monitors life.
+    `suspect`: the sender has a case open against the addressee, which should show all its monitors life.
     """
 
     sequence: Count
-    group_root: Root
-    documents_root: Root
+    group_root: Bytes16
+    documents_root: Bytes16
     wall_s: int
     suspect: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True):
-    """Answers the ping of that sequence; with roots when that had any."""
+    """Answers the ping of that sequence."""
 
     sequence: Count
-    group_root: Root
-    documents_root: Root
+    group_root: Bytes16
+    documents_root: Bytes16
     wall_s: int
 
 
@@ -229,17 +236,23 @@ _SHAPES: Final[dict[int, Any]] = {
     MessageType.CERTIFICATE_ID: CertificateId,
 }
 _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
+_BODY: Final = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]])
+# By number: how to read a payload in one pass, and its first byte when it has all our fields and no more.
+_IN_FULL: Final[dict[int, tuple[Callable[[msgspec.Raw], Any], int]]] = {
+    int(number): (msgspec.msgpack.Decoder(shape).decode, 0x90 | len(shape.__struct_fields__))
+    for number, shape in _SHAPES.items()
+}
+_RECORD: Final = msgspec.msgpack.Decoder(tuple[int, SignedRecord])
 
 
 def encode_message(message: Message) -> bytes:
     """Return one message as it stands in a body."""
-    return encode([_TYPES[type(message)], message])
+    return encode((_TYPES[type(message)], message))
 
 
 def decode_record(message: bytes) -> SignedRecord:
     """Return the record of a message that `encode_message` made."""
-    kind, body, signature, key_id = msgpack.unpackb(message)[1]
-    return SignedRecord(kind, body, signature, key_id)
+    return _RECORD.decode(message)[1]
 
 
 def encode_body(messages: Sequence[bytes]) -> bytes:
@@ -256,6 +269,29 @@ def decode_body_untrusted(body: bytes) -> list[Message]:
         MalformedInput: not such an array, a known type with a wrong payload, or more records
             than `limits.DATAGRAM_RECORDS_MAX`. Remote's fault. State unchanged.
     """
+    try:
+        return _decode_body_in_full(body)
+    except Exception:  # what fits no shape in one pass is judged below, by the rules alone
+        return _decode_body_leniently_untrusted(body)
+
+
+def _decode_body_in_full(body: bytes) -> list[Message]:
+    """Read a body in one pass; raises for anything but known messages with just the fields we know.
+
+    Typed fields cannot nest, so nothing has to be measured first: a fifth of the cost of the other way.
+    """
+    messages: list[Message] = []
+    for number, payload in _BODY.decode(body):
+        decode, first_byte = _IN_FULL[number]
+        if memoryview(payload)[0] != first_byte:
+            raise ValueError("a payload of another build")
+        messages.append(decode(payload))
+    if len(body) > limits.DATAGRAM_BYTES_MAX or len(messages) > limits.DATAGRAM_RECORDS_MAX:
+        raise ValueError("more than usual")
+    return messages
+
+
+def _decode_body_leniently_untrusted(body: bytes) -> list[Message]:
     items = unpack_untrusted(body, bytes_max=limits.DATAGRAM_BYTES_MAX)
     if not isinstance(items, list):
         raise MalformedInput("a body that is no array")

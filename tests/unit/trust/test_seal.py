@@ -7,6 +7,7 @@ import pytest
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.trust.keys import ExchangeKey
 from gossipmesh.trust.seal import (
+    Ciphers,
     CookieJar,
     ReplayWindow,
     derive_sealer,
@@ -70,6 +71,18 @@ def test_the_window_agrees_with_a_set_of_everything_seen() -> None:
             window.take(counter)
             seen.add(counter)
             highest = max(highest, counter)
+
+
+def test_ciphers_are_kept_for_so_many_sealers_and_made_again() -> None:
+    ciphers = Ciphers(2)
+    sealers = [derive_sealer(bytes(32), b"", bytes((number,)), ciphers) for number in range(3)]
+    sealed = [sealer.seal(1, b"h", b"body") for sealer in sealers]
+    assert len(ciphers) == 2
+    assert [sealer._cipher is None for sealer in sealers] == [True, False, False]
+    assert [sealer.open_untrusted(1, b"h", s) for sealer, s in zip(sealers, sealed, strict=True)] == [
+        b"body"
+    ] * 3
+    assert len(ciphers) == 2
 
 
 def test_a_cookie_is_for_one_address_run_and_time() -> None:
