@@ -30,24 +30,26 @@ _CREDENTIAL: Final = int(RecordKind.CREDENTIAL)
 _STATE: Final = int(RecordKind.NODE_STATE)
 _SERVICES: Final = int(RecordKind.SERVICE_SET)
 _KNOWN: Final = tuple(int(kind) for kind in RecordKind)
-# How many records of a shape stay decoded: in a table of thousands few are asked for again and again.
-_VALUES_MAX: Final = 1_024
+# How many records of a shape stay decoded, over all cores of a process: in a table of thousands only few are
+# asked for again and again, states (addresses) most.
+_STATES_MAX: Final = 1_024
+_OTHERS_MAX: Final = 256
 _CREDENTIALS: Final = msgspec.msgpack.Decoder(NodeCredential)
 _STATES: Final = msgspec.msgpack.Decoder(NodeState)
 _SERVICE_SETS: Final = msgspec.msgpack.Decoder(ServiceSet)
 
 
-@lru_cache(_VALUES_MAX)
+@lru_cache(_OTHERS_MAX)
 def _credential_of(message: bytes) -> NodeCredential:
     return _CREDENTIALS.decode(decode_record(message).body)
 
 
-@lru_cache(_VALUES_MAX)
+@lru_cache(_STATES_MAX)
 def _state_of(message: bytes) -> NodeState:
     return _STATES.decode(decode_record(message).body)
 
 
-@lru_cache(_VALUES_MAX)
+@lru_cache(_OTHERS_MAX)
 def _services_of(message: bytes) -> ServiceSet:
     return _SERVICE_SETS.decode(decode_record(message).body)
 
@@ -84,6 +86,7 @@ class Messages:
         return message
 
     def __setitem__(self, kind: int, message: bytes) -> None:
+        message = bytes(memoryview(message))  # an encoder's own bytes keep the room it had them grow into
         if kind == _STATE:
             self.state = message
         elif kind == _CREDENTIAL:

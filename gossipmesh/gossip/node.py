@@ -10,11 +10,11 @@ Deviation: named in each part; docs/GOSSIP.md lists them together.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from gossipmesh.gossip.catalog import Catalog, Change, Checks, decode_restored_untrusted
+from gossipmesh.gossip.catalog import Catalog, Change, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.detector import Detector
@@ -26,7 +26,9 @@ from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.monitor_detector import MonitorDetector
 from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.reading import Tally, each_member, each_service, service_of, tally_of
 from gossipmesh.gossip.reception import Reception
+from gossipmesh.gossip.restoring import restore_members
 from gossipmesh.gossip.settings import (
     GossipSettings,
     GossipStatistics,
@@ -102,10 +104,10 @@ class GossipNode:
         self._own_id = own_id = credential.node_id
         self._catalog = catalog = Catalog(ctx, own_id)
         self._watch_at: Instant = NEVER
-        self._restored_certificates: list[SignedRecord] = []
         catalog.ends_at = self._watch_ending
         catalog.install_credential(credential, keys.credential)
-        epoch = max(restored.epoch, self._restore(restored)) + 1
+        restored_epoch, self._restored_certificates = restore_members(ctx, catalog, restored)
+        epoch = max(restored.epoch, restored_epoch) + 1
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
         self._seeds: tuple[Address, ...] = ()
         self._joined = False
@@ -406,24 +408,32 @@ class GossipNode:
 
     def members(self) -> list[MemberView]:
         """Return every member with a known state, ourselves included, sorted by name."""
-        now = self._ctx.now
-        views = [view for view in (member.view(now) for member in self._catalog) if view is not None]
-        return sorted(views, key=lambda view: view.name)
+        return list(self.each_member())
 
     def services(self) -> list[tuple[MemberView, ServiceSet]]:
-        """Return the services in use, sorted by member name.
+        """Return the services in use, sorted by member name."""
+        return list(self.each_service())
 
-        Those of members that are neither dead nor left, and of those who died together (`endpoints_held`).
-        """
-        now = self._ctx.now
-        pairs = [
-            (view, member.services)
-            for member in self._catalog
-            if (member.serving or member.endpoints_held)
-            and member.services is not None
-            and (view := member.view(now)) is not None
-        ]
-        return sorted(pairs, key=lambda pair: pair[0].name)
+    def member(self, node_id: bytes) -> MemberView | None:
+        """Return one member; None when its state is not known."""
+        member = self._catalog.get(node_id)
+        return None if member is None else member.view(self._ctx.now)
+
+    def service(self, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
+        """Return one member's services; None when none are in use."""
+        return service_of(self._catalog, self._ctx, node_id)
+
+    def each_member(self) -> Iterator[MemberView]:
+        """Walk over what `members` returns, for who does not want all of it at once."""
+        return each_member(self._catalog, self._ctx)
+
+    def each_service(self) -> Iterator[tuple[MemberView, ServiceSet]]:
+        """Walk over what `services` returns."""
+        return each_service(self._catalog, self._ctx)
+
+    def tally(self) -> Tally:
+        """Return how many members there are, by status."""
+        return tally_of(self._catalog)
 
     def roots(self) -> tuple[bytes, bytes]:
         """Return the group root and the documents root, 16 bytes each."""
@@ -453,7 +463,7 @@ class GossipNode:
             refused_policies=dict(now.refused_policies),
             queue_length=len(self._courier.queue),
             members=len(self._catalog),
-            endpoints_held=sum(1 for member in self._catalog if member.endpoints_held),
+            endpoints_held=self.tally().endpoints_held_count,
             history_noted=self._ctx.history.noted_count,
             lag_ms=self._ctx.lag_ms,
         )
@@ -467,32 +477,6 @@ class GossipNode:
         member = self._catalog.get(self._own_id)
         assert member is not None
         return member
-
-    def _restore(self, restored: RestoredState) -> int:
-        """Take back the members of the last run; return the epoch of our own records among them."""
-        epoch = 0
-        kept: list[SignedRecord] = []
-        self._restored_certificates = []
-        for node_id, value in restored.members[: limits.MEMBERS_MAX]:
-            try:
-                records = decode_restored_untrusted(value)
-            except MalformedInput:
-                self._ctx.refused("restored member damaged")
-                continue
-            if node_id == self._own_id:
-                records = tuple(r for r in records if r.kind != RecordKind.CREDENTIAL)
-            self._restored_certificates += [r for r in records if r.kind == RecordKind.CERTIFICATE]
-            kept += [r for r in records if r.kind != RecordKind.CERTIFICATE]
-        # Credentials first: a claim can only be verified by its accuser's.
-        for record in sorted(kept, key=lambda record: record.kind):
-            try:
-                self._catalog.merge_untrusted(record, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
-            except MalformedInput as error:
-                self._ctx.refused(type(error).__name__)
-        own = self._own_member()
-        for signed in (own.state, own.services, own.claim):
-            epoch = epoch if signed is None else max(epoch, signed.epoch)
-        return epoch
 
     def _declared(self, change: Change) -> None:
         self._intake.follow(change, None)

@@ -1,0 +1,82 @@
+"""What the rest of an agent reads of the members: one by one, for ten thousand at once would hold the loop.
+
+The walks look at each member when they come to it; whoever goes through one slowly sees some of them later
+than others, none twice, and none that was forgotten meanwhile. Ends at values.
+Paper: none. Deviation: none.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from gossipmesh.gossip.catalog import Catalog
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.records import ServiceSet
+
+
+class Tally(NamedTuple):
+    """How many members there are, ourselves included; the statuses in their order."""
+
+    by_status: dict[MemberStatus, int]
+    unreachable_count: int
+    endpoints_held_count: int
+
+    @property
+    def members_count(self) -> int:
+        """Return how many members have a state, whatever their status."""
+        return sum(self.by_status.values())
+
+    @property
+    def attended_count(self) -> int:
+        """Return how many members are neither dead nor left."""
+        return sum(count for status, count in self.by_status.items() if status < MemberStatus.DEAD)
+
+
+def tally_of(catalog: Catalog) -> Tally:
+    """Count the members. Cost: O(members), a quarter of a microsecond each."""
+    by_status = dict.fromkeys(MemberStatus, 0)
+    unreachable_count = endpoints_held_count = 0
+    for member in catalog:
+        if member.messages.state is not None:
+            by_status[member.status] += 1
+            unreachable_count += member.unreachable
+            endpoints_held_count += member.endpoints_held
+    return Tally(by_status, unreachable_count, endpoints_held_count)
+
+
+def each_member(catalog: Catalog, ctx: Context) -> Iterator[MemberView]:
+    """Yield every member with a known state, ourselves included, sorted by name."""
+    for member in _sorted(catalog):
+        view = member.view(ctx.now)
+        if view is not None and catalog.get(member.node_id) is member:
+            yield view
+
+
+def each_service(catalog: Catalog, ctx: Context) -> Iterator[tuple[MemberView, ServiceSet]]:
+    """Yield the services in use, sorted by member name.
+
+    Those of members that are neither dead nor left, and of those who died together (`endpoints_held`).
+    """
+    for member in _sorted(catalog):
+        found = service_of(catalog, ctx, member.node_id)
+        if found is not None:
+            yield found
+
+
+def service_of(catalog: Catalog, ctx: Context, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
+    """Return one member's services; None when none are in use."""
+    member = catalog.get(node_id)
+    if member is None or not (member.serving or member.endpoints_held):
+        return None
+    services, view = member.services, member.view(ctx.now)
+    return None if services is None or view is None else (view, services)
+
+
+def _sorted(catalog: Catalog) -> list[Member]:
+    return sorted(catalog, key=_name_of)
+
+
+def _name_of(member: Member) -> str:
+    return member.name
