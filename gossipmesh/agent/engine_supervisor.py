@@ -38,7 +38,7 @@ _POLL_S: Final = 0.02
 _STUCK_TIMEOUT_S: Final = 10.0
 _STUCK_PROBES: Final = 5  # of up to a second each, twice: some 10 s
 _END_TIMEOUT_S: Final = 5.0
-_BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
+_BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # before the first, second, ... start in a row
 _SETTLED_S: Final = 30.0
 _PROBE_INTERVAL_S: Final = 2.0
 _PROBE_RETRY_S: Final = 0.1
@@ -230,7 +230,8 @@ class EngineSupervisor:
                 log.error("the engine does not answer and is ended", extra=fields(pid=self._pid))
                 end_engine(self._pid, signal.SIGKILL)
             await trio.sleep(_POLL_S)
-        await trio.sleep(_BACKOFF_S[min(self._failures_count, len(_BACKOFF_S) - 1)])
+        # One crash is no loop, however young the engine was: its successor is started at once.
+        await trio.sleep(_BACKOFF_S[min(max(0, self._failures_count - 1), len(_BACKOFF_S) - 1)])
         if self._stopping:
             return None
         return await self._start()

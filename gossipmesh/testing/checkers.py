@@ -8,6 +8,7 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
+from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
 
@@ -29,11 +30,16 @@ def finally_conditions_came_true(evidence: Evidence) -> list[str]:
     ]
 
 
+def _held(evidence: Evidence) -> list[StatusSeen | StatusDeclared]:
+    """Return whom anybody held in what status: when asked, and by its own log."""
+    return [*evidence.statuses, *evidence.declared]
+
+
 def anytime_nobody_else_dead(evidence: Evidence, statuses: tuple[str, ...] = ("dead",)) -> list[str]:
     """Only victims are ever held dead (or what `statuses` lists), by anybody."""
     return [
         f"{seen.observer} held {seen.subject} {seen.status} at {seen.at_s:.1f} s"
-        for seen in evidence.statuses
+        for seen in _held(evidence)
         if seen.status in statuses and seen.subject not in evidence.victims
     ]
 
@@ -42,7 +48,7 @@ def anytime_victim_never(evidence: Evidence, statuses: tuple[str, ...]) -> list[
     """No member ever held a victim in one of `statuses`."""
     return [
         f"{seen.observer} held {seen.subject} {seen.status} at {seen.at_s:.1f} s"
-        for seen in evidence.statuses
+        for seen in _held(evidence)
         if seen.status in statuses and seen.subject in evidence.victims
     ]
 
@@ -128,13 +134,16 @@ def anytime_endpoint_leaves_use(evidence: Evidence, later_max: int) -> list[str]
     ]
 
 
-def anytime_endpoints_stay(evidence: Evidence) -> list[str]:
-    """No observer but a victim ever counted fewer passing endpoints than when the first fault fired."""
+def anytime_endpoints_stay(evidence: Evidence, by_victims: bool = False) -> list[str]:
+    """No observer (but a victim, unless `by_victims`) ever counted fewer passing endpoints than at first.
+
+    First is when the first fault fired.
+    """
     start_s = min((fault.at_s for fault in evidence.faults), default=0.0)
     before: dict[str, dict[str, int]] = {}
     problems = []
     for seen in evidence.endpoints:
-        if seen.observer in evidence.victims:
+        if seen.observer in evidence.victims and not by_victims:
             continue
         if seen.at_s < start_s:
             before[seen.observer] = seen.services
@@ -146,8 +155,8 @@ def anytime_endpoints_stay(evidence: Evidence) -> list[str]:
     return problems
 
 
-def finally_same_engine(evidence: Evidence) -> list[str]:
-    """The victim's agent ended up attached to the engine, and the snapshot, of before the fault."""
+def finally_same_engine(evidence: Evidence, same_snapshot: bool = True) -> list[str]:
+    """Each victim's agent ended up attached to the engine, and the snapshot, of before the fault."""
     problems = []
     for victim in evidence.victims:
         start_s = min((fault.at_s for fault in evidence.faults if fault.node == victim), default=0.0)
@@ -160,7 +169,7 @@ def finally_same_engine(evidence: Evidence) -> list[str]:
         if last.pid != before[-1].pid:
             problems.append(f"{victim}: engine {before[-1].pid} became {last.pid}")
         versions = {seen.snapshot_version for seen in [before[-1], *after] if seen.attached}
-        if len(versions) != 1:
+        if same_snapshot and len(versions) != 1:
             problems.append(f"{victim}: snapshot versions {sorted(str(version) for version in versions)}")
     return problems
 

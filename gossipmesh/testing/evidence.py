@@ -14,6 +14,7 @@ import trio
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net import clock
 from gossipmesh.testing.admin import AdminError, AgentSilent
+from gossipmesh.testing.agent_log import EngineStep, StatusDeclared, read_agent_log
 from gossipmesh.testing.layout import READINESS_PORT
 from gossipmesh.testing.mesh import Mesh, MeshNode
 
@@ -105,7 +106,9 @@ class Evidence(msgspec.Struct):
     victims: list[str] = []
     faults: list[FaultFired] = []
     statuses: list[StatusSeen] = []
+    declared: list[StatusDeclared] = []
     engines: list[EngineSeen] = []
+    engine_steps: list[EngineStep] = []
     endpoints: list[EndpointsSeen] = []
     readiness: list[ReadinessSeen] = []
     retries: list[RetrySeen] = []
@@ -208,6 +211,13 @@ class Observer:
         self._last[(node.name, key)] = value
         return True
 
+    def _read_agent_log(self, node: MeshNode) -> None:
+        path = self._mesh.keeper.log_path(f"{node.name}-agent")
+        if path.exists():
+            declared, steps = read_agent_log(path.read_bytes(), node.name, self._start_wall_s)
+            self._evidence.declared += declared
+            self._evidence.engine_steps += steps
+
     def _read_access_log(self, node: MeshNode) -> None:
         path = node.directory / "state" / "access.log"
         for line in path.read_bytes().splitlines() if path.exists() else ():
@@ -222,8 +232,9 @@ class Observer:
                 )
 
     async def finish(self) -> None:
-        """Write down what every agent says at the end, and what the engines of survivors logged."""
+        """Write down what every agent says at the end, what agents and the engines of survivors logged."""
         for node in self._mesh.nodes.values():
+            self._read_agent_log(node)
             if node.name not in self._ignored:
                 self._read_access_log(node)
         for node in self._mesh.nodes.values():

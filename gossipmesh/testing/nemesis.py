@@ -5,7 +5,7 @@ The seed chooses the victim, the sides of a partition and the moments; nothing e
 
 import random
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +13,13 @@ import trio
 
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import layout
+from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import Mesh
 from gossipmesh.testing.namespaces import LoopbackNetwork, NamespaceNetwork
-from gossipmesh.testing.scenario import FAULT_KINDS, Scenario, Step, needs_root
+from gossipmesh.testing.scenario import Scenario, Step, faults_expected, needs_root
 from gossipmesh.testing.waiting import WaitedInVain, wait_until
 
 FINAL_TIMEOUT_S: Final = 10.0
@@ -75,7 +76,11 @@ class Run:
         return load
 
     def _breaks_victim(self) -> bool:
-        return any(step.do in ("kill", "pause", "restart-agent") for step in self._scenario.steps)
+        return any(step.do in ("kill", "pause", "restart-agent", "upgrade") for step in self._scenario.steps)
+
+    def _struck(self, step: Step) -> list[str]:
+        """Return the nodes a step is about."""
+        return list(self._mesh.nodes) if step.everywhere else [self.victim]
 
     async def _step(self, step: Step, nursery: trio.Nursery, say: Callable[[str], None]) -> None:
         say(f"{self._observer.now_s():6.1f} s  {_describe(step, self.victim)}")
@@ -84,8 +89,13 @@ class Run:
         elif step.do == "pause":
             await self._pause(step)
         elif step.do == "restart-agent":
-            self._mesh.start_agent(self.victim)
-            self._observer.attend(self.victim)
+            for name in self._struck(step):
+                self._mesh.start_agent(name)
+                self._observer.attend(name)
+        elif step.do == "upgrade":
+            for name in self._struck(step):
+                await self._upgrade(step, name, say)
+                await trio.sleep(step.for_s)
         elif step.do == "partition":
             self._partition(step)
         elif step.do == "heal":
@@ -99,36 +109,50 @@ class Run:
         elif step.do == "await":
             await self._await(step, say)
 
-    def _fired(self, kind: str, count: int, **detail: Any) -> None:
-        self.evidence.faults.append(
-            FaultFired(self._observer.now_s(), kind, self.victim, count=count, detail=detail)
-        )
+    def _fired(self, kind: str, node: str, count: int, at_s: float, **detail: Any) -> None:
+        if node not in self.evidence.victims:
+            self.evidence.victims.append(node)
+        self.evidence.faults.append(FaultFired(at_s, kind, node, count=count, detail=detail))
 
-    def _hit(self, step: Step, number: signal.Signals) -> dict[str, list[int]]:
-        node = self._mesh.nodes[self.victim]
+    def _hit(self, step: Step, name: str, number: signal.Signals) -> dict[str, list[int]]:
+        node = self._mesh.nodes[name]
         return {target: node.signal(target, number) for target in step.targets}
 
-    def _record_victim(self) -> None:
-        if self.victim not in self.evidence.victims:
-            self.evidence.victims.append(self.victim)
-
     def _kill(self, step: Step) -> None:
-        self._record_victim()
-        if "agent" in step.targets:
-            self._observer.ignore(self.victim)
-        hit = self._hit(step, signal.SIGKILL)
-        count = sum(map(len, hit.values())) if all(hit.values()) else 0
-        self._fired("kill", count, pids=hit)
+        for name in self._struck(step):
+            if "agent" in step.targets:
+                self._observer.ignore(name)
+            at_s = self._observer.now_s()
+            hit = self._hit(step, name, signal.SIGKILL)
+            count = sum(map(len, hit.values())) if all(hit.values()) else 0
+            self._fired("kill", name, count, at_s, pids=hit)
 
     async def _pause(self, step: Step) -> None:
-        self._record_victim()
-        hit = self._hit(step, signal.SIGSTOP)
+        at_s = self._observer.now_s()
+        hit = self._hit(step, self.victim, signal.SIGSTOP)
         try:
             count = sum(map(len, hit.values())) if all(hit.values()) else 0
-            self._fired("pause", count, pids=hit, for_s=step.for_s)
+            self._fired("pause", self.victim, count, at_s, pids=hit, for_s=step.for_s)
             await trio.sleep(step.for_s)
         finally:
-            self._hit(step, signal.SIGCONT)
+            self._hit(step, self.victim, signal.SIGCONT)
+
+    async def _upgrade(self, step: Step, name: str, say: Callable[[str], None]) -> None:
+        """Have one agent restart as an operator does: told, ended by itself, started again, attached."""
+        node, at_s = self._mesh.nodes[name], self._observer.now_s()
+        told = node.signal("agent", signal.SIGUSR2)
+        ended_s = await self._mesh.wait_ended(name, step.within_s)
+        code = None if node.agent is None else node.agent.returncode
+        count = len(told) if code == 0 else 0
+        self._fired("upgrade", name, count, at_s, exit_code=code, ended_after_s=round(ended_s, 3))
+        self._mesh.start_agent(name)
+        self._observer.attend(name)
+
+        async def upgraded() -> str | None:
+            return await self._attached([name]) or await self._see(list(self._mesh.nodes), [name], "alive")
+
+        what = f"{name} is back"
+        await self._wait(f"{step.name} {name}", what, upgraded, step.within_s, say)
 
     def _partition(self, step: Step) -> None:
         if not isinstance(self._mesh.network, NamespaceNetwork):
@@ -203,14 +227,24 @@ class Run:
         if condition is None:
             known = ", ".join(self._conditions())
             raise OperatorError(f"nothing is known to wait for called {step.until!r}; known are {known}")
+        await self._wait(step.name, step.until, condition, step.within_s, say)
+
+    async def _wait(
+        self,
+        name: str,
+        what: str,
+        condition: Callable[[], Awaitable[str | None]],
+        within_s: float,
+        say: Callable[[str], None],
+    ) -> None:
         try:
-            took_s = await wait_until(step.until, condition, step.within_s)
+            took_s = await wait_until(what, condition, within_s)
         except WaitedInVain as error:
             say(f"          {error}")
-            self.evidence.conditions[step.name] = None
+            self.evidence.conditions[name] = None
             return
-        self.evidence.conditions[step.name] = round(took_s, 3)
-        say(f"          after {took_s:.1f} s")
+        self.evidence.conditions[name] = round(took_s, 3)
+        say(f"          {name}: after {took_s:.1f} s")
 
     def _conditions(self) -> dict[str, Callable[[], Awaitable[str | None]]]:
         return {
@@ -220,7 +254,7 @@ class Run:
             "all-alive": self._all_alive,
             "sides-apart": self._sides_apart,
             "roots-equal": self._roots_equal,
-            "engine-attached": self._engine_attached,
+            "engine-attached": lambda: self._attached(self.evidence.victims or [self.victim]),
             "pushes-told": self._pushes_told,
         }
 
@@ -258,9 +292,12 @@ class Run:
         roots = [(await node.status())["roots"] for node in self._mesh.nodes.values()]
         return None if all(value == roots[0] for value in roots) else f"roots {roots}"
 
-    async def _engine_attached(self) -> str | None:
-        engine = (await self._mesh.nodes[self.victim].status())["engine"]
-        return None if engine["attached"] and engine["acked"] else f"engine {engine}"
+    async def _attached(self, names: Sequence[str]) -> str | None:
+        for name in names:
+            engine = (await self._mesh.nodes[name].status())["engine"]
+            if not (engine["attached"] and engine["acked"]):
+                return f"the engine of {name} is {engine}"
+        return None
 
     async def _pushes_told(self) -> str | None:
         ended = [push["name"] for push in self.evidence.pushes]
@@ -268,10 +305,12 @@ class Run:
 
 
 def _describe(step: Step, victim: str) -> str:
+    victim = "every node" if step.everywhere else victim
     parts = {
         "kill": f"kill -9 {', '.join(step.targets)} of {victim}",
         "pause": f"SIGSTOP {', '.join(step.targets)} of {victim} for {step.for_s:g} s",
         "restart-agent": f"start the agent of {victim} again",
+        "upgrade": f"restart the agent of {victim}, one after the other",
         "partition": f"partition {step.sides[0]} | {step.sides[1]}",
         "heal": "heal the partition",
         "race": "push on both sides from one base",
@@ -294,6 +333,9 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         "local_health_at_death": {
             seen.observer: seen.local_health for seen in evidence.statuses if seen.status == "dead"
         },
+        "engine_replaced_s": {
+            fault.node: replacement_s(evidence.engine_steps, fault.node, fault.at_s) for fault in kills
+        },
         "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},
     }
 
@@ -304,8 +346,7 @@ def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep
     with Mesh(network=network, keep_files=keep) as mesh:
         run = Run(scenario, seed, mesh)
         evidence = trio.run(run.execute, say)
-        faults_expected = sum(step.do in FAULT_KINDS for step in scenario.steps)
-        checks = judge(evidence, scenario, faults_expected)
+        checks = judge(evidence, scenario, faults_expected(scenario, len(evidence.nodes)))
         ok = all(check["ok"] for check in checks)
         # Evidence of a failure includes the logs.
         mesh.keep_files = keep or not ok

@@ -11,8 +11,19 @@ import msgspec
 
 from gossipmesh.model.errors import OperatorError
 
-STEP_KINDS: Final = ("kill", "pause", "restart-agent", "partition", "heal", "race", "push", "await", "load")
-FAULT_KINDS: Final = ("kill", "pause", "partition", "race")
+STEP_KINDS: Final = (
+    "kill",
+    "pause",
+    "restart-agent",
+    "upgrade",
+    "partition",
+    "heal",
+    "race",
+    "push",
+    "await",
+    "load",
+)
+FAULT_KINDS: Final = ("kill", "pause", "upgrade", "partition", "race")
 TARGETS: Final = ("agent", "engine", "workloads")
 
 
@@ -36,10 +47,12 @@ class LoadSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing the nemesis does, in order.
 
-    `do`: kill / pause (`targets` on the victim, pause `for_s`), restart-agent, partition (the seed
-    chooses `sides`), heal, race (pushes from one base on both sides), push (at one node of the first
-    side, waiting `within_s`), await (`until`, `within_s`), load (let the load run `for_s`). `name` is
-    what a push or an await is called in the evidence.
+    `do`: kill / pause (`targets` on the victim, pause `for_s`), restart-agent, upgrade (an agent is told to
+    restart, ends by itself and is started again; `within_s` for each, then `for_s` of load), partition (the
+    seed chooses `sides`), heal, race (pushes from one base on both sides), push (at one node of the first
+    side, waiting `within_s`), await (`until`, `within_s`), load (let the load run `for_s`). `everywhere`:
+    kill, restart-agent and upgrade take every node, not the victim. `name` is what a push, an upgrade or an
+    await is called in the evidence.
     """
 
     do: str
@@ -49,6 +62,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     within_s: float = 0.0
     name: str = ""
     sides: tuple[int, int] = (0, 0)
+    everywhere: bool = False
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,9 +104,15 @@ def load_scenario(path: Path) -> Scenario:
         unknown = [target for target in step.targets if target not in TARGETS]
         if unknown:
             raise OperatorError(f"{path}: {unknown[0]!r} is no target; known are {', '.join(TARGETS)}")
-        if step.do in ("await", "push") and (not step.name or not step.within_s):
+        if step.do in ("await", "push", "upgrade") and (not step.name or not step.within_s):
             raise OperatorError(f"{path}: the step {step.do!r} needs `name` and `within_s`")
     return scenario
+
+
+def faults_expected(scenario: Scenario, nodes_count: int) -> int:
+    """Return how many faults a run must have fired: one for each node a step strikes."""
+    steps = [step for step in scenario.steps if step.do in FAULT_KINDS]
+    return sum(nodes_count if step.everywhere else 1 for step in steps)
 
 
 def needs_root(scenario: Scenario) -> bool:

@@ -28,7 +28,7 @@ from gossipmesh.testing.evidence import (
     StatusSeen,
 )
 from gossipmesh.testing.nemesis import measures_of
-from gossipmesh.testing.scenario import FAULT_KINDS, Scenario, Step
+from gossipmesh.testing.scenario import Scenario, Step, faults_expected
 from gossipmesh.testing.simulator.faults import Partition
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.run import Run as World
@@ -38,6 +38,9 @@ from gossipmesh.trust.keys import Verifier
 NODES_COUNT: Final = 5
 LOOK_NS: Final = 200 * MILLISECOND_NS
 ENGINE_BACK_S: Final = (0.3, 1.0)
+AGENT_BACK_S: Final = (0.5, 3.0)
+RESTARTING_S: Final = 30  # what the agent announces, and how long it lets it be heard
+LAST_WORD_S: Final = 0.6
 RACE_S_MAX: Final = 120.0
 REQUEST_CHECKS: Final = ("anytime_requests_succeed", "anytime_endpoint_leaves_use")
 
@@ -129,9 +132,12 @@ class SimulatedRun:
         elif step.do == "pause":
             self._pause(step)
         elif step.do == "restart-agent":
-            self._last = {key: value for key, value in self._last.items() if key[0] != self.victim}
-            self._run.world.start(self._hosts[self.victim])
-            self._publish(self.victim, EndpointHealth.PASSING)
+            for name in self._struck(step):
+                self._start_agent(name)
+        elif step.do == "upgrade":
+            for name in self._struck(step):
+                self._upgrade(step, name)
+                self._pass(step.for_s)
         elif step.do == "partition":
             self._partition(step)
         elif step.do == "heal":
@@ -151,25 +157,53 @@ class SimulatedRun:
             entry = service_entry("shop/cart", registration=f"cart-{name}", health=health)
             self._run.publish(host, entries=[entry])
 
-    def _fired(self, kind: str, **detail: Any) -> None:
-        if self.victim not in self.evidence.victims:
-            self.evidence.victims.append(self.victim)
-        self.evidence.faults.append(FaultFired(self.now_s(), kind, self.victim, count=1, detail=detail))
+    def _struck(self, step: Step) -> list[str]:
+        return list(self._hosts) if step.everywhere else [self.victim]
+
+    def _fired(self, kind: str, name: str, **detail: Any) -> None:
+        if name not in self.evidence.victims:
+            self.evidence.victims.append(name)
+        self.evidence.faults.append(FaultFired(self.now_s(), kind, name, count=1, detail=detail))
+
+    def _start_agent(self, name: str) -> None:
+        self._last = {
+            key: value for key, value in self._last.items() if key[0] != name or key[1] == "readiness"
+        }
+        self._run.world.start(self._hosts[name])
+        self._publish(name, EndpointHealth.PASSING)
+
+    def _upgrade(self, step: Step, name: str) -> None:
+        """Tell the mesh, let it be heard, end the agent, start the next one after a moment."""
+        self._fired("upgrade", name)
+        host, world = self._hosts[name], self._run.world
+        world.call(host, lambda core, now: core.set_restarting(RESTARTING_S, now))
+        self._pass(LAST_WORD_S)
+        world.kill_agent(host)
+        self._pass(self._rng.uniform(*AGENT_BACK_S))
+        self._start_agent(name)
+        everyone = list(self._hosts)
+        self._wait(
+            f"{step.name} {name}", lambda: self._see(everyone, [name], MemberStatus.ALIVE), step.within_s
+        )
 
     def _kill(self, step: Step) -> None:
-        host, world = self._hosts[self.victim], self._run.world
-        self._fired("kill", targets=step.targets)
+        for name in self._struck(step):
+            self._kill_at(step, name)
+
+    def _kill_at(self, step: Step, name: str) -> None:
+        host, world = self._hosts[name], self._run.world
+        self._fired("kill", name, targets=step.targets)
         if "agent" in step.targets and "engine" in step.targets:
             world.kill_processes(host)
         elif "agent" in step.targets:
             world.kill_agent(host)
         elif "engine" in step.targets:
             host.engine_is_up = False
-            self._publish(self.victim, EndpointHealth.FAILING)
+            self._publish(name, EndpointHealth.FAILING)
             back_ns = int(self._rng.uniform(*ENGINE_BACK_S) * SECOND_NS)
-            world.push(world.now_ns + back_ns, self._engine_back, self.victim)
+            world.push(world.now_ns + back_ns, self._engine_back, name)
         elif "workloads" in step.targets:
-            self._publish(self.victim, EndpointHealth.FAILING)
+            self._publish(name, EndpointHealth.FAILING)
 
     def _engine_back(self, name: str) -> None:
         self._hosts[name].engine_is_up = True
@@ -178,7 +212,7 @@ class SimulatedRun:
 
     def _pause(self, step: Step) -> None:
         host = self._hosts[self.victim]
-        self._fired("pause", targets=step.targets, for_s=step.for_s)
+        self._fired("pause", self.victim, targets=step.targets, for_s=step.for_s)
         if "agent" in step.targets:
             self._run.world.pause(host)
         host.engine_is_paused = "engine" in step.targets
@@ -244,10 +278,13 @@ class SimulatedRun:
             raise OperatorError(
                 f"nothing is known to wait for called {step.until!r}; known are {', '.join(conditions)}"
             )
+        self._wait(step.name, conditions[step.until], step.within_s)
+
+    def _wait(self, name: str, condition: Callable[[], bool], within_s: float) -> None:
         began_s = self.now_s()
-        while not (came := conditions[step.until]()) and self.now_s() - began_s < step.within_s:
+        while not (came := condition()) and self.now_s() - began_s < within_s:
             self._pass(LOOK_NS / SECOND_NS)
-        self.evidence.conditions[step.name] = round(self.now_s() - began_s, 3) if came else None
+        self.evidence.conditions[name] = round(self.now_s() - began_s, 3) if came else None
 
     def _conditions(self) -> dict[str, Callable[[], bool]]:
         everyone = list(self._hosts)
@@ -261,9 +298,12 @@ class SimulatedRun:
             "all-alive": lambda: self._see(everyone, everyone, MemberStatus.ALIVE),
             "sides-apart": lambda: self._apart(left, right) and self._apart(right, left),
             "roots-equal": lambda: self._run.invariants.roots_equal(self._run.world),
-            "engine-attached": lambda: self._hosts[self.victim].engine_is_up,
+            "engine-attached": lambda: all(self._hosts[name].engine_is_up for name in self._victims()),
             "pushes-told": self._pushes_told,
         }
+
+    def _victims(self) -> list[str]:
+        return self.evidence.victims or [self.victim]
 
     def _views(self, observer: str) -> dict[str, MemberView]:
         host = self._hosts[observer]
@@ -330,8 +370,8 @@ def run_simulated(scenario: Scenario, seed: int, say: Callable[[str], None]) -> 
     except SimulationFailure as failure:
         problems = [str(failure)]
     asked = tuple(check for check in scenario.checks if check.check not in REQUEST_CHECKS)
-    faults_expected = sum(step.do in FAULT_KINDS for step in scenario.steps)
-    checks = judge(run.evidence, msgspec.structs.replace(scenario, checks=asked), faults_expected)
+    expected = faults_expected(scenario, len(run.evidence.nodes))
+    checks = judge(run.evidence, msgspec.structs.replace(scenario, checks=asked), expected)
     checks.append(
         {"check": "anytime_invariants_hold", "params": {}, "ok": not problems, "problems": problems}
     )

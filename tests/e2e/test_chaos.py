@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENARIOS = ROOT / "chaos" / "scenarios"
+LATENESS = {"eventually_listeners_back", "anytime_requests_succeed"}
 
 
 def run_chaos(path: Path, seed: int) -> dict[str, Any]:
@@ -46,18 +47,38 @@ def test_kill_agent_leaves_the_engine_serving(tmp_path: Path) -> None:
 
 
 def test_kill_engine_costs_a_moment_and_no_membership(tmp_path: Path) -> None:
-    """The bound of the shipped scenario holds for a quiet machine; a test run's is not."""
-    text = (SCENARIOS / "kill-engine.toml").read_text()
-    assert text.count("within_s = 2.0") == 1
-    path = tmp_path / "kill-engine.toml"
-    path.write_text(
-        text.replace("within_s = 2.0", "within_s = 10.0").replace("failed_max = 20", "failed_max = 99")
-    )
-    told = run_chaos(path, seed=2)
-    assert not wrong(told), told["logs"]
+    """With the bounds of the shipped scenario.
+
+    A machine busy with something else starts no process in time. What is late once may be tried once more,
+    with the same bounds, and what both runs measured is kept; anything but lateness fails at once.
+    """
+    path = SCENARIOS / "kill-engine.toml"
+    runs = [run_chaos(path, seed=2)]
+    late = {check for check, _ in wrong(runs[0])}
+    if late and late <= LATENESS:
+        runs.append(run_chaos(path, seed=2))
+    measured = [told["measures"] for told in runs]
+    (tmp_path / "measures.json").write_text(json.dumps(measured))
+    told = runs[-1]
+    assert not wrong(told), (measured, [run["logs"] for run in runs])
     (victim,) = told["evidence"]["victims"]
     pids = [seen["pid"] for seen in told["evidence"]["engines"] if seen["observer"] == victim]
     assert pids[0] != pids[-1]
+
+
+def agents_logged(told: dict[str, Any]) -> set[tuple[str, str]]:
+    """Return (observer, subject) of every status an agent's log tells of."""
+    return {(seen["observer"], seen["subject"]) for seen in told["evidence"]["declared"]}
+
+
+@pytest.mark.parametrize(("name", "seed"), [("upgrade-all", 4), ("crash-all-agents", 6)])
+def test_agents_that_come_back_cost_no_request_no_endpoint_and_no_life(name: str, seed: int) -> None:
+    told = run_chaos(SCENARIOS / f"{name}.toml", seed=seed)
+    assert not wrong(told), told["logs"]
+    assert told["evidence"]["requests"]["failed"] == 0
+    nodes = told["evidence"]["nodes"]
+    assert sorted(told["evidence"]["victims"]) == nodes
+    assert len(agents_logged(told)) == len(nodes) ** 2, "the logs that prove it were not read"
 
 
 def told_after_a_partition(path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from gossipmesh.testing import checkers
+from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import (
     EndpointsSeen,
     EngineSeen,
@@ -58,6 +59,14 @@ def test_only_a_victim_may_be_held_dead() -> None:
     assert checkers.anytime_nobody_else_dead(false_death) == ["node1 held node2 dead at 2.0 s"]
 
 
+def test_what_an_agent_logged_counts_though_nobody_looked_just_then() -> None:
+    logged = [StatusDeclared(6.0, "node1", name, "dead") for name in ("node2", "node3")]
+    seen = evidence(statuses=[], declared=logged)
+    assert checkers.anytime_nobody_else_dead(seen) == ["node1 held node2 dead at 6.0 s"]
+    assert checkers.anytime_victim_never(seen, ("dead",)) == ["node1 held node3 dead at 6.0 s"]
+    assert checkers.anytime_victim_never(seen, ("unattended",)) == []
+
+
 def test_a_fault_that_never_fired_fails_the_run() -> None:
     assert checkers.finally_every_fault_fired(evidence(), expected=1) == []
     silent = evidence(faults=[FaultFired(5.0, "kill", "node3", count=0)])
@@ -88,6 +97,9 @@ def test_an_endpoint_that_went_away_is_noticed_but_not_on_the_victim() -> None:
     assert checkers.anytime_endpoints_stay(evidence(endpoints=left)) == [
         "node1 counted 3 of 4 shop/cart at 7.0 s"
     ]
+    own = [EndpointsSeen(1.0, "node3", full), EndpointsSeen(7.0, "node3", fewer)]
+    assert checkers.anytime_endpoints_stay(evidence(endpoints=own)) == []
+    assert len(checkers.anytime_endpoints_stay(evidence(endpoints=own), by_victims=True)) == 1
 
 
 def test_a_dead_endpoint_is_not_tried_on_and_on() -> None:
@@ -112,6 +124,8 @@ def test_the_new_agent_must_find_the_same_engine_and_snapshot() -> None:
     assert checkers.finally_same_engine(evidence(engines=[before, other_pid]))
     other_version = EngineSeen(30.0, "node3", 70, True, "v2")
     assert checkers.finally_same_engine(evidence(engines=[before, other_version]))
+    assert checkers.finally_same_engine(evidence(engines=[before, other_version]), same_snapshot=False) == []
+    assert checkers.finally_same_engine(evidence(engines=[before, other_pid]), same_snapshot=False)
     assert checkers.finally_same_engine(evidence(engines=[]))
     assert checkers.finally_same_engine(evidence(engines=[before]))
 

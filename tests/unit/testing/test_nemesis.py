@@ -50,6 +50,12 @@ def test_a_kill_that_hits_no_process_has_not_fired(mesh: Mesh, targets: tuple[st
     assert finally_every_fault_fired(evidence, expected=1)
 
 
+def test_a_kill_everywhere_strikes_every_node_and_tells_of_each(mesh: Mesh) -> None:
+    evidence = run_step(mesh, Step("kill", targets=("agent",), everywhere=True))
+    assert [(fault.node, fault.count) for fault in evidence.faults] == [(name, 0) for name in mesh.nodes]
+    assert evidence.victims == list(mesh.nodes)
+
+
 def test_what_was_waited_for_in_vain_is_none(mesh: Mesh) -> None:
     """No agent runs here: nothing can be seen alive."""
     step = Step("await", until="all-alive", within_s=0.3, name="alive")

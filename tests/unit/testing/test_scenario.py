@@ -7,7 +7,7 @@ import pytest
 
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.checkers import CHECKERS
-from gossipmesh.testing.scenario import load_scenario
+from gossipmesh.testing.scenario import Scenario, Step, faults_expected, load_scenario
 
 SCENARIOS = Path(__file__).resolve().parents[3] / "chaos" / "scenarios"
 
@@ -24,6 +24,7 @@ check = "finally_all_alive"
 
 def test_the_shipped_scenarios_are_the_promised_ones() -> None:
     promised = {"kill-one", "kill-agent", "kill-engine", "pause", "partition-heal", "racing-pushes"}
+    promised |= {"upgrade-all", "crash-all-agents"}
     assert promised <= {path.stem for path in SCENARIOS.glob("*.toml")}
 
 
@@ -44,6 +45,7 @@ def test_every_shipped_scenario_names_real_checkers_with_their_parameters(path: 
         (GOOD.replace('"agent"', '"agents"'), "no target"),
         (GOOD.replace("about", "abuot"), "abuot"),
         (GOOD.replace('do = "kill"', 'do = "await"'), "`within_s`"),
+        (GOOD.replace('do = "kill"', 'do = "upgrade"'), "`within_s`"),
         ("name = ", "not a scenario"),
     ],
 )
@@ -52,6 +54,11 @@ def test_a_mistake_in_a_scenario_is_a_sentence(tmp_path: Path, text: str, said: 
     path.write_text(text)
     with pytest.raises(OperatorError, match=said):
         load_scenario(path)
+
+
+def test_a_fault_everywhere_must_fire_on_every_node() -> None:
+    steps = (Step("kill", targets=("agent",)), Step("load"), Step("upgrade", everywhere=True))
+    assert faults_expected(Scenario("x", "", steps, ()), nodes_count=5) == 6
 
 
 def test_a_missing_scenario_lists_the_known_ones() -> None:
