@@ -9,7 +9,8 @@ Rules:
    one peer it knows no policy, and would let anybody call its services.
 3. A node that has put a policy in force once and cannot read it any more (an older build, a damaged disk)
    keeps the rules it left, and lets nobody call a service that had none to keep.
-4. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
+4. What time alone changes (an agent gone for too long) is compiled when it is due.
+5. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
 """
 
 import logging
@@ -26,10 +27,12 @@ from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import is_service_name
-from gossipmesh.model.member import Address, MemberStatus, NodePhase
+from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.member import Address, NodePhase
 from gossipmesh.model.records import ServiceSet
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.model.snapshot import InboundSection, UpstreamSection
+from gossipmesh.net.clock import monotonic
 from gossipmesh.net.secret_files import write_file
 from gossipmesh.traffic.compiler import (
     DEFAULT_LIMITS,
@@ -39,6 +42,7 @@ from gossipmesh.traffic.compiler import (
     SnapshotCompiler,
     SnapshotInputs,
 )
+from gossipmesh.traffic.reliance import changes_at, reliance
 from gossipmesh.traffic.sections import (
     Snapshot,
     decode_snapshot_untrusted,
@@ -80,8 +84,9 @@ class CatalogFeed:
         local: Callable[[], tuple[LocalService, ...]],
         snapshot_path: Path,
         deliver: Callable[[Snapshot], None],
+        clock: Callable[[], Instant] = monotonic,
     ) -> None:
-        """`deliver` gets each snapshot the engine should run."""
+        """`deliver` gets each snapshot the engine should run; `clock` is that of the catalog's views."""
         self._trust_domain = trust_domain
         self._node = node
         self._catalog = catalog
@@ -89,6 +94,8 @@ class CatalogFeed:
         self._local = local
         self._snapshot_path = snapshot_path
         self._deliver = deliver
+        self._clock = clock
+        self._due_at = NEVER
         self._compiler = SnapshotCompiler()
         self._demanded: OrderedDict[str, None] = OrderedDict()
         self._policies: tuple[tuple[tuple[str, int, bytes], ...], tuple[PolicyInput, ...]] = ((), ())
@@ -195,14 +202,15 @@ class CatalogFeed:
 
     def inputs(self) -> SnapshotInputs:
         """Gather what a snapshot is made of."""
+        now, services = self._clock(), self._catalog.services()
+        changes = (changes_at(member.status, member.changed_at) for member, _ in services)
+        self._due_at = min((at for at in changes if at > now), default=NEVER)
         return SnapshotInputs(
             trust_domain=self._trust_domain,
             node=self._node,
             local=self._local(),
             catalog=tuple(
-                endpoint
-                for member, services in self._catalog.services()
-                for endpoint in _endpoints(member, services)
+                endpoint for member, offered in services for endpoint in _endpoints(member, offered, now)
             ),
             policies=self._policy_inputs(),
             wanted=tuple(self._demanded),
@@ -236,7 +244,10 @@ class CatalogFeed:
         return self._policies[1]
 
     async def _wait_for_quiet(self) -> None:
-        await self._dirty.wait()
+        with trio.move_on_after(max(0, self._due_at - self._clock()) / SECOND_NS) as waiting:
+            await self._dirty.wait()
+        if waiting.cancelled_caught:
+            log.warning("an agent has been gone for too long; its endpoints are used last from now on")
         latest = trio.current_time() + WAIT_S_MAX
         while not self._urgent and trio.current_time() < latest:
             self._dirty = trio.Event()
@@ -270,8 +281,10 @@ def _write(path: Path, snapshot: Snapshot) -> None:
     write_file(path, encode_snapshot(snapshot), mode=_SNAPSHOT_MODE)
 
 
-def _endpoints(member: MemberView, services: ServiceSet) -> list[CatalogEndpoint]:
+def _endpoints(member: MemberView, services: ServiceSet, now: Instant) -> list[CatalogEndpoint]:
     draining = member.state.phase != NodePhase.SERVING
+    held, unreachable = member.endpoints_held, member.unreachable
+    status = reliance(member.status, member.changed_at, now, unreachable=unreachable, held=held)
     return [
         CatalogEndpoint(
             registration=entry.registration,
@@ -283,21 +296,10 @@ def _endpoints(member: MemberView, services: ServiceSet) -> list[CatalogEndpoint
             draining=entry.draining or draining,
             node=member.name,
             address=member.state.mesh_addresses[0],
-            status=_status_of(member),
+            status=status,
         )
         for entry in services.entries
     ]
-
-
-def _status_of(member: MemberView) -> MemberStatus:
-    """Return how far to trust a member's endpoints: the doubtful are used when no others are left.
-
-    Doubtful is who we alone do not reach, and who died together with many others (its endpoints are held).
-    """
-    held = member.endpoints_held and member.status is MemberStatus.DEAD
-    if held or (member.unreachable and member.status is MemberStatus.ALIVE):
-        return MemberStatus.SUSPECT
-    return member.status
 
 
 def _health_of(number: int) -> EndpointHealth:

@@ -7,7 +7,7 @@ apply in which order, who may call. Ends at a `Snapshot`; sending it is the engi
 2. A section whose inputs are what they were is not made again: same bytes, same object.
 3. Only what is wanted: declared upstreams, services asked for, and the backends their rules name.
 4. An endpoint is used when its owner says passing and not draining and its node is not dead or left;
-   a suspect node's is tier 1, an unattended node's has half its weight.
+   a suspect node's is tier 1, an unattended node's has half its weight (`reliance` says for how long).
 """
 
 from collections.abc import Callable, Iterable

@@ -11,6 +11,7 @@ STEADY_SEEDS = range(1, 11)
 OTHER_SEEDS = {
     "crash": (1,),
     "kill-agent": (3,),
+    "unattended-limit": (1,),
     "partition-heal": (1,),
     "racing-pushes": (1,),
     "rejoin-without-seed": (1,),

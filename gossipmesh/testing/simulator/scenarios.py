@@ -15,8 +15,9 @@ from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import VALID_UNTIL_S, access_policy, http_route, service_entry
 from gossipmesh.testing.simulator import enemy
 from gossipmesh.testing.simulator.hardships import HARDSHIPS
-from gossipmesh.testing.simulator.host import WALL_START_S
+from gossipmesh.testing.simulator.host import WALL_START_S, Host
 from gossipmesh.testing.simulator.run import Run
+from gossipmesh.traffic.reliance import LAST_RESORT, UNATTENDED_NS_MAX, reliance
 
 Scenario = Callable[[Run], None]
 
@@ -73,6 +74,44 @@ def crash(run: Run) -> None:
     run.world.start(victim)
     run.publish(victim)
     run.wait_status(victim, MemberStatus.ALIVE, 10 * SECOND_NS)
+    run.settle()
+
+
+def require_reliance(run: Run, subject: Host, expected: MemberStatus) -> None:
+    """Every other running host offers `subject`'s endpoints now, and compiles them as of this status."""
+    for host in run.running():
+        if host is subject:
+            continue
+        now = host.instant(run.world.now_ns)
+        views = {view.name: view for view, _ in run.core(host).services()}
+        view = views.get(subject.name)
+        run.require(view is not None, f"{host.name} offers no endpoint of {subject.name}")
+        assert view is not None
+        found = reliance(
+            view.status, view.changed_at, now, unreachable=view.unreachable, held=view.endpoints_held
+        )
+        run.require(found is expected, f"{host.name} relies on {subject.name} as {found.label}")
+
+
+def unattended_limit(run: Run) -> None:
+    """An agent stays away for eleven minutes: its endpoints count half, after ten come last, then as ever."""
+    run.boot_and_settle()
+    victim = run.pick(but_not=[run.hosts[0]])
+    run.world.kill_agent(victim)
+    gone_ns = run.world.now_ns
+    run.wait_status(victim, MemberStatus.UNATTENDED, DETECT_NS)
+    run.measure("unattended_last_s", run.world.now_ns - gone_ns)
+    while run.world.now_ns < gone_ns + UNATTENDED_NS_MAX:
+        require_reliance(run, victim, MemberStatus.UNATTENDED)
+        run.world.run_for(5 * SECOND_NS)
+    run.world.run_for(DETECT_NS)
+    require_reliance(run, victim, LAST_RESORT)
+    run.world.run_for(60 * SECOND_NS)
+    require_reliance(run, victim, LAST_RESORT)
+    run.world.start(victim)
+    run.publish(victim)
+    run.wait_status(victim, MemberStatus.ALIVE, 10 * SECOND_NS)
+    require_reliance(run, victim, MemberStatus.ALIVE)
     run.settle()
 
 
@@ -429,6 +468,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "steady": steady,
     "crash": crash,
     "kill-agent": kill_agent,
+    "unattended-limit": unattended_limit,
     "partition-heal": partition_heal,
     "racing-pushes": racing_pushes,
     "rejoin-without-seed": rejoin_without_seed,

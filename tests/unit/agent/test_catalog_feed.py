@@ -1,6 +1,6 @@
 """Snapshots follow the catalog: coalesced, held after a start, found again on disk."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,10 +11,10 @@ import trio.testing
 
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.gossip.settings import MemberView
-from gossipmesh.model.instant import Instant
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
-from gossipmesh.model.snapshot import InboundSection, UpstreamSection
+from gossipmesh.model.snapshot import InboundSection, SnapshotEndpoint, UpstreamSection
 from gossipmesh.testing.builders import TrustDomainBuilder, access_policy, service_entry
 from gossipmesh.traffic.inputs import LocalService
 from gossipmesh.traffic.sections import (
@@ -36,6 +36,7 @@ class FakeCatalog:
         self.statuses = dict.fromkeys(names, MemberStatus.ALIVE)
         self.unreachable: list[str] = []
         self.held: list[str] = []
+        self.changed_at = Instant(0)
 
     def services(self) -> list[tuple[MemberView, ServiceSet]]:
         return [
@@ -55,7 +56,7 @@ class FakeCatalog:
             status,
             state,
             credential,
-            Instant(0),
+            self.changed_at,
             unreachable=name in self.unreachable,
             endpoints_held=name in self.held,
         )
@@ -70,6 +71,7 @@ class Rig:
         *names: str,
         documents: TrustedDocuments | None = None,
         local: tuple[LocalService, ...] = (),
+        clock: Callable[[], Instant] = lambda: Instant(0),
     ) -> None:
         self.catalog = FakeCatalog(*names)
         self.delivered: list[Snapshot] = []
@@ -82,12 +84,16 @@ class Rig:
             local=lambda: local,
             snapshot_path=self.path,
             deliver=self.delivered.append,
+            clock=clock,
         )
 
     def nodes(self) -> list[str]:
+        return [endpoint.node for endpoint in self.endpoints()]
+
+    def endpoints(self) -> tuple[SnapshotEndpoint, ...]:
         section = self.delivered[-1].section(f"upstream/{SERVICE}")
         assert isinstance(section, UpstreamSection)
-        return [endpoint.node for endpoint in section.endpoints]
+        return section.endpoints
 
 
 @asynccontextmanager
@@ -153,6 +159,27 @@ async def test_the_doubtful_are_used_last_and_the_held_are_kept(tmp_path: Path) 
         section = rig.delivered[-1].section(f"upstream/{SERVICE}")
         assert isinstance(section, UpstreamSection)
         assert {endpoint.node: endpoint.tier for endpoint in section.endpoints} == {"n1": 0, "n2": 1, "n3": 1}
+
+
+async def test_an_agent_gone_for_ten_minutes_makes_its_endpoints_the_last_resort(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """By time alone: nothing is heard of it meanwhile, and nothing else is compiled."""
+    rig = Rig(tmp_path, "n1", "n2", clock=lambda: Instant(int(trio.current_time() * SECOND_NS)))
+    async with running(rig):
+        rig.catalog.changed_at = Instant(int(trio.current_time() * SECOND_NS))
+        rig.catalog.statuses["n2"] = MemberStatus.UNATTENDED
+        rig.feed.demand(SERVICE)
+        await trio.sleep(599)
+        count = len(rig.delivered)
+        assert [(endpoint.node, endpoint.tier, endpoint.weight) for endpoint in rig.endpoints()] == [
+            ("n1", 0, 100),
+            ("n2", 0, 50),
+        ]
+        await trio.sleep(2)
+        assert [(endpoint.node, endpoint.tier) for endpoint in rig.endpoints()] == [("n1", 0), ("n2", 1)]
+        await trio.sleep(3_600)
+        assert len(rig.delivered) == count + 1
 
 
 async def test_a_death_does_not_wait(tmp_path: Path, autojump_clock: object) -> None:
