@@ -64,7 +64,7 @@ class Reception:
         intake: Intake,
         spreading: PolicySpreading,
         *,
-        compared: Callable[[Member, bytes, bytes], None],
+        compared: Callable[[Member, bytes | None, bytes | None], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog

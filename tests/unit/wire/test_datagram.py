@@ -55,6 +55,7 @@ EVERY_MESSAGE: list[Message] = [
     *MESSAGES,
     Seen(300, 70_000, 2**40),
     Ping(2**33, bytes(16), bytes(16), -17, True),
+    Ping(3, None, None, 17),
     PingReq(5, bytes(16)),
     Nack(6),
     RelayedAck(7),
