@@ -1,11 +1,13 @@
 """Gossip beside its peers: `python -m bench.gossip [--only PART]... [--rounds N] [--json]`.
 
 Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days),
-stories (the simulator's scenarios), grid (kinship's, resumed), elsewhere (other commands). Needs root: every
-node lives in a network namespace of its own, all of them inside a private one that vanishes with this
-process. `--docs` writes docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier
-run's JSON and measures nothing; `--keep FILE` takes over the parts that are not measured now, and the page
-says of which sources every part is.
+stories (the simulator's scenarios), grid (kinship's), elsewhere (other commands). Days, scenarios and grid
+are kept under out/ by the hash of the core's sources, and what is missing is run: all of it takes
+`--only virtual --virtual-minutes 300`. Needs root: every node lives in a network namespace of its own, all
+of them inside a private one that vanishes with this process. `--docs` writes
+docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier run's JSON and measures
+nothing; `--keep FILE` takes over the parts that are not measured now. The page says of which sources each
+part is.
 """
 
 import argparse
@@ -22,12 +24,14 @@ import trio
 from bench.gossip.elsewhere import measure_elsewhere
 from bench.gossip.field import Field
 from bench.gossip.group import Group
+from bench.gossip.kept import cores_told
 from bench.gossip.ours import OurGroup
 from bench.gossip.peers import KinshipGroup, SerfGroup, install_kinship, serf_problem
 from bench.gossip.report import render, verdict
 from bench.gossip.row import OURS
 from bench.gossip.rows import build_rows
-from bench.gossip.virtual import measure_grid, measure_stories, measure_virtual
+from bench.gossip.stories import measure_grid, measure_stories
+from bench.gossip.virtual import measure_virtual
 from bench.gossip.wall import Budget, measure_group
 from bench.run import machine
 from gossipmesh.testing.namespaces import enter_private_network, is_inside
@@ -64,10 +68,10 @@ def main(words: Sequence[str] | None = None) -> int:
         trio.run(measure_groups, results, wanted, list(parts), options)
     if "virtual" in parts:
         results["virtual"] = measure_virtual(options.virtual_minutes, say)
-        results["cores"]["simulated days"] = core_hash()
+        results["cores"]["simulated days"] = cores_told(results["virtual"]["days"])
     if "stories" in parts:
-        results["stories"] = measure_stories(say)
-        results["cores"]["scenarios"] = core_hash()
+        results["stories"] = measure_stories(options.story_minutes, say)
+        results["cores"]["scenarios"] = cores_told(results["stories"])
     if "grid" in parts:
         results["grid"] = measure_grid(options.grid_minutes, say)
         results["cores"]["grid"] = core_hash()
@@ -102,7 +106,10 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=10, help="kills, and silences, of each group")
     parser.add_argument("--peer-rounds", type=int, help="the same of the peers (default: as many)")
     parser.add_argument("--minutes", type=float, default=4.0, help="no round of a group begins later")
-    parser.add_argument("--virtual-minutes", type=float, default=4.0, help="no day begins later")
+    parser.add_argument(
+        "--virtual-minutes", type=float, default=4.0, help="days end by then; all of them take hours"
+    )
+    parser.add_argument("--story-minutes", type=float, default=2.0, help="no scenario begins later")
     parser.add_argument("--grid-minutes", type=float, default=3.0, help="the grid adds no run later")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="an earlier run's figures of other parts")
     parser.add_argument("--note", action="append", default=[], help="a sentence for the page")

@@ -61,7 +61,7 @@ def _setting(results: dict[str, Any]) -> str:
         )
     left_out = results["virtual"].get("left_out", [])
     if left_out:
-        lines.append(f"* Days left out for want of time: {'; '.join(left_out)}.")
+        lines.append(f"* Days not run: {'; '.join(left_out)}.")
     cores = results.get("cores", {})
     if len(set(cores.values())) > 1:
         told = ", ".join(f"{part}: {core}" for part, core in cores.items())
@@ -107,8 +107,9 @@ def _raw(results: dict[str, Any]) -> str:
                 lines.append(f"* {name}, {part}, last member, s: {', '.join(times)}")
     for day in results["virtual"].get("days", []):
         detector = day["detector"] or "default detector"
-        which = f"{day['nodes']} nodes, {day['loss']:.0%} loss, seed {day['seed']}, {detector}"
+        which = f"{day['nodes']:,} nodes, {day['loss']:.0%} loss, seed {day['seed']}, {detector}"
         lines.append(
-            f"* day of {which}: {day['events']:,} events; failures: {'; '.join(day['failures']) or 'none'}"
+            f"* {', '.join(day['chapters'])}; {which}, core {day['core']}: {day['virtual_s']:,.0f} s, "
+            f"{day['events']:,} events; failures: {'; '.join(day['failures']) or 'none'}"
         )
     return "\n".join([*lines, ""])

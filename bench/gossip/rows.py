@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from bench.gossip.field import HEADER_BYTES
 from bench.gossip.row import NOT_MEASURED, OURS, PEERS, PUBLISHED, VIRTUAL, WALL, Raw, Row, pause_told, told
-from bench.gossip.virtual_rows import elsewhere, virtual_rows
+from bench.gossip.story_rows import elsewhere
+from bench.gossip.virtual_rows import virtual_rows
 
 
 def build_rows(results: Raw) -> list[Row]:

@@ -209,13 +209,7 @@ def divergence(run: Run) -> None:
     run.boot_and_settle()
     worst_ns = 0
     for _ in range(10):
-        forgetful, subject = run.sample(2)
-        core: Any = run.core(forgetful)
-        member = core._catalog.get(run.core(subject).own_node_id)
-        core._catalog.forget(member)
-        core._detector.forget(member)
-        run.invariants.disturbed(run.world, [])
-        run.world.faults.fire("forget")
+        forget_silently(run, *run.sample(2))
         began_ns = run.world.now_ns
         run.wait_equal_roots(10 * SECOND_NS)
         worst_ns = max(worst_ns, run.world.now_ns - began_ns)
@@ -224,6 +218,16 @@ def divergence(run: Run) -> None:
     run.measure("repaired_worst_s", worst_ns)
     run.require(worst_ns <= 3 * SECOND_NS, f"a difference lasted {worst_ns / SECOND_NS:.1f} s")
     run.settle()
+
+
+def forget_silently(run: Run, forgetful: Host, subject: Host) -> None:
+    """Have a core lose a member and all it signed, as by a fault of ours that nothing tells of."""
+    core: Any = run.core(forgetful)
+    member = core._catalog.get(run.core(subject).own_node_id)
+    core._catalog.forget(member)
+    core._detector.forget(member)
+    run.invariants.disturbed(run.world, [])
+    run.world.faults.fire("forget")
 
 
 def join_storm(run: Run) -> None:

@@ -1,0 +1,192 @@
+"""Rows of the simulator's scenarios, of kinship's grid, and of what other commands show."""
+
+from collections.abc import Callable
+from typing import Final
+
+from bench.gossip.row import NOT_MEASURED, PUBLISHED, VIRTUAL, Raw, Row
+
+GRID_CELLS: Final = 12
+GRID_SEEDS: Final = 20
+STORY_ROWS: Final = (
+    (
+        "G17",
+        ("partition-10-min", "partition-day"),
+        "halves live on, 10 min and 24 h apart, roots equal after the heal",
+        "<= 5 s",
+        "every event of it: renewals, restarts, changes on both sides, a machine down at the heal",
+    ),
+    (
+        "G17",
+        ("heal-no-eviction", "minority"),
+        "a heal removes no endpoint; two of five certify nobody",
+        "none",
+        "endpoints looked at every 20 ms",
+    ),
+    (
+        "G17",
+        ("partition-forgotten",),
+        "halves apart for longer than credentials live meet again",
+        "<= 310 s",
+        "a seed is asked again every five minutes",
+    ),
+    (
+        "G28",
+        ("upgrade-all", "crash-all-agents"),
+        "all agents restarted in turn, and killed at once",
+        "no death",
+        "endpoints looked at every 20 ms",
+    ),
+)
+STORY_MEASURES: Final = ("equal_roots_s", "met_s")
+EQUAL_ROOTS_S_MAX: Final = 5.0
+
+
+def story_rows(results: Raw) -> list[Row]:
+    """Scenarios that hold or do not: their own invariants judge, at every event."""
+    rows = []
+    for figure, names, name, gate, evidence in STORY_ROWS:
+        found = {n: [s for s in results.get("stories", []) if s["scenario"] == n] for n in names}
+        whole = all(found.values())
+        stories = [story for some in found.values() for story in some]
+        fine = all(story["ok"] for story in stories)
+        quick = all(s["measured"].get("equal_roots_s", 0) <= EQUAL_ROOTS_S_MAX for s in stories)
+        rows.append(
+            Row(
+                figure=figure,
+                name=name,
+                clock=VIRTUAL,
+                ours="; ".join(_story_told(n, some) for n, some in found.items() if some) or NOT_MEASURED,
+                peer=NOT_MEASURED,
+                gate=gate,
+                met=False if not (fine and quick) else True if whole else None,
+                evidence=f"`simulator {' | '.join(names)}`, 1 % loss; {evidence}",
+            )
+        )
+    return rows
+
+
+def _story_told(name: str, stories: list[Raw]) -> str:
+    failures = [f"seed {story['seed']}: {failure}" for story in stories for failure in story["failures"]]
+    said = "; ".join(failures) if failures else "holds"
+    times = [
+        story["measured"][key] for story in stories for key in STORY_MEASURES if key in story["measured"]
+    ]
+    worst = f", at most {max(times):.2f} s" if times else ""
+    return f"{name}, {stories[0]['nodes']} nodes: {said}{worst} ({len(stories)} seeds)"
+
+
+def grid_rows(results: Raw) -> list[Row]:
+    """Kinship's grid: false deaths, false votes, and bytes, with some readers starved."""
+    found: list[Raw] = results.get("grid", [])
+    ours = [row for row in found if row["detector"] == "monitors"]
+    swim = [row for row in found if row["detector"] == "swim"]
+    slow = [row for row in ours if row["starved"] == 10]
+    runs = "; ".join(
+        f"{size} nodes: {sum(row['runs'] for row in ours if row['nodes'] == size)} runs"
+        for size in sorted({row["nodes"] for row in ours})
+    )
+    evidence = f"`simulator grid`, this core's runs only ({runs or 'none'}); 120 s, a crash at 60 s"
+    return [
+        Row(
+            figure="G5",
+            name="runs with a false death in kinship's grid",
+            clock=VIRTUAL,
+            ours=_deaths(ours),
+            peer=f"SWIM + Lifeguard, same simulator: {_deaths(swim)}",
+            gate="0 (20 seeds in each of 12 cells)",
+            met=_grid_met(ours),
+            evidence=f"{evidence}; fewest runs in a cell: {min((row['runs'] for row in ours), default=0)}",
+        ),
+        Row(
+            figure="G6",
+            name="false votes (SWIM: suspicions) a run, 10 % starved",
+            clock=VIRTUAL,
+            ours=_each(slow, lambda row: f"{row['false_doubts']:g}"),
+            peer="SWIM + Lifeguard, same simulator: "
+            + _each([row for row in swim if row["starved"] == 10], lambda row: f"{row['false_doubts']:g}"),
+            gate="<= 5 with 50 nodes",
+            met=all(row["false_doubts"] <= 5 for row in slow if row["nodes"] == 50) if slow else None,
+            evidence=evidence,
+        ),
+        Row(
+            figure="G13",
+            name="bytes a node sends, 10 % starved",
+            clock=VIRTUAL,
+            ours=_each(slow, lambda row: f"{row['bytes_per_s']} B/s"),
+            peer="SWIM + Lifeguard, same simulator: "
+            + _each([row for row in swim if row["starved"] == 10], lambda row: f"{row['bytes_per_s']} B/s"),
+            gate="<= 1,500 B/s with kernel stamps, <= 2,100 without",
+            met=all(row["bytes_per_s"] <= (1_500 if row["stamped"] else 2_100) for row in slow)
+            if slow
+            else None,
+            evidence=evidence,
+        ),
+        Row(
+            figure="G2",
+            name="silent host in kinship's grid, every node's knowing",
+            clock=VIRTUAL,
+            ours=_each(ours, _seen),
+            peer=f"SWIM + Lifeguard, same simulator: {_each(swim, _seen)}",
+            gate=PUBLISHED,
+            met=None,
+            evidence=f"{evidence}; with starved readers the slow ones know last",
+        ),
+    ]
+
+
+def _grid_met(found: list[Raw]) -> bool | None:
+    """One bad run is a miss; only the whole grid, twenty runs a cell, is a pass."""
+    if any(row["bad_runs"] for row in found):
+        return False
+    full = sum(row["runs"] >= GRID_SEEDS for row in found if row["nodes"] == 50 and row["stamped"])
+    return True if full >= GRID_CELLS else None
+
+
+def _deaths(found: list[Raw]) -> str:
+    if not found:
+        return NOT_MEASURED
+    return f"{sum(row['bad_runs'] for row in found)} of {sum(row['runs'] for row in found)} runs"
+
+
+def _seen(row: Raw) -> str:
+    return f"p50 {row['every_s'][0]:.2f}, p99 {row['every_s'][1]:.2f} s" if row["every_s"] else "nobody knew"
+
+
+def _each(found: list[Raw], tell: Callable[[Raw], str]) -> str:
+    parts = []
+    for row in found:
+        stamps = "" if row["stamped"] else ", no stamps"
+        place = f"{row['nodes']}, {row['loss']:g} % loss, {row['starved']:g} % starved{stamps}"
+        parts.append(f"{place}: {tell(row)} ({row['runs']} runs)")
+    return "; ".join(parts) or NOT_MEASURED
+
+
+# -- shown elsewhere --------------------------------------------------------------------------
+
+ELSEWHERE: Final = (
+    ("G19", "memory", "memory of one core with 10,000 members", "<= 75 MB, <= 3 KB a member"),
+    ("G20", "joining", "joining 10,000 members", "no step over 20 ms, <= 3 s CPU"),
+    ("G21", "strangers", "hostile frames of strangers and members", "each named test holds"),
+    ("G22", "attacks", "what one compromised member can do", "each named test holds"),
+)
+
+
+def elsewhere(results: Raw) -> list[Row]:
+    """Return a row for each figure that another command shows; filled where it was run."""
+    given = results.get("elsewhere", {})
+    rows = []
+    for figure, key, name, gate in ELSEWHERE:
+        told_of = given.get(key, {})
+        rows.append(
+            Row(
+                figure=figure,
+                name=name,
+                clock=VIRTUAL,
+                ours=told_of.get("ours", NOT_MEASURED),
+                peer=told_of.get("peer", NOT_MEASURED),
+                gate=gate,
+                met=told_of.get("met"),
+                evidence=told_of.get("evidence", "no command of this run shows it"),
+            )
+        )
+    return rows
