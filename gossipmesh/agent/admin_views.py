@@ -1,14 +1,17 @@
 """What the admin API tells, as plain values, from what the agent's parts know; nothing is changed here."""
 
 import os
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Protocol
 
 import msgspec
+import trio
 
 from gossipmesh import __version__
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.engine_supervisor import EngineSupervisor
 from gossipmesh.agent.gossip_shell import GossipShell
+from gossipmesh.agent.http_server import Response, json_response, json_rows_response
 from gossipmesh.agent.identity_keeper import IdentityKeeper, horizon
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.agent.services import LocalServices
@@ -24,6 +27,7 @@ from gossipmesh.telemetry.counters import Counters
 from gossipmesh.trust.documents import TrustedDocuments
 
 _NONE_YET: Final = {"endpoints": 0, "passing": 0}
+_ENDPOINTS_PER_STEP: Final = 200
 
 
 class Parts(Protocol):
@@ -66,6 +70,7 @@ def status(parts: Parts) -> dict[str, Any]:
             "published_ms": parts.node.own_state.lag_ms,
             "loop_max_ms": round(parts.shell.statistics.deadline_lag_ns_max / MILLISECOND_NS, 1),
             "stalls": parts.shell.statistics.stalls_count,
+            "loop": _loop(parts),
             "pauses": statistics.pauses,
         },
         "recorder": recorder_view(parts),
@@ -90,6 +95,21 @@ def status(parts: Parts) -> dict[str, Any]:
     }
 
 
+def _loop(parts: Parts) -> dict[str, Any]:
+    """Return how long single tasks held the loop: by the clock, and of its own CPU time."""
+    loop = parts.shell.loop
+    return {
+        "stalls": loop.stalls_count,
+        "busy_stalls": loop.busy_stalls_count,
+        "longest_ms": round(loop.longest_ns / MILLISECOND_NS, 1),
+        "longest_busy_ms": round(loop.longest_busy_ns / MILLISECOND_NS, 1),
+        "busy_stalls_by_task": {
+            name: {"count": stalls.stalls_count, "longest_ms": round(stalls.longest_ns / MILLISECOND_NS, 1)}
+            for name, stalls in loop.busy_stalls.items()
+        },
+    }
+
+
 def _detector(parts: Parts) -> dict[str, Any]:
     """Return what the failure detector is at: open cases, votes so far, what is held back."""
     counts = parts.node.statistics()
@@ -105,7 +125,7 @@ def _detector(parts: Parts) -> dict[str, Any]:
         "certificates_held": counts.certificates_held,
         "control_failures": counts.control_failures,
         "refutations": counts.refutations,
-        "unreachable": sum(1 for view in parts.node.members() if view.unreachable),
+        "unreachable": parts.node.tally().unreachable_count,
         "endpoints_held": counts.endpoints_held,
     }
 
@@ -123,11 +143,15 @@ def recorder_view(parts: Parts) -> dict[str, Any] | None:
     }
 
 
-def members(parts: Parts) -> list[dict[str, Any]]:
+def members(parts: Parts) -> Response:
     """Return every member as this node holds it, sorted by name: GET /v1/members."""
+    return json_rows_response(_members(parts))
+
+
+def _members(parts: Parts) -> Iterator[dict[str, Any]]:
     own = parts.node.own_node_id
     now = monotonic()
-    return [_member(view, now, itself=view.node_id == own) for view in parts.node.members()]
+    return (_member(view, now, itself=view.node_id == own) for view in parts.node.each_member())
 
 
 def member_row(parts: Parts, view: MemberView) -> dict[str, Any]:
@@ -191,22 +215,32 @@ def _policy(policy: PolicyStatus) -> dict[str, Any]:
     }
 
 
-def services(parts: Parts) -> list[dict[str, Any]]:
+def services(parts: Parts) -> Response:
     """Return each service and how it stands, sorted by name: GET /v1/services."""
+    return Response(b"", more=_services(parts))
+
+
+async def _services(parts: Parts) -> AsyncIterator[bytes]:
     found: dict[str, dict[str, Any]] = {}
-    for row in endpoints(parts, None):
-        fresh = {"service": row["service"], "protocol": row["protocol"], **_NONE_YET, "nodes": []}
+    for count, row in enumerate(_endpoints(parts, None), 1):
+        fresh = {"service": row["service"], "protocol": row["protocol"], **_NONE_YET, "nodes": {}}
         entry = found.setdefault(row["service"], fresh)
         entry["endpoints"] += 1
         entry["passing"] += row["health"] == "passing" and not row["draining"]
-        if row["node"] not in entry["nodes"]:
-            entry["nodes"].append(row["node"])
-    return [found[name] for name in sorted(found)]
+        entry["nodes"][row["node"]] = None
+        if count % _ENDPOINTS_PER_STEP == 0:
+            await trio.lowlevel.checkpoint()
+    rows = [{**found[name], "nodes": list(found[name]["nodes"])} for name in sorted(found)]
+    yield json_response(rows).body
 
 
-def endpoints(parts: Parts, service: str | None) -> list[dict[str, Any]]:
+def endpoints(parts: Parts, service: str | None) -> Response:
     """Return the endpoints of a service (None: of all), sorted by node: GET /v1/endpoints."""
-    return [
+    return json_rows_response(_endpoints(parts, service))
+
+
+def _endpoints(parts: Parts, service: str | None) -> Iterator[dict[str, Any]]:
+    return (
         {
             "service": entry.service,
             "registration": entry.registration,
@@ -219,10 +253,10 @@ def endpoints(parts: Parts, service: str | None) -> list[dict[str, Any]]:
             "labels": dict(entry.labels),
             "member_status": view.status.label,
         }
-        for view, published in parts.node.services()
+        for view, published in parts.node.each_service()
         for entry in published.entries
         if service is None or entry.service == service
-    ]
+    )
 
 
 def _health(number: int) -> str:
@@ -251,15 +285,14 @@ def policy_documents(parts: Parts, scope: str) -> list[dict[str, Any]]:
     return rows
 
 
-def policy_status(parts: Parts) -> dict[str, Any]:
+def policy_status(parts: Parts) -> Response:
     """Return what this node and every member runs of each scope: GET /v1/policy/status."""
-    return {
-        "scopes": [_policy(policy) for policy in parts.node.own_state.policies],
-        "members": [
-            {"name": row["name"], "status": row["status"], "policies": row["policies"], "self": row["self"]}
-            for row in members(parts)
-        ],
-    }
+    rows = (
+        {"name": row["name"], "status": row["status"], "policies": row["policies"], "self": row["self"]}
+        for row in _members(parts)
+    )
+    scopes = [_policy(policy) for policy in parts.node.own_state.policies]
+    return json_rows_response(rows, {"scopes": scopes}, "members")
 
 
 def snapshot(parts: Parts) -> dict[str, Any]:

@@ -377,10 +377,10 @@ class Agent:
         """End the hold after a start once enough of the mesh has told us what it knows."""
         if not self.feed.holding or not self.services.settled:
             return
-        others = [view for view in self.node.members() if view.node_id != self.node.own_node_id]
-        reachable = [view for view in others if view.status not in _GONE]
-        alone = not others and not self._other_seeds()
-        if alone or (reachable and self._repaired_peers >= min(self.feed.peers_needed, len(reachable))):
+        tally = self.node.tally()
+        others_count, there_count = tally.members_count - 1, tally.attended_count - 1  # without ourselves
+        alone = not others_count and not self._other_seeds()
+        if alone or (there_count > 0 and self._repaired_peers >= min(self.feed.peers_needed, there_count)):
             self.feed.release(f"{self._repaired_peers} peers have told what they know")
 
     def _other_seeds(self) -> bool:

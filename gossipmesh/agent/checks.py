@@ -17,6 +17,8 @@ from gossipmesh.net.clock import wall_seconds
 
 _CLOCK_SKEW_S_MAX: Final = 60
 _HORIZON_S_MIN: Final = 4 * HOUR_S
+_GONE: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
+_NAMES_MAX: Final = 10
 _LISTENING: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 Row = dict[str, Any]
@@ -66,14 +68,13 @@ def _check_clock(parts: Parts) -> list[Row]:
 
 
 def _check_group(parts: Parts) -> list[Row]:
-    views = parts.node.members()
-    alive = sum(1 for view in views if view.status == MemberStatus.ALIVE)
-    gone = [view.name for view in views if view.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED)]
+    tally = parts.node.tally()
+    alive = tally.by_status[MemberStatus.ALIVE]
     group_root = parts.node.roots()[0].hex()[:8]
-    detail = f"{alive} of {len(views)} members alive, state root {group_root}"
-    if gone:
-        detail += f"; dead or unattended: {', '.join(gone[:10])}"
-    alone = len(views) > 1 and alive == 1
+    detail = f"{alive} of {tally.members_count} members alive, state root {group_root}"
+    if gone := parts.node.names(_GONE, _NAMES_MAX):
+        detail += f"; dead or unattended: {', '.join(gone)}"
+    alone = tally.members_count > 1 and alive == 1
     rows = [
         _row("group", not alone, detail, "see that UDP and TCP of spec.gossip.bind reach the other nodes")
     ]

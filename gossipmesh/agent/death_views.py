@@ -10,7 +10,7 @@ from gossipmesh.agent.http_server import Refused
 from gossipmesh.gossip.history import HistoryEntry
 from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model import limits
-from gossipmesh.model.identity import NODE_ID_BYTES
+from gossipmesh.model.identity import NODE_ID_BYTES, NodeId
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net.clock import monotonic, wall_seconds
 
@@ -26,17 +26,15 @@ def why(parts: Parts, name: str | None) -> dict[str, Any]:
     """
     if not name:
         raise Refused(400, "no-node", "say which node: /v1/why?node=NAME, or its id in hex")
-    views = {view.node_id: view for view in parts.node.members()}
-    view = next((view for view in views.values() if name in (view.name, view.node_id.hex())), None)
-    node_id = view.node_id if view is not None else _node_id(name)
+    node_id = parts.node.find(name) or _node_id(name)
+    view = None if node_id is None else parts.node.member(node_id)
     entries = [] if node_id is None else parts.node.history(node_id)
     if view is None and not entries:
         raise Refused(
             404, "no-member", f"this node knows no member {name[:80]!r}; `gossipmesh members` lists them"
         )
     now, wall_s = monotonic(), wall_seconds()
-    names = {known.node_id: known.name for known in views.values()}
-    rows = [_entry(entry, names, now, wall_s) for entry in entries]
+    rows = [_entry(entry, _name_of(parts, entry.by), now, wall_s) for entry in entries]
     counts = parts.node.statistics()
     return {
         "node": name if view is None else view.name,
@@ -59,13 +57,18 @@ def _node_id(text: str) -> bytes | None:
     return found if len(found) == NODE_ID_BYTES else None
 
 
-def _entry(entry: HistoryEntry, names: dict[Any, str], now: int, wall_s: int) -> dict[str, Any]:
+def _name_of(parts: Parts, node_id: NodeId) -> str:
+    view = parts.node.member(node_id)
+    return node_id.hex()[:8] if view is None else view.name
+
+
+def _entry(entry: HistoryEntry, by: str, now: int, wall_s: int) -> dict[str, Any]:
     age_s = max(0, now - entry.at) / SECOND_NS
     return {
         "age_s": round(age_s, 3),
         "wall": round(wall_s - age_s, 3),
         "kind": entry.kind,
-        "by": names.get(entry.by, entry.by.hex()[:8]),
+        "by": by,
         "class": entry.cause,
         "detail": entry.detail,
         "local_health": entry.local_health,

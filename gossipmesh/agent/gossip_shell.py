@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 import trio
 
+from gossipmesh.agent.loop_watch import LoopWatch
 from gossipmesh.agent.state_store import StateLost, StateStore
 from gossipmesh.gossip.effects import (
     CloseStream,
@@ -123,6 +124,7 @@ class GossipShell:
         self.core = core
         self.udp = udp
         self.statistics = ShellStatistics()
+        self.loop = LoopWatch()
         self.streams = StreamPool(self, nursery)
         self._store = store
         self._on_event = on_event
@@ -173,12 +175,16 @@ class GossipShell:
         Raises:
             StateLost: the disk is full or broken; the agent must end.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read_datagrams)
-            nursery.start_soon(self._keep_deadline)
-            nursery.start_soon(self._keep_wall_clock)
-            nursery.start_soon(self._keep_store_short)
-            nursery.start_soon(self.streams.serve, listener)
+        trio.lowlevel.add_instrument(self.loop)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_datagrams)
+                nursery.start_soon(self._keep_deadline)
+                nursery.start_soon(self._keep_wall_clock)
+                nursery.start_soon(self._keep_store_short)
+                nursery.start_soon(self.streams.serve, listener)
+        finally:
+            trio.lowlevel.remove_instrument(self.loop)
 
     def stream_accepted(self, stream: int, peer: Address) -> None:
         """Feed a stream a peer opened."""

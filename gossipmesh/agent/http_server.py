@@ -8,7 +8,8 @@ Rules:
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,6 +26,7 @@ _RECEIVE_BYTES: Final = 65_536
 _HEAD_BYTES_MAX: Final = 16_384
 CONNECTIONS_MAX: Final = 128
 _IDLE_TIMEOUT_S: Final = 30.0
+_ROWS_PER_PIECE: Final = 100  # of members: 3 ms to make
 _ACCEPT_RETRY_S: Final = 0.1
 
 
@@ -40,11 +42,12 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Response(msgspec.Struct, frozen=True):
-    """One answer."""
+    """One answer; `more` follows `body`, made and sent piece by piece: lists as long as the mesh is large."""
 
     body: bytes
     content_type: str = "application/json"
     status: int = 200
+    more: AsyncIterator[bytes] | None = None
 
 
 class Refused(Exception):
@@ -61,7 +64,29 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def json_response(value: Any, status: int = 200) -> Response:
     """Return `value` as JSON."""
-    return Response(json.dumps(value, separators=(",", ":")).encode() + b"\n", status=status)
+    return Response(_json(value) + b"\n", status=status)
+
+
+def json_rows_response(
+    rows: Iterable[Any], around: Mapping[str, Any] | None = None, name: str = ""
+) -> Response:
+    """Return a list as JSON, made a few rows at a time; with `around` as an object's last field, `name`."""
+    head, tail = b"[", b"]\n"
+    if around is not None:
+        head, tail = _json(around)[:-1] + b"," + _json(name) + b":[", b"]}\n"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        walk, separator = iter(rows), b""
+        while some := list(islice(walk, _ROWS_PER_PIECE)):
+            yield separator + _json(some)[1:-1]
+            separator = b","
+        yield tail
+
+    return Response(head, more=pieces())
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def error_response(status: int, code: str, sentence: str) -> Response:
@@ -125,6 +150,8 @@ class HttpServer:
             response = await self._answer(request)
         with trio.fail_after(_IDLE_TIMEOUT_S):
             await _send(stream, connection, response)
+        if response.more is not None and not await _send_more(stream, connection, response.more):
+            return False
         return connection.our_state is h11.DONE and connection.their_state is h11.DONE
 
     async def _answer(self, request: Request) -> Response:
@@ -176,10 +203,30 @@ def _request_of(head: h11.Request, body: bytes, stream: trio.SocketStream) -> Re
 async def _send(stream: trio.SocketStream, connection: h11.Connection, response: Response) -> None:
     headers = [
         ("Content-Type", response.content_type),
-        ("Content-Length", str(len(response.body))),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
     ]
+    if response.more is None:
+        headers.append(("Content-Length", str(len(response.body))))
     head = connection.send(h11.Response(status_code=response.status, headers=headers)) or b""
     content = connection.send(h11.Data(data=response.body)) or b""
-    await stream.send_all(head + content + (connection.send(h11.EndOfMessage()) or b""))
+    end = b"" if response.more is not None else connection.send(h11.EndOfMessage()) or b""
+    await stream.send_all(head + content + end)
+
+
+async def _send_more(
+    stream: trio.SocketStream, connection: h11.Connection, more: AsyncIterator[bytes]
+) -> bool:
+    """Send the rest as it is made; False when it could not be made, so that the client sees it cut."""
+    try:
+        async for piece in more:
+            with trio.fail_after(_IDLE_TIMEOUT_S):
+                await stream.send_all(connection.send(h11.Data(data=piece)) or b"")
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError):
+        raise
+    except Exception:
+        log.exception("an answer failed on its way")
+        return False
+    with trio.fail_after(_IDLE_TIMEOUT_S):
+        await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
+    return True

@@ -20,7 +20,6 @@ from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.identity_keeper import horizon
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.model.member import MemberStatus
 
 _TRAFFIC_LABELS: Final = ("direction", "caller", "callee", "route", "protocol")
 _GAUGES_OF_GOSSIP: Final = (
@@ -141,18 +140,18 @@ def _gossip(parts: Parts) -> Iterator[Family]:
             yield _count(f"gossip_{name}", f"Gossip: {words}.", value)
     yield from _gossip_state(parts)
     members = _gauge("members", "Members by status.", ("status",))
-    views = parts.node.members()
-    held = [view.status for view in views]
-    unreachable_count = sum(1 for view in views if view.unreachable)
-    yield _level("members_unreachable", "Members this node alone does not reach.", unreachable_count)
-    for status in MemberStatus:
-        members.add_metric([status.label], held.count(status))
+    tally = parts.node.tally()
+    text = "Members this node alone does not reach."
+    yield _level("members_unreachable", text, tally.unreachable_count)
+    for status, count in tally.by_status.items():
+        members.add_metric([status.label], count)
     yield members
     yield _level("local_health", "How much this node distrusts itself; 0: healthy.", parts.node.local_health)
     lag_s = parts.shell.statistics.deadline_lag_ns_max / SECOND_NS
     yield _level("loop_lag_s_max", "Latest timer since the start.", lag_s)
     stalls_count = parts.shell.statistics.stalls_count
     yield _count("loop_stalls", "Timers that were more than 20 ms late.", stalls_count)
+    yield from _loop(parts)
     udp = parts.shell.udp.statistics
     drops: _Counted = [
         (("oversized",), udp.oversized_count),
@@ -161,6 +160,15 @@ def _gossip(parts: Parts) -> Iterator[Family]:
         (("send_full",), udp.send_full_count),
     ]
     yield _labelled("udp_drops", "Datagrams lost in this process.", ("reason",), drops)
+
+
+def _loop(parts: Parts) -> Iterator[Family]:
+    loop = parts.shell.loop
+    yield _count("loop_steps_too_long", "Times one task held the loop for over 20 ms.", loop.stalls_count)
+    text = "The same by CPU time: not because the machine was busy."
+    yield _count("loop_steps_too_busy", text, loop.busy_stalls_count)
+    yield _level("loop_step_s_max", "Longest one task held the loop.", loop.longest_ns / SECOND_NS)
+    yield _level("loop_step_busy_s_max", "The same by CPU time.", loop.longest_busy_ns / SECOND_NS)
 
 
 def _gossip_state(parts: Parts) -> Iterator[Family]:

@@ -6,19 +6,21 @@ Rules:
 3. A torn tail is a crash and is cut off (`torn`); damage elsewhere keeps the good prefix, sets the
    damaged file aside and is said loudly (`damage`).
 4. One agent per state folder, by `flock` on `lock`.
+5. Values stay on the disk: memory holds where each one is, for ten thousand members are 10 MB.
 Spec: GOSSIP 1.9. Deviation: CRC-32 (zlib) instead of CRC-32C, which no standard library has: it finds
     the same torn and flipped bytes at these sizes, and is not meant against an attacker.
 """
 
 import errno
 import fcntl
+import mmap
 import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -32,7 +34,28 @@ _END: Final = b"end"  # the snapshot's last record; without it the snapshot was 
 _RECORD_START: Final = b"\x93"  # msgpack's array of three
 _ROTATE_BYTES_MIN: Final = 1_048_576
 
-Key = tuple[str, bytes]
+_OFFSET_BITS: Final = 40
+_LENGTH_BITS: Final = 24  # a record and its header are below 16 MB, see limits.STATE_RECORD_BYTES_MAX
+
+
+class _Place(NamedTuple):
+    """Where a record stands, header included; `file` is a number that rises and is never used twice."""
+
+    file: int
+    offset: int
+    length: int
+
+    def packed(self) -> int:
+        """Return one number, for there are as many as records."""
+        return (self.file << _OFFSET_BITS | self.offset) << _LENGTH_BITS | self.length
+
+
+def _place_of(packed: int) -> _Place:
+    at = packed >> _LENGTH_BITS
+    return _Place(at >> _OFFSET_BITS, at & (1 << _OFFSET_BITS) - 1, packed & (1 << _LENGTH_BITS) - 1)
+
+
+_Data = bytes | mmap.mmap
 
 
 class StateLost(OperatorError):
@@ -88,7 +111,10 @@ class StateStore:
         self._log_path = folder / "records.log"
         self._old_log_path = folder / "records.log.old"
         self._snapshot_path = folder / "records.snapshot"
-        self._records: dict[Key, bytes] = {}
+        self._places: dict[str, dict[bytes, int]] = {}
+        self._files: dict[int, int] = {}
+        self._files_count = 0
+        self._log_number = 0
         self._live_bytes = 0
         self._rotating = False
         self.damage: list[str] = []
@@ -105,11 +131,13 @@ class StateStore:
 
     def get(self, kind: str, key: bytes) -> bytes | None:
         """Return what is kept under (kind, key)."""
-        return self._records.get((kind, key))
+        packed = self._places.get(kind, {}).get(key)
+        return None if packed is None else self._value_at(_place_of(packed))
 
     def items(self, kind: str) -> list[tuple[bytes, bytes]]:
         """Return the (key, value) pairs of a kind, sorted by key."""
-        return sorted((key, value) for (known, key), value in self._records.items() if known == kind)
+        places = self._places.get(kind, {})
+        return [(key, self._value_at(_place_of(places[key]))) for key in sorted(places)]
 
     def put(self, kind: str, key: bytes, value: bytes | None, *, durable: bool) -> None:
         """Keep `value` under (kind, key); None removes it.
@@ -117,11 +145,11 @@ class StateStore:
         Raises:
             StateLost: the disk is full or broken. State unchanged, on disk and in memory.
         """
-        known = self._records.get((kind, key)) == value
-        if known and not durable:
-            return
-        record = b"" if known else _frame(encode([kind, key, value]))
         try:
+            known = self.get(kind, key) == value
+            if known and not durable:
+                return
+            record = b"" if known else _frame(encode([kind, key, value]))
             _write_all(self._log, record)
             if durable:
                 os.fdatasync(self._log)
@@ -131,8 +159,10 @@ class StateStore:
                 f"cannot write {self._log_path}: {os.strerror(error.errno or 0)}; "
                 "free some space, then start the agent again: its state is as it was before this record"
             ) from None
-        self._log_bytes += len(record)
-        self._remember((kind, key), value)
+        if record:
+            place = _Place(self._log_number, self._log_bytes, len(record))
+            self._remember(kind, key, None if value is None else place)
+            self._log_bytes += len(record)
 
     @property
     def rotation_due(self) -> bool:
@@ -150,10 +180,9 @@ class StateStore:
             if not self._old_log_path.exists():
                 # One that is there is of a rotation the disk refused: what is in it is in no snapshot yet.
                 os.rename(self._log_path, self._old_log_path)
-                old_log = self._log
                 self._open_log()
-                os.close(old_log)
-            await trio.to_thread.run_sync(self._write_snapshot, dict(self._records))
+            before = self._all_places()
+            self._moved(before, await trio.to_thread.run_sync(self._write_snapshot, before))
         except OSError as error:
             raise StateLost(
                 f"cannot rotate {self._log_path}: {os.strerror(error.errno or 0)}; free some space, "
@@ -168,7 +197,7 @@ class StateStore:
             os.fdatasync(self._log)
         except OSError:
             pass  # what had to be durable was synced when it was put
-        os.close(self._log)
+        self._close_files(())
 
     def _load(self) -> None:
         snapshot_ended = self._read_file(self._snapshot_path)
@@ -178,24 +207,31 @@ class StateStore:
         self._read_file(self._old_log_path)
         self._read_file(self._log_path)
         if old_log_found:
-            # A crash in the middle of a rotation: everything is in memory now, so finish it.
-            self._write_snapshot(dict(self._records))
+            # A crash in the middle of a rotation: everything is known now, so finish it.
+            before = self._all_places()
+            self._moved(before, self._write_snapshot(before))
 
     def _read_file(self, path: Path) -> bool:
         """Take the good prefix of a file; tell whether it ended with the end mark."""
         try:
-            data = path.read_bytes()
+            number = self._open_file(path, os.O_RDONLY)
         except FileNotFoundError:
             return False
-        if not data.startswith(_MAGIC):
-            if not _MAGIC.startswith(data):
+        if os.fstat(self._files[number]).st_size == 0:
+            return self._take_all(path, number, b"")
+        with closing(mmap.mmap(self._files[number], 0, access=mmap.ACCESS_READ)) as data:
+            return self._take_all(path, number, data)
+
+    def _take_all(self, path: Path, number: int, data: _Data) -> bool:
+        if data[: len(_MAGIC)] != _MAGIC:
+            if not _MAGIC.startswith(data[: len(_MAGIC) + 1]):
                 self._set_aside(path, "does not begin as a file of this version does")
             self._cut_log(path, 0)
             return False
         position, ended = len(_MAGIC), False
         for payload, end in _frames(data):
             try:
-                ended = self._take(payload)
+                ended = self._take(payload, _Place(number, position, end - position))
             except MalformedInput:
                 break
             position = end
@@ -219,26 +255,68 @@ class StateStore:
         copy.write_bytes(path.read_bytes())
         self.damage.append(f"{path} {what}; kept what came before, the whole file is in {copy.name}")
 
-    def _take(self, payload: bytes) -> bool:
+    def _take(self, payload: bytes, place: _Place) -> bool:
         """Apply one record; tell whether it is the end mark."""
         if payload == _END:
             return True
-        match unpack_untrusted(payload, bytes_max=limits.STATE_RECORD_BYTES_MAX):
-            case [str(kind), bytes(key), (bytes() | None) as value]:
-                self._remember((kind, key), value)
-                return False
-        raise MalformedInput("not a state record")
+        kind, key, value = _read_record_untrusted(payload)
+        self._remember(kind, key, None if value is None else place)
+        return False
 
-    def _remember(self, key: Key, value: bytes | None) -> None:
-        previous = self._records.pop(key, None)
-        self._live_bytes -= len(previous or b"")
-        if value is not None:
-            self._records[key] = value
-            self._live_bytes += len(value)
+    def _remember(self, kind: str, key: bytes, place: _Place | None) -> None:
+        places = self._places.setdefault(kind, {})
+        previous = places.pop(key, None)
+        if previous is not None:
+            self._live_bytes -= _place_of(previous).length
+        if place is not None:
+            places[key] = place.packed()
+            self._live_bytes += place.length
+
+    def _value_at(self, place: _Place) -> bytes:
+        _, _, value = _read_record_untrusted(self._record_at(place)[_HEADER.size :])
+        assert value is not None
+        return value
+
+    def _record_at(self, place: _Place) -> bytes:
+        """Read one record again, header included.
+
+        Raises:
+            OSError: the disk does not give back what it took.
+        """
+        record = os.pread(self._files[place.file], place.length, place.offset)
+        _, crc = _HEADER.unpack_from(record.ljust(_HEADER.size, b"\0"))
+        if len(record) != place.length or zlib.crc32(record[_HEADER.size :]) != crc:
+            raise OSError(errno.EIO, "a record reads differently than it was written")
+        return record
+
+    def _all_places(self) -> list[tuple[str, bytes, int]]:
+        return [
+            (kind, key, packed) for kind, places in self._places.items() for key, packed in places.items()
+        ]
+
+    def _moved(self, before: list[tuple[str, bytes, int]], after: list[_Place]) -> None:
+        """Take that records stand in the snapshot now, but for those put again meanwhile."""
+        for (kind, key, packed), place in zip(before, after, strict=True):
+            places = self._places[kind]
+            if places.get(key) == packed:
+                places[key] = place.packed()
+        snapshot = after[-1].file if after else 0
+        self._close_files((self._log_number, snapshot))
+
+    def _open_file(self, path: Path, flags: int) -> int:
+        """Open a file for as long as records of it are known; return its number."""
+        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        self._files_count += 1
+        self._files[self._files_count] = descriptor
+        return self._files_count
+
+    def _close_files(self, kept: tuple[int, ...]) -> None:
+        for number in [number for number in self._files if number not in kept]:
+            os.close(self._files.pop(number))
 
     def _open_log(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._log = os.open(self._log_path, flags, 0o600)
+        self._log_number = self._open_file(self._log_path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self._log = self._files[self._log_number]
         self._log_bytes = os.fstat(self._log).st_size
         if self._log_bytes < len(_MAGIC):
             os.ftruncate(self._log, 0)
@@ -254,31 +332,51 @@ class StateStore:
         except OSError:
             pass
 
-    def _write_snapshot(self, records: dict[Key, bytes]) -> None:
+    def _write_snapshot(self, before: list[tuple[str, bytes, int]]) -> list[_Place]:
+        """Copy these records into a snapshot and return where they are now, in the same order."""
         temporary = self._snapshot_path.with_name("records.snapshot.new")
+        after: list[_Place] = []
+        number = self._open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
-            with temporary.open("wb") as file:
-                os.fchmod(file.fileno(), 0o600)
+            with open(os.dup(self._files[number]), "wb") as file:
                 file.write(_MAGIC)
-                for (kind, key), value in records.items():
-                    file.write(_frame(encode([kind, key, value])))
+                offset = len(_MAGIC)
+                for _, _, packed in before:
+                    record = self._record_at(_place_of(packed))
+                    file.write(record)
+                    after.append(_Place(number, offset, len(record)))
+                    offset += len(record)
                 file.write(_frame(_END))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
+            os.close(self._files.pop(number))
             temporary.unlink(missing_ok=True)  # a full disk needs the room
             raise
         os.rename(temporary, self._snapshot_path)
         _sync_folder(self._folder)
         self._old_log_path.unlink(missing_ok=True)
         _sync_folder(self._folder)
+        return after
+
+
+def _read_record_untrusted(payload: bytes) -> tuple[str, bytes, bytes | None]:
+    """Read a record's content.
+
+    Raises:
+        MalformedInput: not such a record. State unchanged.
+    """
+    match unpack_untrusted(payload, bytes_max=limits.STATE_RECORD_BYTES_MAX):
+        case [str(kind), bytes(key), (bytes() | None) as value]:
+            return kind, key, value
+    raise MalformedInput("not a state record")
 
 
 def _frame(payload: bytes) -> bytes:
     return _HEADER.pack(len(payload), zlib.crc32(payload)) + payload
 
 
-def _frames(data: bytes) -> Iterator[tuple[bytes, int]]:
+def _frames(data: _Data) -> Iterator[tuple[bytes, int]]:
     """Yield (payload, position after it) of each whole record whose sum is right, up to the first bad one."""
     position = len(_MAGIC)
     while position + _HEADER.size <= len(data):

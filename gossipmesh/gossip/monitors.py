@@ -114,7 +114,7 @@ class Monitors:
         return ranking.best
 
     def _rank_all(self, target: bytes) -> _Ranking:
-        """Hash every member once: 4 ms for ten thousand, for hardly any of them is made a number or sorted."""
+        """Hash every member once: 4 ms for ten thousand, because hardly any is made a number or sorted."""
         version, begun = self._version, hashlib.blake2b(target, digest_size=_HASH_BYTES)
         digests: list[bytes] = []
         for node_id in self._members:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from gossipmesh.gossip import reading
 from gossipmesh.gossip.catalog import Catalog, Change, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
@@ -26,7 +27,6 @@ from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.monitor_detector import MonitorDetector
 from gossipmesh.gossip.own import OwnRecords
-from gossipmesh.gossip.reading import Tally, each_member, each_service, service_of, tally_of
 from gossipmesh.gossip.reception import Reception
 from gossipmesh.gossip.restoring import restore_members
 from gossipmesh.gossip.settings import (
@@ -419,21 +419,29 @@ class GossipNode:
         member = self._catalog.get(node_id)
         return None if member is None else member.view(self._ctx.now)
 
+    def find(self, name: str) -> NodeId | None:
+        """Return the id of the member of a name; None when there is none."""
+        return reading.find(self._catalog, name)
+
+    def names(self, statuses: Sequence[MemberStatus], count_max: int) -> list[str]:
+        """Return the first names, in their order, of members of these statuses."""
+        return reading.names_of(self._catalog, statuses, count_max)
+
     def service(self, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
         """Return one member's services; None when none are in use."""
-        return service_of(self._catalog, self._ctx, node_id)
+        return reading.service_of(self._catalog, self._ctx, node_id)
 
     def each_member(self) -> Iterator[MemberView]:
         """Walk over what `members` returns, for who does not want all of it at once."""
-        return each_member(self._catalog, self._ctx)
+        return reading.each_member(self._catalog, self._ctx)
 
     def each_service(self) -> Iterator[tuple[MemberView, ServiceSet]]:
         """Walk over what `services` returns."""
-        return each_service(self._catalog, self._ctx)
+        return reading.each_service(self._catalog, self._ctx)
 
-    def tally(self) -> Tally:
+    def tally(self) -> reading.Tally:
         """Return how many members there are, by status."""
-        return tally_of(self._catalog)
+        return reading.tally_of(self._catalog)
 
     def roots(self) -> tuple[bytes, bytes]:
         """Return the group root and the documents root, 16 bytes each."""

@@ -5,13 +5,15 @@ than others, none twice, and none that was forgotten meanwhile. Ends at values.
 Paper: none. Deviation: none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
 from typing import NamedTuple
 
 from gossipmesh.gossip.catalog import Catalog
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import ServiceSet
 
@@ -44,6 +46,17 @@ def tally_of(catalog: Catalog) -> Tally:
             unreachable_count += member.unreachable
             endpoints_held_count += member.endpoints_held
     return Tally(by_status, unreachable_count, endpoints_held_count)
+
+
+def find(catalog: Catalog, name: str) -> NodeId | None:
+    """Return the id of the member of a name; None when there is none. Cost: O(members)."""
+    return next((member.node_id for member in catalog if member.name == name), None)
+
+
+def names_of(catalog: Catalog, statuses: Sequence[MemberStatus], count_max: int) -> list[str]:
+    """Return the first names, in their order, of members of these statuses. Cost: O(members)."""
+    found = (m.name for m in catalog if m.status in statuses and m.messages.state is not None)
+    return nsmallest(count_max, found)
 
 
 def each_member(catalog: Catalog, ctx: Context) -> Iterator[MemberView]:

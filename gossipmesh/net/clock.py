@@ -15,6 +15,11 @@ def monotonic() -> Instant:
     return Instant(time.monotonic_ns())
 
 
+def thread_busy_ns() -> int:
+    """Return the CPU time this thread has used, in nanoseconds."""
+    return time.thread_time_ns()
+
+
 def wall_ns() -> int:
     """Return civil time in nanoseconds since the Unix epoch, the clock of the kernel's packet stamps."""
     return time.time_ns()
