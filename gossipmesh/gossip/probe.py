@@ -7,6 +7,7 @@ handshake runs beside the indirect pings (memberlist), so that a filter on UDP a
 
 import random
 
+from gossipmesh.gossip.catalog import Catalog
 from gossipmesh.gossip.member import Member
 from gossipmesh.model import limits
 from gossipmesh.model.instant import Instant
@@ -20,14 +21,14 @@ class ProbeList:
         self._rng = rng
         self._round: list[bytes] = []
 
-    def next(self, members: dict[bytes, Member]) -> Member | None:
-        """Return the next member of `members` to probe; None when there is none."""
+    def next(self, catalog: Catalog) -> Member | None:
+        """Return the next member to probe; None when there is none. Cost: O(members) once per round."""
         for _ in range(2):
             while self._round:
-                member = members.get(self._round.pop())
-                if member is not None:
+                member = catalog.get(self._round.pop())
+                if member is not None and is_probed(member, catalog.own_id):
                     return member
-            self._round = list(members)
+            self._round = [member.node_id for member in catalog if is_probed(member, catalog.own_id)]
             self._rng.shuffle(self._round)
         return None
 
@@ -83,6 +84,6 @@ def is_probed(member: Member, own_id: bytes) -> bool:
     """Tell whether probes go to this member: alive or suspect, and with an address."""
     return (
         member.node_id != own_id
-        and member.state is not None
+        and member.messages.state is not None
         and member.status in (MemberStatus.ALIVE, MemberStatus.SUSPECT)
     )

@@ -131,8 +131,7 @@ class Prober:
     def _round(self) -> None:
         interval_ns = self._ctx.settings.monitor.probe_interval_ns
         self._ctx.timers.set(("probe", None), self._ctx.now + interval_ns, self._round)
-        own_id = self._catalog.own_id
-        target = self._list.next({m.node_id: m for m in self._catalog if is_probed(m, own_id)})
+        target = self._list.next(self._catalog)
         if target is not None:
             self.probe(target, is_patient=True)
 

@@ -110,8 +110,7 @@ class SwimDetector:
         self._ctx.timers.set(
             ("probe", None), self._ctx.now + self.health.scale(settings.probe_interval_ns), self._round
         )
-        own_id = self._own.node_id
-        target = self._list.next({m.node_id: m for m in self._catalog if is_probed(m, own_id)})
+        target = self._list.next(self._catalog)
         if target is None:
             return
         self._ctx.statistics.probes += 1
