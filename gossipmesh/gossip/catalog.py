@@ -66,7 +66,7 @@ class Checks:
 
 
 class Change(NamedTuple):
-    """A record was merged; `fresh_incarnation`: its owner started anew or was not known."""
+    """A record was merged; `fresh_incarnation`: it is the first of its kind since its owner started."""
 
     member: Member
     kind: int
@@ -334,10 +334,12 @@ class Catalog:
 
     def install_services(self, member: Member, services: ServiceSet, record: SignedRecord) -> Change:
         """Take a verified service set, newer than the one held."""
+        held = self.ledger.get(record.kind, member.node_id)
+        fresh = held is None or held.rank[:2] < order_start(services.order)
         self._store(member, record, rank_of(services.order))
         self._persist(member)
         self._ctx.notify(ServicesChanged(member.node_id))
-        return Change(member, record.kind, member.messages[record.kind], member.status, False)
+        return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_opaque(
         self, member: Member, record: SignedRecord, order: Order, checks: Checks

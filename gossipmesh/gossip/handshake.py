@@ -4,6 +4,8 @@ Rules:
 1. Before a valid cookie: no state, no signature check, no answer longer than the question.
 2. A hello proves that its sender holds the credential's key now, in this run, at this address.
 3. A packet that cannot be opened is answered with a cookie: the sender may hold an older run of ours.
+   Of the run it holds, the cookie says that we are not known there yet: news of us is likely on its way,
+   so we ask once more before we say hello. Many who join at once would all greet one another otherwise.
 Paper: none; the cookie is DTLS's (RFC 9147 section 5.1).
 """
 
@@ -15,7 +17,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
-from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import NodeCredential, RecordKind, SignedRecord
 from gossipmesh.trust.seal import CookieJar
@@ -35,6 +37,8 @@ from gossipmesh.wire.versions import WIRE_MAX
 _NONCE_BYTES = 16
 _TRIES_MAX = 12
 _WAIT_DOUBLINGS_MAX = 1  # at 5 % loss an exchange of four packets fails one time in five: try often
+_UNKNOWN_WAIT_NS = 400 * MILLISECOND_NS  # news takes a tick or two; a silence that is judged is far longer
+_UNKNOWN_FORGOTTEN_NS = 10 * SECOND_NS
 _ROLE_HELLO = b"hello"
 _ROLE_WELCOME = b"welcome"
 
@@ -65,6 +69,7 @@ class Handshake:
         *,
         met: Callable[[Member, int, list[SignedRecord], Checks], None],
         too_long: Callable[[Address], None],
+        ask: Callable[[Member], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -72,9 +77,11 @@ class Handshake:
         self._own_short = short_id_of(own_id)
         self._met = met
         self._too_long = too_long
+        self._ask = ask
         self._jar = CookieJar(ctx.fresh(32), ctx.settings.cookie_age_s)
         self._attempts: dict[Address, _Attempt] = {}
         self._by_echo: dict[int, _Attempt] = {}
+        self._unknown_to: dict[bytes, int] = {}
         self._budgets = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
 
     @property
@@ -110,7 +117,7 @@ class Handshake:
             WIRE_MAX, PacketType.HELLO, self._ctx.group_tag, self._own_short, self._ctx.run_id, attempt.echo
         )
         self._ctx.send(attempt.address, encode_header(header) + body)
-        wait_ns = self._ctx.settings.hello_retry_ns << min(attempt.tries - 1, _WAIT_DOUBLINGS_MAX)
+        wait_ns = self._ctx.settings.hello_retry_ns << min((attempt.tries - 1) // 2, _WAIT_DOUBLINGS_MAX)
         self._ctx.timers.set(("hello", attempt.address), self._ctx.now + wait_ns, lambda: self._send(attempt))
 
     def _finish(self, attempt: _Attempt) -> None:
@@ -275,10 +282,33 @@ class Handshake:
         if member.state is None or sender not in member.state.gossip_addresses:
             self._ctx.dropped("cookie not asked for")
             return
+        if header.run == member.run and self._asks_again(member):
+            return
         if member.told_at >= 0 and self._ctx.now - member.told_at < SECOND_NS // 2:
             return
         member.told_at = self._ctx.now
         self.start(sender, cookie.cookie, header.run)
+
+    def _asks_again(self, member: Member) -> bool:
+        """Ask a member that does not know us yet once more in a moment; False: that was done, to no avail."""
+        now, asked_at = self._ctx.now, self._unknown_to.get(member.node_id)
+        if asked_at is not None and _UNKNOWN_WAIT_NS <= now - asked_at < _UNKNOWN_FORGOTTEN_NS:
+            del self._unknown_to[member.node_id]
+            return False
+        if asked_at is None or now - asked_at >= _UNKNOWN_FORGOTTEN_NS:
+            if len(self._unknown_to) >= limits.HELLOS_PENDING_MAX:
+                del self._unknown_to[next(iter(self._unknown_to))]
+            self._unknown_to[member.node_id] = now
+            self._ctx.timers.set(
+                ("unknown", member.node_id), now + _UNKNOWN_WAIT_NS, lambda: self._ask_again(member, now)
+            )
+        return True
+
+    def _ask_again(self, member: Member, since: int) -> None:
+        if member.heard_at > since:
+            self._unknown_to.pop(member.node_id, None)
+        else:
+            self._ask(member)
 
     def receive_welcome_untrusted(self, header: Header, welcome: Welcome) -> None:
         """Finish our hello.

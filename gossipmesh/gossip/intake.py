@@ -3,13 +3,14 @@
 Rules:
 1. Records about ourselves never overwrite what we sign; they make us sign something higher.
 2. A death or unattended claim whose subject was heard moments ago is held back while the subject is told.
-3. What is new is queued; deaths, new incarnations, refutations and services go on at once.
+3. What is new is queued; deaths, new incarnations, refutations and services go on at once, but of
+   newcomers only so many a second.
 Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: rule 2, see `detector`.
 """
 
 from collections.abc import Callable
 
-from gossipmesh.gossip.budgets import KeyedBudgets
+from gossipmesh.gossip.budgets import KeyedBudgets, TokenBucket
 from gossipmesh.gossip.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import MESSAGES_BYTES_MAX, Courier
@@ -28,6 +29,8 @@ from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
+_NEWCOMERS_PER_S = 5  # first states and first service sets; what joins one by one is never held back
+_NEWCOMERS_BURST = 10
 _DOUBTED = (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD)
 _NOWHERE = Address("0.0.0.0", 0)
 
@@ -47,6 +50,7 @@ class Intake:
         self._faults = KeyedBudgets(
             limits.BAD_SIGNATURES_PER_MEMBER_PER_S, limits.BAD_SIGNATURES_PER_MEMBER_BURST, keys_max=1_024
         )
+        self._newcomers = TokenBucket(_NEWCOMERS_PER_S, _NEWCOMERS_BURST, ctx.now)
         self._refuted_at = -SECOND_NS
         self.oversize: Callable[[], None] = lambda: None
         self._held_records: dict[bytes, SignedRecord] = {}
@@ -125,7 +129,22 @@ class Intake:
                 urgent = [change.message]
         elif change.kind == RecordKind.SERVICE_SET:
             urgent = [change.message]
+        if urgent and change.fresh_incarnation and self._one_of_many(change):
+            return
         self._courier.push(urgent, b"" if sender is None else sender.node_id)
+
+    def _one_of_many(self, change: Change) -> bool:
+        """Tell whether so many start at once that word of this one is left to ticks and comparisons.
+
+        A newcomer that everybody forwards to a few costs each member a few packets; a storm of them would
+        cost the square. Whoever answers a verdict is forwarded at once, however many do.
+        """
+        if change.status_before in _DOUBTED or change.member.node_id == self._own.node_id:
+            return False
+        if self._newcomers.take(self._ctx.now):
+            return False
+        self._ctx.statistics.eager_limited += 1
+        return True
 
     def _follow_claim(self, change: Change, sender: Member | None) -> None:
         member, claim = change.member, change.claim

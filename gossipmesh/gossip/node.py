@@ -118,7 +118,9 @@ class GossipNode:
     def _compose(self) -> None:
         """Make the parts and tie them together; what knows less is made first."""
         ctx, catalog, own, own_id = self._ctx, self._catalog, self._own, self._own_id
-        self._handshake = Handshake(ctx, catalog, own_id, met=self._met, too_long=self._sync_with_address)
+        self._handshake = Handshake(
+            ctx, catalog, own_id, met=self._met, too_long=self._sync_with_address, ask=self._ask
+        )
         self._courier = Courier(ctx, catalog, own_id, introduce=self._handshake.start)
         self._detector = self._make_detector()
         self._intake = Intake(ctx, catalog, self._courier, own, self._detector)
@@ -132,6 +134,7 @@ class GossipNode:
             self._intake,
             self._spreading,
             met=self._met_by_stream,
+            ask=self._ask,
         )
         self._reception = Reception(
             ctx,
@@ -521,6 +524,10 @@ class GossipNode:
             self._joined = True
             self._ctx.timers.cancel(("join", None))
         self._met(member, run, records, checks)
+
+    def _ask(self, member: Member) -> None:
+        ping = self._detector.ping_message(self._detector.next_sequence())
+        self._courier.send(member, [ping], fill=False)
 
     def _sync_with_address(self, address: Address) -> None:
         self._streams.sync_address(address)

@@ -46,7 +46,9 @@ from gossipmesh.wire.frames import (
 _HASTY_ROUNDS: Final = 3
 _HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
 _QUESTIONS_MAX: Final = 4  # comparisons and fetches; pages are counted by `conversation`
-_SETTLING_NS: Final = tuple(milliseconds * MILLISECOND_NS for milliseconds in (150, 350, 550, 750, 950))
+_SETTLING_MS: Final = (150, 350, 550, 750, 950, 1_150, 1_350, 1_550)
+_SETTLING_NS: Final = tuple(milliseconds * MILLISECOND_NS for milliseconds in _SETTLING_MS)
+_SETTLING_PINGS: Final = 2
 _MOVING_WAITS_MAX: Final = 2
 _SECOND_OPENER_NS: Final = 20 * MILLISECOND_NS  # so that of two nodes that differ mostly one opens
 
@@ -67,6 +69,7 @@ class Repair:
         close: Callable[[Session], None],
         open_to: Callable[[Member, str], bool],
         serves: Callable[[bytes], bool],
+        ask: Callable[[Member], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -76,6 +79,7 @@ class Repair:
         self._close = close
         self._open_to = open_to
         self._serves = serves
+        self._ask = ask
         self._conversation = Conversation(ctx, catalog, courier, intake, spreading, say=self._speak)
         self._joining = Joining(
             ctx,
@@ -94,6 +98,7 @@ class Repair:
         self._root = bytes(16)
         self._finished_root = bytes(16)
         self._settled_in = False
+        self._introducer: Member | None = None
         self._root_moved_at = ctx.now
         self._moving_waits = 0
         self._repaired: dict[bytes, None] = {}
@@ -174,8 +179,13 @@ class Repair:
         if member is not None:
             member.unequal_count = 0
 
-    def _settle_in(self) -> None:
-        """After the first comparison look again soon, and again: others join in the same moment."""
+    def _settle_in(self, introducer: Member | None) -> None:
+        """After the first comparison look again soon, and again: others join in the same moment.
+
+        Whoever let us in is asked first: it most likely let in the others too. Once we agreed with
+        somebody, pings to a few tell whether others know more.
+        """
+        self._introducer = introducer
         for number, wait_ns in enumerate(_SETTLING_NS):
             jitter_ns = self._ctx.rng.randrange(_SETTLING_NS[0])
             self._ctx.timers.set(
@@ -184,9 +194,15 @@ class Repair:
 
     def _settle_round(self) -> None:
         members = self._catalog.reachable
-        moved = self._unequal_since is not None or self._catalog.ledger.root != self._finished_root
-        if moved and members:
-            self.sync(self._ctx.rng.choice(members))
+        if self._unequal_since is None and self._catalog.ledger.root == self._finished_root:
+            for member in self._ctx.rng.sample(members, min(_SETTLING_PINGS, len(members))):
+                self._ask(member)
+        elif members:
+            member = self._ctx.rng.choice(members)
+            if self._introducer in members and len(members) <= self._ctx.settings.eager_many_members:
+                member = self._introducer
+            self._introducer = None
+            self.sync(member)
 
     def hasten(self) -> None:
         """Compare with a few random members soon: a record too long for packets has come."""
@@ -210,6 +226,12 @@ class Repair:
             self._syncing = True
             self._synced_at = self._ctx.now
             self._ctx.statistics.repairs_started += 1
+
+    def _try_again(self) -> None:
+        """Ask somebody for what a first stream did not bring: a seed that many join by turns some away."""
+        members = [member for member in self._catalog.reachable if member.run]
+        if members:
+            self.sync(self._ctx.rng.choice(members))
 
     def _agreed(self, node_id: bytes, finished: bool) -> None:
         if node_id not in self._repaired:
@@ -304,11 +326,11 @@ class Repair:
         self.whole()
         self._ctx.statistics.repairs_completed += 1
         self._fruitless_count += 1
-        self._finished_root = self._catalog.ledger.root
         if not self._settled_in:
             self._settled_in = True
-            self._settle_in()
+            self._settle_in(session.member)
         if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):
+            self._finished_root = self._catalog.ledger.root
             self._settled(session.member)
             self._agreed(session.peer_id, True)
         self._close(session)
@@ -342,6 +364,9 @@ class Repair:
             self._syncing = False
         if session.opener:
             self._joining.ended(session)
+        if session.opener and not session.completed and not self._settled_in:
+            wait_ns = _HASTY_GAP_NS // 2 + self._ctx.rng.randrange(_HASTY_GAP_NS)
+            self._ctx.timers.set(("try again", None), self._ctx.now + wait_ns, self._try_again)
         if session.opener and not session.completed and session.purpose in ("policy", "trust"):
             session.completed = True
             self._deliver(session, None)

@@ -166,7 +166,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
     repair_after_ns: int = SECOND_NS
     repair_gap_ns: int = 500 * MILLISECOND_NS
     full_compare_interval_ns: int = 300 * SECOND_NS
-    hello_retry_ns: int = 400 * MILLISECOND_NS
+    hello_retry_ns: int = 200 * MILLISECOND_NS
     cookie_age_s: int = 10
     pause_ns: int = 500 * MILLISECOND_NS
 

@@ -61,6 +61,7 @@ class Streams:
         spreading: PolicySpreading,
         *,
         met: Met,
+        ask: Callable[[Member], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -81,6 +82,7 @@ class Streams:
             close=self._close,
             open_to=lambda member, purpose: self._open_to(member, purpose, None),
             serves=self._serves,
+            ask=ask,
         )
 
     def start(self) -> None:

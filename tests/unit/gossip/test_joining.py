@@ -1,0 +1,123 @@
+"""Many who join at one moment: who greets whom, what is forwarded, and what is asked again."""
+
+from gossipmesh.gossip.effects import OpenStream
+from gossipmesh.gossip.node import GossipNode
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.records import RecordKind
+from gossipmesh.wire.datagram import HEADER_BYTES, PacketType, decode_header_untrusted
+from tests.unit.gossip.group import Group
+from tests.unit.gossip.test_membership import everybody, joined
+from tests.unit.gossip.test_recovery import learn
+
+FANOUT = 4
+
+
+def sent(group: Group, name: str, kind: PacketType) -> int:
+    """Count the packets of a type that a host has sent."""
+    return sum(
+        decode_header_untrusted(payload).type == kind
+        for _, sender, _, payload in group.trace
+        if sender == name and len(payload) >= HEADER_BYTES
+    )
+
+
+def spend_newcomers(node: GossipNode, group: Group) -> None:
+    """Use up what a node may forward of newcomers for now."""
+    while node._intake._newcomers.take(Instant(group.now)):
+        pass
+
+
+def apart() -> Group:
+    """Return two members that know each other, and a third that runs and knows nobody."""
+    group = Group("a b c")
+    group.start("a")
+    group.start("b", "a")
+    group.run_until(group.converged, 5)
+    group.start("c")
+    return group
+
+
+def tell(group: Group, name: str, subject: str) -> None:
+    """Have a node learn of another as by gossip."""
+    node = group.node(subject)
+    own = node._catalog.get(node.own_node_id)
+    learn(group, name, [own.records[RecordKind.CREDENTIAL], own.records[RecordKind.NODE_STATE]])
+
+
+def ping(group: Group, name: str, other: str) -> None:
+    node = group.node(name)
+    node._ask(node._catalog.get(group.node(other).own_node_id))
+    group.perform(group.hosts[name], node._ctx.drain())
+
+
+def test_a_storm_of_newcomers_is_seen_by_all_and_not_forwarded_by_the_square() -> None:
+    names = [f"n{number}" for number in range(30)]
+    group = Group(" ".join(names))
+    group.start_all()
+    took_s = group.run_until(lambda: everybody(group, "alive") and group.converged(), 3)
+    forwarded = [group.node(name).statistics().eager_sent for name in names]
+    # Ten at once and five a second, each to four members; our own state as often as it changed.
+    assert max(forwarded) <= FANOUT * (10 + 5 * took_s + 3)
+    assert all(group.node(name).statistics().eager_limited for name in names)
+
+
+def test_who_answers_a_verdict_is_forwarded_however_many_newcomers_there_are() -> None:
+    group = joined("a b c d")
+    group.kill("d")
+    group.run_until(lambda: set(group.statuses("d").values()) == {"unattended"}, 30)
+    for name in "abc":
+        spend_newcomers(group.node(name), group)
+    before = {name: group.node(name).statistics().eager_sent for name in "abc"}
+    group.start("d")
+    group.run(0.5)
+    assert set(group.statuses("d").values()) == {"alive"}
+    assert all(group.node(name).statistics().eager_sent > before[name] for name in "abc")
+
+
+def test_a_member_that_does_not_know_us_yet_is_asked_again_before_it_is_greeted() -> None:
+    group = apart()
+    tell(group, "a", "c")
+    greeted = sent(group, "a", PacketType.HELLO)
+    ping(group, "a", "c")
+    group.run(0.1)
+    ping(group, "a", "c")
+    group.run(0.1)
+    assert sent(group, "c", PacketType.COOKIE) == 2
+    assert sent(group, "a", PacketType.HELLO) == greeted
+    group.run(1)
+    assert sent(group, "a", PacketType.HELLO) == greeted + 1
+    assert group.status("c", "a") == "alive"
+
+
+def test_a_member_that_hears_of_us_meanwhile_is_never_greeted() -> None:
+    group = apart()
+    tell(group, "a", "c")
+    greeted = sent(group, "a", PacketType.HELLO)
+    ping(group, "a", "c")
+    group.run(0.1)
+    tell(group, "c", "a")
+    group.run(2)
+    assert sent(group, "a", PacketType.HELLO) == greeted
+    assert group.status("c", "a") == "alive"
+
+
+def test_a_first_stream_that_is_turned_away_is_tried_again_soon() -> None:
+    group = Group("a b c")
+    refused: list[OpenStream] = []
+    open_stream = group._open
+
+    def refuse(host, effect: OpenStream) -> None:
+        if host.name == "c" and not refused:
+            refused.append(effect)
+            group._later("c", "closed", (effect.stream,))
+        else:
+            open_stream(host, effect)
+
+    group._open = refuse
+    group.start("a")
+    group.start("b", "a")
+    group.run_until(lambda: group.status("a", "b") == "alive", 2)
+    group.start("c", "a")
+    took_s = group.run_until(lambda: group.node("c")._streams._repair._settled_in, 3)
+    assert refused
+    assert took_s <= 0.4
