@@ -12,6 +12,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 MEMORY_TIMEOUT_S: Final = 150.0
 TESTS_TIMEOUT_S: Final = 120.0
 MEMBERS: Final = 9_998
+CHAOS_TIMEOUT_S: Final = 200.0
+CHAOS: Final = {"upgrade": "upgrade-all", "crash": "crash-all-agents"}
 ATTACKS: Final = "tests/simulation/test_byzantine.py"
 STRANGERS: Final = "tests/unit/gossip/test_strangers.py"
 
@@ -29,6 +31,10 @@ def measure_elsewhere(say: Callable[[str], None]) -> dict[str, Told]:
             printed = _output(["-m", "pytest", "-q", "-p", "no:cacheprovider", path], TESTS_TIMEOUT_S)
             if printed is not None:
                 found[key] = read_tests(printed, path)
+    for key, name in CHAOS.items():
+        printed = _output(["-m", "chaos.run", name, "--backend", "process", "--json"], CHAOS_TIMEOUT_S)
+        if printed is not None:
+            found[key] = read_chaos(printed, name)
     for key, told in found.items():
         say(f"elsewhere: {key}: {told['ours']}")
     return found
@@ -52,6 +58,20 @@ def read_memory(printed: str) -> dict[str, Told]:
             "met": told["step_ms_max"] <= 20 and told["cpu_s"] <= 3,
             "evidence": f"{where}; {told['steps']:,} steps, {told['steps_over_5_ms']} over 5 ms",
         },
+    }
+
+
+def read_chaos(printed: str, name: str) -> Told:
+    """Read the object that a chaos scenario prints at its end."""
+    told = json.loads(printed[printed.index("{") :])
+    wrong = [problem for check in told["checks"] for problem in check["problems"][:1]]
+    requests = told["evidence"]["requests"]
+    failed = f"{requests['failed']} of {requests['sent']:,} requests failed"
+    return {
+        "ours": f"{len(told['checks']) - len(wrong)} of {len(told['checks'])} checks hold, {failed}"
+        + "".join(f"; {problem}" for problem in wrong),
+        "met": told["ok"],
+        "evidence": f"`python -m chaos.run {name}`: five real agents and engines; seed {told['seed']}",
     }
 
 

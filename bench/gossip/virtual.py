@@ -12,6 +12,7 @@ import msgspec
 
 from bench.gossip.day import Tale
 from bench.gossip.kept import OUT, Told, by_seed, read_lines, run_for
+from bench.gossip.model import measure_models
 from gossipmesh.testing.simulator.grid import core_hash
 
 DAYS: Final = OUT / "gossip-days.jsonl"
@@ -85,7 +86,7 @@ def kept(plan: Plan, core: str) -> dict[int, Told]:
 
 
 def measure_virtual(minutes: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Live what is missing of the plans while there is time; return all days to show, and what is missing."""
+    """Live what is missing of the plans while there is time; return all days to show, and the models."""
     until_s = time.perf_counter() + minutes * 60
     for (nodes, detector), plans in groupby(PLANS, key=lambda plan: (plan.nodes, plan.detector)):
         left_s = until_s - time.perf_counter()
@@ -98,7 +99,7 @@ def measure_virtual(minutes: float, say: Callable[[str], None]) -> dict[str, Any
         days += found.values()
         if len(found) < plan.seeds:
             left_out.append(f"{plan.seeds - len(found)} of {plan.seeds} of {plan.name()}")
-    return {"days": days, "left_out": left_out}
+    return {"days": days, "left_out": left_out, "models": measure_models()}
 
 
 def live(

@@ -1,6 +1,7 @@
 """The gossip benchmark's parts that read and write: logs, counters, rows, the page, the verdict."""
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from bench.gossip import rows
 from bench.gossip.chapters import CHAPTERS
 from bench.gossip.day import Tale
 from bench.gossip.day import main as live_days
-from bench.gossip.elsewhere import read_memory, read_tests
+from bench.gossip.elsewhere import read_chaos, read_memory, read_tests
 from bench.gossip.field import HEADER_BYTES, read_links
 from bench.gossip.healing import DIFFERENCES_COUNT
 from bench.gossip.kept import by_seed, cores_told, read_lines
+from bench.gossip.model import spread
 from bench.gossip.observe import (
     ALIVE,
     DEAD,
@@ -31,6 +33,7 @@ from bench.gossip.report import render, verdict
 from bench.gossip.row import VIRTUAL, WALL, Row
 from bench.gossip.virtual import PLANS
 from gossipmesh.agent.logs import JsonFormatter, fields
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 
 
 def agent_line(message: str, **told: str) -> str:
@@ -359,6 +362,22 @@ def test_what_other_commands_print_is_read() -> None:
     assert read_tests("no tests ran", "tests/x.py")["met"] is False
 
 
+def test_what_a_chaos_scenario_found_is_told() -> None:
+    checks: list[dict[str, Any]] = [
+        {"check": "finally_all_alive", "ok": True, "problems": []},
+        {"check": "anytime_victim_never", "ok": False, "problems": ["n2 held n5 dead", "n3 held n5 dead"]},
+    ]
+    printed = {
+        "ok": False,
+        "seed": 3,
+        "checks": checks,
+        "evidence": {"requests": {"failed": 2, "sent": 2_000}},
+    }
+    told = read_chaos(json.dumps(printed), "upgrade-all")
+    assert told["met"] is False
+    assert told["ours"] == "1 of 2 checks hold, 2 of 2,000 requests failed; n2 held n5 dead"
+
+
 def test_the_verdict_has_the_shape_that_was_promised() -> None:
     made = rows.build_rows(results_of(groups={"gossipmesh": a_group(1.0)}, virtual={"days": [a_day()]}))
     told = json.loads(json.dumps(verdict(made)))
@@ -420,6 +439,21 @@ def test_all_changes_of_all_seeds_make_one_quantile() -> None:
     row = row_of(results_of(virtual={"days": [one, one]}), "G9", VIRTUAL, "record")
     assert row.met is False
     assert "p99 0.90 s, all nodes 0.90 s at most (100 changes, 2 seeds)" in row.ours
+
+
+def test_the_model_of_ten_thousand_stands_beside_what_the_cores_did() -> None:
+    model = {"nodes": 10_000, "loss": 0.05, "most_s": [0.1, 0.2, 0.21]}
+    day = a_day(record={"most_s": [0.1, 0.3], "last_s": 0.4}) | {"nodes": 1_000, "loss": 0.05}
+    row = row_of(results_of(virtual={"days": [day], "models": [model]}), "G9", VIRTUAL, "a model")
+    assert (row.met, row.ours) == (True, "10,000 nodes, 5% loss: p50 0.20, p99 0.21 s (3 changes)")
+    assert row.evidence.endswith("1,000 nodes, 5% loss: p50 0.10, p99 0.30 s")
+
+
+@pytest.mark.parametrize(("nodes", "loss"), [(2, 0.0), (60, 0.0), (300, 0.25)])
+def test_a_modelled_record_reaches_most(nodes: int, loss: float) -> None:
+    """Without loss the first forwarding needs a few hops of 1 to 3 ms; with much, a few ticks."""
+    times = [spread(nodes, loss, random.Random(seed)) for seed in range(5)]
+    assert all(MILLISECOND_NS <= time < SECOND_NS for time in times)
 
 
 def test_many_crashes_are_judged_where_the_gate_was_set() -> None:
