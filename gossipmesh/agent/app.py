@@ -303,7 +303,7 @@ class Agent:
                 log.info("member is %s", event.status.label, extra=told)
             self.feed.changed(urgent=event.status in _GONE)
         elif isinstance(event, ServicesChanged):
-            self.feed.changed()
+            self.feed.services_changed(event.node_id)
         elif isinstance(event, PolicyApplied):
             log.info("policy in force", extra=fields(scope=event.scope, policy_version=event.version))
             self.feed.changed(urgent=True)

@@ -17,16 +17,17 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import trio
 
 from gossipmesh.agent.logs import fields
+from gossipmesh.agent.service_index import Catalog, ServiceIndex
 from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
-from gossipmesh.model.identity import is_service_name
+from gossipmesh.model.identity import NodeId, is_service_name
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address, NodePhase
 from gossipmesh.model.records import ServiceSet
@@ -57,18 +58,13 @@ log = logging.getLogger("gossipmesh.agent.catalog")
 QUIET_S: Final = 0.1
 WAIT_S_MAX: Final = 1.0
 HOLD_S_MAX: Final = 30.0
+_MEMBERS_PER_STEP: Final = 100  # two milliseconds or so
+_ENDPOINTS_ON_LOOP_MAX: Final = 200
 _SNAPSHOT_MODE: Final = 0o600
 _PEERS_AFTER_RESTART: Final = 2
 _PEERS_AFTER_JOIN: Final = 1
 
 _Place = tuple[str, str, str, Address]
-
-
-class Catalog(Protocol):
-    """What this reads of the gossip core."""
-
-    def services(self) -> list[tuple[MemberView, ServiceSet]]:
-        """Return the services of members that are not dead or left."""
 
 
 class CatalogFeed:
@@ -90,6 +86,7 @@ class CatalogFeed:
         self._trust_domain = trust_domain
         self._node = node
         self._catalog = catalog
+        self._index = ServiceIndex(catalog)
         self._documents = documents
         self._local = local
         self._snapshot_path = snapshot_path
@@ -157,6 +154,11 @@ class CatalogFeed:
         self._urgent = self._urgent or urgent
         self._dirty.set()
 
+    def services_changed(self, node_id: NodeId) -> None:
+        """Say that a member's services are others, or are (not) in use any more."""
+        self._index.changed(node_id)
+        self.changed()
+
     def demand(self, service: str) -> None:
         """Have `service` compiled from now on; the least lately used one goes when there are too many."""
         if not is_service_name(service):
@@ -188,11 +190,16 @@ class CatalogFeed:
             nursery.start_soon(self._keep_saved)
             while True:
                 await self._wait_for_quiet()
-                self.compile()
+                await self._compile()
 
-    def compile(self) -> None:
+    async def _compile(self) -> None:
         """Compile now, and deliver unless the hold forbids it."""
-        snapshot = self._compiler.compile(self.inputs())
+        inputs = await self.inputs()
+        if len(inputs.catalog) > _ENDPOINTS_ON_LOOP_MAX:
+            # A thread shares the interpreter with the loop, in turns of 5 ms.
+            snapshot = await trio.to_thread.run_sync(self._compiler.compile, inputs)
+        else:
+            snapshot = self._compiler.compile(inputs)
         if lacking_scopes(self._documents):
             snapshot = _with_rules(snapshot, self._left)
         if self.snapshot is not None and snapshot.version == self.snapshot.version:
@@ -200,22 +207,38 @@ class CatalogFeed:
         if not self._holding or self._keeps_all(snapshot):
             self._deliver_now(snapshot)
 
-    def inputs(self) -> SnapshotInputs:
-        """Gather what a snapshot is made of."""
-        now, services = self._clock(), self._catalog.services()
-        changes = (changes_at(member.status, member.changed_at) for member, _ in services)
-        self._due_at = min((at for at in changes if at > now), default=NEVER)
-        return SnapshotInputs(
+    async def inputs(self) -> SnapshotInputs:
+        """Gather what a snapshot is made of; other tasks run meanwhile when there is much."""
+        for _ in self._index.refresh():
+            await trio.lowlevel.checkpoint()
+        inputs = SnapshotInputs(
             trust_domain=self._trust_domain,
             node=self._node,
             local=self._local(),
-            catalog=tuple(
-                endpoint for member, offered in services for endpoint in _endpoints(member, offered, now)
-            ),
+            catalog=(),
             policies=self._policy_inputs(),
             wanted=tuple(self._demanded),
             limits=DEFAULT_LIMITS,
         )
+        return msgspec.structs.replace(inputs, catalog=await self._gather(self._compiler.reads(inputs)))
+
+    async def _gather(self, services: list[str]) -> tuple[CatalogEndpoint, ...]:
+        """Return the endpoints of these services, sorted by member name."""
+        now, due_at = self._clock(), NEVER
+        wanted = dict.fromkeys(services)
+        nodes = dict.fromkeys(node_id for service in services for node_id in self._index.nodes_of(service))
+        found: list[CatalogEndpoint] = []
+        for count, node_id in enumerate(nodes, 1):
+            serving = self._catalog.service(node_id)
+            if serving is not None:
+                member, offered = serving
+                found += [one for one in _endpoints(member, offered, now) if one.service in wanted]
+                at = changes_at(member.status, member.changed_at)
+                due_at = min(due_at, at) if at > now else due_at
+            if count % _MEMBERS_PER_STEP == 0:
+                await trio.lowlevel.checkpoint()
+        self._due_at = due_at
+        return tuple(sorted(found, key=lambda endpoint: endpoint.node))
 
     def _keeps_all(self, snapshot: Snapshot) -> bool:
         """Tell whether `snapshot` undoes nothing of what was left."""

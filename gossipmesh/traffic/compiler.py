@@ -73,6 +73,7 @@ DEFAULT_LIMITS: Final = LimitsSection(
 )
 
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
+_PROTOCOLS: Final = ("http", "tcp")
 _Key = tuple[object, ...]
 
 
@@ -102,6 +103,7 @@ class SnapshotCompiler:
         self._endpoints: dict[tuple[str, str, str], tuple[CatalogEndpoint, SnapshotEndpoint]] = {}
         self._trust_domain = ""
         self._last: Snapshot | None = None
+        self._reads: tuple[_Key, list[str]] = ((), [])
         self.sections_made_count = 0
 
     def compile(self, inputs: SnapshotInputs) -> Snapshot:
@@ -109,10 +111,7 @@ class SnapshotCompiler:
         if inputs.trust_domain != self._trust_domain:
             self._trust_domain = inputs.trust_domain
             self._made, self._endpoints = {}, {}
-        if inputs.policies != self._policies:
-            self._policies = inputs.policies
-            self._index = index_policies(inputs.policies)
-            self._index_number += 1
+        self._use(inputs.policies)
         round_ = _Round(self, inputs)
         round_.make_all()
         self._made = round_.made
@@ -120,6 +119,29 @@ class SnapshotCompiler:
             # Most of what is kept has left the mesh; what is still there is made again when needed.
             self._endpoints = {}
         return self._finish()
+
+    def reads(self, inputs: SnapshotInputs) -> list[str]:
+        """Return the services whose endpoints a snapshot of these inputs is made of, whatever the catalog."""
+        self._use(inputs.policies)
+        declared = [service for local in inputs.local for service, _ in local.upstreams]
+        wanted = dict.fromkeys([*declared, *inputs.wanted])
+        key = (self._index_number, tuple(wanted))
+        if self._reads[0] != key:
+            named = [
+                split_upstream(backend.upstream)[0]
+                for service in wanted
+                for protocol in _PROTOCOLS
+                for route in compile_routes(service, protocol, self._index).routes
+                for backend in route.backends
+            ]
+            self._reads = (key, sorted(dict.fromkeys([*wanted, *named])))
+        return self._reads[1]
+
+    def _use(self, policies: tuple[PolicyInput, ...]) -> None:
+        if policies != self._policies:
+            self._policies = policies
+            self._index = index_policies(policies)
+            self._index_number += 1
 
     def truncated_services(self) -> list[str]:
         """Return services whose rules reached limits.ROUTE_RULES_PER_SERVICE_MAX; the rest is left out."""

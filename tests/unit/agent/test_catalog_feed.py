@@ -1,6 +1,6 @@
 """Snapshots follow the catalog: coalesced, held after a start, found again on disk."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import trio.testing
 
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
@@ -38,15 +39,28 @@ class FakeCatalog:
         self.held: list[str] = []
         self.changed_at = Instant(0)
 
-    def services(self) -> list[tuple[MemberView, ServiceSet]]:
-        return [
-            (self._view(name, number, status), ServiceSet(name.encode(), 1, 1, 1, (service_entry(SERVICE),)))
-            for number, (name, status) in enumerate(sorted(self.statuses.items()), 1)
-        ]
+        self.service_of = dict.fromkeys(names, SERVICE)
+        self.asked: list[str] = []
 
-    def _view(self, name: str, number: int, status: MemberStatus) -> MemberView:
+    def each_service(self) -> Iterator[tuple[MemberView, ServiceSet]]:
+        for name in sorted(self.statuses):
+            found = self.service(NodeId(name.encode()))
+            assert found is not None
+            yield found
+        self.asked.clear()
+
+    def service(self, node_id: NodeId) -> tuple[MemberView, ServiceSet] | None:
+        name = node_id.decode()
+        self.asked.append(name)
+        if name not in self.statuses:
+            return None
+        entry = service_entry(self.service_of.get(name, SERVICE))
+        return self._view(name, self.statuses[name]), ServiceSet(node_id, 1, 1, 1, (entry,))
+
+    def _view(self, name: str, status: MemberStatus) -> MemberView:
+        number = sorted(self.statuses).index(name) + 1
         address = (Address(f"10.0.0.{number}", 15008),)
-        node_id = name.encode()
+        node_id = NodeId(name.encode())
         state = NodeState(node_id, 1, 1, 1, name, address, address, int(NodePhase.SERVING), "t", 1, 1, ())
         credential = NodeCredential(node_id, f"spiffe://mesh.test/node/{name}", 1, 1, b"", b"", (), (), 0, 1)
         return MemberView(
@@ -87,6 +101,14 @@ class Rig:
             clock=clock,
         )
 
+    def put(self, name: str, status: MemberStatus | None) -> None:
+        """Let a member come or (None) go, as the core tells it."""
+        if status is None:
+            del self.catalog.statuses[name]
+        else:
+            self.catalog.statuses[name] = status
+        self.feed.services_changed(NodeId(name.encode()))
+
     def nodes(self) -> list[str]:
         return [endpoint.node for endpoint in self.endpoints()]
 
@@ -124,8 +146,7 @@ async def test_a_burst_of_changes_is_one_snapshot(tmp_path: Path, autojump_clock
         assert rig.nodes() == ["n1"]
         count = len(rig.delivered)
         for number in range(2, 6):
-            rig.catalog.statuses[f"n{number}"] = MemberStatus.ALIVE
-            rig.feed.changed()
+            rig.put(f"n{number}", MemberStatus.ALIVE)
             await trio.sleep(0.05)
         assert len(rig.delivered) == count
         await trio.sleep(0.2)
@@ -139,7 +160,7 @@ async def test_changes_without_end_wait_a_second_at_most(tmp_path: Path, autojum
         rig.feed.demand(SERVICE)
         await trio.testing.wait_all_tasks_blocked()
         count = len(rig.delivered)
-        rig.catalog.statuses["n2"] = MemberStatus.ALIVE
+        rig.put("n2", MemberStatus.ALIVE)
         for _ in range(15):
             rig.feed.changed()
             await trio.sleep(0.08)
@@ -208,11 +229,11 @@ async def test_after_a_restart_nothing_is_removed_until_released(tmp_path: Path)
         await trio.testing.wait_all_tasks_blocked()
         assert second.feed.holding
         assert second.delivered == []
-        second.catalog.statuses["n3"] = MemberStatus.ALIVE
+        second.put("n3", MemberStatus.ALIVE)
         second.feed.changed(urgent=True)
         await trio.testing.wait_all_tasks_blocked()
         assert [snapshot.version for snapshot in second.delivered] == [version]
-        del second.catalog.statuses["n3"]
+        second.put("n3", None)
         second.feed.changed(urgent=True)
         second.feed.release("test")
         await trio.testing.wait_all_tasks_blocked()
@@ -345,7 +366,7 @@ def test_a_damaged_file_is_left_aside(tmp_path: Path) -> None:
     assert not rig.feed.holding
 
 
-def test_demanded_services_are_bounded_and_the_least_lately_used_goes(
+async def test_demanded_services_are_bounded_and_the_least_lately_used_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gossipmesh.model.limits.DEMANDED_SERVICES_MAX", 2)
@@ -354,5 +375,35 @@ def test_demanded_services_are_bounded_and_the_least_lately_used_goes(
         rig.feed.demand(service)
     rig.feed.touch("a/a")
     rig.feed.demand("c/c")
-    assert rig.feed.inputs().wanted == ("a/a", "c/c")
-    assert msgspec.structs.asdict(rig.feed.inputs())["node"] == "n1"
+    inputs = await rig.feed.inputs()
+    assert inputs.wanted == ("a/a", "c/c")
+    assert inputs.node == "n1"
+
+
+async def test_only_members_of_a_wanted_service_are_read(tmp_path: Path) -> None:
+    names = [f"n{number:03}" for number in range(250)]
+    rig = Rig(tmp_path, *names)
+    rig.catalog.service_of = {name: SERVICE if name < "n005" else "shop/other" for name in names}
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.nodes() == names[:5]
+        rig.catalog.asked.clear()
+        rig.put("n100", MemberStatus.DEAD)
+        rig.put("n003", None)
+        rig.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+    assert rig.catalog.asked == ["n100", "n003", *[name for name in names[:5] if name != "n003"]]
+    assert rig.nodes() == ["n000", "n001", "n002", "n004"]
+
+
+async def test_many_endpoints_are_compiled_beside_the_loop(tmp_path: Path) -> None:
+    names = [f"n{number:03}" for number in range(450)]
+    rig = Rig(tmp_path, *names)
+    rig.feed.demand(SERVICE)
+    async with running(rig):
+        for _ in range(500):
+            if rig.delivered:
+                break
+            await trio.sleep(0.01)
+    assert rig.nodes() == names

@@ -63,6 +63,21 @@ def test_an_endpoint_says_how_to_reach_and_recognise_it() -> None:
     assert found.spiffe_id == "spiffe://mesh.example/ns/shop/svc/cart"
 
 
+def test_a_snapshot_is_made_of_no_other_services_than_it_says_it_reads() -> None:
+    route = http_route("cart", rule("other"), rule("third"))
+    names = ("shop/cart", "shop/other", "shop/third", "shop/unasked")
+    everything = inputs(
+        catalog=tuple(catalog_endpoint(f"n{number}", service=name) for number, name in enumerate(names)),
+        policies=(route,),
+        wanted=("shop/cart",),
+    )
+    read = SnapshotCompiler().reads(everything)
+    assert read == ["shop/cart", "shop/other", "shop/third"]
+    needed = tuple(one for one in everything.catalog if one.service in read)
+    fewer = msgspec.structs.replace(everything, catalog=needed)
+    assert SnapshotCompiler().compile(fewer).version == SnapshotCompiler().compile(everything).version
+
+
 def test_endpoints_are_sorted_by_node_and_registration() -> None:
     catalog = [catalog_endpoint(node, registration=name) for node in ("n2", "n1") for name in ("b", "a")]
     found = upstream_of(compiled(catalog=tuple(catalog))).endpoints
