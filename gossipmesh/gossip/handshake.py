@@ -17,7 +17,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import NodeCredential, RecordKind, SignedRecord
 from gossipmesh.trust.seal import CookieJar
@@ -37,7 +37,7 @@ from gossipmesh.wire.versions import WIRE_MAX
 _NONCE_BYTES = 16
 _TRIES_MAX = 12
 _WAIT_DOUBLINGS_MAX = 1  # at 5 % loss an exchange of four packets fails one time in five: try often
-_UNKNOWN_WAIT_NS = 400 * MILLISECOND_NS  # news takes a tick or two; a silence that is judged is far longer
+_UNKNOWN_WAIT_NS = SECOND_NS  # in a storm news takes a few ticks; no silence is judged before 2.5 s
 _UNKNOWN_FORGOTTEN_NS = 10 * SECOND_NS
 _ROLE_HELLO = b"hello"
 _ROLE_WELCOME = b"welcome"
@@ -117,7 +117,9 @@ class Handshake:
             WIRE_MAX, PacketType.HELLO, self._ctx.group_tag, self._own_short, self._ctx.run_id, attempt.echo
         )
         self._ctx.send(attempt.address, encode_header(header) + body)
-        wait_ns = self._ctx.settings.hello_retry_ns << min((attempt.tries - 1) // 2, _WAIT_DOUBLINGS_MAX)
+        # Whoever gave us a cookie is there, and may be busy: many join at once.
+        doublings = _WAIT_DOUBLINGS_MAX if attempt.cookie or attempt.tries > 1 else 0
+        wait_ns = self._ctx.settings.hello_retry_ns << doublings
         self._ctx.timers.set(("hello", attempt.address), self._ctx.now + wait_ns, lambda: self._send(attempt))
 
     def _finish(self, attempt: _Attempt) -> None:

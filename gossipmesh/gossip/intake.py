@@ -29,8 +29,8 @@ from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
-_NEWCOMERS_PER_S = 5  # first states and first service sets; what joins one by one is never held back
-_NEWCOMERS_BURST = 10
+_NEWCOMERS_PER_S = 2  # first states and first service sets; what joins one by one is never held back
+_NEWCOMERS_BURST = 6
 _DOUBTED = (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD)
 _NOWHERE = Address("0.0.0.0", 0)
 
@@ -79,6 +79,9 @@ class Intake:
             self.follow(change, sender)
 
     def _want(self, sender: Member, node_id: bytes) -> None:
+        """Ask for what makes a record readable, unless so many start that comparisons bring it sooner."""
+        if not self._newcomers.allows(self._ctx.now):
+            return
         if sender.told_at >= 0 and self._ctx.now - sender.told_at < _ANSWER_GAP_NS:
             return
         sender.told_at = self._ctx.now
