@@ -86,6 +86,9 @@ class Detector(Protocol):
     def certificate_held(self, change: Change, sender: Member | None) -> None:
         """Deal with a certificate that what we heard ourselves contradicts."""
 
+    def answers_later(self, change: Change) -> bool:
+        """Tell whether a certificate against ourselves is answered later than now."""
+
     def certificate_applied(self, change: Change) -> None:
         """Follow a certificate that took effect."""
 

@@ -183,7 +183,7 @@ class Intake:
         member, certificate = change.member, change.certificate
         assert certificate is not None
         if member.node_id == self._own.node_id:
-            self._refute_certificate(certificate, sender)
+            self._refute_certificate(change, certificate, sender)
         elif change.held:
             self._detector.certificate_held(change, sender)
         else:
@@ -191,9 +191,11 @@ class Intake:
             self._detector.status_changed(member, None)
             self._courier.push([change.message], b"" if sender is None else sender.node_id)
 
-    def _refute_certificate(self, certificate: Certificate, sender: Member | None) -> None:
+    def _refute_certificate(self, change: Change, certificate: Certificate, sender: Member | None) -> None:
         """Begin a new incarnation above a certificate against ours, at most once a second."""
         if self._own.phase is NodePhase.LEFT or self._ctx.now - self._refuted_at < SECOND_NS:
+            return
+        if self._detector.answers_later(change):
             return
         self._refuted_at = self._ctx.now
         names = f"{MemberStatus(certificate.status).label} by {len(certificate.votes)} votes"

@@ -12,6 +12,7 @@ Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: GOSSIP 1.5 as a whole; 
 from collections.abc import Callable
 from typing import Final
 
+from gossipmesh.gossip.answering import Answering
 from gossipmesh.gossip.case_desk import CaseDesk
 from gossipmesh.gossip.catalog import Catalog, Change, Checks, order_start
 from gossipmesh.gossip.certificates import (
@@ -95,12 +96,13 @@ class MonitorDetector:
             roots=roots,
             stream_ping=stream_ping,
             failed=self._probe_failed,
-            answered=lambda member, sequence, at: self.desk.answered(member, sequence, at),
-            wanted_life=lambda: self.heartbeats.show_life(),
+            answered=self._answered,
+            wanted_life=self._wanted_life,
         )
         self.health = self.prober.health
         self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors, missed=self._heartbeat_missed)
         self._engines = EngineQuestions(ctx)
+        self._answering = Answering(ctx, courier, self.judge, ping=self.prober.ping, take=merge)
         self.desk = CaseDesk(
             ctx,
             catalog,
@@ -199,7 +201,17 @@ class MonitorDetector:
         self._ctx.lag.note(late_ns, self._ctx.now)
         self.prober.paused()
         self.heartbeats.paused()
+        self._answering.paused()
         self.desk.slept()
+
+    def _answered(self, member: Member, sequence: int, at: Instant) -> None:
+        self.desk.answered(member, sequence, at)
+        self._answering.acked(sequence)
+
+    def _wanted_life(self, member: Member, in_time: bool) -> None:
+        self.heartbeats.show_life()
+        if in_time:
+            self._answering.answered(member.node_id)
 
     # Doubt
 
@@ -392,6 +404,12 @@ class MonitorDetector:
                 self._ctx.now + wait_ns,
                 lambda: self._merge(record) if member.heard_at <= heard_at else None,
             )
+
+    def answers_later(self, change: Change) -> bool:
+        """Tell whether a certificate against ourselves is answered later than now."""
+        assert change.certificate is not None
+        assert change.record is not None
+        return self._answering.is_later(change.certificate, change.record)
 
     def certificate_applied(self, change: Change) -> None:
         """Follow a certificate that took effect here."""

@@ -37,7 +37,10 @@ _NO_ROOTS: Final[_Roots] = (None, None)
 
 
 class Prober:
-    """`failed` takes a member whose probe failed, `answered` each direct ack, `wanted_life` suspicion."""
+    """`failed` takes a member whose probe failed, `answered` each direct ack.
+
+    `wanted_life` takes who suspects us, and whether it was answered in time.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Prober:
         stream_ping: Callable[[Member], None],
         failed: Callable[[Member], None],
         answered: Callable[[Member, int, Instant], None],
-        wanted_life: Callable[[], None],
+        wanted_life: Callable[[Member, bool], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -193,7 +196,7 @@ class Prober:
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer; what lay unread for long is answered once, by its newest, when all is read."""
         if self._ctx.now - arrived <= self._ctx.settings.monitor.lag_gate_ns:
-            self._answer(member, ping)
+            self._answer(member, ping, in_time=True)
             return
         self._late_pings.pop(member.node_id, None)
         self._late_pings[member.node_id] = (member, ping)
@@ -203,13 +206,13 @@ class Prober:
     def _answer_late(self) -> None:
         pings, self._late_pings = self._late_pings, {}
         for member, ping in pings.values():
-            self._answer(member, ping)
+            self._answer(member, ping, in_time=False)
 
-    def _answer(self, member: Member, ping: Ping) -> None:
+    def _answer(self, member: Member, ping: Ping, *, in_time: bool) -> None:
         roots: _Roots = _NO_ROOTS if ping.group_root is None else self._roots()
         self._courier.send(member, [encode_message(Ack(ping.sequence, *roots, self._ctx.wall_s))])
         if ping.suspect:
-            self._wanted_life()
+            self._wanted_life(member, in_time)
 
     def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
         """Note round trip and clock of the peer; pass an ack on that another member waits for."""

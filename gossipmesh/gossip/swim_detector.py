@@ -420,6 +420,10 @@ class SwimDetector:
     def certificate_held(self, change: Change, sender: Member | None) -> None:
         """Nothing: certificates are refused here."""
 
+    def answers_later(self, change: Change) -> bool:
+        """Nothing: there are no certificates."""
+        return False
+
     def certificate_applied(self, change: Change) -> None:
         """Nothing: certificates are refused here."""
 

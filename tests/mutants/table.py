@@ -18,6 +18,7 @@ _MONITORS: Final = "tests/unit/gossip/test_monitor_detector.py::"
 _CERTIFICATES: Final = "tests/unit/gossip/test_certificates.py::"
 _BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
 _EXPLORER: Final = "tests/simulation/test_explorer.py::"
+_ANSWERING: Final = "tests/unit/gossip/test_answering.py::"
 _PROBER: Final = "tests/unit/gossip/test_prober.py::"
 _STRANGERS: Final = "tests/unit/gossip/test_strangers.py::"
 
@@ -412,6 +413,30 @@ _VOTE_MUTANTS: Final = (
         "            if 0 <= ",
         _PROBER + "test_how_late_others_are_is_no_round_trip",
         "one reader that is late makes all deaths be found later",
+    ),
+    _mutant(
+        "return-overtakes-its-certificate",
+        "gossip.answering",
+        "        if is_held_down(certificate.votes) and ",
+        "        if False and ",
+        _ANSWERING + "test_who_was_deaf_answers_once_word_has_gone_round",
+        "whoever hears of a deaf member's return first never keeps it out",
+    ),
+    _mutant(
+        "unheard-answers",
+        "gossip.answering",
+        "        elif self._was_in_vain(certificate):",
+        "        elif False:",
+        _ANSWERING + "test_who_answered_in_vain_answers_once_it_is_heard",
+        "a member of which little is heard goes and comes",
+    ),
+    _mutant(
+        "answers-when-told-twice",
+        "gossip.answering",
+        "            return not self._is_due",
+        "            return False",
+        _ANSWERING + "test_who_answered_in_vain_answers_once_it_is_heard",
+        "a second copy of a certificate ends the wait that the first began",
     ),
     _mutant(
         "planned-restart-accused",

@@ -160,6 +160,7 @@ class Group:
         self.cut: set[frozenset[str]] = set()
         self.loss = 0.0
         self.deaf: set[str] = set()
+        self.mute: set[str] = set()
         self.trace: list[tuple[int, str, str, bytes]] = []
         self._queue: list[tuple[int, int, str, str, tuple]] = []
         self._number = 0
@@ -288,7 +289,8 @@ class Group:
         self._later(host.name, "opened", (effect.stream,))
 
     def _passes(self, one: Host, other: Host) -> bool:
-        return frozenset((one.name, other.name)) not in self.cut and other.name not in self.deaf
+        is_cut = frozenset((one.name, other.name)) in self.cut
+        return not is_cut and other.name not in self.deaf and one.name not in self.mute
 
     def _later(self, name: str, what: str, arguments: tuple) -> None:
         self._number += 1
