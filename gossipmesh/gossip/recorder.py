@@ -273,7 +273,7 @@ class FlightRecorder:
             _add_peer(self._peers, member)
 
     def _note(self, entry: Entry) -> None:
-        packed = msgspec.msgpack.encode(entry)
+        packed = bytes(memoryview(msgspec.msgpack.encode(entry)))  # without the room an encoder keeps to grow
         stretch = self._stretches[-1]
         stretch.entries.append(packed)
         stretch.size_bytes += len(packed) + _ENTRY_OVERHEAD_BYTES
