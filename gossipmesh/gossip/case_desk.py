@@ -225,7 +225,11 @@ class CaseDesk:
         self._ctx.timers.set(("case", member.node_id), now + wait_ns, lambda: self._tick(member))
 
     def _tolerance_ns(self, member: Member) -> int:
-        return min(self._ctx.settings.monitor.tolerance_max_ns, member.told_lag_ns)
+        most_ns = self._ctx.settings.monitor.tolerance_max_ns
+        if member.restarting_until > self._ctx.now:
+            # Only its engine can speak for it now, and no one tells how late that is: the most is assumed.
+            return most_ns
+        return min(most_ns, member.told_lag_ns)
 
     def _patience_ns(self, member: Member) -> int:
         return self._ctx.settings.monitor.silence_ns + self._tolerance_ns(member)

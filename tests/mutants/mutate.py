@@ -32,6 +32,11 @@ class Mutant(NamedTuple):
     says: str
 
 
+def mutant(name: str, module: str, found: str, instead: str, test: str, says: str) -> Mutant:
+    """Return a mutant of one replacement in a module of `gossipmesh`."""
+    return Mutant(name, f"gossipmesh.{module}", ((found, instead),), test, says)
+
+
 class Verdict(NamedTuple):
     """What became of a mutant, or of the unmutated tests; `detail` is the first line of the failure."""
 

@@ -230,6 +230,17 @@ def test_a_restart_that_was_announced_opens_no_hole() -> None:
     assert group.node("e").own_state.restarting_s == 60
 
 
+def test_a_machine_lost_in_its_restart_is_found_and_one_that_is_slow_to_come_back_is_not() -> None:
+    """While its agent is away only the engine speaks for it, and that may be as late as any reader."""
+    group = voting()
+    group.perform(group.hosts["e"], group.node("e").set_restarting(30, Instant(group.now)))
+    group.run(1)
+    group.kill("e", silent=True)
+    group.run(11)
+    assert given_up(group) == set()
+    until_all_hold(group, "e", "dead", 6)
+
+
 def test_an_announced_restart_is_forwarded_at_once() -> None:
     """Its monitors are few of many, and who announces it has no time left to spread it."""
     group = voting("a b c d e f")
