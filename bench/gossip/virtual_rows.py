@@ -83,24 +83,27 @@ def quantile(values: list[float], percent: int) -> float:
 def virtual_quantiles(
     results: Raw, figure: str, key: str, name: str, sizes: tuple[int, ...], p50_s: float, p99_s: float
 ) -> Row:
-    """A figure with quantiles over the nodes of each day: the worst day of each kind counts."""
+    """When each node knew; quantiles over all nodes of all days of a mesh, as kinship counts its grid."""
     days = [d for d in days_of(results) if key in d["figures"] and d["nodes"] in sizes]
     swim = [d for d in days_of(results, "swim") if key in d["figures"]]
     failed = [f for f in _failed(results, key) if any(f.startswith(f"{size:,} nodes") for size in sizes)]
 
     def tell(some: list[Raw]) -> str:
-        parts = [
-            f"{label}: p50 {max(f['p50'] for f in these):.2f}, p99 {max(f['p99'] for f in these):.2f}, "
-            f"last {max(f['last'] for f in these):.2f} s ({len(these)} seeds)"
-            for label, these in _by_name(some, key).items()
-        ]
+        parts = []
+        for label, days in _by_name(some, key).items():
+            times = [time for day in days for time in day]
+            parts.append(
+                f"{label}: p50 {quantile(times, 50):.2f}, p99 {quantile(times, 99):.2f}, "
+                f"last {max(times):.2f} s ({len(days)} seeds; slowest p50 of one "
+                f"{max(quantile(day, 50) for day in days):.2f})"
+            )
         return "; ".join(parts) or NOT_MEASURED
 
     met = None
     if days or failed:
-        met = not failed and all(
-            d["figures"][key]["p99"] <= p99_s and d["figures"][key]["p50"] <= p50_s for d in days
-        )
+        pooled = [[t for day in these for t in day] for these in _by_name(days, key).values()]
+        quick = all(quantile(times, 50) <= p50_s and quantile(times, 99) <= p99_s for times in pooled)
+        met = quick and not failed
     return Row(
         figure=figure,
         name=name,
@@ -109,7 +112,7 @@ def virtual_quantiles(
         peer=f"SWIM + Lifeguard, same simulator: {tell(swim)}" if swim else NOT_MEASURED,
         gate=f"p50 <= {p50_s:g} s, p99 <= {p99_s:g} s",
         met=met,
-        evidence=f"{REAL}; quantiles over nodes, the worst seed of each mesh",
+        evidence=f"{REAL}; quantiles over all nodes of all seeds of a mesh",
     )
 
 
@@ -119,7 +122,7 @@ def virtual_spread(results: Raw) -> Row:
     spreads: dict[str, list[float]] = {}
     for key in ("killed", "silent"):
         for label, figures in _by_name(days, key).items():
-            spreads.setdefault(label, []).extend(f["last"] - f["first"] for f in figures)
+            spreads.setdefault(label, []).extend(times[-1] - times[0] for times in figures)
     found = [value for values in spreads.values() for value in values]
     return Row(
         figure="G4",

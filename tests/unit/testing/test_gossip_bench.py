@@ -285,13 +285,14 @@ def test_a_peer_that_could_not_run_says_why() -> None:
     assert "serf did not take part" in render(results, rows.build_rows(results))
 
 
-def test_the_worst_seed_of_each_kind_counts() -> None:
-    quick = a_day(killed={"first": 0.5, "p50": 0.7, "p99": 1.1, "last": 1.2})
-    slow = a_day(killed={"first": 0.5, "p50": 0.7, "p99": 4.0, "last": 4.0})
+def test_all_nodes_of_all_seeds_make_one_quantile() -> None:
+    quick = a_day(killed=[0.5, 0.7, 0.7, 1.2])
+    slow = a_day(killed=[0.5, 0.7, 1.9, 4.0])
     assert row_of(results_of(virtual={"days": [quick]}), "G1", VIRTUAL).met is True
     row = row_of(results_of(virtual={"days": [quick, slow]}), "G1", VIRTUAL)
     assert row.met is False
-    assert "p99 4.00, last 4.00 s (2 seeds)" in row.ours
+    assert "p50 0.70, p99 4.00, last 4.00 s (2 seeds; slowest p50 of one 0.70)" in row.ours
+    assert "max 3.50" in row_of(results_of(virtual={"days": [quick, slow]}), "G4", VIRTUAL).ours
 
 
 def test_a_chapter_that_failed_is_a_miss() -> None:
