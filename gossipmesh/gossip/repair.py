@@ -344,6 +344,8 @@ class Repair:
         if len(session.parts) > part.total:
             raise MalformedInput("more bytes than were announced")
         if len(session.parts) < part.total:
+            if session.purpose == "policy" and session.scope is not None:
+                self._spreading.arriving(session.scope)
             return
         session.completed = True
         data = bytes(session.parts)

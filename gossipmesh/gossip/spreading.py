@@ -35,6 +35,8 @@ _INTRINSIC: Final = ("features", "unsupported", "trust-domain")
 _BENIGN: Final = ("older", "same")
 _PUBLISH_WAIT_NS: Final = 500 * MILLISECOND_NS
 _ANNOUNCERS_MAX: Final = 4
+_ASKED_AT_ONCE: Final = 2
+_HURRY_NS: Final = 60 * MILLISECOND_NS  # a fetch is four round trips of a LAN; a lost segment 200 ms and more
 _PEERS_ASKED: Final = 3  # GOSSIP 1.9: after damage the highest validly signed of three peers
 _DOUBT_NS: Final = 5 * SECOND_NS
 _ANNOUNCEMENTS_MAX: Final = 8  # 8 of at most 112 bytes fit a packet; more scopes are left to repair
@@ -43,13 +45,14 @@ Announced = tuple[str, int, bytes]
 
 
 class _Pending:
-    """A set being fetched, and who else announced it."""
+    """A set being fetched: who is asked for it, and who else announced it."""
 
-    __slots__ = ("announced", "announcers")
+    __slots__ = ("announced", "announcers", "asked")
 
     def __init__(self, announced: Announced, announcer: bytes) -> None:
         self.announced = announced
         self.announcers = [announcer]
+        self.asked: list[bytes] = []
 
 
 class _Doubt:
@@ -235,8 +238,12 @@ class PolicySpreading:
             return
         pending = self._pending.get(scope)
         if pending is not None and pending.announced[1:] >= offered:
-            room = len(pending.announcers) < _ANNOUNCERS_MAX and member.node_id not in pending.announcers
-            if pending.announced == announced and room:
+            known = [*pending.announcers, *pending.asked]
+            if (
+                pending.announced == announced
+                and len(known) < _ANNOUNCERS_MAX
+                and member.node_id not in known
+            ):
                 pending.announcers.append(member.node_id)
             return
         if pending is None and len(self._pending) >= limits.SCOPES_MAX:
@@ -246,12 +253,26 @@ class PolicySpreading:
             self._fetch_next(scope)
 
     def _fetch_next(self, scope: str) -> None:
+        """Ask one announcer more; forget the set when nobody is left to ask or answering."""
         pending = self._pending[scope]
         while pending.announcers:
-            if self.fetch(pending.announcers[0], scope):
-                return
-            pending.announcers.pop(0)
-        del self._pending[scope]
+            announcer = pending.announcers.pop(0)
+            if self.fetch(announcer, scope):
+                pending.asked.append(announcer)
+                break
+        if not pending.asked:
+            del self._pending[scope]
+        elif len(pending.asked) < _ASKED_AT_ONCE:
+            self._ctx.timers.set(("hurry", scope), self._ctx.now + _HURRY_NS, lambda: self._hurry(scope))
+
+    def _hurry(self, scope: str) -> None:
+        """Ask a second announcer for what the first has not begun to send: a lost segment costs it long."""
+        if scope in self._pending:
+            self._fetch_next(scope)
+
+    def arriving(self, scope: str) -> None:
+        """Note that the first piece of a long set is here, so that nobody else is asked for it meanwhile."""
+        self._ctx.timers.cancel(("hurry", scope))
 
     def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> None:
         """Take the answer to a fetch; None: the stream failed."""
@@ -262,9 +283,11 @@ class PolicySpreading:
             self._take(member_id, pending, data)
         held = self._ctx.documents.in_force(scope)
         settled = held is not None and held.floor >= pending.announced[1:]
-        if member_id in pending.announcers:
-            pending.announcers.remove(member_id)
+        for names in (pending.announcers, pending.asked):
+            if member_id in names:
+                names.remove(member_id)
         if settled:
+            self._ctx.timers.cancel(("hurry", scope))
             del self._pending[scope]
         else:
             self._fetch_next(scope)

@@ -122,6 +122,24 @@ def test_a_spoiled_answer_is_fetched_from_another_announcer() -> None:
     group.run_until(lambda: versions(group) == [1] * 5, 5)
 
 
+def test_a_set_that_does_not_begin_to_arrive_is_fetched_from_another_announcer_as_well() -> None:
+    group = joined("a b c")
+    open_stream, opened = group._open, []
+
+    def swallow(host, effect) -> None:
+        if host.name != "c":
+            open_stream(host, effect)
+            return
+        opened.append(effect.destination.host)
+        if len(opened) > 1:
+            open_stream(host, effect)
+
+    group._open = swallow
+    offer(group, "a", 1)
+    assert group.run_until(lambda: versions(group) == [1, 1, 1], 1) <= 0.2
+    assert len(set(opened)) == 2
+
+
 def test_an_older_set_is_not_fetched() -> None:
     group = joined("a b")
     offer(group, "a", 2)
