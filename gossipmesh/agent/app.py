@@ -59,6 +59,7 @@ from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
+from gossipmesh.net.collector import give_back
 from gossipmesh.net.entropy import random_bytes, seeded_random
 from gossipmesh.net.streams import listen
 from gossipmesh.net.tls import EngineAnswer, ask_engine
@@ -75,7 +76,7 @@ _LAST_WORD_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _RESTARTING_S: Final = 30  # a start takes a second or two; who is not back by then is worth a look
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
 _HOUSEKEEPING_S: Final = 1.0
-_VERDICTS_MAX: Final = 8_192  # some 150 bytes each
+_VERDICTS_MAX: Final = 2_048  # some 150 bytes each; what comes twice comes soon
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
 
 
@@ -391,9 +392,14 @@ class Agent:
     # Tasks
 
     async def _keep_house(self) -> None:
+        started = True
         while True:
             await trio.sleep(_HOUSEKEEPING_S)
             self._release_when_repaired()
+            if started and not self.feed.holding:
+                started = False
+                # What joining and starting took for a while is free again.
+                await trio.to_thread.run_sync(give_back)
             if self._listeners.problems:
                 self._give_listeners()
 

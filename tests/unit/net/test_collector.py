@@ -1,8 +1,28 @@
 """Full collections come rarely, and what was loaded at the start is not looked at."""
 
+import ctypes
 import gc
+import zlib
+from pathlib import Path
 
-from gossipmesh.net.collector import calm_collector
+from gossipmesh.net import collector
+from gossipmesh.net.collector import calm_collector, give_back
+
+_SMAPS = """\
+7f00-7f10 r--p 00000000 fe:00 24 /usr/lib/libx.so
+Anonymous:             0 kB
+VmFlags: rd mr mw me
+7f10-7f30 r-xp 00010000 fe:00 24 /usr/lib/libx.so
+Anonymous:             0 kB
+7f30-7f38 r--p 00030000 fe:00 24 /usr/lib/libx.so
+Anonymous:             4 kB
+7f38-7f40 rw-p 00038000 fe:00 24 /usr/lib/libx.so
+Anonymous:             0 kB
+8000-9000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+a000-b000 r-xp 00000000 00:00 0 [vdso]
+Anonymous:             0 kB
+"""
 
 
 def test_what_is_loaded_is_frozen_and_full_collections_are_far_apart() -> None:
@@ -18,3 +38,16 @@ def test_what_is_loaded_is_frozen_and_full_collections_are_far_apart() -> None:
     finally:
         gc.set_threshold(*before)
         gc.unfreeze()
+
+
+def test_only_untouched_copies_of_files_are_let_go() -> None:
+    found = list(collector._clean_of(_SMAPS.splitlines()))
+    assert found == [(0x7F00, 0x7F10), (0x7F10, 0x7F30)]
+
+
+def test_whoever_gives_back_goes_on_as_before() -> None:
+    libraries = Path("/proc/self/maps").read_text().count("r-xp")
+    give_back()
+    assert Path("/proc/self/maps").read_text().count("r-xp") == libraries
+    assert zlib.crc32(b"gossip") == 0x74560674
+    assert ctypes.CDLL(None).getpid() > 0
