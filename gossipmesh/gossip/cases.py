@@ -267,6 +267,9 @@ def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) ->
     if not seen.control_passed:
         return CaseInput.FOUND_NOTHING
     patience_ns = settings.silence_ns + seen.tolerance_ns
+    if evidence.port_refusals:
+        # Its kernel refuses: the machine is there, its agent is not, and nobody tells how late its engine is.
+        patience_ns = settings.silence_ns + settings.tolerance_max_ns
     sends = evidence.sends_at >= 0 and at - evidence.sends_at < patience_ns
     if sends and at - evidence.deaf_since >= settings.deaf_ns + 2 * seen.tolerance_ns:
         return CaseInput.FOUND_DEAF

@@ -141,6 +141,15 @@ VOTE_MUTANTS: Final = (
         "an upgrade is announced to four members and lost with them",
     ),
     mutant(
+        "late-engine-of-a-lost-agent",
+        "gossip.cases",
+        "    if evidence.port_refusals:\n        # Its kernel",
+        "    if False:\n        # Its kernel",
+        "tests/unit/gossip/test_cases.py::"
+        "test_a_machine_that_refuses_for_its_agent_is_there_and_its_engine_may_be_late",
+        "a machine too busy to answer is dead once its agent crashed",
+    ),
+    mutant(
         "restart-must-be-prompt",
         "gossip.case_desk",
         "        if member.restarting_until > self._ctx.now:\n            # Only",

@@ -144,6 +144,18 @@ def test_a_refused_port_alone_condemns_nobody() -> None:
     assert judge(evidence, FAST, seen(1_000, control_passed=False)) is CaseInput.FOUND_AGENT_GONE
 
 
+def test_a_machine_that_refuses_for_its_agent_is_there_and_its_engine_may_be_late() -> None:
+    """An agent ran out of memory on a machine that swaps: its engine is slow, and no less there."""
+    evidence = Evidence(Instant(0))
+    evidence.port_refusals += [at(1), at(400)]
+    evidence.engine_said(False, False, at(1_000))
+    evidence.engine_said(False, False, at(2_000))
+    assert judge(evidence, FAST, seen(12_499)) is CaseInput.FOUND_NOTHING
+    assert judge(evidence, FAST, seen(12_500)) is CaseInput.FOUND_SILENT
+    evidence.port_refusals.clear()
+    assert judge(evidence, FAST, seen(2_500)) is CaseInput.FOUND_SILENT
+
+
 def test_one_packet_wipes_every_refusal() -> None:
     evidence = Evidence(Instant(0))
     evidence.port_refusals += [at(1), at(400)]
