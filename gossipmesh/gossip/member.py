@@ -253,6 +253,10 @@ class Member:
         addresses = state.gossip_addresses
         return addresses[self.address_index % len(addresses)]
 
+    def may_be_at(self, host: bytes) -> bool:
+        """Tell whether its state may name this host: a look at the text, for walks over everybody."""
+        return self.messages.state is not None and host in self.messages.state
+
     @property
     def told_lag_ns(self) -> int:
         """Return how late it says it acts: in its last packet, or in its state if that says more."""

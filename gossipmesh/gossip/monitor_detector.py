@@ -265,8 +265,9 @@ class MonitorDetector:
     def port_refused(self, address: Address) -> None:
         """Take that a gossip port refused a packet of ours: its engine is asked (anyone can forge it)."""
         self._ctx.statistics.ports_refused += 1
+        host = address.host.encode()
         for member in self._catalog.reachable:
-            if member.address == address:
+            if member.may_be_at(host) and member.address == address:
                 self._alarm(member)
                 self.desk.port_refused(member)
                 return

@@ -536,7 +536,7 @@ class GossipNode:
         """Say hello to every seed and a few restored members, again until somebody answers."""
         if self._joined:
             return
-        known = [m for m in self._catalog if m.address is not None and m.node_id != self._own_id]
+        known = [m for m in self._catalog if m.messages.state is not None and m.node_id != self._own_id]
         known = [m for m in known if m.status is not MemberStatus.LEFT]
         if len(known) > _JOIN_FANOUT:
             known = self._ctx.rng.sample(known, _JOIN_FANOUT)
@@ -557,7 +557,9 @@ class GossipNode:
         anybody left to ping, and only a seed on the other side brings them together again.
         """
         self._set_seeds_timer(_SEEDS_AGAIN_NS)
-        held = [address for m in self._catalog if m.state is not None for address in m.state.gossip_addresses]
+        hosts = [seed.host.encode() for seed in self._seeds]
+        near = [member.state for member in self._catalog if any(map(member.may_be_at, hosts))]
+        held = [address for state in near if state is not None for address in state.gossip_addresses]
         unknown = [seed for seed in self._seeds if seed not in held]
         if self._joined and unknown:
             self._handshake.start(self._ctx.rng.choice(unknown))
