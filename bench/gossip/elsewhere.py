@@ -12,6 +12,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent.parent
 MEMORY_TIMEOUT_S: Final = 150.0
 TESTS_TIMEOUT_S: Final = 120.0
 MEMBERS: Final = 9_998
+AGENT_MEMBERS: Final = 10_000
+RECORDS_BYTES_MAX: Final = 3_000
+STALL_MS_MAX: Final = 20
 CHAOS_TIMEOUT_S: Final = 200.0
 CHAOS: Final = {"upgrade": "upgrade-all", "crash": "crash-all-agents"}
 ATTACKS: Final = "tests/simulation/test_byzantine.py"
@@ -26,6 +29,9 @@ def measure_elsewhere(say: Callable[[str], None]) -> dict[str, Told]:
     printed = _output(["-m", "bench.gossip_memory", str(MEMBERS)], MEMORY_TIMEOUT_S)
     if printed is not None:
         found |= read_memory(printed)
+    printed = _output(["-m", "bench.agent_memory", str(AGENT_MEMBERS), "--json"], MEMORY_TIMEOUT_S)
+    if printed is not None:
+        found |= read_agent(printed)
     for key, path in (("attacks", ATTACKS), ("strangers", STRANGERS)):
         if (ROOT / path).exists():
             printed = _output(["-m", "pytest", "-q", "-p", "no:cacheprovider", path], TESTS_TIMEOUT_S)
@@ -57,6 +63,34 @@ def read_memory(printed: str) -> dict[str, Told]:
             "ours": f"{told['cpu_s']:.1f} s CPU, longest step {told['step_ms_max']:.1f} ms",
             "met": told["step_ms_max"] <= 20 and told["cpu_s"] <= 3,
             "evidence": f"{where}; {told['steps']:,} steps, {told['steps_over_5_ms']} over 5 ms",
+        },
+    }
+
+
+def read_agent(printed: str) -> dict[str, Told]:
+    """Read the object that `bench.agent_memory` ends with."""
+    told = json.loads(printed.strip().splitlines()[-1])
+    where = f"`python -m bench.agent_memory {AGENT_MEMBERS}`: a real agent and its engine, a synthetic peer"
+    lean = told["peak_mb"] <= 75 and told["record_bytes"] <= RECORDS_BYTES_MAX
+    return {
+        "agent-memory": {
+            "ours": (
+                f"{told['members']:,} members: {told['rss_mb']:.0f} MB RSS at rest, "
+                f"peak {told['peak_mb']:.0f} ({told['rss_alone_mb']:.0f} alone); "
+                f"{told['bytes_per_member']:,} B a member, "
+                f"{told['record_bytes']} B of it signed records"
+            ),
+            "met": lean,
+            "evidence": f"{where}; also after all its lists were read and its metrics scraped",
+        },
+        "agent-joining": {
+            "ours": (
+                f"{told['join_s']:.1f} s, {told['join_cpu_s']:.1f} s CPU; longest hold of the loop by its "
+                f"own CPU {told['longest_busy_ms']:.0f} ms ({told['longest_busy_task']}), by the clock "
+                f"{told['longest_ms']:.0f} ms"
+            ),
+            "met": told["busy_stalls"] == 0 and told["longest_busy_ms"] <= STALL_MS_MAX,
+            "evidence": f"{where}; load average {told['load']}: the clock also counts others' turns",
         },
     }
 

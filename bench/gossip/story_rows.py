@@ -168,6 +168,8 @@ NO_DEATH: Final = "no death, 0 failed requests, endpoints kept"
 ELSEWHERE: Final = (
     ("G19", VIRTUAL, "memory", "memory of one core with 10,000 members", "<= 75 MB, <= 3 KB a member"),
     ("G20", VIRTUAL, "joining", "joining 10,000 members", "no step over 20 ms, <= 3 s CPU"),
+    ("G19", WALL, "agent-memory", "memory of an agent with 10,000 members", "<= 75 MB, <= 3 KB of records"),
+    ("G20", WALL, "agent-joining", "an agent joins 10,000 members", "no stall over 20 ms"),
     ("G21", VIRTUAL, "strangers", "hostile frames of strangers and members", TESTS_HOLD),
     ("G22", VIRTUAL, "attacks", "what one compromised member can do", TESTS_HOLD),
     ("G28", WALL, "upgrade", "five agents restarted in turn, under load", NO_DEATH),

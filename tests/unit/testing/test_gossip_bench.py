@@ -12,7 +12,7 @@ from bench.gossip import rows
 from bench.gossip.chapters import CHAPTERS
 from bench.gossip.day import Tale
 from bench.gossip.day import main as live_days
-from bench.gossip.elsewhere import read_chaos, read_memory, read_tests
+from bench.gossip.elsewhere import read_agent, read_chaos, read_memory, read_tests
 from bench.gossip.field import HEADER_BYTES, read_links
 from bench.gossip.healing import DIFFERENCES_COUNT
 from bench.gossip.kept import by_seed, cores_told, read_lines
@@ -361,6 +361,28 @@ def test_what_other_commands_print_is_read() -> None:
     assert read_tests("...\n12 passed in 3.1s", "tests/x.py")["met"] is True
     assert read_tests("1 failed, 12 passed in 3.1s", "tests/x.py")["met"] is False
     assert read_tests("no tests ran", "tests/x.py")["met"] is False
+
+
+def test_what_the_whole_agent_costs_is_read() -> None:
+    printed = {
+        "members": 10_000,
+        "rss_mb": 68.0,
+        "rss_alone_mb": 44.0,
+        "peak_mb": 74.5,
+        "bytes_per_member": 2_400,
+        "record_bytes": 640,
+        "join_s": 9.0,
+        "join_cpu_s": 6.5,
+        "busy_stalls": 1,
+        "longest_busy_ms": 23.0,
+        "longest_busy_task": "gossip",
+        "longest_ms": 120.0,
+        "load": 7.5,
+    }
+    told = read_agent(f"noise\n{json.dumps(printed)}\n")
+    assert (told["agent-memory"]["met"], told["agent-joining"]["met"]) == (True, False)
+    row = row_of(results_of(elsewhere=told), "G19", WALL, "an agent")
+    assert "peak 74 (44 alone); 2,400 B a member" in row.ours
 
 
 def test_what_a_chaos_scenario_found_is_told() -> None:
