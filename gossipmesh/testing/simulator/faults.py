@@ -28,6 +28,12 @@ class Verdict(Enum):
     DROP = auto()
 
 
+# Read once: a member read through its enum costs 0.2 us in Python 3.11, and every packet needs several.
+DATAGRAM: Final = Channel.DATAGRAM
+PASS: Final = Verdict.PASS
+DROP: Final = Verdict.DROP
+
+
 class Fault:
     """Something that goes wrong on purpose, and how often it did."""
 
@@ -68,10 +74,10 @@ class Loss(Rule):
 
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Draw for every datagram, so that switching another rule on moves no later draw."""
-        if channel is not Channel.DATAGRAM or rng.random() >= self.ratio:
-            return Verdict.PASS
+        if channel is not DATAGRAM or rng.random() >= self.ratio:
+            return PASS
         self.fired_count += 1
-        return Verdict.DROP
+        return DROP
 
     def segment_losses(self, source: str, rng: random.Random) -> int:
         """Lose a segment once at most: a second loss in a row changes nothing but the delay."""
@@ -88,10 +94,10 @@ class EgressLoss(Rule):
 
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Drop by the ratio what comes from those hosts."""
-        if source not in self.sources or channel is not Channel.DATAGRAM or rng.random() >= self.ratio:
-            return Verdict.PASS
+        if source not in self.sources or channel is not DATAGRAM or rng.random() >= self.ratio:
+            return PASS
         self.fired_count += 1
-        return Verdict.DROP
+        return DROP
 
     def concerns(self, host: str) -> bool:
         """Tell whether a host is one of the senders."""
@@ -126,9 +132,9 @@ class Deafness(Rule):
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Drop what goes to a deaf host."""
         if not self.separates(source, destination):
-            return Verdict.PASS
+            return PASS
         self.fired_count += 1
-        return Verdict.DROP
+        return DROP
 
 
 class Blackout(Rule):
@@ -143,7 +149,7 @@ class Blackout(Rule):
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Drop."""
         self.fired_count += 1
-        return Verdict.DROP
+        return DROP
 
 
 class Partition(Rule):
@@ -172,9 +178,9 @@ class Partition(Rule):
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Drop what crosses."""
         if not self.separates(source, destination):
-            return Verdict.PASS
+            return PASS
         self.fired_count += 1
-        return Verdict.DROP
+        return DROP
 
 
 class Spare(Rule):
@@ -187,7 +193,7 @@ class Spare(Rule):
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Deliver inside the circle."""
         if source not in self.hosts or destination not in self.hosts:
-            return Verdict.PASS
+            return PASS
         self.fired_count += 1
         return Verdict.DELIVER
 

@@ -4,6 +4,7 @@ A large mesh is prepared once and told many stories: a fork shares the memory of
 writes, so the records that all cores hold are not copied. Nothing a fork does changes its parent.
 """
 
+import gc
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -20,6 +21,9 @@ def in_forks(
     None stands for a fork that ended without a word: its traceback went to stderr.
     """
     forks = multiprocessing.get_context("fork")
+    # What was prepared is no garbage: a collection in a fork passes it over, and leaves its pages shared.
+    gc.collect()
+    gc.freeze()
     waiting = list(tasks)
     running: dict[Any, tuple[Task, Any]] = {}
     while waiting or running:

@@ -27,6 +27,7 @@ from gossipmesh.gossip.effects import (
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
+from gossipmesh.model.records import NodeState
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.world import Observer, SimulationFailure, World
@@ -103,8 +104,11 @@ class Invariants(Observer):
 
     def stepped(self, world: World, host: Host, effects: Sequence[Effect]) -> None:
         """Check what a step shows of its own node: order and sizes."""
-        self._check_own_order(world, host)
-        if len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX and host.core is not None:
+        assert host.core is not None, host.name
+        state = host.core.own_state
+        if self._own_state.get(host.name) is not state:
+            self._check_own_order(world, host, state)
+        if len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
             root = host.core.roots()[0]
             if self._roots.get(host.name) != root:
                 self._roots[host.name] = root
@@ -276,11 +280,7 @@ class Invariants(Observer):
         disturbed_ns = self._disturbed_ns.get(subject.name, -self.grace_ns)
         return not cuts and world.now_ns - disturbed_ns < self.grace_ns
 
-    def _check_own_order(self, world: World, host: Host) -> None:
-        assert host.core is not None, host.name
-        state = host.core.own_state
-        if self._own_state.get(host.name) is state:
-            return
+    def _check_own_order(self, world: World, host: Host, state: NodeState) -> None:
         order = state.order
         self._signed_states[host.name, order] = self._own_state[host.name] = state
         known = self._own.get(host.name)

@@ -11,7 +11,7 @@ import msgspec
 
 from gossipmesh.gossip.effects import StreamId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
-from gossipmesh.testing.simulator.faults import Channel, Fault, FaultBook, Rule, Verdict
+from gossipmesh.testing.simulator.faults import DATAGRAM, DROP, PASS, Channel, Fault, FaultBook, Rule
 
 BANDWIDTH_FAULT: Final = "bandwidth"
 QUEUE_NS_MAX: Final = 200 * MILLISECOND_NS  # what a small router's buffer holds of the wire's time
@@ -107,7 +107,7 @@ class Network:
             if waited_ns is None:
                 return []
             queued_ns = waited_ns
-        if self._is_dropped(source, destination, Channel.DATAGRAM):
+        if self._is_dropped(source, destination, DATAGRAM):
             return []
         link = self.settings if not self.links else self.link(source, destination)
         delays = [queued_ns + self._delay(link)]
@@ -152,8 +152,8 @@ class Network:
     def _is_dropped(self, source: str, destination: str, channel: Channel) -> bool:
         for rule in self.rules:
             verdict = rule.judge(source, destination, channel, self._rng)
-            if verdict is not Verdict.PASS:
-                return verdict is Verdict.DROP
+            if verdict is not PASS:
+                return verdict is DROP
         return False
 
     def _delay(self, link: LinkSettings) -> int:

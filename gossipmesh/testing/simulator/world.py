@@ -346,11 +346,10 @@ class World:
             self.faults.fire("socket-overflow")
             return
         self.trace.record(self.now_ns, f"datagram {source} {target.name} {len(payload)} {payload[-8:].hex()}")
-        arrived = target.instant(self.now_ns) if target.is_stamped else None
+        now = target.instant(self.now_ns)
+        arrived = now if target.is_stamped else None
         if target.read_late_ns is None and not target.is_paused:
-            self._step(
-                target, target.core.receive_datagram, payload, sender, target.instant(self.now_ns), arrived
-            )
+            self._step(target, target.core.receive_datagram, payload, sender, now, arrived)
             return
         self.arrive(
             target, target.run, lambda core, now: core.receive_datagram(payload, sender, now, arrived)
@@ -394,10 +393,11 @@ class World:
         if deadline == NEVER:
             host.timer_at_ns = -1
             return
-        due_ns = host.virtual(deadline)
-        if due_ns > self.now_ns:
+        at_ns = host.virtual(deadline)
+        if at_ns > self.now_ns:
             host.timers_in_a_row_count = 0
-        at_ns = max(due_ns, self.now_ns)
+        else:
+            at_ns = self.now_ns
         if at_ns != host.timer_at_ns:
             host.timer_at_ns = at_ns
             late_ns = int(self._rng.random() * TIMER_LATE_NS)
