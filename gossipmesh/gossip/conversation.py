@@ -65,6 +65,7 @@ class Conversation:
         self._intake = intake
         self._spreading = spreading
         self._say = say
+        self.is_first = True  # until the first comparison, or table, of this run was gone through
         self._slices = Slices(ctx)
         self._pages = KeyedBudgets(
             limits.STREAM_PAGES_PER_MEMBER_PER_S,
@@ -119,8 +120,8 @@ class Conversation:
             count = limits.STREAM_RECORDS_PER_STEP_MAX
 
     def _merge(self, session: Session, record: SignedRecord, checks: Checks) -> None:
-        # What a newcomer learns from a first table is news to nobody but itself.
-        self._courier.muted = session.purpose == "table"
+        # What a newcomer learns from a first table, or first comparison, is news to nobody but itself.
+        self._courier.muted = session.purpose == "table" or (self.is_first and session.opener)
         try:
             self._intake.take(record, session.member, checks)
         finally:

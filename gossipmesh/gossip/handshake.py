@@ -68,6 +68,7 @@ class Handshake:
         own_id: bytes,
         *,
         met: Callable[[Member, int, list[SignedRecord], Checks], None],
+        let_in: Callable[[Member], None],
         too_long: Callable[[Address], None],
         ask: Callable[[Member], None],
     ) -> None:
@@ -76,6 +77,7 @@ class Handshake:
         self._own_id = own_id
         self._own_short = short_id_of(own_id)
         self._met = met
+        self._let_in = let_in
         self._too_long = too_long
         self._ask = ask
         self._jar = CookieJar(ctx.fresh(32), ctx.settings.cookie_age_s)
@@ -330,6 +332,7 @@ class Handshake:
         member = self._admit_untrusted(header, welcome, _ROLE_WELCOME, welcome.nonce, checks)
         self._finish(attempt)
         self._met_peer(member, header.run, welcome, checks)
+        self._let_in(member)
 
 
 def proof_bytes(group_tag: int, role: bytes, node_id: bytes, run: int, peer_run: int, fresh: bytes) -> bytes:

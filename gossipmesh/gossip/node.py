@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gossipmesh.gossip import reading
-from gossipmesh.gossip.catalog import Catalog, Change, Checks
+from gossipmesh.gossip.catalog import Catalog, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.detector import Detector
@@ -54,6 +54,7 @@ from gossipmesh.trust.records import open_credential_untrusted
 _JOIN_FANOUT = 4
 _WATCH_MAX_S = 60
 _JOIN_WAIT_NS = SECOND_NS
+_JOIN_ROUNDS_MAX = 5  # whom we ask may be gone for good, while others have come to us
 _SEEDS_AGAIN_NS = 300 * SECOND_NS  # 12 padded hellos each: below 50 B/s for a seed that is gone
 
 
@@ -111,6 +112,7 @@ class GossipNode:
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
         self._seeds: tuple[Address, ...] = ()
         self._joined = False
+        self._join_rounds_count = 0
         self._floors_unknown = restored.floors_unknown
         self._compose()
         ctx.drain()
@@ -119,7 +121,7 @@ class GossipNode:
         """Make the parts and tie them together; what knows less is made first."""
         ctx, catalog, own, own_id = self._ctx, self._catalog, self._own, self._own_id
         self._handshake = Handshake(
-            ctx, catalog, own_id, met=self._met, too_long=self._sync_with_address, ask=self._ask
+            ctx, catalog, own_id, met=self._met, let_in=self._let_in, too_long=self._too_long, ask=self._ask
         )
         self._courier = Courier(ctx, catalog, own_id, introduce=self._handshake.start)
         self._detector = self._make_detector()
@@ -133,7 +135,8 @@ class GossipNode:
             self._handshake,
             self._intake,
             self._spreading,
-            met=self._met_by_stream,
+            met=self._met,
+            answered=self._answered,
             ask=self._ask,
         )
         self._reception = Reception(
@@ -163,7 +166,7 @@ class GossipNode:
                 courier,
                 own,
                 roots=self.roots,
-                declared=self._declared,
+                declared=lambda change: self._intake.follow(change, None),
                 stream_ping=lambda member: self._streams.ping(member),
             )
         detector = MonitorDetector(
@@ -489,9 +492,6 @@ class GossipNode:
         assert member is not None
         return member
 
-    def _declared(self, change: Change) -> None:
-        self._intake.follow(change, None)
-
     def _met(self, member: Member, run: int, records: list[SignedRecord], checks: Checks) -> None:
         """Take a peer that proved itself: link, state, and what it may not know of itself."""
         self._courier.link_untrusted(member, run)
@@ -504,8 +504,7 @@ class GossipNode:
         if member.state is None:
             return
         messages = [self._detector.ping_message(self._detector.next_sequence())]
-        state = member.records[RecordKind.NODE_STATE]
-        if shown and state.body not in shown:
+        if shown and member.records[RecordKind.NODE_STATE].body not in shown:
             messages.append(member.messages[RecordKind.NODE_STATE])
         if (verdict := member.verdict_message) is not None:
             messages.append(verdict)
@@ -514,27 +513,32 @@ class GossipNode:
             self._courier.enqueue(
                 (RecordKind.CREDENTIAL, member.node_id, b""), member.messages[RecordKind.CREDENTIAL]
             )
+        if self._join_rounds_count == 0:
+            self._let_in(member)
+
+    def _let_in(self, member: Member) -> None:
+        """Take our first table from whoever answered us, not from newcomers who come to us meanwhile."""
         if not self._joined:
-            self._joined = True
-            self._ctx.timers.cancel(("join", None))
+            self._answered()
             self._streams.sync(member)
 
-    def _met_by_stream(self, member: Member, run: int, records: list[SignedRecord], checks: Checks) -> None:
-        if not self._joined:
-            self._joined = True
-            self._ctx.timers.cancel(("join", None))
-        self._met(member, run, records, checks)
+    def _answered(self) -> None:
+        self._joined = True
+        self._ctx.timers.cancel(("join", None))
 
     def _ask(self, member: Member) -> None:
-        ping = self._detector.ping_message(self._detector.next_sequence())
-        self._courier.send(member, [ping], fill=False)
+        self._courier.send(member, [self._detector.ping_message(self._detector.next_sequence())], fill=False)
 
-    def _sync_with_address(self, address: Address) -> None:
+    def _too_long(self, address: Address) -> None:
         self._streams.sync_address(address)
 
     def _join(self) -> None:
         """Say hello to every seed and a few restored members, again until somebody answers."""
         if self._joined:
+            return
+        met = [member for member in self._catalog.reachable if member.link is not None]
+        if met and self._join_rounds_count >= _JOIN_ROUNDS_MAX:
+            self._let_in(self._ctx.rng.choice(met))
             return
         known = [m for m in self._catalog if m.messages.state is not None and m.node_id != self._own_id]
         known = [m for m in known if m.status is not MemberStatus.LEFT]
@@ -544,6 +548,7 @@ class GossipNode:
         for address in dict.fromkeys(addresses):
             self._handshake.start(address)
         if addresses:
+            self._join_rounds_count += 1
             self._ctx.timers.set(("join", None), self._ctx.now + _JOIN_WAIT_NS, self._join)
 
     def _set_seeds_timer(self, wait_ns: int) -> None:

@@ -97,8 +97,8 @@ class Repair:
         self._unequal_with = b""
         self._root = bytes(16)
         self._finished_root = bytes(16)
-        self._settled_in = False
         self._introducer: Member | None = None
+        self._tries = 0
         self._root_moved_at = ctx.now
         self._moving_waits = 0
         self._repaired: dict[bytes, None] = {}
@@ -227,11 +227,19 @@ class Repair:
             self._synced_at = self._ctx.now
             self._ctx.statistics.repairs_started += 1
 
-    def _try_again(self) -> None:
-        """Ask somebody for what a first stream did not bring: a seed that many join by turns some away."""
+    def _try_again(self, turned_away_by: Member | None) -> None:
+        """Ask again for what a first stream did not bring: a seed that many join by turns some away.
+
+        Every other time somebody else: but newcomers who ask one another learn little.
+        """
         members = [member for member in self._catalog.reachable if member.run]
-        if members:
-            self.sync(self._ctx.rng.choice(members))
+        if not members:
+            return
+        self._tries += 1
+        member = self._ctx.rng.choice(members)
+        if self._tries % 2 and turned_away_by in members:
+            member = turned_away_by
+        self.sync(member)
 
     def _agreed(self, node_id: bytes, finished: bool) -> None:
         if node_id not in self._repaired:
@@ -326,8 +334,8 @@ class Repair:
         self.whole()
         self._ctx.statistics.repairs_completed += 1
         self._fruitless_count += 1
-        if not self._settled_in:
-            self._settled_in = True
+        if self._conversation.is_first:
+            self._conversation.is_first = False
             self._settle_in(session.member)
         if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):
             self._finished_root = self._catalog.ledger.root
@@ -366,9 +374,11 @@ class Repair:
             self._syncing = False
         if session.opener:
             self._joining.ended(session)
-        if session.opener and not session.completed and not self._settled_in:
+        if session.opener and not session.completed and self._conversation.is_first:
             wait_ns = _HASTY_GAP_NS // 2 + self._ctx.rng.randrange(_HASTY_GAP_NS)
-            self._ctx.timers.set(("try again", None), self._ctx.now + wait_ns, self._try_again)
+            self._ctx.timers.set(
+                ("try again", None), self._ctx.now + wait_ns, lambda: self._try_again(session.expected)
+            )
         if session.opener and not session.completed and session.purpose in ("policy", "trust"):
             session.completed = True
             self._deliver(session, None)

@@ -61,6 +61,7 @@ class Streams:
         spreading: PolicySpreading,
         *,
         met: Met,
+        answered: Callable[[], None],
         ask: Callable[[Member], None],
     ) -> None:
         self._ctx = ctx
@@ -68,6 +69,7 @@ class Streams:
         self._own = own
         self._handshake = handshake
         self._met = met
+        self._answered = answered
         self._sessions: dict[StreamId, Session] = {}
         self._next_id = 0
         self._prefixes = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
@@ -278,6 +280,8 @@ class Streams:
         assert credential is not None
         member = self._handshake.take_untrusted(credential, hello.credential)
         session.member = member
+        if session.opener:
+            self._answered()
         self._met(member, hello.run, [hello.state], Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
 
     def _send_hello(self, session: Session, role: bytes, peer_run: int, fresh: bytes) -> None:

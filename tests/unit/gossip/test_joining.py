@@ -118,6 +118,43 @@ def test_a_first_stream_that_is_turned_away_is_tried_again_soon() -> None:
     group.start("b", "a")
     group.run_until(lambda: group.status("a", "b") == "alive", 2)
     group.start("c", "a")
-    took_s = group.run_until(lambda: group.node("c")._streams._repair._settled_in, 3)
+    took_s = group.run_until(lambda: not group.node("c")._streams._repair._conversation.is_first, 3)
     assert refused
     assert took_s <= 0.4
+
+
+def test_who_is_met_by_other_newcomers_still_takes_its_table_from_whom_it_asked() -> None:
+    group = Group("seed a b")
+    group.start("seed")
+    lost: list[int] = []
+    perform = group.perform
+
+    def lose_welcomes(host, effects) -> None:
+        kept = []
+        for effect in effects:
+            if host.name == "seed" and getattr(effect, "payload", b"")[1:2] == bytes((PacketType.WELCOME,)):
+                lost.append(group.now)
+                if len(lost) == 1:
+                    continue
+            kept.append(effect)
+        perform(host, kept)
+
+    group.perform = lose_welcomes
+    group.start("b", "seed")
+    tell(group, "b", "seed")
+    group.start("a")
+    tell(group, "a", "b")
+    group.node("a")._handshake.start(group.hosts["b"].address)
+    group.run(0.1)
+    assert group.status("b", "a") == "alive"
+    assert not group.node("b")._joined
+    group.run_until(lambda: group.node("b")._joined, 1)
+    assert len(lost) == 2
+
+
+def test_a_node_whose_seeds_are_gone_settles_for_who_came_to_it() -> None:
+    group = Group("a b gone")
+    group.start("a", "gone")
+    group.start("b", "a")
+    group.run_until(lambda: group.node("a")._joined, 7)
+    assert everybody(group, "alive")
