@@ -118,14 +118,16 @@ class Courier:
         """Send nothing more about a member that is no member any more."""
         self.queue.drop_subject(None, node_id)
 
-    def push(self, messages: list[bytes], origin_id: bytes) -> None:
+    def push(self, messages: list[bytes], origin_id: bytes, fanout: int | None = None) -> None:
         """Forward urgent news at once to a few members, not back to where it came from."""
         messages = [message for message in messages if len(message) <= MESSAGES_BYTES_MAX]
         if not messages or (self.muted and origin_id):
             return
         settings = self._ctx.settings
-        many = self._catalog.serving_count > settings.eager_many_members
-        for member in self.choose(settings.eager_fanout_many if many else settings.eager_fanout, origin_id):
+        if fanout is None:
+            many = self._catalog.serving_count > settings.eager_many_members
+            fanout = settings.eager_fanout_many if many else settings.eager_fanout
+        for member in self.choose(fanout, origin_id):
             if not self._eager.take(self._ctx.now):
                 self._ctx.statistics.eager_limited += 1
                 return

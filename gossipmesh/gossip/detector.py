@@ -89,8 +89,8 @@ class Detector(Protocol):
     def answers_later(self, change: Change) -> bool:
         """Tell whether a certificate against ourselves is answered later than now."""
 
-    def certificate_applied(self, change: Change) -> None:
-        """Follow a certificate that took effect."""
+    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
+        """Follow a certificate that took effect, and pass it on, not back to where it came from."""
 
     def engine_probed(self, number: int, answered: bool, refused: bool) -> None:
         """Take an engine's answer."""

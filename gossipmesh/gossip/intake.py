@@ -179,7 +179,7 @@ class Intake:
             self._courier.push([change.message], b"" if sender is None else sender.node_id)
 
     def _follow_certificate(self, change: Change, sender: Member | None) -> None:
-        """Apply once, push the body once; its name rides on, and who lacks it asks."""
+        """Refute it, hold it, or apply it once."""
         member, certificate = change.member, change.certificate
         assert certificate is not None
         if member.node_id == self._own.node_id:
@@ -187,9 +187,8 @@ class Intake:
         elif change.held:
             self._detector.certificate_held(change, sender)
         else:
-            self._detector.certificate_applied(change)
+            self._detector.certificate_applied(change, b"" if sender is None else sender.node_id)
             self._detector.status_changed(member, None)
-            self._courier.push([change.message], b"" if sender is None else sender.node_id)
 
     def _refute_certificate(self, change: Change, certificate: Certificate, sender: Member | None) -> None:
         """Begin a new incarnation above a certificate against ours, at most once a second."""

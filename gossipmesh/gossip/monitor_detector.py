@@ -15,6 +15,7 @@ from typing import Final
 from gossipmesh.gossip.answering import Answering
 from gossipmesh.gossip.case_desk import CaseDesk
 from gossipmesh.gossip.catalog import Catalog, Change, Checks, order_start
+from gossipmesh.gossip.certificate_wants import CertificateWants
 from gossipmesh.gossip.certificates import (
     CertificateJudge,
     decode_certificate_untrusted,
@@ -52,7 +53,6 @@ from gossipmesh.wire.datagram import (
     RelayedAck,
     Seen,
     Unvote,
-    Want,
     encode_message,
 )
 
@@ -102,6 +102,7 @@ class MonitorDetector:
         self.health = self.prober.health
         self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors, missed=self._heartbeat_missed)
         self._engines = EngineQuestions(ctx)
+        self._wants = CertificateWants(ctx, catalog, courier)
         self._answering = Answering(ctx, courier, self.judge, ping=self.prober.ping, take=merge)
         self.desk = CaseDesk(
             ctx,
@@ -120,7 +121,6 @@ class MonitorDetector:
         self._vote_count = 0
         self._last_votes: dict[bytes, int] = {}
         self._checked_at: dict[bytes, int] = {}
-        self._wanted_at: dict[bytes, int] = {}
         self._asked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
         self._tombstone_turn = 0
@@ -412,8 +412,8 @@ class MonitorDetector:
         assert change.record is not None
         return self._answering.is_later(change.certificate, change.record)
 
-    def certificate_applied(self, change: Change) -> None:
-        """Follow a certificate that took effect here."""
+    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
+        """Follow a certificate that took effect here: its name is pushed on, and who lacks it asks."""
         member, certificate = change.member, change.certificate
         assert certificate is not None
         self._ctx.statistics.certificates_applied += 1
@@ -423,7 +423,11 @@ class MonitorDetector:
         if is_held_down(certificate.votes):
             self._hold_down(member)
         message = CertificateId(member.node_id, certificate.generation, certificate.epoch, certificate.status)
-        self._courier.enqueue((RecordKind.CERTIFICATE, member.node_id, b""), encode_message(message))
+        name = encode_message(message)
+        self._courier.enqueue((RecordKind.CERTIFICATE, member.node_id, b""), name)
+        fanout = self._ctx.settings.eager_fanout
+        # Those who had the votes have it at one moment, half a dozen of them.
+        self._courier.push([name], origin_id, fanout if origin_id else fanout // 2)
 
     def _name_of(self, node_id: bytes) -> str:
         member = self._catalog.get(node_id)
@@ -443,21 +447,9 @@ class MonitorDetector:
             self.status_changed(member, None)
 
     def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
-        """Ask for a certificate we lack, now and then."""
-        target = self._catalog.get(held.target)
-        if target is None or target.state is None or not self.judge.view_is_whole:
-            return
-        if target.node_id != self._own.node_id:
-            known = target.certificate
-            offered = (held.generation, held.epoch, held.status)
-            if known is not None and (known.generation, known.epoch, known.status) >= offered:
-                return
-        if (held.generation, held.epoch) < order_start(target.state.order):
-            return
-        wanted_at = self._wanted_at.get(held.target, -SECOND_NS)
-        if self._ctx.now - wanted_at >= self._ctx.settings.tick_interval_ns:
-            self._wanted_at[held.target] = self._ctx.now
-            self._courier.send(member, [encode_message(Want(int(RecordKind.CERTIFICATE), held.target))])
+        """Ask for a certificate we lack, once we judge any."""
+        if self.judge.view_is_whole:
+            self._wants.named(member, held)
 
     # Status
 
@@ -584,8 +576,9 @@ class MonitorDetector:
         self.votes.drop(member.node_id)
         self.votes.drop_voter(member.node_id)
         self._hold_downs.forget(member.node_id)
+        self._wants.forget(member.node_id)
         self._mass_death.returned(member.node_id)
-        for table in (self._last_votes, self._checked_at, self._wanted_at, self._asked_at):
+        for table in (self._last_votes, self._checked_at, self._asked_at):
             table.pop(member.node_id, None)
         for name in ("engine", "held", "hold-down"):
             self._ctx.timers.cancel((name, member.node_id))

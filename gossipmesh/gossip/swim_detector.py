@@ -424,7 +424,7 @@ class SwimDetector:
         """Nothing: there are no certificates."""
         return False
 
-    def certificate_applied(self, change: Change) -> None:
+    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
         """Nothing: certificates are refused here."""
 
     def port_refused(self, address: Address) -> None:

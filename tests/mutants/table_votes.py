@@ -101,6 +101,15 @@ VOTE_MUTANTS: Final = (
         "one reader that is late makes all deaths be found later",
     ),
     mutant(
+        "wanted-once",
+        "gossip.certificate_wants",
+        "        if holders and self._lacks(name):",
+        "        if False:",
+        "tests/unit/gossip/test_certificate_wants.py::"
+        "test_one_holder_is_asked_at_a_time_and_the_next_when_it_does_not_answer",
+        "whoever loses one packet learns of a death by comparison, a second later",
+    ),
+    mutant(
         "return-overtakes-its-certificate",
         "gossip.answering",
         "        if is_held_down(certificate.votes) and ",

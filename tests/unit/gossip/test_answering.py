@@ -24,10 +24,10 @@ def certificate_of(group: Group, cause: Cause) -> SignedRecord:
     return make_certificate(votes, MemberStatus.DEAD)
 
 
-def show(group: Group, record: SignedRecord, at_s: float = 0) -> None:
-    """Show "e" what is held against it."""
-    node = group.node("e")
-    node._ctx.now = Instant(group.now + int(at_s * SECOND_NS))
+def show(group: Group, record: SignedRecord, at: str = "e") -> None:
+    """Show "e", or another, what is held against it."""
+    node = group.node(at)
+    node._ctx.now = Instant(group.now)
     node._intake.take(record, None, Checks(12))
 
 

@@ -1,0 +1,71 @@
+"""Fetches certificates by their names: a name is a twentieth of a body, and pushed in its stead.
+
+Rules:
+1. Whoever names one that we lack is asked, one member at a time; who else names it meanwhile is asked if the
+   first has not answered soon, for names stop coming long before the last lost packet.
+Paper: Plumtree (Leitao et al. 2007), lazy push. Deviation: every push is lazy, since ten deaths at one moment
+    would otherwise make each member send forty bodies within the second.
+"""
+
+from typing import Final
+
+from gossipmesh.gossip.catalog import Catalog, order_start
+from gossipmesh.gossip.context import Context
+from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.member import Member
+from gossipmesh.model.instant import MILLISECOND_NS
+from gossipmesh.model.records import RecordKind
+from gossipmesh.wire.datagram import CertificateId, Want, encode_message
+
+_HOLDERS_MAX: Final = 4
+_AGAIN_NS: Final = 100 * MILLISECOND_NS
+
+
+class CertificateWants:
+    """What we asked for and who else has it, by target."""
+
+    def __init__(self, ctx: Context, catalog: Catalog, courier: Courier) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._courier = courier
+        self._holders: dict[bytes, list[Member]] = {}
+
+    def named(self, holder: Member, name: CertificateId) -> None:
+        """Ask for a certificate we lack, or remember who has it as well."""
+        if not self._lacks(name):
+            return
+        holders = self._holders.get(name.target)
+        if holders is None:
+            self._holders[name.target] = []
+            self._ask(holder, name)
+        elif len(holders) < _HOLDERS_MAX and holder not in holders:
+            holders.append(holder)
+
+    def _lacks(self, name: CertificateId) -> bool:
+        target = self._catalog.get(name.target)
+        if target is None or target.state is None:
+            return False
+        known = target.certificate
+        if known is not None and (known.generation, known.epoch, known.status) >= (
+            name.generation,
+            name.epoch,
+            name.status,
+        ):
+            return False
+        return (name.generation, name.epoch) >= order_start(target.state.order)
+
+    def _ask(self, holder: Member, name: CertificateId) -> None:
+        self._courier.send(holder, [encode_message(Want(int(RecordKind.CERTIFICATE), name.target))])
+        self._ctx.timers.set(("want", name.target), self._ctx.now + _AGAIN_NS, lambda: self._again(name))
+
+    def _again(self, name: CertificateId) -> None:
+        holders = self._holders[name.target]
+        if holders and self._lacks(name):
+            self._ask(holders.pop(0), name)
+        else:
+            del self._holders[name.target]
+
+    def forget(self, node_id: bytes) -> None:
+        """Ask no more about a member that is no more."""
+        self._holders.pop(node_id, None)
+        self._ctx.timers.cancel(("want", node_id))
