@@ -21,6 +21,7 @@ _HASH_BYTES: Final = 8
 _KEPT_TARGETS_MAX: Final = 256
 _KEPT_RANKS: Final = 24
 _SPARE_RANKS: Final = 12
+_HASHES_PER_REFRESH_MAX: Final = 4_096  # 4 ms; beyond, rankings are made anew one by one, when asked for
 
 
 class Panel(NamedTuple):
@@ -70,16 +71,17 @@ class Monitors:
     def _refresh(self) -> None:
         self._is_stale = False
         members = dict.fromkeys(self._list())
-        gone = [node_id for node_id in self._members if node_id not in members]
+        gone = {node_id: None for node_id in self._members if node_id not in members}
         new = [node_id for node_id in members if node_id not in self._members]
         self._members = members
-        if len(gone) + len(new) > _KEPT_RANKS:
+        changes_count = len(gone) + len(new)
+        if changes_count > _KEPT_RANKS and changes_count * len(self._rankings) > _HASHES_PER_REFRESH_MAX:
             self._rankings.clear()
             return
         for target in list(self._rankings):
             self._update(target, gone, new)
 
-    def _update(self, target: bytes, gone: list[bytes], new: list[bytes]) -> None:
+    def _update(self, target: bytes, gone: dict[bytes, None], new: list[bytes]) -> None:
         ranking = self._rankings[target]
         if gone:
             ranking.best = [pair for pair in ranking.best if pair[1] not in gone]
@@ -89,9 +91,9 @@ class Monitors:
             pair = (self._hash(target, node_id), node_id)
             if ranking.is_whole or pair < ranking.best[-1]:
                 insort(ranking.best, pair)
-        if len(ranking.best) > _KEPT_RANKS:
-            del ranking.best[_KEPT_RANKS:]
-            ranking.is_whole = False
+            if len(ranking.best) > _KEPT_RANKS:
+                ranking.best.pop()
+                ranking.is_whole = False
         if not ranking.is_whole and len(ranking.best) < _SPARE_RANKS:
             del self._rankings[target]
 

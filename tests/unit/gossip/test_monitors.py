@@ -97,3 +97,15 @@ def test_members_are_watched_evenly() -> None:
             watched[node_id] += 1
     assert sum(watched.values()) == 1_600
     assert max(watched.values()) <= 22
+
+
+def test_a_crowd_that_comes_or_goes_does_not_cost_a_ranking_made_anew() -> None:
+    everybody = ids(900)
+    members = everybody[:5]
+    monitors = Monitors(lambda: members)
+    target = everybody[0]
+    for count in (5, 300, 420, 900, 700, 20):
+        members = everybody[:count]
+        monitors.expire(0)
+        assert monitors.of(target, 8) == made_anew(members, target, 8)
+    assert monitors.computed_count <= 3
