@@ -2,7 +2,8 @@
 
 `python -m bench.gossip_memory [MEMBERS] [--trace]`: this process is the peer that knows every member; a
 child process is the newcomer, so that its memory is its own. They exchange real bytes in virtual time.
-Ends with one line of JSON. `--trace` says what the objects are (tracemalloc, slow).
+Bytes a member are of memory that is no file's page. Ends with one object of JSON. `--trace` says what the
+objects are (tracemalloc, slow).
 """
 
 import argparse
@@ -16,8 +17,8 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any
 
-from bench import gossip_swarm
-from bench.processes import rss_mb
+from bench.gossip_swarm import paper_swarm
+from bench.processes import anonymous_mb, peak_mb, rss_mb
 from gossipmesh.gossip.effects import CloseStream, OpenStream, SendDatagram, SendStream, StreamId
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model import limits
@@ -128,16 +129,16 @@ def _advance(host: Host, inbound: list[Any], now: Instant, sender: Any) -> list[
 
 def newcomer(members: int, trace: bool) -> None:
     """Join by the peer at the other end of stdin and stdout, then report."""
-    us, peer = gossip_swarm.identity(_NEWCOMER), gossip_swarm.identity(_PEER)
-    host = Host(gossip_swarm.node(_NEWCOMER), str(peer.address))
+    swarm = paper_swarm()
+    us, peer = swarm.identity(_NEWCOMER), swarm.identity(_PEER)
+    host = Host(swarm.node(_NEWCOMER), str(peer.address))
     calm_collector()
-    rss_before = rss_mb(os.getpid())
+    before_mb = anonymous_mb(os.getpid())
     if trace:
         tracemalloc.start()
     now = Instant(SECOND_NS)
     host.run(host.node.start, [peer.address], now)
     outbound = host.drain()
-    rss_peak = 0.0
     cpu = time.process_time()
     while len(host.node._catalog) < members + 2 or host.node.statistics().repairs_completed == 0:
         now = Instant(now + _TICK_NS)
@@ -145,17 +146,16 @@ def newcomer(members: int, trace: bool) -> None:
         outbound = _advance(host, _hear(sys.stdin.buffer), now, peer.address)
         if now > _SECONDS_MAX * SECOND_NS:
             break
-        if now % SECOND_NS == 0:
-            rss_peak = max(rss_peak, rss_mb(os.getpid()))
     steps = sorted(host.steps)
     report = {
         "members": len(host.node._catalog),
         "virtual_s": round((now - SECOND_NS) / SECOND_NS, 3),
         "cpu_s": round(time.process_time() - cpu, 2),
-        "rss_before_mb": round(rss_before, 1),
+        "anonymous_before_mb": round(before_mb, 1),
+        "anonymous_mb": round(anonymous_mb(os.getpid()), 1),
         "rss_mb": round(rss_mb(os.getpid()), 1),
-        "rss_peak_mb": round(max(rss_peak, _peak_mb()), 1),
-        "bytes_per_member": round((rss_mb(os.getpid()) - rss_before) * 1e6 / members),
+        "rss_peak_mb": round(peak_mb(os.getpid()), 1),
+        "bytes_per_member": round((anonymous_mb(os.getpid()) - before_mb) * 1e6 / members),
         "step_ms_p99": round(steps[int(len(steps) * 0.99)] * 1e3, 2),
         "step_ms_max": round(steps[-1] * 1e3, 2),
         "longest": f"{host.longest[1]}, step {host.longest[2]}",
@@ -171,13 +171,6 @@ def newcomer(members: int, trace: bool) -> None:
         report["traced_bytes_per_member"] = round(tracemalloc.get_traced_memory()[0] / members)
         report["by_line"] = _by_line(members)
     _tell(sys.stdout.buffer, report)
-
-
-def _peak_mb() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
 
 
 def _by_line(members: int) -> dict[str, int]:
@@ -198,10 +191,11 @@ def main() -> None:
     if options.newcomer:
         newcomer(options.members, options.trace)
         return
-    kept = tuple(gossip_swarm.records_of(number) for number in range(options.members))
-    us = gossip_swarm.identity(_NEWCOMER)
+    swarm = paper_swarm()
+    kept = tuple(swarm.records_of(number) for number in range(options.members))
+    us = swarm.identity(_NEWCOMER)
     begin = time.perf_counter()
-    host = Host(gossip_swarm.node(_PEER, kept), str(us.address))
+    host = Host(swarm.node(_PEER, kept), str(us.address))
     restored_s = time.perf_counter() - begin
     host.run(host.node.start, [], Instant(SECOND_NS))
     # As after its own join: the peer has somebody to compare with and does not begin with the newcomer.

@@ -1,7 +1,9 @@
 """A mesh of signed members that only exist on paper, and a node made for it; for measurements of one core."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -20,16 +22,13 @@ from gossipmesh.trust.records import sign_record
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import FEATURES
 
-DOMAIN = "mesh.example"
-WALL_OFFSET_S = 1_700_000_000
+WALL_OFFSET_S: Final = 1_700_000_000
+MESH_PORT: Final = 15008
+START: Final = Instant(SECOND_NS)
 
 
 def _seed(name: str) -> bytes:
     return random.Random(name).randbytes(32)
-
-
-AUTHORITY = SigningKey(_seed("authority"))
-ROOT = SigningKey(_seed("root"))
 
 
 @dataclass(frozen=True)
@@ -43,84 +42,113 @@ class Identity:
     credential: SignedRecord
 
 
-def identity(number: int) -> Identity:
-    """Return the identity of node `number`."""
-    name = f"node-{number}"
-    signing, exchange = SigningKey(_seed("sign " + name)), ExchangeKey(_seed("exchange " + name))
-    spiffe_id = node_spiffe_id(DOMAIN, name)
-    credential = NodeCredential(
-        node_id=node_id_of(spiffe_id),
-        spiffe_id=spiffe_id,
-        generation=1,
-        serial=1,
-        signing_key=signing.public,
-        exchange_key=exchange.public,
-        spki_hashes=(_seed("spki " + name),),
-        service_patterns=("shop/*",),
-        not_before=0,
-        ends=2**33,
-    )
-    address = Address(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 7948)
-    record = sign_record(DOMAIN, RecordKind.CREDENTIAL, credential, AUTHORITY)
-    return Identity(name, address, signing, exchange, record)
+@dataclass(frozen=True)
+class Swarm:
+    """Who signs for the members, where they are said to be, and which services each has, by number."""
+
+    domain: str
+    authority: SigningKey
+    trust_envelopes: tuple[bytes, ...]
+    address_of: Callable[[int], Address]
+    services_of: Callable[[int], tuple[str, ...]]
+
+    def identity(self, number: int) -> Identity:
+        """Return the identity of node `number`."""
+        name = f"node-{number}"
+        signing, exchange = SigningKey(_seed("sign " + name)), ExchangeKey(_seed("exchange " + name))
+        spiffe_id = node_spiffe_id(self.domain, name)
+        credential = NodeCredential(
+            node_id=node_id_of(spiffe_id),
+            spiffe_id=spiffe_id,
+            generation=1,
+            serial=1,
+            signing_key=signing.public,
+            exchange_key=exchange.public,
+            spki_hashes=(_seed("spki " + name),),
+            service_patterns=("shop/*",),
+            not_before=0,
+            ends=2**33,
+        )
+        record = sign_record(self.domain, RecordKind.CREDENTIAL, credential, self.authority)
+        return Identity(name, self.address_of(number), signing, exchange, record)
+
+    def records_of(self, number: int) -> tuple[bytes, bytes]:
+        """Return (node id, kept value) of a member with a credential, a state and its services."""
+        who = self.identity(number)
+        node_id = node_id_of(node_spiffe_id(self.domain, who.name))
+        state = NodeState(
+            node_id=node_id,
+            generation=1,
+            epoch=1,
+            sequence=2,
+            name=who.name,
+            gossip_addresses=(who.address,),
+            mesh_addresses=(Address(who.address.host, MESH_PORT),),
+            phase=0,
+            build="0.3.0",
+            wire_min=1,
+            wire_max=1,
+            features=FEATURES,
+            run_id=random.Random(number).getrandbits(60) + 1,
+        )
+        entries = tuple(
+            ServiceEntry(name, f"shop/{name}", "http", 1, False, 100, (("zone", "a"),))
+            for name in self.services_of(number)
+        )
+        services = ServiceSet(node_id, 1, 1, 3, entries)
+        records = (
+            who.credential,
+            sign_record(self.domain, RecordKind.NODE_STATE, state, who.signing),
+            sign_record(self.domain, RecordKind.SERVICE_SET, services, who.signing),
+        )
+        return node_id, encode(records)
+
+    def node(
+        self,
+        number: int,
+        members: tuple[tuple[bytes, bytes], ...] = (),
+        *,
+        now: Instant = START,
+        wall_offset_s: int = WALL_OFFSET_S,
+    ) -> GossipNode:
+        """Return node `number`, which holds these members from an earlier run and probes hardly anyone."""
+        who = self.identity(number)
+        verifier = Verifier(4_096)
+        documents = TrustedDocuments(trust_domain=self.domain, verifier=verifier, features=FEATURES)
+        for envelope in self.trust_envelopes:
+            documents.load_trust_untrusted(envelope)
+        return GossipNode(
+            settings=GossipSettings(probe_interval_ns=HOUR_S * SECOND_NS),
+            trust_domain=self.domain,
+            keys=NodeKeys(who.credential, who.signing, who.exchange),
+            profile=NodeProfile(who.name, (who.address,), (Address(who.address.host, MESH_PORT),), "0.3.0"),
+            documents=documents,
+            verifier=verifier,
+            restored=RestoredState(1, members),
+            rng=random.Random(number),
+            now=now,
+            wall_offset_s=wall_offset_s,
+        )
 
 
-def records_of(number: int) -> tuple[bytes, bytes]:
-    """Return (node id, kept value) of a member with a credential, a state and two services."""
-    who = identity(number)
-    node_id = node_id_of(node_spiffe_id(DOMAIN, who.name))
-    state = NodeState(
-        node_id=node_id,
-        generation=1,
-        epoch=1,
-        sequence=2,
-        name=who.name,
-        gossip_addresses=(who.address,),
-        mesh_addresses=(Address(who.address.host, 15008),),
-        phase=0,
-        build="0.3.0",
-        wire_min=1,
-        wire_max=1,
-        features=FEATURES,
-        run_id=random.Random(number).getrandbits(60) + 1,
-    )
-    entries = tuple(
-        ServiceEntry(name, f"shop/{name}", "http", 1, False, 100, (("zone", "a"),))
-        for name in ("cart", "pay")
-    )
-    records = (
-        who.credential,
-        sign_record(DOMAIN, RecordKind.NODE_STATE, state, who.signing),
-        sign_record(DOMAIN, RecordKind.SERVICE_SET, ServiceSet(node_id, 1, 1, 3, entries), who.signing),
-    )
-    return node_id, encode(records)
-
-
-def node(number: int, members: tuple[tuple[bytes, bytes], ...] = ()) -> GossipNode:
-    """Return node `number`, which holds these members from an earlier run and probes hardly anyone."""
-    who = identity(number)
-    verifier = Verifier(4_096)
-    documents = TrustedDocuments(trust_domain=DOMAIN, verifier=verifier, features=FEATURES)
+def paper_swarm() -> Swarm:
+    """Return a swarm with an authority of its own, two services a member, at addresses nobody listens on."""
+    domain = "mesh.example"
+    authority, root = SigningKey(_seed("authority")), SigningKey(_seed("root"))
     trust = TrustDocument(
         version=1,
-        trust_domain=DOMAIN,
+        trust_domain=domain,
         root_certificates=("pem",),
         intermediates=(),
-        root_keys=(ROOT.public.hex(),),
+        root_keys=(root.public.hex(),),
         root_threshold=1,
-        signers=(Signer("authority", SignerRole.CREDENTIAL, AUTHORITY.public.hex()),),
+        signers=(Signer("authority", SignerRole.CREDENTIAL, authority.public.hex()),),
     )
-    envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(trust), [ROOT])
-    documents.load_trust_untrusted(envelope.to_bytes())
-    return GossipNode(
-        settings=GossipSettings(probe_interval_ns=HOUR_S * SECOND_NS),
-        trust_domain=DOMAIN,
-        keys=NodeKeys(who.credential, who.signing, who.exchange),
-        profile=NodeProfile(who.name, (who.address,), (Address(who.address.host, 15008),), "0.3.0"),
-        documents=documents,
-        verifier=verifier,
-        restored=RestoredState(1, members),
-        rng=random.Random(number),
-        now=Instant(SECOND_NS),
-        wall_offset_s=WALL_OFFSET_S,
+    envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(trust), [root])
+    return Swarm(
+        domain,
+        authority,
+        (envelope.to_bytes(),),
+        lambda number: Address(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 7948),
+        lambda number: ("cart", "pay"),
     )

@@ -20,6 +20,16 @@ def rss_mb(pid: int) -> float:
     return _field_kb(Path(f"/proc/{pid}/status"), "VmRSS:") * 1024 / 1e6
 
 
+def peak_mb(pid: int) -> float:
+    """Return the most resident memory one process ever had, in MB (10^6 bytes)."""
+    return _field_kb(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024 / 1e6
+
+
+def anonymous_mb(pid: int) -> float:
+    """Return the part of a process's resident memory that is no page of a file, in MB (10^6 bytes)."""
+    return _field_kb(Path(f"/proc/{pid}/status"), "RssAnon:") * 1024 / 1e6
+
+
 def pss_mb(pid: int) -> float:
     """Return the proportional share of memory of one process in MB (10^6 bytes)."""
     return _field_kb(Path(f"/proc/{pid}/smaps_rollup"), "Pss:") * 1024 / 1e6

@@ -103,6 +103,7 @@ def _loop(parts: Parts) -> dict[str, Any]:
         "busy_stalls": loop.busy_stalls_count,
         "longest_ms": round(loop.longest_ns / MILLISECOND_NS, 1),
         "longest_busy_ms": round(loop.longest_busy_ns / MILLISECOND_NS, 1),
+        "longest_busy_task": loop.longest_busy_task,
         "busy_stalls_by_task": {
             name: {"count": stalls.stalls_count, "longest_ms": round(stalls.longest_ns / MILLISECOND_NS, 1)}
             for name, stalls in loop.busy_stalls.items()

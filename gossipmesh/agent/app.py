@@ -38,6 +38,7 @@ from gossipmesh.agent.restore import own_address, restore_documents, restore_sta
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.agent.state_store import FolderLock, StateStore
+from gossipmesh.agent.ticks import sleep_to_tick
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
 from gossipmesh.gossip.checkpoint import take_checkpoint
 from gossipmesh.gossip.effects import (
@@ -75,7 +76,6 @@ _DRAINING_HEARD_S: Final = 1.0  # gossip's ticks and the peers' compilers, with 
 _LAST_WORD_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _RESTARTING_S: Final = 30  # a start takes a second or two; who is not back by then is worth a look
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
-_HOUSEKEEPING_S: Final = 1.0
 _VERDICTS_MAX: Final = 2_048  # some 150 bytes each; what comes twice comes soon
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
 
@@ -392,12 +392,12 @@ class Agent:
     # Tasks
 
     async def _keep_house(self) -> None:
-        started = True
+        starting = True
         while True:
-            await trio.sleep(_HOUSEKEEPING_S)
+            await sleep_to_tick()
             self._release_when_repaired()
-            if started and not self.feed.holding:
-                started = False
+            if starting and not self.feed.holding:
+                starting = False
                 # What joining and starting took for a while is free again.
                 await trio.to_thread.run_sync(give_back)
             if self._listeners.problems:

@@ -31,6 +31,7 @@ class LoopWatch(trio.abc.Instrument):
         self.stalls_count = 0
         self.longest_ns = 0
         self.longest_busy_ns = 0
+        self.longest_busy_task = ""
         self.busy_stalls: dict[str, Stalls] = {}
         self._began = monotonic()
         self._began_busy_ns = thread_busy_ns()
@@ -51,7 +52,8 @@ class LoopWatch(trio.abc.Instrument):
         spent_ns = monotonic() - self._began
         self.stalls_count += spent_ns > STALL_NS
         self.longest_ns = max(self.longest_ns, spent_ns)
-        self.longest_busy_ns = max(self.longest_busy_ns, busy_ns)
+        if busy_ns > self.longest_busy_ns:
+            self.longest_busy_ns, self.longest_busy_task = busy_ns, task.name
         if busy_ns > STALL_NS:
             count, longest_ns = self.busy_stalls.get(task.name, Stalls(0, 0))
             self.busy_stalls[task.name] = Stalls(count + 1, max(longest_ns, busy_ns))
