@@ -505,16 +505,19 @@ class MonitorDetector:
                 member.endpoints_held = False
                 self._ctx.notify(ServicesChanged(member.node_id))
 
-    def _arm_engine(self, member: Member) -> None:
-        """Look at an unattended member's engine now and then; all monitors about once an interval."""
-        mean_ns = self._ctx.settings.engine_interval_ns * max(1, len(self._monitors_of(member)))
-        wait_ns = min(int(self._ctx.rng.expovariate(1 / mean_ns)), 2 * mean_ns)
+    def _arm_engine(self, member: Member, *, again: bool = False) -> None:
+        """Look at an unattended member's engine now and then; its monitors take turns, one an interval."""
+        interval_ns = self._ctx.settings.engine_interval_ns
+        ids = self.monitors.of(member.node_id, self._ctx.settings.monitor.monitors_max)
+        turn = ids.index(self._own.node_id) if self._own.node_id in ids else len(ids)
+        first_ns = turn * interval_ns + self._ctx.rng.randrange(interval_ns)
+        wait_ns = max(1, len(ids)) * interval_ns if again else first_ns
         self._ctx.timers.set(("engine", member.node_id), self._ctx.now + wait_ns, lambda: self._look(member))
 
     def _look(self, member: Member) -> None:
         if member.status is not MemberStatus.UNATTENDED or self._catalog.get(member.node_id) is not member:
             return
-        self._arm_engine(member)
+        self._arm_engine(member, again=True)
         if self._may_watch(member) and self.desk.get(member.node_id) is None:
             self._engines.ask(member, lambda answered, refused: self._looked(member, answered))
 

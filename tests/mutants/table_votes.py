@@ -101,6 +101,14 @@ VOTE_MUTANTS: Final = (
         "one reader that is late makes all deaths be found later",
     ),
     mutant(
+        "engines-looked-at-all-at-once",
+        "gossip.monitor_detector",
+        "        first_ns = turn * interval_ns + ",
+        "        first_ns = 0 * interval_ns + ",
+        _MONITORS + "test_monitors_take_turns_to_look_at_an_engine",
+        "an engine that dies after its agent is missed for most of a minute",
+    ),
+    mutant(
         "wanted-once",
         "gossip.certificate_wants",
         "        if holders and self._lacks(name):",

@@ -422,3 +422,23 @@ def test_views_tell_how_long_a_member_was_not_heard() -> None:
     assert age_ns is not None
     assert age_ns >= SECOND_NS
     assert NodeId(view(group, "a", "c").node_id) == view(group, "a", "c").node_id
+
+
+def test_monitors_take_turns_to_look_at_an_engine() -> None:
+    """One of them looks every five seconds, so that nobody has to be lucky for its death to be found."""
+    group = voting("a b c d e f g h i j")
+    node_id = group.node("e").own_node_id
+    group.kill("e")
+    until_all_hold(group, "e", "unattended", 6)
+    for _ in range(2):
+        at = [group.node(name)._ctx.timers._live.get(("engine", node_id)) for name in "abcdfghij"]
+        ids = group.node("a")._detector.monitors.of(node_id, 8)
+        looks = sorted(
+            entry[0] - group.now
+            for name, entry in zip("abcdfghij", at, strict=True)
+            if group.node(name).own_node_id in ids
+        )
+        assert len(looks) == 8
+        gaps = [later - sooner for sooner, later in zip([0, *looks], looks, strict=False)]
+        assert max(gaps) < 10 * SECOND_NS
+        group.run(41)
