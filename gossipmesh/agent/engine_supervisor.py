@@ -40,7 +40,9 @@ _STUCK_PROBES: Final = 5  # of up to a second each, twice: some 10 s
 _END_TIMEOUT_S: Final = 5.0
 _BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # before the first, second, ... start in a row
 _SETTLED_S: Final = 30.0
-_PROBE_INTERVAL_S: Final = 2.0
+_PROBE_INTERVAL_S: Final = 5.0
+_PROBE_INTERVAL_SILENT_S: Final = 2.0
+_SPEAKS_S: Final = 2.5  # its statistics come every second
 _PROBE_RETRY_S: Final = 0.1
 _PROBE_FALL: Final = 2
 
@@ -101,6 +103,9 @@ class EngineSupervisor:
         self._pid: int | None = None
         self._acked: str | None = None
         self._answering = False
+        self._heard_at = 0.0
+        self._rest_until = 0.0
+        self._resting = trio.CancelScope()
         self._was_serving = False
         self._refused: tuple[str | None, str] = (None, "")
         self._starts_count = 0
@@ -260,12 +265,12 @@ class EngineSupervisor:
         self, client: EngineClient, first: Callable[[EngineClient], Awaitable[None]] | None = None
     ) -> None:
         """Keep one attachment until it ends."""
-        started = trio.current_time()
+        started = self._heard_at = trio.current_time()
         self._client, self._pid, self._acked = client, client.hello.pid, client.hello.snapshot_version
         self._refused = (None, "")
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(client.run, self._on_event)
+                nursery.start_soon(client.run, self._heard)
                 if first is not None:
                     await first(client)
                 nursery.start_soon(self._watch_health)
@@ -350,7 +355,23 @@ class EngineSupervisor:
             if stuck_count >= _STUCK_PROBES and self._pid is not None:
                 log.error("the engine does not answer and is ended", extra=fields(pid=self._pid))
                 end_engine(self._pid, signal.SIGKILL)
-            await trio.sleep(_PROBE_INTERVAL_S if answered else _PROBE_RETRY_S)
+            if answered:
+                await self._rest()
+            else:
+                await trio.sleep(_PROBE_RETRY_S)
+
+    async def _rest(self) -> None:
+        """Wait until the next probe: a while, for a handshake costs both ends; less when it falls silent."""
+        now = trio.current_time()
+        self._rest_until = now + _PROBE_INTERVAL_S
+        silent_at = max(self._heard_at + _SPEAKS_S, now + _PROBE_INTERVAL_SILENT_S)
+        with trio.CancelScope(deadline=min(self._rest_until, silent_at)) as self._resting:
+            await trio.sleep_forever()
+
+    def _heard(self, event: EngineEvent) -> None:
+        self._heard_at = trio.current_time()
+        self._resting.deadline = min(self._rest_until, self._heard_at + _SPEAKS_S)
+        self._on_event(event)
 
     def _tell(self) -> None:
         if self.serving != self._was_serving:

@@ -21,6 +21,7 @@ import trio
 
 from gossipmesh.agent.loop_watch import LoopWatch
 from gossipmesh.agent.state_store import StateLost, StateStore
+from gossipmesh.agent.ticks import sleep_to_tick
 from gossipmesh.gossip.effects import (
     CloseStream,
     Effect,
@@ -34,7 +35,7 @@ from gossipmesh.gossip.effects import (
     StreamId,
 )
 from gossipmesh.model import limits
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic, wall_offset_s
 from gossipmesh.net.streams import StreamPool
@@ -43,7 +44,6 @@ from gossipmesh.net.udp import Datagram, UdpSocket
 
 log = logging.getLogger("gossipmesh.agent.gossip")
 
-_WALL_CLOCK_INTERVAL_S: Final = 1.0
 _WALL_CLOCK_STEP_S_MIN: Final = 2
 _SLICE_NS: Final = 5 * MILLISECOND_NS  # GOSSIP 1.1: nothing holds the loop for more
 _STALL_NS: Final = 20_000_000  # a timer later than this: something held the loop, or the machine is busy
@@ -133,6 +133,7 @@ class GossipShell:
         self._clock = clock
         self._now = clock()
         self._sleep: trio.CancelScope | None = None
+        self._sleeps_until = NEVER
         self._probes_pending = 0
         self._probes_limiter = trio.CapacityLimiter(limits.ENGINE_PROBES_MAX)
         self._stepping = False
@@ -166,8 +167,7 @@ class GossipShell:
         finally:
             self._stepping = False
             self.statistics.steps_over_5_ms_count += self._clock() - now > _SLICE_NS
-            if self._sleep is not None:
-                self._sleep.deadline = self._trio_time(self.core.next_deadline())
+            self._set_alarm(self.core.next_deadline())
 
     async def run(self, listener: socket.socket) -> None:
         """Feed the core until cancelled; `listener` takes its TCP streams.
@@ -180,8 +180,7 @@ class GossipShell:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read_datagrams)
                 nursery.start_soon(self._keep_deadline)
-                nursery.start_soon(self._keep_wall_clock)
-                nursery.start_soon(self._keep_store_short)
+                nursery.start_soon(self._keep_house)
                 nursery.start_soon(self.streams.serve, listener)
         finally:
             trio.lowlevel.remove_instrument(self.loop)
@@ -258,8 +257,8 @@ class GossipShell:
 
     async def _keep_deadline(self) -> None:
         while True:
-            deadline = self.core.next_deadline()
-            with trio.CancelScope(deadline=self._trio_time(deadline)) as self._sleep:
+            self._sleeps_until = self.core.next_deadline()
+            with trio.CancelScope(deadline=self._trio_time(self._sleeps_until)) as self._sleep:
                 await _wait_until_cancelled()
             self._sleep = None
             deadline = self.core.next_deadline()
@@ -271,6 +270,12 @@ class GossipShell:
                 self.statistics.stalls_count += lag_ns > _STALL_NS
             self.step(self.core.handle_deadline)
 
+    def _set_alarm(self, deadline: Instant) -> None:
+        """Have the core's deadline kept; most steps do not move it."""
+        if self._sleep is not None and deadline != self._sleeps_until:
+            self._sleeps_until = deadline
+            self._sleep.deadline = self._trio_time(deadline)
+
     async def _drain(self, deadline: Instant) -> None:
         """Feed everything that arrived before `deadline`, in slices that let other tasks run."""
         while True:
@@ -281,22 +286,19 @@ class GossipShell:
                 return
             await trio.lowlevel.checkpoint()
 
-    async def _keep_wall_clock(self) -> None:
+    async def _keep_house(self) -> None:
+        """See every second whether civil time was set, and whether the state on disk has grown long."""
         told = wall_offset_s()
         while True:
-            await trio.sleep(_WALL_CLOCK_INTERVAL_S)
+            await sleep_to_tick()
+            if self._store.rotation_due:
+                await self._store.rotate()
             offset_s = wall_offset_s()
             # Rounding moves the offset by one second; a step of the clock moves it by more.
             if abs(offset_s - told) >= _WALL_CLOCK_STEP_S_MIN:
                 log.warning("civil time moved by %d s", offset_s - told)
                 told = offset_s
                 self.core.adjust_wall_clock(offset_s, self.now())
-
-    async def _keep_store_short(self) -> None:
-        while True:
-            await trio.sleep(_WALL_CLOCK_INTERVAL_S)
-            if self._store.rotation_due:
-                await self._store.rotate()
 
     def _trio_time(self, instant: Instant) -> float:
         return trio.current_time() + (instant - self._clock()) / SECOND_NS

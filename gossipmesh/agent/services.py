@@ -16,6 +16,7 @@ import trio
 from gossipmesh.agent.health import HealthMonitor
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.service_files import LocalRegistration, ServicesFolder
+from gossipmesh.agent.ticks import sleep_to_tick
 from gossipmesh.model import limits
 from gossipmesh.model.member import Address
 from gossipmesh.model.service import EndpointHealth, ServiceEntry
@@ -23,7 +24,6 @@ from gossipmesh.traffic.inputs import LocalService
 
 log = logging.getLogger("gossipmesh.agent.services")
 
-_SCAN_INTERVAL_S: Final = 1.0
 _UNKNOWN_S_MAX: Final = 10.0
 
 
@@ -143,7 +143,7 @@ class LocalServices:
         while True:
             self.scan()
             self.refresh()
-            await trio.sleep(_SCAN_INTERVAL_S)
+            await sleep_to_tick()
 
     def _is_known(self) -> bool:
         if not self._conditions.engine_serves():

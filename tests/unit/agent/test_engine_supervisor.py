@@ -9,6 +9,7 @@ import trio
 
 from gossipmesh.agent import engine_supervisor
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor, EngineView
+from gossipmesh.dataplane.protocol import Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
 from gossipmesh.traffic.inputs import SnapshotInputs
@@ -83,6 +84,34 @@ async def test_a_successor_that_refuses_what_is_wanted_gets_what_was_taken_last(
     rig.kill()
     view = await rig.until(lambda view: view.starts_count == 2 and runs(GOOD)(view))
     assert view.refused_version == REFUSED.version
+
+
+async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_silent(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    """Its statistics say every second that it runs; the handshake says the rest, and costs both ends."""
+    probed: list[float] = []
+    began = trio.current_time()
+
+    async def probe() -> bool:
+        probed.append(round(trio.current_time() - began, 1))
+        return await _yes()
+
+    supervisor = EngineSupervisor(
+        Rig(tmp_path, nursery).settings,
+        on_event=lambda _: None,
+        on_change=lambda: None,
+        probe=probe,
+        is_awake=_yes,
+    )
+    supervisor._acked, supervisor._heard_at = "v", trio.current_time()
+    nursery.start_soon(supervisor._watch_health)
+    for _ in range(12):
+        await trio.sleep(1)
+        supervisor._heard(Statistics(1_000, (), {}, {}))
+    await trio.sleep(7)
+    assert probed == [0.0, 5.0, 10.0, 14.5, 16.5, 18.5]
+    nursery.cancel_scope.cancel()
 
 
 async def test_what_one_engine_refused_is_offered_to_the_next(

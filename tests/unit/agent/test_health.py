@@ -4,7 +4,7 @@ import msgspec
 import pytest
 import trio
 
-from gossipmesh.agent.health import CheckVerdict, HealthMonitor, run_check
+from gossipmesh.agent.health import CheckVerdict, HealthMonitor, run_check, status_untrusted
 from gossipmesh.agent.service_files import HealthCheck, LocalRegistration
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address
@@ -43,6 +43,8 @@ def _check(address: Address, path: str | None) -> HealthCheck:
         (b"HTTP/1.1 302 Found\r\n\r\n", True),
         (b"HTTP/1.1 500 No\r\n\r\n", False),
         (b"SSH-2.0-x\r\n", False),
+        (b"H" * 20_000, False),
+        (b"HTTP/1.1 200", False),
     ],
 )
 async def test_http_checks_judge_by_status(answer: bytes, good: bool) -> None:
@@ -52,6 +54,31 @@ async def test_http_checks_judge_by_status(answer: bytes, good: bool) -> None:
         await nursery.start(workload.serve)
         assert await run_check(_check(workload.address, "/healthz")) is good
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("received", "status"),
+    [
+        (b"", None),
+        (b"HTTP/1.1 20", None),
+        (b"HTTP/1.1 200", None),
+        (b"HTTP/1.1 200\r\n", 200),
+        (b"HTTP/1.0 404 Not Found\n", 404),
+        (b"HTTP/1.1 503 \xff\xfe\r\nX: ", 503),
+        (b"HTTP/1.1 100 Continue\r\n", None),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 2", None),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 No Content\r\n", 204),
+        (b"HTTP/2 200\r\n", 0),
+        (b"HTTP/1.1 20 OK\r\n", 0),
+        (b"HTTP/1.1 2000 OK\r\n", 0),
+        (b"HTTP/1.1  200 OK\r\n", 0),
+        (b"HTTP/1.1 \xb2\xb0\xb0 OK\r\n", 0),
+        (b"\r\nHTTP/1.1 200 OK\r\n", 0),
+        (b"SSH-2.0-x\r\n", 0),
+    ],
+)
+def test_of_an_answer_the_status_is_read_and_nothing_else(received: bytes, status: int | None) -> None:
+    assert status_untrusted(received) == status
 
 
 async def test_silence_and_a_closed_port_are_bad(autojump_clock: object) -> None:
