@@ -110,7 +110,11 @@ class Day:
 
     def endpoints(self) -> int:
         """Return how many members' services are offered, on all nodes together."""
-        return sum(len(self.run.core(host).services()) for host in self.run.hosts)
+        return sum(
+            (member.serving or member.endpoints_held) and member.messages.services is not None
+            for host in self.run.hosts
+            for member in self.run.core(host)._catalog
+        )
 
 
 def seconds(duration_ns: int) -> float:
