@@ -44,6 +44,8 @@ from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 
 _MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
 _RATES_MAX = 1_024  # a flood stays among the names used last; what is forgotten begins with a full burst
+# Read once: a member of an enum costs 0.2 us each time in Python 3.11.
+_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _CLAIM, _CERTIFICATE = map(int, RecordKind)
 
 
 class Checks:
@@ -87,6 +89,7 @@ class Catalog:
         self.own_id = own_id
         self.ends_at: Callable[[int], None] = lambda ends: None
         self.contradicted: Callable[[Member], bool] = lambda member: False
+        self.says_nothing: Callable[[Member, bytes], bool] = lambda member, accuser: False
         self.beaten_by_life: Callable[[Member, Certificate], bool] = lambda member, certificate: False
         self.eligible_changed: Callable[[int], None] = lambda trust_version: None
         self.certificate_judge: CertificateJudge | None = None
@@ -145,27 +148,25 @@ class Catalog:
             MalformedInput: unreadable, unsigned, not allowed, or `checks` are used up. Remote's fault.
                 State unchanged.
         """
-        if record.kind == RecordKind.CREDENTIAL:
+        kind = record.kind
+        if kind == _CREDENTIAL:
             return self._merge_credential(record, checks)
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
         member = self._members.get(node_id)
         if member is None:
             raise UnknownOwner(node_id)
         order = Order(generation, epoch, sequence)
-        voting = self._ctx.settings.detector == "monitors"
-        if record.kind in (RecordKind.CLAIM, RecordKind.CERTIFICATE) and voting is (
-            record.kind == RecordKind.CLAIM
-        ):
+        if kind == (_CLAIM if self._ctx.settings.detector == "monitors" else _CERTIFICATE):
             raise Untrusted("a verdict of the other detector's kind")
-        if record.kind == RecordKind.CLAIM:
+        if kind == _CLAIM:
             return self._merge_claim(member, record, order, checks)
-        if record.kind == RecordKind.CERTIFICATE:
+        if kind == _CERTIFICATE:
             return self._merge_certificate(member, record, checks)
         if generation != member.credential.generation:
             raise Untrusted("a record of another generation than its owner's credential")
-        if record.kind == RecordKind.NODE_STATE:
+        if kind == _NODE_STATE:
             return self._merge_state(member, record, order, checks)
-        if record.kind == RecordKind.SERVICE_SET:
+        if kind == _SERVICE_SET:
             return self._merge_services(member, record, order, checks)
         return self._merge_opaque(member, record, order, checks)
 
@@ -392,7 +393,9 @@ class Catalog:
             # Nobody may be condemned in advance: a claim waits until what its subject signed is here.
             raise UnknownOwner(member.node_id)
         stale = not own and self._claim_is_stale(member, offered)
-        if stale and not self._claim_confirms(member, offered):
+        # A confirmation comes a dozen times; what is counted already need not be verified again.
+        news = self._claim_confirms(member, offered) and not self.says_nothing(member, offered.accuser)
+        if stale and not news:
             self._stale()
             return None
         claim = self.open_claim_untrusted(record, checks)

@@ -28,10 +28,14 @@ class Suspicion:
 
     def confirm(self, accuser: bytes) -> bool:
         """Count another accuser; False when it says nothing new."""
-        if accuser in self.accusers or len(self.accusers) > CONFIRMATIONS_MAX:
+        if self.knows(accuser):
             return False
         self.accusers.append(accuser)
         return True
+
+    def knows(self, accuser: bytes) -> bool:
+        """Tell whether another word of an accuser says nothing new."""
+        return accuser in self.accusers or len(self.accusers) > CONFIRMATIONS_MAX
 
     def deadline(self, settings: GossipSettings, members_count: int) -> Instant:
         """Return when it runs out, as things stand."""

@@ -86,6 +86,7 @@ class SwimDetector:
         self._engine_failures: dict[bytes, int] = {}
         self._obituary_turn = 0
         self._skews: deque[int] = deque(maxlen=_SKEW_SAMPLES_MAX)
+        catalog.says_nothing = self._knows
 
     def start(self) -> None:
         """Begin probing; the first round starts at a random moment, so that nodes do not march."""
@@ -204,6 +205,14 @@ class SwimDetector:
             return False
         self._arm(member, suspicion)
         return True
+
+    def _knows(self, member: Member, accuser: bytes) -> bool:
+        """Tell whether an accuser's word against a suspect is counted, or is one more than counts.
+
+        Our own is among them: come back by way of others it is not sent anew.
+        """
+        suspicion = self._suspicions.get(member.node_id)
+        return suspicion is None or suspicion.knows(accuser)
 
     def _arm(self, member: Member, suspicion: Suspicion) -> None:
         at = suspicion.deadline(self._ctx.settings, self._catalog.serving_count)
