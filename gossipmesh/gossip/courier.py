@@ -118,21 +118,31 @@ class Courier:
         """Send nothing more about a member that is no member any more."""
         self.queue.drop_subject(None, node_id)
 
-    def push(self, messages: list[bytes], origin_id: bytes, fanout: int | None = None) -> None:
+    def push(self, messages: list[bytes], origin_id: bytes) -> None:
         """Forward urgent news at once to a few members, not back to where it came from."""
         messages = [message for message in messages if len(message) <= MESSAGES_BYTES_MAX]
         if not messages or (self.muted and origin_id):
             return
         settings = self._ctx.settings
-        if fanout is None:
-            many = self._catalog.serving_count > settings.eager_many_members
-            fanout = settings.eager_fanout_many if many else settings.eager_fanout
-        for member in self.choose(fanout, origin_id):
-            if not self._eager.take(self._ctx.now):
-                self._ctx.statistics.eager_limited += 1
+        many = self._catalog.serving_count > settings.eager_many_members
+        for member in self.choose(settings.eager_fanout_many if many else settings.eager_fanout, origin_id):
+            if not self._send_eagerly(member, messages):
                 return
-            self._ctx.statistics.eager_sent += 1
-            self.send(member, messages, fill=False)
+
+    def push_name(self, name: bytes, body: bytes, origin_id: bytes, fanout: int) -> None:
+        """Forward the name of urgent news; the body to members that say they are late, and would ask late."""
+        gate_ns = self._ctx.settings.monitor.lag_gate_ns
+        for member in self.choose(fanout, origin_id):
+            if not self._send_eagerly(member, [body if member.told_lag_ns > gate_ns else name]):
+                return
+
+    def _send_eagerly(self, member: Member, messages: list[bytes]) -> bool:
+        if not self._eager.take(self._ctx.now):
+            self._ctx.statistics.eager_limited += 1
+            return False
+        self._ctx.statistics.eager_sent += 1
+        self.send(member, messages, fill=False)
+        return True
 
     def choose(self, count: int, except_id: bytes) -> list[Member]:
         """Return up to `count` distinct random members that are alive or suspect."""

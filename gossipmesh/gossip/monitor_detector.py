@@ -427,7 +427,7 @@ class MonitorDetector:
         self._courier.enqueue((RecordKind.CERTIFICATE, member.node_id, b""), name)
         fanout = self._ctx.settings.eager_fanout
         # Those who had the votes have it at one moment, half a dozen of them.
-        self._courier.push([name], origin_id, fanout if origin_id else fanout // 2)
+        self._courier.push_name(name, change.message, origin_id, fanout if origin_id else fanout // 2)
 
     def _name_of(self, node_id: bytes) -> str:
         member = self._catalog.get(node_id)

@@ -109,6 +109,15 @@ VOTE_MUTANTS: Final = (
         "an engine that dies after its agent is missed for most of a minute",
     ),
     mutant(
+        "names-for-the-late",
+        "gossip.courier",
+        "[body if member.told_lag_ns > gate_ns else name]",
+        "[name]",
+        "tests/unit/gossip/test_certificate_wants.py::"
+        "test_members_that_are_late_are_given_the_certificate_itself",
+        "who reads late learns of a death after two late readings instead of one",
+    ),
+    mutant(
         "wanted-once",
         "gossip.certificate_wants",
         "        if holders and self._lacks(name):",

@@ -35,6 +35,20 @@ def test_a_certificate_is_passed_on_by_name(monkeypatch: pytest.MonkeyPatch) -> 
     assert not [message for _, message in sent if isinstance(message, SignedRecord)]
 
 
+def test_members_that_are_late_are_given_the_certificate_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = voting()
+    record = certificate_of(group, Cause.SILENT)
+    catalog = group.node("a")._catalog
+    catalog.get(group.node("e").own_node_id).beat_run = 0
+    for name in "bcd":
+        catalog.get(group.node(name).own_node_id).lag_ms = 2_000
+    sent = sent_by(group, "a", monkeypatch)
+    show(group, record, at="a")
+    pushed = [to for to, message in sent if isinstance(message, SignedRecord)]
+    assert len(pushed) == 2
+    assert not [message for _, message in sent if isinstance(message, CertificateId)]
+
+
 def test_one_holder_is_asked_at_a_time_and_the_next_when_it_does_not_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
