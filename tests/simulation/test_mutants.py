@@ -26,7 +26,7 @@ def no_refutation(patch: pytest.MonkeyPatch) -> None:
     """A node that is called dead does not answer."""
     patch.setattr(Intake, "_refute", lambda self, claim, sender: None)
     patch.setattr(Intake, "_answer", lambda self, sender: None)
-    patch.setattr(Intake, "_refute_certificate", lambda self, certificate, sender: None)
+    patch.setattr(Intake, "_refute_certificate", lambda self, *told: None)
 
 
 def floors_fall(patch: pytest.MonkeyPatch) -> None:
