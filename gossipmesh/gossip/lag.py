@@ -51,6 +51,8 @@ def step_of(lag_ns: int, published_ms: int) -> int:
     It rises as soon as the next step is reached and falls once lag is below half of the present one.
     """
     lag_ms = lag_ns // MILLISECOND_NS
+    if not published_ms and lag_ms < STEPS_MS[1]:
+        return 0  # asked with every packet, and so answered nearly always
     reached = max(step for step in STEPS_MS if step <= lag_ms)
     if reached >= published_ms:
         return reached
