@@ -56,9 +56,12 @@ def read_agent_log(
 
 
 def replacement_s(steps: list[EngineStep], node: str, from_s: float) -> dict[str, float]:
-    """Return each step of the first replacement of a node's engine after `from_s`: seconds since then."""
+    """Return each step of the first replacement of a node's engine after `from_s`: seconds since then.
+
+    An agent that was started again says `serves` of the engine it found; that is no replacement.
+    """
     found: dict[str, float] = {}
     for seen in steps:
         if seen.node == node and seen.at_s >= from_s:
             found.setdefault(seen.step, round(seen.at_s - from_s, 3))
-    return found
+    return found if "started" in found else {}

@@ -34,3 +34,4 @@ def test_a_replacement_is_told_in_seconds_since_the_fault() -> None:
     ]
     assert replacement_s(steps, "n1", 9.5) == {"gone": 0.5, "started": 0.75, "serves": 1.0}
     assert replacement_s(steps, "n3", 9.5) == {}
+    assert replacement_s([EngineStep(12.0, "n1", "serves")], "n1", 9.5) == {}
