@@ -7,7 +7,8 @@ Paper: none. Deviation: none.
 
 from collections.abc import Iterator, Sequence
 from heapq import nsmallest
-from typing import NamedTuple
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from gossipmesh.gossip.catalog import Catalog
 from gossipmesh.gossip.context import Context
@@ -16,6 +17,9 @@ from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import ServiceSet
+
+
+_BY_NAME: Final = attrgetter("name")
 
 
 class Tally(NamedTuple):
@@ -88,8 +92,4 @@ def service_of(catalog: Catalog, ctx: Context, node_id: bytes) -> tuple[MemberVi
 
 
 def _sorted(catalog: Catalog) -> list[Member]:
-    return sorted(catalog, key=_name_of)
-
-
-def _name_of(member: Member) -> str:
-    return member.name
+    return sorted(catalog, key=_BY_NAME)
