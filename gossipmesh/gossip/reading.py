@@ -18,7 +18,6 @@ from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import ServiceSet
 
-
 _BY_NAME: Final = attrgetter("name")
 
 
