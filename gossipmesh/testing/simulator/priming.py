@@ -15,13 +15,18 @@ from gossipmesh.model.records import RecordKind
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.run import Run
 
+_START_NS = 2 * SECOND_NS  # the longest period of what every core does
 _KINDS = (RecordKind.CREDENTIAL, RecordKind.NODE_STATE, RecordKind.SERVICE_SET)
 
 
 def boot_known(run: Run, *, services: bool = True) -> None:
-    """Start all hosts, have each publish a service, and let each know all the others at once."""
+    """Start all hosts, have each publish a service, and let each know all the others at once.
+
+    They start one after the other, as machines do: timers that march in step would hide what meets when.
+    """
     run.invariants.watch(run.world)
     for host in run.hosts:
+        run.world.run_for(_START_NS // len(run.hosts))
         run.world.start(host)
         if services:
             run.publish(host)
