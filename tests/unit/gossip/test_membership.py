@@ -2,6 +2,7 @@
 
 import pytest
 
+from gossipmesh.gossip.catalog import Checks
 from gossipmesh.gossip.effects import IdentityStolen, MemberChanged, PersistKind, ViewRepaired
 from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.errors import MalformedInput
@@ -339,3 +340,28 @@ def test_equal_seeds_make_equal_traces() -> None:
         return group.trace
 
     assert trace() == trace()
+
+
+def test_a_confirmation_is_verified_and_sent_on_once() -> None:
+    """Copies go round a dozen times, our own among them: none of them may cost a check or a sending."""
+    group = joined("a b c d e f", settings=SWIM)
+    node, queue = group.node("a"), group.node("a")._courier.queue
+    suspect = node._catalog.get(group.node("e").own_node_id)
+    assert suspect is not None
+    records = {
+        name: group.node(name)._own.claim(suspect.node_id, suspect.order, MemberStatus.SUSPECT)[1]
+        for name in "abc"
+    }
+
+    def hear(name: str) -> int:
+        """Take a claim and return how many signatures that took."""
+        before = node.statistics().signature_checks
+        node._intake.take(records[name], node._catalog.get(group.node("d").own_node_id), Checks(12))
+        return node.statistics().signature_checks - before
+
+    assert [hear(name) for name in "bccb"] == [1, 1, 0, 0]
+    assert suspect.status is MemberStatus.SUSPECT
+    node._detector._claim(suspect, suspect.order, MemberStatus.SUSPECT)
+    queue.drop_subject(RecordKind.CLAIM, suspect.node_id)
+    assert [hear(name) for name in "abc"] == [0, 0, 0]
+    assert len(queue) == 0
