@@ -9,8 +9,6 @@ import json
 import socket
 import sys
 from contextlib import ExitStack
-from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +19,6 @@ from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.control.roots import Authority, load_authority
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.member import Address
-from gossipmesh.model.service import ServiceEntry
 from gossipmesh.net.clock import monotonic, wall_offset_s
 from gossipmesh.net.collector import calm_collector
 from gossipmesh.net.streams import listen
@@ -32,7 +29,6 @@ from gossipmesh.testing.layout import GOSSIP_PORT
 PEER_NUMBER: Final = 1_000_000
 SERVICES_COUNT: Final = 100
 _MEMBERS_PORT: Final = 7949
-_CHANGE_EVERY: Final = 5
 
 
 class _NoDisk:
@@ -87,22 +83,19 @@ async def serve(swarm: Swarm, members_count: int) -> None:
             calm_collector()
             nursery.start_soon(shell.run, listener)
             record_bytes = round(sum(len(value) for _, value in kept) / len(kept))
-            nursery.start_soon(_tell, core, shell, record_bytes)
+            nursery.start_soon(_tell, core, record_bytes)
 
 
 async def _unanswered(*_: object) -> EngineAnswer:
     return EngineAnswer.SILENT
 
 
-async def _tell(core: GossipNode, shell: GossipShell, record_bytes: int) -> None:
-    """Print where we stand; change a service of ours now and then, as a living mesh does."""
-    for turn in count():
+async def _tell(core: GossipNode, record_bytes: int) -> None:
+    """Print where we stand. What we hold does not change: who would spread it, when all others are paper?"""
+    while True:
         root, members = core.roots()[0].hex(), core.statistics().members
         print(json.dumps({"root": root, "members": members, "record_bytes": record_bytes}), flush=True)
         await trio.sleep(1)
-        if turn % _CHANGE_EVERY == _CHANGE_EVERY - 1:
-            entry = ServiceEntry("own", "shop/s00", "http", 1, False, 1 + turn % 100, ())
-            shell.step(partial(core.publish_services, (entry,)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ library. A failure a person can mend is one sentence on stderr, as every command
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -15,6 +16,8 @@ from gossipmesh.agent.config import read_config
 from gossipmesh.agent.logs import start_logging
 from gossipmesh.model.errors import OperatorError, UsageError, operator_error_in
 from gossipmesh.net.collector import calm_collector
+
+_THREAD_TURN_S: Final = 0.000_5
 
 
 def main(arguments: list[str]) -> int:
@@ -25,6 +28,9 @@ def main(arguments: list[str]) -> int:
         handler = start_logging(config.log_level)
         try:
             calm_collector()
+            # Whenever the loop calls the kernel, a thread of ours (the log, a rendering) may take the
+            # interpreter for this long; by default 5 ms, and a step of the loop has ten such calls and more.
+            sys.setswitchinterval(_THREAD_TURN_S)
             trio.run(run_agent, config)
         finally:
             handler.stop()

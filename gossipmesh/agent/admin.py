@@ -20,7 +20,7 @@ import trio
 
 from gossipmesh.agent import admin_views as views
 from gossipmesh.agent.admin_views import Parts
-from gossipmesh.agent.checks import run_checks
+from gossipmesh.agent.checks import listening_addresses, run_checks
 from gossipmesh.agent.death_views import why
 from gossipmesh.agent.flight_recorder import record
 from gossipmesh.agent.http_server import HttpServer, Refused, Request, Response, json_response
@@ -28,6 +28,7 @@ from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.trust.documents import PolicyRefusal, decode_policy_set_untrusted
 
 _CREDENTIALS: Final = struct.Struct("3i")
+_LOCAL_READS: Final = ("/v1/debug/record",)
 _BACKLOG: Final = 64
 _UNIX_PATH_BYTES_MAX: Final = 107
 
@@ -58,10 +59,12 @@ class AdminApi:
             "/v1/policy/set": self._read_policy_set,
             "/v1/proxy/snapshot": lambda _: views.snapshot(parts),
             "/v1/identity": lambda _: views.identities(parts),
-            "/v1/check": lambda _: run_checks(parts),
             "/v1/why": lambda request: why(parts, request.query.get("node")),
         }
-        self._local_reads: dict[str, Write] = {"/v1/debug/record": self._read_record}
+        self._slow_reads: dict[str, Write] = {
+            "/v1/check": self._check,
+            "/v1/debug/record": self._read_record,
+        }
         self._writes: dict[str, Write] = {
             "/v1/policy/offer": self._offer_policy,
             "/v1/leave": self._leave_mesh,
@@ -88,20 +91,21 @@ class AdminApi:
 
     async def _handle(self, request: Request, *, writes: bool) -> Response:
         read, write = self._reads.get(request.path), self._writes.get(request.path)
+        slow_read = self._slow_reads.get(request.path)
         if read is not None and request.method == "GET":
             answer = read(request)
-        elif request.path in self._local_reads and request.method == "GET":
-            if not writes:
+        elif slow_read is not None and request.method == "GET":
+            if request.path in _LOCAL_READS and not writes:
                 raise Refused(403, "local", f"{request.path} is answered through agent.sock only")
-            answer = await self._local_reads[request.path](request)
+            answer = await slow_read(request)
         elif write is not None and request.method == "POST":
             if not writes:
                 raise Refused(403, "read-only", "changes are made through agent.sock only")
             answer = await write(request)
-        elif read is None and write is None:
+        elif read is None and slow_read is None and write is None:
             raise Refused(404, "not-found", f"there is nothing at {request.path[:200]}")
         else:
-            raise Refused(405, "method", f"{request.path} takes {'GET' if read else 'POST'}")
+            raise Refused(405, "method", f"{request.path} takes {'POST' if write else 'GET'}")
         return answer if isinstance(answer, Response) else json_response(answer)
 
     def _read_policy_set(self, request: Request) -> Response:
@@ -110,6 +114,9 @@ class AdminApi:
         if accepted is None:
             raise Refused(404, "no-policy", f"no policy is in force in the scope {scope[:80]!r}")
         return Response(accepted.raw.to_bytes(), "application/octet-stream")
+
+    async def _check(self, _: Request) -> Any:
+        return run_checks(self._parts, await trio.to_thread.run_sync(listening_addresses))
 
     async def _read_record(self, _: Request) -> Response:
         recorder = self._parts.recorder

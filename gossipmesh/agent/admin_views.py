@@ -17,7 +17,7 @@ from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recorder import FlightRecorder
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.settings import GossipStatistics, MemberView
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus, NodePhase
 from gossipmesh.model.records import PolicyStatus
@@ -27,7 +27,7 @@ from gossipmesh.telemetry.counters import Counters
 from gossipmesh.trust.documents import TrustedDocuments
 
 _NONE_YET: Final = {"endpoints": 0, "passing": 0}
-_ENDPOINTS_PER_STEP: Final = 200
+_ENDPOINTS_PER_STEP: Final = 50
 
 
 class Parts(Protocol):
@@ -63,7 +63,7 @@ def status(parts: Parts) -> dict[str, Any]:
         "version": __version__,
         "incarnation": {"generation": generation, "epoch": epoch},
         "local_health": parts.node.local_health,
-        "detector": _detector(parts),
+        "detector": _detector(parts, statistics),
         "queues": parts.node.queue_depths(),
         "lag": {
             "now_ms": statistics.lag_ms,
@@ -111,9 +111,8 @@ def _loop(parts: Parts) -> dict[str, Any]:
     }
 
 
-def _detector(parts: Parts) -> dict[str, Any]:
+def _detector(parts: Parts, counts: GossipStatistics) -> dict[str, Any]:
     """Return what the failure detector is at: open cases, votes so far, what is held back."""
-    counts = parts.node.statistics()
     return {
         "name": parts.node.detector_name,
         "cases_open": counts.cases_open,

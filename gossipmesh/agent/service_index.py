@@ -12,7 +12,7 @@ from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.records import ServiceSet
 
-_MEMBERS_PER_STEP: Final = 100  # a millisecond or two
+_MEMBERS_PER_STEP: Final = 50  # half a millisecond
 
 Serving = tuple[MemberView, ServiceSet]
 

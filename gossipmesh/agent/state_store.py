@@ -59,7 +59,7 @@ _Data = bytes | mmap.mmap
 
 
 class StateLost(OperatorError):
-    """The disk did not take a record; the file holds what it held before."""
+    """The disk did not take a record, or does not give it back; the file holds what it held before."""
 
 
 class FolderLock:
@@ -130,12 +130,20 @@ class StateStore:
             ) from None
 
     def get(self, kind: str, key: bytes) -> bytes | None:
-        """Return what is kept under (kind, key)."""
+        """Return what is kept under (kind, key).
+
+        Raises:
+            StateLost: the disk does not give it back. State unchanged.
+        """
         packed = self._places.get(kind, {}).get(key)
         return None if packed is None else self._value_at(_place_of(packed))
 
     def items(self, kind: str) -> list[tuple[bytes, bytes]]:
-        """Return the (key, value) pairs of a kind, sorted by key."""
+        """Return the (key, value) pairs of a kind, sorted by key.
+
+        Raises:
+            StateLost: the disk does not give one back. State unchanged.
+        """
         places = self._places.get(kind, {})
         return [(key, self._value_at(_place_of(places[key]))) for key in sorted(places)]
 
@@ -273,7 +281,14 @@ class StateStore:
             self._live_bytes += place.length
 
     def _value_at(self, place: _Place) -> bytes:
-        _, _, value = _read_record_untrusted(self._record_at(place)[_HEADER.size :])
+        try:
+            record = self._record_at(place)
+        except OSError as error:
+            raise StateLost(
+                f"cannot read again what was written in {self._folder}: {os.strerror(error.errno or 0)}; "
+                "see that the disk is well, then start the agent again"
+            ) from None
+        _, _, value = _read_record_untrusted(record[_HEADER.size :])
         assert value is not None
         return value
 

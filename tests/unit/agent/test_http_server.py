@@ -1,6 +1,7 @@
 """The agent's own HTTP server against clients that mean it no good."""
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -9,7 +10,14 @@ import trio.testing
 
 from gossipmesh.agent import http_server
 from gossipmesh.agent.admin import AdminApi
-from gossipmesh.agent.http_server import Handler, HttpServer, Request, Response, json_response
+from gossipmesh.agent.http_server import (
+    Handler,
+    HttpServer,
+    Request,
+    Response,
+    json_response,
+    json_rows_response,
+)
 from gossipmesh.model.member import Address
 from gossipmesh.net.streams import listen
 
@@ -77,3 +85,48 @@ async def test_a_web_page_elsewhere_learns_nothing(header: str, caplog: pytest.L
         request = f"GET /v1/status HTTP/1.1\r\n{header}\r\nConnection: close\r\n\r\n"
         assert (await talk(where, request.encode())).startswith(b"HTTP/1.1 403 ")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("count", [0, 1, 25, 60])
+async def test_a_long_list_is_sent_piece_by_piece_and_is_json(count: int) -> None:
+    rows = [{"name": f"n{number}"} for number in range(count)]
+
+    async def listing(request: Request) -> Response:
+        if request.path == "/around":
+            return json_rows_response(iter(rows), {"scopes": []}, "members")
+        return json_rows_response(iter(rows))
+
+    async with serving(listing) as (_, where):
+        for path, expected in (("/rows", rows), ("/around", {"scopes": [], "members": rows})):
+            head, _, body = (await talk(where, request_of(path, "1.1"))).partition(b"\r\n\r\n")
+            assert b"Transfer-Encoding: chunked" in head
+            assert json.loads(b"".join(chunks(body))) == expected
+            _, _, body = (await talk(where, request_of(path, "1.0"))).partition(b"\r\n\r\n")
+            assert json.loads(body) == expected
+
+
+async def test_a_list_that_fails_on_its_way_is_cut_and_the_server_goes_on() -> None:
+    def rows() -> Iterator[int]:
+        yield from range(40)
+        raise ValueError("a row that cannot be made")
+
+    async def listing(request: Request) -> Response:
+        return json_rows_response(rows())
+
+    async with serving(listing) as (_, where):
+        for _ in range(2):
+            answer = await talk(where, request_of("/rows", "1.1"))
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert not answer.endswith(b"0\r\n\r\n")
+
+
+def request_of(path: str, version: str) -> bytes:
+    return f"GET {path} HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+
+def chunks(body: bytes) -> Iterator[bytes]:
+    """Yield the content of a chunked body."""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        yield rest[: int(size, 16)]
+        body = rest[int(size, 16) + 2 :]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
 
 from gossipmesh.agent import state_store
 from gossipmesh.agent.state_store import FolderLock, StateLost, StateStore
@@ -224,3 +225,35 @@ async def test_a_snapshot_whose_rename_was_lost_is_made_again(tmp_path: Path) ->
     again = StateStore(tmp_path)
     assert again.get("member", b"a") == b"newer"
     assert again.get("epoch", b"") == b"\x01"
+
+
+async def test_values_are_found_where_a_rotation_put_them(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    values = {bytes((number,)): bytes((number,)) * (number + 1) for number in range(200)}
+    for key, value in values.items():
+        store.put("member", key, b"older", durable=False)
+        store.put("member", key, value, durable=False)
+    for _ in range(3):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.rotate)
+            await trio.lowlevel.checkpoint()
+            store.put("member", b"\x07", b"while it rotates", durable=False)
+            store.put("member", b"\x08", None, durable=False)
+        values[b"\x07"] = b"while it rotates"
+        values.pop(b"\x08", None)
+        assert store.items("member") == sorted(values.items())
+    store.close()
+    assert StateStore(tmp_path).items("member") == sorted(values.items())
+
+
+async def test_a_record_the_disk_spoiled_is_not_copied_as_if_it_were_good(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.put("member", b"a", b"alpha", durable=True)
+    log = tmp_path / "records.log"
+    data = bytearray(log.read_bytes())
+    data[-1] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(StateLost, match="cannot read"):
+        store.get("member", b"a")
+    with pytest.raises(StateLost, match="cannot rotate"):
+        await store.rotate()
