@@ -3,12 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from gossipmesh.agent import engine_supervisor
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor, EngineView
+from gossipmesh.dataplane.client import EngineGone, EngineUnavailable
 from gossipmesh.dataplane.protocol import Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
@@ -111,6 +113,51 @@ async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_sil
         supervisor._heard(Statistics(1_000, (), {}, {}))
     await trio.sleep(7)
     assert probed == [0.0, 5.0, 10.0, 14.5, 16.5, 18.5]
+    nursery.cancel_scope.cancel()
+
+
+async def test_one_crash_waits_for_nothing_and_a_loop_of_them_ever_longer(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """The bound on an engine's absence is the time a process takes to start, whatever this machine's is."""
+    started: list[float] = []
+    began = trio.current_time()
+
+    class Crashing:
+        """An engine that ends as soon as it is attached to."""
+
+        hello = SimpleNamespace(pid=7, snapshot_version=None, engine="crashing")
+
+        async def run(self, _: object) -> None:
+            await trio.lowlevel.checkpoint()
+            raise EngineGone("it crashed")
+
+    async def attach(*_: object, **__: object) -> Crashing:
+        await trio.lowlevel.checkpoint()
+        if not started:
+            raise EngineUnavailable("none runs yet")
+        return Crashing()
+
+    def spawn(*_: object) -> int:
+        started.append(round(trio.current_time() - began, 2))
+        return 7
+
+    looked: list[int] = []
+
+    def is_running(_pid: int) -> bool:
+        # Alive when it is attached to, gone when its successor is due.
+        looked.append(len(started))
+        return looked.count(len(started)) == 1
+
+    monkeypatch.setattr(engine_supervisor, "spawn_engine", spawn)
+    monkeypatch.setattr(engine_supervisor, "is_running", is_running)
+    monkeypatch.setattr(engine_supervisor, "end_engine", lambda _pid, _number: None)
+    monkeypatch.setattr(engine_supervisor.EngineClient, "attach", attach)
+    rig = Rig(tmp_path, nursery)
+    rig.supervisor.want_listeners({})
+    nursery.start_soon(rig.supervisor.run)
+    await trio.sleep(20)
+    assert started == [0.0, 0.0, 0.5, 1.5, 3.5, 8.5, 18.5]
     nursery.cancel_scope.cancel()
 
 
