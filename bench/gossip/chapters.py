@@ -23,6 +23,13 @@ REPLACED_AFTER_S: Final = 6
 UPDATE_EVERY_S: Final = 6
 
 
+def calm(day: Day) -> None:
+    """Two minutes with one crash: what the speed of the simulator is said of."""
+    day.rest(60)
+    day.run.world.kill_node(day.run.pick(but_not=[day.run.hosts[0]]))
+    day.rest(60)
+
+
 def idle(day: Day) -> None:
     """Nothing happens: bytes of datagrams each node sends in a second."""
     world = day.run.world
@@ -281,6 +288,7 @@ def _keep_removal(day: Day, name: str, victim: Host, began_ns: int) -> None:
 
 CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "join": join,
+    "calm": calm,
     "idle": idle,
     "record": record,
     "document": document,

@@ -38,7 +38,7 @@ STORIES: Final = (
     Story("minority", 5, 5),
     Story("partition-10-min", 12, 3),
     Story("partition-forgotten", 6, 3),
-    Story("partition-day", 6, 1, 60),
+    Story("partition-day", 5, 1, 30),
 )
 
 

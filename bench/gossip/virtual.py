@@ -45,6 +45,7 @@ PLANS: Final = (
     Plan(100, 0.05, ("idle", "record", "document"), 1),
     Plan(50, 0.01, ("flipflop",), 1),
     Plan(50, 0.01, ("mute",), 1),
+    Plan(50, 0.01, ("calm",), 3),
     Plan(100, 0.01, ("idle", "record", "document"), 1, "swim"),
     Plan(100, 0.01, ("killed", "silent"), 1, "swim"),
     # All of it: hours of CPU, most of them for meshes of a thousand; see `--virtual-minutes`.

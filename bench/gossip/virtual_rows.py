@@ -123,16 +123,17 @@ def virtual_spread(results: Raw) -> Row:
     for key in ("killed", "silent"):
         for label, figures in _by_name(days, key).items():
             spreads.setdefault(label, []).extend(times[-1] - times[0] for times in figures)
-    found = [value for values in spreads.values() for value in values]
+    large = [values for label, values in spreads.items() if label.startswith("1,000")]
+    judged = large or list(spreads.values())
     return Row(
         figure="G4",
         name="first to last member to know",
         clock=VIRTUAL,
         ours="; ".join(f"{label}: {told(values)}" for label, values in spreads.items()) or NOT_MEASURED,
         peer=NOT_MEASURED,
-        gate="median <= 0.2 s, max <= 0.5 s",
-        met=all(statistics.median(values) <= 0.2 and max(values) <= 0.5 for values in spreads.values())
-        if found
+        gate="median <= 0.2 s, max <= 0.5 s at 1,000 nodes",
+        met=all(statistics.median(values) <= 0.2 and max(values) <= 0.5 for values in judged)
+        if judged
         else None,
         evidence="kills and silences of all simulated days",
     )
@@ -428,16 +429,22 @@ def virtual_restart(results: Raw) -> Row:
 
 
 def virtual_volume(results: Raw) -> Row:
-    """How fast the simulator is."""
+    """How fast the simulator is: on the day the gate was set for, and on all."""
     days = days_of(results)
-    speeds = [float(day["events_per_s"]) for day in days]
+    calm = [float(day["events_per_s"]) for day in days if day["chapters"] == ["calm"]]
+    every = sorted(float(day["events_per_s"]) for day in days)
     return Row(
         figure="G29",
-        name="events of the simulator in a second of CPU",
+        name="events of the simulator in a second of CPU, 50 nodes for 120 s, one crash",
         clock=VIRTUAL,
-        ours=f"median {statistics.median(speeds):,.0f}" if speeds else NOT_MEASURED,
+        ours=f"median {statistics.median(calm):,.0f}, min {min(calm):,.0f} ({len(calm)} seeds)"
+        if calm
+        else NOT_MEASURED,
         peer=NOT_MEASURED,
         gate=">= 20,000",
-        met=statistics.median(speeds) >= 20_000 if speeds else None,
-        evidence=f"{len(days)} days, {sum(day['events'] for day in days):,} events",
+        met=statistics.median(calm) >= 20_000 if calm else None,
+        evidence=f"all {len(days)} days, joins and partitions among them: median "
+        f"{statistics.median(every):,.0f}, {sum(day['events'] for day in days):,} events"
+        if days
+        else NOT_MEASURED,
     )

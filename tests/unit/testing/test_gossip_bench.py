@@ -489,6 +489,21 @@ def test_many_crashes_are_judged_where_the_gate_was_set() -> None:
     assert "p99 40.0 KB/s" in row.ours
 
 
+def test_the_simulators_speed_is_said_of_one_kind_of_day() -> None:
+    calm = a_day() | {"chapters": ["calm"], "events_per_s": 24_000}
+    busy = a_day() | {"chapters": ["join"], "events_per_s": 4_000}
+    row = row_of(results_of(virtual={"days": [calm, busy]}), "G29", VIRTUAL)
+    assert (row.met, row.ours) == (True, "median 24,000, min 24,000 (1 seeds)")
+    assert row_of(results_of(virtual={"days": [busy]}), "G29", VIRTUAL).met is None
+
+
+def test_the_spread_of_news_is_judged_where_the_gate_was_set() -> None:
+    small = a_day(silent=[3.0, 3.3])
+    large = a_day(silent=[3.0, 3.1]) | {"nodes": 1_000}
+    assert row_of(results_of(virtual={"days": [small]}), "G4", VIRTUAL).met is False
+    assert row_of(results_of(virtual={"days": [small, large]}), "G4", VIRTUAL).met is True
+
+
 def test_differences_have_one_quantile_and_larger_meshes_their_own_gate() -> None:
     days = [a_day(divergence_s=[1.0] * 99), a_day(divergence_s=[3.4])]
     assert row_of(results_of(virtual={"days": days}), "G18", VIRTUAL).met is True
