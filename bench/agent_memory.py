@@ -29,7 +29,7 @@ from gossipmesh.testing.mesh import Mesh, MeshNode
 from gossipmesh.testing.processes import module_command
 from gossipmesh.testing.waiting import wait_until
 
-GATES: Final = {"peak_mb": 75.0, "bytes_per_member": 3_000, "busy_stalls": 0}
+GATES: Final = {"peak_mb": 75.0, "record_bytes": 3_000, "busy_stalls": 0}
 _JOIN_TIMEOUT_S: Final = 90.0
 _ENGINE_TIMEOUT_S: Final = 30.0
 _AFTER_S: Final = 0.5  # what a look starts goes on in the agent: compiling, saving
