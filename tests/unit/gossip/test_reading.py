@@ -15,7 +15,7 @@ def joined(names: str) -> Group:
 
 def test_what_is_counted_is_what_is_listed() -> None:
     group = joined("a b c d e f g")
-    group.kill("g")
+    group.kill("g", silent=True)
     group.run(8)
     node = group.node("a")
     views = node.members()
