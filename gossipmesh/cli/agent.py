@@ -32,7 +32,7 @@ def agent(context: click.Context, config_path: Path, token_file: Path | None) ->
     if token_file is not None:
         words.append(str(token_file))
     # One malloc arena: the agent's few threads take turns anyway, and each arena keeps its own free pages.
-    # And pages of streams, 64 KB and more, come from the kernel and go back to it: in a heap they leave holes
+    # Pages of streams, 64 KB and more, come from the kernel and go back to it: in a heap they leave holes.
     environment = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", **os.environ}
     if context.find_root().params.get("debug"):
         environment["GOSSIPMESH_DEBUG"] = "1"
