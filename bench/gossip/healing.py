@@ -3,6 +3,7 @@
 from typing import Final
 
 from bench.gossip.diary import DOWN, Day, seconds
+from gossipmesh.gossip.catalog import Checks
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.testing.builders import VALID_UNTIL_S
 from gossipmesh.testing.simulator.hardships import DAY_NS, forget_silently
@@ -71,9 +72,9 @@ def apart(day: Day) -> None:
 def slept(day: Day) -> None:
     """Two halves lose each other for a day, of which they sleep all but the first and last half minute.
 
-    Every process is stopped where it is and runs on 24 hours later: each timer fires once, late, and what
-    a day changes (credentials renewed, holds and forgetting at their end) is changed. What a day of running
-    timers might do besides does not happen.
+    Every process is stopped where it is and runs on 24 hours later: each timer fires once, late. When they
+    wake, all credentials have been renewed and each half knows its own, as after a day of renewals one by
+    one. What a day of running timers might do besides does not happen.
     """
     _part(day, "heal_day", 30, DAY_NS)
 
@@ -90,6 +91,8 @@ def _part(day: Day, name: str, half_s: float, sleep_ns: int | None) -> None:
     run.publish(run.world.hosts[right[0]])
     if sleep_ns is not None:
         _sleep(day, sleep_ns)
+        for side in (left, right):
+            _renew(day, [run.world.hosts[name] for name in side])
     day.rest(half_s)
     cut = sum(1 for at, *_, status in day.diary.told if at >= began_ns and status in DOWN)
     run.world.heal(rule)
@@ -113,7 +116,23 @@ def _sleep(day: Day, duration_ns: int) -> None:
     world.run_for(duration_ns)
     for host in day.run.hosts:
         world.resume(host)
-        day.run.renew(host, VALID_UNTIL_S - 1)
+
+
+def _renew(day: Day, side: list[Host]) -> None:
+    """Renew all credentials of a half and have all of it know them; nobody has to be told any more."""
+    run = day.run
+    records = []
+    for host in side:
+        keys = run.domain.node(host.name, serial=2, ends=VALID_UNTIL_S - 1)
+        records.append(keys.credential)
+        run.core(host).renew_credential(keys.credential, host.instant(run.world.now_ns))
+    for host in side:
+        core = run.core(host)
+        checks = Checks(len(records))
+        for record in records:
+            core._catalog.merge_untrusted(record, checks)
+        core._courier.queue.drop_subject(None, core.own_node_id)
+        core._ctx.drain()
 
 
 def restart(day: Day) -> None:

@@ -14,8 +14,8 @@ HEALS: Final = (
     (
         "heal_day",
         "halves apart for 24 h asleep, roots equal after the heal",
-        "all processes are stopped for the day but its first and last half minute: every timer fires once, "
-        "late; not a day of running timers",
+        "all processes are stopped for the day but its first and last half minute, and every credential "
+        "was renewed meanwhile: every timer fires once, late; not a day of running timers",
     ),
 )
 
