@@ -9,8 +9,8 @@ REASONS: Final = (
         "G4",
         VIRTUAL,
         "",
-        "whom no push reached learns at a tick, 200 ms later, and certificates go by name, their bodies to who "
-        "asks: half the bytes of many deaths, one more exchange for the last to know",
+        "whom no push reached learns at a tick, 200 ms later, and certificates go by name, their bodies to "
+        "who asks: half the bytes of many deaths, one more exchange for the last to know",
     ),
     (
         "G9",
@@ -29,8 +29,8 @@ REASONS: Final = (
         "G15",
         WALL,
         "",
-        "packets, not signatures, which are a tenth of the CPU: 12,400 datagrams of forty agents at some 0.3 ms "
-        "at either end, on two cores",
+        "packets, not signatures, which are a tenth of the CPU: 12,400 datagrams of forty agents at some "
+        "0.3 ms at either end, on two cores",
     ),
     ("G15", VIRTUAL, "", "not every seed meets it"),
     (
@@ -45,7 +45,7 @@ REASONS: Final = (
         "G20",
         VIRTUAL,
         "",
-        "three signature checks a member are more than half of it, 117 us each; the rest is many small pieces",
+        "three signature checks a member are more than half of it, 117 us each; the rest is small pieces",
     ),
 )
 
