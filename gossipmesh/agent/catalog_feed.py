@@ -92,7 +92,7 @@ class CatalogFeed:
         self._snapshot_path = snapshot_path
         self._deliver = deliver
         self._clock = clock
-        self._due_at = NEVER
+        self._due_at, self._due_name = NEVER, ""
         self._compiler = SnapshotCompiler()
         self._demanded: OrderedDict[str, None] = OrderedDict()
         self._policies: tuple[tuple[tuple[str, int, bytes], ...], tuple[PolicyInput, ...]] = ((), ())
@@ -196,7 +196,7 @@ class CatalogFeed:
         """Compile now, and deliver unless the hold forbids it."""
         inputs = await self.inputs()
         if len(inputs.catalog) > _ENDPOINTS_ON_LOOP_MAX:
-            # A thread shares the interpreter with the loop, in turns of 5 ms.
+            # A thread shares the interpreter with the loop by turns; compiling here would be one long turn.
             snapshot = await trio.to_thread.run_sync(self._compiler.compile, inputs)
         else:
             snapshot = self._compiler.compile(inputs)
@@ -224,7 +224,7 @@ class CatalogFeed:
 
     async def _gather(self, services: list[str]) -> tuple[CatalogEndpoint, ...]:
         """Return the endpoints of these services, sorted by member name."""
-        now, due_at = self._clock(), NEVER
+        now, due_at, due_name = self._clock(), NEVER, ""
         wanted = dict.fromkeys(services)
         nodes = dict.fromkeys(node_id for service in services for node_id in self._index.nodes_of(service))
         found: list[CatalogEndpoint] = []
@@ -234,10 +234,11 @@ class CatalogFeed:
                 member, offered = serving
                 found += [one for one in _endpoints(member, offered, now) if one.service in wanted]
                 at = changes_at(member.status, member.changed_at)
-                due_at = min(due_at, at) if at > now else due_at
+                if now < at < due_at:
+                    due_at, due_name = at, member.name
             if count % _MEMBERS_PER_STEP == 0:
                 await trio.lowlevel.checkpoint()
-        self._due_at = due_at
+        self._due_at, self._due_name = due_at, due_name
         return tuple(sorted(found, key=lambda endpoint: endpoint.node))
 
     def _keeps_all(self, snapshot: Snapshot) -> bool:
@@ -270,7 +271,10 @@ class CatalogFeed:
         with trio.move_on_after(max(0, self._due_at - self._clock()) / SECOND_NS) as waiting:
             await self._dirty.wait()
         if waiting.cancelled_caught:
-            log.warning("an agent has been gone for too long; its endpoints are used last from now on")
+            text = (
+                "an agent has been gone for ten minutes; its endpoints are used only when no others are left"
+            )
+            log.warning(text, extra=fields(node=self._due_name))
         latest = trio.current_time() + WAIT_S_MAX
         while not self._urgent and trio.current_time() < latest:
             self._dirty = trio.Event()

@@ -183,7 +183,7 @@ async def test_the_doubtful_are_used_last_and_the_held_are_kept(tmp_path: Path) 
 
 
 async def test_an_agent_gone_for_ten_minutes_makes_its_endpoints_the_last_resort(
-    tmp_path: Path, autojump_clock: object
+    tmp_path: Path, autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By time alone: nothing is heard of it meanwhile, and nothing else is compiled."""
     rig = Rig(tmp_path, "n1", "n2", clock=lambda: Instant(int(trio.current_time() * SECOND_NS)))
@@ -201,6 +201,8 @@ async def test_an_agent_gone_for_ten_minutes_makes_its_endpoints_the_last_resort
         assert [(endpoint.node, endpoint.tier) for endpoint in rig.endpoints()] == [("n1", 0), ("n2", 1)]
         await trio.sleep(3_600)
         assert len(rig.delivered) == count + 1
+    (told,) = [record for record in caplog.records if "gone for ten minutes" in record.message]
+    assert told.fields == {"node": "n2"}  # type: ignore[attr-defined]
 
 
 async def test_a_death_does_not_wait(tmp_path: Path, autojump_clock: object) -> None:
