@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -25,8 +25,7 @@ from gossipmesh.testing.simulator.grid import core_hash
 from gossipmesh.testing.simulator.priming import boot_known, reseed
 from gossipmesh.testing.simulator.world import SimulationFailure
 
-JOIN: Final = "join"
-REST_S: Final = 20
+JOIN = "join"
 
 
 class Tale(msgspec.Struct, frozen=True):
@@ -38,14 +37,10 @@ class Tale(msgspec.Struct, frozen=True):
 
 
 def primed(nodes_count: int, detector: str | None) -> Day:
-    """Return a mesh at rest that knows itself, and loses nothing yet.
-
-    It has run long enough to have measured its round trips: in its first quarter of a minute a probe waits
-    half a second for an answer, later a tenth.
-    """
+    """Return a mesh at rest that knows itself, and loses nothing yet."""
     day = Day(nodes_count, 0, 0, detector)
     boot_known(day.run)
-    day.rest(REST_S)
+    day.rest(5)
     return day
 
 

@@ -112,7 +112,7 @@ def virtual_quantiles(
         peer=f"SWIM + Lifeguard, same simulator: {tell(swim)}" if swim else NOT_MEASURED,
         gate=f"p50 <= {p50_s:g} s, p99 <= {p99_s:g} s",
         met=met,
-        evidence=f"{REAL}; quantiles over all nodes of all seeds of a mesh, at rest for 20 s",
+        evidence=f"{REAL}; quantiles over all nodes of all seeds of a mesh",
     )
 
 
