@@ -326,9 +326,13 @@ def test_the_grid_fills_three_rows_and_stamps_decide_the_gate() -> None:
     assert (false_deaths.met, false_deaths.ours) == (None, "0 of 20 runs"), "one cell is not the grid"
     assert false_deaths.word() == "too little measured"
     whole = [
-        a_cell(loss=float(loss), starved=float(starved)) for loss in (1, 3, 5) for starved in (0, 1, 5, 10)
+        a_cell(nodes=nodes, loss=float(loss), starved=float(starved))
+        for nodes in (50, 200)
+        for loss in (1, 3, 5)
+        for starved in (0, 1, 5, 10)
     ]
     assert row_of(results_of(grid=whole), "G5", VIRTUAL).met is True
+    assert row_of(results_of(grid=whole[:12]), "G5", VIRTUAL).met is None, "half of the grid is not the grid"
     whole[3]["runs"] = 19
     assert row_of(results_of(grid=whole), "G5", VIRTUAL).met is None
     assert false_deaths.peer.endswith("7 of 20 runs")
