@@ -9,8 +9,8 @@ REASONS: Final = (
         "G3",
         VIRTUAL,
         "",
-        "the mesh was six seconds old: until eight round trips are measured, which takes sixteen, a probe "
-        "waits 500 ms for its answer instead of 100, and a silence is noticed up to 0.4 s later",
+        "likely, not measured apart: the mesh was six seconds old: until eight round trips "
+        "are measured, which takes sixteen, a probe waits 500 ms for its answer instead of 100, and a silence is noticed up to 0.4 s later",
     ),
     (
         "G4",
@@ -30,7 +30,8 @@ REASONS: Final = (
         "G14",
         VIRTUAL,
         "",
-        "half of it is bodies of certificates, given by whoever learned first to 25 to 37 who ask; the "
+        "looked at with 100 nodes: half of it is bodies of certificates, given by whoever learned first to "
+        "25 to 37 who ask; the "
         "median node sends half as much; the design's own model had 25 KB/s",
     ),
     (
