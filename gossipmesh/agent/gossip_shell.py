@@ -7,6 +7,8 @@ Rules:
 3. Before a deadline is judged the socket is drained, so that a packet in time is never late for our sake.
 4. `now` never goes back; when the kernel had a datagram is told beside it, so that our own lag is no
    one's silence.
+5. A deadline is judged at its own instant, so that what came due while the core worked waits for the next
+   step, behind the other tasks; one that is long past is judged at the present, with all since then.
 """
 
 import logging
@@ -47,6 +49,9 @@ log = logging.getLogger("gossipmesh.agent.gossip")
 _WALL_CLOCK_STEP_S_MIN: Final = 2
 _SLICE_NS: Final = 5 * MILLISECOND_NS  # GOSSIP 1.1: nothing holds the loop for more
 _STALL_NS: Final = 20_000_000  # a timer later than this: something held the loop, or the machine is busy
+# A timer later than this is told how late it is; less does no harm: what a core sends seems sent that much
+# sooner, and a round trip so much longer.
+_LATE_NS: Final = 50 * MILLISECOND_NS
 
 
 class GossipCore(Protocol):
@@ -268,7 +273,10 @@ class GossipShell:
                 lag_ns = now - deadline
                 self.statistics.deadline_lag_ns_max = max(self.statistics.deadline_lag_ns_max, lag_ns)
                 self.statistics.stalls_count += lag_ns > _STALL_NS
-            self.step(self.core.handle_deadline)
+            self.step(partial(self._judge, deadline))
+
+    def _judge(self, deadline: Instant, now: Instant) -> list[Effect]:
+        return self.core.handle_deadline(now if now - deadline > _LATE_NS else min(deadline, now))
 
     def _set_alarm(self, deadline: Instant) -> None:
         """Have the core's deadline kept; most steps do not move it."""

@@ -189,6 +189,40 @@ async def test_a_deadline_moved_nearer_by_a_step_is_kept(tmp_path: Path) -> None
         assert made.core.moments[0] >= due
 
 
+async def test_deadlines_that_passed_meanwhile_are_judged_one_by_one_each_at_its_own_instant(
+    tmp_path: Path,
+) -> None:
+    """Else the work of all of them is one step of the loop, which nothing else can get in between."""
+    async with rig(tmp_path) as made:
+        await trio.testing.wait_all_tasks_blocked()
+        began = monotonic()
+        due = [Instant(began - 3), Instant(began - 2), Instant(began - 1)]
+        made.shell._clock = lambda: Instant(began)  # the agent's own, which stands still meanwhile
+
+        def judge(now: Instant) -> list[Effect]:
+            made.core.deadline = due.pop(0) if due else NEVER
+            return made.core._feed("deadline", len(due), now)
+
+        made.core.handle_deadline = judge  # type: ignore[method-assign]
+        passed = list(due)
+        made.core.deadline = due.pop(0)
+        made.shell.step(lambda now: [])
+        await made.core.wait_fed(3)
+        assert made.core.moments == passed
+
+
+async def test_a_deadline_long_past_is_judged_at_the_present(tmp_path: Path) -> None:
+    """The core learns from it that it was stopped, and that what it did not hear proves nothing."""
+    async with rig(tmp_path) as made:
+        await trio.testing.wait_all_tasks_blocked()
+        began = monotonic()
+        made.shell._clock = lambda: Instant(began)
+        made.core.deadline = Instant(began - 600 * MILLISECOND_NS)
+        made.shell.step(lambda now: [])
+        await made.core.wait_fed(1)
+        assert made.core.moments == [began]
+
+
 async def test_what_arrived_before_a_deadline_is_fed_before_it_is_judged(tmp_path: Path) -> None:
     async with rig(tmp_path) as made:
         count = 150
