@@ -41,7 +41,7 @@ sim-full:
 
 fuzz:
 	@$(PYTHON) tools/setup.py test
-	@GOSSIPMESH_FUZZ_INPUTS=1000000 $(RUN) -m pytest tests/fuzz
+	@GOSSIPMESH_FUZZ_INPUTS=1000000 GOSSIPMESH_FUZZ_DECODER_INPUTS=1000000 $(RUN) -m pytest -v tests/fuzz
 
 mutants:
 	@$(PYTHON) tools/setup.py test

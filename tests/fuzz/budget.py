@@ -11,6 +11,7 @@ from gossipmesh.testing.mutator import Mutator
 from tests.fuzz.decoders import MUTATORS, Target
 
 INPUTS_COUNT = int(os.environ.get("GOSSIPMESH_FUZZ_INPUTS", "100000"))
+DECODER_INPUTS_MIN = int(os.environ.get("GOSSIPMESH_FUZZ_DECODER_INPUTS", "50"))
 SEED = os.environ.get("GOSSIPMESH_FUZZ_SEED", "1")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 GROWTH_BYTES_MAX = 8 * 1024 * 1024  # allocator noise; far below what a leak of the inputs would take
@@ -23,11 +24,12 @@ def resident_bytes() -> int:
 
 
 def fuzz(target: Target) -> int:
-    """Feed a target its share of all inputs; return how many it accepted.
+    """Feed a target its share of all inputs, a decoder its own least number; return how many it accepted.
 
     The first fifth warms caches and memos, then memory may not grow.
     """
-    inputs_count = max(50, INPUTS_COUNT * target.share // 1_000)
+    least_count = 50 if target.is_whole else DECODER_INPUTS_MIN
+    inputs_count = max(least_count, INPUTS_COUNT * target.share // 1_000)
     rng = random.Random(f"{SEED}/{target.name}")
     mutator = Mutator(rng)
     resident_before = 0

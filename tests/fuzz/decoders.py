@@ -45,6 +45,7 @@ MUTATORS: dict[str, Callable[..., Any]] = {
 class Target(NamedTuple):
     """Something that reads mutated input. `share` is its part of all inputs, in thousandths.
 
+    A target that `is_whole` puts its input to a whole core, which takes ten times as long as to decode it.
     `feed` returns how much work it did: (signature checks, records or items kept). It raises only
     `MalformedInput` and its children; `checks_max` and `items_max` bound the work of one input.
     """
@@ -56,6 +57,7 @@ class Target(NamedTuple):
     feed: Callable[[Any], tuple[int, int]]
     checks_max: int
     items_max: int
+    is_whole: bool = False
 
 
 def signed_records() -> list[SignedRecord]:

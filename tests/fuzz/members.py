@@ -174,9 +174,9 @@ def datagram_targets() -> list[Target]:
 
     checks_max, records_max = limits.DATAGRAM_SIGNATURE_CHECKS_MAX, limits.DATAGRAM_RECORDS_MAX
     return [
-        Target("datagram-stranger", 60, "bytes", strangers, feed_stranger, checks_max, records_max),
-        Target("datagram-member", 110, "mixed", bodies, feed_member, checks_max, records_max),
-        Target("record-member", 30, "mixed", own_bodies(), feed_signed, checks_max, records_max),
+        Target("datagram-stranger", 60, "bytes", strangers, feed_stranger, checks_max, records_max, True),
+        Target("datagram-member", 110, "mixed", bodies, feed_member, checks_max, records_max, True),
+        Target("record-member", 30, "mixed", own_bodies(), feed_signed, checks_max, records_max, True),
     ]
 
 
@@ -242,9 +242,11 @@ def stream_targets() -> list[Target]:
         return pair.measured(effects, before)
 
     return [
-        Target("stream-stranger", 20, "bytes", pair.recorder.streams[:40], feed_stranger, CHECKS_MAX, 1_100),
-        Target("stream-member", 30, "mixed", messages, feed_member, CHECKS_MAX, 1_100),
-        Target("stream-answer", 30, "mixed", messages, feed_answer, CHECKS_MAX, 1_100),
+        Target(
+            "stream-stranger", 20, "bytes", pair.recorder.streams[:40], feed_stranger, CHECKS_MAX, 1_100, True
+        ),
+        Target("stream-member", 30, "mixed", messages, feed_member, CHECKS_MAX, 1_100, True),
+        Target("stream-answer", 30, "mixed", messages, feed_answer, CHECKS_MAX, 1_100, True),
     ]
 
 
@@ -267,7 +269,7 @@ def restored_targets() -> list[Target]:
         core = factory.build(host, documents, restored, rng, host.instant(0), host.wall_offset_s())
         return factory.verifier.computed_count - before, len(core.members())
 
-    return [Target("restored-member", 10, "mixed", [value for _, value in entries], feed, 24, 3)]
+    return [Target("restored-member", 10, "mixed", [value for _, value in entries], feed, 24, 3, True)]
 
 
 def member_targets() -> list[Target]:

@@ -31,6 +31,17 @@ def test_mutated_files_are_refused_or_differ(recorded: Recorded) -> None:
         replay(read_recording_untrusted(data))
         return 0, 1
 
+    fuzz(Target("replayed-recording", 2, "mixed", [short], feed, 0, 1, is_whole=True))
+
+
+def test_mutated_files_are_refused_or_a_recording(recorded: Recorded) -> None:
+    whole = read_recording_untrusted(recorded.file())
+    short = msgspec.msgpack.encode(msgspec.structs.replace(whole, entries=whole.entries[:30]))
+
+    def feed(data: bytes) -> tuple[int, int]:
+        read_recording_untrusted(data)
+        return 0, 1
+
     fuzz(Target("recording", 2, "mixed", [short], feed, 0, 1))
 
 
