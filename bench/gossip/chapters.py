@@ -13,6 +13,7 @@ from gossipmesh.testing.simulator.faults import Deafness, EgressLoss
 from gossipmesh.testing.simulator.host import Host
 
 DETECT_NS: Final = 60 * SECOND_NS
+MEASURED_S: Final = 20  # a probe a node every two seconds, and eight round trips to begin with
 RECORDS_COUNT: Final = 20
 SETS_COUNT: Final = 3
 MOST: Final = 0.999  # of the members: what G9 asks for
@@ -94,10 +95,20 @@ def killed(day: Day) -> None:
 
 def silent(day: Day) -> None:
     """A machine loses power: when each other node holds it dead."""
+    _silence(day, "silent")
+
+
+def silent_measured(day: Day) -> None:
+    """The same after a while: by then every node has measured its round trips."""
+    day.rest(MEASURED_S)
+    _silence(day, "silent_measured")
+
+
+def _silence(day: Day, name: str) -> None:
     victim = day.run.pick(but_not=[day.run.hosts[0]])
     began_ns = day.run.world.now_ns
     day.run.world.kill_node(victim)
-    _detect(day, "silent", victim, began_ns)
+    _detect(day, name, victim, began_ns)
 
 
 def _detect(day: Day, name: str, victim: Host, began_ns: int) -> None:
@@ -294,6 +305,7 @@ CHAPTERS: Final[dict[str, Callable[[Day], None]]] = {
     "document": document,
     "killed": killed,
     "silent": silent,
+    "silent_measured": silent_measured,
     "paused": paused,
     "divergence": divergence,
     "partition": partition,

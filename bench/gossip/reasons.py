@@ -8,8 +8,8 @@ REASONS: Final = (
     (
         "G3",
         VIRTUAL,
-        "",
-        "likely, not measured apart: the mesh was six seconds old: until eight round trips are measured, "
+        "seconds after",
+        "the mesh was six seconds old: until eight round trips are measured, "
         "which takes sixteen, a probe waits 500 ms for its answer instead of 100, and a silence is noticed "
         "up to 0.4 s later",
     ),

@@ -49,6 +49,7 @@ PLANS: Final = (
     Plan(100, 0.01, ("idle", "record", "document"), 1, "swim"),
     Plan(100, 0.01, ("killed", "silent"), 1, "swim"),
     # All of it: hours of CPU, most of them for meshes of a thousand; see `--virtual-minutes`.
+    Plan(1_000, 0.01, ("silent_measured",), 5),
     Plan(1_000, 0.01, ("silent",), 5),
     Plan(1_000, 0.01, ("crashes",), 3),
     Plan(1_000, 0.05, ("record",), 3),
