@@ -2,12 +2,12 @@
 
 Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days),
 stories (the simulator's scenarios), grid (kinship's), elsewhere (other commands). Days, scenarios and grid
-are kept under out/ by the hash of the core's sources, and what is missing is run: all of it takes
-`--only virtual --virtual-minutes 300`. Needs root: every node lives in a network namespace of its own, all
-of them inside a private one that vanishes with this process. `--docs` writes
-docs/BENCHMARKS.md from the figures; `--render FILE` does so from an earlier run's JSON and measures
-nothing; `--keep FILE` takes over the parts that are not measured now. The page says of which sources each
-part is.
+are kept under out/ by the hash of the core's sources, beginning with what docs/evidence holds, and what is
+missing is run: all of it takes `--only virtual --virtual-minutes 300`. Needs root: every node lives in a
+network namespace of its own, all of them inside a private one that vanishes with this process. `--docs`
+writes docs/BENCHMARKS.md from the figures, and the lines behind it to docs/evidence; `--render FILE` does so
+from an earlier run's JSON and measures nothing; `--keep FILE` takes over the parts that are not measured now.
+The page says of which sources each part is.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import trio
 from bench.gossip.elsewhere import measure_elsewhere
 from bench.gossip.field import Field
 from bench.gossip.group import Group
-from bench.gossip.kept import cores_told
+from bench.gossip.kept import cores_told, publish, recall
 from bench.gossip.ours import OurGroup
 from bench.gossip.peers import KinshipGroup, SerfGroup, install_kinship, serf_problem
 from bench.gossip.report import render, verdict
@@ -56,6 +56,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parts = options.only or PARTS
     groups = options.group or list(GROUPS)
     results = begin(options)
+    recall()
     if any(part in WALL_PARTS for part in parts):
         if not is_inside():
             # The private network has no way out, so what must be fetched is fetched before entering it.
@@ -126,6 +127,7 @@ def finish(results: dict[str, Any], options: argparse.Namespace) -> int:
         say(row.line())
     if options.docs:
         DOCS.write_text(render(results, rows), encoding="utf-8")
+        publish(core_hash())
         say(f"written: {DOCS}")
     if options.json:
         print(json.dumps(verdict(rows)))

@@ -1,7 +1,8 @@
 """Results that are kept and not measured again: JSON lines, each under the hash of the core's sources.
 
 A command takes what was kept of its own core, runs what is missing while there is time, and shows results of
-an older core where there are none of this one; the page says which.
+an older core where there are none of this one; the page says which. The lines behind the published page are
+part of the repository (`docs/evidence`), so a fresh clone goes on from them.
 """
 
 import json
@@ -16,6 +17,10 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 OUT: Final = ROOT / "out"
+EVIDENCE: Final = ROOT / "docs" / "evidence"
+KEPT: Final = ("gossip-days.jsonl", "gossip-stories.jsonl", "grid.jsonl")
+# What was run; the rest of a line is what came of it.
+_NAMED_BY: Final = ("nodes", "loss", "starved", "stamped", "detector", "scenario", "chapters", "seed")
 
 Told = dict[str, Any]
 
@@ -29,6 +34,29 @@ def read_lines(path: Path) -> list[Told]:
         except ValueError:
             continue
     return told
+
+
+def recall(evidence: Path = EVIDENCE, out: Path = OUT) -> None:
+    """Take over the published lines that this checkout does not have."""
+    out.mkdir(exist_ok=True)
+    for name in KEPT:
+        there = read_lines(out / name)
+        missing = [told for told in read_lines(evidence / name) if told not in there]
+        with (out / name).open("ab") as file:
+            file.writelines(json.dumps(told).encode() + b"\n" for told in missing)
+
+
+def publish(core: str, evidence: Path = EVIDENCE, out: Path = OUT) -> None:
+    """Put the lines behind the page beside it: one of each run, of this core or else the last one's."""
+    evidence.mkdir(exist_ok=True)
+    for name in KEPT:
+        runs: dict[str, Told] = {}
+        for told in read_lines(out / name):
+            run = json.dumps([told.get(field) for field in _NAMED_BY])
+            if told["core"] == core or runs.get(run, told)["core"] != core:
+                runs[run] = told
+        lines = (json.dumps(told, separators=(",", ":")) for told in runs.values())
+        (evidence / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def by_seed(lines: Iterable[Told], core: str, seeds: int) -> dict[int, Told]:

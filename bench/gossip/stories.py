@@ -18,6 +18,7 @@ GRID_RUNS: Final = (
     ("--nodes", "50", "--detector", "swim", "--seeds", "0-1", "--starved", "10"),
     ("--nodes", "50", "--detector", "monitors", "--seeds", "0-19"),
     ("--nodes", "200", "--detector", "monitors", "--seeds", "0-1", "--starved", "10"),
+    ("--nodes", "200", "--detector", "monitors", "--seeds", "0-19"),
     ("--nodes", "50", "--detector", "swim", "--seeds", "0-19"),
 )
 

@@ -15,7 +15,7 @@ from bench.gossip.day import main as live_days
 from bench.gossip.elsewhere import read_agent, read_chaos, read_memory, read_tests
 from bench.gossip.field import HEADER_BYTES, read_links
 from bench.gossip.healing import DIFFERENCES_COUNT
-from bench.gossip.kept import by_seed, cores_told, read_lines
+from bench.gossip.kept import by_seed, cores_told, publish, read_lines, recall
 from bench.gossip.model import spread
 from bench.gossip.observe import (
     ALIVE,
@@ -539,6 +539,23 @@ def test_days_of_this_core_are_shown_before_those_of_another() -> None:
 def test_plans_name_chapters_that_exist_and_begin_with_a_mesh() -> None:
     assert all(name in CHAPTERS for plan in PLANS for name in plan.chapters)
     assert all("join" not in plan.chapters[1:] for plan in PLANS)
+
+
+def test_what_is_published_is_taken_over_by_a_fresh_clone_and_published_again(tmp_path: Path) -> None:
+    evidence, out = tmp_path / "evidence", tmp_path / "out"
+    older = {"nodes": 50, "loss": 1.0, "detector": "swim", "seed": 1, "core": "old", "seen_s": [3.5]}
+    newer = older | {"core": "new", "seen_s": [3.4]}
+    alone = older | {"seed": 2}
+    out.mkdir()
+    (out / "grid.jsonl").write_text("".join(json.dumps(told) + "\n" for told in (older, newer, older, alone)))
+    publish("new", evidence, out)
+    assert read_lines(evidence / "grid.jsonl") == [newer, alone]
+
+    fresh = tmp_path / "fresh"
+    for _ in range(2):  # the second time there is nothing to take over
+        recall(evidence, fresh)
+        assert read_lines(fresh / "grid.jsonl") == [newer, alone]
+        assert read_lines(fresh / "gossip-days.jsonl") == []
 
 
 def test_a_day_of_six_nodes_is_lived_and_kept(tmp_path: Path) -> None:
