@@ -175,7 +175,7 @@ async def connect(address: Address, *, mesh: bool) -> socket.socket:
     sock = socket.socket(family_of(address.host), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         set_options(sock, mesh=mesh)
-        code = sock.connect_ex(address.socket_address())
+        code = _begin_to_connect(sock, address)
         if code == errno.EINPROGRESS:
             await trio.lowlevel.wait_writable(sock.fileno())
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -185,6 +185,14 @@ async def connect(address: Address, *, mesh: bool) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _begin_to_connect(sock: socket.socket, address: Address) -> int:
+    """Return what the kernel says to it; the zone of a member's IPv6 address may be any text."""
+    try:
+        return sock.connect_ex(address.socket_address())
+    except (TypeError, ValueError):
+        return errno.EADDRNOTAVAIL
 
 
 def set_options(sock: socket.socket, *, mesh: bool) -> None:

@@ -9,6 +9,7 @@ Rules:
 
 import errno
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -149,15 +150,16 @@ class StreamPool:
         self._finish(stream)
 
     async def _run_opened(self, stream: _Stream, destination: Address) -> None:
-        family = socket.AF_INET6 if ":" in destination.host else socket.AF_INET
-        with stream.scope, trio.socket.socket(family, socket.SOCK_STREAM) as connection:
-            if await _connect(connection, destination):
-                self.statistics.opened_count += 1
-                stream.extend(_IDLE_TIMEOUT_S)
-                self._events.stream_opened(stream.number)
-                await self._carry(stream, connection)
-            else:
+        with stream.scope:
+            connection = await _connect(destination)
+            if connection is None:
                 self.statistics.connect_failed_count += 1
+            else:
+                with connection:
+                    self.statistics.opened_count += 1
+                    stream.extend(_IDLE_TIMEOUT_S)
+                    self._events.stream_opened(stream.number)
+                    await self._carry(stream, connection)
         self._finish(stream)
 
     def _finish(self, stream: _Stream) -> None:
@@ -225,13 +227,22 @@ def listen(bind: Address, backlog: int = _BACKLOG) -> socket.socket:
     return listener
 
 
-async def _connect(connection: trio.socket.SocketType, destination: Address) -> bool:
+async def _connect(destination: Address) -> trio.socket.SocketType | None:
+    """Return a connection; None when none can be had.
+
+    A member names its own addresses: of a family this machine may not have, and in IPv6 with a zone that may
+    be any text, which Python refuses in ways of its own.
+    """
+    family = socket.AF_INET6 if ":" in destination.host else socket.AF_INET
     try:
-        with trio.fail_after(_CONNECT_TIMEOUT_S):
-            await connection.connect(destination.socket_address())
-    except (OSError, trio.TooSlowError):
-        return False
-    return True
+        with ExitStack() as unfinished:
+            connection = unfinished.enter_context(trio.socket.socket(family, socket.SOCK_STREAM))
+            with trio.fail_after(_CONNECT_TIMEOUT_S):
+                await connection.connect(destination.socket_address())
+            unfinished.pop_all()
+            return connection
+    except (OSError, TypeError, ValueError, trio.TooSlowError):
+        return None
 
 
 def _peer_of(connection: trio.socket.SocketType) -> Address | None:

@@ -144,9 +144,10 @@ class UdpSocket:
         except BlockingIOError:
             self.statistics.send_full_count += 1
             return False
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:
             # ENOBUFS is the full queue of an interface; the rest is an address we cannot reach, or a filter.
-            if error.errno == errno.ENOBUFS:
+            # A member names its own: in IPv6 with a zone that may be any text, which Python itself refuses.
+            if isinstance(error, OSError) and error.errno == errno.ENOBUFS:
                 self.statistics.send_full_count += 1
             else:
                 self.statistics.send_errors_count += 1

@@ -1,5 +1,7 @@
 """TCP streams of the gossip core on real loopback sockets."""
 
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -91,6 +93,33 @@ async def test_a_refused_connect_is_told_as_closed() -> None:
         address = Address("127.0.0.1", unused.getsockname()[1])
         unused.close()
         both.opener.open_nowait(2, address)
+        await both.here.wait("closed", 2)
+        assert both.opener.statistics.connect_failed_count == 1
+
+
+@pytest.mark.parametrize(
+    "zone", ["a\0b", "é" * 100, "eth99", "a" * 3_000], ids=["nul", "letters", "name", "long"]
+)
+async def test_an_address_no_kernel_knows_is_told_as_closed(zone: str) -> None:
+    """A member names its own addresses, and `fe80::1%ANYTHING` is an IPv6 literal."""
+    async with pair() as both:
+        both.opener.open_nowait(2, Address(f"fe80::1%{zone}", 7_948))
+        await both.here.wait("closed", 2)
+        assert both.opener.statistics.connect_failed_count == 1
+
+
+@pytest.mark.parametrize("code", [errno.EAFNOSUPPORT, errno.EMFILE])
+async def test_a_socket_that_cannot_be_had_is_told_as_closed(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without IPv6 has no socket for a member that names an IPv6 address."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    async with pair() as both:
+        monkeypatch.setattr(trio.socket, "socket", refuse)
+        both.opener.open_nowait(2, both.address)
         await both.here.wait("closed", 2)
         assert both.opener.statistics.connect_failed_count == 1
 

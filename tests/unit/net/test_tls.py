@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from gossipmesh.dataplane.protocol import Identity
-from gossipmesh.net.byte_stream import PlainStream
+from gossipmesh.model.member import Address
+from gossipmesh.net.byte_stream import PlainStream, connect
 from gossipmesh.net.tls import (
     ALPN_HTTP,
     ALPN_TCP,
@@ -205,3 +206,12 @@ async def test_plain_stream_half_close() -> None:
     other.close()
     assert one.is_stale()
     one.close()
+
+
+@pytest.mark.parametrize(
+    "zone", ["a\0b", "é" * 100, "eth99", "a" * 3_000], ids=["nul", "letters", "name", "long"]
+)
+async def test_an_address_no_kernel_knows_is_an_os_error(zone: str) -> None:
+    """A member names its own addresses, and `fe80::1%ANYTHING` is an IPv6 literal."""
+    with pytest.raises(OSError):
+        await connect(Address(f"fe80::1%{zone}", 15_008), mesh=True)

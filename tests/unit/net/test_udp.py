@@ -114,3 +114,15 @@ async def test_a_port_where_nobody_listens_is_told_by_address_and_costs_no_packe
     assert [datagram.payload for datagram in peer.receive_nowait()] == [b"hello"]
     first.close()
     peer.close()
+
+
+@pytest.mark.parametrize(
+    "zone", ["a\0b", "é" * 100, "eth99", "a" * 3_000], ids=["nul", "letters", "name", "long"]
+)
+async def test_an_address_no_kernel_knows_is_counted_and_never_raised(zone: str) -> None:
+    """A member names its own addresses, and `fe80::1%ANYTHING` is an IPv6 literal."""
+    for bind in (_ANY_PORT, Address("::1", 0)):
+        here = UdpSocket(bind)
+        assert not here.send_nowait(b"hello", Address(f"fe80::1%{zone}", 7_948))
+        assert here.statistics.send_errors_count == 1
+        here.close()
