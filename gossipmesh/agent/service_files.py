@@ -22,6 +22,10 @@ from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check
 
 _INTERVAL_NS_MIN: Final = SECOND_NS // 10
 _SUFFIXES: Final = (".yaml", ".yml")
+_FOLDER: Final = ""  # whose problems are the folder's own
+
+_Stamp = tuple[int, int, int]
+"""When a file changed, its size and its inode: it is read again when they differ."""
 
 
 class CheckSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,8 +101,9 @@ class ServicesFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._seen: dict[str, _Stamp] = {}
         self._by_file: dict[str, LocalRegistration] = {}
+        self._unread: set[str] = set()
         self.problems: dict[str, list[Problem]] = {}
 
     def registrations(self) -> list[LocalRegistration]:
@@ -106,35 +111,66 @@ class ServicesFolder:
         return sorted(self._by_file.values(), key=lambda entry: entry.registration)
 
     def scan(self) -> bool:
-        """Look for files that came, went or changed; tell whether any did."""
-        found = self._list_files()
-        if found == self._seen:
-            return False
+        """Look for files that came, went or changed, or can be read at last; tell whether any did.
+
+        A folder that cannot be listed (no descriptor left, a broken disk) leaves everything as it was: that
+        must not take this node's services out of the mesh.
+        """
+        told = dict(self.problems)
+        try:
+            found, problem = self._list_files()
+        except OSError as error:
+            self._tell_of_folder(f"cannot be read: {error.strerror}; the services go on as they were")
+            return self.problems != told
+        self._tell_of_folder(problem)
+        seen, self._seen = self._seen, found
+        if found != seen or self._unread:
+            self._take(found, seen)
+        return found != seen or self.problems != told
+
+    def _take(self, found: dict[str, _Stamp], seen: dict[str, _Stamp]) -> None:
         for name in [name for name in self._by_file if name not in found]:
             del self._by_file[name]
-        self.problems = {name: problems for name, problems in self.problems.items() if name in found}
+        for name in [name for name in self.problems if name not in found and name != _FOLDER]:
+            del self.problems[name]
         # Files that only clashed with another one get their chance again when anything changes.
-        changed = [name for name in found if found[name] != self._seen.get(name) or name in self.problems]
-        self._seen = found
+        changed = [name for name in found if found[name] != seen.get(name) or name in self.problems]
+        self._unread.clear()
         for name in changed:
             self._read(name)
-        return True
 
-    def _list_files(self) -> dict[str, tuple[int, int, int]]:
-        found: dict[str, tuple[int, int, int]] = {}
+    def _tell_of_folder(self, problem: str) -> None:
+        self.problems.pop(_FOLDER, None)
+        if problem:
+            self.problems[_FOLDER] = [Problem(str(self._folder), 1, 1, "$", "GM1001", problem)]
+
+    def _list_files(self) -> tuple[dict[str, _Stamp], str]:
+        """Return the files with their stamps, and what is wrong with the folder.
+
+        Raises:
+            OSError: it cannot be listed. State unchanged.
+        """
+        found: dict[str, _Stamp] = {}
         try:
             names = sorted(os.listdir(self._folder))
-        except OSError:
-            return found  # no folder, no services; it may come later
+        except (FileNotFoundError, NotADirectoryError):
+            return found, ""  # no folder, no services; it may come later
         for name in [name for name in names if name.endswith(_SUFFIXES) and name[0] != "."]:
+            if len(found) == limits.SERVICE_FILES_MAX:
+                return (
+                    found,
+                    f"{limits.SERVICE_FILES_MAX} files are allowed: {name} and those after it are not read",
+                )
             try:
                 status = os.stat(self._folder / name)
-            except OSError:
+            except FileNotFoundError:
                 continue
-            found[name] = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if len(found) == limits.SERVICE_FILES_MAX:
-                break
-        return found
+            except OSError:
+                # What it said before holds; if it said nothing yet, reading it tells why not.
+                found[name] = self._seen.get(name, (0, 0, 0))
+            else:
+                found[name] = (status.st_mtime_ns, status.st_size, status.st_ino)
+        return found, ""
 
     def _read(self, name: str) -> None:
         path = self._folder / name
@@ -146,6 +182,8 @@ class ServicesFolder:
             self.problems[name] = errors.problems
         except (OSError, UnicodeDecodeError) as error:
             self.problems[name] = [Problem(str(path), 1, 1, "$", "GM1001", f"cannot be read: {error}")]
+            if isinstance(error, OSError):
+                self._unread.add(name)
         else:
             self._by_file[name] = registration
 

@@ -1,11 +1,13 @@
 """services.d: what a file says, what is wrong with it, and what a bad one leaves in force."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
 from gossipmesh.agent.service_files import ServicesFolder, parse_service_untrusted
+from gossipmesh.model import limits
 from gossipmesh.model.member import Address
 from gossipmesh.model.service import Protocol
 from gossipmesh.wire.yaml_source import YamlErrors
@@ -93,3 +95,58 @@ def test_a_folder_that_is_not_there_has_no_services(tmp_path: Path) -> None:
     folder = ServicesFolder(tmp_path / "missing")
     assert not folder.scan()
     assert folder.registrations() == []
+
+
+@pytest.mark.parametrize("name", ["listdir", "stat"])
+def test_a_folder_that_cannot_be_looked_at_leaves_what_it_said(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent without a free descriptor must not take its services out of the mesh."""
+
+    def refuse(path: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    folder = ServicesFolder(tmp_path)
+    (tmp_path / "cart.yaml").write_text(CART)
+    assert folder.scan()
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(os, name, refuse)
+        told = folder.scan()
+        assert not folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart"]
+    assert told == (name == "listdir")
+    problems = [str(problem) for problems in folder.problems.values() for problem in problems]
+    assert ["Too many open files; the services go on" in problem for problem in problems] == [True] * told
+    assert folder.scan() == told
+    assert folder.problems == {}
+    (tmp_path / "cart.yaml").unlink()
+    assert folder.scan()
+    assert folder.registrations() == []
+
+
+def test_a_file_that_could_not_be_read_is_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, encoding: str) -> str:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(self))
+
+    folder = ServicesFolder(tmp_path)
+    (tmp_path / "cart.yaml").write_text(CART)
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(Path, "read_text", refuse)
+        assert folder.scan()
+        assert "Too many open files" in str(folder.problems["cart.yaml"][0])
+        assert not folder.scan()
+    assert folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart"]
+    assert folder.problems == {}
+    assert not folder.scan()
+
+
+def test_files_beyond_the_limit_are_told(tmp_path: Path) -> None:
+    folder = ServicesFolder(tmp_path)
+    for number in range(limits.SERVICE_FILES_MAX + 2):
+        (tmp_path / f"s{number:03}.yaml").write_text(CART.replace("name: cart", f"name: s{number:03}"))
+    assert folder.scan()
+    assert len(folder.registrations()) == limits.SERVICE_FILES_MAX
+    (problem,) = folder.problems[""]
+    assert f"s{limits.SERVICE_FILES_MAX:03}.yaml and those after it are not read" in str(problem)
+    assert not folder.scan()
