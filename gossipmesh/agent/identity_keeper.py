@@ -27,6 +27,7 @@ log = logging.getLogger("gossipmesh.agent.identity")
 _RETRY_S_MIN: Final = 5.0
 _RETRY_S_MAX: Final = 300.0
 _JITTER: Final = 0.1
+_LOOK_S: Final = 60.0  # how often civil time is looked at while nothing is due
 
 
 async def load_or_enrol(
@@ -100,9 +101,11 @@ class IdentityKeeper:
         """Renew when due or asked, until cancelled."""
         retry_s = 0.0
         while True:
-            wait_s = retry_s or self._wait_s()
-            with trio.move_on_after(wait_s):
-                await self._asked.wait()
+            if retry_s:
+                with trio.move_on_after(retry_s):
+                    await self._asked.wait()
+            else:
+                await self._wait_until_due()
             self._asked = trio.Event()
             if await self._renew():
                 retry_s = 0.0
@@ -111,11 +114,22 @@ class IdentityKeeper:
                     1.0, 1.0 + _JITTER
                 )
 
-    def _wait_s(self) -> float:
-        """Return how long to wait: half life, a little earlier or later on each node."""
-        now, due, end = wall_seconds(), half_life(self.identity), horizon(self.identity)
-        spread_s = (end - due) * _JITTER
-        return max(1.0, due - now + self._rng.uniform(-spread_s, spread_s))
+    async def _wait_until_due(self) -> None:
+        """Wait until half life, a little earlier or later on each node, or until asked.
+
+        Civil time is looked at meanwhile: it may be set, and goes on while a machine sleeps and the loop's
+        clock stands still.
+        """
+        half, end = half_life(self.identity), horizon(self.identity)
+        spread_s = (end - half) * _JITTER
+        due = half + self._rng.uniform(-spread_s, spread_s)
+        due_at = trio.current_time() + max(1.0, due - wall_seconds())
+        while trio.current_time() < due_at:
+            with trio.move_on_at(min(due_at, trio.current_time() + _LOOK_S)):
+                await self._asked.wait()
+                return
+            if wall_seconds() >= due:
+                return
 
     async def _renew(self) -> bool:
         services = self._services()

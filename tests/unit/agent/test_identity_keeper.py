@@ -9,12 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from gossipmesh.agent import enrolment
+from gossipmesh.agent import enrolment, identity_keeper
 from gossipmesh.agent.enrolment import enrol
 from gossipmesh.agent.identity_keeper import IdentityKeeper, half_life, horizon, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.model.instant import DAY_S
+from gossipmesh.model.instant import DAY_S, HOUR_S
 from gossipmesh.net.clock import wall_seconds
 from tests.unit.enrolment_kit import running_authority
 
@@ -75,6 +75,41 @@ def test_a_dead_authority_is_tried_again_and_told(tmp_path: Path, monkeypatch: p
     assert keeper.failure == "the authority does not answer"
     assert keeper.failures_count == len(asked)
     assert keeper.identity is identity
+
+
+def test_a_machine_that_slept_renews_as_soon_as_it_is_awake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop's clock stands still while a machine sleeps; the certificates' does not."""
+    identity = trio.run(_enrolled, tmp_path)
+    began = wall_seconds()
+    slept_s = 0
+    asked: list[float] = []
+
+    async def renew(directory: Path, identity: NodeIdentity, services: Sequence[str]) -> NodeIdentity:
+        asked.append(trio.current_time())
+        return identity
+
+    async def a_sleep() -> None:
+        nonlocal slept_s
+        start = trio.current_time()
+        monkeypatch.setattr(
+            identity_keeper, "wall_seconds", lambda: int(began + trio.current_time() - start) + slept_s
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            await trio.sleep(600)
+            assert asked == []
+            slept_s = half_life(identity) - began + HOUR_S
+            await trio.sleep(61)
+            nursery.cancel_scope.cancel()
+
+    monkeypatch.setattr(enrolment, "renew", renew)
+    keeper = IdentityKeeper(
+        tmp_path / "identity", identity, wanted=list, on_renewed=lambda _: None, rng=random.Random(1)
+    )
+    trio.run(a_sleep, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert asked
 
 
 async def test_half_life_is_between_issue_and_end(tmp_path: Path) -> None:
