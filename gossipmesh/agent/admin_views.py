@@ -223,11 +223,12 @@ def services(parts: Parts) -> Response:
 async def _services(parts: Parts) -> AsyncIterator[bytes]:
     found: dict[str, dict[str, Any]] = {}
     for count, row in enumerate(_endpoints(parts, None), 1):
-        fresh = {"service": row["service"], "protocol": row["protocol"], **_NONE_YET, "nodes": {}}
-        entry = found.setdefault(row["service"], fresh)
-        entry["endpoints"] += 1
-        entry["passing"] += row["health"] == "passing" and not row["draining"]
-        entry["nodes"][row["node"]] = None
+        if row is not None:
+            fresh = {"service": row["service"], "protocol": row["protocol"], **_NONE_YET, "nodes": {}}
+            entry = found.setdefault(row["service"], fresh)
+            entry["endpoints"] += 1
+            entry["passing"] += row["health"] == "passing" and not row["draining"]
+            entry["nodes"][row["node"]] = None
         if count % _ENDPOINTS_PER_STEP == 0:
             await trio.lowlevel.checkpoint()
     rows = [{**found[name], "nodes": list(found[name]["nodes"])} for name in sorted(found)]
@@ -239,24 +240,25 @@ def endpoints(parts: Parts, service: str | None) -> Response:
     return json_rows_response(_endpoints(parts, service))
 
 
-def _endpoints(parts: Parts, service: str | None) -> Iterator[dict[str, Any]]:
-    return (
-        {
-            "service": entry.service,
-            "registration": entry.registration,
-            "protocol": entry.protocol,
-            "node": view.name,
-            "address": str(view.state.mesh_addresses[0]),
-            "health": _health(entry.health),
-            "draining": entry.draining or view.state.phase != NodePhase.SERVING,
-            "weight": entry.weight,
-            "labels": dict(entry.labels),
-            "member_status": view.status.label,
-        }
-        for view, published in parts.node.each_service()
-        for entry in published.entries
-        if service is None or entry.service == service
-    )
+def _endpoints(parts: Parts, service: str | None) -> Iterator[dict[str, Any] | None]:
+    """Walk over the endpoints; None for each member that has none of `service`, for that was a step too."""
+    for view, published in parts.node.each_service():
+        wanted = [entry for entry in published.entries if service is None or entry.service == service]
+        if not wanted:
+            yield None
+        for entry in wanted:
+            yield {
+                "service": entry.service,
+                "registration": entry.registration,
+                "protocol": entry.protocol,
+                "node": view.name,
+                "address": str(view.state.mesh_addresses[0]),
+                "health": _health(entry.health),
+                "draining": entry.draining or view.state.phase != NodePhase.SERVING,
+                "weight": entry.weight,
+                "labels": dict(entry.labels),
+                "member_status": view.status.label,
+            }
 
 
 def _health(number: int) -> str:

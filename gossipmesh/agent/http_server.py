@@ -70,16 +70,23 @@ def json_response(value: Any, status: int = 200) -> Response:
 def json_rows_response(
     rows: Iterable[Any], around: Mapping[str, Any] | None = None, name: str = ""
 ) -> Response:
-    """Return a list as JSON, made a few rows at a time; with `around` as an object's last field, `name`."""
+    """Return a list as JSON, made a few rows at a time; with `around` as an object's last field, `name`.
+
+    A row that is None is left out: whoever looks for few among many yields it for those passed over.
+    """
     head, tail = b"[", b"]\n"
     if around is not None:
         head, tail = _json(around)[:-1] + b"," + _json(name) + b":[", b"]}\n"
 
     async def pieces() -> AsyncIterator[bytes]:
         walk, separator = iter(rows), b""
-        while some := list(islice(walk, _ROWS_PER_PIECE)):
-            yield separator + _json(some)[1:-1]
-            separator = b","
+        while looked_at := list(islice(walk, _ROWS_PER_PIECE)):
+            some = [row for row in looked_at if row is not None]
+            if some:
+                yield separator + _json(some)[1:-1]
+                separator = b","
+            else:
+                await trio.lowlevel.checkpoint()
         yield tail
 
     return Response(head, more=pieces())
