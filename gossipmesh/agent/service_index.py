@@ -34,7 +34,7 @@ class ServiceIndex:
         self._catalog = catalog
         self._nodes: dict[str, dict[NodeId, None]] = {}
         self._services: dict[NodeId, tuple[str, ...]] = {}
-        self._same: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._same: dict[tuple[str, ...], tuple[tuple[str, ...], int]] = {}
         self._changed: dict[NodeId, None] = {}
         self._begun = False
 
@@ -65,14 +65,28 @@ class ServiceIndex:
         return list(self._nodes.get(service, ()))
 
     def _put(self, node_id: NodeId, services: ServiceSet | None) -> None:
-        for name in self._services.pop(node_id, ()):
+        before = self._services.pop(node_id, ())
+        for name in before:
             nodes = self._nodes[name]
             nodes.pop(node_id, None)
             if not nodes:
                 del self._nodes[name]
+        if before:
+            self._let_go(before)
         if services is None or not services.entries:
             return
         names = tuple(sys.intern(name) for name in dict.fromkeys(entry.service for entry in services.entries))
-        self._services[node_id] = self._same.setdefault(names, names)
+        self._services[node_id] = self._hold(names)
         for name in names:
             self._nodes.setdefault(name, {})[node_id] = None
+
+    def _hold(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the one tuple of these names, counted: thousands of members serve the same."""
+        same, count = self._same.get(names, (names, 0))
+        self._same[same] = (same, count + 1)
+        return same
+
+    def _let_go(self, names: tuple[str, ...]) -> None:
+        same, count = self._same.pop(names)
+        if count > 1:
+            self._same[same] = (same, count - 1)

@@ -77,3 +77,22 @@ def test_many_members_are_taken_in_step_by_step() -> None:
     assert refreshed(index) == 20
     assert index.nodes_of("shop/cart") == []
     assert refreshed(index) == 0
+
+
+def test_nothing_is_kept_of_services_that_nobody_has_any_more() -> None:
+    """A member may name its services anew for as long as it likes."""
+    catalog = FakeCatalog()
+    index = ServiceIndex(catalog)
+    nodes = [NodeId(bytes([number]) * 16) for number in range(2)]
+    for number in range(100):
+        for node_id in nodes:
+            catalog.services[node_id] = (f"shop/s{number}", "shop/cart")
+            index.changed(node_id)
+        refreshed(index)
+    assert sorted(index.nodes_of("shop/s99")) == nodes
+    assert max(len(table) for table in vars(index).values() if isinstance(table, dict)) == 2
+    for node_id in nodes:
+        del catalog.services[node_id]
+        index.changed(node_id)
+    refreshed(index)
+    assert not any(table for table in vars(index).values() if isinstance(table, dict))
