@@ -1,4 +1,4 @@
-"""GET /metrics: values are read at once on the loop, the text is made in a thread."""
+"""GET /metrics: values are read on the loop in small steps, the text is made in a thread."""
 
 import importlib
 from typing import Any, Final
@@ -28,5 +28,10 @@ class MetricsEndpoint:
         metrics: Any = await trio.to_thread.run_sync(
             importlib.import_module, "gossipmesh.agent.metrics_families"
         )
-        families = list(metrics.collect(self._parts, self._counts))
+        families = []
+        for family in metrics.collect(self._parts, self._counts):
+            if family is None:
+                await trio.lowlevel.checkpoint()
+            else:
+                families.append(family)
         return Response(await trio.to_thread.run_sync(metrics.render, families), _CONTENT_TYPE)
