@@ -62,6 +62,7 @@ def collect(parts: Parts, counts: EngineCounts) -> Iterator[Family | None]:
     yield from _engine(parts, counts)
     yield from _gossip(parts)
     yield from _policy(parts)
+    yield _limits(parts, counts)
     yield from _processes(parts)
     yield from _identity(parts)
 
@@ -198,6 +199,20 @@ def _policy(parts: Parts) -> Iterator[Family]:
     yield _labelled(
         "policy_refused", "Policy sets refused.", ("scope", "code"), parts.policy_refusals.items()
     )
+
+
+def _limits(parts: Parts, counts: EngineCounts) -> Family:
+    """Return how often a limit of this agent turned something away; 0 is well."""
+    shell, streams = parts.shell.statistics, parts.shell.streams.statistics
+    labelled = (counts.counters, counts.ejections, counts.denials, parts.policy_refusals)
+    reached: _Counted = [
+        (("engine_probes",), shell.engine_probes_dropped_count),
+        (("label_sets",), sum(counters.overflow_count for counters in labelled)),
+        (("stream_queue",), streams.overflowed_count),
+        (("stream_silence",), streams.silent_count),
+        (("streams",), streams.refused_count),
+    ]
+    return _labelled("limit_reached", "Times a limit turned something away.", ("limit",), reached)
 
 
 def _processes(parts: Parts) -> Iterator[Family]:

@@ -166,6 +166,7 @@ async def test_metrics_tell_of_agent_engine_and_refusals(tmp_path: Path) -> None
             "gossipmesh_gossip_lag_ms ",
             "gossipmesh_gossip_clock_skew_s ",
             "gossipmesh_loop_stalls_total ",
+            'gossipmesh_limit_reached_total{limit="streams"} 0.0',
             "gossipmesh_recorder_bytes ",
         ):
             assert f"\n{name}" in text, name
