@@ -199,7 +199,7 @@ class _Ballot:
         self._names = names
         self._quorum = (len(names) - 1) // 2 + 1
         self._stands: dict[tuple[str, str], int] = {}
-        self._judged: list[bytes] = []
+        self._judged: list[Certificate] = []
         self.wrong = ""
         mesh.sent = self._sent
         mesh.arrived = self._arrived
@@ -224,14 +224,22 @@ class _Ballot:
                 self.wrong = f"{source} votes {silent_ns // MILLISECOND_NS} ms after a packet of its target"
         elif kind == "unvote":
             self._stands.pop((source, source), None)
-        elif kind == "certificate" and message not in self._judged:
-            # Whoever sends one first has made it; later senders took it on its own strength.
-            self._judged.append(message)
-            self._judge(source, message)
+        elif kind == "certificate":
+            record = convert_untrusted(
+                unpack_untrusted(message, bytes_max=DATAGRAM_BYTES_MAX)[1], SignedRecord
+            )
+            self._judge(source, decode_untrusted(record.body, Certificate, bytes_max=RECORD_BYTES_MAX))
+        elif kind == "certificate_id":
+            # A maker names its certificate at once; the body goes to who asks, when votes may be over.
+            member = self._mesh.member(source, VICTIM)
+            if member is not None and member.certificate is not None:
+                self._judge(source, member.certificate)
 
-    def _judge(self, maker: str, message: bytes) -> None:
-        record = convert_untrusted(unpack_untrusted(message, bytes_max=DATAGRAM_BYTES_MAX)[1], SignedRecord)
-        certificate = decode_untrusted(record.body, Certificate, bytes_max=RECORD_BYTES_MAX)
+    def _judge(self, maker: str, certificate: Certificate) -> None:
+        """Hold one to the votes that stand; who first shows it has made it, others took it as it is."""
+        if certificate in self._judged:
+            return
+        self._judged.append(certificate)
         voters = [self._mesh.names[bytes(vote.voter)] for vote in certificate.votes]
         if len(set(voters)) < self._quorum:
             self.wrong = f"{maker} certifies by {len(voters)} votes, a quorum is {self._quorum}"
