@@ -69,6 +69,7 @@ class AdminApi:
             "/v1/policy/offer": self._offer_policy,
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
+            "/v1/release": self._release_held,
         }
 
     async def handle_local(self, request: Request) -> Response:
@@ -144,6 +145,11 @@ class AdminApi:
     async def _leave_mesh(self, _: Request) -> Any:
         await self._leave()
         return {"left": True}
+
+    async def _release_held(self, _: Request) -> Any:
+        released = self._parts.node.tally().endpoints_held_count
+        self._parts.shell.step(self._parts.node.release_mass_death)
+        return {"released": released}
 
     async def _restart_agent(self, _: Request) -> Any:
         await self._restart()

@@ -44,6 +44,7 @@ from gossipmesh.gossip.checkpoint import take_checkpoint
 from gossipmesh.gossip.effects import (
     Event,
     IdentityStolen,
+    MassDeathHeld,
     MemberChanged,
     PolicyApplied,
     PolicyRefused,
@@ -318,6 +319,12 @@ class Agent:
         elif isinstance(event, ViewRepaired):
             self._repaired_peers = event.peers_count
             self._release_when_repaired()
+        elif isinstance(event, MassDeathHeld):
+            text = (
+                "many members went within a minute: their endpoints are kept for an hour; look at the "
+                "network of this node, and when they are really gone, run `gossipmesh release` here"
+            )
+            log.error(text, extra=fields(members=event.gone_count))
         elif isinstance(event, IdentityStolen):
             self._failure = OperatorError(
                 f"another machine at {event.sender} uses the identity of {self.identity.identity.name}; stop "

@@ -30,6 +30,7 @@ def run_checks(parts: Parts, listening: list[Address]) -> list[Row]:
         _check_identity,
         _check_clock,
         _check_group,
+        _check_held,
         _check_engine,
         _check_policy,
         _check_files,
@@ -79,8 +80,17 @@ def _check_group(parts: Parts) -> list[Row]:
     ]
     health = parts.node.local_health
     hint = "this node answers late or loses packets: look at its load and its network"
-    rows.append(_row("local health", health <= 2, f"{health} (0 is healthy, 8 the worst)", hint))
+    rows.append(_row("local health", health <= 2, f"{health} (0 is healthy, 7 the worst)", hint))
     return rows
+
+
+def _check_held(parts: Parts) -> list[Row]:
+    held_count = parts.node.tally().endpoints_held_count
+    if not held_count:
+        return []
+    detail = f"the endpoints of {held_count} members that went within a minute are kept, for an hour at most"
+    hint = "look at this node's network; when they are really gone, `gossipmesh release`"
+    return [_row("mass death", False, detail, hint)]
 
 
 def _check_engine(parts: Parts) -> list[Row]:

@@ -91,6 +91,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     },
     ("POST", "/v1/leave"): {"left": True},
     ("POST", "/v1/restart"): {"restarting": True},
+    ("POST", "/v1/release"): {"released": 2},
 }
 
 
@@ -130,6 +131,7 @@ READERS = {
     ("GET", "/v1/proxy/snapshot"): ["proxy", "snapshot"],
     ("POST", "/v1/leave"): ["leave"],
     ("POST", "/v1/restart"): ["restart"],
+    ("POST", "/v1/release"): ["release"],
 }
 
 
