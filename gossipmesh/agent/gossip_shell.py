@@ -5,10 +5,11 @@ Rules:
 2. A `Persist` that fails ends the list and the agent, and the core is not stepped again: it already
    believes what is not on disk, and would say so to whoever asks while the agent ends.
 3. Before a deadline is judged the socket is drained, so that a packet in time is never late for our sake.
-4. `now` never goes back; when the kernel had a datagram is told beside it, so that our own lag is no
-   one's silence.
+4. `now` never goes back, but for a deadline's; when the kernel had a datagram is told beside it, so that our
+   own lag is no one's silence.
 5. A deadline is judged at its own instant, so that what came due while the core worked waits for the next
-   step, behind the other tasks; one that is long past is judged at the present, with all since then.
+   step, behind the other tasks; one that is long past is judged at the present, with all since then. The
+   core's own present never goes back, and is never far behind.
 """
 
 import logging
@@ -49,8 +50,8 @@ log = logging.getLogger("gossipmesh.agent.gossip")
 _WALL_CLOCK_STEP_S_MIN: Final = 2
 _SLICE_NS: Final = 5 * MILLISECOND_NS  # GOSSIP 1.1: nothing holds the loop for more
 _STALL_NS: Final = 20_000_000  # a timer later than this: something held the loop, or the machine is busy
-# A timer later than this is told how late it is; less does no harm: what a core sends seems sent that much
-# sooner, and a round trip so much longer.
+# A timer later than this is judged at the present, and so told how late it is. One that is later than a slice
+# is judged in a core that knows the present; less does no harm: what is sent seems sent that much sooner.
 _LATE_NS: Final = 50 * MILLISECOND_NS
 
 
@@ -61,7 +62,10 @@ class GossipCore(Protocol):
         """Return when `handle_deadline` is due."""
 
     def handle_deadline(self, now: Instant) -> list[Effect]:
-        """Do what is due."""
+        """Do what is due by `now`, which may lie before what was told already."""
+
+    def note_lag(self, lag_ns: int, now: Instant) -> list[Effect]:
+        """Take how late the loop ran, and what time it is."""
 
     def receive_datagram(
         self, payload: bytes, sender: Address, now: Instant, arrived: Instant | None = None
@@ -276,7 +280,13 @@ class GossipShell:
             self.step(partial(self._judge, deadline))
 
     def _judge(self, deadline: Instant, now: Instant) -> list[Effect]:
-        return self.core.handle_deadline(now if now - deadline > _LATE_NS else min(deadline, now))
+        late_ns = now - deadline
+        if late_ns > _LATE_NS:
+            return self.core.handle_deadline(now)
+        # Long work sets its next piece right after its present: one that lags behind ours would have all
+        # pieces come before any other timer. So little is no lag to speak of, only the time.
+        told = self.core.note_lag(0, now) if late_ns > _SLICE_NS else []
+        return told + self.core.handle_deadline(min(deadline, now))
 
     def _set_alarm(self, deadline: Instant) -> None:
         """Have the core's deadline kept; most steps do not move it."""
