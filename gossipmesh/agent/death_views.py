@@ -12,7 +12,7 @@ from gossipmesh.gossip.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.identity import NODE_ID_BYTES, NodeId
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.net.clock import monotonic, wall_seconds
+from gossipmesh.net.clock import monotonic, wall_ns
 
 _AGAINST: Final = ("vote-sent", "vote-received")
 _WITHDRAWN: Final = ("unvote", "refuted", "beaten-by-life", "reachable", "case-closed")
@@ -33,7 +33,7 @@ def why(parts: Parts, name: str | None) -> dict[str, Any]:
         raise Refused(
             404, "no-member", f"this node knows no member {name[:80]!r}; `gossipmesh members` lists them"
         )
-    now, wall_s = monotonic(), wall_seconds()
+    now, wall_s = monotonic(), wall_ns() / SECOND_NS
     rows = [_entry(entry, _name_of(parts, entry.by), now, wall_s) for entry in entries]
     counts = parts.node.statistics()
     return {
@@ -62,7 +62,7 @@ def _name_of(parts: Parts, node_id: NodeId) -> str:
     return node_id.hex()[:8] if view is None else view.name
 
 
-def _entry(entry: HistoryEntry, by: str, now: int, wall_s: int) -> dict[str, Any]:
+def _entry(entry: HistoryEntry, by: str, now: int, wall_s: float) -> dict[str, Any]:
     age_s = max(0, now - entry.at) / SECOND_NS
     return {
         "age_s": round(age_s, 3),

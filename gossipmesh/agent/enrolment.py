@@ -148,7 +148,14 @@ async def renew(
         now = clock()
         request = RenewRequest(spiffe_id=identity.spiffe_id, requests=keys.requests(), issued=now)
         signed = msgspec.structs.replace(request, proof=keys.signing.sign(request.proof_bytes()))
-        context = _renewal_context(identity, now)
+        try:
+            context = _renewal_context(identity, now)
+        except (OSError, ValueError) as error:
+            raise OperatorError(
+                f"{identity.name} cannot show its certificate to the authority at {identity.authority} "
+                f"({error}); the old one is kept; see that the agent has descriptors left, or enrol "
+                "this node again"
+            ) from None
         body = msgspec.json.encode(signed)
         issued = await _ask(identity.authority, context, identity.trust_domain, "/v1/renew", body)
         try:
@@ -160,7 +167,8 @@ async def renew(
                 f"the authority at {identity.authority} answered with an identity that does not hold "
                 f"({error}); the old one is kept"
             ) from None
-        reservation.commit(encode_stored(stored))
+        # In a thread: an fsync may take as long as the disk likes, and the agent runs meanwhile.
+        await trio.to_thread.run_sync(reservation.commit, encode_stored(stored))
     return renewed
 
 

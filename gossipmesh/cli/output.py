@@ -33,11 +33,15 @@ class Column(NamedTuple):
         if isinstance(value, bool):
             return "yes" if value else "no"
         if isinstance(value, list | tuple):
-            return ",".join(str(item) for item in value) or "-"
+            return printable(",".join(str(item) for item in value)) or "-"
         if isinstance(value, Mapping):
-            return ",".join(f"{key}={item}" for key, item in sorted(value.items())) or "-"
-        # What a peer named may not move the cursor: anything unprintable is shown as `?`.
-        return "".join(letter if letter.isprintable() else "?" for letter in " ".join(str(value).split()))
+            return printable(",".join(f"{key}={item}" for key, item in sorted(value.items()))) or "-"
+        return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return a peer's words as one line that moves no cursor: what is unprintable becomes `?`."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def output_option(command: F) -> F:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gossipmesh.cli.admin_client import AdminClient, AgentRefused
+from gossipmesh.cli.output import printable
 from gossipmesh.cli.push_plan import (
     REACHED,
     REFUSED,
@@ -248,7 +249,7 @@ def verdict(published: Published, settings: PushSettings) -> str | None:
             f"{name} is superseded by version {winner} ({winner_hash[:8]}): see `gossipmesh policy list` "
             "and push again on top of it"
         )
-    refused = _listed(f"{member} refused it: {reason}" for member, reason in outcome.refused)
+    refused = _listed(f"{member} refused it: {printable(reason)}" for member, reason in outcome.refused)
     if not settings.wait:
         return f"{name} is published, but {refused}" if refused else None
     if outcome.state == REACHED:

@@ -39,8 +39,16 @@ def give_back() -> None:
     if trim is not None:
         trim(0)
     if advise is not None:
-        for start, end in _clean_of(_MAPS.read_text().splitlines()):
+        for start, end in _clean_of(_read_maps().splitlines()):
             advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)
+
+
+def _read_maps() -> str:
+    """Return what is mapped, nothing where the kernel does not tell (CONFIG_PROC_PAGE_MONITOR)."""
+    try:
+        return _MAPS.read_text()
+    except OSError:
+        return ""
 
 
 def _clean_of(maps: Iterable[str]) -> Iterator[tuple[int, int]]:

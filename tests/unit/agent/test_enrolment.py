@@ -1,9 +1,11 @@
 """Enrolment and renewal end to end: a real authority on loopback, real TLS, real files."""
 
+import errno
 import json
 import os
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +13,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from gossipmesh.agent import enrolment
 from gossipmesh.agent.enrolment import enrol, renew
 from gossipmesh.agent.identity_store import FILE_NAME, load_identity, stored_of
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import HOUR_S
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds
+from gossipmesh.net.secret_files import Reservation
 from gossipmesh.net.tls import server_context
 from tests.unit.enrolment_kit import RunningAuthority, running_authority
 
@@ -157,6 +161,41 @@ async def test_a_node_whose_leaf_ran_out_renews_without_showing_it(tmp_path: Pat
         returned = replace(identity, svids={**identity.svids, identity.spiffe_id: stale})
         renewed = await renew(tmp_path / "identity", returned, [])
         assert renewed.node_svid.not_after > wall_seconds()
+
+
+async def test_an_agent_out_of_descriptors_is_told_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making a context takes a descriptor; what the keeper does not expect would end the agent."""
+
+    def refuse(*_: object) -> ssl.SSLContext:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with running_authority(tmp_path / "authority") as authority:
+        identity = await enrol(tmp_path / "identity", authority.token(tmp_path / "token"))
+        monkeypatch.setattr(enrolment, "client_context", refuse)
+        with pytest.raises(OperatorError, match=r"Too many open files.*the old one is kept"):
+            await renew(tmp_path / "identity", identity, ())
+    kept = load_identity(tmp_path / "identity")
+    assert kept is not None
+    assert kept.credential == identity.credential
+
+
+async def test_a_renewal_is_written_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    commit = Reservation.commit
+
+    def noted(self: Reservation, content: bytes) -> None:
+        if self._path.name == FILE_NAME:
+            threads.append(threading.get_ident())
+        commit(self, content)
+
+    async with running_authority(tmp_path / "authority") as authority:
+        identity = await enrol(tmp_path / "identity", authority.token(tmp_path / "token"))
+        monkeypatch.setattr(Reservation, "commit", noted)
+        await renew(tmp_path / "identity", identity, ())
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 async def test_a_clock_far_off_is_told(tmp_path: Path) -> None:

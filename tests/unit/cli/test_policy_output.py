@@ -37,8 +37,9 @@ def test_wide_adds_columns_and_json_has_everything(capsys: pytest.CaptureFixture
 
 
 def test_control_characters_never_reach_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    print_rows([{"name": "x\x1b[2J\ny"}], [Column("NAME", "name")], "table")
-    assert capsys.readouterr().out == "NAME\nx?[2J y\n"
+    for value in ("x\x1b[2J\ny", ["x\x1b[2J\ny"]):
+        print_rows([{"name": value}], [Column("NAME", "name")], "table")
+        assert capsys.readouterr().out == "NAME\nx?[2J y\n"
 
 
 def test_yaml_that_is_printed_reads_back_the_same() -> None:

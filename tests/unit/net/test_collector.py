@@ -5,6 +5,8 @@ import gc
 import zlib
 from pathlib import Path
 
+import pytest
+
 from gossipmesh.net import collector
 from gossipmesh.net.collector import calm_collector, give_back
 
@@ -43,6 +45,13 @@ def test_what_is_loaded_is_frozen_and_full_collections_are_far_apart() -> None:
 def test_only_untouched_copies_of_files_are_let_go() -> None:
     found = list(collector._clean_of(_SMAPS.splitlines()))
     assert found == [(0x7F00, 0x7F10), (0x7F10, 0x7F30)]
+
+
+def test_a_kernel_that_does_not_tell_what_is_mapped_keeps_nobody_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "_MAPS", tmp_path / "smaps")
+    give_back()
 
 
 def test_whoever_gives_back_goes_on_as_before() -> None:
