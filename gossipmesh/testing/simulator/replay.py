@@ -163,22 +163,26 @@ def _documents(start: Start, verifier: Verifier) -> TrustedDocuments:
 def _step(core: GossipNode, entry: Entry, signer: RecordedSigner, node_class: type[GossipNode]) -> bytes:
     inputs = inputs_of(node_class)
     if entry.method == RESEED:
-        (seed,) = msgspec.msgpack.decode(entry.arguments, type=tuple[bytes])
+        (seed,) = _arguments(entry, tuple[bytes])
         core._ctx.rng.seed(seed)
         return entry.digest
     if entry.method not in inputs:
         raise MalformedInput(f"an input {entry.method[:80]!r} that this build does not know")
     parameters, shape = inputs[entry.method]
-    try:
-        arguments: Any = msgspec.msgpack.decode(entry.arguments, type=shape)
-    except msgspec.MsgspecError as error:
-        raise MalformedInput(f"arguments of {entry.method} that do not fit: {error}"[:300]) from None
+    arguments = _arguments(entry, shape)
     signer.waiting.extend(entry.signatures)
     try:
         effects = getattr(core, entry.method)(**dict(zip(parameters, arguments, strict=True)))
     except Exception as error:
         return failure_digest(error)
     return step_digest(effects, core.next_deadline())
+
+
+def _arguments(entry: Entry, shape: Any) -> Any:
+    try:
+        return msgspec.msgpack.decode(entry.arguments, type=shape)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise MalformedInput(f"arguments of {entry.method} that do not fit: {error}"[:300]) from None
 
 
 def _differences(recorded: CoreState, replayed: CoreState) -> list[str]:
