@@ -283,7 +283,7 @@ class MonitorDetector:
         if member.state is None:
             return
         self._vote_count += 1
-        beat = member.beat if member.beat_run == member.run else 0
+        beat = self._last_beat(member, order_start(member.state.order))
         vote = Vote(
             node_id=member.node_id,
             generation=member.state.generation,
@@ -305,6 +305,11 @@ class MonitorDetector:
             self._courier.send(other, [message])
         self.votes.put(vote, self._ctx.now)
         self._count(member)
+
+    def _last_beat(self, member: Member, life: tuple[int, int]) -> int:
+        if member.beat_run == member.run and member.beat:
+            return member.beat
+        return self.votes.beat_of_others(member.node_id, life, self._own.node_id, self._ctx.now)
 
     def _withdraw(self, member: Member) -> None:
         sequence = self._last_votes.pop(member.node_id, None)

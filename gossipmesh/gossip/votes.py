@@ -74,6 +74,12 @@ class VoteBox:
             and (entry.vote.generation, entry.vote.epoch) == incarnation
         ]
 
+    def beat_of_others(self, target: bytes, incarnation: tuple[int, int], own_id: bytes, now: Instant) -> int:
+        """Return the lowest beat of what most others heard last, two of them or more; else 0 (rule 4)."""
+        heard = [vote for vote in self.fresh(target, incarnation, now) if vote.beat and vote.voter != own_id]
+        agreed = _together(heard, self._settings.beats_apart_max)
+        return agreed[0].beat if len(agreed) >= 2 else 0
+
     def quorum(
         self, target: bytes, incarnation: tuple[int, int], needed: int, now: Instant
     ) -> tuple[MemberStatus, list[Vote]] | None:

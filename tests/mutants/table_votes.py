@@ -287,4 +287,20 @@ VOTE_MUTANTS: Final = (
         _VOTES + "test_many_deaths_in_a_minute_are_held",
         "a wrong view takes all endpoints away at once",
     ),
+    mutant(
+        "one-names-the-beat",
+        "gossip.votes",
+        "return agreed[0].beat if len(agreed) >= 2 else 0",
+        "return agreed[-1].beat if agreed else 0",
+        "tests/unit/gossip/test_votes.py::test_who_heard_no_beat_takes_the_one_two_others_agree_on",
+        "a liar's beat gets honest signatures, good against every later life of its victim",
+    ),
+    mutant(
+        "late-watchers-vote-apart",
+        "gossip.monitor_detector",
+        "        return self.votes.beat_of_others(",
+        "        return 0 and self.votes.beat_of_others(",
+        _MONITORS + "test_a_death_is_certified_though_most_of_its_monitors_began_to_watch_after_it",
+        "a machine lost in a power cut is never certified dead",
+    ),
 )

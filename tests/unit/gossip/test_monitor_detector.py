@@ -424,6 +424,20 @@ def test_views_tell_how_long_a_member_was_not_heard() -> None:
     assert NodeId(view(group, "a", "c").node_id) == view(group, "a", "c").node_id
 
 
+def test_a_death_is_certified_though_most_of_its_monitors_began_to_watch_after_it() -> None:
+    """Three of five lose power at once, two of them come back: these never heard a beat of the third."""
+    group = voting()
+    group.run(30)  # a hundred beats and more: none of them is near the none that a newcomer heard
+    for name in "cde":
+        group.kill(name, silent=True)
+    group.run(20)
+    assert group.statuses("c") == {"a": "alive", "b": "alive"}
+    for name in "de":
+        group.start(name)
+    until_all_hold(group, "c", "dead", 15)
+    assert given_up(group) == {"c"}
+
+
 def test_monitors_take_turns_to_look_at_an_engine() -> None:
     """One of them looks every five seconds, so that nobody has to be lucky for its death to be found."""
     group = voting("a b c d e f g h i j")

@@ -104,3 +104,17 @@ def test_the_box_is_bounded_and_forgets_members_that_go() -> None:
     assert len(box.fresh(TARGET, (1, 1), NOW)) == 15
     box.drop(TARGET)
     assert box.fresh(TARGET, (1, 1), NOW) == []
+
+
+def test_who_heard_no_beat_takes_the_one_two_others_agree_on() -> None:
+    """One liar among them cannot name it: neither alone nor above what an honest voter heard."""
+
+    def taken(*beats: int) -> int:
+        votes = [vote(name, beat=beat) for name, beat in zip("abcd", beats, strict=False)]
+        return box_of(*votes).beat_of_others(TARGET, (1, 1), vote("d").voter, NOW)
+
+    assert taken() == taken(0) == taken(131) == taken(0, 0) == taken(131, 5_000) == 0
+    assert taken(0, 131, 130) == 130
+    assert taken(2**60, 131, 130) == 130
+    assert taken(131 + 64, 131) == 131
+    assert taken(0, 0, 131, 130) == 0, "its own vote counts for nothing"
