@@ -232,6 +232,7 @@ class EngineSupervisor:
             if client is not None or self._stopping:
                 return client
             if trio.current_time() > deadline:
+                deadline += _STUCK_TIMEOUT_S  # who waits for a disk dies when the disk answers
                 log.error("the engine does not answer and is ended", extra=fields(pid=self._pid))
                 end_engine(self._pid, signal.SIGKILL)
             await trio.sleep(_POLL_S)

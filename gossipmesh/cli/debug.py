@@ -28,11 +28,19 @@ def record(socket_path: str | None, out: Path) -> None:
     """
     if out.exists():
         raise OperatorError(f"{out} exists already; name another file")
-    data = AdminClient(socket_path, timeout_s=RECORD_TIMEOUT_S).get_bytes("/v1/debug/record")
+    client = AdminClient(socket_path, timeout_s=RECORD_TIMEOUT_S)
+    data = client.get_bytes("/v1/debug/record")
     if data is None:
         raise OperatorError(
             "the flight recorder is off; set spec.flightRecorder to true and restart the agent"
         )
     write_file(out, data, mode=SECRET_MODE)
     click.echo(f"Wrote {len(data)} bytes to {out} (0600): members' records and messages, no keys.")
-    click.echo(f"Replay it: python -m gossipmesh.testing.simulator replay {out}")
+    if client.get_json("/v1/status")["recorder"]["replayable"]:
+        click.echo(f"Replay it: python -m gossipmesh.testing.simulator replay {out}")
+        return
+    click.echo(
+        "It cannot be replayed: this agent hears too much for the ring to hold a whole beginning as well. "
+        "Record soon after the agent's start, or on a node of a smaller mesh.",
+        err=True,
+    )

@@ -86,7 +86,7 @@ class CoreState(msgspec.Struct, frozen=True):
 
 
 class Recording(msgspec.Struct, frozen=True):
-    """A whole file. Neither `start` nor `checkpoint`: the beginning was lost, it can be read, not replayed.
+    """A whole file. Neither `start` nor `checkpoint`: the beginning was lost and it cannot be replayed.
 
     `exchange_seed` is the throwaway key all packets in here are sealed for; `began`, `ended` and
     `wall_offset_s` place the entries in time.

@@ -126,7 +126,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
         indirect_probes: helpers asked when the direct ack is late (SWIM's k).
         suspicion_mult: shortest suspicion in intervals, times log10 of the members; less makes false deaths.
         suspicion_max_mult: longest suspicion as a multiple of the shortest, when nobody else confirms.
-        local_health_max: greatest local health; interval and timeouts stretch up to this many times plus one.
+        local_health_max: greatest local health; SWIM stretches interval and timeouts by 1 plus that.
         tick_interval_ns, tick_fanout: how often and to how many queued updates go besides probes.
         transmit_mult, refutation_mult: sendings per update, times log10(members + 1); 6 for one's own
             refutation, because losing that race is a false death.

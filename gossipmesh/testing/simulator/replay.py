@@ -122,7 +122,7 @@ def _build(recording: Recording, signer: RecordedSigner, node_class: type[Gossip
     if recording.checkpoint is not None:
         return open_checkpoint_untrusted(recording.checkpoint, signer, ExchangeKey(recording.exchange_seed))
     if recording.start is None:
-        raise MalformedInput("this recording has lost its beginning; it can be read, not replayed")
+        raise MalformedInput("this recording has lost its beginning, so it cannot be replayed")
     try:
         return _start(recording, recording.start, signer, node_class)
     except (ValueError, TypeError, OverflowError) as error:

@@ -61,6 +61,8 @@ class WhyAgent(FakeAgent):
             return 200, WHY
         if path == "/v1/debug/record" and "off" not in self.others:
             return 200, b"a recording"
+        if path == "/v1/status":
+            return 200, {"recorder": {"replayable": "endless" not in self.others}}
         return 404, {"error": "this node knows no member 'nobody'", "code": "no-member"}
 
 
@@ -110,6 +112,18 @@ def test_a_recording_is_private_and_never_overwrites(
     assert "no keys" in capsys.readouterr().out
     assert root.run(["debug", "record", "--out", str(out), "--socket", socket_path]) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("socket_path", [{}, {"endless": ("", False)}], indirect=True)
+def test_a_recording_says_whether_it_can_be_replayed(
+    socket_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    out = tmp_path / "flight.gmr"
+    assert root.run(["debug", "record", "--out", str(out), "--socket", socket_path]) == 0
+    said = capsys.readouterr()
+    is_whole = "endless" not in request.node.callspec.params["socket_path"]
+    assert ("simulator replay" in said.out) is is_whole
+    assert ("It cannot be replayed" in said.err) is not is_whole
 
 
 @pytest.mark.parametrize("socket_path", [{"off": ("", False)}], indirect=True)
