@@ -444,7 +444,7 @@ class Catalog:
             raise Untrusted("a certificate before anybody can judge it")
         order = certificate.order
         if member.node_id == self.own_id:
-            judge.require_answerable_untrusted(certificate, checks.spend_untrusted)
+            certificate = judge.answerable_untrusted(certificate, checks.spend_untrusted)
             message = encode_message(record)
             return Change(
                 member, record.kind, message, member.status, False, record=record, certificate=certificate

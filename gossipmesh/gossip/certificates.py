@@ -3,20 +3,24 @@
 Rules:
 1. Valid is: one vote per voter, each signed, each of a monitor of rank <= 10, as many as a quorum of what
    this node sees, about one incarnation, within `beats_apart_max` beats, and of causes that allow the status.
-2. What is cheap is checked first; signatures last, and no more than the quorum needs.
+2. What is cheap is checked first; signatures last, all of them: a vote that was not verified counts for
+   nothing, neither for the quorum nor for how late, or of what cause, the certificate is.
 3. About ourselves we ask less: signatures and two voters. Whoever holds it believes it, so it is answered.
+   What else it says (deaf, in vain) only verified votes say.
 Paper: none. Deviation: a vote names an incarnation, not one sequence in it, since monitors may hold different
     states of their target.
 """
 
 from collections.abc import Callable
 
+import msgspec
+
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.monitors import Monitors, panel_of
 from gossipmesh.gossip.votes import verdict_of
 from gossipmesh.model import limits
-from gossipmesh.model.errors import Untrusted
+from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import (
@@ -138,19 +142,28 @@ class CertificateJudge:
             raise Untrusted("a certificate without a quorum that belongs together")
         if len(votes) != len(_within(votes, self._ctx.settings.monitor.beats_apart_max)):
             raise Untrusted("a certificate of votes of different times")
-        for vote in found[1]:
+        for vote in votes:
             self.require_signed_untrusted(vote, spend)
 
-    def require_answerable_untrusted(self, certificate: Certificate, spend: Callable[[], None]) -> None:
-        """Refuse a certificate about ourselves that nobody can believe (rule 3).
+    def answerable_untrusted(self, certificate: Certificate, spend: Callable[[], None]) -> Certificate:
+        """Return a certificate about ourselves with its verified votes alone (rule 3).
 
         Raises:
             MalformedInput: fewer than two members signed it. Remote's fault. State unchanged.
         """
         if len(certificate.votes) < 2:
             raise Untrusted("a certificate of one voter")
-        for part in certificate.votes[:2]:
+        verified = list(certificate.votes[:2])
+        for part in verified:
             self.require_signed_untrusted(vote_of(certificate, part), spend)
+        for part in certificate.votes[2:]:
+            try:
+                self.require_signed_untrusted(vote_of(certificate, part), spend)
+            except MalformedInput as error:
+                self._ctx.refused(type(error).__name__)
+                continue
+            verified.append(part)
+        return msgspec.structs.replace(certificate, votes=tuple(verified))
 
     def is_valid(self, certificate: Certificate) -> bool:
         """Tell whether a certificate we hold would still be accepted by somebody new, signatures aside."""

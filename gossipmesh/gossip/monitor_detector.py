@@ -30,6 +30,7 @@ from gossipmesh.gossip.engine_questions import EngineQuestions
 from gossipmesh.gossip.heartbeats import Heartbeats
 from gossipmesh.gossip.hold_down import HoldDowns
 from gossipmesh.gossip.lag import step_of
+from gossipmesh.gossip.life_first import LifeFirst
 from gossipmesh.gossip.mass_death import MassDeath
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.monitors import Monitors
@@ -40,7 +41,7 @@ from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.records import Cause, Certificate, RecordKind, SignedRecord, Vote
+from gossipmesh.model.records import Cause, RecordKind, SignedRecord, Vote
 from gossipmesh.trust.records import vote_of
 from gossipmesh.wire.datagram import (
     Ack,
@@ -88,7 +89,6 @@ class MonitorDetector:
         catalog.note_eligible()
         self.judge = CertificateJudge(ctx, self.monitors, member_of=catalog.get)
         catalog.certificate_judge = self.judge
-        catalog.beaten_by_life = self._beaten_by_life
         self.prober = Prober(
             ctx,
             catalog,
@@ -103,6 +103,8 @@ class MonitorDetector:
         self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors, missed=self._heartbeat_missed)
         self._engines = EngineQuestions(ctx)
         self._wants = CertificateWants(ctx, catalog, courier)
+        self._life = LifeFirst(ctx, courier, ping=self._fresh_ping, merge=merge)
+        catalog.beaten_by_life = self._life.beats
         self._answering = Answering(ctx, courier, self.judge, ping=self.prober.ping, take=merge)
         self.desk = CaseDesk(
             ctx,
@@ -121,7 +123,6 @@ class MonitorDetector:
         self._vote_count = 0
         self._last_votes: dict[bytes, int] = {}
         self._checked_at: dict[bytes, int] = {}
-        self._asked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
         self._tombstone_turn = 0
 
@@ -374,42 +375,14 @@ class MonitorDetector:
 
     # Certificates
 
-    def _beaten_by_life(self, member: Member, certificate: Certificate) -> bool:
-        """Tell whether a certificate is older than life: heard later than its voters had, or made long ago.
-
-        True votes of a past silence can be kept and shown again. So whoever was heard since, or whose beats
-        must have gone on far beyond those voted on, is asked first; it takes effect if there is no answer.
-        """
-        settings = self._ctx.settings.monitor
-        if is_held_down(certificate.votes) or member.beat_run != member.run or member.run == 0:
-            return False
-        silence_beats = settings.silence_ns // settings.heartbeat_slot_ns
-        unheard_ns = self._ctx.now - member.heard_at
-        beats_later = member.beat - max(certificate.beats) - silence_beats
-        beats_now = beats_later + unheard_ns // settings.heartbeat_slot_ns
-        if beats_later <= 0 and beats_now <= settings.beats_apart_max:
-            return False
-        asked_at = self._asked_at.get(member.node_id, -1)
-        return asked_at <= member.heard_at or self._ctx.now - asked_at < settings.silence_ns
-
     def certificate_held(self, change: Change, sender: Member | None) -> None:
-        """Show the target what is held against it, and whoever sent it the target's state."""
-        member = change.member
+        """Note it, and ask its target first."""
         self._ctx.statistics.certificates_held += 1
-        if self._asked_at.get(member.node_id, -1) <= member.heard_at:
-            self._asked_at[member.node_id] = self._ctx.now
-        self._note(member, "beaten-by-life", b"" if sender is None else sender.node_id)
-        self._courier.send(member, [self.ping_message(self.next_sequence()), change.message])
-        if sender is not None and RecordKind.NODE_STATE in member.messages:
-            self._courier.send(sender, [member.messages[RecordKind.NODE_STATE]], fill=False)
-        record, heard_at = change.record, member.heard_at
-        if record is not None:
-            wait_ns = self._ctx.settings.monitor.silence_ns
-            self._ctx.timers.set(
-                ("held", member.node_id),
-                self._ctx.now + wait_ns,
-                lambda: self._merge(record) if member.heard_at <= heard_at else None,
-            )
+        self._note(change.member, "beaten-by-life", b"" if sender is None else sender.node_id)
+        self._life.ask(change, sender)
+
+    def _fresh_ping(self) -> bytes:
+        return self.ping_message(self.next_sequence())
 
     def answers_later(self, change: Change) -> bool:
         """Tell whether a certificate against ourselves is answered later than now."""
@@ -585,8 +558,9 @@ class MonitorDetector:
         self.votes.drop_voter(member.node_id)
         self._hold_downs.forget(member.node_id)
         self._wants.forget(member.node_id)
+        self._life.forget(member)
         self._mass_death.returned(member.node_id)
-        for table in (self._last_votes, self._checked_at, self._asked_at):
+        for table in (self._last_votes, self._checked_at):
             table.pop(member.node_id, None)
-        for name in ("engine", "held", "hold-down"):
+        for name in ("engine", "hold-down"):
             self._ctx.timers.cancel((name, member.node_id))

@@ -8,6 +8,7 @@ _VOTES: Final = "tests/mutants/test_catchers_votes.py::"
 _MONITORS: Final = "tests/unit/gossip/test_monitor_detector.py::"
 _CERTIFICATES: Final = "tests/unit/gossip/test_certificates.py::"
 _BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
+_BYZANTINE_CERTIFICATES: Final = "tests/simulation/test_byzantine_certificates.py::"
 _ANSWERING: Final = "tests/unit/gossip/test_answering.py::"
 _PROBER: Final = "tests/unit/gossip/test_prober.py::"
 
@@ -249,7 +250,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "certificate-over-fresh-life",
-        "gossip.monitor_detector",
+        "gossip.life_first",
         "return asked_at <= member.heard_at or self._ctx.now - asked_at < settings.silence_ns",
         "return False",
         _BYZANTINE + "test_votes_that_were_true_once_kill_nobody_later[seven]",
@@ -257,7 +258,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "old-certificate-unasked",
-        "gossip.monitor_detector",
+        "gossip.life_first",
         "if beats_later <= 0 and beats_now <= settings.beats_apart_max:",
         "if beats_later <= 0:",
         _VOTES + "test_a_certificate_older_than_life_asks_its_target_first",
@@ -302,5 +303,21 @@ VOTE_MUTANTS: Final = (
         "        return 0 and self.votes.beat_of_others(",
         _MONITORS + "test_a_death_is_certified_though_most_of_its_monitors_began_to_watch_after_it",
         "a machine lost in a power cut is never certified dead",
+    ),
+    mutant(
+        "quorum-of-votes-verified",
+        "gossip.certificates",
+        "        for vote in votes:\n            self.require_signed_untrusted(vote, spend)",
+        "        for vote in found[1]:\n            self.require_signed_untrusted(vote, spend)",
+        _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
+        "votes nobody signed make an old certificate look young",
+    ),
+    mutant(
+        "deaf-has-no-age",
+        "gossip.life_first",
+        "return beats_old > settings.beats_apart_max and not self._had_its_time(member, certificate)",
+        "return False",
+        _BYZANTINE_CERTIFICATES + "test_a_deaf_members_votes_that_were_true_once_kill_nobody_later[four]",
+        "old votes against a deaf member kill it when it has long been well",
     ),
 )

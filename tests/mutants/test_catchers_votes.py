@@ -203,4 +203,4 @@ def test_a_certificate_older_than_life_asks_its_target_first(
     member.beat_run = member.run
     record = make_certificate([vote(1, beat=500 - beats_ago), vote(2, beat=480)], MemberStatus.DEAD)
     certificate = decode_certificate_untrusted(record)
-    assert node._detector._beaten_by_life(member, certificate) is asks
+    assert node._detector._life.beats(member, certificate) is asks

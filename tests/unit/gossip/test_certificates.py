@@ -126,6 +126,11 @@ def stolen_signature(group: Group) -> SignedRecord:
     return certificate([*votes[:4], msgspec.structs.replace(votes[4], signature=votes[3].signature)])
 
 
+def unsigned_besides(group: Group) -> SignedRecord:
+    votes = honest(group, 6)
+    return certificate([*votes[:5], msgspec.structs.replace(votes[5], beat=BEAT + 1, signature=bytes(64))])
+
+
 def borrowed(group: Group) -> SignedRecord:
     """Honest votes about somebody else, relabelled."""
     about = [vote(group, name, node_id=id_of("a")) for name in ranked(group)[:5] if name != "a"]
@@ -146,6 +151,7 @@ ATTACKS: dict[str, Callable[[Group], SignedRecord]] = {
     "a voter of a rank beyond ten": outsiders,
     "the target's own vote": lambda group: certificate([*honest(group, 4), vote(group, TARGET)]),
     "a signature of another vote": stolen_signature,
+    "a vote nobody signed beyond a quorum": unsigned_besides,
     "votes about another member": borrowed,
     "votes of another incarnation": lambda group: altered(certificate(honest(group)), epoch=2),
     "the last epoch there is": lambda group: altered(certificate(honest(group)), epoch=2**64 - 1),
