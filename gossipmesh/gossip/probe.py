@@ -7,6 +7,7 @@ handshake runs beside the indirect pings (memberlist), so that a filter on UDP a
 
 import random
 
+from gossipmesh.gossip.budgets import KeyedBudgets
 from gossipmesh.gossip.catalog import Catalog
 from gossipmesh.gossip.member import Member
 from gossipmesh.model import limits
@@ -60,10 +61,18 @@ class RelayedPing:
 
 
 class RelayTable:
-    """Relayed pings by our own sequence, the oldest forgotten first."""
+    """Relayed pings by our own sequence, oldest forgotten first, within a budget by requester and target."""
 
     def __init__(self) -> None:
         self._pings: dict[int, RelayedPing] = {}
+        self._by_requester = KeyedBudgets(
+            limits.PING_REQS_PER_MEMBER_PER_S, limits.PING_REQS_PER_MEMBER_BURST
+        )
+        self._by_target = KeyedBudgets(limits.PING_REQS_PER_TARGET_PER_S, limits.PING_REQS_PER_TARGET_BURST)
+
+    def admits(self, requester: bytes, target: bytes, now: Instant) -> bool:
+        """Count one more request; False for more than anybody needs, lest it be us who floods the target."""
+        return self._by_requester.take_key(requester, now) and self._by_target.take_key(target, now)
 
     def add(self, sequence: int, ping: RelayedPing) -> None:
         """Remember a relayed ping."""

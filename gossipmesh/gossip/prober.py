@@ -11,6 +11,8 @@ It finds that a member did not answer; what that means is the case desk's to say
    dozen just when the mesh has trouble enough, and rounds go on meanwhile.
 6. A member that says it is late has that much longer to answer a round's probe: its heartbeats, which do not
    wait for its reader, tell its monitors of its death. What it takes is no round trip either.
+7. Pings for others have a budget by requester and by target, message by message: a target that we were made
+   to flood would drop our acks with the rest, and hold us deaf.
 Paper: SWIM sections 3 and 4.3, Lifeguard IV.A (nack). Deviation: timeouts follow the measured round trip.
 """
 
@@ -237,6 +239,9 @@ class Prober:
         """Ping a member for another; say after 80 % of the wait that we try (Lifeguard IV.A)."""
         target = self._catalog.get(request.target)
         if target is None or target.address is None or target.node_id == self._catalog.own_id:
+            return
+        if not self._relays.admits(member.node_id, target.node_id, self._ctx.now):
+            self._ctx.dropped("ping-req over budget")
             return
         sequence = self.next_sequence()
         self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))

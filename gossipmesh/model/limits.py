@@ -27,6 +27,15 @@ RECORDS_PER_OWNER_PER_S: Final = 2  # of one kind; GOSSIP section 5, risk 1
 RECORDS_PER_OWNER_BURST: Final = 10
 BAD_SIGNATURES_PER_MEMBER_PER_S: Final = 2  # what a member may show that does not verify
 BAD_SIGNATURES_PER_MEMBER_BURST: Final = 10
+# Pings for others. One member asks one helper 4 times a second at most: it watches 26 others at most (of ten
+# thousand), asks one helper a second about each it has a case against and three when a probe of it is late
+# (every 2.25 s), and has as many helpers as targets in the smallest groups, hundreds where many are gone.
+# About one target: its eight monitors as often, of which each helper gets its part, and 1.5 rounds' probes in
+# all: 6 a second at most. Ten seconds of a reader that was starved stand in the bursts.
+PING_REQS_PER_MEMBER_PER_S: Final = 20
+PING_REQS_PER_MEMBER_BURST: Final = 200
+PING_REQS_PER_TARGET_PER_S: Final = 50  # a twentieth of what makes the target drop our packets
+PING_REQS_PER_TARGET_BURST: Final = 400
 PACKETS_PER_MEMBER_PER_S: Final = 1_000
 PACKETS_PER_MEMBER_BURST: Final = 4_000
 RECORD_BYTES_MAX: Final = 16_384

@@ -320,4 +320,12 @@ VOTE_MUTANTS: Final = (
         _BYZANTINE_CERTIFICATES + "test_a_deaf_members_votes_that_were_true_once_kill_nobody_later[four]",
         "old votes against a deaf member kill it when it has long been well",
     ),
+    mutant(
+        "ping-req-without-budget",
+        "gossip.probe",
+        "return self._by_requester.take_key(requester, now) and self._by_target.take_key(target, now)",
+        "return True",
+        _PROBER + "test_ping_reqs_have_a_budget_by_requester_and_by_target",
+        "one member has a second flood a third, which holds it deaf",
+    ),
 )

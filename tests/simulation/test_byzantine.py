@@ -21,6 +21,7 @@ from gossipmesh.wire.datagram import (
     CertificateId,
     Check,
     Heartbeat,
+    PingReq,
     PolicyAnnouncement,
     RelayedAck,
     Unvote,
@@ -426,3 +427,23 @@ def test_a_helper_that_lies_hides_no_death(names: str) -> None:
     group.kill(VICTIM, silent=True)
     others = [name for name in names.split() if name not in (HOSTILE, VICTIM)]
     group.run_until(lambda: {group.status(name, VICTIM) for name in others} == {"dead"}, 12)
+
+
+def test_a_member_makes_nobody_flood_a_third() -> None:
+    """Its ping-reqs, many to a packet, have the victim ping its own monitor, which would drop its acks."""
+    group = mesh("a b c g")
+    node, victim = group.node(HOSTILE), group.node(VICTIM)
+    asked = [encode_message(PingReq(1, credential_of("b").node_id))] * 30
+    start = len(group.trace)
+    for _ in range(1_000):
+        node._ctx.now = Instant(group.now)
+        node._courier.send(node._catalog.get(credential_of(VICTIM).node_id), asked, fill=False)
+        group.perform(group.hosts[HOSTILE], node._ctx.drain())
+        group.run(0.004)
+    target = str(group.hosts["b"].address)
+    pings = sum(1 for _, by, to, _ in group.trace[start:] if (by, to) == (VICTIM, target))
+    assert pings < 400, "thirty thousand were asked for"
+    assert victim.statistics().dropped["ping-req over budget"] > 29_000
+    assert "member over budget" not in group.node("b").statistics().dropped
+    assert verdicts(group) == []
+    assert alive(group)

@@ -3,7 +3,9 @@
 import pytest
 
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.probe import RelayTable
 from gossipmesh.gossip.prober import Prober
+from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Message, Ping, decode_body_untrusted, encode_body
 from tests.unit.gossip.group import Group
@@ -90,3 +92,16 @@ def test_only_the_probes_of_rounds_compare_roots(monkeypatch: pytest.MonkeyPatch
         prober.receive_ping(member, ping, prober._ctx.now)
     acks = [message for message in sent if isinstance(message, Ack)]
     assert [ack.group_root is None for ack in acks] == [True, True, False]
+
+
+def test_ping_reqs_have_a_budget_by_requester_and_by_target() -> None:
+    now, later = Instant(SECOND_NS), Instant(2 * SECOND_NS)
+    relays = RelayTable()
+    admitted = sum(relays.admits(b"a", b"t%d" % number, now) for number in range(1_000))
+    assert admitted == limits.PING_REQS_PER_MEMBER_BURST
+    assert sum(relays.admits(b"a", b"t", later) for _ in range(1_000)) == limits.PING_REQS_PER_MEMBER_PER_S
+    relays = RelayTable()
+    assert sum(relays.admits(b"r%d" % number, b"t", now) for number in range(1_000)) == (
+        limits.PING_REQS_PER_TARGET_BURST
+    )
+    assert relays.admits(b"r", b"another", now)
