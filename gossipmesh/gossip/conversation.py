@@ -191,7 +191,7 @@ class Conversation:
                 size = sum(map(len, owned)) + sum(map(len, about))
                 full = len(page) + len(verdicts) > limits.FRAME_RECORDS_MAX // 2
                 if page and (full or page_bytes + size > PAGE_BYTES):
-                    self._say(session, encode_records_frame(page + verdicts, more=False))
+                    self._say_records(session, page + verdicts)
                     self._say(session, Turn(last))
                     return
                 page += owned
@@ -199,8 +199,20 @@ class Conversation:
                 page_bytes += size
                 last = subject
         if page:
-            self._say(session, encode_records_frame(page + verdicts, more=False))
+            self._say_records(session, page + verdicts)
         self.say_done(session)
+
+    def _say_records(self, session: Session, records: list[bytes]) -> None:
+        """Send records in as many frames as they need: one member's alone may fill several."""
+        frame: list[bytes] = []
+        frame_bytes = 0
+        for record in records:
+            if frame and frame_bytes + len(record) > PAGE_BYTES:
+                self._say(session, encode_records_frame(frame, more=False))
+                frame, frame_bytes = [], 0
+            frame.append(record)
+            frame_bytes += len(record)
+        self._say(session, encode_records_frame(frame, more=False))
 
     def say_done(self, session: Session) -> None:
         """Say that everything asked for was sent, and our roots."""
@@ -271,7 +283,10 @@ class Conversation:
             session.entries[(entry.kind, entry.subject)] = rank
         if len(session.entries) > 4 * limits.MEMBERS_MAX:
             raise MalformedInput("more entries than members can have")
+        if session.listed or session.purpose != "sync":
+            raise MalformedInput("a list nobody asked for")
         if message.last:
+            session.listed = True
             self.then(session, lambda: self._plan(session, message.differing))
             assert session.member is not None
             self._spreading.consider(session.member, message.documents)

@@ -7,6 +7,9 @@ Rules:
 2. Unequal twice with one peer, or for a second with anybody, opens a stream. While our own root moves,
    news is still on its way and may settle it: then a little later, but not much.
 3. A silent difference is looked into without waiting for another ping.
+4. On a stream only its own kind of answer is taken, once, and a comparison ends only after its list: whoever
+   says "done" out of place would leave a fetch unsettled, or a view whole that never was.
+5. One peer that does not come to an end keeps us from comparing with others for seconds, no longer.
 Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by roots, not by a period alone.
 """
 
@@ -25,7 +28,7 @@ from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.session import Session
 from gossipmesh.gossip.spreading import PolicySpreading
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import MILLISECOND_NS
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.wire.frames import (
     PAGE_BYTES,
     Compare,
@@ -50,6 +53,12 @@ _SETTLING_MS: Final = (150, 350, 550, 750, 950, 1_150, 1_350, 1_550)
 _SETTLING_NS: Final = tuple(milliseconds * MILLISECOND_NS for milliseconds in _SETTLING_MS)
 _SETTLING_PINGS: Final = 2
 _MOVING_WAITS_MAX: Final = 2
+_SYNC_ALONE_NS: Final = 5 * SECOND_NS  # an honest comparison takes less; then another peer is asked as well
+_SYNCS_MAX: Final = 4
+_PATIENT_TRIES: Final = 8  # then twice as long, after as many again four times, up to some 5 s
+_TRIES_DOUBLINGS_MAX: Final = 5
+_ANSWERS: Final[dict[str, tuple[type, ...]]] = {"policy": (PolicyPart,), "trust": (TrustPart,), "ping": ()}
+_TABLE_ANSWERS: Final = (Records, Entries, Turn, Done)
 _SECOND_OPENER_NS: Final = 20 * MILLISECOND_NS  # so that of two nodes that differ mostly one opens
 
 
@@ -91,7 +100,7 @@ class Repair:
             open_table=lambda member: open_to(member, "table"),
         )
         self.whole: Callable[[], None] = lambda: None
-        self._syncing = False
+        self._syncing: dict[bytes, Instant] = {}
         self._synced_at: int | None = None
         self._unequal_since: int | None = None
         self._unequal_with = b""
@@ -219,13 +228,19 @@ class Repair:
             self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS, self._hasty_round)
 
     def sync(self, member: Member) -> None:
-        """Open a comparison with a member, unless one runs, it asks us already, or we still join."""
-        if self._syncing or self._joining.active or self._serves(member.node_id):
+        """Open a comparison with a member, unless one runs, it asks us already, or we still join (rule 5)."""
+        if self._is_busy(member) or self._serves(member.node_id):
             return
         if self._open_to(member, "sync"):
-            self._syncing = True
+            self._syncing[member.node_id] = self._ctx.now
             self._synced_at = self._ctx.now
             self._ctx.statistics.repairs_started += 1
+
+    def _is_busy(self, member: Member) -> bool:
+        began = self._syncing.values()
+        if member.node_id in self._syncing or len(began) >= _SYNCS_MAX:
+            return True
+        return self._joining.active or any(self._ctx.now - at < _SYNC_ALONE_NS for at in began)
 
     def _try_again(self, turned_away_by: Member | None) -> None:
         """Ask again for what a first stream did not bring: a seed that many join by turns some away.
@@ -273,6 +288,8 @@ class Repair:
         Raises:
             MalformedInput: a message out of place or beyond limits. Remote's fault; the stream ends.
         """
+        if session.opener and not isinstance(message, _ANSWERS.get(session.purpose, _TABLE_ANSWERS)):
+            raise MalformedInput("an answer to another question than the stream's")
         if isinstance(message, Records):
             self._conversation.take_records(session, message.records)
             if message.more and not session.opener:
@@ -310,6 +327,8 @@ class Repair:
         match message:
             case Entries():
                 self._conversation.receive_entries(session, message)
+            case Turn() | Done() if session.purpose == "sync" and not session.listed:
+                raise MalformedInput("the end of a comparison before its list")
             case Turn():
                 self._conversation.then(session, lambda: self._on_turn(session, message.after))
             case Done():
@@ -361,21 +380,22 @@ class Repair:
         self._deliver(session, data or None)
 
     def _deliver(self, session: Session, data: bytes | None) -> None:
+        peer_id = b"" if session.expected is None else session.expected.node_id
         if session.purpose == "policy" and session.scope is not None:
-            peer_id = session.peer_id or (b"" if session.expected is None else session.expected.node_id)
             self._spreading.fetched_policy(peer_id, session.scope, data)
         elif session.purpose == "trust":
-            self._spreading.fetched_trust(session.peer_id, data)
+            self._spreading.fetched_trust(peer_id, data)
 
     def ended(self, session: Session) -> None:
         """Clean up after a stream, however it ended."""
         self._conversation.forget(session)
-        if session.opener and session.began == "sync":
-            self._syncing = False
+        if session.opener and session.began == "sync" and session.expected is not None:
+            self._syncing.pop(session.expected.node_id, None)
         if session.opener:
             self._joining.ended(session)
         if session.opener and not session.completed and self._conversation.is_first:
             wait_ns = _HASTY_GAP_NS // 2 + self._ctx.rng.randrange(_HASTY_GAP_NS)
+            wait_ns <<= min(self._tries // _PATIENT_TRIES, _TRIES_DOUBLINGS_MAX)
             self._ctx.timers.set(
                 ("try again", None), self._ctx.now + wait_ns, lambda: self._try_again(session.expected)
             )

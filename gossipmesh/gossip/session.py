@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from gossipmesh.gossip.effects import StreamId
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.roots import Rank
+from gossipmesh.model.instant import NEVER
 from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.trust.seal import Sealer
 from gossipmesh.wire.frames import FrameReader, StreamHello
@@ -27,6 +28,7 @@ class Session:
     def __init__(self, stream: StreamId, *, opener: bool, purpose: str, scope: str | None) -> None:
         self.stream = stream
         self.opener = opener
+        self.ends_at = NEVER
         self.purpose = purpose
         self.began = purpose
         self.scope = scope
@@ -42,6 +44,7 @@ class Session:
         self.sent_count = 0
         self.received_count = 0
         self.completed = False
+        self.listed = False  # the other has said all it holds where we differ
         self.entries: dict[Name, Rank] = {}
         self.give: deque[Name] = deque()
         self.ask: deque[Name] = deque()

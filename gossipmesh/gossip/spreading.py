@@ -4,7 +4,11 @@ Ends where `trust.documents` verifies. Rules:
 1. A floor is on disk before its set is in force, and before anyone hears of it.
 2. A refusal is remembered for its announcer only, unless the set itself is at fault: whoever spoils
    the bytes in between must not be able to keep the genuine set out.
-3. What we run and what we last refused stands in our own NodeState, so any member can answer for all.
+3. What is validly signed and above our floor is taken, whatever it was announced as (without a floor, only
+   after seconds: it may wind us back). So a member that announces versions nobody has keeps no genuine one
+   out. What does not come soon is asked of others, lower ones too, and who spun a fetch out and failed is
+   not listened to for a while.
+4. What we run and what we last refused stands in our own NodeState, so any member can answer for all.
 Paper: TUF section 5 for versions and floors. Deviation: pairs (version, hash); see `trust.documents`.
 """
 
@@ -22,9 +26,15 @@ from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.records import PolicyStatus
-from gossipmesh.trust.documents import AcceptedSet, PolicyRefusal, PolicySet, decode_policy_set_untrusted
+from gossipmesh.trust.documents import (
+    NO_FLOOR,
+    AcceptedSet,
+    PolicyRefusal,
+    PolicySet,
+    decode_policy_set_untrusted,
+)
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import PolicyAnnouncement, TrustAnnouncement, encode_message
 from gossipmesh.wire.frames import DocumentsSummary
@@ -36,6 +46,11 @@ _BENIGN: Final = ("older", "same")
 _PUBLISH_WAIT_NS: Final = 500 * MILLISECOND_NS
 _ANNOUNCERS_MAX: Final = 4
 _ASKED_AT_ONCE: Final = 2
+_STUCK_NS: Final = 5 * SECOND_NS
+_SLOW_NS: Final = SECOND_NS
+_LONG_NS: Final = 2 * SECOND_NS
+_SLOW_FORGOTTEN_NS: Final = 10 * SECOND_NS
+_SLOW_REMEMBERED_MAX: Final = 256
 _HURRY_NS: Final = 60 * MILLISECOND_NS  # a fetch is four round trips of a LAN; a lost segment 200 ms and more
 _PEERS_ASKED: Final = 3  # GOSSIP 1.9: after damage the highest validly signed of three peers
 _DOUBT_NS: Final = 5 * SECOND_NS
@@ -45,14 +60,15 @@ Announced = tuple[str, int, bytes]
 
 
 class _Pending:
-    """A set being fetched: who is asked for it, and who else announced it."""
+    """A set being fetched: who is asked for it, for what and when, who else announced it, and since when."""
 
-    __slots__ = ("announced", "announcers", "asked")
+    __slots__ = ("announced", "announcers", "asked", "since")
 
-    def __init__(self, announced: Announced, announcer: bytes) -> None:
+    def __init__(self, announced: Announced, announcer: bytes, since: Instant) -> None:
         self.announced = announced
         self.announcers = [announcer]
-        self.asked: list[bytes] = []
+        self.asked: dict[bytes, tuple[Announced, Instant]] = {}
+        self.since = since
 
 
 class _Doubt:
@@ -75,7 +91,8 @@ class PolicySpreading:
         self._refused: dict[tuple[bytes, str, int, bytes], None] = {}
         self._shown: dict[str, tuple[int, bytes, str]] = {}
         self._pending: dict[str, _Pending] = {}
-        self._trust_pending = False
+        self._trust_asked: dict[bytes, Instant] = {}
+        self._slow: dict[bytes, Instant] = {}
         self._doubt: _Doubt | None = None
         self.root = bytes(16)
         self.fetch: Callable[[bytes, str | None], bool] = lambda node_id, scope: False
@@ -229,6 +246,8 @@ class PolicySpreading:
         scope = announcement.scope
         announced = (scope, announcement.version, announcement.manifest_hash)
         offered = announced[1:]
+        if self._is_slow(member.node_id):
+            return
         documents = self._ctx.documents
         held = documents.in_force(scope)
         floor = documents.floor(scope)
@@ -237,7 +256,12 @@ class PolicySpreading:
         if (b"", *announced) in self._refused or (bytes(member.node_id), *announced) in self._refused:
             return
         pending = self._pending.get(scope)
-        if pending is not None and pending.announced[1:] >= offered:
+        stuck = pending is not None and self._ctx.now - pending.since >= _STUCK_NS
+        if (
+            pending is not None
+            and pending.announced[1:] >= offered
+            and not (stuck and pending.announced != announced)
+        ):
             known = [*pending.announcers, *pending.asked]
             if (
                 pending.announced == announced
@@ -248,17 +272,20 @@ class PolicySpreading:
             return
         if pending is None and len(self._pending) >= limits.SCOPES_MAX:
             return
-        self._pending[scope] = _Pending(announced, member.node_id)
-        if pending is None:
+        fresh = _Pending(announced, member.node_id, self._ctx.now)
+        self._pending[scope] = fresh
+        if pending is not None and offered > pending.announced[1:]:
+            fresh.since, fresh.asked = pending.since, pending.asked
+        else:
             self._fetch_next(scope)
 
     def _fetch_next(self, scope: str) -> None:
         """Ask one announcer more; forget the set when nobody is left to ask or answering."""
         pending = self._pending[scope]
-        while pending.announcers:
-            announcer = pending.announcers.pop(0)
+        for announcer in [one for one in pending.announcers if one not in pending.asked]:
+            pending.announcers.remove(announcer)
             if self.fetch(announcer, scope):
-                pending.asked.append(announcer)
+                pending.asked[announcer] = (pending.announced, self._ctx.now)
                 break
         if not pending.asked:
             del self._pending[scope]
@@ -271,45 +298,68 @@ class PolicySpreading:
             self._fetch_next(scope)
 
     def arriving(self, scope: str) -> None:
-        """Note that the first piece of a long set is here, so that nobody else is asked for it meanwhile."""
-        self._ctx.timers.cancel(("hurry", scope))
+        """Note that a piece of a long set is here: nobody else is asked meanwhile, unless it takes long."""
+        pending = self._pending.get(scope)
+        if pending is not None and len(pending.asked) < _ASKED_AT_ONCE:
+            due = max(self._ctx.now, pending.since + _LONG_NS)
+            self._ctx.timers.set(("hurry", scope), due, lambda: self._hurry(scope))
 
     def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> None:
         """Take the answer to a fetch; None: the stream failed."""
         pending = self._pending.get(scope)
         if pending is None:
             return
+        announced, asked_at = pending.asked.pop(member_id, (pending.announced, self._ctx.now))
         if data is not None:
-            self._take(member_id, pending, data)
+            self._take(member_id, announced, data, is_late=self._ctx.now - pending.since >= _STUCK_NS)
+        else:
+            self._note_failure(member_id, asked_at)
         held = self._ctx.documents.in_force(scope)
         settled = held is not None and held.floor >= pending.announced[1:]
-        for names in (pending.announcers, pending.asked):
-            if member_id in names:
-                names.remove(member_id)
         if settled:
             self._ctx.timers.cancel(("hurry", scope))
             del self._pending[scope]
         else:
             self._fetch_next(scope)
 
-    def _take(self, member_id: bytes, pending: _Pending, data: bytes) -> None:
+    def _take(self, member_id: bytes, announced: Announced, data: bytes, *, is_late: bool) -> None:
+        documents = self._ctx.documents
         try:
-            accepted = self._ctx.documents.check_untrusted(decode_policy_set_untrusted(data))
-            if (accepted.version, accepted.manifest_hash) < pending.announced[1:]:
-                # Validly signed, and older than what it was announced as: somebody winds us back.
-                raise PolicyRefusal("older", "a set older than was announced", *pending.announced)
+            accepted = documents.check_untrusted(decode_policy_set_untrusted(data))
+            is_less = (accepted.version, accepted.manifest_hash) < announced[1:]
+            if is_less and not is_late and documents.floor(announced[0]) == NO_FLOOR:
+                raise PolicyRefusal("older", "a set older than was announced", *announced)
+            if is_less:
+                self._remember(member_id, announced)  # it has not got what it announced
             self._apply(accepted, member_id)
         except PolicyRefusal as refusal:
-            self._remember(member_id, pending.announced)
+            self._remember(member_id, announced)
             self._refuse(refusal, member_id)
         except MalformedInput as error:
-            self._remember(member_id, pending.announced)
-            self._refuse(PolicyRefusal("malformed", str(error), *pending.announced), member_id)
+            self._remember(member_id, announced)
+            self._refuse(PolicyRefusal("malformed", str(error), *announced), member_id)
+
+    def _note_failure(self, member_id: bytes, asked_at: Instant) -> None:
+        """Listen less to who took long and brought nothing; who fails at once has too many streams."""
+        if self._ctx.now - asked_at < _SLOW_NS:
+            return
+        self._ctx.dropped("slow announcer")
+        self._slow.pop(member_id, None)
+        self._slow[member_id] = self._ctx.now
+        if len(self._slow) > _SLOW_REMEMBERED_MAX:
+            del self._slow[next(iter(self._slow))]
+
+    def _is_slow(self, member_id: bytes) -> bool:
+        failed_at = self._slow.get(member_id)
+        return failed_at is not None and self._ctx.now - failed_at < _SLOW_FORGOTTEN_NS
 
     def receive_trust(self, member: Member, announcement: TrustAnnouncement) -> None:
-        """Fetch the Trust versions we lack."""
-        if announcement.version > self._trust_version() > 0 and not self._trust_pending:
-            self._trust_pending = self.fetch(member.node_id, None)
+        """Fetch the Trust versions we lack; of a second member when the first takes long."""
+        if not announcement.version > self._trust_version() > 0 or self._is_slow(member.node_id):
+            return
+        busy = any(self._ctx.now - asked_at < _STUCK_NS for asked_at in self._trust_asked.values())
+        if not busy and member.node_id not in self._trust_asked and self.fetch(member.node_id, None):
+            self._trust_asked[member.node_id] = self._ctx.now
 
     def offer_trust(self, envelope: bytes) -> None:
         """Take the next Trust given to this node.
@@ -329,7 +379,7 @@ class PolicySpreading:
 
     def fetched_trust(self, member_id: bytes, data: bytes | None) -> None:
         """Take Trust envelopes, oldest first; None: the stream failed."""
-        self._trust_pending = False
+        asked_at = self._trust_asked.pop(member_id, self._ctx.now)
         before = self._trust_version()
         try:
             envelopes = () if data is None else _decode_envelopes_untrusted(data)
@@ -339,6 +389,8 @@ class PolicySpreading:
             self._ctx.refused("trust")
         if self._trust_version() > before:
             self._take_new_trust(member_id)
+        else:
+            self._note_failure(member_id, asked_at)
 
     def _take_new_trust(self, origin_id: bytes) -> None:
         """Announce the Trust that is now in force, and judge anew what was refused under the old one."""

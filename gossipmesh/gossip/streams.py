@@ -4,7 +4,8 @@ What is said inside an authenticated stream is `repair`'s. Rules:
 1. The first frame of each side is plain and signed; everything after is sealed under keys bound to
    both nonces and runs, so a replayed opening ends at its second frame.
 2. The opener is believed only once a sealed frame of its opens; the acceptor signed both nonces.
-3. A header within a second, something within ten, a few streams per identity: or it is closed.
+3. A header within a second, something within ten, an end within sixty, a few streams per identity: or it is
+   closed. What one peer spins out is asked of another meanwhile, or after.
 Paper: memberlist's TCP ping and push/pull. Deviation: caps by identity, not address (NAT, loopback).
 """
 
@@ -26,7 +27,7 @@ from gossipmesh.gossip.session import Session
 from gossipmesh.gossip.spreading import PolicySpreading
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
-from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import RecordKind, SignedRecord
 from gossipmesh.wire.codec import encode
@@ -131,8 +132,10 @@ class Streams:
         return address is not None and self._open(address, member, purpose, scope)
 
     def _open(self, address: Address, member: Member | None, purpose: str, scope: str | None) -> bool:
-        opened = sum(1 for session in self._sessions.values() if session.opener)
-        if opened >= _OPENED_MAX:
+        opened = [session for session in self._sessions.values() if session.opener]
+        asked = [session for session in opened if member is not None and session.expected is member]
+        with_it = 0 if purpose == "ping" else sum(1 for session in asked if session.purpose != "ping")
+        if len(opened) >= _OPENED_MAX or with_it >= limits.STREAMS_OPENED_PER_MEMBER_MAX:
             self._ctx.statistics.streams_refused += 1
             return False
         self._next_id += 2
@@ -140,17 +143,20 @@ class Streams:
         session = Session(stream, opener=True, purpose=purpose, scope=scope)
         session.member = member
         session.expected = member
-        session.nonce = self._ctx.fresh(16)
-        self._sessions[stream] = session
+        self._keep(session)
         self._ctx.statistics.streams_opened += 1
         self._ctx.emit(OpenStream(stream, address))
         self._watch(session, _OPEN_TIMEOUT_NS)
         return True
 
+    def _keep(self, session: Session) -> None:
+        session.nonce = self._ctx.fresh(16)
+        session.ends_at = Instant(self._ctx.now + limits.STREAM_LIFETIME_NS)
+        self._sessions[session.stream] = session
+
     def _watch(self, session: Session, wait_ns: int) -> None:
-        self._ctx.timers.set(
-            ("stream", session.stream), self._ctx.now + wait_ns, lambda: self._timeout(session)
-        )
+        due = min(self._ctx.now + wait_ns, session.ends_at)
+        self._ctx.timers.set(("stream", session.stream), due, lambda: self._timeout(session))
 
     def _timeout(self, session: Session) -> None:
         self._ctx.dropped("stream timeout")
@@ -164,8 +170,7 @@ class Streams:
             self._ctx.emit(CloseStream(stream))
             return
         session = Session(stream, opener=False, purpose="serve", scope=None)
-        session.nonce = self._ctx.fresh(16)
-        self._sessions[stream] = session
+        self._keep(session)
         self._watch(session, limits.STREAM_HEADER_TIMEOUT_NS)
 
     def _make_room(self) -> bool:

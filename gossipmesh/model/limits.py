@@ -117,6 +117,10 @@ HELLOS_PER_PREFIX_PER_S: Final = 50  # a restarted neighbour needs one; a flood 
 HELLOS_PER_PREFIX_BURST: Final = 200
 STREAMS_PER_MEMBER_MAX: Final = 4
 REFUSED_POLICIES_REMEMBERED_MAX: Final = 256
+STREAMS_OPENED_PER_MEMBER_MAX: Final = 8  # of 32: one member's announcements leave room for others'
+STREAM_LIFETIME_NS: Final = (
+    60_000_000_000  # a table of 10,000 members takes 13 s, a set of 1 MB less than one
+)
 STREAM_BACKLOG_RECORDS_MAX: Final = 4_096  # pages are asked for one by one
 STREAM_RECORDS_PER_STEP_MAX: Final = 32
 STREAM_CHECKS_PER_STEP_MAX: Final = 24  # a step begins no record with fewer than 12 left: about 3 ms

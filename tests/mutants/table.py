@@ -7,6 +7,7 @@ are judged in under a minute on one core. A text that is no longer found exactly
 from typing import Final
 
 from tests.mutants.mutate import Mutant, mutant
+from tests.mutants.table_streams import STREAM_MUTANTS
 from tests.mutants.table_votes import VOTE_MUTANTS
 
 _CATCH: Final = "tests/mutants/test_catchers.py::"
@@ -359,6 +360,7 @@ MUTANTS: Final = (
     *_CATALOG_MUTANTS,
     *_OWN_MUTANTS,
     *VOTE_MUTANTS,
+    *STREAM_MUTANTS,
     *_EXPLORED_MUTANTS,
 )
 

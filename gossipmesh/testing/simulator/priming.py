@@ -59,6 +59,8 @@ def _tell(core: Any, records: list[Any]) -> None:
     for member in list(core._catalog):
         core._detector.status_changed(member, None)
     core._joined = True
+    # Only a newcomer forwards nothing of its first comparison, and tries again until there was one.
+    core._streams._repair._conversation.is_first = False
     core._detector.view_complete()
 
 
