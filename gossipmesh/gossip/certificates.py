@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from gossipmesh.gossip.accusations import Accusations
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.monitors import Monitors, panel_of
@@ -89,6 +90,7 @@ class CertificateJudge:
         self._ctx = ctx
         self._monitors = monitors
         self._member_of = member_of
+        self.accusations = Accusations(monitors)
         self.view_is_whole = False
 
     def needed(self, target: bytes) -> int:

@@ -251,6 +251,9 @@ class MonitorDetector:
             return
         if order_start(target.state.order) != (check.generation, check.epoch):
             return
+        if not self.judge.accusations.admits_check(member.node_id, target.node_id, self._ctx.now):
+            self._ctx.dropped("check over budget")
+            return
         if not self._show_verdict(target, member) or target.status is MemberStatus.UNATTENDED:
             self.desk.open(target, f"alarm of {member.name}")
 
@@ -332,6 +335,9 @@ class MonitorDetector:
             return
         settled = target.status is MemberStatus.DEAD or vote.cause == Cause.AGENT_GONE
         if (self._show_verdict(target, member) and settled) or not self.votes.is_new(vote):
+            return
+        if not self.judge.accusations.admits_vote(member.node_id, target.node_id, self._ctx.now):
+            self._ctx.dropped("vote over budget")
             return
         try:
             self._require_vote_untrusted(member, vote, checks)

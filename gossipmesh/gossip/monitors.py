@@ -132,6 +132,10 @@ class Monitors:
         )
         return _Ranking(best[:_KEPT_RANKS], len(self._members) - (target in self._members) <= _KEPT_RANKS)
 
+    def has_ranked(self, target: bytes) -> bool:
+        """Tell whether the monitors of a target are at hand; O(members) otherwise."""
+        return target in self._rankings
+
     def others_count(self, target: bytes) -> int:
         """Return how many eligible members could watch a target."""
         if self._is_stale:

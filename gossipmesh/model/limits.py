@@ -32,6 +32,10 @@ BAD_SIGNATURES_PER_MEMBER_BURST: Final = 10
 # (every 2.25 s), and has as many helpers as targets in the smallest groups, hundreds where many are gone.
 # About one target: its eight monitors as often, of which each helper gets its part, and 1.5 rounds' probes in
 # all: 6 a second at most. Ten seconds of a reader that was starved stand in the bursts.
+VOTES_PER_TARGET_PER_S: Final = 4  # of one voter: one per tick of half a second, and a change of cause
+VOTES_PER_TARGET_BURST: Final = 40
+RANKINGS_PER_MEMBER_PER_S: Final = 2  # 4 ms of CPU each with ten thousand members
+RANKINGS_PER_MEMBER_BURST: Final = 32  # as many as a member shares targets with another, after a new Trust
 PING_REQS_PER_MEMBER_PER_S: Final = 20
 PING_REQS_PER_MEMBER_BURST: Final = 200
 PING_REQS_PER_TARGET_PER_S: Final = 50  # a twentieth of what makes the target drop our packets

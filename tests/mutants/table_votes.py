@@ -328,4 +328,20 @@ VOTE_MUTANTS: Final = (
         _PROBER + "test_ping_reqs_have_a_budget_by_requester_and_by_target",
         "one member has a second flood a third, which holds it deaf",
     ),
+    mutant(
+        "votes-without-budget",
+        "gossip.accusations",
+        "return self._votes.take_key((voter, target), now) and self.admits_check(voter, target, now)",
+        "return self.admits_check(voter, target, now)",
+        "tests/simulation/test_byzantine_floods.py::test_votes_that_do_not_verify_cost_few_signature_checks",
+        "a packet of eight false votes costs a millisecond, a thousand a second",
+    ),
+    mutant(
+        "rankings-for-anybody",
+        "gossip.accusations",
+        "return self._monitors.has_ranked(target) or self._rankings.take_key(sender, now)",
+        "return True",
+        "tests/simulation/test_byzantine_floods.py::test_alarms_about_everybody_make_few_rankings",
+        "a packet of alarms costs a node of ten thousand 140 ms",
+    ),
 )
