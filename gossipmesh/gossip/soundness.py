@@ -1,9 +1,11 @@
 """What a verified record must keep to: its credential, and limits.
 
 Ends where signatures begin: nothing here is verified, and nothing is merged. Deviation: no paper has bounds.
+Rule: an IPv6 zone is the name of an interface; any other text would be kept, shown and passed on by everyone.
 """
 
 import ipaddress
+import re
 from typing import Final
 
 from gossipmesh.model import limits
@@ -14,6 +16,7 @@ from gossipmesh.model.records import NodeCredential, NodeState, PolicyStatus, Se
 from gossipmesh.model.service import EndpointHealth
 
 _LAG_MS_MAX: Final = 60_000
+_ZONE: Final = re.compile(r"[0-9A-Za-z._-]{1,15}")  # the name of an interface, of the kernel's length
 
 
 def state_is_sound(state: NodeState, name: str) -> bool:
@@ -38,6 +41,9 @@ def _is_address(address: Address) -> bool:
     try:
         ipaddress.ip_address(address.host)
     except ValueError:
+        return False
+    _, zoned, zone = address.host.partition("%")
+    if zoned and not _ZONE.fullmatch(zone):
         return False
     return 1 <= address.port <= 65_535
 

@@ -271,6 +271,14 @@ _CATALOG_MUTANTS: Final = (
         _CATCH + "test_one_input_costs_no_more_than_its_checks",
         "one packet may cost any number of signature checks",
     ),
+    mutant(
+        "any-text-as-zone",
+        "gossip.soundness",
+        "if zoned and not _ZONE.fullmatch(zone):",
+        "if False:",
+        "tests/unit/gossip/test_soundness.py::test_a_zone_is_the_name_of_an_interface_and_no_other_text",
+        "a member has us keep, show and pass on any text as part of its address",
+    ),
 )
 
 _OWN_MUTANTS: Final = (
