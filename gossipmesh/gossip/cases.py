@@ -225,9 +225,13 @@ class Evidence:
         """Tell whether gossip port and engine refused, the engine twice over long enough."""
         return bool(self.port_refusals) and _spans(self.engine_refusals, settings.refusal_ns)
 
-    def is_agent_gone(self, settings: MonitorSettings, now: Instant) -> bool:
-        """Tell whether the engine answers where the agent's port refuses, twice over long enough."""
-        return self.engine_answered_at >= 0 and _spans(self.port_refusals, settings.refusal_ns)
+    def is_agent_gone(self, settings: MonitorSettings, tolerance_ns: int) -> bool:
+        """Tell whether the engine answers where the agent's port refuses, twice over long enough.
+
+        Anybody can forge a refusal; the agent's own word takes as long as it says that it is late.
+        """
+        least_ns = settings.refusal_ns + tolerance_ns
+        return self.engine_answered_at >= 0 and _spans(self.port_refusals, least_ns)
 
     def is_degraded(self, settings: MonitorSettings, at: int, tolerance_ns: int) -> bool:
         """Tell whether too few of the pings that had time enough were answered."""
@@ -262,7 +266,7 @@ def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) ->
     if not seen.restarting:
         if evidence.is_refused(settings, at):
             return CaseInput.FOUND_REFUSED
-        if evidence.is_agent_gone(settings, at):
+        if evidence.is_agent_gone(settings, seen.tolerance_ns):
             return CaseInput.FOUND_AGENT_GONE
     if not seen.control_passed:
         return CaseInput.FOUND_NOTHING

@@ -344,4 +344,12 @@ VOTE_MUTANTS: Final = (
         "tests/simulation/test_byzantine_floods.py::test_alarms_about_everybody_make_few_rankings",
         "a packet of alarms costs a node of ten thousand 140 ms",
     ),
+    mutant(
+        "late-agents-refused-at-once",
+        "gossip.cases",
+        "least_ns = settings.refusal_ns + tolerance_ns",
+        "least_ns = settings.refusal_ns",
+        "tests/unit/gossip/test_cases.py::test_refusals_of_an_agent_that_says_it_is_late_wait_for_its_word",
+        "forged refusals make a late agent unattended",
+    ),
 )

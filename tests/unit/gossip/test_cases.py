@@ -211,3 +211,14 @@ def test_a_restart_forgets_silence_refusals_and_answers() -> None:
     assert judge(evidence, FAST, seen(5_500)) is CaseInput.FOUND_SILENT
     assert evidence.first_opened == 0
     assert evidence.opened == 3 * SECOND_NS
+
+
+def test_refusals_of_an_agent_that_says_it_is_late_wait_for_its_word() -> None:
+    """Forged ones look like true ones; a packet withdraws them, and that of a late agent comes later."""
+    evidence = Evidence(at(0))
+    evidence.port_refusals += [at(1), at(400)]
+    evidence.engine_said(True, False, at(400))
+    assert judge(evidence, FAST, seen(400)) is CaseInput.FOUND_AGENT_GONE
+    assert judge(evidence, FAST, seen(400, tolerance_ns=at(1_000))) is CaseInput.FOUND_NOTHING
+    evidence.port_refusals[1] = at(1_350)
+    assert judge(evidence, FAST, seen(1_350, tolerance_ns=at(1_000))) is CaseInput.FOUND_AGENT_GONE
