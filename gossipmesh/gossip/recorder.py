@@ -109,6 +109,7 @@ class FlightRecorder:
         self._checkpoint = checkpoint
         self._checkpoint_interval_ns = checkpoint_interval_ns
         self._next_checkpoint = 0
+        self._retry_at = 0
         self._stretches: list[_Stretch] = []
         self._signatures: list[tuple[bytes, bytes]] = []
         self._spoken: set[int] = set()
@@ -210,6 +211,7 @@ class FlightRecorder:
     def _begin(self, beginning: Start | bytes | None, now: int, size_bytes: int) -> None:
         self._stretches.append(_Stretch(beginning, now, size_bytes))
         self._next_checkpoint = now + self._checkpoint_interval_ns
+        self._retry_at = now + CHECKPOINT_RETRY_NS
         self._now = now
 
     def _signed(self, message: bytes, signature: bytes) -> None:
@@ -282,15 +284,16 @@ class FlightRecorder:
     def _turn(self, core: GossipNode) -> None:
         """Begin a new stretch when one is due, and let go of what is too old or too much."""
         now, stretches = self._now, self._stretches
-        full = stretches[-1].size_bytes > self._bytes_max // 2
-        if now >= self._next_checkpoint or (full and now >= stretches[-1].began + CHECKPOINT_RETRY_NS):
-            self._next_checkpoint = now + CHECKPOINT_RETRY_NS
+        full = stretches[-1].size_bytes > self._bytes_max // 2 and now >= self._retry_at
+        if now >= self._next_checkpoint or full:
+            self._next_checkpoint = self._retry_at = now + CHECKPOINT_RETRY_NS
             state = self._checkpoint(core)
             if state is not None and len(state) <= self._bytes_max // 3:
                 self.checkpoints_count += 1
                 self._begin(state, now, len(state))
             elif state is not None:
-                self._next_checkpoint = now + self._checkpoint_interval_ns
+                # Too long to keep, and work for nothing: a core does not become so much smaller soon.
+                self._next_checkpoint = self._retry_at = now + self._checkpoint_interval_ns
         while len(stretches) > 1 and (
             stretches[1].began <= now - self._window_ns or self.size_bytes > self._bytes_max
         ):

@@ -187,6 +187,21 @@ def test_memory_is_bounded_and_a_lost_beginning_is_said() -> None:
         replay(recording)
 
 
+def test_a_state_too_long_to_keep_is_not_written_at_every_input() -> None:
+    """A stretch is soon half of the ring, and no checkpoint fits: each would be work for nothing."""
+    asked: list[int] = []
+
+    def too_long(core: Any) -> bytes:
+        asked.append(core._ctx.now)
+        return bytes(20_000)
+
+    recorded = Recorded(nodes_count=4, bytes_max=15_000, checkpoint=too_long)
+    recorded.run.boot_and_settle()
+    recorded.run.world.run_for(30 * SECOND_NS)
+    assert recorded.recorder.entries_count > 200
+    assert 1 <= len(asked) <= 2
+
+
 def test_a_start_with_too_large_a_past_still_records_what_comes() -> None:
     recorded = Recorded(nodes_count=4, bytes_max=12_000)
     recorded.run.boot_and_settle()
