@@ -57,7 +57,7 @@ from gossipmesh.gossip.recorder import FlightRecorder
 from gossipmesh.gossip.settings import FAST, STEADY, GossipSettings, NodeKeys, NodeProfile
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import node_name_of_spiffe_id, pattern_allows, service_spiffe_id
-from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.instant import SECOND_NS, WallSeconds
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
@@ -496,7 +496,12 @@ class Agent:
                 profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__),
                 documents=self.documents,
                 verifier=verifier,
-                restored=restore_state(store, wall_seconds(), enrolled_now=enrolled_now),
+                restored=restore_state(
+                    store,
+                    wall_seconds(),
+                    ends=WallSeconds(identity.credential_body.ends),
+                    enrolled_now=enrolled_now,
+                ),
                 rng=seeded_random(),
                 now=monotonic(),
                 wall_offset_s=wall_offset_s(),

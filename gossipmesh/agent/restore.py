@@ -60,11 +60,15 @@ def restore_documents(identity: NodeIdentity, store: StateStore, verifier: Verif
     return documents
 
 
-def restore_state(store: StateStore, now: WallSeconds, *, enrolled_now: bool) -> RestoredState:
+def restore_state(
+    store: StateStore, now: WallSeconds, *, ends: WallSeconds, enrolled_now: bool
+) -> RestoredState:
     """Return the last epoch and the members of the last run.
 
     A lost or damaged disk may have lost our last epoch, and peers hold records of ours that are newer
     than what we would sign: such a start takes civil time as its epoch, which is above any count of starts.
+    A clock may be years ahead, and others take no epoch of days to come: so no later one than our credential
+    `ends`.
     """
     for damage in store.damage:
         log.error("state on disk is damaged: %s", damage)
@@ -77,7 +81,7 @@ def restore_state(store: StateStore, now: WallSeconds, *, enrolled_now: bool) ->
             log.error("the epoch on disk is damaged: %s", error)
             value = None
     if (value is None or store.damage) and not enrolled_now:
-        epoch = max(epoch, now)
+        epoch = max(epoch, min(now, ends))
     elif store.torn:
         # The record that was cut may have been an epoch that was used, if a disk spoiled it afterwards.
         epoch += 1

@@ -22,12 +22,18 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import MemberChanged, PersistKind, ServicesChanged
 from gossipmesh.gossip.member import Member, short_id_of
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
-from gossipmesh.gossip.soundness import require_services_allowed_untrusted, state_is_sound
+from gossipmesh.gossip.soundness import (
+    lasting,
+    lasting_order_untrusted,
+    require_order_untrusted,
+    require_services_allowed_untrusted,
+    state_is_sound,
+)
 from gossipmesh.gossip.standing import Standing
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
-from gossipmesh.model.instant import DAY_S, SECOND_NS
+from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
     Certificate,
@@ -42,7 +48,7 @@ from gossipmesh.trust.records import open_credential_untrusted, open_opaque_untr
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 
-_MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
+MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
 _RATES_MAX = 1_024  # a flood stays among the names used last; what is forgotten begins with a full burst
 # Read once: a member of an enum costs 0.2 us each time in Python 3.11.
 _CREDENTIAL, _NODE_STATE, _SERVICE_SET, _CLAIM, _CERTIFICATE = map(int, RecordKind)
@@ -152,6 +158,7 @@ class Catalog:
         if kind == _CREDENTIAL:
             return self._merge_credential(record, checks)
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
+        require_order_untrusted(kind, epoch, sequence, self._ctx.wall_s)
         member = self._members.get(node_id)
         if member is None:
             raise UnknownOwner(node_id)
@@ -280,18 +287,11 @@ class Catalog:
     def _merge_state(
         self, member: Member, record: SignedRecord, order: Order, checks: Checks
     ) -> Change | None:
+        held = self.ledger.get(record.kind, member.node_id)
+        if held is not None and order_tuple(order) < held.rank[:3] and order_start(order) == held.rank[:2]:
+            order = lasting_order_untrusted(record, order)
         if self._overtaken(member, record, order):
             return None
-        old = member.state
-        if (
-            old is not None
-            and old.phase == NodePhase.LEFT
-            and (old.generation, old.epoch) == order_start(order)
-        ):
-            self._stale()
-            return None
-        if order.epoch > self._ctx.wall_s + DAY_S:
-            raise Untrusted("an epoch of a day that has not come: it could never be raised again")
         state = self._open(record, member, checks)
         if not isinstance(state, NodeState) or not state_is_sound(state, member.name):
             raise Untrusted("a NodeState that contradicts its credential or its limits")
@@ -311,7 +311,7 @@ class Catalog:
             member.run = state.run_id
             member.link = None
         member.address_index = 0 if moved else member.address_index
-        self._store(member, record, rank_of(state.order))
+        self._store(member, record, rank_of(lasting(state)))
         if member.claim is not None and member.claim.order < state.order:
             self._drop_claim(member)
         if member.certificate is not None and member.certificate.order < state.order:
@@ -347,9 +347,14 @@ class Catalog:
     ) -> Change | None:
         if self._overtaken(member, record, order):
             return None
-        if record.kind not in member.opaque and len(member.opaque) >= limits.UNKNOWN_KINDS_PER_MEMBER_MAX:
+        kinds = sorted({*member.opaque, record.kind})[: limits.UNKNOWN_KINDS_PER_MEMBER_MAX]
+        if record.kind not in kinds:
             raise Untrusted("more unknown record kinds than one member may have")
         self._open_opaque(record, member, checks)
+        # The lowest are kept, so that all hold the same ones in whatever order they come.
+        for kind in [kind for kind in member.opaque if kind not in kinds]:
+            self.ledger.put(kind, member.node_id, None)
+            member.messages.drop(kind)
         self._store(member, record, rank_of(order))
         self._persist(member)
         return Change(member, record.kind, member.messages[record.kind], member.status, False)
@@ -584,15 +589,6 @@ def order_start(order: Order) -> tuple[int, int]:
 def rank_of(order: Order) -> Rank:
     """Return an order as a ledger rank without a tie-break."""
     return Rank(order.generation, order.epoch, order.sequence, b"")
-
-
-def decode_restored_untrusted(value: bytes) -> tuple[SignedRecord, ...]:
-    """Read back one `Persist(MEMBER)` value.
-
-    Raises:
-        MalformedInput: the file was damaged. State unchanged.
-    """
-    return decode_untrusted(value, tuple[SignedRecord, ...], bytes_max=16 * _MEMBER_BYTES_MAX)
 
 
 def _credential_rank(credential: NodeCredential, record: SignedRecord) -> tuple[int, int, bytes]:

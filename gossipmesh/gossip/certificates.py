@@ -33,7 +33,7 @@ from gossipmesh.model.records import (
     SignedRecord,
     Vote,
 )
-from gossipmesh.trust.records import vote_bytes, vote_of
+from gossipmesh.trust.records import BadSignature, vote_bytes, vote_of
 from gossipmesh.wire.codec import decode_untrusted, encode
 
 
@@ -122,7 +122,7 @@ class CertificateJudge:
         self._ctx.statistics.signature_checks += 1
         message = vote_bytes(self._ctx.trust_domain, vote)
         if not self._ctx.verifier.verify(voter.credential.signing_key, message, vote.signature):
-            raise Untrusted("a vote whose signature does not verify")
+            raise BadSignature("a vote whose signature does not verify")
 
     def require_valid_untrusted(self, certificate: Certificate, spend: Callable[[], None]) -> None:
         """Refuse a certificate that is none.

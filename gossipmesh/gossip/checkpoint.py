@@ -34,6 +34,7 @@ _BUILTINS: Final[dict[str, type]] = {
 }
 _INT_MAX: Final = 2**63
 _CIPHERS_MAX: Final = 64
+_NAME_MAX: Final = 64
 
 Node = tuple[Any, ...]
 
@@ -252,6 +253,9 @@ class _Reader:
             made.update(self._values(content))
         elif tag == "object":
             for name, value in content[1]:
+                # A class keeps the names its instances once had, however long.
+                if len(name) > _NAME_MAX or not name.isidentifier():
+                    raise MalformedInput(f"a checkpoint with an attribute {name[:40]!r}")
                 object.__setattr__(made, name, self._value(value))
 
 

@@ -18,6 +18,7 @@ from gossipmesh.gossip.detector import Detector
 from gossipmesh.gossip.effects import IdentityStolen
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
+from gossipmesh.gossip.soundness import require_order_untrusted
 from gossipmesh.gossip.suspicion import suspicion_min_ns
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
@@ -236,6 +237,7 @@ class Intake:
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
         if node_id != self._own.node_id:
             return False
+        require_order_untrusted(record.kind, epoch, sequence, self._ctx.wall_s)
         order = Order(generation, epoch, sequence)
         if record.kind == RecordKind.CERTIFICATE:
             if order_start(order) == (self._own.generation, self._own.epoch):

@@ -6,7 +6,7 @@ True votes of a past moment can be kept and shown again. Rules:
 2. Who was deaf or degraded sends all the while, so that it is heard proves nothing: it is asked when the
    votes are of another time, again and again, and only a new incarnation in `deaf_ns` is an answer. That is
    longer than it waits itself, so that its answer overtakes no certificate (`answering`).
-3. How old votes of rule 2 are, their second latest beat says: one voter alone makes nothing look young.
+3. How old votes are, their second latest beat says: one voter alone makes nothing look young.
 Paper: none; GOSSIP 1.5, rule 9. Deviation: there an ack of ours decides, here anything heard.
 """
 
@@ -45,11 +45,13 @@ class LifeFirst:
             return False
         unheard_ns = self._ctx.now - member.heard_at
         unheard_beats = unheard_ns // settings.heartbeat_slot_ns
-        if is_held_down(certificate.votes):
-            beats_old = member.beat - sorted(certificate.beats)[-2:][0] + unheard_beats
-            return beats_old > settings.beats_apart_max and not self._had_its_time(member, certificate)
         silence_beats = settings.silence_ns // settings.heartbeat_slot_ns
-        beats_later = member.beat - max(certificate.beats) - silence_beats
+        heard_by_two = sorted(certificate.beats)[-2:][0]
+        if is_held_down(certificate.votes):
+            beats_old = member.beat - heard_by_two + unheard_beats
+            beats_old_max = 2 * silence_beats + settings.monitors_max
+            return beats_old > beats_old_max and not self._had_its_time(member, certificate)
+        beats_later = member.beat - heard_by_two - silence_beats
         beats_now = beats_later + unheard_beats
         if beats_later <= 0 and beats_now <= settings.beats_apart_max:
             return False

@@ -4,12 +4,13 @@ Ends at the catalog; certificates are handed on, because only a detector can jud
 Paper: none. Deviation: none.
 """
 
-from gossipmesh.gossip.catalog import Catalog, Checks, decode_restored_untrusted
+from gossipmesh.gossip.catalog import MEMBER_BYTES_MAX, Catalog, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.settings import RestoredState
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import RecordKind, SignedRecord
+from gossipmesh.wire.codec import decode_untrusted
 
 
 def restore_members(
@@ -38,3 +39,12 @@ def restore_members(
     assert own is not None
     signed = [record.epoch for record in (own.state, own.services, own.claim) if record is not None]
     return max(signed, default=0), certificates
+
+
+def decode_restored_untrusted(value: bytes) -> tuple[SignedRecord, ...]:
+    """Read back one `Persist(MEMBER)` value.
+
+    Raises:
+        MalformedInput: the file was damaged. State unchanged.
+    """
+    return decode_untrusted(value, tuple[SignedRecord, ...], bytes_max=16 * MEMBER_BYTES_MAX)

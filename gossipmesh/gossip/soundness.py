@@ -11,12 +11,50 @@ from typing import Final
 from gossipmesh.model import limits
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.model.identity import is_label, is_service_name, pattern_allows
-from gossipmesh.model.member import Address, NodePhase
-from gossipmesh.model.records import NodeCredential, NodeState, PolicyStatus, ServiceSet
+from gossipmesh.model.instant import DAY_S
+from gossipmesh.model.member import Address, NodePhase, Order
+from gossipmesh.model.records import (
+    SEQUENCE_WHOLE,
+    NodeCredential,
+    NodeState,
+    PolicyStatus,
+    RecordKind,
+    ServiceSet,
+    SignedRecord,
+)
 from gossipmesh.model.service import EndpointHealth
+from gossipmesh.wire.codec import decode_untrusted
 
 _LAG_MS_MAX: Final = 60_000
 _ZONE: Final = re.compile(r"[0-9A-Za-z._-]{1,15}")  # the name of an interface, of the kernel's length
+
+
+def require_order_untrusted(kind: int, epoch: int, sequence: int, wall_s: int) -> None:
+    """Refuse an order its owner could never outbid: an epoch of a day that has not come, the last sequence.
+
+    Raises:
+        Untrusted: Remote's fault. State unchanged.
+    """
+    if epoch > wall_s + DAY_S:
+        raise Untrusted("an epoch of a day that has not come: it could never be raised again")
+    if sequence >= SEQUENCE_WHOLE and kind != RecordKind.CERTIFICATE:
+        raise Untrusted("a sequence that only a whole incarnation has")
+
+
+def lasting(state: NodeState) -> Order:
+    """Return the order a state counts as: a leave is the last of its incarnation, whatever else is signed."""
+    order = state.order
+    return Order(order.generation, order.epoch, SEQUENCE_WHOLE) if state.phase == NodePhase.LEFT else order
+
+
+def lasting_order_untrusted(record: SignedRecord, order: Order) -> Order:
+    """Return the order an unverified state counts as.
+
+    Raises:
+        MalformedInput: not a state. Remote's fault. State unchanged.
+    """
+    state = decode_untrusted(record.body, NodeState, bytes_max=limits.RECORD_BYTES_MAX)
+    return lasting(state) if state.phase == NodePhase.LEFT else order
 
 
 def state_is_sound(state: NodeState, name: str) -> bool:

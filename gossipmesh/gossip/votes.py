@@ -40,8 +40,13 @@ class VoteBox:
     def put(self, vote: Vote, now: Instant) -> bool:
         """Take a verified vote of a monitor; False when it says nothing new or there is no room."""
         voters = self._votes.setdefault(vote.node_id, {})
-        if not self.is_new(vote) or (vote.voter not in voters and len(voters) >= _VOTERS_MAX):
+        if not self.is_new(vote):
             return False
+        if vote.voter not in voters and len(voters) >= _VOTERS_MAX:
+            oldest = min(voters, key=lambda voter: (voters[voter].arrived, voter))
+            if now - voters[oldest].arrived <= self._settings.vote_life_ns:
+                return False
+            del voters[oldest]  # a target that lives long outlives its monitors
         voters[vote.voter] = _Held(vote, vote.sequence, now)
         return True
 

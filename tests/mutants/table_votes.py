@@ -315,7 +315,7 @@ VOTE_MUTANTS: Final = (
     mutant(
         "deaf-has-no-age",
         "gossip.life_first",
-        "return beats_old > settings.beats_apart_max and not self._had_its_time(member, certificate)",
+        "return beats_old > beats_old_max and not self._had_its_time(member, certificate)",
         "return False",
         _BYZANTINE_CERTIFICATES + "test_a_deaf_members_votes_that_were_true_once_kill_nobody_later[four]",
         "old votes against a deaf member kill it when it has long been well",
@@ -351,5 +351,22 @@ VOTE_MUTANTS: Final = (
         "least_ns = settings.refusal_ns",
         "tests/unit/gossip/test_cases.py::test_refusals_of_an_agent_that_says_it_is_late_wait_for_its_word",
         "forged refusals make a late agent unattended",
+    ),
+    mutant(
+        "one-young-vote-suffices",
+        "gossip.life_first",
+        "heard_by_two = sorted(certificate.beats)[-2:][0]",
+        "heard_by_two = max(certificate.beats)",
+        _VOTES + "test_a_certificate_older_than_life_asks_its_target_first",
+        "a liar's vote of today makes true ones of ten seconds ago a quorum",
+    ),
+    mutant(
+        "forged-votes-nobodys-fault",
+        "gossip.certificates",
+        'raise BadSignature("a vote whose',
+        'raise Untrusted("a vote whose',
+        "tests/simulation/test_byzantine_floods.py::"
+        "test_certificates_with_votes_that_do_not_verify_are_their_senders_fault",
+        "forged certificates cost twelve checks a packet, a thousand times a second",
     ),
 )

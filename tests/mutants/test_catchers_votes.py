@@ -201,6 +201,11 @@ def test_a_certificate_older_than_life_asks_its_target_first(
     node._ctx.now = Instant(group.now + 60 * SECOND_NS)
     member.beat, member.heard_at = 500, Instant(node._ctx.now - heard_s * SECOND_NS)
     member.beat_run = member.run
-    record = make_certificate([vote(1, beat=500 - beats_ago), vote(2, beat=480)], MemberStatus.DEAD)
+    record = make_certificate(
+        [vote(1, beat=500 - beats_ago), vote(2, beat=500 - beats_ago)], MemberStatus.DEAD
+    )
     certificate = decode_certificate_untrusted(record)
     assert node._detector._life.beats(member, certificate) is asks
+    # One voter alone makes old votes no younger.
+    record = make_certificate([vote(1, beat=500), vote(2, beat=500 - beats_ago)], MemberStatus.DEAD)
+    assert node._detector._life.beats(member, decode_certificate_untrusted(record)) is asks

@@ -3,9 +3,11 @@
 import msgspec
 
 from gossipmesh.gossip.accusations import Accusations
+from gossipmesh.gossip.certificates import make_certificate
 from gossipmesh.gossip.monitors import Monitors
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import MemberStatus
 from gossipmesh.wire.datagram import Check, encode_message
 from tests.simulation.test_byzantine import (
     HOSTILE,
@@ -31,6 +33,24 @@ def test_votes_that_do_not_verify_cost_few_signature_checks() -> None:
         group.run(0.001)
     assert node.statistics().signature_checks - before <= limits.VOTES_PER_TARGET_BURST + 8
     assert node.statistics().dropped["vote over budget"] > 900
+    assert verdicts(group) == []
+
+
+def test_certificates_with_votes_that_do_not_verify_are_their_senders_fault() -> None:
+    """The last of a quorum is forged, so that all the others are looked at first."""
+    names = "a b c d e f h g"
+    group = mesh(names)
+    node = group.node("b")
+    before = node.statistics().signature_checks
+    beat = beat_of(group)
+    true = [vote_by(group, name, name, beat=beat) for name in "acd"]
+    forged = msgspec.structs.replace(vote_by(group, "h", "h", beat=beat), signature=bytes(64))
+    for number in range(300):
+        votes = [*true, msgspec.structs.replace(forged, sequence=2**41 + number)]
+        send(group, "b", encode_message(make_certificate(votes, MemberStatus.DEAD)))
+        group.run(0.002)
+    assert node.statistics().signature_checks - before <= 4 * 13
+    assert node.statistics().refused["sender over budget"] > 250
     assert verdicts(group) == []
 
 

@@ -72,8 +72,11 @@ def test_the_epoch_is_the_last_one_or_above_any_that_was_lost(
     if kept is not None:
         store.put(PersistKind.EPOCH, b"", kept, durable=True)
     store.put(PersistKind.MEMBER, b"a", b"record", durable=True)
-    restored = restore_state(store, NOW, enrolled_now=enrolled_now)
+    ends = WallSeconds(NOW + 3600)
+    restored = restore_state(store, NOW, ends=ends, enrolled_now=enrolled_now)
     assert restored.epoch == epoch
+    years_ahead = restore_state(store, WallSeconds(NOW + 10**9), ends=ends, enrolled_now=enrolled_now)
+    assert years_ahead.epoch == (ends if epoch == NOW else epoch), "others take no epoch of days to come"
     assert restored.members == ((b"a", b"record"),)
 
 

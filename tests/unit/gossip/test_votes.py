@@ -118,3 +118,13 @@ def test_who_heard_no_beat_takes_the_one_two_others_agree_on() -> None:
     assert taken(2**60, 131, 130) == 130
     assert taken(131 + 64, 131) == 131
     assert taken(0, 0, 131, 130) == 0, "its own vote counts for nothing"
+
+
+def test_a_place_is_free_once_its_vote_is_old() -> None:
+    """Whoever lives for months has had more monitors than there are places."""
+    names = "abcdefghijklmnop"
+    box = box_of(*(vote(name) for name in names))
+    assert not box.put(vote("q"), NOW)
+    later = Instant(NOW + 3 * SECOND_NS)
+    assert box.put(vote("q"), later)
+    assert [held.voter for held in box.fresh(TARGET, (1, 1), later)] == [vote("q").voter]
