@@ -17,7 +17,7 @@ RECORDS_BYTES_MAX: Final = 3_000
 STALL_MS_MAX: Final = 20
 CHAOS_TIMEOUT_S: Final = 200.0
 CHAOS: Final = {"upgrade": "upgrade-all", "crash": "crash-all-agents"}
-ATTACKS: Final = "tests/simulation/test_byzantine.py"
+ATTACKS: Final = "tests/simulation/test_byzantine*.py"
 STRANGERS: Final = "tests/unit/gossip/test_strangers.py"
 
 Told = dict[str, Any]
@@ -32,11 +32,12 @@ def measure_elsewhere(say: Callable[[str], None]) -> dict[str, Told]:
     printed = _output(["-m", "bench.agent_memory", str(AGENT_MEMBERS), "--json"], MEMORY_TIMEOUT_S)
     if printed is not None:
         found |= read_agent(printed)
-    for key, path in (("attacks", ATTACKS), ("strangers", STRANGERS)):
-        if (ROOT / path).exists():
-            printed = _output(["-m", "pytest", "-q", "-p", "no:cacheprovider", path], TESTS_TIMEOUT_S)
+    for key, pattern in (("attacks", ATTACKS), ("strangers", STRANGERS)):
+        paths = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+        if paths:
+            printed = _output(["-m", "pytest", "-q", "-p", "no:cacheprovider", *paths], TESTS_TIMEOUT_S)
             if printed is not None:
-                found[key] = read_tests(printed, path)
+                found[key] = read_tests(printed, pattern)
     for key, name in CHAOS.items():
         printed = _output(["-m", "chaos.run", name, "--backend", "process", "--json"], CHAOS_TIMEOUT_S)
         if printed is not None:
