@@ -33,7 +33,12 @@ def test_demo_prints_one_object_and_every_step_holds() -> None:
 def test_ctrl_c_ends_the_demo_and_everything_it_started() -> None:
     """Also in the middle of its start, with an authority and half of the agents running."""
     with subprocess.Popen(
-        [*GOSSIPMESH, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*GOSSIPMESH, "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background of a shell has them, and all they start, ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as demo:
         marks: set[str] = set()
 
