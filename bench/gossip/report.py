@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from bench.gossip.grid_rows import grid_table
 from bench.gossip.reasons import reason_for
 from bench.gossip.row import OURS, PEERS, PUBLISHED, VIRTUAL, Row
 
@@ -42,8 +43,15 @@ def verdict(rows: list[Row]) -> dict[str, Any]:
 
 def render(results: dict[str, Any], rows: list[Row]) -> str:
     """Return the whole page."""
-    parts = [INTRODUCTION, _setting(results), _table(rows), _summary(rows), _raw(results)]
-    return "\n".join(parts)
+    parts = (
+        INTRODUCTION,
+        _setting(results),
+        _summary(rows),
+        _table(rows),
+        grid_table(results),
+        _raw(results),
+    )
+    return "\n".join(part for part in parts if part)
 
 
 def _setting(results: dict[str, Any]) -> str:
@@ -59,9 +67,6 @@ def _setting(results: dict[str, Any]) -> str:
         lines.append(
             f"* Simulated: {len(days)} days, {sum(day['virtual_s'] for day in days):,.0f} virtual seconds."
         )
-    left_out = results["virtual"].get("left_out", [])
-    if left_out:
-        lines.append(f"* Days not run: {'; '.join(left_out)}.")
     cores = results.get("cores", {})
     if len(set(cores.values())) > 1:
         told = ", ".join(f"{part}: {core}" for part, core in cores.items())
@@ -86,7 +91,8 @@ def _summary(rows: list[Row]) -> str:
     lines = ["## In short", ""]
     for word, met in (("Met", True), ("Missed", False), ("Not measured, or too little", None)):
         names = [f"{row.figure} ({row.clock}, {row.name})" for row in gated if row.met is met]
-        lines.append(f"* {word}: {len(names)} of {len(gated)}" + (f": {'; '.join(names)}." if names else "."))
+        listed = f": {'; '.join(names)}." if names and not met else "."
+        lines.append(f"* {word}: {len(names)} of {len(gated)}{listed}")
     lines.append(f"* {sum(row.clock == VIRTUAL for row in rows)} rows are virtual.")
     reasons = [
         f"* {row.figure} ({row.clock}, {row.name}): {reason}."
@@ -112,4 +118,5 @@ def _raw(results: dict[str, Any]) -> str:
             f"* {', '.join(day['chapters'])}; {which}, core {day['core']}: {day['virtual_s']:,.0f} s, "
             f"{day['events']:,} events; failures: {'; '.join(day['failures']) or 'none'}"
         )
+    lines += [f"* Not run: {left_out}." for left_out in results["virtual"].get("left_out", [])]
     return "\n".join([*lines, ""])

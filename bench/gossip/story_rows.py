@@ -1,12 +1,9 @@
-"""Rows of the simulator's scenarios, of kinship's grid, and of what other commands show."""
+"""Rows of the simulator's scenarios, and of what other commands show."""
 
-from collections.abc import Callable
 from typing import Final
 
-from bench.gossip.row import NOT_MEASURED, PUBLISHED, VIRTUAL, WALL, Raw, Row
+from bench.gossip.row import NOT_MEASURED, VIRTUAL, WALL, Raw, Row
 
-GRID_CELLS: Final = 24
-GRID_SEEDS: Final = 20
 STORY_ROWS: Final = (
     (
         "G17",
@@ -73,92 +70,6 @@ def _story_told(name: str, stories: list[Raw]) -> str:
     ]
     worst = f", at most {max(times):.2f} s" if times else ""
     return f"{name}, {stories[0]['nodes']} nodes: {said}{worst} ({len(stories)} seeds)"
-
-
-def grid_rows(results: Raw) -> list[Row]:
-    """Kinship's grid: false deaths, false votes, and bytes, with some readers starved."""
-    found: list[Raw] = results.get("grid", [])
-    ours = [row for row in found if row["detector"] == "monitors"]
-    swim = [row for row in found if row["detector"] == "swim"]
-    slow = [row for row in ours if row["starved"] == 10]
-    runs = "; ".join(
-        f"{size} nodes: {sum(row['runs'] for row in ours if row['nodes'] == size)} runs"
-        for size in sorted({row["nodes"] for row in ours})
-    )
-    evidence = f"`simulator grid`, this core's runs only ({runs or 'none'}); 120 s, a crash at 60 s"
-    return [
-        Row(
-            figure="G5",
-            name="runs with a false death in kinship's grid",
-            clock=VIRTUAL,
-            ours=_deaths(ours),
-            peer=f"SWIM + Lifeguard, same simulator: {_deaths(swim)}",
-            gate=f"0 ({GRID_SEEDS} seeds in each of {GRID_CELLS} cells)",
-            met=_grid_met(ours),
-            evidence=f"{evidence}; fewest runs in a cell: {min((row['runs'] for row in ours), default=0)}",
-        ),
-        Row(
-            figure="G6",
-            name="false votes (SWIM: suspicions) a run, 10 % starved",
-            clock=VIRTUAL,
-            ours=_each(slow, lambda row: f"{row['false_doubts']:g}"),
-            peer="SWIM + Lifeguard, same simulator: "
-            + _each([row for row in swim if row["starved"] == 10], lambda row: f"{row['false_doubts']:g}"),
-            gate="<= 5 with 50 nodes",
-            met=all(row["false_doubts"] <= 5 for row in slow if row["nodes"] == 50) if slow else None,
-            evidence=evidence,
-        ),
-        Row(
-            figure="G13",
-            name="bytes a node sends, 10 % starved",
-            clock=VIRTUAL,
-            ours=_each(slow, lambda row: f"{row['bytes_per_s']} B/s"),
-            peer="SWIM + Lifeguard, same simulator: "
-            + _each([row for row in swim if row["starved"] == 10], lambda row: f"{row['bytes_per_s']} B/s"),
-            gate="<= 1,500 B/s with kernel stamps, <= 2,100 without",
-            met=all(row["bytes_per_s"] <= (1_500 if row["stamped"] else 2_100) for row in slow)
-            if slow
-            else None,
-            evidence=evidence,
-        ),
-        Row(
-            figure="G2",
-            name="silent host in kinship's grid, every node's knowing",
-            clock=VIRTUAL,
-            ours=_each(ours, _seen),
-            peer=f"SWIM + Lifeguard, same simulator: {_each(swim, _seen)}",
-            gate=PUBLISHED,
-            met=None,
-            evidence=f"{evidence}; with starved readers the slow ones know last",
-        ),
-    ]
-
-
-def _grid_met(found: list[Raw]) -> bool | None:
-    """One bad run is a miss; only the whole grid, twenty runs a cell, is a pass."""
-    if any(row["bad_runs"] for row in found):
-        return False
-    full = sum(row["runs"] >= GRID_SEEDS for row in found if row["stamped"])
-    return True if full >= GRID_CELLS else None
-
-
-def _deaths(found: list[Raw]) -> str:
-    if not found:
-        return NOT_MEASURED
-    return f"{sum(row['bad_runs'] for row in found)} of {sum(row['runs'] for row in found)} runs"
-
-
-def _seen(row: Raw) -> str:
-    return f"p50 {row['every_s'][0]:.2f}, p99 {row['every_s'][1]:.2f} s" if row["every_s"] else "nobody knew"
-
-
-def _each(found: list[Raw], tell: Callable[[Raw], str]) -> str:
-    parts = []
-    for row in found:
-        stamps = "" if row["stamped"] else ", no stamps"
-        place = f"{row['nodes']}, {row['loss']:g} % loss, {row['starved']:g} % starved{stamps}"
-        parts.append(f"{place}: {tell(row)} ({row['runs']} runs)")
-    return "; ".join(parts) or NOT_MEASURED
 
 
 # -- shown elsewhere --------------------------------------------------------------------------

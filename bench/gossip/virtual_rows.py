@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Callable
 from typing import Any, Final
 
+from bench.gossip.grid_rows import grid_rows
 from bench.gossip.row import NOT_MEASURED, VIRTUAL, Raw, Row, pause_told, told
-from bench.gossip.story_rows import grid_rows, story_rows
+from bench.gossip.story_rows import story_rows
 
 REAL: Final = "real cores and bytes"
 HEALS: Final = (

@@ -342,6 +342,23 @@ def test_the_grid_fills_three_rows_and_stamps_decide_the_gate() -> None:
     assert row_of(results_of(grid=[a_cell(bad_runs=1)]), "G5", VIRTUAL).met is False
 
 
+def test_the_grid_stands_cell_by_cell_beside_swim_and_a_row_tells_the_worst_of_them() -> None:
+    swim = a_cell(detector="swim", runs=2, bad_runs=1, false_doubts=150.0, every_s=[9.5, 12.0, 13.0])
+    alone = a_cell(starved=0.0, loss=1.0, false_doubts=0.05, bytes_per_s=345, every_s=[3.4, 3.7, 3.8])
+    results = results_of(grid=[a_cell(), swim, alone])
+    page = render(results, rows.build_rows(results))
+    cells = [line for line in page.splitlines() if line.startswith("| 50 |")]
+    assert cells == [
+        "| 50 | 0 % | 1 % | 20 / 0 | 3.40 / 3.60 / 3.90 | 3.40 / 3.70 / 3.80 | - | 0 / - "
+        "| 0.05 / - | 345 / - |",
+        "| 50 | 10 % | 5 % | 20 / 2 | 3.40 / 3.60 / 3.90 | 3.50 / 6.00 / 8.00 | 9.50 / 12.00 / 13.00 | 0 / 1 "
+        "| 2.5 / 150 | 1,900 / 1,900 |",
+    ]
+    known = row_of(results, "G2", VIRTUAL, "grid")
+    assert known.ours == "50 nodes: p50 3.40 to 3.50, p99 3.70 to 6.00, last 3.80 to 8.00 s (40 runs)"
+    assert "## Kinship's grid" not in render(results_of(), rows.build_rows(results_of()))
+
+
 def test_what_other_commands_show_is_taken_only_when_given() -> None:
     given = {"ours": "0 of 480", "met": True, "evidence": "the grid"}
     row = row_of(results_of(elsewhere={"attacks": given}), "G22", VIRTUAL)
