@@ -5,7 +5,8 @@
    a refusal; only against members we are a monitor of, only while our view is whole.
 2. A tick pings the target with the suspect flag; others and TCP are tried only once it is silent for 900 ms.
 3. A refused port makes us ask the engine, twice; so does silence, so that a hung agent is no dead node.
-4. Who stays unheard and uncertified is `unreachable` here, for routing only, until any packet.
+4. A certified target's case is opened only to renew what is held (`renewals`), and ends by itself.
+5. Who stays unheard and uncertified is `unreachable` here, for routing only, until any packet.
 Paper: SWIM section 4.2 (suspicion before death). Deviation: see `cases`.
 """
 
@@ -77,15 +78,21 @@ class CaseDesk:
     def _first(self) -> bytes | None:
         return next(iter(self._cases), None)
 
-    def open(self, member: Member, why: str) -> Case | None:
-        """Open a case against a target of ours, unless one is open; None when it is none of ours."""
+    def open(self, member: Member, why: str, *, renews_until: Instant | None = None) -> Case | None:
+        """Open a case against a target of ours, unless one is open; None when it is none of ours.
+
+        `renews_until`: it is certified, and looked at again until then.
+        """
         case = self._cases.get(member.node_id)
         if case is not None:
+            case.renews_until = renews_until or case.renews_until
             return case
-        if member.state is None or member.status not in _WATCHABLE or not self._is_ours(member):
+        watchable = renews_until is not None or member.status in _WATCHABLE
+        if member.state is None or not watchable or not self._is_ours(member):
             return None
         sent_count = 0 if member.link is None else member.link.sent_count
         case = Case(self._ctx.now, order_start(member.state.order), sent_count)
+        case.renews_until = renews_until or case.renews_until
         self._cases[member.node_id] = case
         self._ctx.statistics.cases_opened += 1
         self._ctx.statistics.cases_open = len(self._cases)
@@ -170,7 +177,8 @@ class CaseDesk:
             # Whatever is judged between two ticks: what one life refused is nothing against the next.
             self.settle(member, "another incarnation")
             return
-        if member.status not in _WATCHABLE or not self._is_ours(member):
+        renews = case.renews_until > self._ctx.now
+        if not (renews or member.status in _WATCHABLE) or not self._is_ours(member):
             self.settle(member, "not ours any more")
             return
         if self.control.failed:
@@ -188,7 +196,8 @@ class CaseDesk:
                 restarting=member.restarting_until > self._ctx.now,
             ),
         )
-        if what is CaseInput.FOUND_AGENT_GONE and member.status is MemberStatus.UNATTENDED:
+        known = what is CaseInput.FOUND_AGENT_GONE and member.status is MemberStatus.UNATTENDED
+        if known and not renews:
             what = CaseInput.SETTLED
         self._act(member, case, case.take(what), "nothing found")
 

@@ -215,6 +215,7 @@ class Evidence:
             self.engine_silences = 0
         elif refused:
             self.engine_refusals.append(now)
+            del self.engine_refusals[1:-1]
             self.engine_answered_at = -1
         else:
             self.engine_silences += 1
@@ -288,13 +289,17 @@ def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) ->
 
 
 class Case:
-    """One open case; `sent_before` is the link's counter when it opened, so that old packets show."""
+    """One open case; `sent_before` is the link's counter when it opened, so that old packets show.
+
+    Until `renews_until` it goes on though its target is certified: somebody cannot judge that.
+    """
 
     __slots__ = (
         "engine_asked_at",
         "evidence",
         "incarnation",
         "pinged_at",
+        "renews_until",
         "sent_before",
         "state",
         "ticks_count",
@@ -310,6 +315,7 @@ class Case:
         self.ticks_count = 0
         self.engine_asked_at = -1
         self.pinged_at = -1
+        self.renews_until = -1
         self.voted_at = -1
         self.voted_in = CaseState.WATCHING
 

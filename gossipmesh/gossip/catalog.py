@@ -314,7 +314,7 @@ class Catalog:
         self._store(member, record, rank_of(lasting(state)))
         if member.claim is not None and member.claim.order < state.order:
             self._drop_claim(member)
-        if member.certificate is not None and member.certificate.order < state.order:
+        if member.certificate is not None and member.certificate.order <= lasting(state):
             self._drop_certificate(member)
         member.restarting_until = self._ctx.now + state.restarting_s * SECOND_NS if state.restarting_s else -1
         if member.held is not None and member.held.order < state.order:

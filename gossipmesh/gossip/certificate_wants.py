@@ -14,7 +14,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.member import Member
 from gossipmesh.model.instant import MILLISECOND_NS
-from gossipmesh.model.records import RecordKind
+from gossipmesh.model.records import Certificate, RecordKind
 from gossipmesh.wire.datagram import CertificateId, Want, encode_message
 
 _HOLDERS_MAX: Final = 4
@@ -29,15 +29,19 @@ class CertificateWants:
         self._catalog = catalog
         self._courier = courier
         self._holders: dict[bytes, list[Member]] = {}
+        self._names: dict[bytes, CertificateId] = {}
 
     def named(self, holder: Member, name: CertificateId) -> None:
         """Ask for a certificate we lack, or remember who has it as well."""
         if not self._lacks(name):
             return
         holders = self._holders.get(name.target)
+        wanted = self._names.get(name.target)
+        if wanted is None or _rank(name) > _rank(wanted):
+            self._names[name.target] = name
         if holders is None:
             self._holders[name.target] = []
-            self._ask(holder, name)
+            self._ask(holder, name.target)
         elif len(holders) < _HOLDERS_MAX and holder not in holders:
             holders.append(holder)
 
@@ -46,26 +50,27 @@ class CertificateWants:
         if target is None or target.state is None:
             return False
         known = target.certificate
-        if known is not None and (known.generation, known.epoch, known.status) >= (
-            name.generation,
-            name.epoch,
-            name.status,
-        ):
+        if known is not None and _rank(known) >= _rank(name):
             return False
         return (name.generation, name.epoch) >= order_start(target.state.order)
 
-    def _ask(self, holder: Member, name: CertificateId) -> None:
-        self._courier.send(holder, [encode_message(Want(int(RecordKind.CERTIFICATE), name.target))])
-        self._ctx.timers.set(("want", name.target), self._ctx.now + _AGAIN_NS, lambda: self._again(name))
+    def _ask(self, holder: Member, target: bytes) -> None:
+        self._courier.send(holder, [encode_message(Want(int(RecordKind.CERTIFICATE), target))])
+        self._ctx.timers.set(("want", target), self._ctx.now + _AGAIN_NS, lambda: self._again(target))
 
-    def _again(self, name: CertificateId) -> None:
-        holders = self._holders[name.target]
-        if holders and self._lacks(name):
-            self._ask(holders.pop(0), name)
+    def _again(self, target: bytes) -> None:
+        holders = self._holders[target]
+        if holders and self._lacks(self._names[target]):
+            self._ask(holders.pop(0), target)
         else:
-            del self._holders[name.target]
+            del self._holders[target], self._names[target]
 
     def forget(self, node_id: bytes) -> None:
         """Ask no more about a member that is no more."""
         self._holders.pop(node_id, None)
+        self._names.pop(node_id, None)
         self._ctx.timers.cancel(("want", node_id))
+
+
+def _rank(named: CertificateId | Certificate) -> tuple[int, int, int]:
+    return named.generation, named.epoch, named.status

@@ -3,8 +3,9 @@
 Rules:
 1. Valid is: one vote per voter, each signed, each of a monitor of rank <= 10, as many as a quorum of what
    this node sees, about one incarnation, within `beats_apart_max` beats, and of causes that allow the status.
-2. What is cheap is checked first; signatures last, all of them: a vote that was not verified counts for
-   nothing, neither for the quorum nor for how late, or of what cause, the certificate is.
+2. What is cheap is checked first; signatures last, all of them, but before a ranking that is not at hand: a
+   vote that was not verified counts for nothing, neither for the quorum nor for how late, or of what cause,
+   the certificate is.
 3. About ourselves we ask less: signatures and two voters. Whoever holds it believes it, so it is answered.
    What else it says (deaf, in vain) only verified votes say.
 Paper: none. Deviation: a vote names an incarnation, not one sequence in it, since monitors may hold different
@@ -136,14 +137,24 @@ class CertificateJudge:
             raise Untrusted("a vote of an unknown cause")
         if not self.view_is_whole:
             raise NotYetJudged("a certificate that came before our view was whole")
+        needed = self.needed(certificate.node_id)
+        if len(votes) < needed:
+            raise Untrusted("a certificate of fewer votes than a quorum")
+        is_ranked = self._monitors.has_ranked(certificate.node_id)
+        if not is_ranked:
+            # A ranking costs as much as there are members, and is made for nobody who cannot show signatures.
+            self._require_all_signed_untrusted(votes, spend)
         for vote in votes:
             self.require_monitor_untrusted(certificate.node_id, vote.voter)
-        needed = self.needed(certificate.node_id)
         found = verdict_of(votes, needed, self._ctx.settings.monitor.beats_apart_max)
         if found is None or found[0] < certificate.status:
             raise Untrusted("a certificate without a quorum that belongs together")
         if len(votes) != len(_within(votes, self._ctx.settings.monitor.beats_apart_max)):
             raise Untrusted("a certificate of votes of different times")
+        if is_ranked:
+            self._require_all_signed_untrusted(votes, spend)
+
+    def _require_all_signed_untrusted(self, votes: list[Vote], spend: Callable[[], None]) -> None:
         for vote in votes:
             self.require_signed_untrusted(vote, spend)
 

@@ -82,10 +82,12 @@ class Heartbeats:
 
     def received(self, member: Member) -> None:
         """Watch whoever counts on us."""
-        if member.node_id in self._watched or not self.is_ours(member):
-            return
-        self._watched[member.node_id] = None
-        self._arm(member, self._ctx.now)
+        if member.node_id in self._watched:
+            # Moved on at each beat: a timer that fires only to be set anew costs a whole wake-up.
+            self._arm(member, member.heard_at)
+        elif self.is_ours(member):
+            self._watched[member.node_id] = None
+            self._arm(member, self._ctx.now)
 
     def is_ours(self, member: Member) -> bool:
         """Tell whether we are among a member's monitors."""

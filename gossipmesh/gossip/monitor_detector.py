@@ -6,6 +6,7 @@ our own), `votes` (those of others), `certificates` (quorums), `hold_down`, `mas
 2. Whoever holds a quorum of fresh votes makes the certificate; it takes effect like anyone's.
 3. A certificate older than what we heard of its target is not applied: the target is shown it and answers.
 4. Gone members are pinged in turn with what is held against them, so any partition heals by itself.
+5. Who cannot judge what is held against the gone, for it joined later, has their monitors vote again.
 Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: GOSSIP 1.5 as a whole; docs/GOSSIP.md says why.
 """
 
@@ -25,17 +26,17 @@ from gossipmesh.gossip.certificates import (
 )
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
-from gossipmesh.gossip.effects import MassDeathHeld, ServicesChanged
+from gossipmesh.gossip.endpoint_holds import EndpointHolds
 from gossipmesh.gossip.engine_questions import EngineQuestions
 from gossipmesh.gossip.heartbeats import Heartbeats
 from gossipmesh.gossip.hold_down import HoldDowns
 from gossipmesh.gossip.lag import step_of
 from gossipmesh.gossip.life_first import LifeFirst
-from gossipmesh.gossip.mass_death import MassDeath
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.monitors import Monitors
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.prober import Prober
+from gossipmesh.gossip.renewals import Renewals
 from gossipmesh.gossip.votes import VoteBox
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -85,10 +86,7 @@ class MonitorDetector:
         self._publish = publish
         settings = ctx.settings.monitor
         self.monitors = Monitors(catalog.eligible_ids)
-        catalog.eligible_changed = self.monitors.expire
-        catalog.note_eligible()
         self.judge = CertificateJudge(ctx, self.monitors, member_of=catalog.get)
-        catalog.certificate_judge = self.judge
         self.prober = Prober(
             ctx,
             catalog,
@@ -103,8 +101,8 @@ class MonitorDetector:
         self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors, missed=self._heartbeat_missed)
         self._engines = EngineQuestions(ctx)
         self._wants = CertificateWants(ctx, catalog, courier)
+        self._renewals = Renewals()
         self._life = LifeFirst(ctx, courier, ping=self._fresh_ping, merge=merge)
-        catalog.beaten_by_life = self._life.beats
         self._answering = Answering(ctx, courier, self.judge, ping=self.prober.ping, take=merge)
         self.desk = CaseDesk(
             ctx,
@@ -119,12 +117,19 @@ class MonitorDetector:
         )
         self.votes = VoteBox(settings)
         self._hold_downs = HoldDowns(settings)
-        self._mass_death = MassDeath(settings)
+        self._holds = EndpointHolds(ctx, catalog, note=self._note_held)
         self._vote_count = 0
         self._last_votes: dict[bytes, int] = {}
         self._checked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
         self._tombstone_turn = 0
+        self._judge_for(catalog)
+
+    def _judge_for(self, catalog: Catalog) -> None:
+        catalog.eligible_changed = self.monitors.expire
+        catalog.note_eligible()
+        catalog.certificate_judge = self.judge
+        catalog.beaten_by_life = self._life.beats
 
     def start(self) -> None:
         """Begin probing, beating and pinging the gone."""
@@ -254,8 +259,18 @@ class MonitorDetector:
         if not self.judge.accusations.admits_check(member.node_id, target.node_id, self._ctx.now):
             self._ctx.dropped("check over budget")
             return
-        if not self._show_verdict(target, member) or target.status is MemberStatus.UNATTENDED:
-            self.desk.open(target, f"alarm of {member.name}")
+        shown = self._show_verdict(target, member)
+        renews_until = self._renewed_until(target)
+        if not shown or renews_until or target.status is MemberStatus.UNATTENDED:
+            self.desk.open(target, f"alarm of {member.name}", renews_until=renews_until)
+
+    def _renewed_until(self, target: Member) -> Instant | None:
+        """Return until when what we hold against a member is voted on anew, if it is (rule 5)."""
+        certificate = target.certificate
+        if certificate is None:
+            return None
+        convinces = self.judge.is_valid(certificate)
+        return self._renewals.asked(target.node_id, self._ctx.now, convinces=convinces)
 
     def _show_verdict(self, target: Member, to: Member) -> bool:
         """Send a member what is held against another, now and then; False when nothing is."""
@@ -334,10 +349,14 @@ class MonitorDetector:
             self._ctx.statistics.votes_refused += 1
             return
         settled = target.status is MemberStatus.DEAD or vote.cause == Cause.AGENT_GONE
-        if (self._show_verdict(target, member) and settled) or not self.votes.is_new(vote):
+        settled = self._show_verdict(target, member) and settled
+        if not self.votes.is_new(vote):
             return
         if not self.judge.accusations.admits_vote(member.node_id, target.node_id, self._ctx.now):
             self._ctx.dropped("vote over budget")
+            return
+        renews_until = self._renewed_until(target) if settled else None
+        if settled and not renews_until:
             return
         try:
             self._require_vote_untrusted(member, vote, checks)
@@ -351,7 +370,7 @@ class MonitorDetector:
             self._note(target, "vote-received", member.node_id, Cause(vote.cause).label, detail)
         if self.votes.put(vote, arrived):
             self._ctx.statistics.votes_received += 1
-            self.desk.open(target, f"vote of {member.name}")
+            self.desk.open(target, f"vote of {member.name}", renews_until=renews_until)
             self._count(target)
 
     def _require_vote_untrusted(self, member: Member, vote: Vote, checks: Checks) -> None:
@@ -373,7 +392,10 @@ class MonitorDetector:
         needed = self.judge.needed(member.node_id)
         incarnation = order_start(member.state.order)
         found = self.votes.quorum(member.node_id, incarnation, needed, self._ctx.now)
-        if found is None or found[0] <= member.status:
+        if found is None or found[0] < member.status:
+            return
+        held = member.certificate
+        if found[0] == member.status and (held is None or self.judge.is_valid(held)):
             return
         self._ctx.statistics.certificates_made += 1
         self._note(member, "certificate", self._own.node_id, "", f"{found[0].label} by {len(found[1])} votes")
@@ -451,43 +473,21 @@ class MonitorDetector:
         if member.status is not MemberStatus.ALIVE and member.unreachable:
             member.unreachable = False
         if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED):
-            self._died(member)
-        elif member.endpoints_held or member.status is MemberStatus.ALIVE:
-            self._mass_death.returned(node_id)
-            member.endpoints_held = False
+            self._holds.died(member)
+        else:
+            self._holds.returned(member)
         if member.status is MemberStatus.UNATTENDED:
             self.desk.settle(member, "unattended")
             self._arm_engine(member)
         else:
             self._ctx.timers.cancel(("engine", node_id))
 
-    def _died(self, member: Member) -> None:
-        if member.held_down_until is not None and member.certificate is None:
-            return
-        held = self._mass_death.died(member.node_id, self._catalog.serving_count, self._ctx.now)
-        if not held:
-            return
-        fresh = [
-            gone for gone in map(self._catalog.get, held) if gone is not None and not gone.endpoints_held
-        ]
-        for gone in fresh:
-            gone.endpoints_held = True
-            self._note(gone, "held-mass-death", self._own.node_id)
-            self._ctx.notify(ServicesChanged(gone.node_id))
-        if fresh and not self._ctx.timers.pending(("mass death", None)):
-            self._ctx.statistics.mass_deaths += 1
-            until = self._mass_death.until or self._ctx.now
-            self._ctx.notify(MassDeathHeld(len(held)))
-            self._ctx.timers.set(("mass death", None), until, self.release_mass_death)
+    def _note_held(self, gone: Member) -> None:
+        self._note(gone, "held-mass-death", self._own.node_id)
 
     def release_mass_death(self) -> None:
         """Let go the endpoints of those who died together."""
-        self._mass_death.end()
-        self._ctx.timers.cancel(("mass death", None))
-        for member in self._catalog:
-            if member.endpoints_held:
-                member.endpoints_held = False
-                self._ctx.notify(ServicesChanged(member.node_id))
+        self._holds.release()
 
     def _arm_engine(self, member: Member, *, again: bool = False) -> None:
         """Look at an unattended member's engine now and then; its monitors take turns, one an interval."""
@@ -517,6 +517,7 @@ class MonitorDetector:
     def view_complete(self) -> None:
         """Judge certificates and watch others from now on."""
         self.judge.view_is_whole = True
+        self._holds.view_complete()
 
     # Around
 
@@ -565,7 +566,8 @@ class MonitorDetector:
         self._hold_downs.forget(member.node_id)
         self._wants.forget(member.node_id)
         self._life.forget(member)
-        self._mass_death.returned(member.node_id)
+        self._holds.forget(member.node_id)
+        self._renewals.forget(member.node_id)
         for table in (self._last_votes, self._checked_at):
             table.pop(member.node_id, None)
         for name in ("engine", "hold-down"):

@@ -18,6 +18,7 @@ from gossipmesh.gossip import reading
 from gossipmesh.gossip.catalog import Catalog, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
+from gossipmesh.gossip.credential_watch import CredentialWatch
 from gossipmesh.gossip.detector import Detector
 from gossipmesh.gossip.dissemination import Share
 from gossipmesh.gossip.effects import Effect, StreamId
@@ -43,7 +44,7 @@ from gossipmesh.gossip.swim_detector import SwimDetector
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
-from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.model.service import ServiceEntry
@@ -52,7 +53,6 @@ from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import open_credential_untrusted
 
 _JOIN_FANOUT = 4
-_WATCH_MAX_S = 60
 _JOIN_WAIT_NS = SECOND_NS
 _JOIN_ROUNDS_MAX = 5  # whom we ask may be gone for good, while others have come to us
 _SEEDS_AGAIN_NS = 300 * SECOND_NS  # 12 padded hellos each: below 50 B/s for a seed that is gone
@@ -104,8 +104,8 @@ class GossipNode:
         )
         self._own_id = own_id = credential.node_id
         self._catalog = catalog = Catalog(ctx, own_id)
-        self._watch_at: Instant = NEVER
-        catalog.ends_at = self._watch_ending
+        self._credentials = CredentialWatch(ctx, catalog, forget=self._forget)
+        catalog.ends_at = self._credentials.ending
         catalog.install_credential(credential, keys.credential)
         restored_epoch, self._restored_certificates = restore_members(ctx, catalog, restored)
         epoch = max(restored.epoch, restored_epoch) + 1
@@ -152,7 +152,7 @@ class GossipNode:
         self._streams.when_whole(self._detector.view_complete)
         self._spreading.fetch = self._streams.fetch
         self._intake.oversize = self._streams.hasten
-        self._spreading.trust_changed = self._watch_credentials
+        self._spreading.trust_changed = self._credentials.look
         own.policies = self._spreading.policy_statuses()
         if self._floors_unknown:
             self._spreading.doubt_floors()
@@ -210,7 +210,7 @@ class GossipNode:
         self._join()
         # Each node at a moment of its own: a mesh that starts at once does not knock at once.
         self._set_seeds_timer(short_id_of(self._own_id) % _SEEDS_AGAIN_NS)
-        self._watch_credentials()
+        self._credentials.look()
         self._streams.start()
         return self._ctx.drain()
 
@@ -357,7 +357,7 @@ class GossipNode:
             self._intake.follow(self._own.publish_state(), None)
             if services is not None:
                 self._intake.follow(self._own.publish_services(services.entries), None)
-        self._watch_credentials()
+        self._credentials.look()
         return self._ctx.drain()
 
     def set_draining(self, now: Instant) -> list[Effect]:
@@ -387,8 +387,7 @@ class GossipNode:
     def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
         """Note that civil time was set; credentials are judged anew at the next deadline."""
         self._advance(now)
-        self._ctx.wall_offset_s = wall_offset_s
-        self._ctx.timers.set(("credentials", None), now, self._watch_credentials)
+        self._credentials.clock_set(wall_offset_s)
 
     # Reads
 
@@ -576,25 +575,7 @@ class GossipNode:
             self._intake.follow(self._own.publish_state(), None)
         return self._ctx.drain()
 
-    def _watch_credentials(self) -> None:
-        """Forget members whose credential has ended, or whose signer Trust no longer names."""
-        keys = self._catalog.credential_keys()
-        self._catalog.note_eligible()
-        wall_s = self._ctx.wall_s
-        for member in list(self._catalog):
-            gone = member.ends <= wall_s or member.signer not in keys
-            if gone and member.node_id != self._own_id:
-                self._catalog.forget(member)
-                self._courier.forget(member.node_id)
-                self._detector.forget(member)
-        ends = min((m.ends for m in self._catalog if m.node_id != self._own_id), default=None)
-        self._watch_at = NEVER
-        self._watch_ending(wall_s + _WATCH_MAX_S if ends is None else ends)
-
-    def _watch_ending(self, ends: int) -> None:
-        """Look at credentials again when this one ends, or within a minute."""
-        wait_s = min(_WATCH_MAX_S, max(1, ends - self._ctx.wall_s))
-        at = Instant(self._ctx.now + wait_s * SECOND_NS)
-        if at < self._watch_at:
-            self._watch_at = at
-            self._ctx.timers.set(("credentials", None), at, self._watch_credentials)
+    def _forget(self, member: Member) -> None:
+        self._catalog.forget(member)
+        self._courier.forget(member.node_id)
+        self._detector.forget(member)

@@ -218,11 +218,11 @@ class Prober:
 
     def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
         """Note round trip and clock of the peer; pass an ack on that another member waits for."""
-        self._skews.append(ack.wall_s - self._ctx.wall_s)
-        if len(self._skews) >= 3:
-            self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
-        target_id, sent_at = self._pings.pop(ack.sequence, (b"", 0))
+        # Sequences can be guessed: what another answers in its stead is not the answer we wait for.
+        target_id, sent_at = self._pings.get(ack.sequence, (b"", 0))
         if target_id == member.node_id:
+            del self._pings[ack.sequence]
+            self._note_skew(ack)
             if member.lag_ms * MILLISECOND_NS <= self._ctx.settings.monitor.lag_gate_ns:
                 self._round_trips.append(max(0, arrived - sent_at))
             probe = self._probes.get(ack.sequence)
@@ -234,6 +234,11 @@ class Prober:
             self._relays.take(ack.sequence)
             self._ctx.timers.cancel(("nack", ack.sequence))
             self._courier.send(relayed.requester, [encode_message(RelayedAck(relayed.requester_sequence))])
+
+    def _note_skew(self, ack: Ack) -> None:
+        self._skews.append(ack.wall_s - self._ctx.wall_s)
+        if len(self._skews) >= 3:
+            self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
 
     def receive_ping_req(self, member: Member, request: PingReq) -> None:
         """Ping a member for another; say after 80 % of the wait that we try (Lifeguard IV.A)."""

@@ -3,7 +3,8 @@
 Rules:
 1. Nothing of a packet is believed before its link opened it; strangers get a cookie and no more.
 2. Every packet that opened is told to the detector, with its kernel's arrival, before it is acted on.
-3. Whoever is not held alive is shown why, at most once a second.
+3. A packet is a packet's work: one ping of it is answered, and records are wanted within a budget.
+4. Whoever is not held alive is shown why, at most once a second.
 Paper: none; SWIM's packets are unauthenticated.
 """
 
@@ -90,6 +91,10 @@ class Reception:
             limits.PACKETS_PER_MEMBER_PER_S, limits.PACKETS_PER_MEMBER_BURST, keys_max=1_024
         )
 
+        self._wants = KeyedBudgets(
+            limits.WANTS_PER_MEMBER_PER_S, limits.WANTS_PER_MEMBER_BURST, keys_max=1_024
+        )
+
     def receive(self, payload: bytes, sender: Address, arrived: Instant) -> None:
         """Feed one packet; what cannot be used is counted and dropped."""
         self._ctx.statistics.datagrams_received += 1
@@ -143,7 +148,13 @@ class Reception:
             self._ctx.dropped("member over budget")
             return
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+        is_pinged = False
         for message in messages:
+            if type(message) is Ping:
+                if is_pinged:
+                    self._ctx.dropped("second ping in a packet")
+                    continue
+                is_pinged = True
             if type(message) is not Seen:  # the detector took it above
                 self._dispatch(member, message, checks, arrived)
 
@@ -163,6 +174,9 @@ class Reception:
             self._plain[type(message)](member, message)
 
     def _receive_want(self, member: Member, want: Want) -> None:
+        if not self._wants.take_key(member.node_id, self._ctx.now):
+            self._ctx.dropped("want over budget")
+            return
         subject = self._catalog.get(want.subject)
         message = None if subject is None else subject.messages.get(want.kind)
         if message is not None:

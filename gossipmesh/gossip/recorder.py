@@ -245,6 +245,8 @@ class FlightRecorder:
             finally:
                 self._busy = False
                 self._signatures.clear()
+            if name == "stream_closed":
+                self._spoken.discard(arguments[0])
             self._now = max(self._now, arguments[parameters.index("now")])
             self._turn(core)
             return effects

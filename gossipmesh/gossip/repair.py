@@ -259,6 +259,8 @@ class Repair:
     def _agreed(self, node_id: bytes, finished: bool) -> None:
         if node_id not in self._repaired:
             self._repaired[node_id] = None
+            if len(self._repaired) > len(self._catalog):
+                self._repaired = {held: None for held in self._repaired if self._catalog.get(held)}
         elif not finished:
             return
         self._ctx.notify(ViewRepaired(len(self._repaired)))

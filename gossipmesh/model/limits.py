@@ -8,7 +8,7 @@ from typing import Final
 # Datagrams
 DATAGRAM_BYTES_MAX: Final = 1_200  # fits IPv6's minimum MTU of 1,280 with headers (RFC 8200 section 5)
 DATAGRAM_SIGNATURE_CHECKS_MAX: Final = 12  # 12 x 136 us: under 2 ms of a loop per datagram
-DATAGRAM_RECORDS_MAX: Final = 64
+DATAGRAM_MESSAGES_MAX: Final = 64
 DATAGRAMS_PER_WAKEUP_MAX: Final = 64
 REPLAY_WINDOW_PACKETS: Final = 256
 LINK_CIPHERS_MAX: Final = 128  # 3 KB each; both directions of the 64 peers heard last
@@ -40,6 +40,9 @@ PING_REQS_PER_MEMBER_PER_S: Final = 20
 PING_REQS_PER_MEMBER_BURST: Final = 200
 PING_REQS_PER_TARGET_PER_S: Final = 50  # a twentieth of what makes the target drop our packets
 PING_REQS_PER_TARGET_BURST: Final = 400
+# Records asked for by name: after many deaths one a death, to a member or two.
+WANTS_PER_MEMBER_PER_S: Final = 100
+WANTS_PER_MEMBER_BURST: Final = 1_000
 PACKETS_PER_MEMBER_PER_S: Final = 1_000
 PACKETS_PER_MEMBER_BURST: Final = 4_000
 RECORD_BYTES_MAX: Final = 16_384
@@ -119,9 +122,9 @@ PROBES_PENDING_MAX: Final = 1_024
 HISTORY_ENTRIES_MAX: Final = 256
 HELLOS_PER_PREFIX_PER_S: Final = 50  # a restarted neighbour needs one; a flood gets no more
 HELLOS_PER_PREFIX_BURST: Final = 200
-STREAMS_PER_MEMBER_MAX: Final = 4
+STREAMS_PER_MEMBER_MAX: Final = 8  # as many as it may open, and proofs by TCP
 REFUSED_POLICIES_REMEMBERED_MAX: Final = 256
-STREAMS_OPENED_PER_MEMBER_MAX: Final = 8  # of 32: one member's announcements leave room for others'
+STREAMS_OPENED_PER_MEMBER_MAX: Final = 6  # of 32: one member's announcements leave room for others'
 STREAM_LIFETIME_NS: Final = (
     60_000_000_000  # a table of 10,000 members takes 13 s, a set of 1 MB less than one
 )

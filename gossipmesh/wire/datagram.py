@@ -264,8 +264,8 @@ def decode_body_untrusted(body: bytes) -> list[Message]:
     """Read a body; messages of unknown type are left out, order is kept.
 
     Raises:
-        MalformedInput: not such an array, a known type with a wrong payload, or more records
-            than `limits.DATAGRAM_RECORDS_MAX`. Remote's fault. State unchanged.
+        MalformedInput: not such an array, a known type with a wrong payload, or more known messages
+            than `limits.DATAGRAM_MESSAGES_MAX`. Remote's fault. State unchanged.
     """
     try:
         return _decode_body_in_full(body)
@@ -276,7 +276,7 @@ def decode_body_untrusted(body: bytes) -> list[Message]:
 def _decode_body_in_full(body: bytes) -> list[Message]:
     """Read a body in one pass; raises for anything but known messages with just the fields we know."""
     messages: list[Message] = [_FLAT[number].decode(payload) for number, payload in _BODY.decode(body)]
-    if len(body) > limits.DATAGRAM_BYTES_MAX or len(messages) > limits.DATAGRAM_RECORDS_MAX:
+    if len(body) > limits.DATAGRAM_BYTES_MAX or len(messages) > limits.DATAGRAM_MESSAGES_MAX:
         raise ValueError("more than usual")
     return messages
 
@@ -286,17 +286,14 @@ def _decode_body_leniently_untrusted(body: bytes) -> list[Message]:
     if not isinstance(items, list):
         raise MalformedInput("a body that is no array")
     messages: list[Message] = []
-    records_count = 0
     for item in items:
         if not isinstance(item, list) or len(item) != 2 or not isinstance(item[0], int):
             raise MalformedInput("a message that is no [type, payload]")
         shape = _SHAPES.get(item[0])
         if shape is None:
             continue
-        if shape is SignedRecord:
-            records_count += 1
-            if records_count > limits.DATAGRAM_RECORDS_MAX:
-                raise MalformedInput(f"more than {limits.DATAGRAM_RECORDS_MAX} records in a packet")
+        if len(messages) >= limits.DATAGRAM_MESSAGES_MAX:
+            raise MalformedInput(f"more than {limits.DATAGRAM_MESSAGES_MAX} messages in a packet")
         messages.append(convert_untrusted(item[1], shape))
     return messages
 

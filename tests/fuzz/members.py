@@ -172,7 +172,7 @@ def datagram_targets() -> list[Target]:
         assert pair.victim.own_state.epoch < 2**40, "a member drove the victim's epoch"
         return pair.measured(effects, before)
 
-    checks_max, records_max = limits.DATAGRAM_SIGNATURE_CHECKS_MAX, limits.DATAGRAM_RECORDS_MAX
+    checks_max, records_max = limits.DATAGRAM_SIGNATURE_CHECKS_MAX, limits.DATAGRAM_MESSAGES_MAX
     return [
         Target("datagram-stranger", 60, "bytes", strangers, feed_stranger, checks_max, records_max, True),
         Target("datagram-member", 110, "mixed", bodies, feed_member, checks_max, records_max, True),

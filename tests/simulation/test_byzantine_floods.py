@@ -1,14 +1,17 @@
 """One member that accuses faster than anybody can have reason to; what it costs its readers is bounded."""
 
 import msgspec
+import pytest
 
 from gossipmesh.gossip.accusations import Accusations
 from gossipmesh.gossip.certificates import make_certificate
+from gossipmesh.gossip.effects import SendDatagram
 from gossipmesh.gossip.monitors import Monitors
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.wire.datagram import Check, encode_message
+from gossipmesh.model.records import RecordKind
+from gossipmesh.wire.datagram import Check, Ping, Want, encode_message
 from tests.simulation.test_byzantine import (
     HOSTILE,
     VICTIM,
@@ -20,6 +23,7 @@ from tests.simulation.test_byzantine import (
     verdicts,
     vote_by,
 )
+from tests.unit.gossip.group import Group, credential_of
 
 
 def test_votes_that_do_not_verify_cost_few_signature_checks() -> None:
@@ -81,3 +85,48 @@ def test_whom_it_watches_is_at_hand_and_costs_an_honest_monitor_nothing() -> Non
     assert sum(accusations.admits_check(b"s", b"unranked", now) for _ in range(10_000)) == 32
     assert sum(accusations.admits_vote(b"v", target, now) for _ in range(1_000)) == 40
     assert accusations.admits_vote(b"v", bytes([1]) * 16, now), "another target's votes are counted apart"
+
+
+def packets_of(group: Group, message: bytes, *, count: int) -> list[bytes]:
+    """Return sealed packets of the hostile member to "b", each full of one message."""
+    node = group.node(HOSTILE)
+    member = node._catalog.get(credential_of("b").node_id)
+    packets = []
+    for _ in range(count):
+        node._courier.send(member, [message] * min(60, 1_100 // len(message)), fill=False)
+        packets += [effect.payload for effect in node._ctx.drain() if isinstance(effect, SendDatagram)]
+    return packets
+
+
+@pytest.mark.parametrize("what", ["wants", "pings"])
+def test_many_questions_in_a_packet_are_not_many_answers(what: str) -> None:
+    """A thousand packets a second are within the budget; fifty questions in each would be fifty thousand."""
+    group = mesh("a b c d e f h g")
+    node, hostile = group.node("b"), group.hosts[HOSTILE].address
+    want = Want(int(RecordKind.NODE_STATE), credential_of("c").node_id)
+    message = encode_message(want if what == "wants" else Ping(1, None, None, 0))
+    answers = 0
+    for packet in packets_of(group, message, count=300):
+        answers += len(node.receive_datagram(packet, hostile, Instant(group.now), Instant(group.now)))
+        group.now += 1_000_000
+    assert answers <= (limits.WANTS_PER_MEMBER_BURST + 100 if what == "wants" else 300 + 10)
+    refusal = "want over budget" if what == "wants" else "second ping in a packet"
+    assert node.statistics().dropped[refusal] > 1_000
+
+
+def test_certificates_that_nobody_signed_make_no_rankings() -> None:
+    group = mesh("a b c d e f h g")
+    node = group.node("b")
+    ranked = node._detector.monitors
+    beat = beat_of(group)
+    votes = [msgspec.structs.replace(vote_by(group, n, n, beat=beat), signature=bytes(64)) for n in "acdef"]
+    one_vote = encode_message(make_certificate(votes[:1], MemberStatus.DEAD))
+    quorum = encode_message(make_certificate(votes, MemberStatus.DEAD))
+    before = ranked.computed_count
+    for message in [one_vote, quorum] * 100:
+        ranked._rankings.clear()  # as if each were about another of ten thousand
+        send(group, "b", message)
+        group.run(0.002)
+    others = 2 * 100 * 8 * 0.002 + 100  # the group goes on meanwhile
+    assert ranked.computed_count - before < others
+    assert verdicts(group) == []

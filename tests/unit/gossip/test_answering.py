@@ -12,7 +12,7 @@ from tests.unit.gossip.test_monitor_detector import voting
 VOTERS = ("a", "b", "c")
 
 
-def certificate_of(group: Group, cause: Cause) -> SignedRecord:
+def certificate_of(group: Group, cause: Cause, status: MemberStatus = MemberStatus.DEAD) -> SignedRecord:
     """Return a certificate against "e" as it is now, of three true votes."""
     state = group.node("e").own_state
     votes = []
@@ -21,7 +21,7 @@ def certificate_of(group: Group, cause: Cause) -> SignedRecord:
         vote = Vote(state.node_id, state.generation, state.epoch, int(cause), node_id, 1, 9, b"")
         signature = key_of(voter).sign(vote_bytes(DOMAIN, vote))
         votes.append(Vote(state.node_id, state.generation, state.epoch, int(cause), node_id, 1, 9, signature))
-    return make_certificate(votes, MemberStatus.DEAD)
+    return make_certificate(votes, status)
 
 
 def show(group: Group, record: SignedRecord, at: str = "e") -> None:

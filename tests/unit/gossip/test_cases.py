@@ -222,3 +222,10 @@ def test_refusals_of_an_agent_that_says_it_is_late_wait_for_its_word() -> None:
     assert judge(evidence, FAST, seen(400, tolerance_ns=at(1_000))) is CaseInput.FOUND_NOTHING
     evidence.port_refusals[1] = at(1_350)
     assert judge(evidence, FAST, seen(1_350, tolerance_ns=at(1_000))) is CaseInput.FOUND_AGENT_GONE
+
+
+def test_an_engine_that_refuses_all_day_is_remembered_by_its_first_and_last() -> None:
+    evidence = Evidence(Instant(0))
+    for second in range(1, 1_000):
+        evidence.engine_said(False, True, Instant(second * SECOND_NS))
+    assert evidence.engine_refusals == [SECOND_NS, 999 * SECOND_NS]

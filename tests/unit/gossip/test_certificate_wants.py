@@ -66,3 +66,21 @@ def test_one_holder_is_asked_at_a_time_and_the_next_when_it_does_not_answer(
         node.handle_deadline(Instant(group.now + after_ms * MILLISECOND_NS))
         assert [to for to, message in sent if isinstance(message, Want)] == asked
     assert node._detector._wants._holders == {}
+
+
+def test_what_is_named_while_less_is_asked_for_is_asked_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """First it is called unattended, and before that has come somebody else calls it dead."""
+    group = voting()
+    node = group.node("a")
+    record = certificate_of(group, Cause.AGENT_GONE, MemberStatus.UNATTENDED)
+    state = group.node("e").own_state
+    node._ctx.now = Instant(group.now)
+    sent = sent_by(group, "a", monkeypatch)
+    for holder, status in (("b", MemberStatus.UNATTENDED), ("c", MemberStatus.DEAD)):
+        name = CertificateId(state.node_id, state.generation, state.epoch, int(status))
+        node._detector.receive_certificate_id(node._catalog.get(group.node(holder).own_node_id), name)
+    node._catalog.get(state.node_id).beat_run = 0
+    show(group, record, at="a")
+    assert group.status("a", "e") == "unattended"
+    group.run(0.15)
+    assert [to for to, message in sent if isinstance(message, Want)] == ["b", "c"]

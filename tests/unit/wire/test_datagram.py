@@ -109,11 +109,11 @@ def test_a_wrong_message_is_refused(value: object) -> None:
         decode_body_untrusted(encode(value))
 
 
-def test_records_per_packet_are_bounded() -> None:
+def test_messages_per_packet_are_bounded() -> None:
     record = encode_message(SignedRecord(2, b"", b"", b""))
-    decode_body_untrusted(encode_body([record] * limits.DATAGRAM_RECORDS_MAX))
+    decode_body_untrusted(encode_body([record] * limits.DATAGRAM_MESSAGES_MAX))
     with pytest.raises(MalformedInput):
-        decode_body_untrusted(encode_body([record] * (limits.DATAGRAM_RECORDS_MAX + 1)))
+        decode_body_untrusted(encode_body([record] * (limits.DATAGRAM_MESSAGES_MAX + 1)))
 
 
 @pytest.mark.parametrize("size", [0, 10, 200, 240, 900])
