@@ -32,7 +32,7 @@ sim:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m gossipmesh.testing.simulator steady --nodes 200 --loss 0.05 --seeds $(SEEDS)
 
-# Hours the first time; what out/grid.jsonl already holds of this core is not run again.
+# A day of CPU the first time; what out/grid.jsonl already holds of this core is not run again.
 sim-full:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m gossipmesh.testing.simulator all --nodes 30 --seeds $(SEEDS)

@@ -105,3 +105,19 @@ def test_ping_reqs_have_a_budget_by_requester_and_by_target() -> None:
         limits.PING_REQS_PER_TARGET_BURST
     )
     assert relays.admits(b"r", b"another", now)
+
+
+def test_an_ack_of_another_is_not_the_one_that_is_waited_for() -> None:
+    """Sequences can be guessed, and a clock's skew is what those say whom we asked."""
+    group = voting("a b c")
+    prober, member = parts(group, "a", "b")
+    _, liar = parts(group, "a", "c")
+    skew_s = group.node("a").statistics().clock_skew_s
+    sequence = prober.ping(member)
+    for _ in range(9):
+        prober.receive_ack(liar, Ack(sequence, None, None, 10**9), Instant(group.now))
+    assert group.node("a").statistics().clock_skew_s == skew_s
+    round_trips = len(prober._round_trips)
+    prober.receive_ack(member, Ack(sequence, None, None, 0), Instant(group.now))
+    assert len(prober._round_trips) == round_trips + 1
+    assert sequence not in prober._pings
