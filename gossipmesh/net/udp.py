@@ -27,6 +27,7 @@ _SO_RCVBUFFORCE: Final = 33  # the same; needs CAP_NET_ADMIN and passes net.core
 _TIMESPEC: Final = struct.Struct("@qq")
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(_TIMESPEC.size)
 _DELAY_NS_MAX: Final = 5 * SECOND_NS
+_WALL_STEP_NS_MIN: Final = SECOND_NS // 10
 _RECEIVE_BUFFER_BYTES: Final = 4_194_304
 _MAPPED_PREFIX: Final = "::ffff:"
 _IP_RECVERR: Final = 11  # linux/in.h and in6.h; Python 3.11's socket module has no names for them
@@ -90,6 +91,7 @@ class UdpSocket:
         name = self._socket.getsockname()
         self.address = Address(name[0], name[1])
         self._refused: dict[Address, None] = {}
+        self._wall_offset_ns = wall_ns() - monotonic()
 
     @property
     def receive_buffer_bytes(self) -> int:
@@ -115,6 +117,10 @@ class UdpSocket:
         batch: list[Datagram] = []
         now = monotonic()
         now_wall_ns = wall_ns()
+        # Stamps are civil time: were that set since, what came before would look as old as the step is wide.
+        offset_ns = now_wall_ns - now
+        stamps_hold = abs(offset_ns - self._wall_offset_ns) < _WALL_STEP_NS_MIN
+        self._wall_offset_ns = offset_ns
         room = limits.DATAGRAM_BYTES_MAX + 1
         for _ in range(limits.DATAGRAMS_PER_WAKEUP_MAX):
             try:
@@ -130,7 +136,7 @@ class UdpSocket:
                 continue
             self.statistics.received_count += 1
             self.statistics.received_bytes += len(payload)
-            arrival = Instant(now - _delay_ns(ancillary, now_wall_ns))
+            arrival = Instant(now - _delay_ns(ancillary, now_wall_ns)) if stamps_hold else now
             batch.append(Datagram(payload, _address_of(sender), arrival))
         return batch
 

@@ -121,7 +121,7 @@ VOTE_MUTANTS: Final = (
     mutant(
         "wanted-once",
         "gossip.certificate_wants",
-        "        if holders and self._lacks(name):",
+        "        if holders and self._lacks(self._names[target]):",
         "        if False:",
         "tests/unit/gossip/test_certificate_wants.py::"
         "test_one_holder_is_asked_at_a_time_and_the_next_when_it_does_not_answer",

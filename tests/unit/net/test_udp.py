@@ -9,7 +9,7 @@ import trio
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address
-from gossipmesh.net.clock import monotonic
+from gossipmesh.net.clock import monotonic, wall_ns
 from gossipmesh.net.udp import _TIMESPEC, UdpSocket, _delay_ns
 
 _ANY_PORT = Address("127.0.0.1", 0)
@@ -51,6 +51,21 @@ async def test_arrival_is_when_the_kernel_had_it_and_not_when_it_was_read() -> N
         assert datagram.payload == b"hello"
         assert datagram.sender == here.address
         assert before - SECOND_NS // 100 <= datagram.arrival <= arrived + SECOND_NS // 100 < read
+
+
+async def test_what_came_before_the_clock_was_set_is_not_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(UdpSocket(_ANY_PORT)) as here, closing(UdpSocket(_ANY_PORT)) as there:
+        await _until_the_kernel_stamps(here, there)
+        ahead_ns = 3 * SECOND_NS
+        monkeypatch.setattr("gossipmesh.net.udp.wall_ns", lambda: wall_ns() + ahead_ns)
+        for count in (1, 2):
+            here.send_nowait(b"hello", there.address)
+            with trio.fail_after(2):
+                await there.wait_readable()
+            before = monotonic()
+            (datagram,) = there.receive_nowait()
+            late_s = (before - datagram.arrival) / SECOND_NS
+            assert late_s < 0.5 if count == 1 else late_s > 2.5, "only the read after the step can tell"
 
 
 async def test_a_batch_is_bounded_and_a_short_one_means_empty() -> None:
