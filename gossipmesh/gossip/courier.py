@@ -3,6 +3,8 @@
 Rules:
 1. A packet is never longer than its limit; what does not fit one packet travels by stream alone.
 2. Urgent news is forwarded once, on first receipt, to a few members, within a budget that is counted.
+3. Whom no forwarding reached is looked for by two early ticks: a forwarding has crossed the mesh after some
+   20 ms, and the few that it missed need not wait for the tick that everything else waits for.
 Paper: SWIM section 4.1 (piggyback), memberlist's gossip tick. Deviation: urgent news does not wait
 for a tick, because a death that waits for probes is a second of failed requests on every node.
 """
@@ -96,14 +98,19 @@ class Courier:
             self._ctx.timers.set(("tick", None), self._ctx.now + settings.tick_interval_ns, self._tick)
 
     def _tick(self) -> None:
-        settings = self._ctx.settings
+        self._send_round()
+        if len(self.queue):
+            interval_ns = self._ctx.settings.tick_interval_ns
+            self._ctx.timers.set(("tick", None), self._ctx.now + interval_ns, self._tick)
+
+    def _send_round(self) -> None:
+        """Send what is queued to a few members, while there is something."""
         if not len(self.queue):
             return
-        for member in self._tick_targets(settings.tick_fanout):
+        for member in self._tick_targets(self._ctx.settings.tick_fanout):
             self.send(member, [])
             if not len(self.queue):
                 return
-        self._ctx.timers.set(("tick", None), self._ctx.now + settings.tick_interval_ns, self._tick)
 
     def _tick_targets(self, count: int) -> list[Member]:
         """Return random members, one of them recently dead now and then: it may live and not know."""
@@ -128,6 +135,7 @@ class Courier:
         for member in self.choose(settings.eager_fanout_many if many else settings.eager_fanout, origin_id):
             if not self._send_eagerly(member, messages):
                 return
+        self._tick_early()
 
     def push_name(self, name: bytes, body: bytes, origin_id: bytes, fanout: int) -> None:
         """Forward the name of urgent news; the body to members that say they are late, and would ask late."""
@@ -135,6 +143,13 @@ class Courier:
         for member in self.choose(fanout, origin_id):
             if not self._send_eagerly(member, [body if member.told_lag_ns > gate_ns else name]):
                 return
+        self._tick_early()
+
+    def _tick_early(self) -> None:
+        """Let what is queued ride on early ticks, too; the sendings of each update are as many as ever."""
+        for number, wait_ns in enumerate(self._ctx.settings.early_ticks_ns):
+            if not self._ctx.timers.pending(("early tick", number)):
+                self._ctx.timers.set(("early tick", number), self._ctx.now + wait_ns, self._send_round)
 
     def _send_eagerly(self, member: Member, messages: list[bytes]) -> bool:
         if not self._eager.take(self._ctx.now):

@@ -31,7 +31,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
 
 _ROUND_TRIPS_MAX: Final = 64
-_ROUND_TRIPS_MIN: Final = 8
+_ROUND_TRIPS_MIN: Final = 3  # a wait too short opens a case and no more; eight would take sixteen seconds
 _SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
 _INDIRECT_HELPERS: Final = 3
 _Roots = tuple[bytes | None, bytes | None]

@@ -128,6 +128,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
         suspicion_max_mult: longest suspicion as a multiple of the shortest, when nobody else confirms.
         local_health_max: greatest local health; SWIM stretches interval and timeouts by 1 plus that.
         tick_interval_ns, tick_fanout: how often and to how many queued updates go besides probes.
+        early_ticks_ns: how long after urgent news was forwarded ticks of their own follow.
         transmit_mult, refutation_mult: sendings per update, times log10(members + 1); 6 for one's own
             refutation, because losing that race is a false death.
         eager_fanout, eager_per_s, eager_burst: immediate forwarding of deaths, new epochs and the like.
@@ -153,6 +154,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
     local_health_max: int = 8
     tick_interval_ns: int = 200 * MILLISECOND_NS
     tick_fanout: int = 3
+    early_ticks_ns: tuple[int, ...] = (50 * MILLISECOND_NS, 100 * MILLISECOND_NS)
     transmit_mult: int = 4
     refutation_mult: int = 6
     eager_fanout: int = 4

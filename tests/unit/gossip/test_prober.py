@@ -121,3 +121,15 @@ def test_an_ack_of_another_is_not_the_one_that_is_waited_for() -> None:
     prober.receive_ack(member, Ack(sequence, None, None, 0), Instant(group.now))
     assert len(prober._round_trips) == round_trips + 1
     assert sequence not in prober._pings
+
+
+def test_three_round_trips_tell_how_long_an_answer_may_take() -> None:
+    """A node that is six seconds old notices a silence as soon as an old one does."""
+    group = voting("a b c")
+    prober, _ = parts(group, "a", "b")
+    prober._round_trips.clear()
+    waits = []
+    for round_trip_ms in (2, 2, 40, 2):
+        waits.append(prober.direct_wait_ns() // MILLISECOND_NS)
+        prober._round_trips.append(round_trip_ms * MILLISECOND_NS)
+    assert waits == [500, 500, 500, 160]
