@@ -97,12 +97,12 @@ class Catalog:
         self.contradicted: Callable[[Member], bool] = lambda member: False
         self.says_nothing: Callable[[Member, bytes], bool] = lambda member, accuser: False
         self.beaten_by_life: Callable[[Member, Certificate], bool] = lambda member, certificate: False
-        self.eligible_changed: Callable[[int], None] = lambda trust_version: None
+        self.eligible_changed: Callable[[int, bytes | None, bool], None] = lambda version, one, joins: None
         self.certificate_judge: CertificateJudge | None = None
         self.ledger = RootLedger(ctx.group_tag)
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
-        self._standing = Standing(own_id)
+        self.standing = Standing(own_id)
         self._signers: dict[bytes, bytes] = {}
         self._rates = KeyedBudgets(
             limits.RECORDS_PER_OWNER_PER_S, limits.RECORDS_PER_OWNER_BURST, keys_max=_RATES_MAX
@@ -136,16 +136,16 @@ class Catalog:
     @property
     def serving_count(self) -> int:
         """Return how many members are neither dead nor left, ourselves included, at least 1."""
-        return max(1, self._standing.serving_count)
+        return max(1, self.standing.serving_count)
 
     @property
     def reachable(self) -> list[Member]:
         """Return whom packets go to: the alive and the suspect, without ourselves."""
-        return self._standing.reachable
+        return self.standing.reachable
 
     def recently_dead(self, since: int) -> list[Member]:
         """Return who died after `since`, the last first."""
-        return self._standing.recently_dead(since)
+        return self.standing.recently_dead(since)
 
     def merge_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
         """Merge one record from outside; None when it says nothing new.
@@ -280,8 +280,8 @@ class Catalog:
         self.ends_at(credential.ends)
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
-        self._standing.note(member)
-        self.note_eligible()
+        self.standing.note(member)
+        self.note_eligible(member)
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_state(
@@ -490,10 +490,12 @@ class Catalog:
         message = member.messages[record.kind]
         return Change(member, record.kind, message, before, False, None, record, False, certificate)
 
-    def note_eligible(self) -> None:
-        """Tell that somebody came or went, or that Trust changed."""
+    def note_eligible(self, member: Member | None = None) -> None:
+        """Tell whether a member may be a monitor now, or (None) that Trust changed."""
         trust = self._ctx.documents.trust
-        self.eligible_changed(0 if trust is None else trust.version)
+        joins = member is not None and (member.place >= 0 or member.node_id == self.own_id)
+        node_id = None if member is None else member.node_id
+        self.eligible_changed(0 if trust is None else trust.version, node_id, joins)
 
     def resettle(self, member: Member) -> None:
         """Find a member's status anew, because time changed it."""
@@ -522,8 +524,8 @@ class Catalog:
         if member.status is not before or moved:
             if member.status is not before:
                 member.changed_at = self._ctx.now
-            self._standing.note(member)
-            self.note_eligible()
+            self.standing.note(member)
+            self.note_eligible(member)
             self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
             was_serving = before is not None and before < MemberStatus.DEAD
             if RecordKind.SERVICE_SET in member.messages and (was_serving != member.serving or moved):
@@ -549,8 +551,8 @@ class Catalog:
         self.ledger.put(RecordKind.CREDENTIAL, member.node_id, None)
         del self._members[member.node_id]
         del self._by_short[member.short_id]
-        self._standing.drop(member)
-        self.note_eligible()
+        self.standing.drop(member)
+        self.note_eligible(member)
         self._ctx.statistics.members = len(self._members)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
         if had_state:

@@ -165,6 +165,7 @@ class Member:
         "certificate",
         "changed_at",
         "claim",
+        "counted_as",
         "endpoints_held",
         "ends",
         "heard_at",
@@ -198,6 +199,7 @@ class Member:
         self.ends = credential.ends
         self.signer = b""
         self.place = -1
+        self.counted_as = -1
         self.status = MemberStatus.ALIVE
         self.changed_at = now
         self.run = 0

@@ -4,7 +4,8 @@ Everyone computes the same from the same members, nobody chooses. Rules:
 1. Eligible is who is enrolled, has a state, and is not held dead, unattended or left; a target never watches
    itself.
 2. A target's ranking is computed once (O(members)) and kept up to date per change (O(1) per kept target), so
-   that a thousand members cost a thousand hashes per watched target, once.
+   that a thousand members cost a thousand hashes per watched target, once. Who came and who went is told, so
+   that nobody walks over all the others to find it.
 3. Fewer than three eligible members certify nobody: two cannot tell a crash from a cut.
 Paper: Thaler and Ravishankar 1998 (rendezvous hashing). Deviation: Trust's version is hashed in, so that a
     new Trust moves every set of monitors.
@@ -21,7 +22,8 @@ _HASH_BYTES: Final = 8
 _KEPT_TARGETS_MAX: Final = 256
 _KEPT_RANKS: Final = 24
 _SPARE_RANKS: Final = 12
-_HASHES_PER_REFRESH_MAX: Final = 4_096  # 4 ms; beyond, rankings are made anew one by one, when asked for
+_CANDIDATES_MAX: Final = 8 * _KEPT_RANKS  # of a ranking in the making: more would be memory, less be sorting
+_HASHES_PER_REFRESH_MAX: Final = 1_024  # 1 ms; beyond, rankings are made anew one by one, when asked for
 
 
 class Panel(NamedTuple):
@@ -50,34 +52,55 @@ class _Ranking:
 
 
 class Monitors:
-    """Rankings over the eligible members; `eligible` lists their ids when a ranking is made anew."""
+    """Rankings over the eligible members; `eligible` lists their ids when nothing tells who changed."""
 
     def __init__(self, eligible: Callable[[], Iterable[bytes]]) -> None:
         self._list = eligible
         self._members: dict[bytes, None] = {}
         self._version = bytes(8)
         self._is_stale = True
+        self._changes: dict[bytes, bool] = {}
         self._rankings: OrderedDict[bytes, _Ranking] = OrderedDict()
         self.computed_count = 0
+        self.listed_count = 0
 
-    def expire(self, trust_version: int) -> None:
-        """Note that who is eligible, or Trust, changed; acted on when next asked."""
+    def expire(self, trust_version: int, node_id: bytes | None = None, joins: bool = False) -> None:
+        """Note that Trust changed, or that a member is eligible (`joins`) or not; acted on when next asked.
+
+        Without a member everybody may have changed. Cost then: O(members), once.
+        """
         version = trust_version.to_bytes(8, "big")
         if version != self._version:
             self._version = version
             self._rankings.clear()
-        self._is_stale = True
+        if node_id is None:
+            self._is_stale = True
+        elif not self._is_stale:
+            self._changes[node_id] = joins
 
     def _refresh(self) -> None:
+        if self._is_stale:
+            self.listed_count += 1
+            members = dict.fromkeys(self._list())
+            gone = {node_id: None for node_id in self._members if node_id not in members}
+            new = [node_id for node_id in members if node_id not in self._members]
+            self._members = members
+        else:
+            gone = {one: None for one, stays in self._changes.items() if not stays and one in self._members}
+            new = [one for one, stays in self._changes.items() if stays and one not in self._members]
+            for node_id in gone:
+                del self._members[node_id]
+            self._members.update(dict.fromkeys(new))
         self._is_stale = False
-        members = dict.fromkeys(self._list())
-        gone = {node_id: None for node_id in self._members if node_id not in members}
-        new = [node_id for node_id in members if node_id not in self._members]
-        self._members = members
+        self._changes = {}
+        self._keep_up(gone, new)
+
+    def _keep_up(self, gone: dict[bytes, None], new: list[bytes]) -> None:
+        """Bring the rankings in line, the least recently asked for only as far as that is cheap."""
         changes_count = len(gone) + len(new)
-        if changes_count > _KEPT_RANKS and changes_count * len(self._rankings) > _HASHES_PER_REFRESH_MAX:
-            self._rankings.clear()
-            return
+        if changes_count > _KEPT_RANKS:
+            while changes_count * len(self._rankings) > _HASHES_PER_REFRESH_MAX:
+                self._rankings.popitem(last=False)
         for target in list(self._rankings):
             self._update(target, gone, new)
 
@@ -102,7 +125,7 @@ class Monitors:
         return -int.from_bytes(digest, "big")
 
     def _ranking(self, target: bytes) -> list[tuple[int, bytes]]:
-        if self._is_stale:
+        if self._is_stale or self._changes:
             self._refresh()
         ranking = self._rankings.get(target)
         if ranking is None:
@@ -116,21 +139,21 @@ class Monitors:
         return ranking.best
 
     def _rank_all(self, target: bytes) -> _Ranking:
-        """Hash every member once: 4 ms for ten thousand, because hardly any is made a number or sorted."""
-        version, begun = self._version, hashlib.blake2b(target, digest_size=_HASH_BYTES)
-        digests: list[bytes] = []
+        """Hash every member once: 3 ms for ten thousand, for all but the best are forgotten on the way."""
+        version, copy = self._version, hashlib.blake2b(target, digest_size=_HASH_BYTES).copy
+        least = b""
+        best: list[tuple[bytes, bytes]] = []
         for node_id in self._members:
-            digest = begun.copy()
+            digest = copy()
             digest.update(node_id + version)
-            digests.append(digest.digest())
-        # One more than is kept: the target itself may be among them.
-        least = min(nlargest(_KEPT_RANKS + 1, digests), default=b"")
-        best = sorted(
-            (self._hash(target, node_id), node_id)
-            for node_id, digest in zip(self._members, digests, strict=True)
-            if digest >= least and node_id != target
-        )
-        return _Ranking(best[:_KEPT_RANKS], len(self._members) - (target in self._members) <= _KEPT_RANKS)
+            value = digest.digest()
+            if value >= least and node_id != target:
+                best.append((value, node_id))
+                if len(best) >= _CANDIDATES_MAX:
+                    least = nlargest(_KEPT_RANKS, (value for value, _ in best))[-1]
+                    best = [pair for pair in best if pair[0] >= least]
+        pairs = sorted((-int.from_bytes(value, "big"), node_id) for value, node_id in best)
+        return _Ranking(pairs[:_KEPT_RANKS], len(self._members) - (target in self._members) <= _KEPT_RANKS)
 
     def has_ranked(self, target: bytes) -> bool:
         """Tell whether the monitors of a target are at hand; O(members) otherwise."""
@@ -138,7 +161,7 @@ class Monitors:
 
     def others_count(self, target: bytes) -> int:
         """Return how many eligible members could watch a target."""
-        if self._is_stale:
+        if self._is_stale or self._changes:
             self._refresh()
         return len(self._members) - (target in self._members)
 

@@ -476,7 +476,7 @@ class GossipNode:
             refused_policies=dict(now.refused_policies),
             queue_length=len(self._courier.queue),
             members=len(self._catalog),
-            endpoints_held=self.tally().endpoints_held_count,
+            endpoints_held=reading.endpoints_held_count(self._catalog),
             history_noted=self._ctx.history.noted_count,
             lag_ms=self._ctx.lag_ms,
         )

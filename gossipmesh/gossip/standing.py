@@ -3,12 +3,16 @@
 A table of ten thousand members that is joined in one go would otherwise be walked ten thousand times.
 Rules:
 1. Reachable are the alive and the suspect, without ourselves: probes, ticks and pushes go to them.
-2. Those who left are nowhere here: nothing is ever sent to them.
+2. Those who left are only counted: nothing is ever sent to them.
 Paper: memberlist's GossipToTheDead for the recently dead. Deviation: none.
 """
 
+from typing import Final
+
 from gossipmesh.gossip.member import Member
 from gossipmesh.model.member import MemberStatus
+
+_UNCOUNTED: Final = -1
 
 
 class Standing:
@@ -19,15 +23,22 @@ class Standing:
         self._served_aside: set[bytes] = set()  # in use, and no packets go there
         self.reachable: list[Member] = []
         self._dead: dict[bytes, Member] = {}
+        self._counts = [0] * len(MemberStatus)
 
     @property
     def serving_count(self) -> int:
         """Return how many members are neither dead nor left, ourselves included."""
         return len(self.reachable) + len(self._served_aside)
 
+    @property
+    def by_status(self) -> dict[MemberStatus, int]:
+        """Return how many members with a state there are of each status, ourselves included."""
+        return {status: self._counts[status] for status in MemberStatus}
+
     def note(self, member: Member) -> None:
         """Take a member's status as it is now."""
         node_id = member.node_id
+        self._count(member, _UNCOUNTED if member.messages.state is None else int(member.status))
         reachable = (
             member.serving and member.status is not MemberStatus.UNATTENDED and node_id != self._own_id
         )
@@ -48,6 +59,7 @@ class Standing:
     def drop(self, member: Member) -> None:
         """Forget a member."""
         self._served_aside.discard(member.node_id)
+        self._count(member, _UNCOUNTED)
         self._unplace(member)
         self._dead.pop(member.node_id, None)
 
@@ -59,6 +71,13 @@ class Standing:
                 break
             recent.append(member)
         return recent
+
+    def _count(self, member: Member, status: int) -> None:
+        if member.counted_as != _UNCOUNTED:
+            self._counts[member.counted_as] -= 1
+        if status != _UNCOUNTED:
+            self._counts[status] += 1
+        member.counted_as = status
 
     def _unplace(self, member: Member) -> None:
         if member.place < 0:

@@ -207,13 +207,13 @@ def test_a_voter_that_died_meanwhile_still_counts(mesh: Group) -> None:
     voter = node._catalog.get(id_of(ranked(mesh)[0]))
     record = certificate(honest(mesh))
     voter.status = MemberStatus.DEAD
-    node._catalog._standing.note(voter)
+    node._catalog.standing.note(voter)
     node._catalog.note_eligible()
     try:
         assert believes(mesh, record)
     finally:
         voter.status = MemberStatus.ALIVE
-        node._catalog._standing.note(voter)
+        node._catalog.standing.note(voter)
         node._catalog.note_eligible()
 
 

@@ -109,3 +109,65 @@ def test_a_crowd_that_comes_or_goes_does_not_cost_a_ranking_made_anew() -> None:
         monitors.expire(0)
         assert monitors.of(target, 8) == made_anew(members, target, 8)
     assert monitors.computed_count <= 3
+
+
+def test_who_is_told_to_come_or_go_costs_no_walk_over_the_others() -> None:
+    rng = random.Random(5)
+    everybody = ids(400)
+    members = dict.fromkeys(everybody[:200])
+    monitors = Monitors(lambda: list(members))
+    target = everybody[0]
+    assert monitors.of(target, 8) == made_anew(list(members), target, 8)
+    for _ in range(200):
+        # Some come and go before anybody asks, some are told as they are already.
+        for node_id in rng.sample(everybody, 5):
+            joins = rng.random() < 0.5
+            if joins:
+                members[node_id] = None
+            else:
+                members.pop(node_id, None)
+            monitors.expire(0, node_id, joins)
+        assert monitors.of(target, 8) == made_anew(list(members), target, 8)
+        assert monitors.others_count(target) == len([one for one in members if one != target])
+    assert monitors.listed_count == 1
+
+
+def test_a_change_told_before_everybody_is_listed_is_not_counted_twice() -> None:
+    everybody = ids(40)
+    members = everybody[:20]
+    monitors = Monitors(lambda: members)
+    target = everybody[0]
+    monitors.of(target, 8)
+    monitors.expire(0, everybody[1], False)
+    members = everybody[:30]
+    monitors.expire(0)
+    monitors.expire(0, everybody[35], False)
+    assert monitors.of(target, 8) == made_anew(members, target, 8)
+    assert monitors.others_count(target) == 29
+
+
+def test_a_table_that_comes_page_by_page_costs_its_owner_one_ranking() -> None:
+    everybody = ids(6_000)
+    members = everybody[:1]
+    monitors = Monitors(lambda: members)
+    own = everybody[0]
+    monitors.of(own, 8)
+    computed_before = monitors.computed_count
+    for start in range(1, len(everybody), 40):
+        for node_id in everybody[start : start + 40]:
+            monitors.expire(0, node_id, True)
+        # Each page somebody else is ranked as well, as probes that fail have it.
+        monitors.of(everybody[start], 8)
+        monitors.of(own, 8)
+    assert monitors.of(own, 8) == made_anew(everybody, own, 8)
+    assert monitors.computed_count - computed_before == 150
+    assert monitors.listed_count == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 24, 25, 192, 193, 3_000])
+def test_a_ranking_is_the_greatest_hashes_of_all(count: int) -> None:
+    members = ids(count)
+    target = ids(1)[0]
+    monitors = Monitors(lambda: members)
+    hashes = sorted((monitors._hash(target, node_id), node_id) for node_id in members if node_id != target)
+    assert monitors.of(target, 24) == [node_id for _, node_id in hashes[:24]]

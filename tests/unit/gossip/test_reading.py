@@ -29,6 +29,46 @@ def test_what_is_counted_is_what_is_listed() -> None:
     assert tally.unreachable_count == sum(view.unreachable for view in views)
 
 
+def test_counts_and_monitors_follow_each_change_without_a_walk() -> None:
+    group = joined("a b c d e f g")
+    node = group.node("a")
+    catalog, monitors = node._catalog, node._detector.monitors
+    monitors.others_count(b"")
+    listed_before = monitors.listed_count
+
+    def agrees() -> None:
+        statuses = [member.status for member in catalog if member.state is not None]
+        assert node.tally().by_status == {status: statuses.count(status) for status in MemberStatus}
+        assert monitors.others_count(b"") == len(catalog.eligible_ids())
+        assert sorted(monitors._members) == sorted(catalog.eligible_ids())
+
+    agrees()
+    group.kill("g", silent=True)
+    for _ in range(16):
+        group.run(0.5)
+        agrees()
+    assert node.tally().by_status[MemberStatus.DEAD] == 1
+    for name in ("c", "g"):
+        forgotten = catalog.get(node.find(name) or b"")
+        assert forgotten is not None
+        catalog.forget(forgotten)
+        agrees()
+    assert monitors.listed_count == listed_before
+
+
+def test_flags_are_counted_of_those_with_a_state() -> None:
+    node = joined("a b c d").node("a")
+    assert (node.tally().unreachable_count, node.statistics().endpoints_held) == (0, 0)
+    for name in ("b", "c"):
+        member = node._catalog.get(node.find(name) or b"")
+        assert member is not None
+        member.unreachable = member.endpoints_held = True
+        member.messages.state = member.messages.state if name == "b" else None
+    tally = node.tally()
+    assert (tally.unreachable_count, tally.endpoints_held_count) == (1, 1)
+    assert node.statistics().endpoints_held == 1
+
+
 def test_a_member_is_found_by_name_and_by_id() -> None:
     group = joined("a b c")
     node = group.node("a")
