@@ -55,6 +55,17 @@ class Context:
         """Return which of our own beats it is; 1 at the start, the same for every addressee."""
         return (self.now - self.started) // self.settings.monitor.heartbeat_slot_ns + 1
 
+    def on_beat(self, at: int) -> int:
+        """Return the moment of our heartbeats nearest to `at`, which is a slot away or more.
+
+        A process at rest costs what waking it costs: what need not be exact is done when it wakes anyway.
+        """
+        beat_at = self.timers.due_at(("heartbeat", None))
+        if beat_at is None:
+            return at
+        slot_ns = self.settings.monitor.heartbeat_slot_ns
+        return at + (beat_at - at + slot_ns // 2) % slot_ns - slot_ns // 2
+
     @property
     def lag_ms(self) -> int:
         """Return how late we act just now, in milliseconds."""

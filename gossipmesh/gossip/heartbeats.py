@@ -45,9 +45,15 @@ class Heartbeats:
         self._watched: dict[bytes, None] = {}
 
     def start(self) -> None:
-        """Begin at a random moment of a slot."""
+        """Begin at a random moment of a slot, the one that the first probe was given.
+
+        A process at rest costs what waking it costs: both go on in step, with one wake-up where they meet.
+        """
         slot_ns = self._ctx.settings.monitor.heartbeat_slot_ns
-        first_ns = self._ctx.rng.randrange(slot_ns)
+        probe_at = self._ctx.timers.due_at(("probe", None))
+        first_ns = (
+            self._ctx.rng.randrange(slot_ns) if probe_at is None else (probe_at - self._ctx.now) % slot_ns
+        )
         self._ctx.timers.set(("heartbeat", None), self._ctx.now + first_ns, self._beat)
 
     @property

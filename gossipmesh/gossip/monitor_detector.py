@@ -136,7 +136,7 @@ class MonitorDetector:
         self.prober.start()
         self.heartbeats.start()
         self._set_tombstone_timer()
-        self._ctx.timers.set(("lag", None), self._ctx.now + _LAG_GAP_NS, self._lag_round)
+        self._set_lag_timer()
 
     def restore(self, records: list[SignedRecord]) -> None:
         """Take back certificates of the last run; this node judged them then, so signatures suffice."""
@@ -523,7 +523,8 @@ class MonitorDetector:
 
     def _set_tombstone_timer(self) -> None:
         interval_ns = self._ctx.settings.obituary_interval_ns
-        self._ctx.timers.set(("obituary", None), self._ctx.now + interval_ns, self._tombstone)
+        at = self._ctx.on_beat(self._ctx.now + interval_ns)
+        self._ctx.timers.set(("obituary", None), at, self._tombstone)
 
     def _tombstone(self) -> None:
         """Ping one gone member with its certificate; if it lives it answers with a later incarnation."""
@@ -547,8 +548,11 @@ class MonitorDetector:
         self._lag_published_at = self._ctx.now
         self._publish()
 
+    def _set_lag_timer(self) -> None:
+        self._ctx.timers.set(("lag", None), self._ctx.on_beat(self._ctx.now + _LAG_GAP_NS), self._lag_round)
+
     def _lag_round(self) -> None:
-        self._ctx.timers.set(("lag", None), self._ctx.now + _LAG_GAP_NS, self._lag_round)
+        self._set_lag_timer()
         self.lag_noted()
 
     def _note(self, member: Member, kind: str, by: bytes, cause: str = "", detail: str = "") -> None:

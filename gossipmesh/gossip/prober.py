@@ -135,7 +135,7 @@ class Prober:
 
     def _round(self) -> None:
         interval_ns = self._ctx.settings.monitor.probe_interval_ns
-        self._ctx.timers.set(("probe", None), self._ctx.now + interval_ns, self._round)
+        self._ctx.timers.set(("probe", None), self._ctx.on_beat(self._ctx.now + interval_ns), self._round)
         target = self._list.next(self._catalog)
         if target is not None:
             self.probe(target, is_patient=True)
@@ -181,6 +181,8 @@ class Prober:
     def _succeed(self, probe: Probe) -> None:
         if not probe.answered:
             probe.answered = True
+            # It would only wake us to find nothing to ask.
+            self._ctx.timers.cancel(("probe late", probe.sequence))
             self.health.add(-1)
 
     def paused(self) -> None:

@@ -43,6 +43,7 @@ WINDOW_NS: Final = 600 * SECOND_NS
 CHECKPOINT_INTERVAL_NS: Final = 300 * SECOND_NS
 CHECKPOINT_RETRY_NS: Final = 10 * SECOND_NS
 PEERS_MAX: Final = 1_024
+_ENCODER: Final = msgspec.msgpack.Encoder()
 _ENTRY_OVERHEAD_BYTES: Final = 56  # the object that holds an entry's bytes, and its place in the queue
 
 Peer = tuple[NodeId, bytes]
@@ -111,6 +112,7 @@ class FlightRecorder:
         self._next_checkpoint = 0
         self._retry_at = 0
         self._stretches: list[_Stretch] = []
+        self._size_bytes = 0
         self._signatures: list[tuple[bytes, bytes]] = []
         self._spoken: set[int] = set()
         self._peers: dict[int, tuple[Peer, ...]] = {}
@@ -125,7 +127,7 @@ class FlightRecorder:
     @property
     def size_bytes(self) -> int:
         """Return how much is held, about."""
-        return sum(stretch.size_bytes for stretch in self._stretches)
+        return self._size_bytes
 
     @property
     def is_replayable(self) -> bool:
@@ -210,6 +212,7 @@ class FlightRecorder:
 
     def _begin(self, beginning: Start | bytes | None, now: int, size_bytes: int) -> None:
         self._stretches.append(_Stretch(beginning, now, size_bytes))
+        self._size_bytes += size_bytes
         self._next_checkpoint = now + self._checkpoint_interval_ns
         self._retry_at = now + CHECKPOINT_RETRY_NS
         self._now = now
@@ -226,13 +229,14 @@ class FlightRecorder:
     def _wrapped(self, core: GossipNode, name: str, parameters: tuple[str, ...]) -> Callable[..., Any]:
         function = getattr(core, name)
         defaults = defaults_of(function)
+        now_at, closes = parameters.index("now"), name == "stream_closed"
 
         def call(*given: Any, **named: Any) -> Any:
             if self._busy:
                 return function(*given, **named)
             self._busy = True
             arguments = arguments_of(parameters, given, named, defaults)
-            packed = msgspec.Raw(msgspec.msgpack.encode(arguments))
+            packed = msgspec.Raw(_ENCODER.encode(arguments))
             try:
                 effects = function(*given, **named)
             except Exception as error:
@@ -240,14 +244,16 @@ class FlightRecorder:
                 raise
             else:
                 digest = step_digest(effects, core.next_deadline())
-                nonces = self._follow(core, effects or ())
+                nonces = self._follow(core, effects) if effects else ()
                 self._note(Entry(name, packed, digest, tuple(self._signatures), nonces))
             finally:
                 self._busy = False
                 self._signatures.clear()
-            if name == "stream_closed":
+            if closes:
                 self._spoken.discard(arguments[0])
-            self._now = max(self._now, arguments[parameters.index("now")])
+            now = arguments[now_at]
+            if now > self._now:
+                self._now = now
             self._turn(core)
             return effects
 
@@ -277,10 +283,11 @@ class FlightRecorder:
             _add_peer(self._peers, member)
 
     def _note(self, entry: Entry) -> None:
-        packed = bytes(memoryview(msgspec.msgpack.encode(entry)))  # without the room an encoder keeps to grow
-        stretch = self._stretches[-1]
+        packed = bytes(memoryview(_ENCODER.encode(entry)))  # without the room an encoder keeps to grow
+        stretch, size_bytes = self._stretches[-1], len(packed) + _ENTRY_OVERHEAD_BYTES
         stretch.entries.append(packed)
-        stretch.size_bytes += len(packed) + _ENTRY_OVERHEAD_BYTES
+        stretch.size_bytes += size_bytes
+        self._size_bytes += size_bytes
         self.entries_count += 1
 
     def _turn(self, core: GossipNode) -> None:
@@ -297,14 +304,18 @@ class FlightRecorder:
                 # Too long to keep, and work for nothing: a core does not become so much smaller soon.
                 self._next_checkpoint = self._retry_at = now + self._checkpoint_interval_ns
         while len(stretches) > 1 and (
-            stretches[1].began <= now - self._window_ns or self.size_bytes > self._bytes_max
+            stretches[1].began <= now - self._window_ns or self._size_bytes > self._bytes_max
         ):
-            self.dropped_count += len(stretches.pop(0).entries)
+            gone = stretches.pop(0)
+            self._size_bytes -= gone.size_bytes
+            self.dropped_count += len(gone.entries)
         last = stretches[-1]
-        while last.entries and self.size_bytes > self._bytes_max:
+        while self._size_bytes > self._bytes_max and last.entries:
             last.beginning = None
             self.dropped_count += 1
-            last.size_bytes -= len(last.entries.popleft()) + _ENTRY_OVERHEAD_BYTES
+            size_bytes = len(last.entries.popleft()) + _ENTRY_OVERHEAD_BYTES
+            last.size_bytes -= size_bytes
+            self._size_bytes -= size_bytes
 
 
 def _add_peer(peers: dict[int, tuple[Peer, ...]], member: Member) -> None:

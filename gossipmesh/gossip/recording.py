@@ -25,13 +25,14 @@ from gossipmesh.gossip.settings import GossipSettings, NodeProfile, RestoredStat
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.records import SignedRecord
-from gossipmesh.wire.datagram import HEADER_BYTES, PacketType
+from gossipmesh.wire.datagram import DATA, HEADER_BYTES
 
 FORMAT: Final = 1
 STEP_DIGEST_BYTES: Final = 8
 _RINGS: Final = ("model", "wire", "trust", "gossip")
 RESEED: Final = "reseed"  # the one entry that is no method: the random generator was seeded anew
 _TYPE_AT: Final = 1  # of a packet's header: which byte is its type
+_ENCODER: Final = msgspec.msgpack.Encoder()
 
 Inputs = Mapping[str, tuple[tuple[str, ...], type]]
 
@@ -144,8 +145,10 @@ def _inputs_of(core: Any) -> Inputs:
 
 def arguments_of(
     parameters: Sequence[str], given: Sequence[Any], named: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> list[Any]:
+) -> Sequence[Any]:
     """Return one call's arguments in the order of its parameters."""
+    if not named and len(given) == len(parameters):
+        return given
     filled = dict(zip(parameters, given, strict=False))
     return [filled[name] if name in filled else named.get(name, defaults.get(name)) for name in parameters]
 
@@ -160,17 +163,17 @@ def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
 def step_digest(effects: Sequence[Effect] | None, deadline: Instant) -> bytes:
     """Return what names a step's outcome, whatever keys its packets were sealed under."""
     shown: list[Any] = [deadline]
-    for effect in effects or ():
+    for effect in effects or ():  # nothing, for most of what comes
         if type(effect) is SendDatagram:
             payload = effect.payload
-            sealed = len(payload) > HEADER_BYTES and payload[_TYPE_AT] == PacketType.DATA
+            sealed = len(payload) > HEADER_BYTES and payload[_TYPE_AT] == DATA
             told = payload[:HEADER_BYTES] if sealed else payload
             shown.append(("datagram", effect.destination, told, len(payload)))
         elif type(effect) is SendStream:
             shown.append(("stream", effect.stream, len(effect.payload)))
         else:
             shown.append((type(effect).__name__, effect))
-    return hashlib.blake2b(msgspec.msgpack.encode(shown), digest_size=STEP_DIGEST_BYTES).digest()
+    return hashlib.blake2b(_ENCODER.encode(shown), digest_size=STEP_DIGEST_BYTES).digest()
 
 
 def code_fingerprint() -> str:

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 BUCKETS_COUNT: Final = 256
 _MASK: Final = (1 << 128) - 1
 _ITEM: Final = struct.Struct("!BQQQ16sB")
+_ITEM_BYTES: Final = _ITEM.size
 _TIE_IS_DIGEST: Final = 255  # in place of a tie-break's length
 
 
@@ -74,9 +75,15 @@ class RootLedger:
 
     def get(self, kind: int, subject: bytes) -> Item | None:
         """Return what is counted under a name."""
-        for packed in _items(self._subjects[subject[0] if subject else 0].get(subject, b"")):
-            if packed[0] == kind:
+        held = self._subjects[subject[0] if subject else 0].get(subject, b"")
+        start = 0
+        while start < len(held):  # asked for every record that comes: no item is cut out but the one
+            size = held[start + _ITEM_BYTES - 1]
+            end = start + _ITEM_BYTES + (0 if size == _TIE_IS_DIGEST else size)
+            if held[start] == kind:
+                packed = held[start:end]
                 return Item(_rank_of(packed), _digest_of(packed))
+            start = end
         return None
 
     @property
@@ -113,17 +120,17 @@ def _items(held: bytes) -> list[bytes]:
     items = []
     start = 0
     while start < len(held):
-        size = held[start + _ITEM.size - 1]
-        end = start + _ITEM.size + (0 if size == _TIE_IS_DIGEST else size)
+        size = held[start + _ITEM_BYTES - 1]
+        end = start + _ITEM_BYTES + (0 if size == _TIE_IS_DIGEST else size)
         items.append(held[start:end])
         start = end
     return items
 
 
 def _digest_of(packed: bytes) -> int:
-    return int.from_bytes(packed[_ITEM.size - 17 : _ITEM.size - 1], "big")
+    return int.from_bytes(packed[_ITEM_BYTES - 17 : _ITEM_BYTES - 1], "big")
 
 
 def _rank_of(packed: bytes) -> Rank:
     _, generation, epoch, sequence, digest, size = _ITEM.unpack_from(packed)
-    return Rank(generation, epoch, sequence, digest if size == _TIE_IS_DIGEST else packed[_ITEM.size :])
+    return Rank(generation, epoch, sequence, digest if size == _TIE_IS_DIGEST else packed[_ITEM_BYTES:])

@@ -53,6 +53,11 @@ class Timers:
         """Tell whether the timer is set."""
         return key in self._live
 
+    def due_at(self, key: Key) -> Instant | None:
+        """Return when the timer is due; None when it is not set."""
+        entry = self._live.get(key)
+        return None if entry is None else Instant(entry[0])
+
     def next_deadline(self) -> Instant:
         """Return the earliest instant, or NEVER."""
         if self._next is None:

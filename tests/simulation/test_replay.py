@@ -106,9 +106,10 @@ def test_the_file_holds_no_key_and_nothing_that_was_on_the_wire(killed: tuple[Re
 def test_a_changed_input_is_named(killed: tuple[Recorded, bytes]) -> None:
     _, data = killed
     recording = read_recording_untrusted(data)
-    entries = list(recording.entries)
-    index = next(i for i, entry in enumerate(entries) if i > 100 and entry.method == "receive_datagram")
-    del entries[index]
+    # One alone may be missed by nobody: most only say that their sender lives.
+    entries = [
+        entry for i, entry in enumerate(recording.entries) if i < 100 or entry.method != "receive_datagram"
+    ]
     result = replay(msgspec.structs.replace(recording, entries=tuple(entries)))
     assert not result.ok
     assert result.differences[0].startswith("step ")
