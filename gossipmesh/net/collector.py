@@ -13,10 +13,10 @@ from typing import Final
 
 _MAPS: Final = Path("/proc/self/smaps")
 _DONTNEED: Final = 4  # linux/mman.h
-# Objects, young collections, middle ones. A young one looks at 2,000 objects: 0.3 ms, and 3 when a busy
-# machine has nothing of them in its caches; a middle one looks at what is left of two. While ten thousand
-# members come, all of it is left.
-_THRESHOLDS: Final = (2_000, 2, 50_000)
+# Objects, young collections, middle ones. A young one looks at 700 objects, a middle one at what is left of
+# three: while ten thousand members come, all of it is left, and a busy machine has none of it in its caches.
+# It falls into whatever step runs: three times as many objects took 6 to 10 ms there.
+_THRESHOLDS: Final = (700, 2, 150_000)
 
 
 def calm_collector() -> None:
