@@ -47,7 +47,7 @@ _MESSAGE_PREFIX_BYTES: Final = 2  # a kept message is [RECORD, record]; a page h
 
 
 class Conversation:
-    """Both sides of comparisons and tables."""
+    """Both sides of comparisons and tables; `given` is told of each record that changed what we hold."""
 
     def __init__(
         self,
@@ -58,6 +58,7 @@ class Conversation:
         spreading: PolicySpreading,
         *,
         say: Callable[[Session, object], None],
+        given: Callable[[Session], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -65,6 +66,7 @@ class Conversation:
         self._intake = intake
         self._spreading = spreading
         self._say = say
+        self._given = given
         self.is_first = True  # until the first comparison, or table, of this run was gone through
         self._slices = Slices(ctx)
         self._pages = KeyedBudgets(
@@ -122,10 +124,13 @@ class Conversation:
     def _merge(self, session: Session, record: SignedRecord, checks: Checks) -> None:
         # What a newcomer learns from a first table, or first comparison, is news to nobody but itself.
         self._courier.muted = session.purpose == "table" or (self.is_first and session.opener)
+        merged_before = self._ctx.statistics.records_merged
         try:
             self._intake.take(record, session.member, checks)
         finally:
             self._courier.muted = False
+        if self._ctx.statistics.records_merged > merged_before:
+            self._given(session)
 
     def count_page(self, session: Session) -> None:
         """Count one page asked of us, by stream and by identity.

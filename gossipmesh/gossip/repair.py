@@ -9,7 +9,9 @@ Rules:
 3. A silent difference is looked into without waiting for another ping.
 4. On a stream only its own kind of answer is taken, once, and a comparison ends only after its list: whoever
    says "done" out of place would leave a fetch unsettled, or a view whole that never was.
-5. One peer that does not come to an end keeps us from comparing with others for seconds, no longer.
+5. What came by the dozen goes on by streams: packets would take as many seconds. So whoever was given much
+   by a comparison opens a few more, and halves of a mesh that meet again agree within as many rounds.
+6. One peer that does not come to an end keeps us from comparing with others for seconds, no longer.
 Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by roots, not by a period alone.
 """
 
@@ -28,7 +30,7 @@ from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.session import Session
 from gossipmesh.gossip.spreading import PolicySpreading
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.wire.frames import (
     PAGE_BYTES,
     Compare,
@@ -47,13 +49,15 @@ from gossipmesh.wire.frames import (
 )
 
 _HASTY_ROUNDS: Final = 3
+_MANY_RECORDS: Final = 24  # about what ticks carry in a second
 _HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
 _QUESTIONS_MAX: Final = 4  # comparisons and fetches; pages are counted by `conversation`
 _SETTLING_MS: Final = (150, 350, 550, 750, 950, 1_150, 1_350, 1_550)
 _SETTLING_NS: Final = tuple(milliseconds * MILLISECOND_NS for milliseconds in _SETTLING_MS)
 _SETTLING_PINGS: Final = 2
-_MOVING_WAITS_MAX: Final = 2
+_MOVING_WAITS_MAX: Final = 1
 _SYNC_ALONE_NS: Final = 5 * SECOND_NS  # an honest comparison takes less; then another peer is asked as well
+_OPENING_ALONE_NS: Final = SECOND_NS  # a peer beyond a cut never opens, and must not outlast the cut
 _SYNCS_MAX: Final = 4
 _PATIENT_TRIES: Final = 32  # 250 that join by one seed need nine; then twice as long, up to some 5 s
 _TRIES_DOUBLINGS_MAX: Final = 5
@@ -89,7 +93,9 @@ class Repair:
         self._open_to = open_to
         self._serves = serves
         self._ask = ask
-        self._conversation = Conversation(ctx, catalog, courier, intake, spreading, say=self._speak)
+        self._conversation = Conversation(
+            ctx, catalog, courier, intake, spreading, say=self._speak, given=self._note_given
+        )
         self._joining = Joining(
             ctx,
             catalog,
@@ -100,7 +106,7 @@ class Repair:
             open_table=lambda member: open_to(member, "table"),
         )
         self.whole: Callable[[], None] = lambda: None
-        self._syncing: dict[bytes, Instant] = {}
+        self._syncing: dict[bytes, int] = {}  # until when each comparison keeps us from one with others
         self._synced_at: int | None = None
         self._unequal_since: int | None = None
         self._unequal_with = b""
@@ -214,7 +220,7 @@ class Repair:
             self.sync(member)
 
     def hasten(self) -> None:
-        """Compare with a few random members soon: a record too long for packets has come."""
+        """Compare with a few random members soon: something has come that packets do not carry."""
         chosen = [member for member in self._catalog.reachable if member.run]
         self._hasty = self._ctx.rng.sample(chosen, min(_HASTY_ROUNDS, len(chosen)))
         if not self._ctx.timers.pending(("hasten", None)):
@@ -228,19 +234,19 @@ class Repair:
             self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS, self._hasty_round)
 
     def sync(self, member: Member) -> None:
-        """Open a comparison with a member, unless one runs, it asks us already, or we still join (rule 5)."""
+        """Open a comparison with a member, unless one runs, it asks us already, or we still join (rule 6)."""
         if self._is_busy(member) or self._serves(member.node_id):
             return
         if self._open_to(member, "sync"):
-            self._syncing[member.node_id] = self._ctx.now
+            self._syncing[member.node_id] = self._ctx.now + _OPENING_ALONE_NS
             self._synced_at = self._ctx.now
             self._ctx.statistics.repairs_started += 1
 
     def _is_busy(self, member: Member) -> bool:
-        began = self._syncing.values()
-        if member.node_id in self._syncing or len(began) >= _SYNCS_MAX:
+        alone_until = self._syncing.values()
+        if member.node_id in self._syncing or len(alone_until) >= _SYNCS_MAX:
             return True
-        return self._joining.active or any(self._ctx.now - at < _SYNC_ALONE_NS for at in began)
+        return self._joining.active or any(self._ctx.now < until for until in alone_until)
 
     def _try_again(self, turned_away_by: Member | None) -> None:
         """Ask again for what a first stream did not bring: a seed that many join by turns some away.
@@ -269,6 +275,8 @@ class Repair:
 
     def begin(self, session: Session) -> None:
         """Say what an opened stream is for."""
+        if session.expected is not None and session.expected.node_id in self._syncing:
+            self._syncing[session.expected.node_id] = self._ctx.now + _SYNC_ALONE_NS
         match session.purpose:
             case "policy":
                 assert session.scope is not None
@@ -300,6 +308,15 @@ class Repair:
             self._receive_answer(session, message)
         else:
             self._receive_question(session, message)
+
+    def _note_given(self, session: Session) -> None:
+        """Hasten once when a comparison brings much (rule 5); who has just joined looks around anyway."""
+        settles_in = self._ctx.timers.pending(("settle in", len(_SETTLING_NS) - 1))
+        if session.purpose == "table" or self._conversation.is_first or settles_in:
+            return
+        session.news_count += 1
+        if session.news_count == _MANY_RECORDS:
+            self.hasten()
 
     def _receive_question(self, session: Session, message: FrameMessage) -> None:
         member = session.member

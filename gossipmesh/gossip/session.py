@@ -52,3 +52,4 @@ class Session:
         self.parts = bytearray()
         self.questions_count = 0
         self.pages_count = 0
+        self.news_count = 0  # records of the other's that changed what we hold

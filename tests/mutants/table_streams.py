@@ -5,6 +5,7 @@ from typing import Final
 from tests.mutants.mutate import mutant
 
 _STREAMS: Final = "tests/simulation/test_byzantine_streams.py::"
+_REPAIR: Final = "tests/unit/gossip/test_repair.py::"
 
 STREAM_MUTANTS: Final = (
     mutant(
@@ -50,10 +51,26 @@ STREAM_MUTANTS: Final = (
     mutant(
         "one-comparison-at-a-time",
         "gossip.repair",
-        "any(self._ctx.now - at < _SYNC_ALONE_NS for at in began)",
-        "bool(began)",
+        "any(self._ctx.now < until for until in alone_until)",
+        "bool(alone_until)",
         _STREAMS + "test_a_comparison_without_end_keeps_nobody_from_comparing_with_others",
         "whoever does not come to an end stops all repair",
+    ),
+    mutant(
+        "a-cut-is-outlasted",
+        "gossip.repair",
+        "_OPENING_ALONE_NS: Final = SECOND_NS",
+        "_OPENING_ALONE_NS: Final = 20 * SECOND_NS",
+        _REPAIR + "test_a_comparison_that_never_opens_keeps_nobody_for_longer_than_a_second",
+        "a stream that a partition swallowed stops repair after the heal",
+    ),
+    mutant(
+        "dozens-go-by-packets",
+        "gossip.repair",
+        "if session.news_count == _MANY_RECORDS:",
+        "if False:",
+        _REPAIR + "test_who_is_given_much_compares_with_three_more",
+        "halves that meet again agree seconds later",
     ),
     mutant(
         "announced-above-all",
