@@ -33,6 +33,7 @@ _HEADER: Final = struct.Struct(">II")
 _END: Final = b"end"  # the snapshot's last record; without it the snapshot was cut
 _RECORD_START: Final = b"\x93"  # msgpack's array of three
 _ROTATE_BYTES_MIN: Final = 1_048_576
+_MOVED_PER_STEP: Final = 1_000  # below a millisecond
 
 _OFFSET_BITS: Final = 40
 _LENGTH_BITS: Final = 24  # a record and its header are below 16 MB, see limits.STATE_RECORD_BYTES_MAX
@@ -190,7 +191,9 @@ class StateStore:
                 os.rename(self._log_path, self._old_log_path)
                 self._open_log()
             before = self._all_places()
-            self._moved(before, await trio.to_thread.run_sync(self._write_snapshot, before))
+            after = await trio.to_thread.run_sync(self._write_snapshot, before)
+            for _ in self._move(before, after):
+                await trio.lowlevel.checkpoint()
         except OSError as error:
             raise StateLost(
                 f"cannot rotate {self._log_path}: {os.strerror(error.errno or 0)}; free some space, "
@@ -217,7 +220,8 @@ class StateStore:
         if old_log_found:
             # A crash in the middle of a rotation: everything is known now, so finish it.
             before = self._all_places()
-            self._moved(before, self._write_snapshot(before))
+            for _ in self._move(before, self._write_snapshot(before)):
+                pass
 
     def _read_file(self, path: Path) -> bool:
         """Take the good prefix of a file; tell whether it ended with the end mark."""
@@ -309,13 +313,18 @@ class StateStore:
             (kind, key, packed) for kind, places in self._places.items() for key, packed in places.items()
         ]
 
-    def _moved(self, before: list[tuple[str, bytes, int]], after: list[_Place]) -> None:
-        """Take that records stand in the snapshot now, but for those put again meanwhile."""
-        for (kind, key, packed), place in zip(before, after, strict=True):
+    def _move(self, before: list[tuple[str, bytes, int]], after: list[int]) -> Iterator[None]:
+        """Take that records stand in the snapshot now, but for those put again meanwhile; yield now and then.
+
+        The files before it are read until all have moved, and only then closed.
+        """
+        for count, ((kind, key, packed), place) in enumerate(zip(before, after, strict=True), 1):
             places = self._places[kind]
             if places.get(key) == packed:
-                places[key] = place.packed()
-        snapshot = after[-1].file if after else 0
+                places[key] = place
+            if count % _MOVED_PER_STEP == 0:
+                yield
+        snapshot = _place_of(after[-1]).file if after else 0
         self._close_files((self._log_number, snapshot))
 
     def _open_file(self, path: Path, flags: int) -> int:
@@ -347,10 +356,10 @@ class StateStore:
         except OSError:
             pass
 
-    def _write_snapshot(self, before: list[tuple[str, bytes, int]]) -> list[_Place]:
-        """Copy these records into a snapshot and return where they are now, in the same order."""
+    def _write_snapshot(self, before: list[tuple[str, bytes, int]]) -> list[int]:
+        """Copy these records into a snapshot and return where they are now, packed, in the same order."""
         temporary = self._snapshot_path.with_name("records.snapshot.new")
-        after: list[_Place] = []
+        after: list[int] = []
         number = self._open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         try:
             with open(os.dup(self._files[number]), "wb") as file:
@@ -359,7 +368,7 @@ class StateStore:
                 for _, _, packed in before:
                     record = self._record_at(_place_of(packed))
                     file.write(record)
-                    after.append(_Place(number, offset, len(record)))
+                    after.append(_Place(number, offset, len(record)).packed())
                     offset += len(record)
                 file.write(_frame(_END))
                 file.flush()

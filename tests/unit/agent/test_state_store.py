@@ -246,6 +246,32 @@ async def test_values_are_found_where_a_rotation_put_them(tmp_path: Path) -> Non
     assert StateStore(tmp_path).items("member") == sorted(values.items())
 
 
+def test_a_rotation_takes_in_where_records_went_a_piece_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state_store, "_MOVED_PER_STEP", 10)
+    store = StateStore(tmp_path)
+    values = {b"%03d" % number: b"value %d" % number for number in range(95)}
+    for key, value in values.items():
+        store.put("member", key, value, durable=False)
+    before = store._all_places()
+    files = dict(store._files)
+    store._open_log()
+    pieces = store._move(before, store._write_snapshot(before))
+    for count in range(9):
+        next(pieces)
+        # Between two pieces all are found, wherever they stand, and what is put anew is not moved back.
+        assert set(files) < set(store._files)
+        key = b"%03d" % (90 - 10 * count)
+        values[key] = b"anew"
+        store.put("member", key, b"anew", durable=False)
+        assert store.items("member") == sorted(values.items())
+    with pytest.raises(StopIteration):
+        next(pieces)
+    assert len(store._files) == 2
+    assert store.items("member") == sorted(values.items())
+
+
 async def test_a_record_the_disk_spoiled_is_not_copied_as_if_it_were_good(tmp_path: Path) -> None:
     store = StateStore(tmp_path)
     store.put("member", b"a", b"alpha", durable=True)
