@@ -38,7 +38,6 @@ from gossipmesh.agent.restore import own_address, restore_documents, restore_sta
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.agent.state_store import FolderLock, StateStore
-from gossipmesh.agent.ticks import sleep_to_tick
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
 from gossipmesh.gossip.checkpoint import take_checkpoint
 from gossipmesh.gossip.effects import (
@@ -167,6 +166,7 @@ class Agent:
         self._failure: OperatorError | None = None
         self._repaired_peers = 0
         self._ready_told = False
+        self._gave_back = False
         self._counts = EngineCounts()
         self._listeners = Listeners({})
         verifier = Verifier(_VERDICTS_MAX)
@@ -188,6 +188,7 @@ class Agent:
             on_event=self._gossip_told,
             probe_engine=self._probe_engine,
             nursery=nursery,
+            each_second=self._keep_house,
         )
         self.engine = self._make_engine()
         self.services = LocalServices(
@@ -224,12 +225,10 @@ class Agent:
         self.shell.step(lambda now: self.node.start(config.seeds, now))
         nursery.start_soon(self.shell.run, self._sockets.streams)
         nursery.start_soon(self.feed.run)
-        nursery.start_soon(self.services.run)
         nursery.start_soon(self.identity.run)
         nursery.start_soon(local_api.run)
         nursery.start_soon(_http(self._sockets.api, admin.handle_remote).run)
         nursery.start_soon(_http(self._sockets.metrics, MetricsEndpoint(self, self._counts).handle).run)
-        nursery.start_soon(self._keep_house)
         nursery.start_soon(self._watch_signals)
         nursery.start_soon(self._end_when_told)
         nursery.start_soon(self._end_when_failed)
@@ -396,19 +395,18 @@ class Agent:
         own = {self._config.gossip_bind, *self.node.own_state.gossip_addresses}
         return any(seed not in own for seed in self._config.seeds)
 
-    # Tasks
+    def _keep_house(self) -> None:
+        """Called every second, between steps of the core."""
+        self.services.look()
+        self._release_when_repaired()
+        if not self._gave_back and not self.feed.holding:
+            self._gave_back = True
+            # What joining and starting took for a while is free again.
+            self._nursery.start_soon(trio.to_thread.run_sync, give_back)
+        if self._listeners.problems:
+            self._give_listeners()
 
-    async def _keep_house(self) -> None:
-        starting = True
-        while True:
-            await sleep_to_tick()
-            self._release_when_repaired()
-            if starting and not self.feed.holding:
-                starting = False
-                # What joining and starting took for a while is free again.
-                await trio.to_thread.run_sync(give_back)
-            if self._listeners.problems:
-                self._give_listeners()
+    # Tasks
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR2) as signals:

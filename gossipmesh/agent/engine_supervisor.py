@@ -102,6 +102,7 @@ class EngineSupervisor:
         self._client: EngineClient | None = None
         self._pid: int | None = None
         self._acked: str | None = None
+        self._acked_first = trio.Event()
         self._answering = False
         self._heard_at = 0.0
         self._rest_until = 0.0
@@ -269,6 +270,7 @@ class EngineSupervisor:
         started = self._heard_at = trio.current_time()
         self._client, self._pid, self._acked = client, client.hello.pid, client.hello.snapshot_version
         self._refused = (None, "")
+        self._acked_first = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.run, self._heard)
@@ -333,6 +335,7 @@ class EngineSupervisor:
             log.error("the engine refused a snapshot: %s", error, extra=fields(version=snapshot.version))
             return False
         self._acked, self._taken_last = snapshot.version, snapshot
+        self._acked_first.set()
         return True
 
     async def _watch_health(self) -> None:
@@ -342,11 +345,10 @@ class EngineSupervisor:
         closes with it and a successor is started. Probes are counted, not seconds, so that a pause of
         this agent does not count against the engine.
         """
+        if self._acked is None:
+            await self._acked_first.wait()
         failed_count = stuck_count = 0
         while True:
-            if self._acked is None:
-                await trio.sleep(_POLL_S)
-                continue
             answered = await self._probe()
             failed_count = 0 if answered else failed_count + 1
             if answered or failed_count >= _PROBE_FALL:

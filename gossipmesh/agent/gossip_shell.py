@@ -10,6 +10,7 @@ Rules:
 5. A deadline is judged at its own instant, so that what came due while the core worked waits for the next
    step, behind the other tasks; one that is long past is judged at the present, with all since then. The
    core's own present never goes back, and is never far behind.
+6. What is done every second is done when the loop is awake for a deadline: at rest waking is what costs.
 """
 
 import logging
@@ -24,7 +25,6 @@ import trio
 
 from gossipmesh.agent.loop_watch import LoopWatch
 from gossipmesh.agent.state_store import StateLost, StateStore
-from gossipmesh.agent.ticks import sleep_to_tick
 from gossipmesh.gossip.effects import (
     CloseStream,
     Effect,
@@ -38,8 +38,9 @@ from gossipmesh.gossip.effects import (
     StreamId,
 )
 from gossipmesh.model import limits
-from gossipmesh.model.instant import MILLISECOND_NS, NEVER, SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address
+from gossipmesh.net.alarm import Alarm
 from gossipmesh.net.clock import monotonic, wall_offset_s
 from gossipmesh.net.streams import StreamPool
 from gossipmesh.net.tls import EngineAnswer
@@ -53,6 +54,7 @@ _STALL_NS: Final = 20_000_000  # a timer later than this: something held the loo
 # A timer later than this is judged at the present, and so told how late it is. One that is later than a slice
 # is judged in a core that knows the present; less does no harm: what is sent seems sent that much sooner.
 _LATE_NS: Final = 50 * MILLISECOND_NS
+_NOT_SET: Final = Instant(-1)
 
 
 class GossipCore(Protocol):
@@ -124,11 +126,13 @@ class GossipShell:
         on_event: Callable[[Event], None],
         probe_engine: EngineProbe,
         nursery: trio.Nursery,
+        each_second: Callable[[], None] = lambda: None,
         clock: Callable[[], Instant] = monotonic,
     ) -> None:
         """Nothing runs before `run`; streams and engine probes live in `nursery`.
 
-        `on_event` is called within a step: it may read the core and must not step it.
+        `on_event` is called within a step: it may read the core and must not step it. `each_second` is called
+        about every second, between steps, and must take no time.
         """
         self.core = core
         self.udp = udp
@@ -141,8 +145,12 @@ class GossipShell:
         self._nursery = nursery
         self._clock = clock
         self._now = clock()
-        self._sleep: trio.CancelScope | None = None
-        self._sleeps_until = NEVER
+        self._each_second = each_second
+        self._tick_at = self._now
+        self._wall_offset_s = wall_offset_s()
+        self._alarm: Alarm | None = None
+        self._alarm_at = _NOT_SET
+        self._step_ended = self._now
         self._probes_pending = 0
         self._probes_limiter = trio.CapacityLimiter(limits.ENGINE_PROBES_MAX)
         self._stepping = False
@@ -165,7 +173,7 @@ class GossipShell:
         if self._lost is not None:
             raise self._lost
         self._stepping = True
-        now = self.now()
+        now = self._now = max(self._now, self._clock())
         try:
             self.statistics.steps_count += 1
             for effect in call(now):
@@ -175,8 +183,10 @@ class GossipShell:
             raise
         finally:
             self._stepping = False
-            self.statistics.steps_over_5_ms_count += self._clock() - now > _SLICE_NS
-            self._set_alarm(self.core.next_deadline())
+            self._step_ended = self._clock()
+            self.statistics.steps_over_5_ms_count += self._step_ended - now > _SLICE_NS
+            if self._alarm is not None:
+                self._set_alarm(self._alarm)
 
     async def run(self, listener: socket.socket) -> None:
         """Feed the core until cancelled; `listener` takes its TCP streams.
@@ -185,13 +195,15 @@ class GossipShell:
             StateLost: the disk is full or broken; the agent must end.
         """
         trio.lowlevel.add_instrument(self.loop)
+        self._alarm = Alarm()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read_datagrams)
-                nursery.start_soon(self._keep_deadline)
-                nursery.start_soon(self._keep_house)
+                nursery.start_soon(self._keep_deadline, self._alarm, nursery)
                 nursery.start_soon(self.streams.serve, listener)
         finally:
+            self._alarm.close()
+            self._alarm = None
             trio.lowlevel.remove_instrument(self.loop)
 
     def stream_accepted(self, stream: int, peer: Address) -> None:
@@ -255,21 +267,21 @@ class GossipShell:
         began = self._clock()
         while self._inbox:
             self.step(partial(self._take, *self._inbox.popleft()))
-            if self._clock() - began > _SLICE_NS:
+            if self._step_ended - began > _SLICE_NS:
                 await trio.lowlevel.checkpoint()
                 began = self._clock()
-        for address in self.udp.take_refused():
-            self.step(partial(self.core.port_refused, address))
+        if self.udp.refused_pending:
+            for address in self.udp.take_refused():
+                self.step(partial(self.core.port_refused, address))
 
     def _take(self, payload: bytes, sender: Address, arrival: Instant, now: Instant) -> list[Effect]:
         return self.core.receive_datagram(payload, sender, now, arrival)
 
-    async def _keep_deadline(self) -> None:
+    async def _keep_deadline(self, alarm: Alarm, nursery: trio.Nursery) -> None:
         while True:
-            self._sleeps_until = self.core.next_deadline()
-            with trio.CancelScope(deadline=self._trio_time(self._sleeps_until)) as self._sleep:
-                await _wait_until_cancelled()
-            self._sleep = None
+            self._set_alarm(alarm)
+            await alarm.wait()
+            self._alarm_at = _NOT_SET
             deadline = self.core.next_deadline()
             await self._drain(deadline)
             now = self.now()
@@ -278,6 +290,10 @@ class GossipShell:
                 self.statistics.deadline_lag_ns_max = max(self.statistics.deadline_lag_ns_max, lag_ns)
                 self.statistics.stalls_count += lag_ns > _STALL_NS
             self.step(partial(self._judge, deadline))
+            if now >= self._tick_at:
+                self._tick_at = Instant(now + SECOND_NS)
+                self._keep_house(nursery)
+                self._each_second()
 
     def _judge(self, deadline: Instant, now: Instant) -> list[Effect]:
         late_ns = now - deadline
@@ -288,39 +304,31 @@ class GossipShell:
         told = self.core.note_lag(0, now) if late_ns > _SLICE_NS else []
         return told + self.core.handle_deadline(min(deadline, now))
 
-    def _set_alarm(self, deadline: Instant) -> None:
+    def _set_alarm(self, alarm: Alarm) -> None:
         """Have the core's deadline kept; most steps do not move it."""
-        if self._sleep is not None and deadline != self._sleeps_until:
-            self._sleeps_until = deadline
-            self._sleep.deadline = self._trio_time(deadline)
+        deadline = self.core.next_deadline()
+        if deadline != self._alarm_at:
+            self._alarm_at = deadline
+            alarm.set(deadline - self._clock())
 
     async def _drain(self, deadline: Instant) -> None:
         """Feed everything that arrived before `deadline`, in slices that let other tasks run."""
         while True:
             batch = self.udp.receive_nowait()
-            self._inbox.extend(batch)
-            await self._feed()
+            if batch or self._inbox or self.udp.refused_pending:
+                self._inbox.extend(batch)
+                await self._feed()
             if len(batch) < limits.DATAGRAMS_PER_WAKEUP_MAX or batch[-1].arrival >= deadline:
                 return
             await trio.lowlevel.checkpoint()
 
-    async def _keep_house(self) -> None:
-        """See every second whether civil time was set, and whether the state on disk has grown long."""
-        told = wall_offset_s()
-        while True:
-            await sleep_to_tick()
-            if self._store.rotation_due:
-                await self._store.rotate()
-            offset_s = wall_offset_s()
-            # Rounding moves the offset by one second; a step of the clock moves it by more.
-            if abs(offset_s - told) >= _WALL_CLOCK_STEP_S_MIN:
-                log.warning("civil time moved by %d s", offset_s - told)
-                told = offset_s
-                self.core.adjust_wall_clock(offset_s, self.now())
-
-    def _trio_time(self, instant: Instant) -> float:
-        return trio.current_time() + (instant - self._clock()) / SECOND_NS
-
-
-async def _wait_until_cancelled() -> None:
-    await trio.sleep_forever()
+    def _keep_house(self, nursery: trio.Nursery) -> None:
+        """See whether civil time was set, and whether the state on disk has grown long."""
+        if self._store.rotation_due:
+            nursery.start_soon(self._store.rotate)
+        told, offset_s = self._wall_offset_s, wall_offset_s()
+        # Rounding moves the offset by one second; a step of the clock moves it by more.
+        if abs(offset_s - told) >= _WALL_CLOCK_STEP_S_MIN:
+            log.warning("civil time moved by %d s", offset_s - told)
+            self._wall_offset_s = offset_s
+            self.core.adjust_wall_clock(offset_s, self.now())

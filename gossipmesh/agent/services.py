@@ -16,7 +16,6 @@ import trio
 from gossipmesh.agent.health import HealthMonitor
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.service_files import LocalRegistration, ServicesFolder
-from gossipmesh.agent.ticks import sleep_to_tick
 from gossipmesh.model import limits
 from gossipmesh.model.member import Address
 from gossipmesh.model.service import EndpointHealth, ServiceEntry
@@ -138,12 +137,10 @@ class LocalServices:
         self._published = entries
         self._publish(entries)
 
-    async def run(self) -> None:
-        """Watch the folder until cancelled."""
-        while True:
-            self.scan()
-            self.refresh()
-            await sleep_to_tick()
+    def look(self) -> None:
+        """Take up what changed in the folder and publish what is known by now; called every second."""
+        self.scan()
+        self.refresh()
 
     def _is_known(self) -> bool:
         if not self._conditions.engine_serves():

@@ -91,6 +91,7 @@ class UdpSocket:
         name = self._socket.getsockname()
         self.address = Address(name[0], name[1])
         self._refused: dict[Address, None] = {}
+        self._woken = False
         self._wall_offset_ns = wall_ns() - monotonic()
 
     @property
@@ -107,20 +108,17 @@ class UdpSocket:
         if self._socket.fileno() == -1:
             raise trio.ClosedResourceError
         await trio.lowlevel.wait_readable(self._socket.fileno())
+        self._woken = True
 
     def receive_nowait(self) -> list[Datagram]:
         """Return what lies in the socket, at most `limits.DATAGRAMS_PER_WAKEUP_MAX`, oldest first.
 
         A shorter answer means the socket was empty when this returned.
         """
-        self._read_errors()
         batch: list[Datagram] = []
-        now = monotonic()
-        now_wall_ns = wall_ns()
-        # Stamps are civil time: were that set since, what came before would look as old as the step is wide.
-        offset_ns = now_wall_ns - now
-        stamps_hold = abs(offset_ns - self._wall_offset_ns) < _WALL_STEP_NS_MIN
-        self._wall_offset_ns = offset_ns
+        errors_count = 0
+        now = now_wall_ns = 0
+        stamps_hold = True
         room = limits.DATAGRAM_BYTES_MAX + 1
         for _ in range(limits.DATAGRAMS_PER_WAKEUP_MAX):
             try:
@@ -129,15 +127,26 @@ class UdpSocket:
                 break
             except OSError:
                 # An ICMP error for something sent earlier; whose it is stands in the error queue.
-                self.statistics.receive_errors_count += 1
+                errors_count += 1
                 continue
+            if not now:  # the same for all of a batch; none for an empty socket, which is what deadlines find
+                now, now_wall_ns = monotonic(), wall_ns()
+                # Stamps are civil time: were that set since, what came before would look as old as the step
+                # is wide.
+                offset_ns = now_wall_ns - now
+                stamps_hold = abs(offset_ns - self._wall_offset_ns) < _WALL_STEP_NS_MIN
+                self._wall_offset_ns = offset_ns
             if len(payload) > limits.DATAGRAM_BYTES_MAX or flags & socket.MSG_TRUNC:
                 self.statistics.oversized_count += 1
                 continue
             self.statistics.received_count += 1
             self.statistics.received_bytes += len(payload)
-            arrival = Instant(now - _delay_ns(ancillary, now_wall_ns)) if stamps_hold else now
-            batch.append(Datagram(payload, _address_of(sender), arrival))
+            delay_ns = _delay_ns(ancillary, now_wall_ns) if stamps_hold else 0
+            batch.append(Datagram(payload, _address_of(sender), Instant(now - delay_ns)))
+        # The error queue tells of itself by an error here; one that a send met, by waking us for nothing.
+        if errors_count or (self._woken and not batch):
+            self.statistics.receive_errors_count += max(0, errors_count - self._read_errors())
+        self._woken = False
         return batch
 
     def send_nowait(self, payload: bytes, destination: Address) -> bool:
@@ -170,16 +179,22 @@ class UdpSocket:
             self._read_errors()
             self._socket.sendto(payload, destination)
 
-    def _read_errors(self) -> None:
-        """Empty the error queue, as long as it would wake us: note whose ports refused."""
-        for _ in range(_ERRORS_PER_WAKEUP_MAX):
+    def _read_errors(self) -> int:
+        """Empty the error queue, as long as it would wake us: note whose ports refused; return its length."""
+        for count in range(_ERRORS_PER_WAKEUP_MAX):
             try:
                 _, ancillary, _, sent_to = self._socket.recvmsg(0, _ERROR_BYTES, socket.MSG_ERRQUEUE)
             except OSError:
-                return
+                return count
             if sent_to and _is_refusal(ancillary) and len(self._refused) < _ERRORS_PER_WAKEUP_MAX:
                 self.statistics.refused_count += 1
                 self._refused[_address_of(sent_to)] = None
+        return _ERRORS_PER_WAKEUP_MAX
+
+    @property
+    def refused_pending(self) -> bool:
+        """Tell whether `take_refused` would return any."""
+        return bool(self._refused)
 
     def take_refused(self) -> list[Address]:
         """Return whose ports refused packets of ours since the last call."""

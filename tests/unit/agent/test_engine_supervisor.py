@@ -1,12 +1,15 @@
 """The supervisor between engines: what it pushes, and what it falls back to."""
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
+import trio.testing
 
 from gossipmesh.agent import engine_supervisor
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor, EngineView
@@ -113,6 +116,33 @@ async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_sil
         supervisor._heard(Statistics(1_000, (), {}, {}))
     await trio.sleep(7)
     assert probed == [0.0, 5.0, 10.0, 14.5, 16.5, 18.5]
+    nursery.cancel_scope.cancel()
+
+
+async def test_nobody_is_woken_to_look_for_a_first_snapshot(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    """A node that joins may be without one for long, with the whole machine starting beside it."""
+    probed: list[float] = []
+
+    async def probe() -> bool:
+        probed.append(trio.current_time())
+        return await _yes()
+
+    supervisor = EngineSupervisor(
+        Rig(tmp_path, nursery).settings,
+        on_event=lambda _: None,
+        on_change=lambda: None,
+        probe=probe,
+        is_awake=_yes,
+    )
+    nursery.start_soon(supervisor._watch_health)
+    await trio.testing.wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+    client = SimpleNamespace(apply_snapshot=lambda _: _yes())
+    assert await supervisor._offer(cast(Any, client), GOOD)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(probed) == 1
     nursery.cancel_scope.cancel()
 
 

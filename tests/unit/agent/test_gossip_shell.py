@@ -113,6 +113,7 @@ class Rig:
         self.store = StateStore(folder)
         self.events: list[Event] = []
         self.probed: list[tuple[Sequence[Address], str]] = []
+        self.ticks: list[int] = []
         self.shell = GossipShell(
             self.core,
             self.udp,
@@ -120,11 +121,16 @@ class Rig:
             on_event=self.events.append,
             probe_engine=self._probe,
             nursery=nursery,
+            each_second=self._tick,
         )
 
     async def _probe(self, addresses: Sequence[Address], spiffe_id: str) -> EngineAnswer:
         self.probed.append((addresses, spiffe_id))
         return EngineAnswer.ANSWERED
+
+    def _tick(self) -> None:
+        self.shell.step(lambda now: [])  # whoever does something each second may have something to say
+        self.ticks.append(len(self.core.fed))
 
     def say(self, *payloads: bytes) -> None:
         for payload in payloads:
@@ -293,6 +299,20 @@ async def test_long_work_of_the_core_does_not_keep_its_timers_waiting(tmp_path: 
         assert max(core.late_ns) <= 10 * MILLISECOND_NS
         assert made.shell.statistics.stalls_count == 0
         assert made.shell.statistics.steps_over_5_ms_count == 0
+
+
+async def test_what_is_done_each_second_waits_for_a_deadline_and_a_second(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await trio.testing.wait_all_tasks_blocked()
+        began = monotonic()
+        for count, after_ms in enumerate((0, 999, 1_000, 1_500, 2_300), 1):
+            now = Instant(began + after_ms * MILLISECOND_NS)
+            made.shell._clock = lambda now=now: now  # type: ignore[misc]
+            made.core.deadline = now
+            made.shell.step(lambda now: [])
+            await made.core.wait_fed(count)
+            await trio.testing.wait_all_tasks_blocked()
+        assert made.ticks == [1, 3, 5]
 
 
 async def test_what_arrived_before_a_deadline_is_fed_before_it_is_judged(tmp_path: Path) -> None:

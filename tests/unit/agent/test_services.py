@@ -31,6 +31,12 @@ class Rig:
             ServicesFolder(folder), self, publish=self._publish, on_change=lambda: None, nursery=nursery
         )
 
+    async def seconds(self, count: int) -> None:
+        """Look every second, as the agent does."""
+        for _ in range(count):
+            self.services.look()
+            await trio.sleep(1)
+
     def write(self, name: str) -> None:
         (self.folder / f"{name}.yaml").write_text(FILE % name)
 
@@ -71,11 +77,10 @@ async def test_nothing_is_said_before_it_is_known_or_ten_seconds_passed(
         rig = Rig(tmp_path, nursery)
         rig.serves = False
         rig.write("cart")
-        nursery.start_soon(rig.services.run)
-        await trio.sleep(8)
+        await rig.seconds(8)
         assert rig.published == []
         assert not rig.services.settled
-        await trio.sleep(4)
+        await rig.seconds(4)
         assert rig.published == [(("cart", EndpointHealth.FAILING, False),)]
         nursery.cancel_scope.cancel()
 
@@ -94,11 +99,10 @@ async def test_a_service_the_credential_does_not_allow_is_told_and_not_published
 async def test_a_file_that_comes_and_goes_is_followed(tmp_path: Path, autojump_clock: object) -> None:
     async with trio.open_nursery() as nursery:
         rig = Rig(tmp_path, nursery)
-        nursery.start_soon(rig.services.run)
-        await trio.sleep(1.5)
+        await rig.seconds(1)
         rig.write("cart")
-        await trio.sleep(1.5)
+        await rig.seconds(2)
         (tmp_path / "cart.yaml").unlink()
-        await trio.sleep(1.5)
+        await rig.seconds(1)
         assert rig.published == [(), (("cart", EndpointHealth.PASSING, False),), ()]
         nursery.cancel_scope.cancel()

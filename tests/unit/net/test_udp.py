@@ -147,6 +147,25 @@ async def test_a_port_where_nobody_listens_is_told_by_address_and_costs_no_packe
     peer.close()
 
 
+async def test_an_error_that_a_send_met_does_not_wake_us_for_ever() -> None:
+    """The error is taken by whoever comes first; what stays in the queue keeps the socket readable."""
+    first, gone = UdpSocket(_ANY_PORT), UdpSocket(_ANY_PORT)
+    refusing = gone.address
+    gone.close()
+    first.send_nowait(b"anybody?", refusing)
+    with trio.fail_after(5):
+        await first.wait_readable()
+    assert first._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0  # as a send would take it
+    assert first.receive_nowait() == []
+    assert first.refused_pending
+    assert first.take_refused() == [refusing]
+    assert first.statistics.receive_errors_count == 0
+    with trio.move_on_after(0.02) as waiting:
+        await first.wait_readable()
+    assert waiting.cancelled_caught
+    first.close()
+
+
 @pytest.mark.parametrize(
     "zone", ["a\0b", "é" * 100, "eth99", "a" * 3_000], ids=["nul", "letters", "name", "long"]
 )
