@@ -18,8 +18,7 @@ import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVarTuple
 
 import trio
 
@@ -55,6 +54,7 @@ _STALL_NS: Final = 20_000_000  # a timer later than this: something held the loo
 # is judged in a core that knows the present; less does no harm: what is sent seems sent that much sooner.
 _LATE_NS: Final = 50 * MILLISECOND_NS
 _NOT_SET: Final = Instant(-1)
+Given = TypeVarTuple("Given")
 
 
 class GossipCore(Protocol):
@@ -162,8 +162,8 @@ class GossipShell:
         self._now = max(self._now, self._clock())
         return self._now
 
-    def step(self, call: Callable[[Instant], list[Effect]]) -> None:
-        """Call into the core and perform what it asks.
+    def step(self, call: Callable[[*Given, Instant], list[Effect]], *given: *Given) -> None:
+        """Call into the core, what is given first and the present last, and perform what it asks.
 
         Raises:
             StateLost: a record could not be written, now or before; the effects after it were not performed.
@@ -176,7 +176,7 @@ class GossipShell:
         now = self._now = max(self._now, self._clock())
         try:
             self.statistics.steps_count += 1
-            for effect in call(now):
+            for effect in call(*given, now):
                 self._perform(effect)
         except StateLost as error:
             self._lost = error
@@ -185,8 +185,9 @@ class GossipShell:
             self._stepping = False
             self._step_ended = self._clock()
             self.statistics.steps_over_5_ms_count += self._step_ended - now > _SLICE_NS
-            if self._alarm is not None:
-                self._set_alarm(self._alarm)
+            deadline = self.core.next_deadline()
+            if deadline != self._alarm_at and self._alarm is not None:  # most steps do not move it
+                self._set_alarm(self._alarm, deadline)
 
     async def run(self, listener: socket.socket) -> None:
         """Feed the core until cancelled; `listener` takes its TCP streams.
@@ -266,22 +267,22 @@ class GossipShell:
         """Feed what was read, oldest first; other tasks run in between, whichever of us goes on then."""
         began = self._clock()
         while self._inbox:
-            self.step(partial(self._take, *self._inbox.popleft()))
+            self.step(self._take, *self._inbox.popleft())
             if self._step_ended - began > _SLICE_NS:
                 await trio.lowlevel.checkpoint()
                 began = self._clock()
         if self.udp.refused_pending:
             for address in self.udp.take_refused():
-                self.step(partial(self.core.port_refused, address))
+                self.step(self.core.port_refused, address)
 
     def _take(self, payload: bytes, sender: Address, arrival: Instant, now: Instant) -> list[Effect]:
         return self.core.receive_datagram(payload, sender, now, arrival)
 
     async def _keep_deadline(self, alarm: Alarm, nursery: trio.Nursery) -> None:
+        self._set_alarm(alarm, self.core.next_deadline())
         while True:
-            self._set_alarm(alarm)
             await alarm.wait()
-            self._alarm_at = _NOT_SET
+            self._alarm_at = _NOT_SET  # so that the step sets it, even to the same instant
             deadline = self.core.next_deadline()
             await self._drain(deadline)
             now = self.now()
@@ -289,7 +290,7 @@ class GossipShell:
                 lag_ns = now - deadline
                 self.statistics.deadline_lag_ns_max = max(self.statistics.deadline_lag_ns_max, lag_ns)
                 self.statistics.stalls_count += lag_ns > _STALL_NS
-            self.step(partial(self._judge, deadline))
+            self.step(self._judge, deadline)
             if now >= self._tick_at:
                 self._tick_at = Instant(now + SECOND_NS)
                 self._keep_house(nursery)
@@ -304,12 +305,9 @@ class GossipShell:
         told = self.core.note_lag(0, now) if late_ns > _SLICE_NS else []
         return told + self.core.handle_deadline(min(deadline, now))
 
-    def _set_alarm(self, alarm: Alarm) -> None:
-        """Have the core's deadline kept; most steps do not move it."""
-        deadline = self.core.next_deadline()
-        if deadline != self._alarm_at:
-            self._alarm_at = deadline
-            alarm.set(deadline - self._clock())
+    def _set_alarm(self, alarm: Alarm, deadline: Instant) -> None:
+        self._alarm_at = deadline
+        alarm.set(deadline - self._clock())
 
     async def _drain(self, deadline: Instant) -> None:
         """Feed everything that arrived before `deadline`, in slices that let other tasks run."""

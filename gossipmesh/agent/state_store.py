@@ -155,10 +155,11 @@ class StateStore:
             StateLost: the disk is full or broken. State unchanged, on disk and in memory.
         """
         try:
-            known = self.get(kind, key) == value
-            if known and not durable:
-                return
-            record = b"" if known else _frame(encode([kind, key, value]))
+            record = _frame(encode([kind, key, value]))
+            if self._stands(kind, key, value, record):
+                if not durable:
+                    return
+                record = b""
             _write_all(self._log, record)
             if durable:
                 os.fdatasync(self._log)
@@ -295,6 +296,16 @@ class StateStore:
         _, _, value = _read_record_untrusted(record[_HEADER.size :])
         assert value is not None
         return value
+
+    def _stands(self, kind: str, key: bytes, value: bytes | None, record: bytes) -> bool:
+        """Tell whether just this is kept already: hardly ever, so what is of another length is not read."""
+        packed = self._places.get(kind, {}).get(key)
+        if packed is None:
+            return value is None
+        place = _place_of(packed)
+        if place.length != len(record):
+            return False
+        return os.pread(self._files[place.file], place.length, place.offset) == record
 
     def _record_at(self, place: _Place) -> bytes:
         """Read one record again, header included.

@@ -36,6 +36,7 @@ _EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err
 _ERROR_BYTES: Final = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28)  # and a sockaddr_in6
 _ORIGIN_ICMP: Final = (2, 3)
 _ERRORS_PER_WAKEUP_MAX: Final = 64
+_TRUNCATED: Final = int(socket.MSG_TRUNC)  # as an enum's member it would cost a call for each packet
 
 
 class Datagram(NamedTuple):
@@ -136,7 +137,7 @@ class UdpSocket:
                 offset_ns = now_wall_ns - now
                 stamps_hold = abs(offset_ns - self._wall_offset_ns) < _WALL_STEP_NS_MIN
                 self._wall_offset_ns = offset_ns
-            if len(payload) > limits.DATAGRAM_BYTES_MAX or flags & socket.MSG_TRUNC:
+            if len(payload) > limits.DATAGRAM_BYTES_MAX or flags & _TRUNCATED:
                 self.statistics.oversized_count += 1
                 continue
             self.statistics.received_count += 1

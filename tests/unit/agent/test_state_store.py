@@ -283,3 +283,29 @@ async def test_a_record_the_disk_spoiled_is_not_copied_as_if_it_were_good(tmp_pa
         store.get("member", b"a")
     with pytest.raises(StateLost, match="cannot rotate"):
         await store.rotate()
+
+
+def test_only_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    log = tmp_path / "records.log"
+
+    def grows(value: bytes | None, *, durable: bool = False) -> bool:
+        before = log.stat().st_size
+        store.put("member", b"a", value, durable=durable)
+        assert store.get("member", b"a") == value
+        return log.stat().st_size > before
+
+    assert not grows(None)
+    assert grows(b"one")
+    assert not grows(b"one")
+    assert not grows(b"one", durable=True)
+    assert grows(b"two"), "as long as the one before"
+    assert grows(b"three")
+    assert grows(None)
+    assert not grows(None)
+    assert grows(b"three")
+    data = bytearray(log.read_bytes())
+    data[-1] ^= 1
+    log.write_bytes(data)
+    assert grows(b"three"), "what the disk spoiled is not kept"
+    store.close()
