@@ -77,6 +77,7 @@ _LAST_WORD_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _RESTARTING_S: Final = 30  # a start takes a second or two; who is not back by then is worth a look
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
 _VERDICTS_MAX: Final = 2_048  # some 150 bytes each; what comes twice comes soon
+_GIVE_BACK_S: Final = 5  # once the hold has ended: while others join as well, everybody is short of CPU
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
 
 
@@ -166,7 +167,7 @@ class Agent:
         self._failure: OperatorError | None = None
         self._repaired_peers = 0
         self._ready_told = False
-        self._gave_back = False
+        self._settled_s = 0
         self._counts = EngineCounts()
         self._listeners = Listeners({})
         verifier = Verifier(_VERDICTS_MAX)
@@ -399,10 +400,11 @@ class Agent:
         """Called every second, between steps of the core."""
         self.services.look()
         self._release_when_repaired()
-        if not self._gave_back and not self.feed.holding:
-            self._gave_back = True
-            # What joining and starting took for a while is free again.
-            self._nursery.start_soon(trio.to_thread.run_sync, give_back)
+        if not self.feed.holding and self._settled_s < _GIVE_BACK_S:
+            self._settled_s += 1
+            if self._settled_s == _GIVE_BACK_S:
+                # What joining and starting took for a while is free again.
+                self._nursery.start_soon(trio.to_thread.run_sync, give_back)
         if self._listeners.problems:
             self._give_listeners()
 
