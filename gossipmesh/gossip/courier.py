@@ -26,6 +26,7 @@ from gossipmesh.wire.datagram import HEADER_BYTES, TAG_BYTES
 # Header, tag, the array prefix (3) and the `seen` message (22) are always there.
 MESSAGES_BYTES_MAX = limits.DATAGRAM_BYTES_MAX - HEADER_BYTES - TAG_BYTES - 25
 _PIGGYBACK_MAX = 32
+_EARLY_GAP_NS = SECOND_NS
 _GOSSIP_TO_DEAD_NS = 30 * SECOND_NS  # memberlist's GossipToTheDeadTime
 
 
@@ -46,6 +47,7 @@ class Courier:
         self.queue = UpdateQueue()
         self._own_id = own_id
         self.muted = False
+        self._early_again_at = 0
         self._eager = TokenBucket(ctx.settings.eager_per_s, ctx.settings.eager_burst, ctx.now)
 
     def link_untrusted(self, member: Member, run: int) -> Link:
@@ -146,10 +148,15 @@ class Courier:
         self._tick_early()
 
     def _tick_early(self) -> None:
-        """Let what is queued ride on early ticks, too; the sendings of each update are as many as ever."""
+        """Let what is queued ride on early ticks, too; the sendings of each update are as many as ever.
+
+        Once a second: of many deaths at once, each would bring forward the ticks of all.
+        """
+        if self._ctx.now < self._early_again_at:
+            return
+        self._early_again_at = self._ctx.now + _EARLY_GAP_NS
         for number, wait_ns in enumerate(self._ctx.settings.early_ticks_ns):
-            if not self._ctx.timers.pending(("early tick", number)):
-                self._ctx.timers.set(("early tick", number), self._ctx.now + wait_ns, self._send_round)
+            self._ctx.timers.set(("early tick", number), self._ctx.now + wait_ns, self._send_round)
 
     def _send_eagerly(self, member: Member, messages: list[bytes]) -> bool:
         if not self._eager.take(self._ctx.now):

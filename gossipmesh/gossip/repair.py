@@ -4,7 +4,7 @@ Roots in every ping say that something differs; what is said then is `conversati
 a newcomer `joining`'s.
 Rules:
 1. Equal roots are the only proof of agreement; a finished comparison is judged by them as well.
-2. Unequal twice with one peer, or for a second with anybody, opens a stream. While our own root moves,
+2. Unequal twice with one peer, or for 0.7 s with anybody, opens a stream. While our own root moves,
    news is still on its way and may settle it: then a little later, but not much.
 3. A silent difference is looked into without waiting for another ping.
 4. On a stream only its own kind of answer is taken, once, and a comparison ends only after its list: whoever

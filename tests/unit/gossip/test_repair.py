@@ -130,10 +130,10 @@ def test_a_root_that_moves_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -
     member = opened.member("b")
     monkeypatch.setattr(type(opened.repair._catalog.ledger), "root", property(lambda ledger: bytes(16)))
     opened.repair.compared(member, b"other" + bytes(11), opened.repair._spreading.root)
-    opened.wait(950)
+    opened.wait(650)
     assert opened.at_ms == {}
     opened.repair._root_moved_at = opened.node._ctx.now
-    opened.wait(1_050)
+    opened.wait(750)
     assert opened.at_ms == {}
-    opened.repair._root_moved_at = Instant(opened.began + 1_900 * MILLISECOND_NS)
-    assert opened.wait(2_060) == {"b"}
+    opened.repair._root_moved_at = Instant(opened.began + 1_300 * MILLISECOND_NS)
+    assert opened.wait(1_460) == {"b"}
