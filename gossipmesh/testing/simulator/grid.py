@@ -9,6 +9,7 @@ Source: kinship 0.4.0, docs/results (200 seeds per cell, the same loss and starv
 """
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -312,6 +313,7 @@ def main(words: Sequence[str]) -> int:
 
 def _run_all(arguments: argparse.Namespace, missing: list[tuple[Cell, int]], core: str) -> None:
     """Fork the primed mesh once per run, `--jobs` at a time, and append each outcome as it comes."""
+    gc.disable()  # a world makes few cycles and many objects; each fork ends with its run
     mesh = primed(arguments.nodes, arguments.detector)
 
     def tell(task: tuple[Cell, int]) -> bytes:
