@@ -65,6 +65,14 @@ STREAM_MUTANTS: Final = (
         "a stream that a partition swallowed stops repair after the heal",
     ),
     mutant(
+        "no-early-ticks",
+        "gossip.courier",
+        "enumerate(self._ctx.settings.early_ticks_ns)",
+        "enumerate(())",
+        "tests/unit/gossip/test_courier.py::test_what_was_forwarded_rides_on_two_early_ticks",
+        "whom no forwarding reached learns of a death 200 ms later",
+    ),
+    mutant(
         "dozens-go-by-packets",
         "gossip.repair",
         "if session.news_count == _MANY_RECORDS:",
