@@ -32,7 +32,7 @@ from bench.gossip.row import OURS
 from bench.gossip.rows import build_rows
 from bench.gossip.stories import measure_grid, measure_stories
 from bench.gossip.virtual import measure_virtual
-from bench.gossip.wall import Budget, measure_group
+from bench.gossip.wall import Budget, measure_group, measure_join
 from bench.run import machine
 from gossipmesh.testing.namespaces import enter_private_network, is_inside
 from gossipmesh.testing.processes import ProcessKeeper
@@ -104,9 +104,10 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=PARTS, help="this part only; repeat for more")
     parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this group")
     parser.add_argument("--nodes", type=int, default=40, help="nodes of each group")
+    parser.add_argument("--joins", type=int, default=3, help="join storms of each group")
     parser.add_argument("--rounds", type=int, default=10, help="kills, and silences, of each group")
     parser.add_argument("--peer-rounds", type=int, help="the same of the peers (default: as many)")
-    parser.add_argument("--minutes", type=float, default=4.0, help="no round of a group begins later")
+    parser.add_argument("--minutes", type=float, default=6.0, help="no kill or silence begins later")
     parser.add_argument(
         "--virtual-minutes", type=float, default=4.0, help="days end by then; all of them take hours"
     )
@@ -137,28 +138,44 @@ def finish(results: dict[str, Any], options: argparse.Namespace) -> int:
 async def measure_groups(
     results: dict[str, Any], names: list[str], parts: list[str], options: argparse.Namespace
 ) -> None:
-    """Measure one group after the other on one field."""
+    """Measure one kind of group after the other on one field."""
     with tempfile.TemporaryDirectory(prefix="gossipmesh-bench-") as folder:
         keeper = ProcessKeeper(Path(folder))
         try:
             field = Field(keeper, options.nodes)
             for name in names:
-                directory = Path(folder) / name
-                directory.mkdir()
-                group = GROUPS[name](field, directory)
-                budget = Budget(options.minutes * 60)
-                rounds_count = options.rounds if name == OURS else options.peer_rounds or options.rounds
                 try:
-                    raw = results["groups"][name] = {"version": group.version}
-                    await measure_group(group, parts, rounds_count, budget, say, raw)
+                    await measure_kind(results, name, field, Path(folder), parts, options)
                 except Exception as error:
                     results["problems"][name] = f"{type(error).__name__}: {error}"
                     say(f"{name}: {results['problems'][name]}")
-                finally:
-                    group.close()
                 save(results)
         finally:
             keeper.close()
+
+
+async def measure_kind(
+    results: dict[str, Any],
+    name: str,
+    field: Field,
+    folder: Path,
+    parts: list[str],
+    options: argparse.Namespace,
+) -> None:
+    """Let groups of one kind join, one after the other; the last of them is measured further."""
+    rounds_count = options.rounds if name == OURS else options.peer_rounds or options.rounds
+    raw = results["groups"][name] = {"nodes": options.nodes}
+    for number in range(1, options.joins + 1):
+        directory = folder / f"{name}-{number}"
+        directory.mkdir()
+        group = GROUPS[name](field, directory)
+        raw["version"] = group.version
+        try:
+            await measure_join(group, say, raw)
+            if number == options.joins:
+                await measure_group(group, parts, rounds_count, Budget(options.minutes * 60), say, raw)
+        finally:
+            group.close()
 
 
 def say(line: str) -> None:

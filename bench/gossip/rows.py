@@ -182,18 +182,27 @@ def idle_bytes(results: Raw) -> Row:
 def join_storm(results: Raw) -> Row:
     """From the moment packets pass to all members seeing all."""
 
+    def missed(group: Raw) -> list[str]:
+        return [row["missed"] for row in group.get("join", []) if "missed" in row]
+
     def tell(group: Raw) -> str:
-        return f"{group['join_s']:.2f} s (1 run)" if "join_s" in group else NOT_MEASURED
+        wrong = missed(group)
+        return told(times(group, "join", "join_s")) + (
+            f"; not whole {len(wrong)}x: {wrong[0]}" if wrong else ""
+        )
 
     group = ours_of(results)
+    met = None
+    if group.get("join"):
+        met = not missed(group) and statistics.median(times(group, "join", "join_s")) <= 1.5
     return Row(
         figure="G15",
         name=f"join storm to one seed, {results['nodes']} nodes",
         clock=WALL,
         ours=tell(group),
         peer=peers_told(results, tell),
-        gate="<= 1.5 s (set for 100 nodes)",
-        met=group["join_s"] <= 1.5 if "join_s" in group else None,
+        gate="median <= 1.5 s (set for 100 nodes)",
+        met=met,
         evidence="all run, none reaches any; then packets pass, and each tries its seed about every second",
     )
 

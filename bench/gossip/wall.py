@@ -3,7 +3,7 @@
 import random
 import signal
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from bench.gossip.group import Group, rest, wall_s
@@ -12,6 +12,7 @@ from bench.processes import cpu_s, pss_mb, rss_mb
 from gossipmesh.testing.waiting import WaitedInVain
 
 Say = Callable[[str], None]
+Strike = Callable[[Group, str], Awaitable[dict[str, Any]]]
 
 JOIN_TIMEOUT_S: Final = 120.0
 DETECT_TIMEOUT_S: Final = 60.0
@@ -32,36 +33,35 @@ class Budget:
         return wall_s() + margin_s > self._until_s
 
 
-async def measure_group(
-    group: Group, parts: list[str], rounds_count: int, budget: Budget, say: Say, raw: dict[str, Any]
-) -> None:
-    """Start a group and make the measurements asked for; what was measured is in `raw`, come what may."""
-    raw["nodes"] = len(group.names)
+async def measure_join(group: Group, say: Say, raw: dict[str, Any]) -> None:
+    """Start a group whose nodes reach nobody, then open the field; seconds until all see all."""
     began_s = wall_s()
     await group.start()
     say(f"{group.name}: {len(group.names)} nodes started in {wall_s() - began_s:.1f} s, none joined")
     await rest(CALM_S)
-    raw["join_s"] = await measure_join(group)
-    say(f"{group.name}: join storm, all see all after {raw['join_s']:.2f} s")
+    opened_s = wall_s()
+    group.field.open()
+    row: dict[str, Any] = {}
+    raw.setdefault("join", []).append(row)
+    try:
+        row["join_s"] = round(await group.wait_all_seen(opened_s, JOIN_TIMEOUT_S) - opened_s, 3)
+    except WaitedInVain as error:
+        row["missed"] = str(error)
+    say(f"{group.name}: join storm: {row}")
+
+
+async def measure_group(
+    group: Group, parts: list[str], rounds_count: int, budget: Budget, say: Say, raw: dict[str, Any]
+) -> None:
+    """Measure what is asked for of a group that joined; what was measured is in `raw`, come what may."""
     await rest(4 * CALM_S)  # joins are told on for a while
     if "idle" in parts:
         raw["idle"] = await measure_idle(group)
         say(f"{group.name}: idle {raw['idle']}")
-    rng = random.Random(group.name)
-    for part, strike in (("kill", killed), ("silent", silenced)):
-        if part in parts:
-            raw[part] = []
-            await measure_rounds(group, part, strike, rounds_count, budget, rng, say, raw[part])
-    if "pause" in parts and not budget.spent():
+    if "pause" in parts:
         raw["pause"] = [await paused(group, group.names[-1], seconds) for seconds in PAUSES_S]
         say(f"{group.name}: pauses {raw['pause']}")
-
-
-async def measure_join(group: Group) -> float:
-    """Open the field on nodes that all run and none joined; seconds until all see all."""
-    opened_s = wall_s()
-    group.field.open()
-    return await group.wait_all_seen(opened_s, JOIN_TIMEOUT_S) - opened_s
+    await measure_rounds(group, [part for part in STRIKES if part in parts], rounds_count, budget, say, raw)
 
 
 async def measure_idle(group: Group) -> dict[str, Any]:
@@ -88,23 +88,22 @@ async def measure_idle(group: Group) -> dict[str, Any]:
 
 
 async def measure_rounds(
-    group: Group,
-    part: str,
-    strike: Callable[[Group, str], Awaitable[dict[str, Any]]],
-    rounds_count: int,
-    budget: Budget,
-    rng: random.Random,
-    say: Say,
-    rounds: list[dict[str, Any]],
+    group: Group, parts: Sequence[str], rounds_count: int, budget: Budget, say: Say, raw: dict[str, Any]
 ) -> None:
-    """Strike one node after another, each time until every other knows, and bring it back."""
-    for number in range(rounds_count):
+    """Strike one node after another, each time until every other knows, and bring it back.
+
+    Kinds of strikes take turns, so that a group whose time is spent has as many of each.
+    """
+    rng = random.Random(group.name)
+    raw |= {part: [] for part in parts}
+    turns = [(number, part) for number in range(rounds_count) for part in parts]
+    for turn, (number, part) in enumerate(turns):
         if budget.spent():
             break
-        victim = group.names[1 + number % (len(group.names) - 1)]
+        victim = group.names[1 + turn % (len(group.names) - 1)]
         await rest(CALM_S + rng.random())  # so that rounds meet the probes' periods at random points
-        row = await strike(group, victim)
-        rounds.append(row)
+        row = await STRIKES[part](group, victim)
+        raw[part].append(row)
         say(f"{group.name}: {part} round {number + 1}: {row}")
 
 
@@ -134,6 +133,9 @@ async def silenced(group: Group, victim: str) -> dict[str, Any]:
         await group.kill(victim)
         await revived(group, victim, row)
     return row
+
+
+STRIKES: Final[dict[str, Strike]] = {"kill": killed, "silent": silenced}
 
 
 async def revived(group: Group, victim: str, row: dict[str, Any]) -> None:

@@ -168,7 +168,7 @@ def a_group(every_s: float) -> dict[str, Any]:
     return {
         "version": "gossipmesh 1",
         "nodes": 40,
-        "join_s": 1.0,
+        "join": [{"join_s": 1.0}],
         "idle": {
             "seconds": 20.0,
             "wire_bytes_per_s": 500.0,
@@ -255,6 +255,16 @@ def test_a_death_of_somebody_else_is_a_miss_and_is_named() -> None:
     row = row_of(results_of(groups={"gossipmesh": group}), "G5", WALL)
     assert row.met is False
     assert row.ours == "1 in 5 runs (n4 held n9 dead)"
+
+
+def test_one_join_that_was_not_whole_in_time_is_a_miss_and_is_told() -> None:
+    group = a_group(1.0)
+    assert row_of(results_of(groups={"gossipmesh": group}), "G15", WALL).met is True
+    late = group | {"join": [{"join_s": 1.0}, {"missed": "3 pairs do not see each other"}]}
+    row = row_of(results_of(groups={"gossipmesh": late, "serf": late}), "G15", WALL)
+    assert row.met is False
+    assert "not whole 1x: 3 pairs" in row.ours
+    assert "not whole 1x: 3 pairs" in row.peer
 
 
 def test_headers_are_taken_off_what_a_link_carried() -> None:
