@@ -95,7 +95,7 @@ def begin(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {"groups": {}, "problems": {}, "virtual": {}, "cores": {}}
     if options.keep is not None:
         results |= json.loads(options.keep.read_text(encoding="utf-8"))
-    return results | {"machine": machine(), "nodes": options.nodes, "notes": options.note}
+    return results | {"machine": machine(), "nodes": options.nodes}
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -114,7 +114,6 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--story-minutes", type=float, default=2.0, help="no scenario begins later")
     parser.add_argument("--grid-minutes", type=float, default=3.0, help="the grid adds no run later")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="an earlier run's figures of other parts")
-    parser.add_argument("--note", action="append", default=[], help="a sentence for the page")
     parser.add_argument("--docs", action="store_true", help="write docs/BENCHMARKS.md")
     parser.add_argument("--render", type=Path, metavar="FILE", help="take the figures from FILE")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")

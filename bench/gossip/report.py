@@ -73,7 +73,9 @@ def _setting(results: dict[str, Any]) -> str:
         lines.append(f"* Parts are of different states of the core's sources (hashes): {told}.")
     elif cores:
         lines.append(f"* All of one state of the core's sources: hash {next(iter(cores.values()))}.")
-    lines += [f"* {line}." for line in results.get("notes", [])]
+    lines.append(
+        "* Days, scenarios and grid are kept line by line; [evidence](evidence/README.md) says how they ran."
+    )
     return "\n".join([*lines, ""])
 
 
