@@ -40,9 +40,9 @@ _STUCK_PROBES: Final = 5  # of up to a second each, twice: some 10 s
 _END_TIMEOUT_S: Final = 5.0
 _BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # before the first, second, ... start in a row
 _SETTLED_S: Final = 30.0
-_PROBE_INTERVAL_S: Final = 5.0
+_PROBE_INTERVAL_S: Final = 10.0
 _PROBE_INTERVAL_SILENT_S: Final = 2.0
-_SPEAKS_S: Final = 2.5  # its statistics come every second
+_SPEAKS_S: Final = 2.5  # its statistics come every second, or every two when nothing moved
 _PROBE_RETRY_S: Final = 0.1
 _PROBE_FALL: Final = 2
 

@@ -17,7 +17,7 @@ from gossipmesh.dataplane.protocol import FrameBuffer
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 
-_READ_BYTES: Final = 262_144
+_READ_BYTES: Final = 65_536  # the C library maps pages anew for each buffer of twice that
 _DESCRIPTOR_BYTES: Final = array.array("i").itemsize
 _CREDENTIALS: Final = struct.Struct("3i")
 

@@ -165,7 +165,10 @@ class TrafficDelta(msgspec.Struct, frozen=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, tag_field="type", tag="statistics"):
-    """Once a second. `counters` are deltas, `gauges` are levels; names in docs/ENGINE.md."""
+    """Once a second, or every two when nothing moved. `counters` are deltas, `gauges` levels.
+
+    Their names are in docs/ENGINE.md.
+    """
 
     interval_ms: int
     traffic: tuple[TrafficDelta, ...]

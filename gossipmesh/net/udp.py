@@ -10,6 +10,7 @@ Spec: GOSSIP 1.1. Deviation: none.
 """
 
 import errno
+import select
 import socket
 import struct
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ _EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")  # struct sock_extended_err
 _ERROR_BYTES: Final = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28)  # and a sockaddr_in6
 _ORIGIN_ICMP: Final = (2, 3)
 _ERRORS_PER_WAKEUP_MAX: Final = 64
+_ASKED_FIRST: Final = 2
 _TRUNCATED: Final = int(socket.MSG_TRUNC)  # as an enum's member it would cost a call for each packet
 
 
@@ -91,6 +93,8 @@ class UdpSocket:
             raise
         name = self._socket.getsockname()
         self.address = Address(name[0], name[1])
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)  # and errors, always
         self._refused: dict[Address, None] = {}
         self._woken = False
         self._wall_offset_ns = wall_ns() - monotonic()
@@ -121,7 +125,11 @@ class UdpSocket:
         now = now_wall_ns = 0
         stamps_hold = True
         room = limits.DATAGRAM_BYTES_MAX + 1
-        for _ in range(limits.DATAGRAMS_PER_WAKEUP_MAX):
+        for number in range(limits.DATAGRAMS_PER_WAKEUP_MAX):
+            # At rest one packet comes at a time, and an exception is the dearer way to learn that no other is
+            # there. An error is something to read as well.
+            if number < _ASKED_FIRST and not (number == 0 and self._woken) and not self._poll.poll(0):
+                break
             try:
                 payload, ancillary, flags, sender = self._socket.recvmsg(room, _ANCILLARY_BYTES)
             except BlockingIOError:

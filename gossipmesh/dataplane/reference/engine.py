@@ -104,7 +104,9 @@ class ReferenceEngine:
                 self._connections.sweep(applied.limits.idle_timeout_http_ns / SECOND_NS)
             attached = self._control.attached
             if attached is not None and attached.backlog < _BACKLOG_MAX:
-                attached.emit(self._counters.take(int(TICK_S * 1000)))
+                due = self._counters.take_due(int(TICK_S * 1000))
+                if due is not None:
+                    attached.emit(due)
 
     async def _signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:

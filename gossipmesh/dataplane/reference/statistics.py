@@ -1,4 +1,4 @@
-"""What happened, counted in plain ints and handed over once a second.
+"""What happened, counted in plain ints and handed over once a second; less often when nothing did.
 
 Ends where numbers become metrics: that is the agent's. Cardinality is bounded; what would be a key too
 many is counted under `other`.
@@ -10,6 +10,7 @@ from typing import Final
 from gossipmesh.dataplane.protocol import LATENCY_BUCKETS_MS, Outcome, Statistics, TrafficDelta
 
 TRAFFIC_KEYS_MAX: Final = 4_096
+SILENT_MS_MAX: Final = 2_000  # the agent takes 2.5 s without a frame for a reason to ask
 TrafficKey = tuple[str, str, str, str, str]
 _MILLISECOND_NS: Final = 1_000_000
 
@@ -42,6 +43,8 @@ class Counters:
         self._traffic: dict[TrafficKey, Traffic] = {}
         self._counts: dict[str, int] = {}
         self.gauges: dict[str, int] = {}
+        self._gauges_told: dict[str, int] = {}
+        self._untold_ms = 0
 
     def add(self, name: str, count: int = 1) -> None:
         """Count something that has a name only."""
@@ -81,12 +84,22 @@ class Counters:
         traffic.sent_bytes += sent_bytes
         traffic.retries_count += retries_count
 
-    def take(self, interval_ms: int) -> Statistics:
-        """Return everything since the last call and start anew; levels stay."""
+    def take_due(self, passed_ms: int) -> Statistics | None:
+        """Return everything since the last hand-over and start anew; levels stay. Called every second.
+
+        None when nothing moved, unless the last hand-over is so long past that this one is a sign of life: a
+        frame wakes two processes. `passed_ms` is the time since the last call.
+        """
+        self._untold_ms += passed_ms
+        moved = self._traffic or self._counts or self.gauges != self._gauges_told
+        if not moved and self._untold_ms < SILENT_MS_MAX:
+            return None
         traffic, self._traffic = self._traffic, {}
         counts, self._counts = self._counts, {}
+        interval_ms, self._untold_ms = self._untold_ms, 0
+        self._gauges_told = dict(self.gauges)
         deltas = tuple(_delta(key, sums) for key, sums in sorted(traffic.items(), key=lambda item: item[0]))
-        return Statistics(interval_ms, deltas, counts, dict(self.gauges))
+        return Statistics(interval_ms, deltas, counts, self._gauges_told)
 
 
 def _delta(key: TrafficKey, sums: Traffic) -> TrafficDelta:

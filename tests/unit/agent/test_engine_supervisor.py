@@ -94,7 +94,7 @@ async def test_a_successor_that_refuses_what_is_wanted_gets_what_was_taken_last(
 async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_silent(
     tmp_path: Path, nursery: trio.Nursery, autojump_clock: object
 ) -> None:
-    """Its statistics say every second that it runs; the handshake says the rest, and costs both ends."""
+    """Its statistics say every two seconds that it runs; the handshake says the rest, and costs both ends."""
     probed: list[float] = []
     began = trio.current_time()
 
@@ -111,11 +111,11 @@ async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_sil
     )
     supervisor._acked, supervisor._heard_at = "v", trio.current_time()
     nursery.start_soon(supervisor._watch_health)
-    for _ in range(12):
-        await trio.sleep(1)
-        supervisor._heard(Statistics(1_000, (), {}, {}))
+    for _ in range(11):
+        await trio.sleep(2)
+        supervisor._heard(Statistics(2_000, (), {}, {}))
     await trio.sleep(7)
-    assert probed == [0.0, 5.0, 10.0, 14.5, 16.5, 18.5]
+    assert probed == [0.0, 10.0, 20.0, 24.5, 26.5, 28.5]
     nursery.cancel_scope.cancel()
 
 

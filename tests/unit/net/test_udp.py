@@ -68,6 +68,38 @@ async def test_what_came_before_the_clock_was_set_is_not_old(monkeypatch: pytest
             assert late_s < 0.5 if count == 1 else late_s > 2.5, "only the read after the step can tell"
 
 
+class Counted:
+    """A socket that counts how often it was read."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.reads_count = 0
+
+    def recvmsg(self, *given: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, object]:
+        self.reads_count += 1
+        return self._socket.recvmsg(*given)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._socket, name)
+
+
+async def test_one_packet_at_rest_is_one_read_and_an_empty_socket_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with closing(UdpSocket(_ANY_PORT)) as here, closing(UdpSocket(_ANY_PORT)) as there:
+        counted = Counted(there._socket)
+        monkeypatch.setattr(there, "_socket", counted)
+        assert there.receive_nowait() == []
+        assert counted.reads_count == 0
+        here.send_nowait(b"alone", there.address)
+        assert await _receive(there) == [b"alone"]
+        assert counted.reads_count == 1
+        for _ in range(4):
+            here.send_nowait(b"many", there.address)
+        assert await _receive(there) == [b"many"] * 4
+        assert counted.reads_count == 1 + 4 + 1
+
+
 async def test_a_batch_is_bounded_and_a_short_one_means_empty() -> None:
     here, there = UdpSocket(_ANY_PORT), UdpSocket(_ANY_PORT)
     count = limits.DATAGRAMS_PER_WAKEUP_MAX + 3
