@@ -46,7 +46,7 @@ REASONS: Final = (
         "G20",
         WALL,
         "CPU of the gossiping",
-        "the agent wakes some ten times a second, for four heartbeats of its own and five packets of others, and "
+        "the agent wakes some ten times a second, for heartbeats of its own and packets of others, and "
         "a wake-up of Python and its loop is 0.4 to 0.5 ms with cold caches; a bare sleep costs 0.04",
     ),
     (
