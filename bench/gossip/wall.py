@@ -18,6 +18,8 @@ JOIN_TIMEOUT_S: Final = 120.0
 DETECT_TIMEOUT_S: Final = 60.0
 RETURN_TIMEOUT_S: Final = 60.0
 CALM_S: Final = 3.0
+# Joins are told on for a while; some ten seconds after, each of our nodes publishes that it reads in time again.
+SETTLE_S: Final = 30.0
 IDLE_S: Final = 20.0
 PAUSES_S: Final = (2.0, 10.0)
 
@@ -54,7 +56,7 @@ async def measure_group(
     group: Group, parts: list[str], rounds_count: int, budget: Budget, say: Say, raw: dict[str, Any]
 ) -> None:
     """Measure what is asked for of a group that joined; what was measured is in `raw`, come what may."""
-    await rest(4 * CALM_S)  # joins are told on for a while
+    await rest(SETTLE_S)
     if "idle" in parts:
         raw["idle"] = await measure_idle(group)
         say(f"{group.name}: idle {raw['idle']}")
