@@ -18,7 +18,7 @@ JOIN_TIMEOUT_S: Final = 120.0
 DETECT_TIMEOUT_S: Final = 60.0
 RETURN_TIMEOUT_S: Final = 60.0
 CALM_S: Final = 3.0
-# Joins are told on for a while; some ten seconds after, each of our nodes publishes that it reads in time again.
+# Joins are told on for a while; ours that read late in the storm publish ten seconds later that they do not.
 SETTLE_S: Final = 30.0
 IDLE_S: Final = 20.0
 PAUSES_S: Final = (2.0, 10.0)
