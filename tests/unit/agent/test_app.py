@@ -216,6 +216,7 @@ async def test_what_an_agent_recorded_is_replayed_and_why_answers(tmp_path: Path
         with pytest.raises(AdminError) as unnamed:
             await ask(node.socket, "/v1/why")
         assert unnamed.value.code == "no-node"
+        await node.wait(lambda status: status["recorder"]["entries"] > 6)  # its timers give it some
         files = [await trio.to_thread.run_sync(_recorded, node.socket) for _ in range(2)]
         identity = load_identity(node.state / "identity")
         assert identity is not None
