@@ -37,6 +37,7 @@ from bench.run import machine
 from gossipmesh.testing.namespaces import enter_private_network, is_inside
 from gossipmesh.testing.processes import ProcessKeeper
 from gossipmesh.testing.simulator.grid import core_hash
+from gossipmesh.testing.waiting import WaitedInVain
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 DOCS: Final = ROOT / "docs" / "BENCHMARKS.md"
@@ -52,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if words is None else words)
     options = arguments(given)
     if options.render is not None:
-        return finish(json.loads(options.render.read_text(encoding="utf-8")), options)
+        return finish(options.render, options)
     parts = options.only or PARTS
     groups = options.group or list(GROUPS)
     results = begin(options)
@@ -94,7 +95,7 @@ def begin(options: argparse.Namespace) -> dict[str, Any]:
     """Return results to fill: empty, or those of an earlier run whose parts this one replaces."""
     results: dict[str, Any] = {"groups": {}, "problems": {}, "virtual": {}, "cores": {}}
     if options.keep is not None:
-        results |= json.loads(options.keep.read_text(encoding="utf-8"))
+        results |= options.keep
     return results | {"machine": machine(), "nodes": options.nodes}
 
 
@@ -104,7 +105,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--only", action="append", choices=PARTS, help="this part only; repeat for more")
     parser.add_argument("--group", action="append", choices=list(GROUPS), help="only this group")
     parser.add_argument("--nodes", type=int, default=40, help="nodes of each group")
-    parser.add_argument("--joins", type=int, default=3, help="join storms of each group")
+    parser.add_argument("--joins", type=at_least_one, default=3, help="join storms of each group")
     parser.add_argument("--rounds", type=int, default=10, help="kills, and silences, of each group")
     parser.add_argument("--peer-rounds", type=int, help="the same of the peers (default: as many)")
     parser.add_argument("--minutes", type=float, default=6.0, help="no kill or silence begins later")
@@ -113,11 +114,35 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--story-minutes", type=float, default=2.0, help="no scenario begins later")
     parser.add_argument("--grid-minutes", type=float, default=3.0, help="the grid adds no run later")
-    parser.add_argument("--keep", type=Path, metavar="FILE", help="an earlier run's figures of other parts")
+    parser.add_argument(
+        "--keep", type=earlier_results, metavar="FILE", help="an earlier run's figures of other parts"
+    )
     parser.add_argument("--docs", action="store_true", help="write docs/BENCHMARKS.md")
-    parser.add_argument("--render", type=Path, metavar="FILE", help="take the figures from FILE")
+    parser.add_argument("--render", type=earlier_results, metavar="FILE", help="take the figures from FILE")
     parser.add_argument("--json", action="store_true", help="end with one JSON object")
     return parser.parse_args(words)
+
+
+def at_least_one(text: str) -> int:
+    """Read a count that none would make meaningless."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def earlier_results(text: str) -> dict[str, Any]:
+    """Read the raw figures that an earlier run left, as out/bench-gossip.json holds them."""
+    try:
+        told = json.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"{text} cannot be read as an earlier run's figures: {error}"
+        ) from None
+    if not isinstance(told, dict) or "groups" not in told:
+        raise argparse.ArgumentTypeError(
+            f"{text} holds no figures of an earlier run (out/bench-gossip.json does)"
+        )
+    return told
 
 
 def finish(results: dict[str, Any], options: argparse.Namespace) -> int:
@@ -170,8 +195,10 @@ async def measure_kind(
         group = GROUPS[name](field, directory)
         raw["version"] = group.version
         try:
-            await measure_join(group, say, raw)
+            whole = await measure_join(group, say, raw)
             if number == options.joins:
+                if not whole:
+                    raise WaitedInVain("the last group did not become whole; nothing more is measured of it")
                 await measure_group(group, parts, rounds_count, Budget(options.minutes * 60), say, raw)
         finally:
             group.close()

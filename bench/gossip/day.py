@@ -78,15 +78,30 @@ def tell(mesh: Day | None, tale: Tale, nodes_count: int, detector: str | None) -
     return live(mesh, tale.chapters)
 
 
+def read_tale(text: str) -> Tale:
+    """Read a day's plan off the command line."""
+    try:
+        tale = msgspec.json.decode(text, type=Tale)
+    except msgspec.DecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no day: {error}") from None
+    unknown = [name for name in tale.chapters if name not in CHAPTERS]
+    if unknown or not tale.chapters:
+        known = ", ".join(sorted(CHAPTERS))
+        raise argparse.ArgumentTypeError(f"{text}: there is no chapter {unknown}; there are {known}")
+    return tale
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Live the days one after the other and append what they showed."""
     parser = argparse.ArgumentParser(prog="python -m bench.gossip.day", description=__doc__)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--detector", help="instead of the default")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("tales", nargs="+", metavar="TALE", help="a JSON object: loss, seed, chapters")
+    parser.add_argument(
+        "tales", nargs="+", type=read_tale, metavar="TALE", help="a JSON object: loss, seed, chapters"
+    )
     options = parser.parse_args(words)
-    tales = [msgspec.json.decode(text, type=Tale) for text in options.tales]
+    tales: list[Tale] = options.tales
     gc.disable()  # a world makes few cycles and many objects; each fork ends with its day
     core = core_hash()
     joining = [tale for tale in tales if tale.chapters[0] == JOIN]

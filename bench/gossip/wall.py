@@ -35,21 +35,25 @@ class Budget:
         return wall_s() + margin_s > self._until_s
 
 
-async def measure_join(group: Group, say: Say, raw: dict[str, Any]) -> None:
-    """Start a group whose nodes reach nobody, then open the field; seconds until all see all."""
+async def measure_join(group: Group, say: Say, raw: dict[str, Any]) -> bool:
+    """Start a group whose nodes reach nobody, then open the field; seconds until all see all.
+
+    Returns whether they came to, in time.
+    """
     began_s = wall_s()
     await group.start()
     say(f"{group.name}: {len(group.names)} nodes started in {wall_s() - began_s:.1f} s, none joined")
     await rest(CALM_S)
     opened_s = wall_s()
     group.field.open()
-    row: dict[str, Any] = {}
-    raw.setdefault("join", []).append(row)
+    row: dict[str, Any]
     try:
-        row["join_s"] = round(await group.wait_all_seen(opened_s, JOIN_TIMEOUT_S) - opened_s, 3)
+        row = {"join_s": round(await group.wait_all_seen(opened_s, JOIN_TIMEOUT_S) - opened_s, 3)}
     except WaitedInVain as error:
-        row["missed"] = str(error)
+        row = {"missed": str(error)}
+    raw.setdefault("join", []).append(row)
     say(f"{group.name}: join storm: {row}")
+    return "missed" not in row
 
 
 async def measure_group(
