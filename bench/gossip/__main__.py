@@ -210,4 +210,8 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        say("interrupted: what was started is ended; figures of groups that were done are in out/")
+        sys.exit(130)
