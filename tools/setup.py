@@ -34,34 +34,35 @@ def main() -> int:
     if sys.version_info < (3, 11):
         print(f"setup: needs Python 3.11 or newer, this is {sys.version.split()[0]}", file=sys.stderr)
         return 1
-    install_python_packages(with_dev=purpose != "demo")
+    groups = {"demo": [], "test": ["dev"], "bench": ["dev", "bench"]}[purpose]
+    install_python_packages(groups)
     if purpose != "demo":
         wanted = SYSTEM_PACKAGES | (BENCH_PACKAGES if purpose == "bench" else {})
         install_system_packages(wanted)
     return 0
 
 
-def install_python_packages(with_dev: bool) -> None:
-    """Create `.venv` when it is missing or stale, and install the project into it."""
+def install_python_packages(groups: list[str]) -> None:
+    """Create `.venv` when it is missing or stale, and install the project and dependency groups into it."""
     source = (ROOT / "pyproject.toml").read_bytes()
-    stamp = VENV / ("setup-dev.stamp" if with_dev else "setup.stamp")
+    stamps = [VENV / f"setup{'-' if group else ''}{group}.stamp" for group in ["", *groups]]
     digest = hashlib.sha256(source + sys.version.encode() + str(ROOT).encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest and PYTHON.exists():
+    if all(stamp.exists() and stamp.read_text() == digest for stamp in stamps) and PYTHON.exists():
         return
     if not PYTHON.exists():
         print("setup: making a virtual environment in .venv", flush=True)
         create_venv()
     packages = ["-e", str(ROOT)]
-    if with_dev:
+    if groups:
         import tomllib  # here, so that an older Python gets the sentence above and no traceback
 
-        packages += tomllib.loads(source.decode())["dependency-groups"]["dev"]
+        known = tomllib.loads(source.decode())["dependency-groups"]
+        packages += [package for group in groups for package in known[group]]
     print("setup: installing Python packages into .venv", flush=True)
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
     subprocess.run([os.fspath(word) for word in command], check=True)
-    stamp.write_text(digest)
-    if with_dev:
-        (VENV / "setup.stamp").write_text(digest)
+    for stamp in stamps:
+        stamp.write_text(digest)
 
 
 def create_venv() -> None:

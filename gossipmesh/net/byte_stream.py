@@ -12,6 +12,7 @@ Ends where bytes mean something. Rules:
 import errno
 import os
 import socket
+import struct
 from typing import Final, Protocol
 
 import trio
@@ -53,6 +54,10 @@ class ByteStream(Protocol):
 
     def close(self) -> None:
         """Close now."""
+        ...
+
+    def abort(self) -> None:
+        """Close with a reset, so that nobody takes what was sent for all there is."""
         ...
 
 
@@ -126,6 +131,20 @@ class PlainStream:
             self._closed = True
             trio.lowlevel.notify_closing(self._descriptor)
             self.socket.close()
+
+    def abort(self) -> None:
+        """Close with a reset; waiters get OSError."""
+        if not self._closed:
+            reset_on_close(self.socket)
+            self.close()
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Have `sock` end with RST and not FIN, whatever is unsent."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:
+        pass  # gone already
 
 
 def socket_is_stale(sock: socket.socket) -> bool:

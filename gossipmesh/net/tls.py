@@ -29,6 +29,7 @@ from gossipmesh.net.byte_stream import (
     RECEIVE_BYTES,
     SMALL_MESSAGE_BYTES,
     connect,
+    reset_on_close,
     socket_is_stale,
     wait_readable,
     wait_writable,
@@ -332,6 +333,15 @@ class TlsStream:
         except (ssl.SSLError, ValueError, OSError):
             pass  # WANT_READ is what success looks like; anything else ends the same way
         self._flush_once()
+        self._close_socket()
+
+    def abort(self) -> None:
+        """Close with a reset and no close_notify; waiters get OSError."""
+        if not self._closed:
+            reset_on_close(self.socket)
+            self._close_socket()
+
+    def _close_socket(self) -> None:
         self._closed = True
         trio.lowlevel.notify_closing(self._descriptor)
         self.socket.close()

@@ -13,25 +13,24 @@ import ssl
 
 import trio
 
-from gossipmesh.dataplane.protocol import Denial
 from gossipmesh.dataplane.reference.connections import Connection
-from gossipmesh.dataplane.reference.dialing import DialFailed, dial_workload, workload_connection
+from gossipmesh.dataplane.reference.denials import deny
+from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import HeaderList, write_request
+from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.service import serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
-from gossipmesh.dataplane.reference.tcp import tunnel
 from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.dataplane.reference.upgrade import splice
-from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import InboundSection
-from gossipmesh.net.byte_stream import ByteStream, set_options
+from gossipmesh.net.byte_stream import set_options
 from gossipmesh.net.tls import ALPN_HTTP, ALPN_PROBE, ALPN_TCP, TlsError, TlsStream, select_by_name
-from gossipmesh.traffic.authorization import Verdict, decide
+from gossipmesh.traffic.authorization import decide
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import is_idempotent
 
@@ -98,7 +97,7 @@ class MeshListener:
             self._state.counters.add("tls_server_failures")
             return
         if wanted == ALPN_TCP:
-            await self._serve_tcp(connection, stream, caller, inbound)
+            await InboundTunnel(self._state, self._journal, connection.remote, caller, inbound).serve(stream)
             return
 
         async def handle(downstream: Downstream) -> None:
@@ -111,64 +110,6 @@ class MeshListener:
             self._journal.bad_request(entry, reason, now())
 
         await serve_http(self._state, connection, stream, handle, bad)
-
-    async def _serve_tcp(
-        self, connection: Connection, stream: TlsStream, caller: str, inbound: InboundSection
-    ) -> None:
-        entry = Entry("inbound", "tcp", connection.remote, caller, now())
-        entry.service = inbound.service
-        entry.server_name = inbound.server_name
-        entry.upstream_host = str(inbound.workload)
-        try:
-            verdict = decide(inbound, caller, None, None)
-            if not verdict.allow:
-                deny(self._state, entry, verdict)
-                return
-            workload = await dial_workload(self._state, inbound.workload)
-            try:
-                await self._carry(stream, workload, entry, caller)
-            finally:
-                workload.close()
-        except DialFailed as error:
-            entry.flag(error.flag)
-            entry.details = error.detail
-        finally:
-            self._journal.end(entry, now())
-
-    async def _carry(self, stream: TlsStream, workload: ByteStream, entry: Entry, caller: str) -> None:
-        state = self._state
-        applied = state.applied
-        idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch, nursery.cancel_scope, entry, caller)
-            end = await tunnel(stream, workload, idle_timeout_s=idle_ns / SECOND_NS)
-            entry.received_bytes, entry.sent_bytes = end.received_bytes, end.sent_bytes
-            entry.flag(end.flag)
-            nursery.cancel_scope.cancel()
-
-    async def _watch(self, scope: trio.CancelScope, entry: Entry, caller: str) -> None:
-        """End a TCP connection that a new snapshot no longer allows."""
-        while True:
-            changed = self._state.changed
-            applied = self._state.applied
-            inbound = None if applied is None else applied.inbounds.get(entry.server_name or "")
-            # A workload that leaves ends its connections itself.
-            verdict = None if inbound is None else decide(inbound, caller, None, None)
-            if verdict is not None and not verdict.allow:
-                deny(self._state, entry, verdict)
-                scope.cancel()
-                return
-            await changed.wait()
-
-
-def deny(state: EngineState, entry: Entry, verdict: Verdict) -> None:
-    """Write a refusal down where operators look: log, counters, events."""
-    entry.flag("UAEX")
-    entry.details = f"rbac_access_denied_matched_policy[{verdict.rule}]"
-    state.counters.add("denials")
-    head = entry.head
-    method, path = ("", "") if head is None else (head.method, head.path[:1024].partition("?")[0])
-    state.emit(Denial(entry.caller, entry.service, method, path, verdict.rule))
 
 
 class InboundRequest:

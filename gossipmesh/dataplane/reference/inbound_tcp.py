@@ -1,0 +1,75 @@
+"""From the mesh to a local TCP workload: one authorized connection, both ways, until either side ends it.
+
+Rule: authorization is asked when the connection begins and again whenever the snapshot changes.
+"""
+
+import trio
+
+from gossipmesh.dataplane.reference.denials import deny
+from gossipmesh.dataplane.reference.dialing import DialFailed, dial_workload
+from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.state import EngineState, now
+from gossipmesh.dataplane.reference.tcp import tunnel
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.snapshot import InboundSection
+from gossipmesh.net.byte_stream import ByteStream
+from gossipmesh.net.tls import TlsStream
+from gossipmesh.traffic.authorization import decide
+
+
+class InboundTunnel:
+    """One TCP connection on its way in."""
+
+    def __init__(
+        self, state: EngineState, journal: Journal, remote: str, caller: str, inbound: InboundSection
+    ) -> None:
+        self._state = state
+        self._journal = journal
+        self._caller = caller
+        self._inbound = inbound
+        self._entry = Entry("inbound", "tcp", remote, caller, now())
+        self._entry.service = inbound.service
+        self._entry.server_name = inbound.server_name
+        self._entry.upstream_host = str(inbound.workload)
+
+    async def serve(self, stream: TlsStream) -> None:
+        """Carry `stream` to the workload if its caller may; the caller of this closes it."""
+        entry = self._entry
+        try:
+            verdict = decide(self._inbound, self._caller, None, None)
+            if not verdict.allow:
+                deny(self._state, entry, verdict)
+                return
+            workload = await dial_workload(self._state, self._inbound.workload)
+            try:
+                await self._carry(stream, workload)
+            finally:
+                workload.close()
+        except DialFailed as error:
+            entry.flag(error.flag)
+            entry.details = error.detail
+        finally:
+            self._journal.end(entry, now())
+
+    async def _carry(self, stream: TlsStream, workload: ByteStream) -> None:
+        entry, applied = self._entry, self._state.applied
+        idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            end = await tunnel(stream, workload, idle_timeout_s=idle_ns / SECOND_NS)
+            entry.received_bytes, entry.sent_bytes = end.received_bytes, end.sent_bytes
+            entry.flag(end.flag)
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        """End a connection that a new snapshot no longer allows."""
+        while True:
+            changed, applied = self._state.changed, self._state.applied
+            inbound = None if applied is None else applied.inbounds.get(self._inbound.server_name)
+            # A workload that leaves ends its connections itself.
+            verdict = None if inbound is None else decide(inbound, self._caller, None, None)
+            if verdict is not None and not verdict.allow:
+                deny(self._state, self._entry, verdict)
+                scope.cancel()
+                return
+            await changed.wait()
