@@ -1,28 +1,65 @@
 """What every test run keeps to: namespace tests only for root, and nothing skipped where it counts.
 
-Not being root deselects the tests marked `namespace`, and the closing line says how many. With
-`CI=true` and root, a skipped test fails the run.
+Not being root deselects the tests marked `namespace`; a program that is not installed deselects those
+marked `programs("its name")`. The closing lines say how many. With `CI=true` a program that is missing
+fails its tests instead, and with `CI=true` and root a skipped test fails the run.
 """
 
 import os
+import shutil
 from collections.abc import Generator
 
 import pytest
 
 _DESELECTED = pytest.StashKey[int]()
+_LACKING = pytest.StashKey[dict[str, int]]()
 _SKIPPED = pytest.StashKey[list[str]]()
 
 
+def _is_ci() -> bool:
+    return os.environ.get("CI") == "true"
+
+
 def _is_strict() -> bool:
-    return os.environ.get("CI") == "true" and os.geteuid() == 0
+    return _is_ci() and os.geteuid() == 0
+
+
+def _missing_programs(item: pytest.Item) -> list[str]:
+    """Return which of the programs a test is marked to need are not installed, in the order of its marks."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    wanted = [name for mark in item.iter_markers("programs") for name in mark.args]
+    return [name for name in wanted if shutil.which(name, path=path) is None]
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_DESELECTED] = 0
+    config.stash[_LACKING] = {}
     config.stash[_SKIPPED] = []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _deselect_namespaces(config, items)
+    if not _is_ci():
+        _deselect_lacking(config, items)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = _missing_programs(item)
+    if missing:
+        pytest.fail(f"{', '.join(missing)} not installed; run: python3 tools/setup.py programs")
+
+
+def _deselect_lacking(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs programs that are not here; each is counted under the first one it lacks."""
+    lacking = {item: missing for item in items if (missing := _missing_programs(item))}
+    for missing in lacking.values():
+        config.stash[_LACKING][missing[0]] = config.stash[_LACKING].get(missing[0], 0) + 1
+    if lacking:
+        config.hook.pytest_deselected(items=list(lacking))
+        items[:] = [item for item in items if item not in lacking]
+
+
+def _deselect_namespaces(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.geteuid() == 0:
         return
     rootless = [item for item in items if item.get_closest_marker("namespace") is None]
@@ -59,3 +96,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     count = config.stash[_DESELECTED]
     if count:
         reporter.write_line(f"{count} namespace tests deselected: they need root", yellow=True)
+    for program, count in sorted(config.stash[_LACKING].items()):
+        text = f"{count} tests deselected: they need {program} (python3 tools/setup.py programs)"
+        reporter.write_line(text, yellow=True)

@@ -24,21 +24,34 @@ SYSTEM_PACKAGES = {
     "openssl": "openssl",
 }
 BENCH_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "serf": "serf"}
+# Programs of others that tests marked `programs` talk to, or look at the mesh with.
+PROGRAM_PACKAGES = {
+    "curl": "curl",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "psql": "postgresql-client",
+    "redis-cli": "redis-tools",
+    "socat": "socat",
+    "wrk": "wrk",
+}
+PACKAGES = {
+    "test": SYSTEM_PACKAGES,
+    "programs": SYSTEM_PACKAGES | PROGRAM_PACKAGES,
+    "bench": SYSTEM_PACKAGES | BENCH_PACKAGES,
+}
 
 
 def main() -> int:
-    """Set up for one purpose: `demo` (run-time packages), `test` (all) or `bench` (and the peers)."""
+    """Set up for one purpose: `demo` (run-time packages), `test`, `programs` or `bench` (of others)."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("purpose", choices=("demo", "test", "bench"))
+    parser.add_argument("purpose", choices=("demo", "test", "programs", "bench"))
     purpose = parser.parse_args().purpose
     if sys.version_info < (3, 11):
         print(f"setup: needs Python 3.11 or newer, this is {sys.version.split()[0]}", file=sys.stderr)
         return 1
-    groups = {"demo": [], "test": ["dev"], "bench": ["dev", "bench"]}[purpose]
+    groups = {"demo": [], "test": ["dev"], "programs": ["dev"], "bench": ["dev", "bench"]}[purpose]
     install_python_packages(groups)
-    if purpose != "demo":
-        wanted = SYSTEM_PACKAGES | (BENCH_PACKAGES if purpose == "bench" else {})
-        install_system_packages(wanted)
+    install_system_packages(PACKAGES.get(purpose, {}))
     return 0
 
 
