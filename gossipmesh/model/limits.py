@@ -86,6 +86,10 @@ HOSTS_REMEMBERED_MAX: Final = 1_024
 IDENTITIES_REMEMBERED_MAX: Final = 1_024
 ROUTE_RULES_PER_SERVICE_MAX: Final = 8_192
 
+# Fairness between tasks: what one may work off before others run
+TURN_BYTES_MAX: Final = 262_144  # a third of a millisecond of reading and sending on
+TURN_CALL_BYTES: Final = 4_096  # what a call costs beside its bytes: 64 calls a turn, however small
+
 # HTTP in the engine (node.js: 16 KiB, nginx: 8 x 8 KiB, Envoy: 60 KiB)
 HTTP_HEAD_BYTES_MAX: Final = 65_536
 HTTP_HEADERS_COUNT_MAX: Final = 100

@@ -4,8 +4,8 @@ Ends where bytes mean something. Rules:
 
 1. Whatever breaks a connection is an OSError (ssl.SSLError is one); the end of the stream is `b""`.
 2. Writes are tried first and wait only when they must. So are reads, but for the one after a small
-   message: silence follows it, and asking would cost as much as waiting. Every few turns a task that
-   never has to wait lets others run.
+   message: silence follows it, and asking would cost as much as waiting. A task that never has to wait
+   lets others run when its turn is over (`turns.py`).
 3. `close` is synchronous and may be repeated; a task waiting on a closed stream gets OSError.
 """
 
@@ -18,10 +18,11 @@ from typing import Final, Protocol
 import trio
 
 from gossipmesh.model.member import Address
+from gossipmesh.net.turns import TURN
 
 RECEIVE_BYTES: Final = 65_536
+SEND_BYTES_MAX: Final = 131_072  # of one call: the kernel might take megabytes at once
 SMALL_MESSAGE_BYTES: Final = 8_192
-_TURNS_PER_CHECKPOINT: Final = 16
 _USER_TIMEOUT_MS: Final = 10_000
 _KEEPALIVE_IDLE_S: Final = 5
 _KEEPALIVE_INTERVAL_S: Final = 2
@@ -64,13 +65,12 @@ class ByteStream(Protocol):
 class PlainStream:
     """A non-blocking TCP socket."""
 
-    __slots__ = ("_closed", "_descriptor", "_drained", "_turns", "socket")
+    __slots__ = ("_closed", "_descriptor", "_drained", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.socket = sock
         self._descriptor = sock.fileno()
-        self._turns = 0
         self._closed = False
         self._drained = False
 
@@ -80,18 +80,17 @@ class PlainStream:
         Raises:
             OSError: the connection broke or was closed here. State: close it.
         """
-        self._turns += 1
-        if self._turns % _TURNS_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
+        if TURN.over():
+            await TURN.rest()
         while True:
             if self._drained:
-                self._turns = 0  # whoever waits lets others run
                 await wait_readable(self._descriptor, self._closed)
             try:
                 data = self.socket.recv(RECEIVE_BYTES)
             except BlockingIOError:
                 self._drained = True
                 continue
+            TURN.spend(len(data))
             self._drained = 0 < len(data) < SMALL_MESSAGE_BYTES
             return data
 
@@ -103,14 +102,18 @@ class PlainStream:
         """
         sent = 0
         size = len(data)
-        self._turns += 1
-        if self._turns % _TURNS_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
         while sent < size:
+            if TURN.over():
+                await TURN.rest()
+            whole = size <= SEND_BYTES_MAX
+            piece = data if whole and not sent else memoryview(data)[sent : sent + SEND_BYTES_MAX]
             try:
-                sent += self.socket.send(memoryview(data)[sent:] if sent else data)
+                taken = self.socket.send(piece)
             except BlockingIOError:
                 await wait_writable(self._descriptor, self._closed)
+                continue
+            TURN.spend(taken)
+            sent += taken
 
     async def send_eof(self) -> None:
         """Send FIN.
@@ -166,6 +169,8 @@ async def wait_readable(descriptor: int, closed: bool) -> None:
         await trio.lowlevel.wait_readable(descriptor)
     except trio.ClosedResourceError:
         raise OSError(errno.EBADF, "closed while waiting") from None
+    finally:
+        TURN.begin()
 
 
 async def wait_writable(descriptor: int, closed: bool) -> None:
@@ -176,6 +181,8 @@ async def wait_writable(descriptor: int, closed: bool) -> None:
         await trio.lowlevel.wait_writable(descriptor)
     except trio.ClosedResourceError:
         raise OSError(errno.EBADF, "closed while waiting") from None
+    finally:
+        TURN.begin()
 
 
 def family_of(host: str) -> socket.AddressFamily:

@@ -10,6 +10,7 @@ from typing import Final
 from gossipmesh.dataplane.reference.http1 import BadMessage, check_head_start_untrusted
 from gossipmesh.model import limits
 from gossipmesh.net.byte_stream import ByteStream
+from gossipmesh.net.turns import TURN
 
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
@@ -20,14 +21,37 @@ class ConnectionCut(OSError):
 
 
 class MessageReader:
-    """A stream and what has been read of it and not yet used."""
+    """A stream and what has been read of it and not yet used.
 
-    __slots__ = ("buffer", "received_bytes", "stream")
+    What is buffered is walked through, not cut off piece by piece: a message of many tiny pieces costs no
+    more than its bytes, and each piece counts as work of the turn.
+    """
+
+    __slots__ = ("_data", "_used", "received_bytes", "stream")
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
-        self.buffer = b""
+        self._data = b""
+        self._used = 0  # how much of _data has been handed on
         self.received_bytes = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """Return how much is buffered."""
+        return len(self._data) - self._used
+
+    @property
+    def buffer(self) -> bytes:
+        """Return what is buffered, and leave it there. Cost: a copy of it, when some has been used."""
+        if self._used:
+            self._data, self._used = self._data[self._used :], 0
+        return self._data
+
+    def take_buffered(self) -> bytes:
+        """Return what is buffered, and forget it."""
+        data = self.buffer
+        self._data = b""
+        return data
 
     async def fill(self) -> bool:
         """Read more into the buffer; False at the end of the stream."""
@@ -35,8 +59,19 @@ class MessageReader:
         if not data:
             return False
         self.received_bytes += len(data)
-        self.buffer = self.buffer + data if self.buffer else data
+        self._data = self._data[self._used :] + data if self.pending_bytes else data
+        self._used = 0
         return True
+
+    def _take(self, count: int) -> bytes:
+        """Return the next `count` bytes, all of which are buffered."""
+        data, used = self._data, self._used
+        TURN.spend(0)  # its bytes were counted when they were read
+        if used == 0 and count == len(data):
+            self._data = b""
+            return data
+        self._used = used + count
+        return data[used : used + count]
 
     async def read_head_untrusted(self) -> bytes | None:
         """Return the next head, its empty line included; None when the stream ended before one began.
@@ -47,11 +82,12 @@ class MessageReader:
         """
         searched = 0
         while True:
-            buffer = self.buffer
-            end = buffer.find(b"\r\n\r\n", searched)
+            if TURN.over():
+                await TURN.rest()
+            end = self._data.find(b"\r\n\r\n", self._used + searched)
             if end >= 0:
-                self.buffer = buffer[end + 4 :]
-                return buffer[: end + 4]
+                return self._take(end + 4 - self._used)
+            buffer = self.buffer
             if buffer:
                 check_head_start_untrusted(buffer)
                 searched = max(0, len(buffer) - 3)
@@ -68,14 +104,17 @@ class MessageReader:
             OSError: the connection broke or ended within. State: close it.
         """
         while True:
-            end = self.buffer.find(b"\r\n")
-            line = self.buffer if end < 0 else self.buffer[:end]
+            if TURN.over():
+                await TURN.rest()
+            used, searched = self._used, self._used + limits.HTTP_CHUNK_LINE_BYTES_MAX + 2
+            end = self._data.find(b"\r\n", used, searched)
+            line = self._data[used : searched if end < 0 else end]
             if len(line) > limits.HTTP_CHUNK_LINE_BYTES_MAX or b"\n" in line or b"\r" in line[:-1]:
                 raise BadMessage("a chunk line too long, or with a bare CR or LF")
             if end >= 0:
                 if line.endswith(b"\r"):
                     raise BadMessage("a bare CR in a chunk line")
-                self.buffer = self.buffer[end + 2 :]
+                self._take(len(line) + 2)
                 return line
             if not await self.fill():
                 raise ConnectionCut("the stream ended inside a chunk line")
@@ -86,22 +125,20 @@ class MessageReader:
         Raises:
             OSError: the connection broke or ended before. State: close it.
         """
-        while len(self.buffer) < count:
+        while self.pending_bytes < count:
             if not await self.fill():
                 raise ConnectionCut("the stream ended inside a body")
-        data, self.buffer = self.buffer[:count], self.buffer[count:]
-        return data
+        if TURN.over():
+            await TURN.rest()
+        return self._take(count)
 
     async def read_some(self, count_max: int) -> bytes:
         """Return up to `count_max` bytes, at least one; `b""` at the end of the stream."""
-        if not self.buffer and not await self.fill():
+        if TURN.over():
+            await TURN.rest()
+        if not self.pending_bytes and not await self.fill():
             return b""
-        buffer = self.buffer
-        if len(buffer) <= count_max:
-            self.buffer = b""
-            return buffer
-        self.buffer = buffer[count_max:]
-        return buffer[:count_max]
+        return self._take(min(self.pending_bytes, count_max))
 
 
 class MessageBody:

@@ -99,7 +99,7 @@ class RequestBody:
             DownstreamGone, DownstreamBad: see there.
         """
         try:
-            if self._reader.buffer:
+            if self._reader.pending_bytes:
                 data = await self._body.next()
             else:
                 with trio.fail_after(BODY_STALL_S):
@@ -387,13 +387,13 @@ class Exchange:
             head = head[:-2] + b"connection: keep-alive\r\n\r\n"
         body = MessageBody(reader, content_length=length, chunked=response.chunked and not bodiless)
         first = b""
-        if length and reader.buffer:
+        if length and reader.pending_bytes:
             first = await body.next()  # what came with the head goes on with the head
         await downstream.send(head + first)
         downstream.sent_bytes += len(first)
         await self._relay_body(body, chunked)
         ended_by_close = length is None and not response.chunked
-        return response.keep_alive and not ended_by_close and not reader.buffer
+        return response.keep_alive and not ended_by_close and not reader.pending_bytes
 
     async def _relay_body(self, body: MessageBody, chunked: bool) -> None:
         downstream = self._downstream

@@ -228,7 +228,7 @@ class OutboundRequest:
                 return False
         attempt.movable = False
         length, connection = response.content_length, attempt.connection
-        if length is None or connection is None or length > len(connection.reader.buffer):
+        if length is None or connection is None or length > connection.reader.pending_bytes:
             self._push_deadline(attempt)
         return True
 

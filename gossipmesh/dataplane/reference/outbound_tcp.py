@@ -168,8 +168,7 @@ async def serve_connect(state: EngineState, journal: Journal, downstream: Downst
         entry.status = 200
         downstream.keep_alive = False
         await downstream.send(_ESTABLISHED)
-        early, downstream.reader.buffer = downstream.reader.buffer, b""
-        await outbound.carry(downstream.stream, early)
+        await outbound.carry(downstream.stream, downstream.reader.take_buffered())
     except NoTunnel as error:
         entry.flag(error.flag)
         entry.details = error.detail

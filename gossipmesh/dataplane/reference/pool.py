@@ -54,7 +54,7 @@ class ConnectionPool:
             self.idle_count -= 1
             if not stack:
                 del self._idle[caller, key]
-            if not connection.reader.buffer and not connection.stream.is_stale():
+            if not connection.reader.pending_bytes and not connection.stream.is_stale():
                 return connection
             connection.close()
         return None

@@ -78,7 +78,7 @@ async def _next_head_untrusted(connection: Connection, reader: MessageReader) ->
         BadMessage: no head can come of it, or it took too long. Remote's fault. State: close it.
         OSError: the connection broke. State: close it.
     """
-    if not reader.buffer:
+    if not reader.pending_bytes:
         connection.begin_idle(reader.stream)
         if not await reader.fill():
             return None

@@ -12,13 +12,11 @@ async def splice(state: EngineState, downstream: Downstream, connection: PooledC
     applied = state.applied
     idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
     downstream.keep_alive = False
-    first, connection.reader.buffer = connection.reader.buffer, b""
-    early, downstream.reader.buffer = downstream.reader.buffer, b""
     ended = await tunnel(
         downstream.stream,
         connection.stream,
-        downstream_first=early,
-        upstream_first=first,
+        downstream_first=downstream.reader.take_buffered(),
+        upstream_first=connection.reader.take_buffered(),
         idle_timeout_s=idle_ns / SECOND_NS,
     )
     downstream.sent_bytes += ended.sent_bytes
