@@ -84,6 +84,7 @@ SNAPSHOT_BYTES_MAX: Final = 67_108_864
 ENDPOINT_STATES_MAX: Final = 16_384  # what a node remembers of endpoints, over all upstreams; LRU
 HOSTS_REMEMBERED_MAX: Final = 1_024
 IDENTITIES_REMEMBERED_MAX: Final = 1_024
+PATH_RULES_REMEMBERED_MAX: Final = 1_024
 ROUTE_RULES_PER_SERVICE_MAX: Final = 8_192
 
 # Fairness between tasks: what one may work off before others run

@@ -5,7 +5,9 @@ The caller's identity comes from its certificate and nowhere else. Rules, in ord
 1. An identity that is none, or of another trust domain, is refused.
 2. A path that can be read in two ways is refused (`gossipmesh.traffic.paths`).
 3. The first rule that matches decides; denies stand first. None: the section's `default_allow`.
-4. TCP has no method and no path: a deny that names them denies, an allow that names them does not allow.
+4. A path with parameters is judged with and without them, and must be allowed both ways. What a deny's path
+   closes is wider than what an allow's opens: it includes what lenient servers take for the same path.
+5. TCP has no method and no path: a deny that names them denies, an allow that names them does not allow.
 
 The rule named in a verdict is for the log; a caller is told 403 and no more.
 """
@@ -17,9 +19,9 @@ import msgspec
 
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import parse_spiffe_id, service_of_spiffe_id
-from gossipmesh.model.limits import IDENTITIES_REMEMBERED_MAX
-from gossipmesh.model.snapshot import AccessRule, AccessTarget, InboundSection
-from gossipmesh.traffic.paths import matched_path_untrusted, path_matches
+from gossipmesh.model.limits import IDENTITIES_REMEMBERED_MAX, PATH_RULES_REMEMBERED_MAX
+from gossipmesh.model.snapshot import AccessRule, InboundSection, PathMatch
+from gossipmesh.traffic.paths import closed_form, matched_path_untrusted, path_matches, without_parameters
 
 RULE_DEFAULT: Final = "default"
 RULE_IDENTITY: Final = "identity"
@@ -44,14 +46,23 @@ def decide(inbound: InboundSection, identity: str | None, method: str | None, pa
     namespace = None if identity is None else _namespace_of(inbound.spiffe_id, identity)
     if namespace is None or identity is None:
         return Verdict(False, RULE_IDENTITY)
-    matched: str | None = None
-    if path is not None:
-        try:
-            matched = matched_path_untrusted(path)
-        except MalformedInput:
-            return Verdict(False, RULE_PATH)
+    if path is None:
+        return _first_match(inbound, identity, namespace, method, None)
+    try:
+        matched = matched_path_untrusted(path)
+    except MalformedInput:
+        return Verdict(False, RULE_PATH)
+    verdict = _first_match(inbound, identity, namespace, method, matched)
+    if verdict.allow and ";" in matched:
+        return _first_match(inbound, identity, namespace, method, without_parameters(matched))
+    return verdict
+
+
+def _first_match(
+    inbound: InboundSection, identity: str, namespace: str, method: str | None, path: str | None
+) -> Verdict:
     for rule in inbound.rules:
-        if _source_matches(rule, identity, namespace) and _target_matches(rule, method, matched):
+        if _source_matches(rule, identity, namespace) and _target_matches(rule, method, path):
             return Verdict(rule.allow, rule.name)
     return Verdict(inbound.default_allow, RULE_DEFAULT)
 
@@ -84,10 +95,21 @@ def _target_matches(rule: AccessRule, method: str | None, path: str | None) -> b
         return True
     if method is None or path is None:
         return not rule.allow or any(not target.methods and not target.paths for target in rule.targets)
-    return any(_one_target_matches(target, method, path) for target in rule.targets)
+    matches = path_matches if rule.allow else _closes
+    return any(
+        (not target.methods or method in target.methods)
+        and (not target.paths or any(matches(match, path) for match in target.paths))
+        for target in rule.targets
+    )
 
 
-def _one_target_matches(target: AccessTarget, method: str, path: str) -> bool:
-    if target.methods and method not in target.methods:
-        return False
-    return not target.paths or any(path_matches(match, path) for match in target.paths)
+def _closes(match: PathMatch, path: str) -> bool:
+    """Tell whether a deny's path closes `path`, by itself or by what a lenient server makes of it."""
+    return path_matches(match, path) or path_matches(_closed_match(match), closed_form(path))
+
+
+# A pure function of a rule's path, remembered because rules are asked for every request.
+@lru_cache(maxsize=PATH_RULES_REMEMBERED_MAX)
+def _closed_match(match: PathMatch) -> PathMatch:
+    # A rule that names parameters means them; without them it would close what nobody closed.
+    return match if ";" in match.value else PathMatch(match.kind, closed_form(match.value))

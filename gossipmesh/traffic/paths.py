@@ -1,13 +1,16 @@
 """What of a request target is matched, and what is refused because nobody agrees on it.
 
-Spec: RFC 3986 section 6.2.2, RFC 9112 section 3.2. The path is forwarded as it came; only matching
-sees the form made here. Rules:
+Spec: RFC 3986 sections 3.3, 4.2 and 6.2.2, RFC 9112 section 3.2. The path is forwarded as it came; only
+matching sees the forms made here. Rules:
 
 1. Cut at `?`; percent-escapes are decoded once; runs of `/` count as one.
-2. Refused, because servers behind us read them in different ways and a rule would be walked round:
-   `.` and `..` segments (encoded or not), encoded `/` and `\\`, a bare `\\`, encoded NUL, escapes that
-   are none, and a path that does not begin with `/`.
+2. Refused, because servers behind us read them in different ways and a rule would be walked round: a
+   target that begins with `//`; segments that are `.`, `..` or nothing once parameters (`;`) and trailing
+   spaces are cut, encoded or not; encoded `/` and `\\`, a bare `\\`, encoded control characters, UTF-8
+   longer than it need be, escapes that are none, and a path that does not begin with `/`.
 3. `*` (OPTIONS) is kept and matches only what asks for no path.
+4. A path with parameters has two readings, with and without them. What closes a path also closes what
+   lenient servers take for it (`closed_form`).
 
 Deviation: Envoy normalises dot segments and forwards the result; here they are refused, because a
 proxy that rewrites what it judges has two truths.
@@ -21,9 +24,10 @@ from gossipmesh.model.snapshot import PathMatch
 
 _ESCAPE: Final = re.compile(rb"%(..?)?")
 _HEX: Final = re.compile(rb"[0-9a-fA-F]{2}")
-_DOTS: Final = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 _SLASHES: Final = re.compile(r"/{2,}")
-_AMBIGUOUS: Final = (b"/", b"\\", b"\0")
+_AMBIGUOUS: Final = frozenset([b"/", b"\\", b"\x7f", *(bytes([code]) for code in range(0x20))])
+# A lead byte that no UTF-8 needs, or one whose continuation says that fewer bytes would have done.
+_OVERLONG: Final = re.compile(r"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]")
 
 
 def matched_path_untrusted(target: str) -> str:
@@ -36,7 +40,26 @@ def matched_path_untrusted(target: str) -> str:
         MalformedInput: a path that can be read in two ways. Remote's fault. State unchanged.
     """
     path = target.partition("?")[0]
+    if path.startswith("//"):
+        raise MalformedInput("the path begins with two slashes, which others read as a host")
     return path if path == "*" else _matched_untrusted(path)
+
+
+def without_parameters(path: str) -> str:
+    """Return a matched path without the parameters of its segments, as servlet containers read it."""
+    if ";" not in path:
+        return path
+    return "/".join(segment.partition(";")[0] for segment in path.split("/"))
+
+
+def closed_form(path: str) -> str:
+    """Return what a deny compares: the widest reading that a server behind us may give a matched path.
+
+    Express knows no case and no trailing slash, Windows neither case nor trailing dots and spaces, servlet
+    containers no parameters.
+    """
+    segments = [segment.partition(";")[0].rstrip(". ") for segment in path.lower().split("/")]
+    return "/" + "/".join(segment for segment in segments if segment) if path.startswith("/") else path
 
 
 def normal_path_match(kind: str, value: str) -> PathMatch | None:
@@ -71,9 +94,21 @@ def _matched_untrusted(path: str) -> str:
         path = _decoded_untrusted(path)
     if "//" in path:
         path = _SLASHES.sub("/", path)
-    if "/." in path and _DOTS.search(path) is not None:
-        raise MalformedInput("the path holds a dot segment")
+    if "/." in path or ";" in path:
+        _check_segments_untrusted(path)
+    if not path.isascii() and _OVERLONG.search(path) is not None:
+        raise MalformedInput("the path holds UTF-8 that is longer than it need be")
     return path
+
+
+def _check_segments_untrusted(path: str) -> None:
+    for segment in path.split("/"):
+        bare, parameters, _ = segment.partition(";")
+        bare = bare.rstrip(" ")
+        if bare in (".", ".."):
+            raise MalformedInput("the path holds a dot segment")
+        if parameters and not bare:
+            raise MalformedInput("the path holds a segment of parameters only")
 
 
 def _decoded_untrusted(path: str) -> str:
