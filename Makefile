@@ -23,6 +23,7 @@ lint:
 bench:
 	@$(PYTHON) tools/setup.py bench
 	@$(RUN) -m bench.run
+	@$(RUN) -m bench.mesh_pair
 
 bench-gossip:
 	@$(PYTHON) tools/setup.py bench

@@ -1,8 +1,19 @@
-"""What a process has used, from /proc: CPU seconds and proportional memory."""
+"""Processes of a benchmark: run one, pin it, and read what it has used from /proc (CPU seconds, memory)."""
 
+import contextlib
 import os
-from collections.abc import Iterable
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Final
+
+from gossipmesh.model.member import Address
+
+LISTENING_S: Final = 10
+ENDING_S: Final = 10
 
 
 def cpu_s(pids: Iterable[int]) -> float:
@@ -39,6 +50,65 @@ def pin(pid: int, core: int) -> None:
     """Keep a process, all its threads, on one core."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], core: int, address: Address) -> Iterator[int]:
+    """Start a process on one core, wait until it listens on `address`, yield its pid, end it afterwards.
+
+    Raises:
+        RuntimeError: it ended at once, or does not listen; its last words are told.
+    """
+    with tempfile.TemporaryFile() as words, started(command, core, words) as process:
+        try:
+            wait_listening(address, process)
+        except RuntimeError as error:
+            words.seek(0)
+            said = words.read()[-400:].decode(errors="replace").strip()
+            raise RuntimeError(f"{command[0]}: {error}: {said}") from None
+        yield process.pid
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], core: int, words: IO[bytes], environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a process on one core, its error output going to `words`; end it by pid afterwards."""
+    process = subprocess.Popen(
+        ["taskset", "-c", str(core), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=words,
+        env=environment,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=ENDING_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_listening(address: Address, process: subprocess.Popen[bytes]) -> None:
+    """Return once something accepts on `address`.
+
+    Raises:
+        RuntimeError: the process ended, or nothing listens within LISTENING_S.
+    """
+    deadline = time.perf_counter() + LISTENING_S
+    while time.perf_counter() < deadline:
+        try:
+            socket.create_connection(address.socket_address(), timeout=1).close()
+            return
+        except OSError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.02)
+        if process.poll() is not None:
+            raise RuntimeError(f"it ended at once with code {process.returncode}")
+    raise RuntimeError(f"nothing listens on {address} after {LISTENING_S} s")
 
 
 def _field_kb(path: Path, name: str) -> int:

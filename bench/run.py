@@ -1,4 +1,4 @@
-"""All measurements, printed as lines and kept as JSON: `python -m bench.run [--only PART]... [--json]`."""
+"""A mesh at rest, policies and snapshots, measured: `python -m bench.run [--only PART]... [--json]`."""
 
 import argparse
 import compileall
@@ -12,9 +12,8 @@ import trio
 
 from bench.compile import measure_compile
 from bench.mesh import measure_mesh
-from bench.pair import measure_pair
 
-PARTS = {"mesh": measure_mesh, "pair": measure_pair, "compile": measure_compile}
+PARTS = {"mesh": measure_mesh, "compile": measure_compile}
 
 
 def main() -> int:
@@ -59,14 +58,6 @@ def verdicts(results: dict[str, Any]) -> list[str]:
             verdict("idle CPU of both, % of a core", together, 1),
             verdict("policy on all five, median s", pushes["offered_median_s"], 0.5),
         ]
-    pair = results.get("pair", {})
-    if "ratio" in pair:
-        ours, theirs = pair["gossipmesh"], pair["haproxy"]
-        lines.append(
-            f"mTLS pair: {ours['us_per_request_median']:.0f} us CPU a request, "
-            f"{pair['haproxy_version'].split(' - ')[0]}: {theirs['us_per_request_median']:.0f} us "
-            f"(ratio {pair['ratio']:.1f})"
-        )
     return lines
 
 

@@ -3,8 +3,14 @@
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
+
+# One malloc arena: the agent's few threads take turns anyway, and each arena keeps its own free pages.
+# Pages of streams, 64 KB and more, come from the kernel and go back to it: in a heap they leave holes.
+# The engine inherits both.
+MALLOC_SETTINGS: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 @click.command()
@@ -31,9 +37,7 @@ def agent(context: click.Context, config_path: Path, token_file: Path | None) ->
     words = [sys.executable, "-P", "-m", "gossipmesh.agent", str(config_path)]
     if token_file is not None:
         words.append(str(token_file))
-    # One malloc arena: the agent's few threads take turns anyway, and each arena keeps its own free pages.
-    # Pages of streams, 64 KB and more, come from the kernel and go back to it: in a heap they leave holes.
-    environment = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", **os.environ}
+    environment = MALLOC_SETTINGS | os.environ
     if context.find_root().params.get("debug"):
         environment["GOSSIPMESH_DEBUG"] = "1"
     os.execve(sys.executable, words, environment)  # noqa: S606

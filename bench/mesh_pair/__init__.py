@@ -1,0 +1,1 @@
+"""Two hops with mTLS between them: our engines beside Envoy and HAProxy, in turns."""
