@@ -24,9 +24,9 @@ import trio
 from bench.gossip.ours import enrol_all
 from bench.mesh import scrape
 from bench.processes import anonymous_mb, cpu_s, peak_mb, pss_mb, rss_mb
+from gossipmesh.net.interpreter import module_words
 from gossipmesh.testing import layout
 from gossipmesh.testing.mesh import Mesh, MeshNode
-from gossipmesh.testing.processes import module_command
 from gossipmesh.testing.waiting import wait_until
 
 GATES: Final = {"peak_mb": 75.0, "record_bytes": 3_000, "busy_stalls": 0}
@@ -133,7 +133,7 @@ async def measure(members: int, say: Callable[[str], None]) -> dict[str, Any]:
         looker = Looker(node, mesh.keeper.log_path("peer"))
         alone = await looker.stage("alone", looker.serves)
         words = [str(directory / "authority"), str(members - 2), peer_host]
-        mesh.keeper.start("peer", [*module_command("bench.synthetic_peer"), *words])
+        mesh.keeper.start("peer", [*module_words("bench.synthetic_peer"), *words])
         await looker.stage("waiting", looker.peer_is_there)
         say(f"alone: {alone}")
         joined = await looker.stage("join", looker.joined)

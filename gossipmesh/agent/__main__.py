@@ -15,13 +15,16 @@ from gossipmesh.agent.app import run_agent
 from gossipmesh.agent.config import read_config
 from gossipmesh.agent.logs import start_logging
 from gossipmesh.model.errors import OperatorError, UsageError, operator_error_in
+from gossipmesh.model.text import visible
 from gossipmesh.net.collector import calm_collector
+from gossipmesh.net.interpreter import hold_standard_descriptors
 
 _THREAD_TURN_S: Final = 0.000_5
 
 
 def main(arguments: list[str]) -> int:
     """Run the agent until it leaves the mesh; return the exit code."""
+    hold_standard_descriptors()
     token_file = Path(arguments[1]) if len(arguments) > 1 else None
     try:
         config = read_config(Path(arguments[0]), token_file)
@@ -42,7 +45,7 @@ def main(arguments: list[str]) -> int:
         failure = operator_error_in(error)
         if failure is None or os.environ.get("GOSSIPMESH_DEBUG", "") not in ("", "0"):
             raise
-        sys.stderr.write(f"gossipmesh: {failure}\n")
+        sys.stderr.write(visible(f"gossipmesh: {failure}\n"))
         return 2 if isinstance(failure, UsageError) else 1
     return 0
 

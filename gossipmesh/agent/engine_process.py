@@ -6,11 +6,11 @@ outlives the agent.
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Final
 
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.net.interpreter import module_words, safe_environment
 
 ENGINE_MODULE: Final = "gossipmesh.dataplane.reference"
 _LOG_BYTES_MAX: Final = 10_485_760
@@ -23,7 +23,7 @@ def spawn_engine(socket_path: Path, access_log: Path, log_path: Path) -> int:
     Raises:
         OperatorError: the process or its log file cannot be made.
     """
-    command = [sys.executable, "-m", ENGINE_MODULE]
+    command = module_words(ENGINE_MODULE)
     command += ["--socket", str(socket_path), "--access-log", str(access_log)]
     try:
         if log_path.exists() and log_path.stat().st_size > _LOG_BYTES_MAX:
@@ -34,7 +34,8 @@ def spawn_engine(socket_path: Path, access_log: Path, log_path: Path) -> int:
             (os.POSIX_SPAWN_OPEN, 1, str(log_path), appending, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ]
-        return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsid=True)
+        environment = safe_environment(os.environ)
+        return os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
     except OSError as error:
         raise OperatorError(f"cannot start the engine ({' '.join(command)}): {error.strerror}") from None
 

@@ -13,6 +13,8 @@ import threading
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from gossipmesh.model.text import visible
+
 _QUEUE_MAX: Final = 10_000
 _STOP_TIMEOUT_S: Final = 2.0
 
@@ -36,7 +38,7 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return visible(json.dumps(line, default=str))  # ASCII, but for DEL, which json lets through
 
 
 class QueuedHandler(logging.Handler):

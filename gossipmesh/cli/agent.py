@@ -1,11 +1,12 @@
 """`gossipmesh agent`: run this node's agent until it leaves the mesh or is restarted."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Final
 
 import click
+
+from gossipmesh.net.interpreter import module_words, safe_environment
 
 # One malloc arena: the agent's few threads take turns anyway, and each arena keeps its own free pages.
 # Pages of streams, 64 KB and more, come from the kernel and go back to it: in a heap they leave holes.
@@ -34,10 +35,10 @@ def agent(context: click.Context, config_path: Path, token_file: Path | None) ->
     SIGTERM or Ctrl-C drains and leaves the mesh, a second one stops at once; SIGUSR2 ends the agent only, for
     a restart: the mesh is told, and the engine serves on.
     """
-    words = [sys.executable, "-P", "-m", "gossipmesh.agent", str(config_path)]
+    words = [*module_words("gossipmesh.agent"), str(config_path)]
     if token_file is not None:
         words.append(str(token_file))
-    environment = MALLOC_SETTINGS | os.environ
+    environment = MALLOC_SETTINGS | safe_environment(os.environ)
     if context.find_root().params.get("debug"):
         environment["GOSSIPMESH_DEBUG"] = "1"
-    os.execve(sys.executable, words, environment)  # noqa: S606
+    os.execve(words[0], words, environment)  # noqa: S606

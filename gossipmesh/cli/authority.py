@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
 
 DEFAULT_BIND: Final = "0.0.0.0:8443"
@@ -19,12 +20,12 @@ _directory_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def authority() -> None:
     """Create an authority, or serve enrolments."""
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def token() -> None:
     """Create one-time join tokens."""
 

@@ -6,13 +6,14 @@ from typing import Final
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
+from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.net.secret_files import SECRET_MODE, write_file
 
 RECORD_TIMEOUT_S: Final = 60.0
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def debug() -> None:
     """Write down what this node's agent did lately."""
 

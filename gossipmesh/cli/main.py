@@ -3,18 +3,23 @@
 Rules:
 1. Nothing heavy is imported before a subcommand is known: `--help` and completion stay fast.
 2. A failure a person can mend is one sentence on stderr: exit 1, or 2 when the words are wrong.
-3. `--debug` shows the traceback; Ctrl-C and a closed pipe end the command without a word.
+3. `--debug` shows the traceback; Ctrl-C and a closed pipe end the command without a word, unless it has
+   changed something already.
+4. What cannot be written is a failure: exit 1, never half an output and a 0.
 """
 
 import importlib
 import os
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import click
 
 from gossipmesh import __version__
-from gossipmesh.model.errors import OperatorError, UsageError, operator_error_in
+from gossipmesh.model.errors import Interrupted, OperatorError, UsageError, operator_error_in
+from gossipmesh.model.text import visible
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -41,7 +46,23 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
-class LazyGroup(click.Group):
+UNPRINTING: Final = (["agent"], ["proxy", "run"])  # what runs in the background needs no standard output
+
+
+class SuggestingGroup(click.Group):
+    """A group that says which of its commands was probably meant by a word that is none."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command the words begin with."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0][:80]!r}.{did_you_mean(args[0], names)}")
+        return super().resolve_command(ctx, args)
+
+
+class LazyGroup(SuggestingGroup):
     """A group that imports a subcommand's module only when that subcommand is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -65,6 +86,15 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the known words most like `word`, nothing where none is."""
+    from difflib import get_close_matches
+
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower, n=3)
+    return f" Did you mean {' or '.join(repr(by_lower[name]) for name in close)}?" if close else ""
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gossipmesh", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, envvar="GOSSIPMESH_DEBUG", help="Show the traceback of a failure.")
@@ -80,22 +110,33 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; never raises for a failure a person can mend."""
     debug = "--debug" in arguments[:1] or os.environ.get("GOSSIPMESH_DEBUG", "") not in ("", "0")
+    words = [word for word in arguments if word != "--debug"]
+    if sys.stdout is None and not any(words[: len(names)] == names for names in UNPRINTING):
+        return _fail("the standard output is closed, so nothing was done; use `>/dev/null` to throw it away")
     try:
         outcome = cli.main(args=arguments, prog_name="gossipmesh", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        if sys.stderr is not None:  # click would take stdout instead
+            with suppress(OSError):
+                error.show()
         return error.exit_code
     except OperatorError as error:
         if debug:
             raise
-        click.echo(f"gossipmesh: {error}", err=True)
-        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+        return _fail(str(error), EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     except BrokenPipeError:
         _silence_stdout()
         return EXIT_FAILED
-    except (KeyboardInterrupt, click.Abort):
-        return EXIT_INTERRUPTED
+    except OSError:
+        unwritten = _why_unwritten()
+        if unwritten is None:
+            raise
+        _silence_stdout()
+        return _fail(f"cannot write the output: {unwritten}; what was printed is not whole")
+    except (KeyboardInterrupt, click.Abort) as interrupt:
+        return _tell_interrupt(interrupt)
     except BaseExceptionGroup as group:
         if debug:
             raise
@@ -103,15 +144,36 @@ def run(arguments: list[str]) -> int:
     return outcome if isinstance(outcome, int) else 0
 
 
+def _fail(sentence: str, code: int = EXIT_FAILED) -> int:
+    with suppress(OSError):  # a full stderr as well: the exit code is all that is left
+        click.echo(visible(f"gossipmesh: {sentence}"), err=True)
+    return code
+
+
+def _tell_interrupt(interrupt: BaseException) -> int:
+    """Tell what an interrupted command had done; click hides the interrupt behind one of its own."""
+    cause = interrupt.__cause__ if isinstance(interrupt, click.Abort) else interrupt
+    return _fail(str(cause), EXIT_INTERRUPTED) if isinstance(cause, Interrupted) else EXIT_INTERRUPTED
+
+
 def _tell_group(group: BaseExceptionGroup[BaseException]) -> int:
     """Tell the failure inside what a trio nursery raised; raise it again if a person cannot mend it."""
     error = operator_error_in(group)
     if error is not None:
-        click.echo(f"gossipmesh: {error}", err=True)
-        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+        return _fail(str(error), EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED)
     if group.split(KeyboardInterrupt)[1] is None:
         return EXIT_INTERRUPTED
     raise group
+
+
+def _why_unwritten() -> str | None:
+    """Return why stdout takes nothing, None when it does: what failed to be written is tried once more."""
+    try:
+        sys.stdout.flush()
+        os.write(sys.stdout.fileno(), b"")
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
 
 
 def _silence_stdout() -> None:

@@ -1,15 +1,21 @@
 """`-o table|wide|json|yaml` for every command that reads.
 
-On a terminal a table is drawn by rich, which honours NO_COLOR and the width; in a pipe it is plain
-aligned text, one row a line, so that awk and grep can take it.
+On a terminal a table fits the width: columns are left out by rank, and which ones is said. In a pipe, and for
+`-o wide`, it is whole, one row a line, so that awk and grep can take it. Words of others are made visible.
 """
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
+
+from gossipmesh.cli.fitting import fit, plain_lines
+from gossipmesh.model.text import visible
 
 FORMATS: Final = ("table", "wide", "json", "yaml")
 
@@ -18,12 +24,18 @@ Row = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A column: its title, where its text comes from, and whether only `-o wide` shows it."""
+    """A column: its title, where its text comes from, and whether only `-o wide` shows it.
+
+    Where a terminal is too narrow the highest `rank` is left out first; 0 stays. `prose` may be broken
+    between its words.
+    """
 
     title: str
     source: str | Callable[[Row], Any]
     wide: bool = False
     right: bool = False
+    rank: int = 0
+    prose: bool = False
 
     def text(self, row: Row) -> str:
         """Return this column's cell of `row`, one line, `-` for nothing."""
@@ -62,7 +74,14 @@ def print_value(value: Any, output: str) -> None:
     if output == "yaml":
         click.echo(to_yaml(value), nl=False)
     else:
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        # What is not printable stands inside of text only, where its escape says the same.
+        click.echo(visible(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def tell(text: str) -> None:
+    """Print a sentence for people on stderr, whoever's words it quotes; a closed stderr takes it quietly."""
+    with suppress(OSError):
+        click.echo(visible(text), err=True)
 
 
 def print_rows(
@@ -81,25 +100,24 @@ def print_rows(
     shown = [column for column in columns if output == "wide" or not column.wide]
     cells = [[column.text(row) for column in shown] for row in rows]
     if not cells and empty:
-        click.echo(empty, err=True)
-    elif sys.stdout.isatty():
-        _print_rich(shown, cells)
+        tell(empty)
+    elif output == "table" and sys.stdout.isatty():
+        lines, left_out = fit(shown, cells, shutil.get_terminal_size().columns)
+        click.echo("\n".join([_bold(lines[0]), *lines[1:]]))
+        if left_out:
+            tell(f"left out for want of width: {', '.join(left_out)}; `-o wide` has everything")
     else:
         click.echo(plain_table(shown, cells), nl=False)
 
 
 def plain_table(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> str:
     """Return an aligned table of plain text, a header first, two spaces between columns."""
-    lines = [[column.title for column in columns], *cells]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
-    text = []
-    for line in lines:
-        padded = [
-            cell.rjust(width) if column.right else cell.ljust(width)
-            for cell, width, column in zip(line, widths, columns, strict=True)
-        ]
-        text.append("  ".join(padded).rstrip() + "\n")
-    return "".join(text)
+    return "".join(line + "\n" for line in plain_lines(columns, cells))
+
+
+def _bold(header: str) -> str:
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return header if plain else click.style(header, bold=True)
 
 
 def to_yaml(value: Any) -> str:
@@ -110,10 +128,21 @@ def to_yaml(value: Any) -> str:
         """Quotes what YAML 1.2 readers, ours among them, would take for a number."""
 
     def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if _is_number(text) else None)
+        style = "'" if _is_number(text) else None
+        # Only double quotes know escapes.
+        style = style if visible(text) == text else '"'
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     Dumper.add_representer(str, represent_text)
-    return str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+    dumped = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    return "".join(_yaml_letter(letter) for letter in dumped)
+
+
+def _yaml_letter(letter: str) -> str:
+    number = ord(letter)
+    if letter.isprintable() or letter == "\n":
+        return letter
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def _is_number(text: str) -> bool:
@@ -124,16 +153,3 @@ def _is_number(text: str) -> bool:
             continue
         return True
     return False
-
-
-def _print_rich(columns: Sequence[Column], cells: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
-    for line in cells:
-        table.add_row(*[Text(cell) for cell in line])  # Text: brackets in a cell are no markup
-    Console(soft_wrap=False).print(table)

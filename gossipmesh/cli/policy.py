@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
-from gossipmesh.cli.output import Column, output_option, print_rows, print_value
+from gossipmesh.cli.main import SuggestingGroup, did_you_mean
+from gossipmesh.cli.output import Column, output_option, print_rows, print_value, tell
 from gossipmesh.cli.push_plan import GONE, highest, read_members
 from gossipmesh.model.durations import parse_duration_untrusted
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
@@ -30,9 +31,18 @@ KINDS: Final = ("HTTPRoute", "AccessPolicy", "Subset")
 DEFAULT_SCOPE: Final = "mesh"
 
 F = TypeVar("F", bound=Callable[..., Any])
+STATUS_COLUMNS: Final = (
+    Column("MEMBER", "member"),
+    Column("STATUS", "status", rank=3),
+    Column("SCOPE", "scope", rank=4),
+    Column("VERSION", "version", right=True),
+    Column("HASH", lambda row: str(row["hash"])[:8], rank=2),
+    Column("STATE", "state"),
+    Column("REASON", "refused_reason", rank=1, prose=True),
+)
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def policy() -> None:
     """Sign, publish and inspect policy."""
 
@@ -104,7 +114,7 @@ def push(files: tuple[str, ...], prune: bool, **options: Any) -> int:
 
         warnings += catalog_warnings(loaded.documents, AdminClient(options["socket_path"]))
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        tell(f"warning: {warning}")
     return _run(edit, options)
 
 
@@ -156,8 +166,8 @@ def list_(scope: str, output: str, socket_path: str | None) -> None:
         Column("KIND", "kind"),
         Column("NAMESPACE", "namespace"),
         Column("NAME", lambda row: str(row["name"]).rpartition("/")[2]),
-        Column("SINCE", "version_since", right=True),
-        Column("BYTES", "size", right=True),
+        Column("SINCE", "version_since", right=True, rank=1),
+        Column("BYTES", "size", right=True, rank=2),
         Column("SHA256", "sha256", wide=True),
     )
     rows = AdminClient(socket_path).get_json("/v1/policy/list", scope=scope)
@@ -171,16 +181,7 @@ def status(output: str, socket_path: str | None) -> None:
     """Show which version each member runs, and who refused one and why."""
     answer = AdminClient(socket_path).get_json("/v1/members")
     rows = status_rows(answer)
-    columns = (
-        Column("MEMBER", "member"),
-        Column("STATUS", "status"),
-        Column("SCOPE", "scope"),
-        Column("VERSION", "version", right=True),
-        Column("HASH", lambda row: str(row["hash"])[:8]),
-        Column("STATE", "state"),
-        Column("REASON", "refused_reason"),
-    )
-    print_rows(rows, columns, output, empty="no member is known")
+    print_rows(rows, STATUS_COLUMNS, output, empty="no member is known")
 
 
 def status_rows(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -254,7 +255,7 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
         settings,
         clock=lambda: clock.monotonic() / 1e9,
         pause=_pause,
-        tell=lambda text: click.echo(text, err=True),
+        tell=tell,
     )
     if options["dry_run"] or key is None:
         keys = None if key is None else (key.public, *settings.accepted_signers)
@@ -268,7 +269,7 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
     failure = verdict(published, settings)
     _print_result(_result(published, settings, failure), options["output"])
     if failure is not None:
-        click.echo(f"gossipmesh: {failure}", err=True)
+        tell(f"gossipmesh: {failure}")
         return EXIT_FAILED
     return 0
 
@@ -364,7 +365,7 @@ def _refuse_problems(problems: "Sequence[Problem]") -> None:
         return
     ordered = sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column, problem.path))
     for problem in ordered:
-        click.echo(str(problem), err=True)
+        tell(str(problem))
     files = sorted({problem.file for problem in ordered})
     count = f"{len(ordered)} problem{'s' if len(ordered) > 1 else ''}"
     raise OperatorError(f"{count} in {', '.join(files)}: nothing was signed or sent; see docs/POLICY.md")
@@ -380,7 +381,7 @@ def _refuse_orphans(sentences: Sequence[str]) -> None:
 def _full_name(kind: str, name: str) -> str:
     found = next((known for known in KINDS if known.lower() == kind.lower()), None)
     if found is None:
-        raise UsageError(f"{kind!r} is not a kind of policy: {', '.join(KINDS)}")
+        raise UsageError(f"{kind!r} is not a kind of policy: {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
     namespace, slash, short = name.rpartition("/")
     return f"{found}/{namespace if slash else 'default'}/{short}"
 
@@ -388,7 +389,7 @@ def _full_name(kind: str, name: str) -> str:
 def _unknown_name(wanted: str, names: Iterable[str], scope: str) -> str:
     there = sorted(names)
     told = f"there are {', '.join(there[:10])}" if there else "there is no policy in force"
-    return f"{wanted} is not in the scope {scope!r}: {told}"
+    return f"{wanted} is not in the scope {scope!r}: {told}.{did_you_mean(wanted, there)}"
 
 
 def _seconds(text: str) -> float:

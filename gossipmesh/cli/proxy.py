@@ -1,18 +1,19 @@
 """`gossipmesh proxy`: run a data plane by hand, and show what this node's runs."""
 
 import os
-import sys
 from typing import Any, Final
 
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
+from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.output import Column, output_option, print_rows
+from gossipmesh.net.interpreter import module_words, safe_environment
 
 ENGINE_MODULE: Final = "gossipmesh.dataplane.reference"
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def proxy() -> None:
     """Run the data plane, or show what it runs."""
 
@@ -22,14 +23,14 @@ def proxy() -> None:
 @click.option("--access-log", required=True, metavar="PATH", help="File for one JSON line per request.")
 def run(socket_path: str, access_log: str) -> None:
     """Run the reference engine in this process; it serves once an agent has connected."""
-    words = [sys.executable, "-m", ENGINE_MODULE, "--socket", socket_path, "--access-log", access_log]
+    words = [*module_words(ENGINE_MODULE), "--socket", socket_path, "--access-log", access_log]
     # Replaced, not called: the engine must not carry the command line's imports.
-    os.execv(words[0], words)  # noqa: S606
+    os.execve(words[0], words, safe_environment(os.environ))  # noqa: S606
 
 
 SECTION_COLUMNS: Final = (
     Column("SECTION", "name"),
-    Column("CONTENT", "content"),
+    Column("CONTENT", "content", prose=True),
 )
 
 

@@ -21,7 +21,7 @@ from gossipmesh.cli.push_plan import (
     read_members,
     stale_base,
 )
-from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.errors import Interrupted, MalformedInput, OperatorError
 from gossipmesh.trust.documents import decode_policy_set_untrusted
 from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.manifest import (
@@ -103,6 +103,7 @@ class Push:
         self._clock = clock
         self._pause = pause
         self._tell = tell
+        self._stands = ""
 
     def prepare(self, edit: Edit, public_keys: Sequence[bytes] | None) -> Prepared:
         """Return the next set on the newest base.
@@ -137,7 +138,15 @@ class Push:
 
         Raises:
             OperatorError: as for `prepare`; or the agent refused the set, with its reason.
+            Interrupted: Ctrl-C; the sentence says whether anything is published.
         """
+        self._stands = "nothing was sent, so nothing is published"
+        try:
+            return self._publish(edit, key, created=created)
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted: {self._stands}") from None
+
+    def _publish(self, edit: Edit, key: SigningKey, *, created: int) -> Published | None:
         keys = (key.public, *self._settings.accepted_signers)
         trust_domain = str(self._client.get_json("/v1/status").get("trust_domain", ""))
         for attempt in range(1, REBASE_ATTEMPTS_MAX + 1):
@@ -148,9 +157,12 @@ class Push:
             if warning is not None:
                 self._tell(f"warning: {warning}")
             signed = self._sign(prepared, key, trust_domain, created)
+            name = f"version {signed.manifest.version} ({signed.manifest_hash.hex()[:8]})"
+            self._stands = f"{name} was being handed to the agent; `gossipmesh policy status` says what is"
             try:
                 self._client.post_bytes("/v1/policy/offer", signed.policy_set.to_bytes())
             except AgentRefused as refusal:
+                self._stands = f"{name} was refused, and nothing newer was sent"
                 lost = refusal.code in _LOST_CODES
                 if lost and self._settings.rebase and attempt < REBASE_ATTEMPTS_MAX:
                     continue
@@ -159,10 +171,14 @@ class Push:
                     f"the agent refused version {signed.manifest.version} of {self._settings.scope!r}: "
                     f"{refusal} ({refusal.code or refusal.status}); nothing was changed{advice}"
                 ) from refusal
+            self._stands = (
+                f"{name} is published and spreads by itself; `gossipmesh policy status` says who runs it"
+            )
             published = self._watch(signed, prepared.changes)
             lost = published.outcome.superseded_by is not None
             if not lost or not self._settings.rebase or attempt == REBASE_ATTEMPTS_MAX:
                 return published
+            self._stands = f"{name} was published and lost to another push; nothing newer was sent"
             self._tell(f"another push won over version {signed.manifest.version}: building on it")
         raise OperatorError(f"other pushes won {REBASE_ATTEMPTS_MAX} times in a row; nothing was changed")
 

@@ -7,8 +7,10 @@ from typing import Any, Final
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
+from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.output import Column, output_option, print_rows
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import Interrupted, OperatorError
+from gossipmesh.model.text import visible
 from gossipmesh.net import clock
 
 LEAVE_TIMEOUT_S: Final = 60.0  # draining takes 45 s at most
@@ -46,17 +48,21 @@ def _policies(row: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def _health(row: Mapping[str, Any]) -> str:
+    return f"{row['health']} (draining)" if row.get("draining") else str(row["health"])
+
+
 MEMBER_COLUMNS: Final = (
     Column("NAME", lambda row: f"{row['name']} *" if row.get("self") else row["name"]),
     Column("STATUS", "status"),
-    Column("PHASE", "phase"),
-    Column("AGE", lambda row: duration_text(row.get("since_s")), right=True),
-    Column("HEARD", lambda row: duration_text(row.get("heard_s")), right=True),
-    Column("REACH", "reachability"),
-    Column("LAG", lambda row: _lag(row.get("lag_ms")), right=True),
-    Column("INCARNATION", _incarnation),
-    Column("POLICY", _policies),
-    Column("GOSSIP", "gossip_address"),
+    Column("PHASE", "phase", rank=5),
+    Column("AGE", lambda row: duration_text(row.get("since_s")), right=True, rank=1),
+    Column("HEARD", lambda row: duration_text(row.get("heard_s")), right=True, rank=2),
+    Column("REACH", "reachability", rank=3),
+    Column("LAG", lambda row: _lag(row.get("lag_ms")), right=True, rank=6),
+    Column("INCARNATION", _incarnation, rank=8),
+    Column("POLICY", _policies, rank=4, prose=True),
+    Column("GOSSIP", "gossip_address", rank=7),
     Column("SEQUENCE", lambda row: (row.get("order") or [None])[-1], wide=True, right=True),
     Column("OUT FOR", lambda row: duration_text(row.get("held_down_s")), wide=True, right=True),
     Column("HELD", "endpoints_held", wide=True),
@@ -66,17 +72,17 @@ MEMBER_COLUMNS: Final = (
 )
 SERVICE_COLUMNS: Final = (
     Column("SERVICE", "service"),
-    Column("PROTOCOL", "protocol"),
+    Column("PROTOCOL", "protocol", rank=2),
     Column("PASSING", lambda row: f"{row['passing']}/{row['endpoints']}", right=True),
-    Column("NODES", "nodes"),
+    Column("NODES", "nodes", rank=1, prose=True),
 )
 ENDPOINT_COLUMNS: Final = (
     Column("NODE", "node"),
-    Column("REGISTRATION", "registration"),
-    Column("ADDRESS", "address"),
-    Column("HEALTH", lambda row: f"{row['health']} (draining)" if row.get("draining") else row["health"]),
-    Column("MEMBER", "member_status"),
-    Column("LABELS", "labels"),
+    Column("REGISTRATION", "registration", rank=4),
+    Column("ADDRESS", "address", rank=1),
+    Column("HEALTH", _health, prose=True),
+    Column("MEMBER", "member_status", rank=2),
+    Column("LABELS", "labels", rank=3, prose=True),
     Column("WEIGHT", "weight", wide=True, right=True),
     Column("SERVICE", "service", wide=True),
 )
@@ -84,7 +90,7 @@ IDENTITY_COLUMNS: Final = (
     Column("IDENTITY", "spiffe_id"),
     Column("ENDS IN", lambda row: _time_left(row.get("not_after"))),
     Column("NOT BEFORE", lambda row: _civil(row.get("not_before")), wide=True),
-    Column("NOT AFTER", lambda row: _civil(row.get("not_after"))),
+    Column("NOT AFTER", lambda row: _civil(row.get("not_after")), rank=1),
 )
 
 
@@ -142,9 +148,9 @@ def check(ctx: click.Context, socket_path: str | None, output: str) -> None:
         print_rows(rows, (), output)
     else:
         for row in rows:
-            click.echo(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['name']}: {row['detail']}")
+            click.echo(visible(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['name']}: {row['detail']}"))
             if not row["ok"] and row.get("hint"):
-                click.echo(f"      mend: {row['hint']}")
+                click.echo(visible(f"      mend: {row['hint']}"))
     ctx.exit(0 if all(row["ok"] for row in rows) else 1)
 
 
@@ -153,7 +159,10 @@ def check(ctx: click.Context, socket_path: str | None, output: str) -> None:
 @output_option
 def leave(socket_path: str | None, output: str) -> None:
     """Drain this node, leave the mesh and stop its agent."""
-    answer = AdminClient(socket_path, timeout_s=LEAVE_TIMEOUT_S).post_bytes("/v1/leave")
+    try:
+        answer = AdminClient(socket_path, timeout_s=LEAVE_TIMEOUT_S).post_bytes("/v1/leave")
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: the agent was asked to leave, and does so; see its log") from None
     if output in ("json", "yaml"):
         print_rows((), (), output, value=answer if answer is not None else {"left": True})
     else:
@@ -193,7 +202,7 @@ def release(socket_path: str | None, output: str) -> None:
     click.echo(f"Let go: the endpoints of {released} members." if released else "No endpoints were kept.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def identity() -> None:
     """Show this node's certificates."""
 

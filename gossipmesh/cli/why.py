@@ -9,6 +9,7 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.output import Column, output_option, print_rows
 from gossipmesh.cli.readers import duration_text
+from gossipmesh.model.text import visible
 
 # What each kind of journal entry says to a person; unknown kinds are shown as they are.
 WORDS: Final[dict[str, str]] = {
@@ -28,13 +29,13 @@ WORDS: Final[dict[str, str]] = {
 }
 
 COLUMNS: Final = (
-    Column("AGO", lambda row: _ago(row.get("age_s")), right=True),
+    Column("AGO", lambda row: _ago(row.get("age_s")), right=True, rank=1),
     Column("TIME (UTC)", lambda row: _clock(row.get("wall"))),
-    Column("BY", "by"),
-    Column("WHAT", lambda row: _what(row)),
-    Column("CLASS", "class"),
-    Column("LOCAL HEALTH", "local_health", right=True),
-    Column("DETAIL", "detail"),
+    Column("BY", "by", prose=True),
+    Column("WHAT", lambda row: _what(row), prose=True),
+    Column("CLASS", "class", rank=3),
+    Column("LOCAL HEALTH", "local_health", right=True, rank=4),
+    Column("DETAIL", "detail", rank=2, prose=True),
     Column("KIND", "kind", wide=True),
 )
 
@@ -54,7 +55,7 @@ def why(node: str, socket_path: str | None, output: str) -> None:
         print_rows((), (), output, value=answer)
         return
     for line in headlines(answer):
-        click.echo(line)
+        click.echo(visible(line))
     rows = folded(answer["entries"])
     if rows:
         click.echo()

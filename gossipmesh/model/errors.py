@@ -13,6 +13,10 @@ class UsageError(OperatorError):
     """The command's words are wrong; exit code 2."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with a sentence saying what has happened already; exit code 130."""
+
+
 class MalformedInput(Exception):
     """Bytes from outside that cannot be read. Remote's fault. State unchanged.
 

@@ -63,6 +63,7 @@ POLICY_SET_BYTES_MAX: Final = 1_048_576
 SCOPES_MAX: Final = 64
 SCOPE_BYTES_MAX: Final = 64
 SIGNATURES_PER_ENVELOPE_MAX: Final = 16
+SIGNATURE_CHECKS_PER_ENVELOPE_MAX: Final = 48  # x 136 us; keys are tried in turn where no hint names one
 TRUST_BYTES_MAX: Final = 49_152  # an envelope fits one stream frame
 TRUST_VERSIONS_MAX: Final = 1_024
 TRUST_KEYS_MAX: Final = 256

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import trio
 
+from gossipmesh.net.interpreter import module_words
 from gossipmesh.testing.load import Target
 from gossipmesh.testing.mesh import Mesh
-from gossipmesh.testing.processes import module_command
 from gossipmesh.testing.waiting import WaitedInVain
 
 DEFAULT_HOSTS: Final = ("cart.shop", "web.shop")
@@ -57,7 +57,7 @@ class Load:
             groups.setdefault(tuple(prefix), []).append(source)
         for index, (prefix_words, sources) in enumerate(groups.items()):
             rate = self._rate_per_s * len(sources) / len(self._sources)
-            words = [*prefix_words, *module_command("gossipmesh.testing.load")]
+            words = [*prefix_words, *module_words("gossipmesh.testing.load")]
             words += ["--rate", str(rate), "--timeout", str(self._timeout_s)]
             for host in self._hosts:
                 for source in sources:

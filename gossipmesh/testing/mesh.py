@@ -18,14 +18,15 @@ import trio
 
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
+from gossipmesh.net.interpreter import module_words
 from gossipmesh.testing import admin, layout
 from gossipmesh.testing.layout import MeshLayout, NodeLayout, ServiceLayout
 from gossipmesh.testing.namespaces import LoopbackNetwork, Network
-from gossipmesh.testing.processes import CommandResult, ProcessKeeper, module_command
+from gossipmesh.testing.processes import CommandResult, ProcessKeeper
 from gossipmesh.testing.waiting import first_leaf, wait_until
 
 START_TIMEOUT_S: Final = 40.0
-GOSSIPMESH: Final = module_command("gossipmesh.cli.main")
+GOSSIPMESH: Final = module_words("gossipmesh.cli.main")
 
 
 class MeshNode:
@@ -232,7 +233,7 @@ class Mesh:
         """Start one workload on a node."""
         node = self.nodes[name]
         arguments = layout.workload_arguments(service, name, node.host)
-        command = [*self.network.prefix(node.layout.number), *module_command("gossipmesh.testing.workload")]
+        command = [*self.network.prefix(node.layout.number), *module_words("gossipmesh.testing.workload")]
         label = f"{name}-{service.name}-{service.version}"
         node.workloads[service.name] = self.keeper.start(label, [*command, *arguments])
 

@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -148,8 +147,3 @@ class ProcessKeeper:
                 if pipe is not None:
                     pipe.close()
         self._children.clear()
-
-
-def module_command(module: str) -> list[str]:
-    """Return the start of a command line that runs a module of this very installation."""
-    return [sys.executable, "-m", module]

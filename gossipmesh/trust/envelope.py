@@ -6,7 +6,7 @@ never encoded again. On the wire an envelope is msgpack; `to_json` gives the sta
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
@@ -72,13 +72,34 @@ def decode_envelope_untrusted(data: bytes) -> Envelope:
 
 
 def signers_of(envelope: Envelope, keys: Mapping[bytes, bytes], verifier: Verifier) -> set[bytes]:
-    """Return the distinct public keys, among `keys` (key id -> public key), that signed this envelope."""
+    """Return the distinct public keys, among `keys` (key id -> public key), that signed this envelope.
+
+    Spec: DSSE v1 (protocol.md): a key id is an unauthenticated hint that may be absent. It decides what is
+        tried first, never what counts.
+    Deviation: at most limits.SIGNATURE_CHECKS_PER_ENVELOPE_MAX checks, those with a known hint before all
+        others, so that signatures nobody vouches for cost an envelope its own signers' only.
+    """
     message = pre_authentication_encoding(envelope.payload_type, envelope.payload)
-    signed: set[bytes] = set()
-    for entry in envelope.signatures[: limits.SIGNATURES_PER_ENVELOPE_MAX]:
-        public_key = keys.get(entry.key_id)
-        if public_key is None or public_key in signed:
+    signed: dict[bytes, bytes] = {}  # signature -> the key that made it
+    checks_left = limits.SIGNATURE_CHECKS_PER_ENVELOPE_MAX
+    for public_key, signature in _pairs(envelope, keys):
+        if signature in signed or public_key in signed.values():
             continue
-        if verifier.verify(public_key, message, entry.signature):
-            signed.add(public_key)
-    return signed
+        if not checks_left:
+            break
+        checks_left -= 1
+        if verifier.verify(public_key, message, signature):
+            signed[signature] = public_key
+    return set(signed.values())
+
+
+def _pairs(envelope: Envelope, keys: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yield which key to try on which signature: what the hints say first, then the rest, in order."""
+    signatures = envelope.signatures[: limits.SIGNATURES_PER_ENVELOPE_MAX]
+    for entry in signatures:
+        if entry.key_id in keys:
+            yield keys[entry.key_id], entry.signature
+    for entry in signatures:
+        for name, public_key in keys.items():
+            if name != entry.key_id:
+                yield public_key, entry.signature

@@ -110,7 +110,10 @@ def open_base_untrusted(
     if envelope.payload_type != MANIFEST_PAYLOAD_TYPE:
         raise Untrusted("what is in force is not a policy set")
     if public_keys is not None and not signers_of(envelope, keys, verifier):
-        names = ", ".join(entry.key_id.hex() for entry in envelope.signatures) or "nobody"
+        names = (
+            ", ".join(entry.key_id.hex() or "a key without a name" for entry in envelope.signatures)
+            or "nobody"
+        )
         raise ForeignSigner(f"the set in force is not signed by this signer but by {names[:200]}")
     try:
         manifest = msgspec.json.decode(envelope.payload, type=Manifest)

@@ -47,11 +47,17 @@ def unpack_untrusted(data: bytes, *, bytes_max: int) -> Any:
             max_array_len=items_max,
             max_map_len=items_max,
             max_ext_len=0,
+            ext_hook=refuse_extension,
         )
     except Exception as error:  # msgpack raises six types, ValueError and RecursionError among them
         raise MalformedInput(f"not msgpack: {type(error).__name__}") from None
     _check_depth(value)
     return value
+
+
+def refuse_extension(code: int, _: bytes) -> Any:
+    """Refuse an extension value of any length: msgpack's own limit of no bytes lets the empty ones in."""
+    raise ValueError(f"the extension type {code}")
 
 
 def convert_untrusted(value: Any, shape: type[T]) -> T:

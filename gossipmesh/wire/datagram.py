@@ -19,7 +19,7 @@ import msgspec
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import SignedRecord, Vote
-from gossipmesh.wire.codec import Flat, convert_untrusted, encode, unpack_untrusted
+from gossipmesh.wire.codec import Flat, convert_untrusted, encode, refuse_extension, unpack_untrusted
 from gossipmesh.wire.versions import WIRE_MAX
 
 _HEADER: Final = struct.Struct("!BBIQQQ")
@@ -398,7 +398,9 @@ def peek_order_untrusted(body: bytes) -> tuple[bytes, int, int, int]:
 
 def _peek_order_leniently_untrusted(body: bytes) -> tuple[bytes, int, int, int]:
     try:
-        reader = msgpack.Unpacker(raw=False, max_buffer_size=limits.RECORD_BYTES_MAX)
+        reader = msgpack.Unpacker(
+            raw=False, max_buffer_size=limits.RECORD_BYTES_MAX, max_ext_len=0, ext_hook=refuse_extension
+        )
         reader.feed(body)
         count = reader.read_array_header()
         fields: list[Any] = [reader.unpack() for _ in range(4)] if count >= 4 else [b""] * 4

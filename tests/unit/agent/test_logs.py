@@ -49,3 +49,22 @@ def test_a_full_queue_drops_and_counts(monkeypatch: object) -> None:
     os.close(reader)
     handler.stop()
     os.close(writer)
+
+
+def test_a_line_holds_no_letter_that_moves_a_cursor() -> None:
+    """Members' names, reasons and addresses are others' words: escaped in messages, fields and tracebacks."""
+    reader, writer = os.pipe()
+    handler = logs.start_logging("info", writer)
+    text = "a\x1b[2J\x7f\x9b1m\u202eb\u2028\n{}"
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logging.getLogger("gossipmesh.agent").exception(
+            "refused: %s", text, extra=logs.fields(**{text: [text]})
+        )
+    handler.stop()
+    (line,) = os.read(reader, 65_536).decode().splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["message"] == f"refused: {text}"
+    os.close(reader)
+    os.close(writer)

@@ -125,3 +125,36 @@ def test_version_is_the_packages() -> None:
     from gossipmesh import __version__
 
     assert gossipmesh("--version").stdout == f"gossipmesh {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["memebrs"], "'members'"),
+        (["MEMBERS"], "'members'"),
+        (["endpoint"], "'endpoints'"),
+        (["chekc"], "'check'"),
+        (["polcy", "push"], "'policy'"),
+        (["policy", "psuh"], "'push'"),
+        (["policy", "stauts"], "'status'"),
+        (["proxy", "snapshto"], "'snapshot'"),
+        (["authority", "inti"], "'init'"),
+        (["members", "--outptu", "json"], "'--output'"),
+        (["policy", "push", "--timeotu", "x"], "'--timeout'"),
+        (["policy", "get", "HTTPRout", "shop/x"], "'HTTPRoute'"),
+        (["policy", "get", "acesspolicy", "shop/x"], "'AccessPolicy'"),
+        (["policy", "delete", "Subste", "shop/x"], "'Subset'"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_right_one(
+    capsys: pytest.CaptureFixture[str], words: list[str], meant: str
+) -> None:
+    assert root.run(words) == 2
+    assert f"Did you mean {meant}" in capsys.readouterr().err
+
+
+def test_a_word_like_no_other_is_not_guessed_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert root.run(["zzzz\x9b31m"]) == 2
+    told = capsys.readouterr().err
+    assert "Did you mean" not in told
+    assert told.replace("\n", "").isprintable()

@@ -371,3 +371,60 @@ def test_status_rows_compare_with_the_newest() -> None:
         ("node-2", 3, "behind"),
         ("node-4", 4, "current"),
     ]
+
+
+INTERRUPTED = {
+    "before anything": ("/v1/status", "interrupted: nothing was sent, so nothing is published"),
+    "reading the base": ("/v1/policy/set", "interrupted: nothing was sent, so nothing is published"),
+    "while it is sent": (
+        "/v1/policy/offer",
+        "was being handed to the agent; `gossipmesh policy status` says what is",
+    ),
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+def test_an_interrupted_push_says_what_is_published(
+    agent: FakeAgent, gossipmesh: Gossipmesh, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    place, sentence = INTERRUPTED[when]
+    request = AdminClient._request
+
+    def interrupted(self: AdminClient, method: str, target: str, body: bytes | None = None) -> bytes:
+        if target.startswith(place):
+            raise KeyboardInterrupt
+        return request(self, method, target, body)
+
+    monkeypatch.setattr(AdminClient, "_request", interrupted)
+    code, _, told = gossipmesh("push", "-f", CANARY, "--wait", signed=True)
+    assert code == 130
+    assert sentence in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("words", [["--wait"], []])
+def test_an_interrupted_wait_names_what_is_published(
+    agent: FakeAgent, gossipmesh: Gossipmesh, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    agent.others["node-9"] = ("alive", False)
+    monkeypatch.setattr("gossipmesh.cli.push_flow.SETTLE_S", 60.0)
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy_command, "_pause", interrupt)
+    code, _, told = gossipmesh("push", "-f", CANARY, *words, signed=True)
+    version, manifest_hash = agent.runs
+    assert code == 130
+    assert f"interrupted: version {version} ({manifest_hash[:8]}) is published and spreads by itself" in told
+
+
+def test_an_interrupted_dry_run_is_quiet(
+    agent: FakeAgent, gossipmesh: Gossipmesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Push, "prepare", interrupt)
+    code, _, told = gossipmesh("push", "-f", CANARY, "--dry-run")
+    assert (code, "interrupted" in told) == (130, False)

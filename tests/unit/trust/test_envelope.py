@@ -76,3 +76,69 @@ def test_checks_per_envelope_are_bounded_even_for_repeated_wrong_signatures() ->
     verifier = Verifier()
     assert signers_of(Envelope("t", b"", wrong), {key_id(KEY.public): KEY.public}, verifier) == set()
     assert verifier.computed_count == limits.SIGNATURES_PER_ENVELOPE_MAX
+
+
+def unnamed(*keys: SigningKey, hint: bytes = b"") -> Envelope:
+    """Return an envelope whose signatures carry `hint` as their key id."""
+    sealed = seal_envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, list(keys))
+    signatures = tuple(EnvelopeSignature(hint, entry.signature) for entry in sealed.signatures)
+    return Envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, signatures)
+
+
+def ring(*keys: SigningKey) -> dict[bytes, bytes]:
+    return {key_id(key.public): key.public for key in keys}
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [b"", b"\0" * 8, key_id(OTHER.public), b"x" * 32],
+    ids=["absent", "unknown", "another key's", "of another convention"],
+)
+def test_a_key_id_is_a_hint_and_never_decides(hint: bytes) -> None:
+    """DSSE v1: consumers must not use it for security decisions; it may be absent."""
+    envelope = decode_envelope_untrusted(unnamed(KEY, hint=hint).to_bytes())
+    assert signers_of(envelope, ring(OTHER, KEY), Verifier()) == {KEY.public}
+    assert signers_of(envelope, ring(OTHER), Verifier()) == set()
+
+
+def test_two_signatures_without_a_key_id_are_two_signers() -> None:
+    assert signers_of(unnamed(OTHER, KEY), ring(KEY, OTHER), Verifier()) == {KEY.public, OTHER.public}
+
+
+def test_a_signer_counts_once_however_often_it_signs() -> None:
+    twice = unnamed(KEY)
+    named = seal_envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, [KEY])
+    both = Envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, twice.signatures * 2 + named.signatures)
+    assert signers_of(both, ring(KEY, OTHER), Verifier()) == {KEY.public}
+
+
+def test_checks_are_bounded_for_any_number_of_keys_and_unnamed_signatures() -> None:
+    many = [SigningKey(bytes([number]) * 32) for number in range(limits.TRUST_KEYS_MAX // 2)]
+    junk = tuple(EnvelopeSignature(b"", bytes([n]) * 64) for n in range(limits.SIGNATURES_PER_ENVELOPE_MAX))
+    verifier = Verifier()
+    assert signers_of(Envelope("t", b"", junk), ring(*many), verifier) == set()
+    assert verifier.computed_count == limits.SIGNATURE_CHECKS_PER_ENVELOPE_MAX
+
+
+def test_unnamed_junk_does_not_take_the_checks_of_a_named_signature() -> None:
+    many = [SigningKey(bytes([number]) * 32) for number in range(limits.TRUST_KEYS_MAX // 2)]
+    junk = tuple(
+        EnvelopeSignature(b"", bytes([n]) * 64) for n in range(limits.SIGNATURES_PER_ENVELOPE_MAX - 1)
+    )
+    named = seal_envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, [KEY])
+    mixed = Envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, (*junk, *named.signatures))
+    assert KEY.public in signers_of(mixed, ring(*many, KEY), Verifier())
+
+
+def test_a_named_signature_costs_one_check() -> None:
+    verifier = Verifier()
+    named = seal_envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, [KEY])
+    assert signers_of(named, ring(OTHER, KEY), verifier) == {KEY.public}
+    assert verifier.computed_count == 1
+
+
+def test_the_oracle_and_we_agree_on_an_envelope_without_a_key_id() -> None:
+    told = json.loads(unnamed(KEY).to_json())
+    theirs = OracleEnvelope.from_dict(told)
+    raw = next(iter(theirs.signatures.values())).signature
+    assert bytes.fromhex(raw) == unnamed(KEY).signatures[0].signature
