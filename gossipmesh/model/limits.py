@@ -100,6 +100,10 @@ HTTP_CHUNK_LINE_BYTES_MAX: Final = 4_096
 HTTP_HEAD_TIMEOUT_S: Final = 10
 HOPS_MAX: Final = 16
 DOWNSTREAM_CONNECTIONS_MAX: Final = 10_000
+SPARE_PLACES_MAX: Final = 64  # for who is told that a listener is full
+READINESS_PLACES_MAX: Final = 64
+CONTROL_PLACES_MAX: Final = 8  # agents that have not said hello, or are being replaced
+REPORTS_PER_INTERVAL_MAX: Final = 5
 
 # Queues
 EFFECTS_PER_STEP_MAX: Final = 65_536

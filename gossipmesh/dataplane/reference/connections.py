@@ -1,142 +1,284 @@
 """Accepting: listening sockets, the connections they bring, and letting go of both.
 
-Rules: connections are counted and bounded; one connection's error ends that connection and is counted;
-a drained engine closes what is idle and waits for the rest.
+Rules: a connection has a place of its listener's room or is closed; one connection's error ends that
+connection and is counted; who says nothing costs a task and no more; a drained engine closes what is idle,
+waits for the rest, and cuts what is left with a reset.
 """
 
+import logging
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
+from gossipmesh.dataplane.reference.rooms import Rooms
 from gossipmesh.dataplane.reference.statistics import Counters
-from gossipmesh.model import limits
 from gossipmesh.model.member import Address
-from gossipmesh.net.byte_stream import ByteStream
+from gossipmesh.net.byte_stream import ByteStream, reset_on_close, socket_is_stale
+from gossipmesh.net.descriptors import DescriptorReserve
+from gossipmesh.net.places import IDENTITY, NODE, Party, Place, Room, Stage, source_of
+from gossipmesh.net.shortage import is_own_shortage
+
+log = logging.getLogger("gossipmesh.engine")
 
 ACCEPT_PAUSE_S: Final = 0.05
-_ACCEPTS_PER_WAKEUP: Final = 64
+_ACCEPTS_PER_TURN: Final = 8
+_TURNING_AWAY_COST: Final = 4  # of those: a flood that only costs others their places gets less of a turn
+_SHED_AT_ONCE: Final = 16
 DRAIN_IDLE_S: Final = 0.5
 DRAIN_SWEEP_S: Final = 0.1
 
 Acceptor = Callable[["Connection", socket.socket], Awaitable[None]]
 
 
+class Door(NamedTuple):
+    """How one listener's connections are served."""
+
+    room: Room
+    acceptor: Acceptor
+    silence_s: float | None
+    """How long one may take to its first byte; infinity: as long as it may idle; None: it need not speak."""
+
+
 class Connection:
     """One accepted connection, as its registry sees it."""
 
-    __slots__ = ("_idle_since", "_stream", "remote")
+    __slots__ = ("_client", "_idle_since", "_place", "_stream", "remote", "scope", "source", "uid")
 
-    def __init__(self, remote: str) -> None:
+    def __init__(self, client: socket.socket, peer: tuple[str, int], uid: int | None) -> None:
+        self._client = client
         self._idle_since: float | None = None
+        self._place: Place | None = None
         self._stream: ByteStream | None = None
-        self.remote = remote
+        self.scope = trio.CancelScope()
+        self.source = peer[0]
+        self.remote = str(Address(peer[0], peer[1]))
+        self.uid = uid
+        """Who holds the other end on this machine; None: nobody, or nobody was asked for."""
 
-    def begin_idle(self, stream: ByteStream) -> None:
-        """Say that the connection waits for a request; a sweep may close `stream` meanwhile."""
+    @property
+    def full(self) -> bool:
+        """Tell whether the other end is to be told that there is no place for it, and nothing else."""
+        return self._place is not None and self._place.told_full
+
+    def enter(self, room: Room, party: Party) -> bool:
+        """Take a place in `room`; False when there is none."""
+        self._place = room.admit((party,), self._end_if_quiet)
+        return self._place is not None
+
+    def prove(self, identity: str) -> None:
+        """Say who the other end has proved to be; whether it may stay is then said by `full`."""
+        if self._place is not None:
+            self._place.prove(((IDENTITY, identity), (NODE, source_of(self.source)[1])))
+
+    def begin_idle(self, stream: ByteStream | None) -> None:
+        """Say that the connection waits for a request; a sweep may end it meanwhile."""
         self._stream = stream
         self._idle_since = trio.current_time()
+        if self._place is not None:
+            self._place.end()
 
     def end_idle(self) -> None:
-        """Say that a request has begun."""
+        """Say that bytes of a request have come."""
         self._idle_since = None
 
+    def begin_request(self) -> None:
+        """Say that a request is there whole, or a tunnel: nobody else gets this place before it has ended."""
+        if self._place is not None:
+            self._place.begin()
+
+    def carry(self, stream: ByteStream) -> None:
+        """Say what carries the connection's bytes, so that `cut` can end them."""
+        self._stream = stream
+
     def close_if_idle(self, idle_before: float) -> None:
-        """Close a connection that has waited since `idle_before`; who reads it gets OSError."""
-        if self._stream is not None and self._idle_since is not None and self._idle_since < idle_before:
-            self._stream.close()
+        """End a connection that has waited since `idle_before`."""
+        if self._idle_since is not None and self._idle_since < idle_before:
+            self.scope.cancel()
+
+    def cut(self) -> None:
+        """End the connection with a reset: nobody must take what was sent for all there is."""
+        if self._stream is not None:
+            self._stream.abort()
+        else:
+            reset_on_close(self._client)
+        self.scope.cancel()
+
+    def leave(self) -> None:
+        """Give the place back."""
+        if self._place is not None:
+            self._place.leave()
+
+    def _end_if_quiet(self) -> bool:
+        """End the connection for a newcomer's sake, unless its next request is arriving."""
+        place = self._place
+        if place is not None and place.stage is Stage.IDLE and self._stream is not None:
+            if self._stream.is_stale():
+                return False
+        self.scope.cancel()
+        return True
 
 
 class Connections:
     """Every accepted connection of the engine."""
 
-    def __init__(self, counters: Counters, report: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        report: Callable[[BaseException], None],
+        rooms: Rooms,
+        reserve: DescriptorReserve,
+    ) -> None:
         self._counters = counters
         self._report = report
-        self._open: set[Connection] = set()
-        self._empty = trio.Event()
-        self._empty.set()
-        self.connections_max = limits.DOWNSTREAM_CONNECTIONS_MAX
+        self._rooms = rooms
+        self._reserve = reserve
+        self._open: dict[Room, set[Connection]] = {}
+        self._emptied = trio.Event()
 
     @property
     def count(self) -> int:
         """Return how many are open."""
-        return len(self._open)
+        return sum(len(connections) for connections in self._open.values())
 
-    async def accept(self, sock: socket.socket, nursery: trio.Nursery, acceptor: Acceptor) -> None:
+    async def accept(self, sock: socket.socket, nursery: trio.Nursery, door: Door) -> None:
         """Accept on `sock` until cancelled; each connection is a task of `nursery`."""
         while True:
             try:
-                self.accept_queued(sock, nursery, acceptor)
+                await trio.lowlevel.wait_readable(sock.fileno())
+                self.accept_queued(sock, nursery, door)
             except OSError as error:
                 if sock.fileno() < 0:
                     return
-                # Out of descriptors or memory: what is open must end before more can begin.
                 self._counters.add("accept_errors")
-                self._report(error)
+                if is_own_shortage(error):
+                    self._make_room(sock, nursery, door)
+                else:
+                    self._report(error)
                 await trio.sleep(ACCEPT_PAUSE_S)
-            else:
-                await trio.lowlevel.wait_readable(sock.fileno())
 
-    def accept_queued(self, sock: socket.socket, nursery: trio.Nursery, acceptor: Acceptor) -> None:
-        """Accept what waits now, a batch at most.
+    def accept_queued(self, sock: socket.socket, nursery: trio.Nursery, door: Door) -> int:
+        """Accept what waits now, a turn's worth at most; return how many came.
 
         Raises:
             OSError: out of descriptors or memory, or `sock` is closed. State: what came before is served.
         """
-        for _ in range(_ACCEPTS_PER_WAKEUP):
+        came_count, cost = 0, 0
+        while cost < _ACCEPTS_PER_TURN:
+            before = door.room.held_count
             try:
-                client, address = sock.accept()
+                client, peer = sock.accept()
             except BlockingIOError:
-                return
+                break
             except ConnectionError:
+                cost += 1
                 continue  # it left before we looked
-            if len(self._open) >= self.connections_max:
-                self._counters.add("connections_refused")
-                client.close()
-                continue
-            connection = Connection(str(Address(address[0], address[1])))
-            self._open.add(connection)
-            self._empty = trio.Event() if self._empty.is_set() else self._empty
-            nursery.start_soon(self._serve, connection, client, acceptor)
+            came_count += 1
+            self._admit(client, peer, nursery, door)
+            cost += 1 if door.room.held_count > before else _TURNING_AWAY_COST
+        return came_count
 
-    async def _serve(self, connection: Connection, client: socket.socket, acceptor: Acceptor) -> None:
+    def _admit(
+        self, client: socket.socket, peer: tuple[str, int], nursery: trio.Nursery, door: Door
+    ) -> None:
+        try:
+            party, uid = self._rooms.who(door.room, client, peer)
+        except OSError:
+            client.close()  # it has left
+            return
+        connection = Connection(client, peer, uid)
+        if not connection.enter(door.room, party):
+            self._counters.add("connections_refused")
+            client.close()
+            return
+        self._open.setdefault(door.room, set()).add(connection)
+        nursery.start_soon(self._serve, connection, client, door)
+
+    def _make_room(self, sock: socket.socket, nursery: trio.Nursery, door: Door) -> None:
+        """Be out of descriptors: end what matters least, and let in or turn away who waits at this door.
+
+        Without the second a connection nobody can accept would keep the loop awake for nothing.
+        """
+        self._counters.add("descriptors_short")
+        shed_count = self._rooms.shed(_SHED_AT_ONCE)
+        if (shed_count and door.room is not self._rooms.readiness) or not self._reserve.give_up():
+            return
+        try:
+            client, peer = sock.accept()
+        except OSError:
+            return
+        if door.room is self._rooms.readiness:
+            self._admit(client, peer, nursery, door)
+        else:
+            self._counters.add("connections_refused")
+            client.close()
+        self._reserve.refill()
+
+    async def _serve(self, connection: Connection, client: socket.socket, door: Door) -> None:
         self._counters.adjust("downstream_connections", 1)
         try:
-            client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await acceptor(connection, client)
+            with connection.scope:
+                client.setblocking(False)
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if door.silence_s is None or await _speaks(connection, client, door.silence_s):
+                    await door.acceptor(connection, client)
         except OSError:
             self._counters.add("connections_broken")
         except Exception as error:  # an engine outlives any one connection
-            self._counters.add("connection_errors")
-            self._report(error)
+            self._failed(error)
         except BaseExceptionGroup as group:
-            _errors, cancellations = group.split(Exception)
-            self._counters.add("connection_errors")
-            self._report(group)
-            if cancellations is not None:
-                raise cancellations from None
+            errors, others = group.split(Exception)
+            if errors is not None:
+                self._failed(errors)
+            if others is not None:
+                raise others from None
         finally:
             client.close()
-            self._open.discard(connection)
+            connection.leave()
             self._counters.adjust("downstream_connections", -1)
-            if not self._open:
-                self._empty.set()
+            there = self._open[door.room]
+            there.discard(connection)
+            if not there:
+                self._emptied.set()
 
-    def sweep(self, idle_s: float) -> None:
-        """Close what has waited for a request longer than `idle_s`.
+    def _failed(self, error: Exception) -> None:
+        """Count an error, and report what no broken connection explains."""
+        if isinstance(error, ExceptionGroup) and error.split(OSError)[1] is None:
+            self._counters.add("connections_broken")
+            return
+        self._counters.add("connection_errors")
+        self._report(error)
+
+    def sweep(self, idle_s: float, room: Room | None = None) -> None:
+        """End what has waited for a request longer than `idle_s`, in one room or all.
 
         Cost: O(connections), once a second; a timer per request would cost more.
         """
         idle_before = trio.current_time() - idle_s
-        for connection in list(self._open):
-            connection.close_if_idle(idle_before)
+        for there in [self._open.get(room, set())] if room is not None else list(self._open.values()):
+            for connection in list(there):
+                connection.close_if_idle(idle_before)
 
-    async def drain(self) -> None:
-        """Wait until nothing is open, closing what is idle; a request on its way is still taken."""
-        while self._open:
-            self.sweep(DRAIN_IDLE_S)
-            with trio.move_on_after(DRAIN_SWEEP_S):
-                await self._empty.wait()
+    async def drain(self, room: Room, timeout_s: float) -> None:
+        """Wait until nothing of `room` is open, ending what is idle; cut what is left after `timeout_s`."""
+        with trio.move_on_after(timeout_s):
+            while self._open.get(room):
+                self.sweep(DRAIN_IDLE_S, room)
+                self._emptied = trio.Event()
+                with trio.move_on_after(DRAIN_SWEEP_S):
+                    await self._emptied.wait()
+        for connection in list(self._open.get(room, ())):
+            self._counters.add("connections_cut")
+            connection.cut()
+
+
+async def _speaks(connection: Connection, client: socket.socket, silence_s: float) -> bool:
+    """Wait for the first byte; False when none came in time. Nothing is made of who has said nothing."""
+    if socket_is_stale(client):
+        return True
+    connection.begin_idle(None)
+    with trio.move_on_after(silence_s) as scope:
+        await trio.lowlevel.wait_readable(client.fileno())
+    connection.end_idle()
+    return not scope.cancelled_caught

@@ -1,6 +1,5 @@
 """The engine: everything above put together. Read this file first."""
 
-import logging
 import signal
 import socket
 from itertools import count
@@ -16,23 +15,26 @@ from gossipmesh.dataplane.reference.control import ControlServer
 from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.inbound import MeshListener
 from gossipmesh.dataplane.reference.journal import Journal
-from gossipmesh.dataplane.reference.listeners import MESH, PROXY, READINESS, Listeners
+from gossipmesh.dataplane.reference.listeners import Listeners
 from gossipmesh.dataplane.reference.local import LocalPorts
 from gossipmesh.dataplane.reference.readiness import Readiness
+from gossipmesh.dataplane.reference.reports import Reports
+from gossipmesh.dataplane.reference.rooms import LOCAL, MESH, PROXY, READINESS, Rooms
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net.collector import give_back
+from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.net.socket_owner import SocketOwners
 from gossipmesh.traffic.sections import Snapshot
-
-log = logging.getLogger("gossipmesh.engine")
 
 TICK_S: Final = 1.0
 GIVE_BACK_TICKS: Final = 30
 FLUSH_TIMEOUT_S: Final = 1.0
 _BACKLOG_MAX: Final = 64
+_OUTBOUND_DRAIN_S: Final = 5.0  # what applications here still ask for when no more time was left for it
+_CUT_S: Final = 1.0
 
 
 class ReferenceEngine:
@@ -46,7 +48,8 @@ class ReferenceEngine:
             OSError: the access log cannot be opened. State unchanged.
         """
         self._counters = Counters()
-        self._control = ControlServer(socket_path, self, self._counters)
+        self._reserve = DescriptorReserve()
+        self._control = ControlServer(socket_path, self, self._counters, self._reserve)
         try:
             self._log = AccessLog(access_log, self._counters)
         except OSError:
@@ -56,12 +59,14 @@ class ReferenceEngine:
         self._state = EngineState(self._counters, seeded_random(), self._emit)
         journal = Journal(self._log, self._counters)
         self._mesh = MeshListener(self._state, journal)
-        self._local = LocalPorts(self._state, journal, self._owners)
-        self._readiness = Readiness(self.problem)
-        self._connections = Connections(self._counters, self._report)
+        self._local = LocalPorts(self._state, journal)
+        self._rooms = Rooms(self._counters, self._owners)
+        self._readiness = Readiness(self.problem, self._full)
+        self._connections = Connections(self._counters, Reports().report, self._rooms, self._reserve)
         self._listeners: Listeners | None = None
         self._nursery: trio.Nursery | None = None
         self._finished = trio.Event()
+        self._drained: list[trio.Event] = []
 
     async def run(self, *, handle_signals: bool = False) -> None:
         """Serve until drained or cancelled."""
@@ -70,6 +75,7 @@ class ReferenceEngine:
                 self._nursery = nursery
                 self._listeners = Listeners(
                     self._connections,
+                    self._rooms,
                     nursery,
                     {
                         MESH: self._mesh.accept,
@@ -92,6 +98,7 @@ class ReferenceEngine:
             self._state.close()
             self._owners.close()
             self._log.close()
+            self._reserve.close()
 
     async def _tick(self) -> None:
         for number in count(1):
@@ -99,6 +106,8 @@ class ReferenceEngine:
             if number % GIVE_BACK_TICKS == 0:
                 give_back()
             self._state.maintain()
+            self._reserve.refill()
+            self._rooms.tell()
             applied = self._state.applied
             if applied is not None:
                 self._connections.sweep(applied.limits.idle_timeout_http_ns / SECOND_NS)
@@ -127,8 +136,9 @@ class ReferenceEngine:
         else:
             attached.emit(event)
 
-    def _report(self, error: BaseException) -> None:
-        log.error("a connection failed: %r", error, exc_info=error)
+    def _full(self) -> list[str]:
+        """Return which rooms are full, as last measured."""
+        return [name for name in (LOCAL, MESH) if self._counters.gauges.get(f"{name}_full")]
 
     def problem(self) -> str | None:
         """Return why the engine is not ready, None when it is."""
@@ -161,7 +171,7 @@ class ReferenceEngine:
             MalformedInput: it cannot be executed. Remote's fault. State unchanged.
         """
         applied = self._state.prepare(snapshot)
-        self._connections.connections_max = applied.limits.downstream_connections
+        self._rooms.resize(applied.limits.downstream_connections)
         self._state.apply(applied)
         if self._listeners is not None:
             self._listeners.apply(applied, self._local.upstream_acceptor)
@@ -177,17 +187,30 @@ class ReferenceEngine:
             self._listeners.give(sockets, self._local.upstream_acceptor)
 
     def start_drain(self, timeout_s: float, drained: trio.Event) -> None:
-        """Stop accepting, finish what is in flight within `timeout_s`, set `drained`, exit."""
-        if self._nursery is not None:
-            self._state.draining.set()
-            self._nursery.start_soon(self._drain, timeout_s, drained)
+        """Refuse other nodes, finish what is in flight within `timeout_s`, set `drained`, exit.
 
-    async def _drain(self, timeout_s: float, drained: trio.Event) -> None:
+        Asked again, it goes on as it was; `drained` is set with the first one's.
+        """
+        if self._nursery is not None:
+            self._drained.append(drained)
+            if not self._state.draining.is_set():
+                self._state.draining.set()
+                self._nursery.start_soon(self._drain, timeout_s)
+
+    async def _drain(self, timeout_s: float) -> None:
+        """Serve this node's applications until the other nodes' requests have ended, then theirs to the end."""
+        deadline = trio.current_time() + timeout_s
         if self._listeners is not None:
-            self._listeners.stop()
-        with trio.move_on_after(timeout_s):
-            await self._connections.drain()
-        drained.set()
+            self._listeners.stop(MESH)
+            await self._connections.drain(self._rooms.mesh, timeout_s)
+            self._listeners.stop(LOCAL)
+            rest_s = max(deadline - trio.current_time(), min(timeout_s, _OUTBOUND_DRAIN_S))
+            await self._connections.drain(self._rooms.local, rest_s)
+        with trio.move_on_after(_CUT_S):
+            while self._rooms.mesh.held_count + self._rooms.local.held_count:
+                await trio.sleep(0.01)  # what was cut is written down on its way out
+        for drained in self._drained:
+            drained.set()
         with trio.move_on_after(FLUSH_TIMEOUT_S):
             await trio.lowlevel.checkpoint()  # whoever waited for `drained` queues its answer first
             attached = self._control.attached

@@ -4,18 +4,21 @@ Rules: a socket is made once, by an agent, and outlives engines and agents; an e
 accepted on while the snapshot lists it and closed when a snapshot that listed it no longer does.
 """
 
+import math
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final
 
 import trio
 
-from gossipmesh.dataplane.reference.connections import Acceptor, Connections
+from gossipmesh.dataplane.reference.connections import Acceptor, Connections, Door
+from gossipmesh.dataplane.reference.rooms import MESH, PROXY, READINESS, Rooms
 from gossipmesh.dataplane.reference.state import Applied
 
-MESH: Final = "mesh"
-PROXY: Final = "proxy"
-READINESS: Final = "readiness"
+# On these ports the other end speaks first: within so long, on the last as long as a connection may idle. On
+# an upstream's own port it may wait for the server's greeting.
+_SILENCE_S: Final = {MESH: 5.0, READINESS: 2.0, PROXY: math.inf}
+_QUEUED_TURNS_MAX: Final = 256
 
 AcceptorFor = Callable[[str], Acceptor | None]
 
@@ -24,15 +27,20 @@ class Listeners:
     """Every listening socket this engine holds, by name."""
 
     def __init__(
-        self, connections: Connections, nursery: trio.Nursery, acceptors: Mapping[str, Acceptor]
+        self,
+        connections: Connections,
+        rooms: Rooms,
+        nursery: trio.Nursery,
+        acceptors: Mapping[str, Acceptor],
     ) -> None:
         self._connections = connections
+        self._rooms = rooms
         self._nursery = nursery
         self._acceptors = acceptors
         self._sockets: dict[str, socket.socket] = {}
-        self._accepting: dict[str, tuple[trio.CancelScope, Acceptor]] = {}
+        self._accepting: dict[str, tuple[trio.CancelScope, Door]] = {}
         self._listed: frozenset[str] = frozenset()
-        self._stopped = False
+        self._stopped: set[str] = set()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,33 +74,41 @@ class Listeners:
 
     def _start(self, name: str, make: AcceptorFor) -> None:
         acceptor = self._acceptors.get(name) or (make(name) if name in self._listed else None)
-        if acceptor is None or name in self._accepting or self._stopped:
+        room = self._rooms.of(name)
+        if acceptor is None or name in self._accepting or room.name in self._stopped:
             return
+        door = Door(room, acceptor, _SILENCE_S.get(name))
         scope = trio.CancelScope()
-        self._accepting[name] = (scope, acceptor)
-        self._nursery.start_soon(self._accept, self._sockets[name], scope, acceptor)
+        self._accepting[name] = (scope, door)
+        self._nursery.start_soon(self._accept, self._sockets[name], scope, door)
 
-    async def _accept(self, sock: socket.socket, scope: trio.CancelScope, acceptor: Acceptor) -> None:
+    async def _accept(self, sock: socket.socket, scope: trio.CancelScope, door: Door) -> None:
         with scope:
             try:
-                await self._connections.accept(sock, self._nursery, acceptor)
+                await self._connections.accept(sock, self._nursery, door)
             except trio.ClosedResourceError:
                 pass
 
-    def stop(self) -> None:
-        """Accept no more. What waits now is served; later ones are for whoever holds a duplicate."""
-        self._stopped = True
+    def stop(self, room: str) -> None:
+        """Accept no more into a room. What waits now is served; later ones are refused, unless a duplicate
+        of the socket is held elsewhere: then they are for who holds it.
+        """
+        self._stopped.add(room)
         for name in list(self._sockets):
-            if name != READINESS:
+            if self._rooms.of(name).name == room:
                 self._take_queued(name)
                 self._close(name)
 
     def _take_queued(self, name: str) -> None:
-        if name in self._accepting:
-            try:
-                self._connections.accept_queued(self._sockets[name], self._nursery, self._accepting[name][1])
-            except OSError:
-                pass  # out of descriptors; the connection stays queued
+        if name not in self._accepting:
+            return
+        door = self._accepting[name][1]
+        try:
+            for _ in range(_QUEUED_TURNS_MAX):
+                if not self._connections.accept_queued(self._sockets[name], self._nursery, door):
+                    return
+        except OSError:
+            pass  # out of descriptors; the connection stays queued
 
     def close(self) -> None:
         """Close everything."""

@@ -9,33 +9,21 @@ from gossipmesh.dataplane.reference.outbound import OutboundRequest
 from gossipmesh.dataplane.reference.outbound_tcp import serve_connect, serve_tcp
 from gossipmesh.dataplane.reference.service import OnBad, serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
-from gossipmesh.model.member import Address
 from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import UpstreamListener
 from gossipmesh.net.byte_stream import PlainStream
-from gossipmesh.net.socket_owner import SocketOwners
 
 
 class LocalPorts:
     """Acceptors for connections from workloads on this node."""
 
-    def __init__(self, state: EngineState, journal: Journal, owners: SocketOwners) -> None:
+    def __init__(self, state: EngineState, journal: Journal) -> None:
         self._state = state
         self._journal = journal
-        self._owners = owners
-
-    def _uid_of(self, client: socket.socket) -> int | None:
-        """Return who holds the other end, None when nobody on this machine does."""
-        try:
-            peer, own = client.getpeername(), client.getsockname()
-            return self._owners.uid_of(Address(peer[0], peer[1]), Address(own[0], own[1]))
-        except OSError:
-            self._state.counters.add("owner_lookup_errors")
-            return None
 
     async def accept_proxy(self, connection: Connection, client: socket.socket) -> None:
         """Serve the shared port: by Host, absolute-form and CONNECT, as whoever holds the other end."""
-        uid, applied = self._uid_of(client), self._state.applied
+        uid, applied = connection.uid, self._state.applied
         caller = None if uid is None or applied is None else applied.caller_of(uid)
         stream = PlainStream(client)
 
@@ -77,7 +65,7 @@ class LocalPorts:
     async def _accept_upstream(
         self, connection: Connection, client: socket.socket, listener: UpstreamListener
     ) -> None:
-        allowed = self._uid_of(client) == listener.uid
+        allowed = connection.uid == listener.uid
         stream = PlainStream(client)
         try:
             if listener.protocol == Protocol.TCP:

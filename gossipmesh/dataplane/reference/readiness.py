@@ -1,4 +1,8 @@
-"""Readiness: 200 while a snapshot is applied and the node's ports are up, else 503 with the reason."""
+"""Readiness: 200 while a snapshot is applied and the node's ports are up, else 503 with the reason.
+
+A port that is full is said in words and stays 200: the node serves as much as it can, and whoever fills one
+port must not be able to have the whole node taken out of use.
+"""
 
 import socket
 from collections.abc import Callable
@@ -16,8 +20,9 @@ _TIMEOUT_S = 2.0
 class Readiness:
     """Answers every request alike, one per connection."""
 
-    def __init__(self, problem: Callable[[], str | None]) -> None:
+    def __init__(self, problem: Callable[[], str | None], full: Callable[[], list[str]]) -> None:
         self._problem = problem
+        self._full = full
 
     async def accept(self, _connection: Connection, client: socket.socket) -> None:
         """Serve one connection."""
@@ -36,7 +41,7 @@ class Readiness:
 
     def _answer(self, head_only: bool) -> bytes:
         problem = self._problem()
-        content = (problem or "ready").encode() + b"\n"
+        content = (problem or "; full: ".join(["ready", *self._full()])).encode() + b"\n"
         status, reason = (200, b"OK") if problem is None else (503, b"Service Unavailable")
         framing = b"content-type: text/plain\r\ncontent-length: %d\r\n" % len(content)
         head = write_response(status, reason, [], framing=framing, keep_alive=False)
