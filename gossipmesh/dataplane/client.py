@@ -215,10 +215,25 @@ class EngineClient:
                 await self._send(Listeners(request, tuple(part)), descriptors)
                 self._expect_ack(await self._next(waiter))
 
+    async def ping(self, timeout_s: float) -> bool:
+        """Tell whether the engine answers within `timeout_s`, whatever its ports do; the attachment goes on.
+
+        Asked by handing over no listeners: every engine acks that and changes nothing.
+
+        Raises:
+            EngineGone: the attachment ended first. State: closed.
+        """
+        with self._requesting() as (request, waiter), trio.move_on_after(timeout_s):
+            await self._send(Listeners(request, ()))
+            await self._next(waiter)
+            return True
+        return False
+
     async def take_listeners(self) -> dict[str, socket.socket]:
         """Return duplicates of every listening socket the engine holds, by name; the caller owns them.
 
         Raises:
+            EngineRefused: it has no descriptors for duplicates just now. State unchanged.
             EngineGone: the attachment ended first. State unknown.
         """
         taken: dict[str, socket.socket] = {}

@@ -24,8 +24,8 @@ IDENTITY: Final = "identity"
 NODE: Final = "node"
 UNKNOWN: Final = "unknown"
 
-# Of a room's places, what one party may hold: half, so that others find some whoever came first. All identities
-# that come from one address together may hold a little more than one of them.
+# Of a room's places, what one party may hold: half, so that others find some whoever came first. All
+# identities that come from one address together may hold a little more than one of them.
 _SHARES: Final = {UID: 0.5, SOURCE: 0.5, IDENTITY: 0.5, NODE: 0.75}
 _EVICTIONS_TRIED_MAX: Final = 8  # an idle connection whose next request is arriving is passed over
 _MAPPED: Final = "::ffff:"
@@ -180,7 +180,7 @@ class Room:
         return 0 if holding is None else holding.count
 
     def take_full(self) -> bool:
-        """Tell whether the room is full of what may not be evicted, or somebody was turned away since asked."""
+        """Tell whether all is held by who may not be evicted, or somebody was turned away since asked."""
         turned_away, self._turned_away = self._turned_away, False
         return turned_away or (
             self._all.count >= self._places_max and next(self._all.evictable(), None) is None
@@ -220,7 +220,7 @@ class Room:
         return None
 
     def shed(self, count_max: int) -> int:
-        """Evict up to `count_max`, unfinished ones first; return how many: for when something else runs out."""
+        """Evict up to `count_max`, unfinished ones first, when something else runs out; return how many."""
         shed_count = 0
         while shed_count < count_max and self._evict_of(self._all):
             shed_count += 1

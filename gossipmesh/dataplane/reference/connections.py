@@ -28,6 +28,7 @@ _TURNING_AWAY_COST: Final = 4  # of those: a flood that only costs others their 
 _SHED_AT_ONCE: Final = 16
 DRAIN_IDLE_S: Final = 0.5
 DRAIN_SWEEP_S: Final = 0.1
+_CUT_S: Final = 1.0
 
 Acceptor = Callable[["Connection", socket.socket], Awaitable[None]]
 
@@ -113,9 +114,9 @@ class Connection:
     def _end_if_quiet(self) -> bool:
         """End the connection for a newcomer's sake, unless its next request is arriving."""
         place = self._place
-        if place is not None and place.stage is Stage.IDLE and self._stream is not None:
-            if self._stream.is_stale():
-                return False
+        idle = place is not None and place.stage is Stage.IDLE
+        if idle and self._stream is not None and self._stream.is_stale():
+            return False
         self.scope.cancel()
         return True
 
@@ -179,9 +180,7 @@ class Connections:
             cost += 1 if door.room.held_count > before else _TURNING_AWAY_COST
         return came_count
 
-    def _admit(
-        self, client: socket.socket, peer: tuple[str, int], nursery: trio.Nursery, door: Door
-    ) -> None:
+    def _admit(self, client: socket.socket, peer: tuple[str, int], nursery: trio.Nursery, door: Door) -> None:
         try:
             party, uid = self._rooms.who(door.room, client, peer)
         except OSError:
@@ -263,14 +262,19 @@ class Connections:
     async def drain(self, room: Room, timeout_s: float) -> None:
         """Wait until nothing of `room` is open, ending what is idle; cut what is left after `timeout_s`."""
         with trio.move_on_after(timeout_s):
-            while self._open.get(room):
-                self.sweep(DRAIN_IDLE_S, room)
-                self._emptied = trio.Event()
-                with trio.move_on_after(DRAIN_SWEEP_S):
-                    await self._emptied.wait()
+            await self._wait_empty(room)
         for connection in list(self._open.get(room, ())):
             self._counters.add("connections_cut")
             connection.cut()
+        with trio.move_on_after(_CUT_S):
+            await self._wait_empty(room)  # what was cut is written down on its way out
+
+    async def _wait_empty(self, room: Room) -> None:
+        while self._open.get(room):
+            self.sweep(DRAIN_IDLE_S, room)
+            self._emptied = trio.Event()
+            with trio.move_on_after(DRAIN_SWEEP_S):
+                await self._emptied.wait()
 
 
 async def _speaks(connection: Connection, client: socket.socket, silence_s: float) -> bool:

@@ -36,11 +36,14 @@ from gossipmesh.dataplane.reference.identities import Identities, IdentitiesRefu
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.net.descriptors import DescriptorReserve
+from gossipmesh.net.places import Place, Room
 from gossipmesh.traffic.sections import Snapshot, assemble, missing_sections, section_hash
 from gossipmesh.wire import versions
 
 HELLO_TIMEOUT_S: Final = 2.0
 OUTGOING_FRAMES_MAX: Final = 1_024
+ANSWERS_MAX: Final = 2 * OUTGOING_FRAMES_MAX
 ENGINE_NAME: Final = "reference/1"
 
 
@@ -90,8 +93,16 @@ class Attachment:
         """Return how many frames wait to be sent."""
         return len(self._outgoing)
 
+    def end(self) -> bool:
+        """End the attachment, for another one's sake; it always can be."""
+        self.scope.cancel()
+        return True
+
     def send(self, frame: EngineFrame, descriptors: Sequence[int] = ()) -> None:
-        """Queue an answer; the descriptors are closed once sent."""
+        """Queue an answer; the descriptors are closed once sent. Who asks and never reads is let go."""
+        if len(self._outgoing) >= ANSWERS_MAX:
+            self._counters.add("control_overflows")
+            self.scope.cancel()
         self._outgoing.append((encode_frame(frame), list(descriptors)))
         if self.flushed.is_set():
             self.flushed = trio.Event()
@@ -129,10 +140,12 @@ class Attachment:
 class ControlServer:
     """Listens for agents; a new one replaces the one before."""
 
-    def __init__(self, path: Path, engine: Engine, counters: Counters) -> None:
+    def __init__(self, path: Path, engine: Engine, counters: Counters, reserve: DescriptorReserve) -> None:
         self._path = path
         self._engine = engine
         self._counters = counters
+        self._reserve = reserve
+        self._room = Room("control", counters.add, places_max=limits.CONTROL_PLACES_MAX)
         self._attached: Attachment | None = None
         self._socket = bind_control_socket(path)
         self._inode = os.stat(path).st_ino
@@ -147,14 +160,16 @@ class ControlServer:
         try:
             async with trio.open_nursery() as nursery:
                 while True:
+                    await trio.lowlevel.wait_readable(self._socket.fileno())
                     try:
                         client, _ = self._socket.accept()
                     except BlockingIOError:
-                        await trio.lowlevel.wait_readable(self._socket.fileno())
                         continue
                     except OSError:
                         self._counters.add("accept_errors")
-                        await trio.sleep(HELLO_TIMEOUT_S / 10)
+                        # An agent comes before any connection: it gets a descriptor kept for it.
+                        if not self._reserve.give_up():
+                            await trio.sleep(HELLO_TIMEOUT_S / 10)
                         continue
                     nursery.start_soon(self._serve, client)
         finally:
@@ -171,18 +186,25 @@ class ControlServer:
 
     async def _serve(self, client: socket.socket) -> None:
         frames = FrameSocket(client)
+        attachment = Attachment(frames, self._counters)
+        place: Place | None = None
         try:
             if not peer_may_hold_keys(client):
                 self._counters.add("control_refusals")
                 return
-            attachment = Attachment(frames, self._counters)
+            place = self._room.admit((), attachment.end)
+            if place is None:
+                return
             with attachment.scope:
                 if await self._hello(attachment):
+                    place.begin()
                     await self._attend(attachment)
         except (OSError, MalformedInput):
             self._counters.add("control_broken")
         finally:
             frames.close()
+            if place is not None:
+                place.leave()
 
     async def _hello(self, attachment: Attachment) -> bool:
         """Exchange hellos; False when this is no agent we can talk to."""
@@ -329,16 +351,39 @@ class ControlServer:
         held = sorted(self._engine.listener_sockets.items())
         step = limits.ENGINE_DESCRIPTORS_PER_FRAME_MAX
         parts = [held[start : start + step] for start in range(0, len(held), step)] or [[]]
+        try:
+            descriptors = _duplicates([sock for _, sock in held])
+        except OSError as error:
+            self._counters.add("descriptors_short")
+            attachment.send(Nack(frame.request, self._version, f"no duplicates of listeners: {error}"))
+            return
         for index, part in enumerate(parts):
             names = tuple(name for name, _ in part)
-            descriptors = [os.dup(sock.fileno()) for _, sock in part]
-            attachment.send(Listeners(frame.request, names, index == len(parts) - 1), descriptors)
+            own, descriptors = descriptors[: len(part)], descriptors[len(part) :]
+            attachment.send(Listeners(frame.request, names, index == len(parts) - 1), own)
 
     async def _drain(self, attachment: Attachment, frame: Drain) -> None:
         drained = trio.Event()
         self._engine.start_drain(frame.timeout_ms / 1000, drained)
         await drained.wait()
         attachment.send(Ack(frame.request, self._version))
+
+
+def _duplicates(sockets: Sequence[socket.socket]) -> list[int]:
+    """Return a descriptor more for each socket.
+
+    Raises:
+        OSError: there are not enough. State: none is made.
+    """
+    made: list[int] = []
+    try:
+        for sock in sockets:
+            made.append(os.dup(sock.fileno()))
+    except OSError:
+        for descriptor in made:
+            os.close(descriptor)
+        raise
+    return made
 
 
 def bind_control_socket(path: Path) -> socket.socket:

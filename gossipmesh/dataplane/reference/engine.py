@@ -34,7 +34,6 @@ GIVE_BACK_TICKS: Final = 30
 FLUSH_TIMEOUT_S: Final = 1.0
 _BACKLOG_MAX: Final = 64
 _OUTBOUND_DRAIN_S: Final = 5.0  # what applications here still ask for when no more time was left for it
-_CUT_S: Final = 1.0
 
 
 class ReferenceEngine:
@@ -198,7 +197,7 @@ class ReferenceEngine:
                 self._nursery.start_soon(self._drain, timeout_s)
 
     async def _drain(self, timeout_s: float) -> None:
-        """Serve this node's applications until the other nodes' requests have ended, then theirs to the end."""
+        """Serve this node's applications until other nodes' requests have ended, then theirs to the end."""
         deadline = trio.current_time() + timeout_s
         if self._listeners is not None:
             self._listeners.stop(MESH)
@@ -206,9 +205,6 @@ class ReferenceEngine:
             self._listeners.stop(LOCAL)
             rest_s = max(deadline - trio.current_time(), min(timeout_s, _OUTBOUND_DRAIN_S))
             await self._connections.drain(self._rooms.local, rest_s)
-        with trio.move_on_after(_CUT_S):
-            while self._rooms.mesh.held_count + self._rooms.local.held_count:
-                await trio.sleep(0.01)  # what was cut is written down on its way out
         for drained in self._drained:
             drained.set()
         with trio.move_on_after(FLUSH_TIMEOUT_S):

@@ -36,6 +36,7 @@ class Identities:
                 self._servers[identity.spiffe_id] = server_context(identity, bundle_pem)
             except (ssl.SSLError, OSError, ValueError, MalformedInput) as error:
                 raise IdentitiesRefused(f"{identity.spiffe_id[:300]} does not load: {error}") from None
+        self._front = self._make_front()
 
     def server(self, spiffe_id: str) -> ssl.SSLContext | None:
         """Return the context that serves as `spiffe_id`, None without its SVID."""
@@ -50,7 +51,13 @@ class Identities:
         return context
 
     def front(self) -> ssl.SSLContext | None:
-        """Return a fresh context to accept with until SNI has chosen, None without any SVID."""
+        """Return the context to accept with until SNI has chosen, None without any SVID."""
+        return self._front
+
+    def _make_front(self) -> ssl.SSLContext | None:
         for pair in self._pairs.values():
-            return server_context(pair, self.bundle_pem)
+            try:
+                return server_context(pair, self.bundle_pem)
+            except OSError as error:
+                raise IdentitiesRefused(f"no context to accept with: {error}") from None
         return None

@@ -70,6 +70,7 @@ class MeshListener:
             return
         set_options(client, mesh=True)
         stream = TlsStream(client, self._front, server_name=None, server_side=True)
+        connection.carry(stream)
         try:
             with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
                 await stream.handshake()
@@ -78,6 +79,7 @@ class MeshListener:
                 return
             caller = stream.peer_spiffe_id(applied.trust_domain)
             self._state.counters.add("tls_server_handshakes")
+            connection.prove(caller)
             await self._serve(connection, stream, caller)
         except TlsError:
             self._state.counters.add("tls_server_failures")
@@ -97,6 +99,9 @@ class MeshListener:
             self._state.counters.add("tls_server_failures")
             return
         if wanted == ALPN_TCP:
+            if connection.full:
+                return
+            connection.begin_request()
             await InboundTunnel(self._state, self._journal, connection.remote, caller, inbound).serve(stream)
             return
 

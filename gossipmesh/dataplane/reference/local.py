@@ -70,6 +70,10 @@ class LocalPorts:
         try:
             if listener.protocol == Protocol.TCP:
                 entry = Entry("outbound", "tcp", connection.remote, listener.spiffe_id, now())
+                if connection.full:
+                    return
+                connection.carry(stream)
+                connection.begin_request()
                 if allowed:
                     await serve_tcp(self._state, self._journal, stream, entry, listener.service)
                 else:

@@ -71,7 +71,7 @@ class Rooms:
         return uid_party(uid), uid
 
     def shed(self, count_max: int) -> int:
-        """Evict up to `count_max` to have their descriptors, those that matter least first; return how many."""
+        """Evict up to `count_max` for their descriptors, what matters least first; return how many."""
         shed_count = 0
         for room in (self.local, self.mesh):
             shed_count += room.shed(count_max - shed_count)

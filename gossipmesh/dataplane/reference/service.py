@@ -50,6 +50,10 @@ async def serve_http(
             return
         except OSError:
             return
+        if connection.full:
+            await _turn_away(stream)
+            return
+        connection.begin_request()
         applied = state.applied
         kept_bytes_max = 0 if applied is None else applied.limits.replay_body_bytes
         downstream = Downstream(
@@ -97,6 +101,18 @@ async def _refuse(stream: ByteStream, reason: str) -> None:
         try:
             content = printable.encode() + b"\n"
             await stream.send_all(engine_answer(400, "DPE", printable, content, keep_alive=False))
+        except OSError:
+            return
+    await linger(stream)
+
+
+async def _turn_away(stream: ByteStream) -> None:
+    """Answer that there is no place for this connection; nothing of the request has been acted on."""
+    with trio.move_on_after(LINGER_S):
+        try:
+            await stream.send_all(
+                engine_answer(503, "UO", "this port is full", b"this port is full\n", keep_alive=False)
+            )
         except OSError:
             return
     await linger(stream)
