@@ -8,6 +8,7 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
+from gossipmesh.testing import request_checkers
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
@@ -274,6 +275,12 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_one_policy,
         finally_losers_told,
         finally_waiting_push_told,
+        request_checkers.anytime_requests_of_leavers_succeed,
+        request_checkers.anytime_sessions_hold,
+        request_checkers.eventually_isolation_costs_nothing,
+        request_checkers.finally_calls_succeed,
+        request_checkers.anytime_requests_after_the_fault_succeed,
+        request_checkers.anytime_stopped_workload_is_passed_by,
     )
 }
 

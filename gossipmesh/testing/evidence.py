@@ -5,6 +5,7 @@ runner prints them whole. All times are seconds since the run began, on one mono
 """
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from gossipmesh.net import clock
 from gossipmesh.testing.admin import AdminError, AgentSilent
 from gossipmesh.testing.agent_log import EngineStep, StatusDeclared, read_agent_log
 from gossipmesh.testing.layout import READINESS_PORT
+from gossipmesh.testing.load import Outcome
 from gossipmesh.testing.mesh import Mesh, MeshNode
 
 OBSERVE_INTERVAL_S: Final = 0.2
@@ -76,6 +78,17 @@ class RetrySeen(msgspec.Struct, frozen=True):
     tries: int
 
 
+class InboundEnd(msgspec.Struct, frozen=True):
+    """The last request or connection from the mesh that `node` served between `from_s` and its engine's end.
+
+    By its own access log; `ended_s` is `from_s` when there was none.
+    """
+
+    node: str
+    from_s: float
+    ended_s: float
+
+
 class FaultFired(msgspec.Struct, frozen=True):
     """A fault, when it fired, what it hit; `count` 0 means it never did."""
 
@@ -115,8 +128,26 @@ class Evidence(msgspec.Struct):
     conditions: dict[str, float | None] = {}
     pushes: list[dict[str, Any]] = []
     requests: dict[str, Any] = {}
+    mixed: dict[str, Any] = {}
+    slow: list[Outcome] = []
+    sessions: list[dict[str, Any]] = []
+    calls: list[Outcome] = []
+    inbound_ends: list[InboundEnd] = []
     finals: list[FinalState] = []
     bounds_reached: int = 0
+
+
+def access_log_rows(node: MeshNode) -> Iterator[dict[str, Any]]:
+    """Return the rows of a node's access log, those of its rotated files too, in no order.
+
+    A half line that a full disk or a kill left is passed over.
+    """
+    for path in sorted((node.directory / "state").rglob("access.log*")):
+        for line in path.read_bytes().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
 
 
 class Observer:
@@ -219,17 +250,26 @@ class Observer:
             self._evidence.engine_steps += steps
 
     def _read_access_log(self, node: MeshNode) -> None:
-        path = node.directory / "state" / "access.log"
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            row = json.loads(line)
+        """Write down what the engine of a node logged of retries, and of its last work before it left."""
+        leaves = [
+            fault for fault in self._evidence.faults if fault.node == node.name and "told" in fault.detail
+        ]
+        last_s = [fault.at_s for fault in leaves]
+        for row in access_log_rows(node):
+            started_s = round(datetime.fromisoformat(row["start_time"]).timestamp() - self._start_wall_s, 3)
+            ended_s = round(started_s + row["duration"] / 1000, 3)
+            if row["direction"] == "inbound":
+                for index, fault in enumerate(leaves):
+                    if fault.at_s <= ended_s <= fault.at_s + (fault.detail["engine_ended_after_s"] or 0):
+                        last_s[index] = max(last_s[index], ended_s)
+                continue
             tries = row["upstream_request_attempt_count"]
-            if row["direction"] == "outbound" and tries > 1 and len(self._evidence.retries) < RETRIES_MAX:
-                started_s = datetime.fromisoformat(row["start_time"]).timestamp() - self._start_wall_s
-                ended_s = started_s + row["duration"] / 1000
+            if tries > 1 and len(self._evidence.retries) < RETRIES_MAX:
                 service = row["upstream_cluster"]
-                self._evidence.retries.append(
-                    RetrySeen(round(started_s, 3), round(ended_s, 3), node.name, service, tries)
-                )
+                self._evidence.retries.append(RetrySeen(started_s, ended_s, node.name, service, tries))
+        self._evidence.inbound_ends += [
+            InboundEnd(node.name, fault.at_s, ended_s) for fault, ended_s in zip(leaves, last_s, strict=True)
+        ]
 
     async def finish(self) -> None:
         """Write down what every agent says at the end, what agents and the engines of survivors logged."""

@@ -74,6 +74,34 @@ def five_nodes() -> MeshLayout:
     return MeshLayout(tuple(NodeLayout(f"node{n}", n, services[n - 1]) for n in range(1, 6)))
 
 
+LONE_WEB: Final = ServiceLayout("web", "v1", "http")
+LONE_CART: Final = ServiceLayout("cart", "v1", "http")
+
+
+def everywhere() -> MeshLayout:
+    """Return five nodes that each run web and cart, which ask nobody: any node can serve itself."""
+    return MeshLayout(tuple(NodeLayout(f"node{n}", n, (LONE_WEB, LONE_CART)) for n in range(1, 6)))
+
+
+def everywhere_tcp() -> MeshLayout:
+    """Return the same, with the TCP service db on every node too."""
+    return MeshLayout(tuple(NodeLayout(f"node{n}", n, (LONE_WEB, LONE_CART, DB)) for n in range(1, 6)))
+
+
+def one_endpoint() -> MeshLayout:
+    """Return three nodes of which the second alone runs web, which asks nobody."""
+    services: tuple[tuple[ServiceLayout, ...], ...] = ((), (LONE_WEB,), (LONE_CART,))
+    return MeshLayout(tuple(NodeLayout(f"node{n}", n, services[n - 1]) for n in range(1, 4)))
+
+
+LAYOUTS: Final = {
+    "demo": five_nodes,
+    "everywhere": everywhere,
+    "everywhere-tcp": everywhere_tcp,
+    "one-endpoint": one_endpoint,
+}
+
+
 def service_file(service: ServiceLayout, node_host: str) -> dict[str, Any]:
     """Return the document for services.d that declares `service` on the node at `node_host`."""
     check = {"http": "/healthz"} if service.protocol == "http" else {"tcp": f"{node_host}:{service.port}"}

@@ -1,9 +1,11 @@
 """The load driver: a process of its own that sends requests at a constant rate and forgets nothing.
 
 Open loop: a request leaves when its time has come, whether or not earlier ones were answered, so that
-a stall shows as failures or latency and never as a lower rate. Every request is an idempotent GET with
-a small body through a node's local outbound port. Prints JSON lines: `progress` twice a second,
-`failure` for each failed request, one `summary` at the end (SIGTERM, end of stdin, or `--for`).
+a stall shows as failures or latency and never as a lower rate. Every request enters a node's local outbound
+port; unless its target says another kind (KINDS), it is an idempotent GET with a small answer. Prints JSON
+lines: `progress` twice a second, `failure` for each failed request, `session` for each long-lived
+connection that ended (`gossipmesh.testing.sessions`), one `summary` at the end (SIGTERM, end of stdin, or
+`--for`).
 
 A reused connection that the proxy closed before the first byte of an answer is tried once more on a
 new one, as RFC 9112 section 9.3.1 lets clients do, and counted as `reconnects`.
@@ -23,6 +25,7 @@ import trio
 
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net import clock
+from gossipmesh.testing import sessions
 
 FAILURES_KEPT_MAX: Final = 10_000
 IN_FLIGHT_MAX: Final = 2_000
@@ -31,6 +34,30 @@ PROGRESS_INTERVAL_S: Final = 0.5
 FINISH_TIMEOUT_S: Final = 12.0
 CHUNK_BYTES: Final = 65_536
 FLAG_HEADER: Final = b"x-gossipmesh-flag"
+LINE_BYTES_MAX: Final = 65_536
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A way to ask: the path asked for (None: the target's), and a body sent in pieces with pauses."""
+
+    method: str = "GET"
+    path: str | None = None
+    piece: bytes = b""
+    pieces: int = 0
+    pause_s: float = 0.0
+
+
+KINDS: Final = {
+    "get": Kind(),
+    "post": Kind("POST", None, b"x" * 256, 1),
+    "slow-get": Kind(path="/slow/3"),
+    "slow-post": Kind("POST", "/slow/3", b"x" * 256, 1),
+    "trickled-post": Kind("POST", "/slow/0.5", b"x" * 100, 10, 0.2),
+    "stream": Kind(path="/stream/3"),
+    "chunks": Kind(path="/chunks/100000"),
+    "tcp": Kind("CONNECT"),
+}
+"""What a target may ask in; `tcp` opens a tunnel, sends one line and reads one."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -41,17 +68,20 @@ class Target(msgspec.Struct, frozen=True):
     port: int
     authority: str
     path: str = "/"
+    kind: str = "get"
 
     @classmethod
     def parse(cls, text: str) -> "Target":
-        """Read `NODE,ADDRESS:PORT,HOST[/PATH]`; raises ValueError when it is not that."""
+        """Read `[KIND:]NODE,ADDRESS:PORT,HOST[/PATH]`; raises ValueError when it is not that."""
         node, address, url = text.split(",", 2)
+        kind, _, node = node.rpartition(":")
         host, _, port = address.rpartition(":")
         authority, slash, path = url.partition("/")
-        return cls(node, host.strip("[]"), int(port), authority, slash + path or "/")
+        return cls(node, host.strip("[]"), int(port), authority, slash + path or "/", kind or "get")
 
     def __str__(self) -> str:
-        return f"{self.node},{self.host}:{self.port},{self.authority}{self.path}"
+        kind = "" if self.kind == "get" else f"{self.kind}:"
+        return f"{kind}{self.node},{self.host}:{self.port},{self.authority}{self.path}"
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
@@ -69,6 +99,7 @@ class Outcome(msgspec.Struct, omit_defaults=True):
     served_by: str = ""
     flag: str = ""
     error: str = ""
+    kind: str = "get"
 
     @property
     def failed(self) -> bool:
@@ -98,6 +129,7 @@ class Tally:
         self.by_version: dict[str, Counter[str]] = {}
         self.by_node: dict[str, Counter[str]] = {}
         self.by_server: dict[str, Counter[str]] = {}
+        self.by_kind: dict[str, Counter[str]] = {}
         self.failures: list[Outcome] = []
         self.latencies_ms: list[float] = []
         self._last_success_s: dict[str, float] = {}
@@ -108,6 +140,7 @@ class Tally:
         self.answered += 1
         self.by_status[str(outcome.status)] += 1
         node = self.by_node.setdefault(outcome.node, Counter())
+        self.by_kind.setdefault(outcome.kind, Counter())["failed" if outcome.failed else "ok"] += 1
         if outcome.failed:
             self.failed += 1
             node["failed"] += 1
@@ -154,6 +187,7 @@ class Tally:
             "by_version": self.by_version,
             "by_node": self.by_node,
             "by_server": self.by_server,
+            "by_kind": self.by_kind,
             "latency_ms": {
                 name: _quantile(ordered, q) for name, q in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))
             },
@@ -171,14 +205,17 @@ def _now_s() -> float:
 
 
 class Client:
-    """Keep-alive connections to one target."""
+    """Keep-alive connections to one target; what may not be sent twice has a connection of its own."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._kind = KINDS[target.kind]
         self._idle: list[tuple[trio.SocketStream, h11.Connection]] = []
 
     async def get(self, outcome: Outcome, tally: Tally) -> None:
-        """Send one GET and write what came back into `outcome`."""
+        """Send one request of the target's kind and write what came back into `outcome`."""
+        if self._kind.method == "CONNECT":
+            return await self._tunnel(outcome)
         while self._idle:
             try:
                 return await self._attempt(*self._idle.pop(), outcome, reused=True)
@@ -198,7 +235,7 @@ class Client:
         try:
             await self._exchange(stream, connection, outcome, reused=reused)
             connection.start_next_cycle()
-            kept = len(self._idle) < IDLE_CONNECTIONS_MAX
+            kept = len(self._idle) < IDLE_CONNECTIONS_MAX and self._kind.method == "GET"
             if kept:
                 self._idle.append((stream, connection))
         except h11.LocalProtocolError:
@@ -212,12 +249,9 @@ class Client:
     async def _exchange(
         self, stream: trio.SocketStream, connection: h11.Connection, outcome: Outcome, *, reused: bool
     ) -> None:
-        headers = [("Host", self._target.authority), ("User-Agent", "gossipmesh-load")]
-        head = connection.send(h11.Request(method="GET", target=self._target.path, headers=headers)) or b""
-        connection.send(h11.EndOfMessage())
         received, body = 0, bytearray()
         try:
-            await stream.send_all(head)
+            await self._send(stream, connection)
             while True:
                 event = connection.next_event()
                 if event is h11.NEED_DATA:
@@ -238,6 +272,39 @@ class Client:
                 f"connection broken: {error.__cause__ or error}", stale=reused and not received
             ) from error
         _read_identity(bytes(body), outcome)
+
+    async def _send(self, stream: trio.SocketStream, connection: h11.Connection) -> None:
+        kind, path = self._kind, self._kind.path or self._target.path
+        headers = [("Host", self._target.authority), ("User-Agent", "gossipmesh-load")]
+        if kind.pieces:
+            headers.append(("Content-Length", str(len(kind.piece) * kind.pieces)))
+        await stream.send_all(
+            connection.send(h11.Request(method=kind.method, target=path, headers=headers)) or b""
+        )
+        for _ in range(kind.pieces):
+            await trio.sleep(kind.pause_s)
+            piece = connection.send(h11.Data(data=kind.piece)) or b""
+            try:
+                await stream.send_all(piece)
+            except trio.BrokenResourceError:
+                break  # it was answered before its body was whole: the answer says why
+        connection.send(h11.EndOfMessage()) if connection.our_state is h11.SEND_BODY else None
+
+    async def _tunnel(self, outcome: Outcome) -> None:
+        """Open a tunnel to a TCP service, send a line, read the answer to it."""
+        try:
+            async with await trio.open_tcp_stream(self._target.host, self._target.port) as stream:
+                lines = sessions.Lines(stream)
+                outcome.status, outcome.flag = await lines.connect(self._target.authority)
+                if outcome.failed:
+                    outcome.error = f"status {outcome.status} {outcome.flag}".strip()
+                    return
+                await stream.send_all(b"hello\n")
+                _read_identity(await lines.line(), outcome)
+        except trio.BrokenResourceError as error:
+            raise NoAnswer(f"connection broken: {error.__cause__ or error}") from error
+        except sessions.Ended as error:
+            raise NoAnswer(str(error)) from error
 
     async def close_idle(self) -> None:
         """Close the connections no request is using."""
@@ -304,7 +371,7 @@ class Driver:
             requests.start_soon(self._one, target, client)
 
     async def _one(self, target: Target, client: Client) -> None:
-        outcome = Outcome(at_s=_now_s(), node=target.node, authority=target.authority)
+        outcome = Outcome(at_s=_now_s(), node=target.node, authority=target.authority, kind=target.kind)
         try:
             with trio.fail_after(self._timeout_s):
                 await client.get(outcome, self.tally)
@@ -365,6 +432,9 @@ async def drive(options: argparse.Namespace, records: TextIO | None) -> dict[str
             nursery.start_soon(_set_on_end_of_stdin, stop)
         else:
             nursery.start_soon(_set_after, stop, options.duration)
+        for text in options.session:
+            target = sessions.SessionTarget.parse(text)
+            nursery.start_soon(sessions.keep_open, target, options.session_life, _print)
         await driver.run(stop)
         nursery.cancel_scope.cancel()
     return driver.tally.summary()
@@ -378,7 +448,11 @@ async def _set_after(stop: trio.Event, duration_s: float) -> None:
 def main() -> None:
     """Drive load as the arguments say; the exit code is 0 whatever the requests became."""
     parser = argparse.ArgumentParser(prog="gossipmesh.testing.load")
-    parser.add_argument("--target", action="append", required=True, metavar="NODE,ADDRESS:PORT,HOST[/PATH]")
+    parser.add_argument(
+        "--target", action="append", required=True, metavar="[KIND:]NODE,ADDRESS:PORT,HOST[/PATH]"
+    )
+    parser.add_argument("--session", action="append", default=[], metavar="KIND:NODE,ADDRESS:PORT,HOST")
+    parser.add_argument("--session-life", type=float, default=0.0, help="seconds; 0: as long as it lasts")
     parser.add_argument("--rate", type=float, default=50.0, help="requests per second, over all targets")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds a client waits for an answer")
     parser.add_argument(

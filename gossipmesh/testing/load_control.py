@@ -9,16 +9,20 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import trio
 
 from gossipmesh.net.interpreter import module_words
-from gossipmesh.testing.load import Target
+from gossipmesh.testing.load import Outcome, Target
 from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.sessions import SessionTarget
 from gossipmesh.testing.waiting import WaitedInVain
 
 DEFAULT_HOSTS: Final = ("cart.shop", "web.shop")
+TCP_HOST: Final = "db.shop"
 LINE_BYTES_MAX: Final = 16_777_216
 SUMMARY_TIMEOUT_S: Final = 20.0
 CHUNK_BYTES: Final = 65_536
@@ -28,6 +32,9 @@ class Load:
     """Constant load from `sources` (nodes that survive) for as long as it is wanted.
 
     `start` in a nursery, `stop` for the summary; meanwhile `answered`, `failed` and `by_version` count.
+    `kinds` are those of `gossipmesh.testing.load`; `sessions` are held open from every source to every host
+    that speaks their protocol, and what became of them is in `session_ends`. With `records` every request is
+    kept, for `outcomes`.
     """
 
     def __init__(
@@ -38,12 +45,23 @@ class Load:
         rate_per_s: float,
         timeout_s: float = 10.0,
         hosts: Sequence[str] = DEFAULT_HOSTS,
+        kinds: Sequence[str] = ("get",),
+        sessions: Sequence[str] = (),
+        session_life_s: float = 0.0,
+        records: bool = False,
+        name: str = "load",
     ) -> None:
         self._mesh = mesh
         self._sources = list(sources)
         self._rate_per_s = rate_per_s
         self._timeout_s = timeout_s
         self._hosts = list(hosts)
+        self._kinds = list(kinds)
+        self._sessions = list(sessions)
+        self._session_life_s = session_life_s
+        self._records = records
+        self._name = name
+        self.session_ends: list[dict[str, Any]] = []
         self._drivers: list[subprocess.Popen[bytes]] = []
         self._progress: dict[int, dict[str, Any]] = {}
         self._summaries: dict[int, dict[str, Any]] = {}
@@ -59,15 +77,40 @@ class Load:
             rate = self._rate_per_s * len(sources) / len(self._sources)
             words = [*prefix_words, *module_words("gossipmesh.testing.load")]
             words += ["--rate", str(rate), "--timeout", str(self._timeout_s)]
-            for host in self._hosts:
-                for source in sources:
-                    address = self._mesh.nodes[source].host
-                    target = Target(source, address, self._mesh.proxy_port, host)
-                    words += ["--target", str(target)]
-            driver = self._mesh.keeper.start(f"load{index}", words, stdin_pipe=True, stdout_pipe=True)
+            words += self._target_words(sources)
+            if self._records:
+                words += ["--records", str(self._records_path(index))]
+            label = f"{self._name}{index}"
+            driver = self._mesh.keeper.start(label, words, stdin_pipe=True, stdout_pipe=True)
             self._drivers.append(driver)
             self._ended[index] = trio.Event()
             nursery.start_soon(self._follow, index, driver)
+
+    def _target_words(self, sources: Sequence[str]) -> list[str]:
+        """Return a driver's arguments: every kind and session, from every source to every host."""
+        port, words = self._mesh.proxy_port, ["--session-life", str(self._session_life_s)]
+        for kind in self._kinds:
+            for host in [TCP_HOST] if kind == "tcp" else self._hosts:
+                for source in sources:
+                    target = Target(source, self._mesh.nodes[source].host, port, host, kind=kind)
+                    words += ["--target", str(target)]
+        for kind in self._sessions:
+            for host in [TCP_HOST] if kind == "tcp" else self._hosts:
+                for source in sources:
+                    held = SessionTarget(kind, source, self._mesh.nodes[source].host, port, host)
+                    words += ["--session", str(held)]
+        return words
+
+    def _records_path(self, index: int) -> Path:
+        return self._mesh.directory / f"{self._name}{index}.jsonl"
+
+    def outcomes(self) -> list[Outcome]:
+        """Return every request there was, by the time it was sent; only with `records`, after `stop`."""
+        decoder = msgspec.json.Decoder(Outcome)
+        lines = [
+            line for index in self._ended for line in self._records_path(index).read_bytes().splitlines()
+        ]
+        return sorted((decoder.decode(line) for line in lines), key=lambda outcome: outcome.at_s)
 
     async def stop(self) -> dict[str, Any]:
         """Stop sending, wait for what is in flight, and return the summary of all drivers.
@@ -83,7 +126,7 @@ class Load:
                 await event.wait()
         missing = [str(index) for index in self._ended if index not in self._summaries]
         if missing:
-            logs = ", ".join(str(self._mesh.keeper.log_path(f"load{index}")) for index in missing)
+            logs = ", ".join(str(self._mesh.keeper.log_path(f"{self._name}{index}")) for index in missing)
             raise WaitedInVain(f"no summary from the load driver; see {logs}")
         return add_up([self._summaries[index] for index in sorted(self._summaries)])
 
@@ -134,6 +177,8 @@ class Load:
             self._progress[index] = message
         elif message["type"] == "summary":
             self._summaries[index] = message
+        elif message["type"] == "session":
+            self.session_ends.append(message)
 
 
 def add_up(summaries: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -9,16 +9,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import layout
+from gossipmesh.testing import departures, layout
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
+from gossipmesh.testing.load import Client, NoAnswer, Outcome, Tally, Target
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import Mesh
 from gossipmesh.testing.namespaces import LoopbackNetwork, NamespaceNetwork
+from gossipmesh.testing.request_checkers import isolation_failures_s
 from gossipmesh.testing.scenario import Scenario, Step, faults_expected, needs_root
 from gossipmesh.testing.waiting import WaitedInVain, wait_until
 
@@ -26,6 +29,9 @@ FINAL_TIMEOUT_S: Final = 10.0
 RACE_TIMEOUT_S: Final = 120.0
 RACE_STAGGER_S_MAX: Final = 0.5
 COMMAND_SLACK_S: Final = 15.0
+CALL_TIMEOUT_S: Final = 60.0
+SLOW_MS: Final = 500.0
+SLOW_KEPT_MAX: Final = 2_000
 
 
 class Run:
@@ -41,6 +47,8 @@ class Run:
         self._observer = Observer(mesh, self.evidence)
         self._sides: tuple[list[str], list[str]] = ([], [])
         self._pushes_done = trio.Event()
+        self._loads: dict[str, Load] = {}
+        self._cut_s = 0.0
 
     async def execute(self, say: Callable[[str], None]) -> Evidence:
         """Start the mesh, run every step under load and observation, and gather what was seen."""
@@ -51,32 +59,68 @@ class Run:
         say("the mesh is ready")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._observer.run)
-            load = await self._start_load(nursery)
-            for step in self._scenario.steps:
-                await self._step(step, nursery, say)
-            if load is not None:
-                self.evidence.requests = await load.stop()
-                for failure in self.evidence.requests["failures"]:
-                    failure["at_s"] = self._observer.since_start_s(failure["at_s"])
+            await self._start_loads(nursery)
+            async with trio.open_nursery() as calls:
+                for step in self._scenario.steps * self._scenario.rounds:
+                    await self._step(step, calls, say)
+            if self._loads:
+                await self._stop_loads()
             nursery.cancel_scope.cancel()
         await self._observer.finish()
         return self.evidence
 
-    async def _start_load(self, nursery: trio.Nursery) -> Load | None:
+    async def _start_loads(self, nursery: trio.Nursery) -> None:
         wanted = self._scenario.load
         if wanted.rate_per_s <= 0:
-            return None
+            return
         broken = self.victim if self._breaks_victim() and not wanted.from_victim else None
         sources = [name for name in self._mesh.nodes if name != broken]
-        load = Load(
-            self._mesh, sources, rate_per_s=wanted.rate_per_s, timeout_s=wanted.timeout_s, hosts=wanted.hosts
-        )
-        load.start(nursery)
+
+        def load(name: str, rate_per_s: float, **options: Any) -> Load:
+            return Load(
+                *(self._mesh, sources),
+                rate_per_s=rate_per_s,
+                timeout_s=wanted.timeout_s,
+                hosts=wanted.hosts,
+                records=True,
+                name=name,
+                **options,
+            )
+
+        self._loads["requests"] = load("load", wanted.rate_per_s)
+        if wanted.mixed:
+            held = {"sessions": wanted.sessions, "session_life_s": wanted.session_life_s}
+            self._loads["mixed"] = load("mixed", wanted.mixed_rate_per_s, kinds=wanted.mixed, **held)
+        for started in self._loads.values():
+            started.start(nursery)
         await trio.sleep(wanted.warm_up_s + self._rng.uniform(0, wanted.warm_up_jitter_s))
-        return load
+
+    async def _stop_loads(self) -> None:
+        """Stop all load and write down what became of it, in this run's own time."""
+        since, evidence = self._observer.since_start_s, self.evidence
+        summaries: dict[str, dict[str, Any]] = {}
+
+        async def stop(name: str) -> None:
+            summaries[name] = await self._loads[name].stop()
+
+        async with trio.open_nursery() as nursery:
+            for name in self._loads:
+                nursery.start_soon(stop, name)
+        for name, summary in summaries.items():
+            for failure in summary["failures"]:
+                failure["at_s"] = since(failure["at_s"])
+            slow = [item for item in self._loads[name].outcomes() if item.latency_ms > SLOW_MS]
+            evidence.slow += [
+                msgspec.structs.replace(item, at_s=since(item.at_s)) for item in slow[:SLOW_KEPT_MAX]
+            ]
+        evidence.requests, evidence.mixed = summaries["requests"], summaries.get("mixed", {})
+        for end in [end for load in self._loads.values() for end in load.session_ends]:
+            times = {key: since(end[key]) for key in ("opened_s", "ended_s")}
+            evidence.sessions.append(end | times)
 
     def _breaks_victim(self) -> bool:
-        return any(step.do in ("kill", "pause", "restart-agent", "upgrade") for step in self._scenario.steps)
+        breaks = ("kill", "pause", "restart-agent", "upgrade", "leave")
+        return any(step.do in breaks for step in self._scenario.steps)
 
     def _struck(self, step: Step) -> list[str]:
         """Return the nodes a step is about."""
@@ -96,7 +140,16 @@ class Run:
             for name in self._struck(step):
                 await self._upgrade(step, name, say)
                 await trio.sleep(step.for_s)
-        elif step.do == "partition":
+        elif step.do == "leave":
+            await self._leave(step, self.victim, say)
+        elif step.do == "leave-rejoin":
+            for name in self._struck(step):
+                await self._leave_and_rejoin(step, name, say)
+                await trio.sleep(step.for_s)
+        elif step.do == "call":
+            self._call(step, nursery)
+            await trio.sleep(step.for_s)
+        elif step.do in ("partition", "isolate"):
             self._partition(step)
         elif step.do == "heal":
             self._heal()
@@ -154,15 +207,62 @@ class Run:
         what = f"{name} is back"
         await self._wait(f"{step.name} {name}", what, upgraded, step.within_s, say)
 
+    async def _leave(self, step: Step, name: str, say: Callable[[str], None]) -> FaultFired:
+        """Have a node leave, by command and by signal in turn; return the fault as it was written down."""
+        at_s = self._observer.now_s()
+        earlier = sum(fault.kind.startswith("leave") for fault in self.evidence.faults)
+        by = departures.BY_SIGNAL if earlier % 2 else departures.BY_COMMAND
+        detail = await departures.leave(self._mesh, name, by, step.within_s)
+        self._observer.ignore(name)
+        say(f"          {name} left by {by}: {detail}")
+        has_left = detail["told"] and detail["exit_code"] == 0 and detail["engine_ended_after_s"] is not None
+        self._fired(step.do, name, int(has_left), at_s, **detail)
+        return self.evidence.faults[-1]
+
+    async def _leave_and_rejoin(self, step: Step, name: str, say: Callable[[str], None]) -> None:
+        fault = await self._leave(step, name, say)
+        self._mesh.start_agent(name)
+        self._observer.attend(name)
+
+        async def back() -> str | None:
+            everyone = list(self._mesh.nodes)
+            return await self._attached([name]) or await self._see(everyone, [name], "alive")
+
+        await self._wait(f"{step.name} {name}", f"{name} is back", back, step.within_s, say)
+        fault.detail["back_s"] = self._observer.now_s()
+
+    def _call(self, step: Step, nursery: trio.Nursery) -> None:
+        """Start one request of each kind from every node but the victim; each is told when it has ended."""
+        for name in self._mesh.nodes:
+            for kind in step.kinds if name != self.victim else ():
+                address = self._mesh.nodes[name].host
+                target = Target(name, address, self._mesh.proxy_port, step.host, kind=kind)
+                nursery.start_soon(self._one_call, target)
+
+    async def _one_call(self, target: Target) -> None:
+        at_s, started_s = self._observer.now_s(), trio.current_time()
+        outcome = Outcome(at_s, target.node, target.authority, kind=target.kind, error="no answer in time")
+        with trio.move_on_after(CALL_TIMEOUT_S):
+            try:
+                outcome.error = ""
+                await Client(target).get(outcome, Tally())
+            except (NoAnswer, OSError) as error:
+                outcome.status, outcome.error = 0, str(error)
+        outcome.latency_ms = round((trio.current_time() - started_s) * 1000, 2)
+        self.evidence.calls.append(outcome)
+
     def _partition(self, step: Step) -> None:
         if not isinstance(self._mesh.network, NamespaceNetwork):
             raise OperatorError('a partition needs `network = "namespaces"` in the scenario')
         names = list(self._mesh.nodes)
-        if sum(step.sides) != len(names):
-            raise OperatorError(f"sides {step.sides} do not add up to {len(names)} nodes")
-        self._rng.shuffle(names)
-        left, right = sorted(names[: step.sides[0]]), sorted(names[step.sides[0] :])
-        self._sides = (left, right)
+        if step.do == "isolate":
+            left, right = [self.victim], [name for name in names if name != self.victim]
+        else:
+            if sum(step.sides) != len(names):
+                raise OperatorError(f"sides {step.sides} do not add up to {len(names)} nodes")
+            self._rng.shuffle(names)
+            left, right = sorted(names[: step.sides[0]]), sorted(names[step.sides[0] :])
+        self._sides, self._cut_s = (left, right), self._observer.now_s()
         self._mesh.network.partition(*([self._number(name) for name in side] for side in self._sides))
 
     def _number(self, name: str) -> int:
@@ -172,10 +272,13 @@ class Run:
         if not isinstance(self._mesh.network, NamespaceNetwork):
             raise OperatorError("nothing to heal: there was no partition")
         # The fault fired if packets were dropped, which is known at its end.
-        dropped = self._mesh.network.heal()
+        dropped, healed_s = self._mesh.network.heal(), self._observer.now_s()
+        if self._sides[0] == [self.victim]:
+            self._fired("isolate", self.victim, dropped, self._cut_s, healed_s=healed_s)
+            return
         self.evidence.faults.append(
             FaultFired(
-                self._observer.now_s(),
+                healed_s,
                 "partition",
                 "|".join(",".join(side) for side in self._sides),
                 count=dropped,
@@ -311,6 +414,10 @@ def _describe(step: Step, victim: str) -> str:
         "pause": f"SIGSTOP {', '.join(step.targets)} of {victim} for {step.for_s:g} s",
         "restart-agent": f"start the agent of {victim} again",
         "upgrade": f"restart the agent of {victim}, one after the other",
+        "leave": f"{victim} leaves",
+        "leave-rejoin": f"{victim} leaves and joins again, one after the other",
+        "isolate": f"cut {victim} off from all others",
+        "call": f"{', '.join(step.kinds)} to {step.host} from every node but {victim}",
         "partition": f"partition {step.sides[0]} | {step.sides[1]}",
         "heal": "heal the partition",
         "race": "push on both sides from one base",
@@ -336,6 +443,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         "engine_replaced_s": {
             fault.node: replacement_s(evidence.engine_steps, fault.node, fault.at_s) for fault in kills
         },
+        "isolation_failures_s": isolation_failures_s(evidence),
         "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},
     }
 
@@ -343,7 +451,8 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
 def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep: bool) -> dict[str, Any]:
     """Run `scenario` and return its result: `{scenario, seed, ok, checks, measures, evidence}`."""
     network = NamespaceNetwork() if needs_root(scenario) else LoopbackNetwork()
-    with Mesh(network=network, keep_files=keep) as mesh:
+    layout_ = layout.LAYOUTS[scenario.mesh.layout]()
+    with Mesh(layout_, network=network, keep_files=keep) as mesh:
         run = Run(scenario, seed, mesh)
         evidence = trio.run(run.execute, say)
         checks = judge(evidence, scenario, faults_expected(scenario, len(evidence.nodes)))

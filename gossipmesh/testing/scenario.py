@@ -4,37 +4,53 @@ A scenario is a TOML file. Unknown fields are errors: a misspelt bound must not 
 """
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.testing import load, sessions
+from gossipmesh.testing.layout import LAYOUTS
 
 STEP_KINDS: Final = (
     "kill",
     "pause",
     "restart-agent",
     "upgrade",
+    "leave",
+    "leave-rejoin",
     "partition",
+    "isolate",
     "heal",
     "race",
     "push",
+    "call",
     "await",
     "load",
 )
-FAULT_KINDS: Final = ("kill", "pause", "upgrade", "partition", "race")
+FAULT_KINDS: Final = ("kill", "pause", "upgrade", "leave", "leave-rejoin", "partition", "isolate", "race")
+REAL_STEPS: Final = ("leave", "leave-rejoin", "isolate", "call")
+"""What the simulator cannot show, because requests are all it is about."""
+TIMED_STEPS: Final = ("await", "push", "upgrade", "leave", "leave-rejoin")
 TARGETS: Final = ("agent", "engine", "workloads")
 
 
 class MeshSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`network` is loopback or namespaces (partitions need the latter, and root)."""
+    """`network` is loopback or namespaces (partitions need the latter, and root); `layout` one of LAYOUTS."""
 
     network: str = "loopback"
+    layout: str = "demo"
 
 
 class LoadSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Idempotent GETs from every node but the victim, or `from_victim` too; rate 0 means no load."""
+    """Idempotent GETs from every node but the victim, or `from_victim` too; rate 0 means no load.
+
+    `mixed` are other kinds of requests (`gossipmesh.testing.load`), sent beside them at a rate of their own;
+    `sessions` (`gossipmesh.testing.sessions`) are held open meanwhile, each for `session_life_s` or, with 0,
+    as long as they last.
+    """
 
     rate_per_s: float = 40.0
     timeout_s: float = 10.0
@@ -42,17 +58,24 @@ class LoadSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warm_up_jitter_s: float = 2.0
     from_victim: bool = False
     hosts: tuple[str, ...] = ("cart.shop", "web.shop")
+    mixed: tuple[str, ...] = ()
+    mixed_rate_per_s: float = 10.0
+    sessions: tuple[str, ...] = ()
+    session_life_s: float = 0.0
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing the nemesis does, in order.
 
     `do`: kill / pause (`targets` on the victim, pause `for_s`), restart-agent, upgrade (an agent is told to
-    restart, ends by itself and is started again; `within_s` for each, then `for_s` of load), partition (the
-    seed chooses `sides`), heal, race (pushes from one base on both sides), push (at one node of the first
-    side, waiting `within_s`), await (`until`, `within_s`), load (let the load run `for_s`). `everywhere`:
-    kill, restart-agent and upgrade take every node, not the victim. `name` is what a push, an upgrade or an
-    await is called in the evidence.
+    restart, ends by itself and is started again; `within_s` for each, then `for_s` of load), leave (drained
+    and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
+    then `for_s` of load), partition (the seed chooses `sides`), isolate (the victim from all others), heal,
+    race (pushes from one base on both sides), push (at one node of the first side, waiting `within_s`), call
+    (one request of each of `kinds` to `host` from every node but the victim, not waited for until the end;
+    then `for_s`), await (`until`, `within_s`), load (let the load run `for_s`). `everywhere`: kill,
+    restart-agent, upgrade and leave-rejoin take every node, not the victim. `name` is what a push, an
+    upgrade, a leave or an await is called in the evidence.
     """
 
     do: str
@@ -63,6 +86,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     sides: tuple[int, int] = (0, 0)
     everywhere: bool = False
+    kinds: tuple[str, ...] = ()
+    host: str = ""
 
 
 class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +98,10 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A whole scenario file; `victims` narrows whom the seed may choose (default: any node)."""
+    """A whole scenario file; `victims` narrows whom the seed may choose (default: any node).
+
+    All steps are done `rounds` times, one round after the other.
+    """
 
     name: str
     about: str
@@ -82,7 +110,7 @@ class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mesh: MeshSection = MeshSection()
     load: LoadSection = LoadSection()
     victims: tuple[str, ...] = ()
-    ready_within_s: float = 60.0
+    rounds: int = 1
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -98,21 +126,38 @@ def load_scenario(path: Path) -> Scenario:
         raise OperatorError(f"there is no scenario {path}; known ones: {known}") from None
     except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise OperatorError(f"{path} is not a scenario: {error}") from error
+    for what, names, known_names in _words(scenario):
+        for name in names:
+            if name not in known_names:
+                raise OperatorError(f"{path}: {name!r} is no {what}; known are {', '.join(known_names)}")
     for step in scenario.steps:
-        if step.do not in STEP_KINDS:
-            raise OperatorError(f"{path}: {step.do!r} is no step; known are {', '.join(STEP_KINDS)}")
-        unknown = [target for target in step.targets if target not in TARGETS]
-        if unknown:
-            raise OperatorError(f"{path}: {unknown[0]!r} is no target; known are {', '.join(TARGETS)}")
-        if step.do in ("await", "push", "upgrade") and (not step.name or not step.within_s):
+        if step.do in TIMED_STEPS and (not step.name or not step.within_s):
             raise OperatorError(f"{path}: the step {step.do!r} needs `name` and `within_s`")
     return scenario
+
+
+def _words(scenario: Scenario) -> list[tuple[str, Sequence[str], Sequence[str]]]:
+    """Return (what, the words a scenario uses for it, the known ones)."""
+    words: list[tuple[str, Sequence[str], Sequence[str]]] = [
+        ("layout", [scenario.mesh.layout], list(LAYOUTS)),
+        ("kind of request", scenario.load.mixed, list(load.KINDS)),
+        ("session", scenario.load.sessions, sessions.KINDS),
+    ]
+    for step in scenario.steps:
+        words += [("step", [step.do], STEP_KINDS), ("target", step.targets, TARGETS)]
+        words.append(("kind of request", step.kinds, list(load.KINDS)))
+    return words
 
 
 def faults_expected(scenario: Scenario, nodes_count: int) -> int:
     """Return how many faults a run must have fired: one for each node a step strikes."""
     steps = [step for step in scenario.steps if step.do in FAULT_KINDS]
-    return sum(nodes_count if step.everywhere else 1 for step in steps)
+    return scenario.rounds * sum(nodes_count if step.everywhere else 1 for step in steps)
+
+
+def can_be_simulated(scenario: Scenario) -> bool:
+    """Tell whether the simulator knows everything the scenario does."""
+    return not any(step.do in REAL_STEPS for step in scenario.steps)
 
 
 def needs_root(scenario: Scenario) -> bool:

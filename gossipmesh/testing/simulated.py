@@ -28,7 +28,7 @@ from gossipmesh.testing.evidence import (
     StatusSeen,
 )
 from gossipmesh.testing.nemesis import measures_of
-from gossipmesh.testing.scenario import Scenario, Step, faults_expected
+from gossipmesh.testing.scenario import Scenario, Step, can_be_simulated, faults_expected
 from gossipmesh.testing.simulator.faults import Partition
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.run import Run as World
@@ -42,7 +42,12 @@ AGENT_BACK_S: Final = (0.5, 3.0)
 RESTARTING_S: Final = 30  # what the agent announces, and how long it lets it be heard
 LAST_WORD_S: Final = 0.6
 RACE_S_MAX: Final = 120.0
-REQUEST_CHECKS: Final = ("anytime_requests_succeed", "anytime_endpoint_leaves_use")
+REQUEST_CHECKS: Final = (
+    "anytime_requests_succeed",
+    "anytime_endpoint_leaves_use",
+    "anytime_requests_after_the_fault_succeed",
+    "anytime_stopped_workload_is_passed_by",
+)
 
 
 class SimulatedRun:
@@ -71,7 +76,7 @@ class SimulatedRun:
         for name in self._hosts:
             self._publish(name, EndpointHealth.PASSING)
         self._pass(3.0)
-        for step in self._scenario.steps:
+        for step in self._scenario.steps * self._scenario.rounds:
             say(f"{self.now_s():6.1f} s  {step.do} {step.until or ', '.join(step.targets)} ({self.victim})")
             self._step(step)
         self._finish()
@@ -362,7 +367,15 @@ _NOTHING: Final = object()
 
 
 def run_simulated(scenario: Scenario, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run `scenario` in virtual time; the result is that of `run_scenario`, with `requests` null."""
+    """Run `scenario` in virtual time; the result is that of `run_scenario`, with `requests` null.
+
+    Raises:
+        OperatorError: it is about requests, which are not simulated. State: nothing was run.
+    """
+    if not can_be_simulated(scenario):
+        raise OperatorError(
+            f"{scenario.name} is about requests, which are not simulated; run it with --backend process"
+        )
     run = SimulatedRun(scenario, seed)
     problems: list[str] = []
     try:

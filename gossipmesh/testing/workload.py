@@ -5,6 +5,9 @@ nothing of gossipmesh imported, so that it starts at once and costs little memor
 200; any other path answers JSON `{service, version, node, upstream}`. The TCP service answers each
 line with such an object. With `--upstream`, a request is passed on through the local mesh proxy and
 its answer is nested, so that one request crosses the whole chain.
+
+`/slow/S` answers after S seconds, `/stream/S` piece by piece for S seconds, `/chunks/N` in N chunks of one
+byte; a WebSocket is answered frame by frame with what it sent. None of these asks the upstream.
 """
 
 import argparse
@@ -22,6 +25,11 @@ HEAD_BYTES_MAX: Final = 65_536
 BODY_BYTES_MAX: Final = 1_048_576
 CHUNK_BYTES: Final = 65_536
 REASONS: Final = {200: "OK", 400: "Bad Request", 502: "Bad Gateway"}
+SLOW_S_MAX: Final = 3_600.0
+CHUNKS_MAX: Final = 1_000_000
+PIECE_INTERVAL_S: Final = 0.25
+WEBSOCKET_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+NODE_HEADER: Final = "X-Node"
 
 
 class Workload:
@@ -30,6 +38,15 @@ class Workload:
     def __init__(self, name: str, version: str, node: str, upstream: str | None) -> None:
         self._identity = {"service": name, "version": version, "node": node}
         self._upstream = upstream
+
+    @property
+    def node(self) -> str:
+        """Return the name of the node it runs on."""
+        return self._identity["node"]
+
+    def said(self) -> bytes:
+        """Return who answers, without asking anybody."""
+        return json.dumps(self._identity).encode()
 
     def answer(self) -> tuple[int, bytes]:
         """Return a status and a JSON body; 502 when the upstream did not answer well."""
@@ -126,7 +143,17 @@ def serve_http(connection: socket.socket, workload: Workload) -> None:
             return
         _, data = _read_body(connection, head, data)
         method, _, target = head.partition(b"\r\n")[0].partition(b" ")
-        status, body = (200, b"ok\n") if target.startswith(b"/healthz") else workload.answer()
+        if _header(head, b"upgrade").lower() == b"websocket":
+            serve_websocket(connection, workload, head, data)
+            return
+        if target.startswith((b"/stream/", b"/chunks/")):
+            send_pieces(connection, workload, target)
+            continue
+        if target.startswith(b"/slow/"):
+            _wait(_number(target, SLOW_S_MAX))
+            status, body = 200, workload.said()
+        else:
+            status, body = (200, b"ok\n") if target.startswith(b"/healthz") else workload.answer()
         close = _header(head, b"connection").lower() == b"close"
         answer = (
             f"HTTP/1.1 {status} {REASONS[status]}\r\nContent-Type: application/json\r\n"
@@ -134,6 +161,56 @@ def serve_http(connection: socket.socket, workload: Workload) -> None:
         ).encode()
         connection.sendall(answer if method == b"HEAD" else answer + body)
         if close:
+            return
+
+
+def _number(target: bytes, most: float) -> float:
+    """Return the number a path such as `/slow/3` ends with, bounded."""
+    return min(float(target.split(b" ")[0].rpartition(b"/")[2]), most)
+
+
+def _wait(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+def send_pieces(connection: socket.socket, workload: Workload, target: bytes) -> None:
+    """Answer in many chunks: blanks first, who answers last, so that the whole is JSON."""
+    head = f"HTTP/1.1 200 OK\r\n{NODE_HEADER}: {workload.node}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.sendall(head.encode())
+    count = int(_number(target, CHUNKS_MAX))
+    if target.startswith(b"/chunks/"):
+        connection.sendall(b"1\r\n \r\n" * count)
+    else:
+        for _ in range(int(_number(target, SLOW_S_MAX) / PIECE_INTERVAL_S)):
+            connection.sendall(b"1\r\n \r\n")
+            _wait(PIECE_INTERVAL_S)
+    body = workload.said()
+    connection.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+
+def serve_websocket(connection: socket.socket, workload: Workload, head: bytes, data: bytes) -> None:
+    """Accept a WebSocket and send back each short message until the peer closes (RFC 6455 section 5.2)."""
+    import base64  # only who is asked for a WebSocket pays for these
+    import hashlib
+
+    digest = hashlib.sha1(_header(head, b"sec-websocket-key") + WEBSOCKET_GUID).digest()  # noqa: S324
+    accept = base64.b64encode(digest).decode()
+    lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+    lines += [f"Sec-WebSocket-Accept: {accept}", f"{NODE_HEADER}: {workload.node}"]
+    connection.sendall("\r\n".join([*lines, "", ""]).encode())
+    while True:
+        while len(data) < 6:
+            data += _more(connection)
+        size = data[1] & 0x7F
+        if size > 125:
+            raise ValueError("a longer message than this service takes")
+        while len(data) < 6 + size:
+            data += _more(connection)
+        mask, masked, first = data[2:6], data[6 : 6 + size], data[:1]
+        data = data[6 + size :]
+        message = bytes(byte ^ mask[index % 4] for index, byte in enumerate(masked))
+        connection.sendall(first + bytes([size]) + message)
+        if first[0] & 0x0F == 8:
             return
 
 

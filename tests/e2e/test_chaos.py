@@ -81,6 +81,37 @@ def test_agents_that_come_back_cost_no_request_no_endpoint_and_no_life(name: str
     assert len(agents_logged(told)) == len(nodes) ** 2, "the logs that prove it were not read"
 
 
+def test_what_is_in_flight_at_the_only_endpoint_finishes_while_it_drains() -> None:
+    told = run_chaos(SCENARIOS / "only-endpoint-drains.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    assert {call["status"] for call in told["evidence"]["calls"]} == {200}
+    (left,) = told["evidence"]["faults"]
+    assert left["detail"]["exit_code"] == 0
+
+
+@pytest.mark.parametrize("name", ["workload-stopped", "workload-dead-post"])
+def test_a_workload_that_stops_or_dies_costs_nobody_a_request(name: str) -> None:
+    told = run_chaos(SCENARIOS / f"{name}.toml", seed=2)
+    assert not wrong(told), told["logs"]
+
+
+def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path) -> None:
+    """One node here, and sessions that end by themselves; the shipped scenario takes all, to the limit."""
+    text = (SCENARIOS / "leave-rejoin-all.toml").read_text()
+    shorter = text.replace("everywhere = true", "everywhere = false").replace(
+        "session_life_s = 0.0", "session_life_s = 5.0"
+    )
+    shorter = shorter.replace('name = "leave-rejoin-all"', 'name = "leave-rejoin-all"\nvictims = ["node5"]')
+    shorter = shorter.replace("sent_min = 2000", "sent_min = 500").replace(
+        "exchanges_min = 2000", "exchanges_min = 400"
+    )
+    path = tmp_path / "leave-rejoin-all.toml"
+    path.write_text(shorter)
+    told = run_chaos(path, seed=1)
+    assert not wrong(told), told["logs"]
+    assert {"websocket", "tcp", "stream"} == {end["kind"] for end in told["evidence"]["sessions"]}
+
+
 def told_after_a_partition(path: Path) -> None:
     told = run_chaos(path, seed=1)
     assert not wrong(told), told["logs"]
@@ -91,6 +122,17 @@ def told_after_a_partition(path: Path) -> None:
 @pytest.mark.namespace
 def test_after_a_partition_everybody_is_alive_and_agrees() -> None:
     told_after_a_partition(SCENARIOS / "partition-heal.toml")
+
+
+@pytest.mark.namespace
+def test_a_node_cut_off_from_all_others_serves_itself(tmp_path: Path) -> None:
+    """One cut; the shipped scenario makes five, and judges their median."""
+    text = (SCENARIOS / "isolated-caller.toml").read_text()
+    path = tmp_path / "isolated-caller.toml"
+    path.write_text(text.replace("rounds = 5", "rounds = 1").replace("sent_min = 2000", "sent_min = 500"))
+    told = run_chaos(path, seed=1)
+    assert not wrong(told), told["logs"]
+    assert told["evidence"]["faults"][0]["count"] > 0
 
 
 @pytest.mark.namespace

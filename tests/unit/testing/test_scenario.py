@@ -24,7 +24,8 @@ check = "finally_all_alive"
 
 def test_the_shipped_scenarios_are_the_promised_ones() -> None:
     promised = {"kill-one", "kill-agent", "kill-engine", "pause", "partition-heal", "racing-pushes"}
-    promised |= {"upgrade-all", "crash-all-agents"}
+    promised |= {"upgrade-all", "crash-all-agents", "leave-rejoin-all", "isolated-caller"}
+    promised |= {"only-endpoint-drains", "workload-stopped", "workload-dead-post"}
     assert promised <= {path.stem for path in SCENARIOS.glob("*.toml")}
 
 
@@ -64,3 +65,25 @@ def test_a_fault_everywhere_must_fire_on_every_node() -> None:
 def test_a_missing_scenario_lists_the_known_ones() -> None:
     with pytest.raises(OperatorError, match="kill-one"):
         load_scenario(SCENARIOS / "nope.toml")
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ('[mesh]\nlayout = "sixty"', "no layout"),
+        ('[load]\nmixed = ["gett"]', "no kind of request"),
+        ('[load]\nsessions = ["gopher"]', "no session"),
+    ],
+)
+def test_a_word_the_mesh_or_the_load_does_not_know_is_a_sentence(
+    tmp_path: Path, section: str, said: str
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(f"{GOOD}\n{section}\n")
+    with pytest.raises(OperatorError, match=said):
+        load_scenario(path)
+
+
+def test_rounds_multiply_the_faults_that_must_fire() -> None:
+    steps = (Step("isolate"), Step("heal"), Step("leave-rejoin", everywhere=True))
+    assert faults_expected(Scenario("x", "y", steps, (), rounds=3), nodes_count=5) == 3 * (1 + 5)
