@@ -7,7 +7,6 @@ engine has no other way to run.
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import AsyncIterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +45,7 @@ from gossipmesh.model.policy import (
     TargetRef,
 )
 from gossipmesh.model.service import EndpointHealth
+from gossipmesh.net.interpreter import module_words, safe_environment
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
 from gossipmesh.traffic.inputs import CatalogEndpoint, LocalService, PolicyInput, SnapshotInputs
 
@@ -88,9 +88,9 @@ async def _engine(
 ) -> AsyncIterator[EngineClient]:
     """Run one engine and stay attached to it; what it tells is read and forgotten."""
     path, words_path = folder / f"{name}.sock", folder / f"{name}.err"
-    words = [sys.executable, "-P", "-m", ENGINE_MODULE, "--socket", str(path)]
+    words = [*module_words(ENGINE_MODULE), "--socket", str(path)]
     words += ["--access-log", str(folder / f"{name}.log")]
-    environment = MALLOC_SETTINGS | os.environ
+    environment = MALLOC_SETTINGS | safe_environment(os.environ)
     with words_path.open("wb") as told, started(words, cores.proxies, told, environment):
         try:
             client = await _attached(path)
