@@ -84,6 +84,7 @@ def status(parts: Parts) -> dict[str, Any]:
             "refused_version": engine.refused_version,
             "refused_reason": engine.refused_reason,
             "answering": engine.answering,
+            "full": list(engine.full),
             "starts": engine.starts_count,
         },
         "holding_removals": parts.feed.holding,

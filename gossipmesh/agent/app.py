@@ -27,7 +27,6 @@ from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.flight_recorder import build_name
 from gossipmesh.agent.gossip_shell import GossipShell
-from gossipmesh.agent.health import answers_http
 from gossipmesh.agent.http_server import Handler, HttpServer
 from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
@@ -215,8 +214,12 @@ class Agent:
         if found is None:
             self.services.nothing_serves()
         self._listeners = Listeners({} if found is None else found.listeners)
-        for name, bind in _engine_binds(config).items():
-            self._listeners.bind_fixed(name, bind)
+        try:
+            await self._listeners.take_fixed(_engine_binds(config), self.engine.hand_over)
+        except OperatorError:
+            self._listeners.close_unused()
+            await local_api.aclose()
+            raise
         running = None if found is None else found.snapshot_version
         self.feed.restore(running, joins=self._other_seeds() and not self.documents.scopes())
         self._give_identities()
@@ -467,7 +470,6 @@ class Agent:
             on_event=self._engine_told,
             on_change=self._engine_changed,
             probe=self._probe_own_engine,
-            is_awake=lambda: answers_http(_reachable(self._config.readiness_bind), _PROBE_TIMEOUT_S),
         )
 
     def _make_feed(self, identity: NodeIdentity) -> CatalogFeed:

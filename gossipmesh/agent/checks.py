@@ -105,6 +105,10 @@ def _check_engine(parts: Parts) -> list[Row]:
     rows.append(_row("snapshot", current, detail, log_hint))
     detail = "answers" if engine.answering else "does not answer"
     rows.append(_row("mesh port", engine.answering, f"the mesh port {detail}", log_hint))
+    if engine.full:
+        detail = f"the engine has no place for more connections: {', '.join(engine.full)}"
+        hint = "see who holds them with `ss -tnpe`; nothing that is under way was ended"
+        rows.append(_row("places", False, detail, hint))
     rows += [
         _row("upstream port", False, problem, "free the port") for problem in parts.engine_port_problems()
     ]

@@ -28,7 +28,8 @@ from gossipmesh.dataplane.client import (
     EngineUnavailable,
     SnapshotRefused,
 )
-from gossipmesh.dataplane.protocol import EngineEvent, Identity
+from gossipmesh.dataplane.protocol import DRAINS_IN_ORDER, EngineEvent, Identity, Statistics
+from gossipmesh.model.errors import OperatorError
 from gossipmesh.traffic.sections import Snapshot
 
 log = logging.getLogger("gossipmesh.agent.engine")
@@ -36,7 +37,10 @@ log = logging.getLogger("gossipmesh.agent.engine")
 _START_TIMEOUT_S: Final = 15.0
 _POLL_S: Final = 0.02
 _STUCK_TIMEOUT_S: Final = 10.0
-_STUCK_PROBES: Final = 5  # of up to a second each, twice: some 10 s
+_STUCK_PINGS: Final = 5  # of up to a second each, each after a probe of as much: some 10 s
+_PING_TIMEOUT_S: Final = 1.0
+_TAKES_MAX: Final = 10
+_TAKE_AGAIN_S: Final = 0.5
 _END_TIMEOUT_S: Final = 5.0
 _BACKOFF_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # before the first, second, ... start in a row
 _SETTLED_S: Final = 30.0
@@ -45,6 +49,8 @@ _PROBE_INTERVAL_SILENT_S: Final = 2.0
 _SPEAKS_S: Final = 2.5  # its statistics come every second, or every two when nothing moved
 _PROBE_RETRY_S: Final = 0.1
 _PROBE_FALL: Final = 2
+MESH: Final = "mesh"
+_ROOMS: Final = ("local", "mesh")
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -68,6 +74,8 @@ class EngineView(msgspec.Struct, frozen=True):
     refused_reason: str
     answering: bool
     starts_count: int
+    full: tuple[str, ...] = ()
+    """Which kinds of its ports have no place left, as it last said: `local`, `mesh`."""
 
 
 class RunningEngine(msgspec.Struct, frozen=True):
@@ -87,23 +95,21 @@ class EngineSupervisor:
         on_event: Callable[[EngineEvent], None],
         on_change: Callable[[], None],
         probe: Callable[[], Awaitable[bool]],
-        is_awake: Callable[[], Awaitable[bool]],
     ) -> None:
         """`on_change` follows each change of `serving`.
 
-        `probe` handshakes with this node's own mesh port as a peer would; `is_awake` asks the readiness
-        port for any answer at all: certificates that ran out must not count as a stuck engine.
+        `probe` handshakes with this node's own mesh port as a peer would.
         """
         self._settings = settings
         self._on_event = on_event
         self._on_change = on_change
         self._probe = probe
-        self._is_awake = is_awake
         self._client: EngineClient | None = None
         self._pid: int | None = None
         self._acked: str | None = None
         self._acked_first = trio.Event()
         self._answering = False
+        self._full: tuple[str, ...] = ()
         self._heard_at = 0.0
         self._rest_until = 0.0
         self._resting = trio.CancelScope()
@@ -138,6 +144,7 @@ class EngineSupervisor:
             refused_reason=self._refused[1],
             answering=self._answering,
             starts_count=self._starts_count,
+            full=self._full,
         )
 
     def want_snapshot(self, snapshot: Snapshot) -> None:
@@ -153,8 +160,10 @@ class EngineSupervisor:
     def want_listeners(self, listeners: Mapping[str, socket.socket]) -> None:
         """Have the engine hold these, owned from now on by this; those no longer wanted are closed.
 
-        The first call is what an engine's start waits for.
+        The first call is what an engine's start waits for. An engine that drains is given none.
         """
+        if self._stopping:
+            return
         for name, sock in self._listeners.items():
             if listeners.get(name) is not sock:
                 sock.close()
@@ -184,10 +193,18 @@ class EngineSupervisor:
                 await self._run_session(client)
 
     async def drain(self, timeout_s: float) -> None:
-        """Have the engine finish what is in flight and end; it is not started again."""
+        """Have the engine refuse other nodes, finish what is in flight and end; it is not started again.
+
+        This node's applications are served meanwhile, by an engine that can; our duplicates of what it no
+        longer accepts on are closed, or the kernel would go on taking connections that nobody serves.
+        """
         self._stopping = True
         client, pid = self._client, self._pid
         if client is not None:
+            in_order = DRAINS_IN_ORDER in client.hello.features
+            for name in [MESH] if in_order else list(self._listeners):
+                if name in self._listeners:
+                    self._listeners.pop(name).close()
             try:
                 await client.drain(timeout_s)
             except EngineRefused as error:
@@ -209,9 +226,31 @@ class EngineSupervisor:
             sock.close()
         self._listeners = {}
 
+    async def hand_over(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Give a running engine listeners at once; those it holds by these names are closed.
+
+        Raises:
+            OperatorError: it did not take them.
+        """
+        if self._client is None:
+            return
+        try:
+            await self._client.give_listeners(sockets)
+        except (EngineRefused, EngineGone) as error:
+            raise OperatorError(
+                f"the engine (process {self._pid}) does not let go of its ports: {error}; "
+                f"end it with `kill {self._pid}` and start again"
+            ) from None
+
     async def _take_over(self, client: EngineClient) -> None:
         """Take duplicates of a running engine's listeners, and wait until it is said what is wanted."""
-        self._taken = await client.take_listeners()
+        for _ in range(_TAKES_MAX):
+            try:
+                self._taken = await client.take_listeners()
+                break
+            except EngineRefused as error:  # it is short of descriptors, and ends what it can
+                log.warning("the engine: %s", error)
+                await trio.sleep(_TAKE_AGAIN_S)
         self._found = RunningEngine(client.hello.snapshot_version, dict(self._taken))
         self._looked.set()
         await self._given.wait()
@@ -283,7 +322,7 @@ class EngineSupervisor:
             if not self._stopping:
                 log.warning("the engine is gone: %s", reason, extra=fields(pid=client.hello.pid))
         finally:
-            self._client, self._acked, self._answering = None, None, False
+            self._client, self._acked, self._answering, self._full = None, None, False, ()
         # Not when this agent ends: the engine serves on, and nobody must be told otherwise.
         self._tell()
         settled = trio.current_time() - started > _SETTLED_S
@@ -341,27 +380,34 @@ class EngineSupervisor:
     async def _watch_health(self) -> None:
         """Probe the mesh port as a peer would; one failure may be a stall of ours.
 
-        An engine that says nothing anywhere, `_STUCK_PROBES` times in a row, is ended: its connection
-        closes with it and a successor is started. Probes are counted, not seconds, so that a pause of
-        this agent does not count against the engine.
+        Only an engine that does not answer on its own socket, `_STUCK_PINGS` times in a row, is ended: its
+        connection closes with it and a successor is started. One that is full, or whose certificates ran
+        out, answers there. Pings are counted, not seconds, so that a pause of this agent does not count
+        against the engine.
         """
         if self._acked is None:
             await self._acked_first.wait()
         failed_count = stuck_count = 0
         while True:
             answered = await self._probe()
+            if self._stopping:
+                return  # it refuses other nodes by now, as it should
             failed_count = 0 if answered else failed_count + 1
             if answered or failed_count >= _PROBE_FALL:
                 self._answering = answered
                 self._tell()
-            stuck_count = 0 if answered or await self._is_awake() else stuck_count + 1
-            if stuck_count >= _STUCK_PROBES and self._pid is not None:
+            stuck_count = 0 if answered or await self._responds() else stuck_count + 1
+            if stuck_count >= _STUCK_PINGS and self._pid is not None:
                 log.error("the engine does not answer and is ended", extra=fields(pid=self._pid))
                 end_engine(self._pid, signal.SIGKILL)
             if answered:
                 await self._rest()
             else:
                 await trio.sleep(_PROBE_RETRY_S)
+
+    async def _responds(self) -> bool:
+        """Tell whether the engine answers on its own socket."""
+        return self._client is None or await self._client.ping(_PING_TIMEOUT_S)
 
     async def _rest(self) -> None:
         """Wait until the next probe: a while, for a handshake costs both ends; less when it falls silent."""
@@ -374,7 +420,18 @@ class EngineSupervisor:
     def _heard(self, event: EngineEvent) -> None:
         self._heard_at = trio.current_time()
         self._resting.deadline = min(self._rest_until, self._heard_at + _SPEAKS_S)
+        if isinstance(event, Statistics):
+            self._note_full(event.gauges)
         self._on_event(event)
+
+    def _note_full(self, gauges: Mapping[str, int]) -> None:
+        full = tuple(room for room in _ROOMS if gauges.get(f"{room}_full"))
+        if full != self._full:
+            self._full = full
+            if full:
+                log.warning("the engine has no place left for more connections", extra=fields(full=full))
+            else:
+                log.info("the engine has places for connections again")
 
     def _tell(self) -> None:
         if self.serving != self._was_serving:

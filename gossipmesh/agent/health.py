@@ -113,15 +113,6 @@ async def _connects(address: Address) -> bool:
     return True
 
 
-async def answers_http(address: Address, timeout_s: float) -> bool:
-    """Tell whether anything at `address` answers a request, whatever it says."""
-    try:
-        with trio.fail_after(timeout_s):
-            return await _status_of(address, "/") > 0
-    except (OSError, trio.TooSlowError):
-        return False
-
-
 async def _status_of(address: Address, path: str) -> int:
     """Return the status of the answer, 0 when the connection ended before one or it is no HTTP."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET

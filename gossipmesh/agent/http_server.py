@@ -1,13 +1,16 @@
 """A small HTTP/1.1 server over h11, for the admin API and the metrics; not for traffic.
 
 Rules:
-1. One request per connection at a time, heads and bodies bounded, a slow client is dropped; connections
-   beyond a limit are closed at once, so that nobody takes the agent's last descriptor.
+1. One request per connection at a time, heads and bodies bounded, a slow client is dropped; each connection
+   has a place, of which one user or address has half at most, and who asks nothing makes way for who does.
 2. A handler raises `Refused` for an answer of 4xx; anything unforeseen is a 500 and logged, never a crash.
 """
 
 import json
 import logging
+import socket
+import struct
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any, Final
@@ -19,6 +22,9 @@ import trio
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.member import Address
+from gossipmesh.net.places import Party, Place, Room, source_of, uid_party
+from gossipmesh.net.socket_owner import SocketOwners
 
 log = logging.getLogger("gossipmesh.agent.http")
 
@@ -27,7 +33,7 @@ _HEAD_BYTES_MAX: Final = 16_384
 CONNECTIONS_MAX: Final = 128
 _IDLE_TIMEOUT_S: Final = 30.0
 _ROWS_PER_PIECE: Final = 25  # of members: a millisecond to make, 5 when the machine is busy
-_ACCEPT_RETRY_S: Final = 0.1
+_CREDENTIALS: Final = struct.Struct("3i")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -108,39 +114,76 @@ class HttpServer:
         """`listener` is closed when `run` ends."""
         self._listener = listener
         self._handler = handler
-        self._connections = 0
-        self.turned_away_count = 0
+        self.counts: Counter[str] = Counter()
+        self._room = Room("http", self._count, places_max=CONNECTIONS_MAX)
+        self._owners: SocketOwners | None = None
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with self._listener:
-            await trio.serve_listeners(self._serve, [self._listener])
+        try:
+            async with self._listener:
+                await trio.serve_listeners(self._serve, [self._listener])
+        finally:
+            if self._owners is not None:
+                self._owners.close()
+
+    async def aclose(self) -> None:
+        """Close the listening socket of a server that never ran."""
+        await self._listener.aclose()
+
+    def _count(self, event: str) -> None:
+        self.counts[event] += 1
+        count = self.counts[event]
+        if count & (count - 1) == 0:  # told at 1, 2, 4, 8, ...
+            held_count = self._room.held_count
+            log.warning("%s: %d so far, %d connections now", event.replace("_", " "), count, held_count)
+
+    def _party_of(self, stream: trio.SocketStream) -> Party:
+        """Return who a connection is: a user of this machine, or an address."""
+        sock = stream.socket
+        if sock.family == socket.AF_UNIX:
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            return uid_party(_CREDENTIALS.unpack(raw)[1])
+        peer, own = sock.getpeername(), sock.getsockname()
+        if peer[0] != own[0]:
+            return source_of(peer[0])
+        try:
+            self._owners = self._owners or SocketOwners()
+            return uid_party(self._owners.uid_of(Address(peer[0], peer[1]), Address(own[0], own[1])))
+        except OSError:
+            return uid_party(None)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        if self._connections >= CONNECTIONS_MAX:
-            self.turned_away_count += 1
-            if self.turned_away_count & (self.turned_away_count - 1) == 0:  # told at 1, 2, 4, 8, ...
-                log.warning(
-                    "more than %d connections: %d turned away", CONNECTIONS_MAX, self.turned_away_count
-                )
+        scope = trio.CancelScope()
+
+        def evict() -> bool:
+            scope.cancel()
+            return True
+
+        try:
+            place = self._room.admit((self._party_of(stream),), evict)
+        except OSError:
+            place = None  # it has left already
+        if place is None:
             await trio.aclose_forcefully(stream)
             return
-        self._connections += 1
         try:
-            await self._converse(stream)
+            with scope:
+                await self._converse(stream, place)
         finally:
-            self._connections -= 1
+            place.leave()
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def _converse(self, stream: trio.SocketStream, place: Place) -> None:
         async with stream:
             connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_BYTES_MAX)
             try:
-                while await self._serve_one(stream, connection):
+                while await self._serve_one(stream, connection, place):
+                    place.end()
                     connection.start_next_cycle()
             except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.LocalProtocolError):
                 pass  # the client went away, or never finished its request
 
-    async def _serve_one(self, stream: trio.SocketStream, connection: h11.Connection) -> bool:
+    async def _serve_one(self, stream: trio.SocketStream, connection: h11.Connection, place: Place) -> bool:
         """Answer one request; tell whether another may follow."""
         try:
             with trio.fail_after(_IDLE_TIMEOUT_S):
@@ -154,6 +197,7 @@ class HttpServer:
         else:
             if request is None:
                 return False
+            place.begin()
             response = await self._answer(request)
         with trio.fail_after(_IDLE_TIMEOUT_S):
             await _send(stream, connection, response)

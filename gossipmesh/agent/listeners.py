@@ -7,9 +7,10 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from gossipmesh.agent.logs import fields
+from gossipmesh.agent.port_holder import engine_holding
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.streams import listen
@@ -17,6 +18,8 @@ from gossipmesh.net.streams import listen
 log = logging.getLogger("gossipmesh.agent.listeners")
 
 _BACKLOG = 1_024
+
+HandOver = Callable[[Mapping[str, socket.socket]], Awaitable[None]]
 
 
 def port_error(error: OSError, bind: Address, protocol: str, key: str) -> OperatorError:
@@ -27,6 +30,16 @@ def port_error(error: OSError, bind: Address, protocol: str, key: str) -> Operat
         errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE: change the key",
     }.get(error.errno or 0, "change the key")
     reason = os.strerror(error.errno or 0)
+    if (
+        error.errno == errno.EADDRINUSE
+        and protocol == "tcp"
+        and (pid := engine_holding(bind.port)) is not None
+    ):
+        reason += f" by a gossipmesh engine (process {pid})"
+        advice = (
+            f"end it with `gossipmesh leave` where its agent runs, or `kill {pid}` when none does, "
+            "or change the key"
+        )
     return OperatorError(
         f"cannot listen on {bind}/{protocol} ({key}): {reason}; {advice}; nothing was started"
     )
@@ -52,6 +65,56 @@ class Listeners:
         self._found = dict(found)
         self.sockets: dict[str, socket.socket] = {}
         self.problems: dict[str, str] = {}
+
+    async def take_fixed(self, binds: Mapping[str, Address], hand_over: HandOver) -> None:
+        """Have the fixed listeners at `binds`; what a running engine holds of their ports, it gives up first.
+
+        `hand_over` gives listeners to that engine; one it holds by the same name is closed there.
+
+        Raises:
+            OperatorError: an address cannot be had; the engine has its listeners back, as far as that goes.
+        """
+        moved = self._in_the_way(binds)
+        if moved:
+            await self._have_closed(moved, hand_over)
+        try:
+            for name, bind in binds.items():
+                self.bind_fixed(name, bind)
+        except OperatorError:
+            for name in set(binds) & self.sockets.keys():
+                self.sockets.pop(name).close()
+            await self._put_back(moved, hand_over)
+            raise
+
+    def _in_the_way(self, binds: Mapping[str, Address]) -> dict[str, Address]:
+        """Return what the engine listens on at a port that is wanted for something else, or otherwise."""
+        ports = {bind.port for bind in binds.values()}
+        found = {name: Address(*sock.getsockname()[:2]) for name, sock in self._found.items()}
+        return {name: at for name, at in found.items() if at.port in ports and binds.get(name) != at}
+
+    async def _have_closed(self, moved: Mapping[str, Address], hand_over: HandOver) -> None:
+        """Have the engine close listeners: it gets others by their names, which nobody knows of."""
+        log.info("ports of the engine change hands", extra=fields(listeners=sorted(moved)))
+        stand_ins = {name: listen(Address("127.0.0.1", 0)) for name in moved}
+        try:
+            await hand_over(stand_ins)
+        finally:
+            for sock in stand_ins.values():
+                sock.close()
+        for name in moved:
+            self._found.pop(name).close()
+
+    async def _put_back(self, moved: Mapping[str, Address], hand_over: HandOver) -> None:
+        back: dict[str, socket.socket] = {}
+        try:
+            for name, at in moved.items():
+                back[name] = listen(at, _BACKLOG)
+            await hand_over(back)
+        except (OSError, OperatorError) as error:
+            log.error("the engine's ports could not be put back: %s", error)
+        finally:
+            for sock in back.values():
+                sock.close()
 
     def bind_fixed(self, name: str, bind: Address) -> None:
         """Have the listener `name` at `bind`.

@@ -30,6 +30,8 @@ from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import authority_spiffe_id
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
+from gossipmesh.net.descriptors import descriptors_max
+from gossipmesh.net.places import Place, Room, source_of
 from gossipmesh.net.tls import server_context
 from gossipmesh.trust.svid import (
     LEAF_ENTROPY_BYTES,
@@ -38,8 +40,11 @@ from gossipmesh.trust.svid import (
     read_leaf_key_untrusted,
 )
 
-CONNECTIONS_MAX: Final = 64
-CONNECTION_TIMEOUT_S: Final = 15.0
+CONNECTIONS_MAX: Final = 512
+_DESCRIPTORS_KEPT: Final = 64
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+REQUEST_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 RECEIVE_BYTES: Final = 16_384
 HEAD_BYTES_MAX: Final = 16_384
@@ -65,6 +70,7 @@ class ServerStatistics:
     refused: int = 0
     broken: int = 0
     turned_away: int = 0
+    evicted: int = 0
 
 
 class AuthorityServer:
@@ -87,7 +93,21 @@ class AuthorityServer:
         self._context: ssl.SSLContext | None = None
         self._context_until = WallSeconds(0)
         self.statistics = ServerStatistics()
-        self._connections = 0
+        places_max = max(1, min(CONNECTIONS_MAX, descriptors_max() - _DESCRIPTORS_KEPT))
+        self._room = Room("authority", self._count, places_max=places_max)
+
+    def _count(self, event: str) -> None:
+        """Count what happens to places; say so at 1, 2, 4, 8, ..."""
+        if "evicted" in event:
+            self.statistics.evicted += 1
+            count = self.statistics.evicted
+        else:
+            self.statistics.turned_away += 1
+            count = self.statistics.turned_away
+        if count & (count - 1) == 0:
+            self._report(
+                f"{event.replace('_', ' ')}: {count} so far, {self._room.held_count} connections now"
+            )
 
     async def run(self, bind: Address, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports `listening on ADDRESS`, and starts with that address.
@@ -140,36 +160,59 @@ class AuthorityServer:
         return self._context
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        if self._connections >= CONNECTIONS_MAX:
-            self.statistics.turned_away += 1
+        scope = trio.CancelScope()
+
+        def evict() -> bool:
+            scope.cancel()
+            return True
+
+        try:
+            place = self._room.admit((source_of(stream.socket.getpeername()[0]),), evict)
+        except OSError:
+            place = None  # it has left already
+        if place is None:
             await trio.aclose_forcefully(stream)
             return
-        self._connections += 1
-        tls = trio.SSLStream(stream, self._tls_context(), server_side=True, https_compatible=True)
         try:
-            with trio.move_on_after(CONNECTION_TIMEOUT_S):
-                await tls.do_handshake()
-                await self._answer(tls)
-                with trio.move_on_after(CLOSE_TIMEOUT_S):
-                    await tls.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, h11.ProtocolError):
-            self.statistics.broken += 1
+            with scope:
+                await self._converse(stream, place)
         finally:
-            self._connections -= 1
-            await trio.aclose_forcefully(tls)
+            place.leave()
+            await trio.aclose_forcefully(stream)
 
-    async def _answer(self, tls: trio.SSLStream[trio.SocketStream]) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+    async def _converse(self, stream: trio.SocketStream, place: Place) -> None:
+        """Shake hands, take a request, answer it; each has its time, or the connection ends."""
+        try:
+            with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+                await trio.lowlevel.wait_readable(stream.socket)  # who says nothing costs no TLS
+                tls = trio.SSLStream(stream, self._tls_context(), server_side=True, https_compatible=True)
+                await tls.do_handshake()
+            connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+            with trio.fail_after(REQUEST_TIMEOUT_S):
+                status, answer = await self._answer_to(tls, connection)
+            place.begin()
+            if answer is not None:
+                with trio.fail_after(ANSWER_TIMEOUT_S):
+                    await _respond(tls, connection, status, answer)
+            with trio.move_on_after(CLOSE_TIMEOUT_S):
+                await tls.aclose()
+        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            self.statistics.broken += 1
+        except (OSError, h11.ProtocolError):  # ssl.SSLError is the first
+            self.statistics.broken += 1
+
+    async def _answer_to(
+        self, tls: trio.SSLStream[trio.SocketStream], connection: h11.Connection
+    ) -> tuple[int, Issued | Refusal | None]:
+        """Return status and answer to the one request; no answer when the peer just left."""
         try:
             method, target, body = await _read_request(tls, connection)
         except MalformedInput as error:
-            await _respond(tls, connection, 400, Refusal(str(error), "malformed"))
-            return
+            return 400, Refusal(str(error), "malformed")
         if connection.their_state is h11.ERROR or not method:
-            return
+            return 0, None
         peer = tls.getpeercert(binary_form=True)
-        status, answer = self._decide(method, target, body, peer if isinstance(peer, bytes) else None)
-        await _respond(tls, connection, status, answer)
+        return self._decide(method, target, body, peer if isinstance(peer, bytes) else None)
 
     def _decide(
         self, method: str, target: str, body: bytes, peer: bytes | None

@@ -25,7 +25,10 @@ LATENCY_BUCKETS_MS: Final[tuple[int, ...]] = (
 )  # fmt: skip
 """Upper bounds of the latency histogram; one more bucket holds what is slower."""
 
-FEATURES: Final[tuple[str, ...]] = ("demand", "drain", "http", "listeners", "probe", "tcp")
+DRAINS_IN_ORDER: Final = "drains-in-order"
+"""Other nodes are refused first, and this node's applications served until their requests have ended."""
+
+FEATURES: Final[tuple[str, ...]] = ("demand", "drain", DRAINS_IN_ORDER, "http", "listeners", "probe", "tcp")
 """What the reference engine can execute, sorted."""
 
 

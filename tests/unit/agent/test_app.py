@@ -253,7 +253,7 @@ async def test_a_killed_engine_is_replaced_on_the_same_sockets(tmp_path: Path) -
 
 
 async def test_an_engine_that_is_stuck_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gossipmesh.agent.engine_supervisor._STUCK_PROBES", 1)
+    monkeypatch.setattr("gossipmesh.agent.engine_supervisor._STUCK_PINGS", 1)
     async with a_node(tmp_path) as node, running(node) as before:
         os.kill(before["engine"]["pid"], signal.SIGSTOP)
         after = await node.wait(lambda s: s["engine"]["answering"] and s["engine"]["starts"] == 2)

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -14,8 +15,10 @@ import trio.testing
 from gossipmesh.agent import engine_supervisor
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor, EngineView
 from gossipmesh.dataplane.client import EngineGone, EngineUnavailable
-from gossipmesh.dataplane.protocol import Statistics
+from gossipmesh.dataplane.protocol import DRAINS_IN_ORDER, Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
+from gossipmesh.model.member import Address
+from gossipmesh.net.streams import listen
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
 from gossipmesh.traffic.inputs import SnapshotInputs
 from gossipmesh.traffic.sections import Snapshot, make_snapshot
@@ -34,7 +37,7 @@ class Rig:
         self.nursery = nursery
         self.alive: trio.CancelScope | None = None
         self.supervisor = EngineSupervisor(
-            self.settings, on_event=lambda _: None, on_change=lambda: None, probe=_yes, is_awake=_yes
+            self.settings, on_event=lambda _: None, on_change=lambda: None, probe=_yes
         )
 
     def spawn(self, socket_path: Path, access_log: Path, _log: Path) -> int:
@@ -107,7 +110,6 @@ async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_sil
         on_event=lambda _: None,
         on_change=lambda: None,
         probe=probe,
-        is_awake=_yes,
     )
     supervisor._acked, supervisor._heard_at = "v", trio.current_time()
     nursery.start_soon(supervisor._watch_health)
@@ -134,7 +136,6 @@ async def test_nobody_is_woken_to_look_for_a_first_snapshot(
         on_event=lambda _: None,
         on_change=lambda: None,
         probe=probe,
-        is_awake=_yes,
     )
     nursery.start_soon(supervisor._watch_health)
     await trio.testing.wait_all_tasks_blocked()
@@ -205,3 +206,101 @@ async def test_what_one_engine_refused_is_offered_to_the_next(
     rig.kill()
     view = await rig.until(runs(GOOD))
     assert view.refused_version is None
+
+
+@asynccontextmanager
+async def watched(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> AsyncIterator[tuple[list[int], list[float]]]:
+    """Watch an engine whose mesh port is silent; yield what was ended, and when it was asked."""
+    ended: list[int] = []
+    asked: list[float] = []
+
+    async def ping(timeout_s: float) -> bool:
+        asked.append(trio.current_time())
+        await trio.sleep(0.0 if answers else timeout_s)
+        return answers
+
+    async def silent() -> bool:
+        await trio.sleep(1.0)
+        return False
+
+    monkeypatch.setattr(engine_supervisor, "end_engine", lambda pid, _number: ended.append(pid))
+    monkeypatch.setattr(rig.supervisor, "_probe", silent)
+    supervisor = rig.supervisor
+    supervisor._client = cast(Any, SimpleNamespace(ping=ping, hello=SimpleNamespace(features=())))
+    supervisor._acked, supervisor._pid = "v", 7
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(supervisor._watch_health)
+        yield ended, asked
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_engine_that_answers_on_its_own_socket_is_never_ended(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    """Full, or with certificates that ran out: nobody outside gets an answer, and it serves what it has."""
+    async with watched(rig, monkeypatch, answers=True) as (ended, asked):
+        await trio.sleep(120)
+        assert not ended
+        assert len(asked) > 50
+        assert not rig.supervisor.view().answering
+
+
+async def test_an_engine_that_answers_nowhere_is_ended(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    async with watched(rig, monkeypatch, answers=False) as (ended, asked):
+        await trio.sleep(8)
+        assert not ended, "four times may be a stall"
+        await trio.sleep(5)
+        assert ended
+        assert len(asked) >= 5
+
+
+async def test_an_engine_that_drains_is_not_asked_and_its_mesh_listener_is_closed_here(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel would go on taking connections for a duplicate nobody accepts on."""
+    drained = trio.Event()
+    sockets = {name: listen(Address("127.0.0.1", 0)) for name in ("mesh", "proxy", "readiness")}
+    seen: list[list[str]] = []
+
+    async def drain(_timeout_s: float) -> None:
+        seen.append(sorted(name for name, sock in sockets.items() if sock.fileno() >= 0))
+        await drained.wait()
+
+    for features in ((), (DRAINS_IN_ORDER,)):
+        supervisor = Rig(rig.settings.socket_path.parent, rig.nursery).supervisor
+        supervisor.want_listeners(sockets)
+        supervisor._client = cast(Any, SimpleNamespace(drain=drain, hello=SimpleNamespace(features=features)))
+        drained.set()
+        await supervisor.drain(1.0)
+        supervisor.want_listeners({"mesh": sockets["mesh"]})
+        supervisor.close()
+        sockets = {name: listen(Address("127.0.0.1", 0)) for name in ("mesh", "proxy", "readiness")}
+    assert seen == [[], ["proxy", "readiness"]], "one that drains all at once leaves nothing to wait in"
+    for sock in sockets.values():
+        sock.close()
+
+
+async def test_a_full_engine_is_seen_as_full(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    for gauges, full in (({"mesh_full": 1, "local_full": 0}, ("mesh",)), ({"mesh_full": 0}, ())):
+        for _ in range(3):
+            rig.supervisor._heard(Statistics(1_000, (), {}, gauges))
+        assert rig.supervisor.view().full == full
+    assert len(caplog.records) == 1, "told when it changes"
+
+
+async def test_ping_asks_for_nothing_and_an_engine_that_is_silent_keeps_its_attachment(rig: Rig) -> None:
+    """Handing over no listeners is what engines of every version ack."""
+    rig.nursery.start_soon(rig.supervisor.run)
+    rig.supervisor.want_listeners({})
+    rig.supervisor.want_snapshot(GOOD)
+    await rig.until(runs(GOOD))
+    client = rig.supervisor._client
+    assert client is not None
+    assert await client.ping(5.0)
+    assert not await client.ping(0.0)
+    assert await client.ping(5.0)
+    assert rig.supervisor.view().attached

@@ -46,21 +46,83 @@ async def talk(where: tuple[str, int], data: bytes) -> bytes:
     return received
 
 
-async def test_connections_beyond_the_limit_are_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 2)
+REQUEST = b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("say", [b"", b"GET /", b"GET /x HTTP/1.1\r\nHost: localhost\r\n"])
+async def test_clients_that_ask_nothing_make_way_for_who_asks(
+    monkeypatch: pytest.MonkeyPatch, say: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 8)
     async with serving(answer) as (server, where):
-        idle = [await trio.open_tcp_stream(*where) for _ in range(2)]
-        with trio.fail_after(10):
-            async with await trio.open_tcp_stream(*where) as extra:
+        idle = [await trio.open_tcp_stream(*where) for _ in range(100)]
+        for stream in idle[90:]:
+            await stream.send_all(say)
+        for _ in range(3):
+            assert b"200" in await talk(where, REQUEST)
+        assert server.counts["http_evicted_unfinished"] >= 96
+        for stream in idle:
+            await stream.aclose()
+    assert len(caplog.records) <= 8, "told at 1, 2, 4, 8, ..."
+
+
+async def test_a_client_that_asked_once_goes_after_those_that_never_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 8)
+    async with serving(answer) as (_server, where):
+        kept = await trio.open_tcp_stream(*where)
+        async with kept:
+            ask = REQUEST.replace(b"Connection: close\r\n", b"")
+            for _ in range(3):
+                await kept.send_all(ask)
+                assert b"200" in await kept.receive_some()
+                idle = [await trio.open_tcp_stream(*where) for _ in range(20)]
+                assert b"200" in await talk(where, REQUEST)
+                for stream in idle:
+                    await stream.aclose()
+
+
+async def test_answers_under_way_fill_one_users_share_and_are_not_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 4)
+    go = trio.Event()
+
+    async def slow(request: Request) -> Response:
+        await go.wait()
+        return json_response(request.path)
+
+    async with serving(slow) as (server, where), trio.open_nursery() as nursery:
+        answers: list[bytes] = []
+
+        async def ask() -> None:
+            answers.append(await talk(where, REQUEST))
+
+        for _ in range(2):
+            nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        async with await trio.open_tcp_stream(*where) as extra:
+            with trio.fail_after(10):
                 try:
                     assert await extra.receive_some(1) == b""
                 except trio.BrokenResourceError:
                     pass
-        assert server.turned_away_count == 1
-        for stream in idle:
-            await stream.aclose()
-        await trio.testing.wait_all_tasks_blocked()
-        assert b"200" in await talk(where, b"GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert server.counts == {"http_refused_share": 1}
+        go.set()
+        with trio.fail_after(10):
+            while len(answers) < 2:
+                await trio.lowlevel.checkpoint()
+        assert all(b"200" in one for one in answers)
+
+
+async def test_a_machine_without_netlink_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise OSError(93, "no netlink")
+
+    monkeypatch.setattr(http_server, "SocketOwners", broken)
+    async with serving(answer) as (_server, where):
+        assert b"200" in await talk(where, REQUEST)
 
 
 @pytest.mark.parametrize(

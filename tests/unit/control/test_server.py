@@ -1,6 +1,8 @@
 """The enrolment server against strangers: everything is bounded, and it goes on serving."""
 
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -107,21 +109,73 @@ async def test_speaks_nothing_older_than_tls_1_3(tmp_path: Path) -> None:
             await talk(running, b"", context)
 
 
-async def test_connections_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 2)
+@asynccontextmanager
+async def besieged(running: RunningAuthority, count: int, say: bytes = b"") -> AsyncIterator[None]:
+    """Hold so many connections that begin nothing, or begin and go on with nothing."""
+    streams = []
+    try:
+        for _ in range(count):
+            stream = await trio.open_tcp_stream(running.address.host, running.address.port)
+            streams.append(stream)
+            if say:
+                await stream.send_all(say)
+        yield
+    finally:
+        for stream in streams:
+            await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize("say", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"])
+async def test_who_says_nothing_makes_way_for_who_enrols(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, say: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 8)
+    async with running_authority(tmp_path / "authority") as running, besieged(running, 40, say):
+        for number in range(5):
+            await enrol(tmp_path / f"i{number}", running.token(tmp_path / f"t{number}", f"n{number}"))
+        assert running.server.statistics.enrolled == 5
+        assert running.server.statistics.evicted >= 36
+        assert running.server.statistics.turned_away == 0
+        assert len(running.log) < 40, "evictions are told seldom"
+
+
+async def test_a_request_that_never_comes_whole_makes_way_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handshake done, half a head, and silence."""
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 4)
     async with running_authority(tmp_path / "authority") as running:
-        where = (running.address.host, running.address.port)
-        idle = [await trio.open_tcp_stream(*where) for _ in range(2)]
+        held = []
+        for _ in range(6):
+            stream = await trio.open_tcp_stream(running.address.host, running.address.port)
+            tls = trio.SSLStream(stream, client_context(running), https_compatible=True)
+            await tls.do_handshake()
+            await tls.send_all(b"POST /v1/enrol HTTP/1.1\r\nhost:")
+            held.append(tls)
+        await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+        for tls in held:
+            await trio.aclose_forcefully(tls)
+        assert running.server.statistics.enrolled == 1
+
+
+@pytest.mark.parametrize("limit", ["HANDSHAKE_TIMEOUT_S", "REQUEST_TIMEOUT_S"])
+async def test_each_part_of_a_connection_has_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(server_module, limit, 0.01 if limit == "HANDSHAKE_TIMEOUT_S" else 0.5)
+    async with running_authority(tmp_path / "authority") as running:
+        stream = await trio.open_tcp_stream(running.address.host, running.address.port)
         with trio.fail_after(10):
-            extra = await trio.open_tcp_stream(*where)
-            try:
-                assert await extra.receive_some(1) == b""
-            except trio.BrokenResourceError:
-                pass
-            while running.server.statistics.turned_away == 0:
+            if limit == "REQUEST_TIMEOUT_S":
+                tls = trio.SSLStream(stream, client_context(running), https_compatible=True)
+                await tls.do_handshake()
+                assert await tls.receive_some(1) == b""
+            else:
+                assert await stream.receive_some(1) == b""
+        await trio.aclose_forcefully(stream)
+        with trio.fail_after(10):
+            while running.server.statistics.broken == 0:
                 await trio.lowlevel.checkpoint()
-        for stream in [*idle, extra]:
-            await stream.aclose()
 
 
 async def test_its_own_svid_is_renewed_while_it_serves(tmp_path: Path) -> None:
