@@ -95,9 +95,18 @@ TURN_CALL_BYTES: Final = 4_096  # what a call costs beside its bytes: 64 calls a
 # HTTP in the engine (node.js: 16 KiB, nginx: 8 x 8 KiB, Envoy: 60 KiB)
 HTTP_HEAD_BYTES_MAX: Final = 65_536
 HTTP_HEADERS_COUNT_MAX: Final = 100
+# What an engine adds to a head must not make the next one refuse it: between engines this much more passes.
+HTTP_HEADROOM_BYTES: Final = 8_192
+HTTP_HEADROOM_COUNT: Final = 16
 HTTP_REPLAY_BODY_BYTES_MAX: Final = 65_536
 HTTP_CHUNK_LINE_BYTES_MAX: Final = 4_096
 HTTP_HEAD_TIMEOUT_S: Final = 10
+WORKLOAD_CONNECTIONS_IDLE_MAX: Final = 512  # over all workloads and callers; the oldest is closed
+WORKLOAD_REST_NS: Final = 100_000_000  # after an answer without a body: longer than a body comes late
+HTTP_INTERIM_TIMEOUT_S: Final = (
+    3_600  # from the first 1xx to the answer; WebDAV says 102 every 20 s meanwhile
+)
+HTTP_JOINED_BYTES_MAX: Final = 65_536  # small chunks that have arrived go on as one
 HOPS_MAX: Final = 16
 DOWNSTREAM_CONNECTIONS_MAX: Final = 10_000
 SPARE_PLACES_MAX: Final = 64  # for who is told that a listener is full

@@ -1,19 +1,31 @@
 """Message bodies: a reader over one connection, and the three ways a body can end.
 
-Spec: RFC 9112 section 6 and 7. Deviation: chunk extensions and trailers are read, checked and dropped;
-no trailer is merged into a head.
+Spec: RFC 9112 section 6 and 7. Deviation: chunk extensions are read, checked and dropped. Trailers are
+kept apart; none is merged into a head.
 """
 
 import re
 from typing import Final
 
-from gossipmesh.dataplane.reference.http1 import BadMessage, check_head_start_untrusted
+import trio
+
+from gossipmesh.dataplane.reference.http1 import (
+    OUTER_LIMITS,
+    BadMessage,
+    FieldsTooLarge,
+    HeaderList,
+    HeadLimits,
+    check_head_start_untrusted,
+)
 from gossipmesh.model import limits
 from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.net.turns import TURN
 
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_CHUNK_START: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]{0,4000})?\r\n")
+_TRAILER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_CHUNKS_PER_LOOK_MAX: Final = 1_024
+_CHUNKS_PER_CALL: Final = 16  # reading one that is buffered costs that part of a call
 
 
 class ConnectionCut(OSError):
@@ -27,13 +39,15 @@ class MessageReader:
     more than its bytes, and each piece counts as work of the turn.
     """
 
-    __slots__ = ("_data", "_used", "received_bytes", "stream")
+    __slots__ = ("_data", "_used", "head_limits", "received_bytes", "scanned_bytes", "stream")
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, head_limits: HeadLimits = OUTER_LIMITS) -> None:
         self.stream = stream
+        self.head_limits = head_limits
         self._data = b""
         self._used = 0  # how much of _data has been handed on
         self.received_bytes = 0
+        self.scanned_bytes = 0  # looked at in search of heads' ends; in proportion to what came
 
     @property
     def pending_bytes(self) -> int:
@@ -76,25 +90,64 @@ class MessageReader:
     async def read_head_untrusted(self) -> bytes | None:
         """Return the next head, its empty line included; None when the stream ended before one began.
 
+        Once begun, a head has limits.HTTP_HEAD_TIMEOUT_S to become whole. Cost: O(its bytes), in however
+        many pieces it comes. A call that was cancelled leaves a reader of no use.
+
         Raises:
-            BadMessage: it cannot become a head. Remote's fault. State: close it.
+            BadMessage: it cannot become a head, or took too long. Remote's fault. State: close it.
             OSError: the connection broke or ended within. State: close it.
         """
-        searched = 0
+        if TURN.over():
+            await TURN.rest()
+        if not self.pending_bytes and not await self.fill():
+            return None
+        end = self._data.find(b"\r\n\r\n", self._used)
+        if end >= 0:
+            self.scanned_bytes += end - self._used
+            return self._take(end + 4 - self._used)
+        with trio.move_on_after(limits.HTTP_HEAD_TIMEOUT_S):
+            return await self._read_pieces_of_head_untrusted()
+        raise BadMessage(f"the head took longer than {limits.HTTP_HEAD_TIMEOUT_S} s")
+
+    async def _read_pieces_of_head_untrusted(self) -> bytes:
+        head, checked = bytearray(self.take_buffered()), 0
         while True:
-            if TURN.over():
-                await TURN.rest()
-            end = self._data.find(b"\r\n\r\n", self._used + searched)
+            self.scanned_bytes += len(head) - checked
+            end = head.find(b"\r\n\r\n", max(0, checked - 3))
             if end >= 0:
-                return self._take(end + 4 - self._used)
-            buffer = self.buffer
-            if buffer:
-                check_head_start_untrusted(buffer)
-                searched = max(0, len(buffer) - 3)
-            if not await self.fill():
-                if buffer:
-                    raise ConnectionCut("the stream ended inside a head")
-                return None
+                TURN.spend(0)
+                self._data, self._used = bytes(head[end + 4 :]), 0
+                return bytes(head[: end + 4])
+            check_head_start_untrusted(head, checked, self.head_limits)
+            checked = len(head)
+            data = await self.stream.receive()
+            if not data:
+                raise ConnectionCut("the stream ended inside a head")
+            self.received_bytes += len(data)
+            head += data
+
+    def take_chunks(self, pieces: list[bytes], bytes_max: int) -> int:
+        """Move the data of chunks that are buffered whole to `pieces`; return how much that was.
+
+        Stops before whatever is not plainly a chunk, the last one included, and once it has `bytes_max` or
+        has looked at many.
+        """
+        data, position, size, count = self._data, self._used, 0, 0
+        while size < bytes_max and count < _CHUNKS_PER_LOOK_MAX:
+            start = _CHUNK_START.match(data, position)
+            if start is None:
+                break
+            begin = start.end()
+            end = begin + int(start[1], 16)
+            if end == begin or data[end : end + 2] != b"\r\n":
+                break
+            pieces.append(data[begin:end])
+            size += end - begin
+            position = end + 2
+            count += 1
+        self._used = position
+        TURN.spend(limits.TURN_CALL_BYTES * (count // _CHUNKS_PER_CALL))
+        return size
 
     async def read_line_untrusted(self) -> bytes:
         """Return the next line of a chunked body, without its CRLF.
@@ -142,9 +195,20 @@ class MessageReader:
 
 
 class MessageBody:
-    """A body on its way: `next` until it answers `b""`."""
+    """A body on its way: `next` until it answers `b""`; then `trailers` has what came behind it."""
 
-    __slots__ = ("_chunked", "_owes_break", "_reader", "_remaining", "finished")
+    __slots__ = (
+        "_chunked",
+        "_ending",
+        "_joined",
+        "_joined_bytes",
+        "_owes_break",
+        "_reader",
+        "_remaining",
+        "_trailers_bytes",
+        "finished",
+        "trailers",
+    )
 
     def __init__(self, reader: MessageReader, *, content_length: int | None, chunked: bool) -> None:
         self._reader = reader
@@ -152,10 +216,17 @@ class MessageBody:
         self._owes_break = False  # a chunk's data is handed on before the CRLF behind it is read
         # Of the body, or of the current chunk; None: until the stream ends.
         self._remaining: int | None = 0 if chunked else content_length
+        self._joined: list[bytes] = []  # data of small chunks, to be handed on as one
+        self._joined_bytes = 0
+        self._ending = False  # the last chunk's size has been read
+        self._trailers_bytes = 0
+        self.trailers: HeaderList = []
         self.finished = not chunked and content_length == 0
 
     async def next(self) -> bytes:
         """Return the next decoded bytes, `b""` once the body has ended. A cancelled call loses nothing.
+
+        Chunks that have arrived already come joined, up to limits.HTTP_JOINED_BYTES_MAX and one chunk.
 
         Raises:
             BadMessage: the chunking is unreadable. Remote's fault. State: close it.
@@ -177,19 +248,24 @@ class MessageBody:
         return data
 
     async def _next_of_chunks(self) -> bytes:
+        if self._ending:
+            return await self._end_untrusted()
         if self._owes_break:
             if await self._reader.read_exactly(2) != b"\r\n":
                 raise BadMessage("a chunk that does not end where it said")
             self._owes_break = False
         if not self._remaining:
+            await self._join_chunks()
+            if self._joined:
+                joined, self._joined, self._joined_bytes = self._joined, [], 0
+                return joined[0] if len(joined) == 1 else b"".join(joined)
             match = _CHUNK_LINE.fullmatch(await self._reader.read_line_untrusted())
             if match is None:
                 raise BadMessage("a chunk size that is none")
             self._remaining = int(match[1], 16)
             if self._remaining == 0:
-                await self._skip_trailers()
-                self.finished = True
-                return b""
+                self._ending = True
+                return await self._end_untrusted()
         data = await self._reader.read_some(self._remaining)
         if not data:
             raise ConnectionCut("the stream ended inside a chunk")
@@ -197,15 +273,30 @@ class MessageBody:
         self._owes_break = self._remaining == 0
         return data
 
-    async def _skip_trailers(self) -> None:
-        size = 0
-        while True:
-            line = await self._reader.read_line_untrusted()
-            if not line:
+    async def _join_chunks(self) -> None:
+        """Collect chunks that have arrived whole; waits for none."""
+        while self._joined_bytes < limits.HTTP_JOINED_BYTES_MAX:
+            if TURN.over():
+                await TURN.rest()
+            room = limits.HTTP_JOINED_BYTES_MAX - self._joined_bytes
+            size = self._reader.take_chunks(self._joined, room)
+            self._joined_bytes += size
+            if not size:
                 return
-            size += len(line)
-            if size > limits.HTTP_HEAD_BYTES_MAX or _TRAILER.fullmatch(line) is None:
-                raise BadMessage("trailers too long or unreadable")
+
+    async def _end_untrusted(self) -> bytes:
+        """Read the trailers, from where a cancelled call left off."""
+        allowed = self._reader.head_limits
+        while line := await self._reader.read_line_untrusted():
+            self._trailers_bytes += len(line)
+            match = _TRAILER.fullmatch(line)
+            if match is None:
+                raise BadMessage("a trailer that is no header field")
+            if self._trailers_bytes > allowed.bytes_max or len(self.trailers) == allowed.fields_count_max:
+                raise FieldsTooLarge("trailers too many or too large")
+            self.trailers.append((match[1].lower(), match[2].rstrip(b" \t")))
+        self.finished = True
+        return b""
 
 
 def chunk(data: bytes) -> bytes:
@@ -213,4 +304,8 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-LAST_CHUNK: Final = b"0\r\n\r\n"
+def last_chunk(trailers: HeaderList) -> bytes:
+    """Return the end of a chunked body."""
+    if not trailers:
+        return b"0\r\n\r\n"
+    return b"0\r\n" + b"".join(b"%b: %b\r\n" % trailer for trailer in trailers) + b"\r\n"

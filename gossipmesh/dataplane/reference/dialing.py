@@ -1,16 +1,16 @@
 """Connections to endpoints and workloads: from the pool or new, admitted, and proven to be who they are."""
 
-from collections.abc import Callable
-
 import trio
 
+from gossipmesh.dataplane.reference.http1 import MESH_LIMITS
 from gossipmesh.dataplane.reference.pool import PooledConnection
-from gossipmesh.dataplane.reference.state import EngineState, UpstreamState
+from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
 from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import SnapshotEndpoint
 from gossipmesh.net.byte_stream import PlainStream, connect
+from gossipmesh.net.shortage import is_own_shortage
 from gossipmesh.net.tls import ALPN_HTTP, TlsError, TlsStream, open_tls
 from gossipmesh.traffic.outcomes import Outcome
 
@@ -76,11 +76,13 @@ async def endpoint_connection(
     Raises:
         DialFailed: why not, or the attempt was stopped. State: nothing is held.
     """
-    connection = upstream.pool.take(caller, attempt.key)
+    connection = upstream.pool.take(caller, attempt.key, now())
     if connection is None:
         with trio.CancelScope() as attempt.dialing:
             stream = await dial_endpoint(state, upstream, endpoint, caller, ALPN_HTTP)
-            connection = PooledConnection(stream, caller, attempt.key, upstream.admission.release_connection)
+            connection = PooledConnection(
+                stream, caller, attempt.key, upstream.admission.release_connection, MESH_LIMITS
+            )
         attempt.dialing = None
     if connection is None or attempt.stopped is not None:
         if connection is not None:
@@ -104,21 +106,23 @@ async def dial_workload(state: EngineState, address: Address) -> PlainStream:
     except ConnectionRefusedError as error:
         raise DialFailed(Outcome.CONNECT_REFUSED, "UF", f"connect_refused: {error}") from None
     except OSError as error:
+        if is_own_shortage(error):
+            raise DialFailed(None, "UO", f"own_shortage: {error}") from None
         raise DialFailed(Outcome.CONNECT_FAILED, "UF", f"connect_failed: {error}") from None
     except trio.TooSlowError:
         raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout") from None
 
 
 async def workload_connection(
-    state: EngineState, registration: str, address: Address, on_close: Callable[[], None]
+    state: EngineState, registration: str, address: Address, caller: str
 ) -> PooledConnection:
-    """Return an HTTP connection to a local workload.
+    """Return an HTTP connection to a local workload that only `caller`'s requests have gone by.
 
     Raises:
         DialFailed: why not. State: nothing is held.
     """
     key = ("", registration, address.host, address.port)
-    pooled = state.workloads.take("", key)
+    pooled = state.workloads.take(caller, key, now())
     if pooled is not None:
         return pooled
-    return PooledConnection(await dial_workload(state, address), "", key, on_close)
+    return PooledConnection(await dial_workload(state, address), caller, key, lambda: None)

@@ -6,7 +6,8 @@ again, where, and as whom is `outbound.py`'s and `inbound.py`'s. Rules:
 1. Bodies are streamed; only what a replay may need is kept, and no more than the snapshot allows.
 2. Errors of the two sides are different types from where they arise, so that an endpoint is never
    blamed for a client that left.
-3. After a byte of an answer has gone downstream, the exchange ends with it, whole or cut.
+3. After a byte of an answer has gone downstream, the exchange ends with it, whole or cut. What is cut
+   shows by its framing or ends with a reset, and what was reset is, in either direction.
 """
 
 from collections.abc import Callable
@@ -14,28 +15,38 @@ from typing import Final
 
 import trio
 
-from gossipmesh.dataplane.reference.body import LAST_CHUNK, MessageBody, MessageReader, chunk
+from gossipmesh.dataplane.reference.body import ConnectionCut, MessageBody, MessageReader, chunk, last_chunk
 from gossipmesh.dataplane.reference.http1 import (
     BadMessage,
+    HeaderList,
     RequestHead,
     ResponseHead,
     parse_response_untrusted,
     write_response,
 )
+from gossipmesh.dataplane.reference.passing import (
+    announced_trailers,
+    passed_trailers,
+    reflected,
+    without_engine_words,
+)
 from gossipmesh.dataplane.reference.pool import PooledConnection
+from gossipmesh.model import limits
 from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.traffic.outcomes import Outcome
 
 CONTINUE_WAIT_S: Final = 1.0  # RFC 9110 section 10.1.1: a client need not wait for 100 for ever
 BODY_STALL_S: Final = 60.0  # nginx: client_body_timeout
-_INTERIM_MAX: Final = 16
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS: Final = {
+    200: b"OK",
     400: b"Bad Request",
     403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
+    414: b"URI Too Long",
+    431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
@@ -75,6 +86,11 @@ class RequestBody:
     def replayable(self) -> bool:
         """Tell whether everything read so far is kept."""
         return self._kept is not None
+
+    @property
+    def trailers(self) -> HeaderList:
+        """Return what came behind a chunked body that has been read to its end, and may go on."""
+        return passed_trailers(self._body.trailers) if self._body.trailers else []
 
     @property
     def kept(self) -> bytes:
@@ -167,29 +183,46 @@ class Downstream:
         except OSError as error:
             raise DownstreamGone(str(error)) from None
 
-    async def send_continue(self) -> None:
-        """Tell the client to send its body.
+    async def send_interim(self, head: bytes = _CONTINUE) -> None:
+        """Send an answer that is not the last one: consent to the body, or whatever came.
 
         Raises:
             DownstreamGone: the client is not there any more. State: close it.
         """
         try:
-            await self.stream.send_all(_CONTINUE)
+            await self.stream.send_all(head)
         except OSError as error:
             raise DownstreamGone(str(error)) from None
 
     async def answer(self, status: int, flag: str, reason: str) -> None:
         """Answer for the engine itself; the connection goes on only if the request was read to its end.
 
+        Not after CONNECT: what follows one that was refused is no request.
+
         Raises:
             DownstreamGone: the client is not there any more. State: close it.
         """
         self.status = status
         self.settle_keep_alive()
-        self.keep_alive = self.keep_alive and status != 400
+        self.keep_alive = self.keep_alive and status != 400 and self.head.method != "CONNECT"
         content = b"" if self.head.method == "HEAD" else reason.encode() + b"\n"
         self.sent_bytes = len(content)
         await self.send(engine_answer(status, flag, reason, content, keep_alive=self.keep_alive))
+
+    async def answer_as_last(self) -> None:
+        """Answer OPTIONS or TRACE that may not go further (Max-Forwards).
+
+        Raises:
+            DownstreamGone: the client is not there any more. State: close it.
+        """
+        self.status = 200
+        self.settle_keep_alive()
+        content = reflected(self.head) if self.head.method == "TRACE" else b""
+        kind = b"content-type: message/http\r\n" if content else b""
+        framing = kind + b"content-length: %d\r\n" % len(content)
+        self.sent_bytes = len(content)
+        head = write_response(200, _REASONS[200], [], framing=framing, keep_alive=self.keep_alive)
+        await self.send(head + content)
 
 
 def engine_answer(status: int, flag: str, reason: str, content: bytes, *, keep_alive: bool) -> bytes:
@@ -206,10 +239,11 @@ class TryEnd:
     """How a try ended.
 
     `flag` is the response flag, empty for none; `status` what the answer would be if this is the last
-    try; `abandoned`: an answer came and was not relayed, so that another try can be made.
+    try; `abandoned`: an answer came and was not relayed, so that another try can be made; `reusable`: the
+    connection can be used again; `bodiless`: nothing but a rule says that no body follows the answer.
     """
 
-    __slots__ = ("abandoned", "detail", "flag", "outcome", "reusable", "status")
+    __slots__ = ("abandoned", "bodiless", "detail", "flag", "outcome", "reusable", "status")
 
     def __init__(self, outcome: Outcome, status: int, flag: str, detail: str) -> None:
         self.outcome = outcome
@@ -217,13 +251,24 @@ class TryEnd:
         self.flag = flag
         self.detail = detail
         self.abandoned = False
+        self.bodiless = False
         self.reusable = False
 
 
 class Exchange:
     """One try at one connection."""
 
-    __slots__ = ("_connection", "_downstream", "_go", "_on_head", "_on_progress", "_problem", "response")
+    __slots__ = (
+        "_connection",
+        "_cut_shows",
+        "_downstream",
+        "_from_workload",
+        "_go",
+        "_on_head",
+        "_on_progress",
+        "_problem",
+        "response",
+    )
 
     def __init__(
         self,
@@ -232,8 +277,10 @@ class Exchange:
         *,
         on_head: Callable[[ResponseHead], bool],
         on_progress: Callable[[], None],
+        from_workload: bool = False,
     ) -> None:
         """Args:
+        from_workload: the answer is an application's, which may not speak as an engine.
         on_head: called once with the final head; False abandons the answer.
         on_progress: called after each piece of the answer.
         """
@@ -241,6 +288,8 @@ class Exchange:
         self._connection = connection
         self._on_head = on_head
         self._on_progress = on_progress
+        self._from_workload = from_workload
+        self._cut_shows = True  # to the client, once its answer's head went out
         self._go = trio.Event()
         self._problem: DownstreamGone | DownstreamBad | None = None
         self.response: ResponseHead | None = None
@@ -251,7 +300,7 @@ class Exchange:
         if body.finished and body.replayable:
             kept = body.kept
             if self._downstream.head.chunked:
-                kept = (chunk(kept) if kept else b"") + LAST_CHUNK
+                kept = (chunk(kept) if kept else b"") + last_chunk(body.trailers)
             try:
                 await self._connection.stream.send_all(head + kept)
             except OSError:
@@ -270,8 +319,10 @@ class Exchange:
             nursery.start_soon(self._pump, nursery.cancel_scope)
             ends.append(await self._relayed())
             nursery.cancel_scope.cancel()
-        if self._problem is not None and not self._downstream.response_started:
-            return _downstream_end(self._problem)
+        if self._problem is not None:
+            self._connection.stream.abort()  # half a request must not look whole
+            if not self._downstream.response_started:
+                return _downstream_end(self._problem)
         if not ends:
             return _downstream_end(self._problem or DownstreamGone("cancelled"))
         end = ends[0]
@@ -288,7 +339,8 @@ class Exchange:
                 with trio.move_on_after(CONTINUE_WAIT_S) as waiting:
                     await self._go.wait()
                 if waiting.cancelled_caught:
-                    await downstream.send_continue()
+                    self._go.set()  # consent is given once
+                    await downstream.send_interim()
             data = body.kept
             chunked = downstream.head.chunked
             while True:
@@ -299,7 +351,7 @@ class Exchange:
                     break
                 data = await body.next()
             if chunked:
-                await stream.send_all(LAST_CHUNK)
+                await stream.send_all(last_chunk(body.trailers))
         except (DownstreamGone, DownstreamBad) as error:
             self._problem = error
             scope.cancel()
@@ -332,28 +384,55 @@ class Exchange:
             return gone
         except (OSError, BadMessage) as error:
             self._downstream.keep_alive = False
+            # Framing that is left open shows where an answer was cut; what a reset takes away it cannot say.
+            if not (self._cut_shows and isinstance(error, ConnectionCut | BadMessage)):
+                self._downstream.stream.abort()
             return TryEnd(Outcome.RESET, response.status, "UC", f"upstream_reset_after_response: {error}")
+        end.bodiless = self._is_bodiless(response)
         return end
 
+    def _is_bodiless(self, response: ResponseHead) -> bool:
+        return self._downstream.head.method == "HEAD" or response.status in (204, 304, 101)
+
     async def _final_head(self) -> ResponseHead:
-        reader = self._connection.reader
-        for _ in range(_INTERIM_MAX):
-            raw = await reader.read_head_untrusted()
-            if raw is None:
-                raise OSError("closed without an answer")
-            response = parse_response_untrusted(raw)
-            if response.status == 100:
-                if self._downstream.head.expects_continue and not self._go.is_set():
-                    await self._downstream.send_continue()
-                self._go.set()
-            elif response.status >= 200 or response.status == 101:
+        response = await self._next_head()
+        if response.status < 200 and response.status != 101:
+            with trio.move_on_after(limits.HTTP_INTERIM_TIMEOUT_S):
+                while response.status < 200 and response.status != 101:
+                    await self._pass_interim(response)
+                    response = await self._next_head()
                 return response
-        raise BadMessage("too many interim answers")
+            raise BadMessage(f"interim answers only for {limits.HTTP_INTERIM_TIMEOUT_S} s")
+        return response
+
+    async def _next_head(self) -> ResponseHead:
+        reader = self._connection.reader
+        raw = await reader.read_head_untrusted()
+        if raw is None:
+            raise OSError("closed without an answer")
+        response = parse_response_untrusted(raw, reader.head_limits)
+        if self._from_workload:
+            response.headers = without_engine_words(response.headers)
+        return response
+
+    async def _pass_interim(self, response: ResponseHead) -> None:
+        """Pass a 1xx on to whoever may be sent one (RFC 9110 section 15.2); 100 to whoever waits for it."""
+        downstream = self._downstream
+        if response.status == 100:
+            if downstream.head.expects_continue and not self._go.is_set():
+                await downstream.send_interim()
+            self._go.set()
+        elif downstream.head.version == "1.1":
+            await downstream.send_interim(
+                write_response(
+                    response.status, response.reason, response.headers, framing=b"", keep_alive=True
+                )
+            )
 
     async def _relay(self, response: ResponseHead) -> bool:
         """Send the answer on; True when the connection it came by can be used again."""
         downstream, reader = self._downstream, self._connection.reader
-        bodiless = downstream.head.method == "HEAD" or response.status in (204, 304, 101)
+        bodiless = self._is_bodiless(response)
         old_client = downstream.head.version == "1.0"
         framing = b""
         chunked = False
@@ -370,6 +449,9 @@ class Exchange:
             else:
                 chunked = True
                 framing = b"transfer-encoding: chunked\r\n"
+                if downstream.head.takes_trailers:
+                    framing += announced_trailers(response.trailer)
+        self._cut_shows = chunked or length is not None
         if response.status == 101:
             framing = b"connection: upgrade\r\nupgrade: " + (response.upgrade or b"websocket") + b"\r\n"
         downstream.settle_keep_alive()
@@ -404,7 +486,8 @@ class Exchange:
                 downstream.sent_bytes += len(data)
                 self._on_progress()
         if chunked:
-            await downstream.send(LAST_CHUNK)
+            passed = passed_trailers(body.trailers) if downstream.head.takes_trailers else []
+            await downstream.send(last_chunk(passed))
 
 
 def _downstream_end(error: DownstreamGone | DownstreamBad) -> TryEnd:

@@ -4,16 +4,16 @@ Responsible for what one head says and how its body is framed. Ends at the body 
 to do with a message (`forward.py`). Rules:
 
 1. A head is found by us and read by httptools; what llhttp lets through and two readers could read in
-   two ways is refused here. Nothing is repaired.
+   two ways is refused here, and so is another protocol's version (RTSP, ICE). Nothing is repaired.
 2. What goes on is written from what was understood; no byte of a head is copied through unread.
-3. Names are lower case from here on.
+3. Names are lower case from here on; white space around a value is no part of it (RFC 9110 section 5.5).
 
 Spec: RFC 9112 sections 2 to 6, RFC 9110 section 7.6.1 (hop-by-hop fields).
 """
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httptools
 
@@ -36,15 +36,50 @@ _HOP_BY_HOP: Final = frozenset(
         b"content-length",  # written anew from the framing understood
     }
 )
-_HOST: Final = re.compile(rb"[A-Za-z0-9._~-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
+_HOST: Final = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-5][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
 _ABSOLUTE: Final = re.compile(rb"http://([^/?#@\\]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _BAD_TARGET: Final = re.compile(rb"[\x00-\x20\x7f#]")
-_VERSIONS: Final = ("1.0", "1.1")
+_WHITE: Final = b" \t"
+
+
+class HeadLimits(NamedTuple):
+    """How large a head may be."""
+
+    bytes_max: int
+    fields_count_max: int
+
+
+OUTER_LIMITS: Final = HeadLimits(limits.HTTP_HEAD_BYTES_MAX, limits.HTTP_HEADERS_COUNT_MAX)
+"""Of a client's or a workload's message."""
+MESH_LIMITS: Final = HeadLimits(
+    limits.HTTP_HEAD_BYTES_MAX + limits.HTTP_HEADROOM_BYTES,
+    limits.HTTP_HEADERS_COUNT_MAX + limits.HTTP_HEADROOM_COUNT,
+)
+"""Of another engine's message, which holds what that engine added."""
 
 
 class BadMessage(MalformedInput):
-    """A message that is no HTTP/1.1 or could be read in two ways. Remote's fault. State: close it."""
+    """A message that is no HTTP/1.1 or could be read in two ways. Remote's fault. State: close it.
+
+    `status` is what a client is answered.
+    """
+
+    status = 400
+
+
+class TargetTooLong(BadMessage):
+    """A request line beyond what a head may have. Remote's fault. State: close it."""
+
+    status = 414
+
+
+class FieldsTooLarge(BadMessage):
+    """Too many header fields, or too many bytes of them. Remote's fault. State: close it."""
+
+    status = 431
 
 
 class RequestHead:
@@ -59,7 +94,9 @@ class RequestHead:
         "host",
         "keep_alive",
         "method",
+        "takes_trailers",
         "target",
+        "trailer",
         "upgrade",
         "version",
     )
@@ -75,6 +112,8 @@ class RequestHead:
         self.chunked = False
         self.expects_continue = False
         self.keep_alive = False
+        self.takes_trailers = False  # `TE: trailers`: of the answer
+        self.trailer: bytes | None = None  # names of trailers the body announces
         self.upgrade: bytes | None = None
 
     @property
@@ -94,6 +133,13 @@ class RequestHead:
                 return value
         return None
 
+    def name_host(self, host: bytes) -> None:
+        """Have the request say `host` as its Host, whatever it said."""
+        if host != self.host:
+            self.host = host
+            others = [header for header in self.headers if header[0] != b"host"]
+            self.headers = [(b"host", host), *others]
+
     def texts(self) -> "HeaderTexts":
         """Return the headers as text, decoded only when somebody reads them."""
         return HeaderTexts(self.headers)
@@ -102,7 +148,16 @@ class RequestHead:
 class ResponseHead:
     """One response's head, understood. `content_length` None and not chunked: until the end."""
 
-    __slots__ = ("chunked", "content_length", "headers", "keep_alive", "reason", "status", "upgrade")
+    __slots__ = (
+        "chunked",
+        "content_length",
+        "headers",
+        "keep_alive",
+        "reason",
+        "status",
+        "trailer",
+        "upgrade",
+    )
 
     def __init__(self, status: int, reason: bytes, headers: HeaderList) -> None:
         self.status = status
@@ -111,6 +166,7 @@ class ResponseHead:
         self.content_length: int | None = None
         self.chunked = False
         self.keep_alive = False
+        self.trailer: bytes | None = None
         self.upgrade: bytes | None = None
 
 
@@ -130,7 +186,19 @@ class HeaderTexts:
 class _Collector:
     """What httptools calls while it reads one head; hop-by-hop fields are kept apart."""
 
-    __slots__ = ("codings", "complete", "headers", "lengths", "reason", "tokens", "upgrade", "url", "version")
+    __slots__ = (
+        "codings",
+        "complete",
+        "headers",
+        "lengths",
+        "reason",
+        "takes_trailers",
+        "tokens",
+        "trailers",
+        "upgrade",
+        "url",
+        "version",
+    )
 
     def __init__(self) -> None:
         self.url = b""
@@ -139,6 +207,8 @@ class _Collector:
         self.tokens: list[bytes] = []  # of `connection`
         self.lengths: list[bytes] = []
         self.codings: list[bytes] = []
+        self.trailers: list[bytes] = []
+        self.takes_trailers = False
         self.upgrade: bytes | None = None
         self.complete = False
         self.version = ""
@@ -156,40 +226,67 @@ class _Collector:
         elif name == b"content-length":
             self.lengths.append(value)
         elif name == b"connection":
-            self.tokens += [token.strip() for token in value.lower().split(b",")]
+            self.tokens += _tokens(value)
         elif name == b"transfer-encoding":
             self.codings.append(value)
         elif name == b"upgrade":
             self.upgrade = value
+        elif name == b"te":
+            self.takes_trailers = self.takes_trailers or b"trailers" in _tokens(value)
+        elif name == b"trailer":
+            self.trailers.append(value)
 
     def on_headers_complete(self) -> None:
         self.complete = True
 
 
-def check_head_start_untrusted(data: bytes) -> None:
+def _tokens(value: bytes) -> list[bytes]:
+    return [token.strip(_WHITE) for token in value.lower().split(b",")]
+
+
+def check_head_start_untrusted(data: bytes | bytearray, checked: int, allowed: HeadLimits) -> None:
     """Refuse a head that cannot become right, before all of it has come.
+
+    Args:
+        data: what has come of it, at least one byte.
+        checked: how many of those bytes an earlier call has seen.
+        allowed: how large it may be.
 
     Raises:
         BadMessage: a leading line break, a bare LF or a head too long. Remote's fault. State: close it.
     """
-    if data[:1] in (b"\r", b"\n"):
+    if data[0] in b"\r\n":
         raise BadMessage("a line break before the request line")
-    if data.count(b"\n") != data.count(b"\r\n"):
+    if data.count(b"\n", checked) != data.count(b"\r\n", max(0, checked - 1)):
         raise BadMessage("a bare LF in the head")
-    if len(data) > limits.HTTP_HEAD_BYTES_MAX:
-        raise BadMessage(f"a head beyond {limits.HTTP_HEAD_BYTES_MAX} bytes")
+    if len(data) > allowed.bytes_max:
+        raise _too_long(data, allowed)
 
 
-def _read_untrusted(head: bytes, kind: Any) -> tuple[Any, _Collector]:
+def _too_long(data: bytes | bytearray, allowed: HeadLimits) -> BadMessage:
+    if data.find(b"\r\n", 0, allowed.bytes_max) < 0:
+        return TargetTooLong(f"a request line of more than {allowed.bytes_max} bytes")
+    return FieldsTooLarge(f"header fields too large: more than {allowed.bytes_max} bytes with the first line")
+
+
+def _read_untrusted(
+    head: bytes, kind: Any, line: re.Pattern[bytes], allowed: HeadLimits
+) -> tuple[Any, _Collector]:
     breaks = head.count(b"\r\n")
     if head[:1] in (b"", b"\r", b"\n") or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise BadMessage("a bare CR or LF in the head")
     if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
         raise BadMessage("a NUL or a folded line in the head")
-    if breaks - 2 > limits.HTTP_HEADERS_COUNT_MAX or len(head) > limits.HTTP_HEAD_BYTES_MAX:
-        raise BadMessage("too many headers")
+    if len(head) > allowed.bytes_max:
+        raise _too_long(head, allowed)
+    if breaks - 2 > allowed.fields_count_max:
+        raise FieldsTooLarge(f"too many header fields: {breaks - 2}, where {allowed.fields_count_max} may be")
+    if line.match(head) is None:
+        raise BadMessage(f"a first line that is not of HTTP/1.0 or 1.1{_shown(head)}")
     collector = _Collector()
     parser = kind(collector)
+    if b"\t\r\n" in head or b" \r\n" in head:  # llhttp drops it in front of values only
+        head = b"\r\n".join([line.rstrip(_WHITE) for line in head.split(b"\r\n")])
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
@@ -197,18 +294,26 @@ def _read_untrusted(head: bytes, kind: Any) -> tuple[Any, _Collector]:
     except httptools.HttpParserError as error:
         raise BadMessage(f"unreadable head: {error}") from None
     collector.version = parser.get_http_version()
-    if not collector.complete or collector.version not in _VERSIONS:
-        raise BadMessage("an incomplete head or another version of HTTP")
+    if not collector.complete:
+        raise BadMessage("an incomplete head")
     return parser, collector
 
 
-def parse_request_untrusted(head: bytes) -> RequestHead:
+def _shown(head: bytes) -> str:
+    """Return what a head's first line begins with, when that says what is spoken instead."""
+    word = head[:12].split(b"\r")[0].split(b" ")[0]
+    if word.startswith(b"HTTP/1."):
+        return ""
+    return ": " + "".join(chr(byte) if 0x20 < byte < 0x7F else "?" for byte in word)
+
+
+def parse_request_untrusted(head: bytes, allowed: HeadLimits = OUTER_LIMITS) -> RequestHead:
     """Read one whole head, its empty line included.
 
     Raises:
         BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
     """
-    parser, collector = _read_untrusted(head, httptools.HttpRequestParser)
+    parser, collector = _read_untrusted(head, httptools.HttpRequestParser, _REQUEST_LINE, allowed)
     request = RequestHead(
         parser.get_method().decode("ascii"), collector.url, collector.version, collector.headers
     )
@@ -222,32 +327,35 @@ def parse_request_untrusted(head: bytes) -> RequestHead:
                 raise BadMessage("an expectation nobody knows")
             request.expects_continue = True
     tokens, upgrade = collector.tokens, collector.upgrade
-    if hosts != 1 or _HOST.fullmatch(request.host) is None:
-        raise BadMessage("Host missing, twice or unreadable")
+    if hosts > 1 or (hosts == 0 and request.version == "1.1"):
+        raise BadMessage("Host missing or twice")
+    if hosts and _HOST.fullmatch(request.host) is None:
+        raise BadMessage("a Host that is none")
     _frame(request, collector, request.version)
     request.keep_alive = b"close" not in tokens and (request.version == "1.1" or b"keep-alive" in tokens)
     request.expects_continue = request.expects_continue and request.has_body and request.version == "1.1"
     websocket = upgrade is not None and upgrade.lower() == b"websocket" and b"upgrade" in tokens
     if websocket and not request.has_body and request.method == "GET" and request.version == "1.1":
         request.upgrade = upgrade
-    _read_target(request)
+    request.takes_trailers = collector.takes_trailers and request.version == "1.1"
+    request.trailer = b", ".join(collector.trailers) or None
     if tokens:
         request.headers = end_to_end(collector.headers, tokens)
+    _read_target(request)
     return request
 
 
-def parse_response_untrusted(head: bytes) -> ResponseHead:
+def parse_response_untrusted(head: bytes, allowed: HeadLimits = OUTER_LIMITS) -> ResponseHead:
     """Read one whole response head, its empty line included.
 
     Raises:
         BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
     """
-    parser, collector = _read_untrusted(head, httptools.HttpResponseParser)
+    parser, collector = _read_untrusted(head, httptools.HttpResponseParser, _STATUS_LINE, allowed)
     response = ResponseHead(parser.get_status_code(), collector.reason, collector.headers)
     version, tokens = collector.version, collector.tokens
     response.upgrade = collector.upgrade
-    if not 100 <= response.status <= 599:
-        raise BadMessage("a status out of range")
+    response.trailer = b", ".join(collector.trailers) or None
     _frame(response, collector, version)
     response.keep_alive = b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
     if tokens:
@@ -272,22 +380,26 @@ def _read_target(request: RequestHead) -> None:
     if _BAD_TARGET.search(target) is not None:
         raise BadMessage("a fragment or control character in the target")
     if request.method == "CONNECT":
-        if _HOST.fullmatch(target) is None or request.has_body or target.lower() != request.host.lower():
+        name = _HOST.fullmatch(target)
+        if name is None or request.has_body or not _same_name(target, request.host or target):
             raise BadMessage("CONNECT's target is no authority, or not the Host, or a body follows")
         request.authority = target
         return
     if target.startswith(b"/") or (target == b"*" and request.method == "OPTIONS"):
         return
     absolute = _ABSOLUTE.fullmatch(target)
-    if absolute is None or _without_port(absolute[1]) != _without_port(request.host):
+    if absolute is None or not _same_name(absolute[1], request.host or absolute[1]):
         raise BadMessage("a target that is no path and no address of the Host")
     request.authority = absolute[1]
-    path = absolute[2] or b"/"
-    request.target = path if path.startswith(b"/") else b"/" + path
+    request.name_host(absolute[1])
+    path = absolute[2] or (b"*" if request.method == "OPTIONS" else b"/")  # RFC 9112 section 3.2.4
+    request.target = path if path[:1] in b"/*" else b"/" + path
 
 
-def _without_port(authority: bytes) -> bytes:
-    return authority.lower().removesuffix(b":80")
+def _same_name(authority: bytes, host: bytes) -> bool:
+    """Tell whether both are hosts with one name; ports are the target's to say (RFC 9112 section 3.2.2)."""
+    one, other = _HOST.fullmatch(authority), _HOST.fullmatch(host)
+    return one is not None and other is not None and one[1].lower() == other[1].lower()
 
 
 def end_to_end(headers: HeaderList, tokens: list[bytes]) -> HeaderList:
@@ -300,17 +412,23 @@ def end_to_end(headers: HeaderList, tokens: list[bytes]) -> HeaderList:
     return [header for header in headers if header[0] not in named] if named else headers
 
 
-def write_request(head: RequestHead, headers: HeaderList) -> bytes:
-    """Return a request head for the next hop: `headers` plus the framing `head` had."""
+def write_request(head: RequestHead, headers: HeaderList, trailer: bytes = b"") -> bytes:
+    """Return a request head for the next hop: `headers` plus the framing `head` had.
+
+    `trailer` is the whole line that announces trailers of a chunked body, empty for none.
+    """
     parts = [head.method.encode("ascii"), b" ", head.target, b" HTTP/1.1\r\n"]
     for name, value in headers:
         parts += (name, b": ", value, b"\r\n")
     if head.chunked:
         parts.append(b"transfer-encoding: chunked\r\n")
+        parts.append(trailer)
     elif head.content_length is not None:
         parts.append(b"content-length: %d\r\n" % head.content_length)
     if head.upgrade is not None:
         parts.append(b"connection: upgrade\r\nupgrade: " + head.upgrade + b"\r\n")
+    elif head.takes_trailers:
+        parts.append(b"connection: te\r\nte: trailers\r\n")
     parts.append(b"\r\n")
     return b"".join(parts)
 

@@ -13,19 +13,28 @@ import ssl
 
 import trio
 
+from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.connections import Connection
 from gossipmesh.dataplane.reference.denials import deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, Exchange, TryEnd
-from gossipmesh.dataplane.reference.http1 import HeaderList, write_request
+from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, write_request
 from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel
 from gossipmesh.dataplane.reference.journal import Entry, Journal
-from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
+from gossipmesh.dataplane.reference.passing import (
+    CERTIFICATE,
+    HOPS,
+    TooManyHops,
+    announced_trailers,
+    may_go_on,
+    passed_headers,
+)
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.service import serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.dataplane.reference.upgrade import splice
+from gossipmesh.model import limits
 from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import InboundSection
 from gossipmesh.net.byte_stream import set_options
@@ -114,7 +123,7 @@ class MeshListener:
             entry.server_name = name
             self._journal.bad_request(entry, reason, now())
 
-        await serve_http(self._state, connection, stream, handle, bad)
+        await serve_http(self._state, connection, MessageReader(stream, MESH_LIMITS), handle, bad)
 
 
 class InboundRequest:
@@ -179,17 +188,24 @@ class InboundRequest:
         if head.method == "CONNECT":
             await self._refuse(405, "DPE", "connect_inbound", "CONNECT is for proxies")
             return
+        if not may_go_on(head):
+            entry.details = "max_forwards"
+            await downstream.answer_as_last()
+            return
         try:
-            headers, trace = passed_headers(head.headers, state.rng)
+            headers, trace = passed_headers(head, state.rng)
         except TooManyHops:
             await self._refuse(508, "LR", "hop_limit", "the request went in a circle")
             return
-        entry.traceparent = trace.decode("latin-1")
-        headers.append(self._certificate_header(inbound))
+        entry.traceparent = trace.decode("latin-1") or None
+        if head.method == "TRACE":  # it sends back what arrives: nothing of ours
+            headers = [header for header in headers if header[0] != HOPS]
+        else:
+            headers.append(self._certificate_header(inbound))
         await self._forward(inbound, headers)
 
     def _certificate_header(self, inbound: InboundSection) -> tuple[bytes, bytes]:
-        return b"x-forwarded-client-cert", f"By={inbound.spiffe_id};URI={self._caller}".encode()
+        return CERTIFICATE, f"By={inbound.spiffe_id};URI={self._caller}".encode()
 
     async def _refuse(self, status: int, flag: str, details: str, reason: str) -> None:
         self._entry.flag(flag)
@@ -199,7 +215,7 @@ class InboundRequest:
     async def _forward(self, inbound: InboundSection, headers: HeaderList) -> None:
         downstream, entry = self._downstream, self._entry
         await downstream.body.read_small(downstream.head)
-        head = write_request(downstream.head, headers)
+        head = write_request(downstream.head, headers, announced_trailers(downstream.head.trailer))
         while True:
             entry.attempts += 1
             end, reused = await self._one_try(inbound, head)
@@ -214,13 +230,13 @@ class InboundRequest:
             downstream.keep_alive = False
             raise DownstreamGone(end.detail)
         if not downstream.response_started:
-            await downstream.answer(end.status, end.flag, "the workload did not answer")
+            await downstream.answer(end.status, end.flag, _reason(end))
 
     async def _one_try(self, inbound: InboundSection, head: bytes) -> tuple[TryEnd, bool]:
         state = self._state
         try:
             connection = await workload_connection(
-                state, inbound.registration, inbound.workload, lambda: None
+                state, inbound.registration, inbound.workload, self._caller
             )
         except DialFailed as error:
             return TryEnd(error.outcome or Outcome.CANCELLED, 503, error.flag, error.detail), False
@@ -228,23 +244,32 @@ class InboundRequest:
         connection.used_count += 1
         kept = False
         try:
-            end = await self._exchange(connection, head)
-            if end.reusable:
+            end, announced = await self._exchange(connection, head)
+            # What is only said to have no body may get one yet: a workload that errs is not trusted with
+            # another request until it had time to show it, and not at all if it said how long it would be.
+            if end.reusable and not (end.bodiless and announced):
                 kept = True
-                state.workloads.give(connection, now())
+                state.workloads.give(connection, now(), limits.WORKLOAD_REST_NS if end.bodiless else 0)
         finally:
             if not kept:
                 connection.close()
         return end, reused
 
-    async def _exchange(self, connection: PooledConnection, head: bytes) -> TryEnd:
-        """Make the try; it ends early when the caller's engine has gone, or may not call any more."""
+    async def _exchange(self, connection: PooledConnection, head: bytes) -> tuple[TryEnd, bool]:
+        """Make the try; return also whether its answer announced a body.
+
+        It ends early when the caller's engine has gone, or may not call any more.
+        """
         attempt = Attempt(self._downstream, "", connection.key)
         attempt.connection = connection
         attempt.half_close_allowed = False
         attempt.allowed = self._still_allowed
         exchange = Exchange(
-            self._downstream, connection, on_head=lambda _response: True, on_progress=lambda: None
+            self._downstream,
+            connection,
+            on_head=lambda _response: True,
+            on_progress=lambda: None,
+            from_workload=True,
         )
         self._state.attempts.begin(attempt)
         try:
@@ -254,8 +279,9 @@ class InboundRequest:
         finally:
             self._state.attempts.finish(attempt)
         if attempt.stopped is not None:
-            return TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
-        return end
+            return TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect"), False
+        response = exchange.response
+        return end, response is not None and (response.chunked or bool(response.content_length))
 
     def _still_allowed(self) -> bool:
         """Tell whether the snapshot that came meanwhile allows what is under way; write down if not."""
@@ -267,3 +293,17 @@ class InboundRequest:
         if not verdict.allow:
             deny(self._state, self._entry, verdict)
         return verdict.allow
+
+
+def _reason(end: TryEnd) -> str:
+    """Return what a caller is told of a try that got it no answer."""
+    if end.flag == "UPE":
+        return f"the workload's answer is not HTTP: {end.detail.partition(': ')[2]}"
+    return _REASONS.get(end.flag, "the workload did not answer")
+
+
+_REASONS = {
+    "UF": "no connection to the workload could be made",
+    "UO": "this node lacks what a connection to the workload takes",
+    "UC": "the workload ended the connection before it answered",
+}

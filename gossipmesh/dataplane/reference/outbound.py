@@ -15,7 +15,12 @@ from gossipmesh.dataplane.reference.dialing import DialFailed, endpoint_connecti
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import ResponseHead, write_request
 from gossipmesh.dataplane.reference.journal import Entry, Journal
-from gossipmesh.dataplane.reference.passing import TooManyHops, passed_headers
+from gossipmesh.dataplane.reference.passing import (
+    TooManyHops,
+    announced_trailers,
+    may_go_on,
+    passed_headers,
+)
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, endpoint_key, now
 from gossipmesh.dataplane.reference.tries import Attempt, Stop
@@ -79,6 +84,12 @@ class OutboundRequest:
     async def _answered(self) -> None:
         head = self._downstream.head
         service = self._service or service_of_host(head.host.decode("latin-1"))
+        if not head.host:
+            if service is None:
+                await self._refuse(400, "DPE", "host_missing", "neither Host nor target names a service")
+                return
+            namespace, _, name = service.partition("/")
+            head.name_host(f"{name}.{namespace}".encode())
         if service is None:
             await self._refuse(404, "NR", "route_not_found", "no service of the mesh has this name")
             return
@@ -96,14 +107,19 @@ class OutboundRequest:
         downstream, state, head = self._downstream, self._state, self._downstream.head
         try:
             route = router.find_untrusted(head.host.decode("latin-1"), head.path, head.method, head.texts())
-            headers, trace = passed_headers(head.headers, state.rng)
+            goes_on = may_go_on(head)
+            headers, trace = passed_headers(head, state.rng)
         except MalformedInput as error:
             await self._refuse(400, "DPE", f"ambiguous_path: {error}", "the path can be read in two ways")
             return
         except TooManyHops:
             await self._refuse(508, "LR", "hop_limit", "the request went in a circle")
             return
-        self._entry.traceparent = trace.decode("latin-1")
+        self._entry.traceparent = trace.decode("latin-1") or None
+        if not goes_on:
+            self._entry.details = "max_forwards"
+            await downstream.answer_as_last()
+            return
         if route is None:
             await self._refuse(404, "NR", "route_not_found", "no route takes this request")
             return
@@ -123,7 +139,8 @@ class OutboundRequest:
             if route.request_timeout_ns is not None:
                 self._deadline = Instant(instant + route.request_timeout_ns)
             upstream.budget.add_request(instant)
-            await self._tries(route, upstream, write_request(head, headers), instant)
+            raw = write_request(head, headers, announced_trailers(head.trailer))
+            await self._tries(route, upstream, raw, instant)
         finally:
             upstream.admission.release_request()
 
@@ -287,7 +304,10 @@ class OutboundRequest:
                 downstream.keep_alive = False
                 raise DownstreamGone(end.detail)  # a cut answer must not look whole
             return
-        await downstream.answer(end.status, ",".join(entry.flags), _REASONS.get(end.flag, "the try failed"))
+        reason = _REASONS.get(end.flag, "the try failed")
+        if end.flag == "UPE":
+            reason = f"{reason}: {end.detail.partition(': ')[2]}"
+        await downstream.answer(end.status, ",".join(entry.flags), reason)
 
 
 _REASONS = {

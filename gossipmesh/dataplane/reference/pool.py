@@ -1,12 +1,14 @@
 """Idle HTTP/1.1 connections, kept by (caller's identity, endpoint), newest used first.
 
 Rules: a connection belongs to one caller identity for life; one that has ended, or has bytes nobody
-asked for, is never handed out; what an endpoint leaves behind is closed with it.
+asked for, is never handed out, and one that may yet get such bytes rests until it would have them; what an
+endpoint leaves behind is closed with it.
 """
 
 from collections.abc import Callable, Collection
 
 from gossipmesh.dataplane.reference.body import MessageReader
+from gossipmesh.dataplane.reference.http1 import OUTER_LIMITS, HeadLimits
 from gossipmesh.model.instant import Instant
 from gossipmesh.net.byte_stream import ByteStream
 
@@ -17,16 +19,33 @@ EndpointKey = tuple[str, str, str, int]
 class PooledConnection:
     """One connection to an endpoint or a workload."""
 
-    __slots__ = ("_closed", "_on_close", "caller", "idle_since", "key", "reader", "stream", "used_count")
+    __slots__ = (
+        "_closed",
+        "_on_close",
+        "caller",
+        "idle_since",
+        "key",
+        "reader",
+        "ready_at",
+        "stream",
+        "used_count",
+    )
 
     def __init__(
-        self, stream: ByteStream, caller: str, key: EndpointKey, on_close: Callable[[], None]
+        self,
+        stream: ByteStream,
+        caller: str,
+        key: EndpointKey,
+        on_close: Callable[[], None],
+        head_limits: HeadLimits = OUTER_LIMITS,
     ) -> None:
+        """`head_limits` are of the answers that come by it."""
         self.stream = stream
-        self.reader = MessageReader(stream)
+        self.reader = MessageReader(stream, head_limits)
         self.caller = caller
         self.key = key
         self.idle_since = Instant(0)
+        self.ready_at = Instant(0)  # when an idle one may be used again
         self.used_count = 0
         self._on_close = on_close
         self._closed = False
@@ -42,26 +61,35 @@ class PooledConnection:
 class ConnectionPool:
     """The idle connections of one upstream, or to the local workloads."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle_count_max: int | None = None) -> None:
+        """`idle_count_max` None: whoever opens connections bounds them (`traffic/admission.py`)."""
         self._idle: dict[tuple[str, EndpointKey], list[PooledConnection]] = {}
+        self._idle_count_max = idle_count_max
         self.idle_count = 0
 
-    def take(self, caller: str, key: EndpointKey) -> PooledConnection | None:
+    def take(self, caller: str, key: EndpointKey, now: Instant) -> PooledConnection | None:
         """Return an idle connection that is still good, None when there is none."""
-        stack = self._idle.get((caller, key))
-        while stack:
-            connection = stack.pop()
+        stack = self._idle.get((caller, key), [])
+        for index in range(len(stack) - 1, -1, -1):
+            if stack[index].ready_at > now:
+                continue
+            connection = stack.pop(index)
             self.idle_count -= 1
-            if not stack:
-                del self._idle[caller, key]
             if not connection.reader.pending_bytes and not connection.stream.is_stale():
-                return connection
+                break
             connection.close()
-        return None
+        else:
+            connection = None
+        if not stack:
+            self._idle.pop((caller, key), None)
+        return connection
 
-    def give(self, connection: PooledConnection, now: Instant) -> None:
-        """Keep a connection whose last exchange ended cleanly."""
+    def give(self, connection: PooledConnection, now: Instant, rest_ns: int = 0) -> None:
+        """Keep a connection whose last exchange ended cleanly; `rest_ns` is how long nobody is handed it."""
+        if self._idle_count_max is not None and self.idle_count >= self._idle_count_max:
+            self.close_oldest()
         connection.idle_since = now
+        connection.ready_at = Instant(now + rest_ns)
         self._idle.setdefault((connection.caller, connection.key), []).append(connection)
         self.idle_count += 1
 

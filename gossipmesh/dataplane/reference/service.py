@@ -1,6 +1,6 @@
 """HTTP/1.1 on one accepted connection: requests one after another, each handed to a handler.
 
-Responsible for the connection: idle and head timeouts, pipelining (serial), 400 for what is not HTTP,
+Responsible for the connection: idle timeout, pipelining (serial), 400, 414 and 431 for what is no request,
 closing so that the last answer arrives. Ends at the request.
 """
 
@@ -30,23 +30,33 @@ OnBad = Callable[[str], None]
 
 
 async def serve_http(
-    state: EngineState, connection: Connection, stream: ByteStream, handler: Handler, on_bad: OnBad
+    state: EngineState,
+    connection: Connection,
+    stream: ByteStream | MessageReader,
+    handler: Handler,
+    on_bad: OnBad,
 ) -> None:
     """Serve requests until either side ends the connection. The caller closes the stream.
 
-    `on_bad` is told why something was no request, after which the connection ends.
+    Args:
+        state: the engine's.
+        connection: whose idleness is told.
+        stream: a new connection, or a reader of one that something came by already.
+        handler: answers one request.
+        on_bad: told why something was no request, after which the connection ends.
     """
-    reader = MessageReader(stream)
+    reader = stream if isinstance(stream, MessageReader) else MessageReader(stream)
+    stream = reader.stream
     while True:
         try:
             raw = await _next_head_untrusted(connection, reader)
             if raw is None:
                 return
-            head = parse_request_untrusted(raw)
+            head = parse_request_untrusted(raw, reader.head_limits)
         except BadMessage as error:
             state.counters.add("http_bad_requests")
             on_bad(str(error))
-            await _refuse(stream, str(error))
+            await _refuse(stream, error.status, str(error))
             return
         except OSError:
             return
@@ -66,7 +76,7 @@ async def serve_http(
             await handler(downstream)
         except DownstreamBad as error:
             if not downstream.response_started:
-                await _refuse(stream, str(error))
+                await _refuse(stream, 400, str(error))
             return
         except DownstreamGone:
             return
@@ -87,20 +97,16 @@ async def _next_head_untrusted(connection: Connection, reader: MessageReader) ->
         if not await reader.fill():
             return None
         connection.end_idle()
-    if b"\r\n\r\n" in reader.buffer:
-        return await reader.read_head_untrusted()
-    with trio.move_on_after(limits.HTTP_HEAD_TIMEOUT_S):
-        return await reader.read_head_untrusted()
-    raise BadMessage(f"the head took longer than {limits.HTTP_HEAD_TIMEOUT_S} s")
+    return await reader.read_head_untrusted()
 
 
-async def _refuse(stream: ByteStream, reason: str) -> None:
-    """Answer 400 and close, however much of the request is still on its way."""
+async def _refuse(stream: ByteStream, status: int, reason: str) -> None:
+    """Answer and close, however much of the request is still on its way."""
     printable = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")[:200]
     with trio.move_on_after(LINGER_S):
         try:
             content = printable.encode() + b"\n"
-            await stream.send_all(engine_answer(400, "DPE", printable, content, keep_alive=False))
+            await stream.send_all(engine_answer(status, "DPE", printable, content, keep_alive=False))
         except OSError:
             return
     await linger(stream)

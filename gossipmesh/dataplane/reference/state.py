@@ -21,6 +21,7 @@ from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey, PooledConnection
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.dataplane.reference.tries import Attempt, Attempts, Stop
+from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import node_name_of_spiffe_id, parse_spiffe_id
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -146,7 +147,7 @@ class EngineState:
         self.identities: Identities | None = None
         self.upstreams: dict[str, UpstreamState] = {}
         self.endpoint_states = EndpointStates()
-        self.workloads = ConnectionPool()
+        self.workloads = ConnectionPool(limits.WORKLOAD_CONNECTIONS_IDLE_MAX)
         self.draining = trio.Event()
         self.changed = trio.Event()
         self.attempts = Attempts()

@@ -60,8 +60,10 @@ class Attempt:
             self.dialing.cancel()
         if self.connection is not None:
             self.connection.close()
-        if why is Stop.GONE or self.downstream.response_started:
+        if why is Stop.GONE:
             self.downstream.stream.close()
+        elif self.downstream.response_started:
+            self.downstream.stream.abort()  # a cut answer must not look whole
 
     def check_client(self) -> None:
         """End the try when nobody waits for its answer any more.

@@ -207,6 +207,7 @@ class Peer:
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
         self.buffer = b""
+        self.trailers: list[bytes] = []  # behind the body read last
 
     @classmethod
     async def connect(cls, address: Address) -> "Peer":
@@ -234,6 +235,11 @@ class Peer:
         line, _, self.buffer = self.buffer.partition(b"\r\n")
         return line
 
+    async def lines_of_trailers(self) -> AsyncIterator[bytes]:
+        """Yield lines up to the empty one."""
+        while line := await self.line():
+            yield line
+
     async def exactly(self, count: int) -> bytes:
         while len(self.buffer) < count:
             data = await self.stream.receive_some()
@@ -257,10 +263,10 @@ class Peer:
             parts = []
             while True:
                 line = await self.line()
-                data = await self.exactly(int(line, 16) + 2)
-                if not data[:-2]:
+                if not int(line, 16):
+                    self.trailers = [line async for line in self.lines_of_trailers()]
                     return b"".join(parts)
-                parts.append(data[:-2])
+                parts.append((await self.exactly(int(line, 16) + 2))[:-2])
         if b"content-length: " in lowered:
             return await self.exactly(int(lowered.split(b"content-length: ")[1].split(b"\r\n")[0]))
         return b""

@@ -73,7 +73,8 @@ async def test_what_is_taken_in_every_way_adds_up() -> None:
 
 
 async def test_a_read_cancelled_at_its_rest_loses_nothing() -> None:
-    reader = MessageReader(Arrived(chunks(1_000), 100_000))
+    count = 3 * limits.HTTP_JOINED_BYTES_MAX
+    reader = MessageReader(Arrived(chunks(count), count * 10))
     body, size, cancelled = MessageBody(reader, content_length=None, chunked=True), 0, 0
     while not body.finished:
         with trio.CancelScope() as scope:
@@ -83,5 +84,5 @@ async def test_a_read_cancelled_at_its_rest_loses_nothing() -> None:
             cancelled += 1
             size += len(await body.next())
     reader.stream.close()
-    assert size == 1_000
-    assert cancelled >= 1_000 // CALLS_MAX
+    assert size == count
+    assert cancelled >= 3
