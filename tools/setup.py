@@ -29,8 +29,10 @@ PROGRAM_PACKAGES = {
     "curl": "curl",
     "prometheus": "prometheus",
     "promtool": "prometheus",
+    "pg_ctlcluster": "postgresql",
     "psql": "postgresql-client",
     "redis-cli": "redis-tools",
+    "redis-server": "redis-server",
     "socat": "socat",
     "wrk": "wrk",
 }
