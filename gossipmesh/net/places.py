@@ -111,6 +111,8 @@ class Place:
             self.told_full = True
             self._room.count(f"refused_{reason}")
             return False
+        if not self._held:
+            return False  # who proves a second time may have been the one that had to make way
         self._room.rename(self, parties)
         return not self.told_full
 
