@@ -5,11 +5,12 @@ Every key is explained in configs/agent.example.yaml.
 """
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-from gossipmesh.model import limits
+from gossipmesh.model import access_log, limits
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check_shape, parse_yaml_untrusted
@@ -30,6 +31,17 @@ class AdvertisedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     advertise: str | None = None
 
 
+class AccessLogSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the engine's lines go, and how much of them is kept: `keep` files of `maxBytes` each."""
+
+    path: str | None = None
+    maxBytes: Annotated[int, msgspec.Meta(ge=access_log.BYTES_MAX_MIN, le=access_log.BYTES_MAX_MAX)] = (
+        access_log.BYTES_MAX_DEFAULT
+    )
+    keep: Annotated[int, msgspec.Meta(ge=1, le=access_log.KEEP_MAX)] = access_log.KEEP_DEFAULT
+    sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+
+
 class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys below `spec`, as they are written."""
 
@@ -43,7 +55,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     api: BindSpec = BindSpec("127.0.0.1:15000")
     metrics: BindSpec = BindSpec("127.0.0.1:15020")
     readiness: BindSpec = BindSpec("127.0.0.1:15021")
-    accessLog: str | None = None
+    accessLog: AccessLogSpec | str | None = None
     logLevel: Literal["debug", "info", "warning", "error"] = "info"
     profile: Literal["fast", "steady", "lan"] = "fast"
     flightRecorder: bool = True
@@ -73,7 +85,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     api_bind: Address
     metrics_bind: Address
     readiness_bind: Address
-    access_log: Path
+    access_log: AccessLogSettings
     log_level: str
     flight_recorder: bool
     profile: str = "fast"
@@ -192,13 +204,21 @@ def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
         api_bind=addresses.read(spec.api.bind, "spec", "api", "bind"),
         metrics_bind=addresses.read(spec.metrics.bind, "spec", "metrics", "bind"),
         readiness_bind=addresses.read(spec.readiness.bind, "spec", "readiness", "bind"),
-        access_log=state_dir / "access.log" if spec.accessLog is None else base / spec.accessLog,
+        access_log=_resolve_access_log(spec.accessLog, base, state_dir),
         log_level=spec.logLevel,
         flight_recorder=spec.flightRecorder,
         profile=spec.profile,
     )
     _refuse_shared_ports(config, addresses)
     return config
+
+
+def _resolve_access_log(spec: AccessLogSpec | str | None, base: Path, state_dir: Path) -> AccessLogSettings:
+    """Return the settings; a text is a path with everything else as usual."""
+    if not isinstance(spec, AccessLogSpec):
+        spec = AccessLogSpec(path=spec)
+    path = state_dir / access_log.FILE_NAME if spec.path is None else base / spec.path
+    return AccessLogSettings(path, spec.maxBytes, spec.keep, spec.sample)
 
 
 def _read_advertise(addresses: _Addresses, spec: AdvertisedSpec, section: str) -> Address | None:

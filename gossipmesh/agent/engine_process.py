@@ -9,24 +9,25 @@ import signal
 from pathlib import Path
 from typing import Final
 
+from gossipmesh.model import limits
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.net.interpreter import module_words, safe_environment
 
 ENGINE_MODULE: Final = "gossipmesh.dataplane.reference"
-_LOG_BYTES_MAX: Final = 10_485_760
 _LOG_TAIL_BYTES: Final = 400
 
 
-def spawn_engine(socket_path: Path, access_log: Path, log_path: Path) -> int:
+def spawn_engine(socket_path: Path, access_log: AccessLogSettings, log_path: Path) -> int:
     """Start an engine that listens at `socket_path`; return its process id.
 
     Raises:
         OperatorError: the process or its log file cannot be made.
     """
     command = module_words(ENGINE_MODULE)
-    command += ["--socket", str(socket_path), "--access-log", str(access_log)]
+    command += ["--socket", str(socket_path), *access_log.arguments()]
     try:
-        if log_path.exists() and log_path.stat().st_size > _LOG_BYTES_MAX:
+        if log_path.exists() and log_path.stat().st_size > limits.ENGINE_LOG_BYTES_MAX // 2:
             log_path.replace(log_path.with_name(log_path.name + ".1"))
         appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         actions = [

@@ -29,6 +29,7 @@ from gossipmesh.dataplane.client import (
     SnapshotRefused,
 )
 from gossipmesh.dataplane.protocol import DRAINS_IN_ORDER, EngineEvent, Identity, Statistics
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.traffic.sections import Snapshot
 
@@ -58,7 +59,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
 
     socket_path: Path
     log_path: Path
-    access_log: Path
+    access_log: AccessLogSettings
     node_id: bytes
     boot_id: str
 

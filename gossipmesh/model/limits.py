@@ -117,6 +117,8 @@ REPORTS_PER_INTERVAL_MAX: Final = 5
 # Queues
 EFFECTS_PER_STEP_MAX: Final = 65_536
 ACCESS_LOG_QUEUE_MAX: Final = 10_000
+ACCESS_LOG_QUEUE_BYTES_MAX: Final = 8_388_608
+ENGINE_LOG_BYTES_MAX: Final = 10_485_760  # of one file; the one before it is kept
 ADMIN_REQUEST_BYTES_MAX: Final = 2_097_152
 
 # State on disk

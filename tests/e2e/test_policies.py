@@ -193,7 +193,7 @@ async def test_a_denied_call_is_403_and_told_to_operators_only(pair: Pair, folde
     assert pair.cart.requests["GET /admin/users"] == served
     assert (await called(pair, "GET", "/public")).status == 200
     node = pair.mesh.nodes["node2"]
-    access_log = node.directory / "state" / "access.log"
+    access_log = node.directory / "state" / "log" / "access.log"
 
     async def logged() -> str | None:
         lines = [json.loads(line) for line in access_log.read_text().splitlines()]

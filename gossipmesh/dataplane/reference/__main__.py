@@ -10,6 +10,8 @@ import msgspec
 import trio
 
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
+from gossipmesh.dataplane.reference.engine_log import EngineLog
+from gossipmesh.model import access_log
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.net.collector import calm_collector
 
@@ -34,6 +36,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gossipmesh.dataplane.reference")
     parser.add_argument("--socket", type=Path, help="where the agent attaches (made, mode 0600)")
     parser.add_argument("--access-log", type=Path, help="JSON lines, one per request")
+    parser.add_argument(
+        "--access-log-max-bytes",
+        type=int,
+        default=access_log.BYTES_MAX_DEFAULT,
+        help="of one file",
+    )
+    parser.add_argument(
+        "--access-log-keep", type=int, default=access_log.KEEP_DEFAULT, help="how many files there may be"
+    )
+    parser.add_argument(
+        "--access-log-sample", type=float, default=1.0, help="share of lines written; failures always are"
+    )
     parser.add_argument("--decide", action="store_true", help="answer decision vectors on standard input")
     arguments = parser.parse_args()
     if arguments.decide:
@@ -41,18 +55,22 @@ def main() -> int:
         return 0
     if arguments.socket is None or arguments.access_log is None:
         parser.error("--socket and --access-log are both needed")
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format='{"time":"%(asctime)s","level":"%(levelname)s","message":"%(message)s"}',
+    settings = access_log.AccessLogSettings(
+        arguments.access_log,
+        max(arguments.access_log_max_bytes, access_log.BYTES_MAX_MIN),
+        min(max(arguments.access_log_keep, 1), access_log.KEEP_MAX),
+        arguments.access_log_sample,
     )
+    engine_log = EngineLog()
+    logging.basicConfig(level=logging.INFO, handlers=[engine_log])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        engine = ReferenceEngine(arguments.socket, arguments.access_log)
+        engine = ReferenceEngine(arguments.socket, settings)
     except (OperatorError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
+    engine_log.on_shed = engine.log_shed
     calm_collector()
     trio.run(lambda: engine.run(handle_signals=True))
     return 0

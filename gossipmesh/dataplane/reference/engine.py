@@ -22,6 +22,7 @@ from gossipmesh.dataplane.reference.reports import Reports
 from gossipmesh.dataplane.reference.rooms import LOCAL, MESH, PROXY, READINESS, Rooms
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net.collector import give_back
 from gossipmesh.net.descriptors import DescriptorReserve
@@ -39,7 +40,7 @@ _OUTBOUND_DRAIN_S: Final = 5.0  # what applications here still ask for when no m
 class ReferenceEngine:
     """One engine process's life: `run` until drained, stopped or cancelled."""
 
-    def __init__(self, socket_path: Path, access_log: Path) -> None:
+    def __init__(self, socket_path: Path, access_log: AccessLogSettings) -> None:
         """Open the control socket and the access log.
 
         Raises:
@@ -138,6 +139,10 @@ class ReferenceEngine:
     def _full(self) -> list[str]:
         """Return which rooms are full, as last measured."""
         return [name for name in (LOCAL, MESH) if self._counters.gauges.get(f"{name}_full")]
+
+    def log_shed(self) -> None:
+        """Count a line that the engine's own log had no room for."""
+        self._counters.add("engine_log_shed")
 
     def problem(self) -> str | None:
         """Return why the engine is not ready, None when it is."""

@@ -1,12 +1,14 @@
 """Writing down what a request or connection was: access log, statistics, events for the agent."""
 
-from gossipmesh.dataplane.reference.access_log import AccessLog, AccessRecord
+from gossipmesh.dataplane.reference.access_line import access_line
+from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.http1 import RequestHead
 from gossipmesh.dataplane.reference.statistics import Counters
-from gossipmesh.model.instant import MILLISECOND_NS, Instant
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.net.clock import wall_ns
 
-_TEXT_MAX = 1_024
+_TRACE_RANDOM_FROM, _TRACE_RANDOM_TO = 27, 35  # of a traceparent: the last 32 bits of the trace's number
+_TRACE_RANDOM_RANGE = 1 << 32
 
 
 class Entry:
@@ -28,7 +30,6 @@ class Entry:
         "sent_bytes",
         "server_name",
         "service",
-        "started_wall_ns",
         "status",
         "traceparent",
         "upstream",
@@ -41,7 +42,6 @@ class Entry:
         self.remote = remote
         self.caller = caller
         self.began = now
-        self.started_wall_ns = wall_ns()
         self.service = ""
         self.route = ""
         self.upstream = ""
@@ -69,6 +69,9 @@ class Journal:
     def __init__(self, log: AccessLog, counters: Counters) -> None:
         self._log = log
         self._counters = counters
+        self._sampled_count = 0.0
+        self._wall_offset_ns = 0
+        self._wall_read_at: Instant | None = None
 
     def bad_request(self, entry: Entry, reason: str, now: Instant) -> None:
         """Write down what was refused before it was a request."""
@@ -90,41 +93,36 @@ class Journal:
             sent_bytes=entry.sent_bytes,
             retries_count=max(0, entry.attempts - 1),
         )
-        head = entry.head
-        self._log.write(
-            AccessRecord(
-                start_time=entry.started_wall_ns,
-                direction=entry.direction,
-                method=None if head is None else head.method,
-                path=None if head is None else head.path[:_TEXT_MAX],
-                authority=None if head is None else head.host.decode("latin-1"),
-                protocol="TCP" if head is None else f"HTTP/{head.version}",
-                response_code=entry.status,
-                response_flags=flags or "-",
-                response_code_details=entry.details[:_TEXT_MAX],
-                bytes_received=entry.received_bytes,
-                bytes_sent=entry.sent_bytes,
-                duration=round(duration_ns / MILLISECOND_NS, 3),
-                route_name=entry.route,
-                upstream_cluster=entry.upstream,
-                upstream_host=entry.upstream_host,
-                upstream_request_attempt_count=entry.attempts,
-                requested_server_name=entry.server_name,
-                downstream_remote_address=entry.remote,
-                downstream_peer_uri_san=entry.caller,
-                upstream_peer_uri_san=entry.callee,
-                user_agent=_header(head, b"user-agent"),
-                traceparent=entry.traceparent,
-            )
-        )
+        if self._log.sample_ratio >= 1 or self._is_written(entry):
+            self._log.write(access_line(entry, flags or "-", duration_ns, self._started_wall_ns(entry, now)))
+
+    def _is_written(self, entry: Entry) -> bool:
+        """Tell whether a line is written: each one of a failure, of the others the share that is set.
+
+        A traced request is judged by its trace, so that both sides of the mesh keep the same ones.
+        """
+        if entry.flags or entry.status >= 500:
+            return True
+        ratio = self._log.sample_ratio
+        if entry.traceparent is not None:
+            number = int(entry.traceparent[_TRACE_RANDOM_FROM:_TRACE_RANDOM_TO], 16)
+            return number < ratio * _TRACE_RANDOM_RANGE
+        self._sampled_count += ratio
+        if self._sampled_count < 1:
+            return False
+        self._sampled_count -= 1
+        return True
+
+    def _started_wall_ns(self, entry: Entry, now: Instant) -> int:
+        """Return civil time at the entry's beginning; civil time is read once a second."""
+        read_at = self._wall_read_at
+        if read_at is None or now - read_at > SECOND_NS:
+            self._wall_read_at = now
+            self._wall_offset_ns = wall_ns() - now
+        return self._wall_offset_ns + entry.began
 
 
 def _code_class(entry: Entry) -> str:
     if entry.protocol == "tcp":
         return "tcp"
     return f"{entry.status // 100}xx" if entry.status else "0"
-
-
-def _header(head: RequestHead | None, name: bytes) -> str | None:
-    value = None if head is None else head.get(name)
-    return None if value is None else value[:_TEXT_MAX].decode("latin-1")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gossipmesh.agent.config import parse_config_untrusted, read_config
+from gossipmesh.agent.config import AgentConfig, parse_config_untrusted, read_config
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.wire.yaml_source import YamlErrors
@@ -22,7 +23,7 @@ def _mistakes(text: str) -> list[str]:
 def test_everything_has_a_default() -> None:
     config = parse_config_untrusted(HEAD, FILE)
     assert config.state_dir == Path("/var/lib/gossipmesh")
-    assert config.access_log == Path("/var/lib/gossipmesh/access.log")
+    assert config.access_log == AccessLogSettings(Path("/var/lib/gossipmesh/log/access.log"))
     assert config.gossip_bind == Address("0.0.0.0", 7948)
     assert config.gossip_advertise is None
     assert config.readiness_bind == Address("127.0.0.1", 15021)
@@ -41,7 +42,7 @@ def test_relative_paths_start_at_the_files_folder() -> None:
     assert config.state_dir == Path("/etc/gossipmesh/state")
     assert config.services_dir == Path("/etc/gossipmesh/../services")
     assert config.token_file == Path("/etc/gossipmesh/join.token")
-    assert config.access_log == Path("/etc/gossipmesh/state/access.log")
+    assert config.access_log.path == Path("/etc/gossipmesh/state/log/access.log")
 
 
 def test_five_mistakes_are_five_lines() -> None:
@@ -89,3 +90,35 @@ def test_the_token_file_given_by_hand_wins(tmp_path: Path) -> None:
     file.write_text(HEAD + "spec: {tokenFile: a.token}\n")
     assert read_config(file).token_file == tmp_path / "a.token"
     assert read_config(file, tmp_path / "b.token").token_file == tmp_path / "b.token"
+
+
+def _parsed(key: str) -> AgentConfig:
+    return parse_config_untrusted(f"{HEAD}spec:\n  {key}\n", FILE)
+
+
+def test_an_access_log_may_be_a_path_alone_or_have_bounds_of_its_own() -> None:
+    """The first is how it was written before there were bounds."""
+    config = _parsed("accessLog: /var/log/gm.log")
+    assert config.access_log == AccessLogSettings(Path("/var/log/gm.log"))
+    config = _parsed("accessLog: {path: logs/a.log, maxBytes: 1000000, keep: 2, sample: 0.1}")
+    assert config.access_log == AccessLogSettings(Path("/etc/gossipmesh/logs/a.log"), 1_000_000, 2, 0.1)
+    config = _parsed("accessLog: {sample: 0}")
+    assert config.access_log == AccessLogSettings(
+        Path("/var/lib/gossipmesh/log/access.log"), 67_108_864, 4, 0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("accessLog: {maxBytes: 1000}", "65536"),
+        ("accessLog: {keep: 0}", "1"),
+        ("accessLog: {keep: 101}", "100"),
+        ("accessLog: {sample: 1.5}", "1"),
+        ("accessLog: {maxbytes: 100000}", "maxBytes"),
+        ("accessLog: [a]", "accessLog"),
+    ],
+)
+def test_bounds_of_an_access_log_that_cannot_be_are_mistakes(spec: str, said: str) -> None:
+    (mistake,) = _mistakes(f"{HEAD}spec: {{{spec}}}\n")
+    assert said in mistake

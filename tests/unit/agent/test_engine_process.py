@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gossipmesh.agent.engine_process import is_running, spawn_engine
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.net.interpreter import module_words, safe_environment
 
 PLANTED = "import os, pathlib\npathlib.Path(os.environ['PLANTED']).write_text(__name__)\n"
@@ -34,7 +35,9 @@ def test_the_engine_imports_nothing_from_where_the_agent_was_started(
     """The engine ends by itself: where it shall listen there is no folder."""
     if paths is not None:
         monkeypatch.setenv("PYTHONPATH", paths)
-    pid = spawn_engine(tmp_path / "no" / "engine.sock", tmp_path / "access.log", tmp_path / "engine.log")
+    pid = spawn_engine(
+        tmp_path / "no" / "engine.sock", AccessLogSettings(tmp_path / "access.log"), tmp_path / "engine.log"
+    )
     os.waitpid(pid, 0)
     assert not planted.exists()
     assert "The engine cannot listen" in (tmp_path / "engine.log").read_text()

@@ -17,6 +17,7 @@ from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor,
 from gossipmesh.dataplane.client import EngineGone, EngineUnavailable
 from gossipmesh.dataplane.protocol import DRAINS_IN_ORDER, Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.member import Address
 from gossipmesh.net.streams import listen
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
@@ -33,14 +34,16 @@ class Rig:
     """A supervisor whose engines run in this process, one after another."""
 
     def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
-        self.settings = EngineSettings(folder / "e.sock", folder / "log", folder / "access", b"n" * 16, "b")
+        self.settings = EngineSettings(
+            folder / "e.sock", folder / "log", AccessLogSettings(folder / "access"), b"n" * 16, "b"
+        )
         self.nursery = nursery
         self.alive: trio.CancelScope | None = None
         self.supervisor = EngineSupervisor(
             self.settings, on_event=lambda _: None, on_change=lambda: None, probe=_yes
         )
 
-    def spawn(self, socket_path: Path, access_log: Path, _log: Path) -> int:
+    def spawn(self, socket_path: Path, access_log: AccessLogSettings, _log: Path) -> int:
         self.alive = trio.CancelScope()
         self.nursery.start_soon(self._run, ReferenceEngine(socket_path, access_log), self.alive)
         return os.getpid()

@@ -12,6 +12,7 @@ import trio
 from gossipmesh.dataplane.client import EngineClient, EngineGone
 from gossipmesh.dataplane.protocol import EngineEvent
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import Document
@@ -60,7 +61,7 @@ class Node:
         self.authority = authority
         self.socket_path = directory / f"{name}.sock"
         self.log_path = directory / f"{name}.log"
-        self.engine = ReferenceEngine(self.socket_path, self.log_path)
+        self.engine = ReferenceEngine(self.socket_path, AccessLogSettings(self.log_path))
         self.sockets = {listener: bound() for listener in ("mesh", "proxy", "readiness")}
         self.inputs = SnapshotInputs(TRUST_DOMAIN, name, (), (), (), (), DEFAULT_LIMITS)
         self.events: list[EngineEvent] = []

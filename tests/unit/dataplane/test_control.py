@@ -20,6 +20,7 @@ from gossipmesh.dataplane.client import (
 )
 from gossipmesh.dataplane.protocol import Identity, Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
+from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import connect
@@ -306,7 +307,7 @@ async def test_access_log_has_a_line_per_request_and_follows_rotation(tmp_path: 
         near.engine._log.reopen()
         await get(near.at("proxy"), path="/second")
         await get(near.at("proxy"), extra="Host: twice\r\n")
-        await until(lambda: near.log_path.stat().st_size > 0)
+        await until(lambda: near.log_path.exists() and near.log_path.stat().st_size > 0)
     line = json.loads(rotated.read_text().splitlines()[0])
     assert (line["path"], line["response_code"], line["response_flags"]) == ("/first", 200, "-")
     assert line["upstream_peer_uri_san"] == CART
@@ -320,7 +321,7 @@ async def test_control_socket_is_private_and_not_shared(tmp_path: Path) -> None:
     async with nodes(tmp_path, "near") as (near,):
         assert stat.S_IMODE(near.socket_path.stat().st_mode) == 0o600
         with pytest.raises(OperatorError, match="Another engine"):
-            ReferenceEngine(near.socket_path, tmp_path / "second.log")
+            ReferenceEngine(near.socket_path, AccessLogSettings(tmp_path / "second.log"))
     assert not near.socket_path.exists()
 
 

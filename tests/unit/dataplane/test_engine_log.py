@@ -1,0 +1,58 @@
+"""The engine's stderr as a file: bounded in size and by the disk, and whatever it is written to is borne."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from gossipmesh.dataplane.reference.engine_log import EngineLog
+
+
+def record(text: str) -> logging.LogRecord:
+    return logging.LogRecord("gossipmesh.engine", logging.ERROR, "", 0, text, None, None)
+
+
+def test_a_storm_of_errors_keeps_the_latest_and_stays_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "engine.log"
+    handler = EngineLog(bytes_max=10_000)
+    with path.open("a") as stream:
+        handler.setStream(stream)
+        for number in range(1_000):
+            handler.emit(record(f"failed {number}"))
+    assert path.stat().st_size < 11_000
+    text = path.read_text()
+    assert text.startswith('{"level":"WARNING","message":"the log was full')
+    assert "failed 999" in text
+
+
+def test_a_disk_with_its_last_tenth_left_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "engine.log"
+    handler = EngineLog()
+    shed: list[None] = []
+    handler.on_shed = lambda: shed.append(None)
+    real = os.fstatvfs(0)
+    values = list(real)
+    values[2], values[4] = 1_000, 99  # f_blocks, f_bavail
+    with path.open("a") as stream:
+        handler.setStream(stream)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fstatvfs", lambda _: os.statvfs_result(values))
+            handler.emit(record("left out"))
+        handler.emit(record("written"))
+    assert len(shed) == 1
+    assert [line for line in path.read_text().splitlines() if "left out" in line] == []
+    assert "written" in path.read_text()
+
+
+def test_a_pipe_has_no_bound() -> None:
+    reader, writer = os.pipe()
+    handler = EngineLog(bytes_max=1)
+    with os.fdopen(writer, "w") as stream:
+        handler.setStream(stream)
+        for _ in range(3):
+            handler.emit(record("told"))
+    with os.fdopen(reader) as stream:
+        assert stream.read().count("told") == 3
