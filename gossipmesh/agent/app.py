@@ -23,7 +23,7 @@ from gossipmesh import __version__
 from gossipmesh.agent.admin import AdminApi, listen_local
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.config import AgentConfig
-from gossipmesh.agent.engine_counts import EngineCounts
+from gossipmesh.agent.engine_counts import EngineCounts, services_of
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.flight_recorder import build_name
 from gossipmesh.agent.gossip_shell import GossipShell
@@ -340,8 +340,8 @@ class Agent:
         if isinstance(event, Demand):
             self.feed.demand(event.service)
         elif isinstance(event, Statistics):
-            for delta in event.traffic:
-                self.feed.touch(delta.service)
+            for service in services_of(event):
+                self.feed.touch(service)
         elif isinstance(event, Ejection):
             move = "out of use" if event.ejected else "back in use"
             told = fields(upstream=event.upstream, node=event.node, reason=event.reason)

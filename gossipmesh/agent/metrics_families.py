@@ -20,9 +20,10 @@ from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.identity_keeper import horizon
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.telemetry.traffic import ConnectionLabels, RequestLabels
 
 _SERIES_PER_STEP: Final = 20  # of traffic: 2 ms
-_TRAFFIC_LABELS: Final = ("direction", "caller", "callee", "route", "protocol")
+_MICROSECONDS_PER_SECOND: Final = 1_000_000
 _GAUGES_OF_GOSSIP: Final = (
     "queue_length",
     "members",
@@ -33,6 +34,8 @@ _GAUGES_OF_GOSSIP: Final = (
     "endpoints_held",
     "lag_ms",
 )
+_UNITS_OF_GOSSIP: Final = {"clock_skew_s": ("clock_skew_seconds", 1), "lag_ms": ("lag_seconds", 1_000)}
+"""Statistics whose unit is no base unit: the name it has here, and how many make one."""
 
 _Counted = Sequence[tuple[tuple[str, ...], int]]
 
@@ -91,26 +94,59 @@ def _labelled(name: str, text: str, labels: tuple[str, ...], counts: _Counted) -
 
 
 def _traffic(counts: EngineCounts) -> Iterator[Family | None]:
-    labels = _TRAFFIC_LABELS
-    requests = _counter("requests", "Requests that ended.", (*labels, "code_class", "flag"))
+    labels = RequestLabels._fields
+    requests = _counter("requests", "Requests that ended.", labels)
     durations = HistogramMetricFamily(
-        "gossipmesh_request_duration_ms", "Time to the last byte.", labels=labels
+        "gossipmesh_request_duration_seconds", "Time to the last byte.", labels=labels
     )
     retries = _counter("retries", "Tries after the first.", labels)
-    received = _counter("received_bytes", "Bytes of bodies received from the caller.", labels)
-    sent = _counter("sent_bytes", "Bytes of bodies sent to the caller.", labels)
-    for number, (key, series) in enumerate(counts.traffic, 1):
-        for (code_class, flag), count in sorted(series.outcomes.items()):
-            requests.add_metric([*key, code_class, flag], count)
-        durations.add_metric(list(key), series.duration_ms.cumulative(), series.duration_ms.total)
-        retries.add_metric(list(key), series.retries_count)
-        received.add_metric(list(key), series.received_bytes)
-        sent.add_metric(list(key), series.sent_bytes)
+    asked = _counter("request_bytes", "Bytes of requests' bodies.", labels)
+    answered = _counter("response_bytes", "Bytes of answers' bodies.", labels)
+    for number, (key, series) in enumerate(counts.requests, 1):
+        requests.add_metric(key, series.requests_count)
+        buckets = [(_seconds(bound), count) for bound, count in series.duration_us.cumulative()]
+        durations.add_metric(key, buckets, series.duration_us.total / _MICROSECONDS_PER_SECOND)
+        asked.add_metric(key, series.received_bytes)
+        answered.add_metric(key, series.sent_bytes)
+        if series.retries_count:
+            retries.add_metric(key, series.retries_count)
         if number % _SERIES_PER_STEP == 0:
             yield None
-    yield from (requests, durations, retries, received, sent)
-    text = "Series dropped because there were too many."
-    yield _count("traffic_series_evicted", text, counts.traffic.evicted_count)
+    yield from (requests, durations, retries, asked, answered)
+    yield from _connections(counts)
+    text = "Series added to `other` because there were too many."
+    evicted_count = counts.requests.evicted_count + counts.connections.evicted_count
+    yield _count("traffic_series_evicted", text, evicted_count)
+
+
+def _connections(counts: EngineCounts) -> Iterator[Family | None]:
+    labels = ConnectionLabels._fields
+    flagless = tuple(name for name in labels if name != "response_flags")
+    opened = _counter("tcp_connections_opened", "TCP connections taken.", flagless)
+    closed = _counter("tcp_connections_closed", "TCP connections that ended.", labels)
+    retries = _counter("tcp_connection_retries", "Endpoints tried after the first.", labels)
+    received = _counter("tcp_received_bytes", "Bytes from callers, of connections that ended.", labels)
+    sent = _counter("tcp_sent_bytes", "Bytes to callers, of connections that ended.", labels)
+    for number, (key, series) in enumerate(counts.connections, 1):
+        if not key.response_flags:
+            named = zip(labels, key, strict=True)
+            opened.add_metric(
+                [value for name, value in named if name != "response_flags"], series.opened_count
+            )
+        else:
+            closed.add_metric(key, series.closed_count)
+            received.add_metric(key, series.received_bytes)
+            sent.add_metric(key, series.sent_bytes)
+        if series.retries_count:
+            retries.add_metric(key, series.retries_count)
+        if number % _SERIES_PER_STEP == 0:
+            yield None
+    yield from (opened, closed, retries, received, sent)
+
+
+def _seconds(bound_ms: str) -> str:
+    """Return a bucket's upper bound, given in milliseconds, as Prometheus writes it."""
+    return bound_ms if bound_ms == "+Inf" else str(int(bound_ms) / 1_000)
 
 
 def _engine(parts: Parts, counts: EngineCounts) -> Iterator[Family]:
@@ -139,7 +175,8 @@ def _gossip(parts: Parts) -> Iterator[Family]:
             by_reason = [((reason,), count) for reason, count in sorted(value.items())]
             yield _labelled(f"gossip_{name}", f"Gossip: {words}, by reason.", ("reason",), by_reason)
         elif name in _GAUGES_OF_GOSSIP:
-            yield _level(f"gossip_{name}", f"Gossip: {words} now.", value)
+            told, divisor = _UNITS_OF_GOSSIP.get(name, (name, 1))
+            yield _level(f"gossip_{told}", f"Gossip: {told.replace('_', ' ')} now.", value / divisor)
         else:
             yield _count(f"gossip_{name}", f"Gossip: {words}.", value)
     yield from _gossip_state(parts)
@@ -152,7 +189,7 @@ def _gossip(parts: Parts) -> Iterator[Family]:
     yield members
     yield _level("local_health", "How much this node distrusts itself; 0: healthy.", parts.node.local_health)
     lag_s = parts.shell.statistics.deadline_lag_ns_max / SECOND_NS
-    yield _level("loop_lag_s_max", "Latest timer since the start.", lag_s)
+    yield _level("loop_lag_max_seconds", "Latest timer since the start.", lag_s)
     stalls_count = parts.shell.statistics.stalls_count
     yield _count("loop_stalls", "Timers that were more than 20 ms late.", stalls_count)
     yield from _loop(parts)
@@ -171,8 +208,8 @@ def _loop(parts: Parts) -> Iterator[Family]:
     yield _count("loop_steps_too_long", "Times one task held the loop for over 20 ms.", loop.stalls_count)
     text = "The same by CPU time: not because the machine was busy."
     yield _count("loop_steps_too_busy", text, loop.busy_stalls_count)
-    yield _level("loop_step_s_max", "Longest one task held the loop.", loop.longest_ns / SECOND_NS)
-    yield _level("loop_step_busy_s_max", "The same by CPU time.", loop.longest_busy_ns / SECOND_NS)
+    yield _level("loop_step_max_seconds", "Longest one task held the loop.", loop.longest_ns / SECOND_NS)
+    yield _level("loop_step_busy_max_seconds", "The same by CPU time.", loop.longest_busy_ns / SECOND_NS)
 
 
 def _gossip_state(parts: Parts) -> Iterator[Family]:
@@ -231,6 +268,8 @@ def _processes(parts: Parts) -> Iterator[Family]:
 
 def _identity(parts: Parts) -> Iterator[Family]:
     keeper = parts.identity
-    yield _level("identity_ends_wall_s", "When the first certificate ends.", horizon(keeper.identity))
+    yield _level(
+        "identity_ends_timestamp_seconds", "When the first certificate ends.", horizon(keeper.identity)
+    )
     renewals: _Counted = [(("failed",), keeper.failures_count), (("renewed",), keeper.renewals_count)]
     yield _labelled("identity_renewals", "Renewals tried.", ("outcome",), renewals)

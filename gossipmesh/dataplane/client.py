@@ -15,6 +15,7 @@ import trio
 
 from gossipmesh.dataplane.frame_socket import FrameSocket, peer_may_hold_keys
 from gossipmesh.dataplane.protocol import (
+    REQUESTS_FEATURE,
     Ack,
     AgentFrame,
     AgentHello,
@@ -43,6 +44,7 @@ from gossipmesh.traffic.sections import Snapshot
 
 HELLO_TIMEOUT_S: Final = 2.0
 REQUEST_TIMEOUT_S: Final = 10.0
+_FEATURES: Final = (REQUESTS_FEATURE,)
 _SECTIONS_PER_FRAME_BYTES: Final = limits.ENGINE_FRAME_BYTES_MAX // 2
 
 
@@ -108,7 +110,7 @@ class EngineClient:
                 sock.connect(os.fspath(path))
                 if not peer_may_hold_keys(sock):
                     raise EngineUnavailable(f"the process at {path} runs as another user; no keys for it")
-                await frames.send(encode_frame(AgentHello(node_id=node_id, boot_id=boot_id)))
+                await frames.send(encode_frame(AgentHello(node_id, boot_id, features=_FEATURES)))
                 body = await frames.receive_untrusted()
                 hello = None if body is None else decode_engine_frame_untrusted(body)
         except BaseException as error:

@@ -23,22 +23,39 @@ LATENCY_BUCKETS_MS: Final[tuple[int, ...]] = (
     1, 2, 3, 4, 5, 10, 20, 30, 40, 50, 100, 200, 300, 400, 500, 1000, 2000, 3000, 4000, 5000,
     10000, 20000, 30000, 40000, 50000,
 )  # fmt: skip
-"""Upper bounds of the latency histogram; one more bucket holds what is slower."""
+"""Upper bounds of the histogram an agent of 0.1 reads; one more bucket holds what is slower."""
 
 DRAINS_IN_ORDER: Final = "drains-in-order"
 """Other nodes are refused first, and this node's applications served until their requests have ended."""
 
-FEATURES: Final[tuple[str, ...]] = ("demand", "drain", DRAINS_IN_ORDER, "http", "listeners", "probe", "tcp")
+DURATION_BUCKETS_MS: Final[tuple[int, ...]] = (
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000,
+)  # fmt: skip
+"""Upper bounds of a request's duration, each one of those above: what either side counts the other can read.
+
+With the one for what is slower they are fifteen: each label set of requests has that many series.
+"""
+
+REQUESTS_FEATURE: Final = "requests"
+"""Said by an agent that reads `requests` and `connections`, and by an engine that tells them."""
+
+FEATURES: Final[tuple[str, ...]] = tuple(
+    sorted(("demand", "drain", DRAINS_IN_ORDER, "http", "listeners", "probe", REQUESTS_FEATURE, "tcp"))
+)
 """What the reference engine can execute, sorted."""
 
 
 class AgentHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
-    """The agent's first frame. `boot_id` names the agent process, so a log can tell two apart."""
+    """The agent's first frame. `boot_id` names the agent process, so a log can tell two apart.
+
+    `features`: what it reads beyond 0.1, sorted.
+    """
 
     node_id: bytes
     boot_id: str
     protocol_min: int = versions.ENGINE_PROTOCOL
     protocol_max: int = versions.ENGINE_PROTOCOL
+    features: tuple[str, ...] = ()
 
 
 class EngineHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
@@ -149,7 +166,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TrafficDelta(msgspec.Struct, frozen=True):
-    """What one (direction, caller, service, route, protocol) did since the last frame.
+    """What one (direction, caller, service, route, protocol) did since the last frame, for an agent of 0.1.
 
     `direction` is `outbound` or `inbound`; `latency_counts` follows LATENCY_BUCKETS_MS plus one.
     """
@@ -167,16 +184,59 @@ class TrafficDelta(msgspec.Struct, frozen=True):
     retries_count: int
 
 
-class Statistics(msgspec.Struct, frozen=True, tag_field="type", tag="statistics"):
+class RequestsDelta(msgspec.Struct, frozen=True):
+    """What requests that ended alike did since the last frame.
+
+    `direction` is `outbound` or `inbound`; `service` is the one asked for, `upstream` the one chosen
+    (`shop/cart@v2`), both empty when there is none; `response_code` 0: no answer went out; `response_flags`
+    `-` for none; `duration_counts` follows DURATION_BUCKETS_MS plus one; bytes are those of bodies.
+    """
+
+    direction: str
+    caller: str
+    service: str
+    upstream: str
+    route: str
+    protocol: str
+    response_code: int
+    response_flags: str
+    requests_count: int
+    retries_count: int
+    duration_counts: tuple[int, ...]
+    duration_sum_us: int
+    received_bytes: int
+    sent_bytes: int
+
+
+class ConnectionsDelta(msgspec.Struct, frozen=True):
+    """What TCP connections did since the last frame; those that opened have empty `response_flags`."""
+
+    direction: str
+    caller: str
+    service: str
+    upstream: str
+    route: str
+    response_flags: str
+    opened_count: int
+    closed_count: int
+    retries_count: int
+    received_bytes: int
+    sent_bytes: int
+
+
+class Statistics(msgspec.Struct, frozen=True, tag_field="type", tag="statistics", omit_defaults=True):
     """Once a second, or every two when nothing moved. `counters` are deltas, `gauges` levels.
 
-    Their names are in docs/ENGINE.md.
+    Their names are in docs/ENGINE.md. An agent that says REQUESTS_FEATURE is told `requests` and
+    `connections`, one that does not is told `traffic`; never both.
     """
 
     interval_ms: int
     traffic: tuple[TrafficDelta, ...]
     counters: dict[str, int]
     gauges: dict[str, int]
+    requests: tuple[RequestsDelta, ...] = ()
+    connections: tuple[ConnectionsDelta, ...] = ()
 
 
 class Demand(msgspec.Struct, frozen=True, tag_field="type", tag="demand"):

@@ -207,7 +207,7 @@ async def test_a_denied_call_is_403_and_told_to_operators_only(pair: Pair, folde
 
     async def counted() -> str | None:
         text = await trio.to_thread.run_sync(get, node.host, layout.METRICS_PORT, "/metrics")
-        found = [line for line in text.splitlines() if 'flag="UAEX"' in line and f'caller="{WEB_ID}"' in line]
+        found = [line for line in text.splitlines() if 'response_flags="UAEX"' in line and WEB_ID in line]
         return None if any(line.startswith("gossipmesh_requests_total{") for line in found) else "no series"
 
     await wait_until("the denial is in node2's metrics", counted, ANSWER_S)

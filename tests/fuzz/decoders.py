@@ -282,12 +282,18 @@ def engine_targets() -> list[Target]:
     ]
     outcome = protocol.Outcome("2xx", "-", 3)
     delta = protocol.TrafficDelta("inbound", "c", "s", "r", "http", (outcome,), (0,) * 26, 1, 2, 3, 4)
+    durations = (3, *(0,) * 14)
+    requests = protocol.RequestsDelta(
+        "outbound", "c", "s", "s@v", "r", "http", 200, "-", 3, 0, durations, 2, 3, 4
+    )
+    connections = protocol.ConnectionsDelta("inbound", "c", "s", "", "", "UC", 0, 1, 0, 2, 3)
     engine: list[Any] = [
         protocol.EngineHello("reference", 1, ("http",), None, ("mesh",), 1),
         protocol.Ack(1, None),
         protocol.Nack(1, "ab" * 32, "why"),
         protocol.Need(1, (b"h" * 16,)),
         protocol.Statistics(1_000, (delta,), {"a": 1}, {"b": 2}),
+        protocol.Statistics(1_000, (), {"a": 1}, {"b": 2}, (requests,), (connections,)),
         protocol.Demand("shop/cart"),
         protocol.Ejection("shop/cart", "cart", "n1", "5xx", True),
         protocol.Denial("spiffe://a/node/b", "shop/cart", "GET", "/", "default"),

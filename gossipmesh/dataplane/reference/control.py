@@ -87,6 +87,7 @@ class Attachment:
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         self._wake = trio.Event()
         self.flushed = trio.Event()
+        self.features: tuple[str, ...] = ()
 
     @property
     def backlog(self) -> int:
@@ -214,6 +215,7 @@ class ControlServer:
                 hello = None if body is None else decode_agent_frame_untrusted(body)
                 if not isinstance(hello, AgentHello):
                     return False
+                attachment.features = hello.features
                 version = versions.ENGINE_PROTOCOL
                 if not hello.protocol_min <= version <= hello.protocol_max:
                     refusal = Nack(0, None, f"protocol {version} is spoken here")

@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from gossipmesh.dataplane.protocol import EngineEvent
+from gossipmesh.dataplane.protocol import REQUESTS_FEATURE, EngineEvent
 from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.connections import Connections
 from gossipmesh.dataplane.reference.control import ControlServer
@@ -113,7 +113,8 @@ class ReferenceEngine:
                 self._connections.sweep(applied.limits.idle_timeout_http_ns / SECOND_NS)
             attached = self._control.attached
             if attached is not None and attached.backlog < _BACKLOG_MAX:
-                due = self._counters.take_due(int(TICK_S * 1000))
+                before = REQUESTS_FEATURE not in attached.features
+                due = self._counters.take_due(int(TICK_S * 1000), before=before)
                 if due is not None:
                     attached.emit(due)
 

@@ -41,6 +41,7 @@ class InboundTunnel:
                 deny(self._state, entry, verdict)
                 return
             workload = await dial_workload(self._state, self._inbound.workload)
+            self._journal.opened(entry)
             try:
                 await self._carry(stream, workload)
             finally:

@@ -3,7 +3,7 @@
 from gossipmesh.dataplane.reference.access_line import access_line
 from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.http1 import RequestHead
-from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.dataplane.reference.statistics import Counters, duration_bucket
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.net.clock import wall_ns
 
@@ -23,6 +23,7 @@ class Entry:
         "direction",
         "flags",
         "head",
+        "opened",
         "protocol",
         "received_bytes",
         "remote",
@@ -54,6 +55,7 @@ class Entry:
         self.flags: list[str] = []
         self.details = ""
         self.attempts = 0
+        self.opened = False
         self.received_bytes = 0
         self.sent_bytes = 0
 
@@ -82,19 +84,48 @@ class Journal:
 
     def end(self, entry: Entry, now: Instant) -> None:
         """Count and log a finished entry."""
-        flags = ",".join(entry.flags)
+        flags = ",".join(entry.flags) if entry.flags else "-"
         duration_ns = now - entry.began
-        self._counters.request(
-            (entry.direction, entry.caller, entry.service, entry.route, entry.protocol),
-            code_class=_code_class(entry),
-            flag=flags,
-            latency_ns=duration_ns,
-            received_bytes=entry.received_bytes,
-            sent_bytes=entry.sent_bytes,
-            retries_count=max(0, entry.attempts - 1),
-        )
+        if entry.protocol == "tcp":
+            self._closed(entry, flags)
+        else:
+            sums = self._counters.requests(
+                (
+                    entry.direction,
+                    entry.caller,
+                    entry.service,
+                    entry.upstream,
+                    entry.route,
+                    entry.protocol,
+                    entry.status,
+                    flags,
+                )
+            )
+            sums.requests_count += 1
+            sums.duration_counts[duration_bucket(duration_ns)] += 1
+            sums.duration_sum_ns += duration_ns
+            sums.received_bytes += entry.received_bytes
+            sums.sent_bytes += entry.sent_bytes
+            if entry.attempts > 1:
+                sums.retries_count += entry.attempts - 1
         if self._log.sample_ratio >= 1 or self._is_written(entry):
-            self._log.write(access_line(entry, flags or "-", duration_ns, self._started_wall_ns(entry, now)))
+            self._log.write(access_line(entry, flags, duration_ns, self._started_wall_ns(entry, now)))
+
+    def opened(self, entry: Entry) -> None:
+        """Count a TCP connection whose far end is known; without it, `end` counts both."""
+        entry.opened = True
+        key = (entry.direction, entry.caller, entry.service, entry.upstream, entry.route, "")
+        self._counters.connections(key).opened_count += 1
+
+    def _closed(self, entry: Entry, flags: str) -> None:
+        if not entry.opened:
+            self.opened(entry)
+        key = (entry.direction, entry.caller, entry.service, entry.upstream, entry.route, flags)
+        sums = self._counters.connections(key)
+        sums.closed_count += 1
+        sums.received_bytes += entry.received_bytes
+        sums.sent_bytes += entry.sent_bytes
+        sums.retries_count += max(0, entry.attempts - 1)
 
     def _is_written(self, entry: Entry) -> bool:
         """Tell whether a line is written: each one of a failure, of the others the share that is set.
@@ -120,9 +151,3 @@ class Journal:
             self._wall_read_at = now
             self._wall_offset_ns = wall_ns() - now
         return self._wall_offset_ns + entry.began
-
-
-def _code_class(entry: Entry) -> str:
-    if entry.protocol == "tcp":
-        return "tcp"
-    return f"{entry.status // 100}xx" if entry.status else "0"

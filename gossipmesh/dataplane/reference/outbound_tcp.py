@@ -70,6 +70,7 @@ class OutboundTunnel:
         self._upstream = upstream
         upstream.budget.add_request(now())
         await self._connect(route, upstream)
+        self._journal.opened(entry)
 
     async def _connect(self, route: Route, upstream: UpstreamState) -> None:
         tried: list[SnapshotEndpoint] = []

@@ -7,40 +7,63 @@ many is counted under `other`.
 from bisect import bisect_left
 from typing import Final
 
-from gossipmesh.dataplane.protocol import LATENCY_BUCKETS_MS, Outcome, Statistics, TrafficDelta
+from gossipmesh.dataplane.protocol import (
+    DURATION_BUCKETS_MS,
+    ConnectionsDelta,
+    RequestsDelta,
+    Statistics,
+)
+from gossipmesh.dataplane.reference.statistics_before import traffic_of
+from gossipmesh.model.instant import MILLISECOND_NS
 
 TRAFFIC_KEYS_MAX: Final = 4_096
 SILENT_MS_MAX: Final = 2_000  # the agent takes 2.5 s without a frame for a reason to ask
-TrafficKey = tuple[str, str, str, str, str]
-_MILLISECOND_NS: Final = 1_000_000
+RequestsKey = tuple[str, str, str, str, str, str, int, str]
+ConnectionsKey = tuple[str, str, str, str, str, str]
+_BUCKETS_NS: Final = tuple(bound * MILLISECOND_NS for bound in DURATION_BUCKETS_MS)
+_OTHER: Final = "other"
 
 
-class Traffic:
+class Requests:
     """Sums of one key since the last hand-over."""
 
     __slots__ = (
-        "latency_counts",
-        "latency_sum_ns",
-        "outcomes",
+        "duration_counts",
+        "duration_sum_ns",
         "received_bytes",
+        "requests_count",
         "retries_count",
         "sent_bytes",
     )
 
     def __init__(self) -> None:
-        self.outcomes: dict[tuple[str, str], int] = {}
-        self.latency_counts = [0] * (len(LATENCY_BUCKETS_MS) + 1)
-        self.latency_sum_ns = 0
+        self.requests_count = 0
+        self.retries_count = 0
+        self.duration_counts = [0] * (len(_BUCKETS_NS) + 1)
+        self.duration_sum_ns = 0
         self.received_bytes = 0
         self.sent_bytes = 0
+
+
+class Connections:
+    """The same of TCP connections."""
+
+    __slots__ = ("closed_count", "opened_count", "received_bytes", "retries_count", "sent_bytes")
+
+    def __init__(self) -> None:
+        self.opened_count = 0
+        self.closed_count = 0
         self.retries_count = 0
+        self.received_bytes = 0
+        self.sent_bytes = 0
 
 
 class Counters:
     """Everything the engine counts."""
 
     def __init__(self) -> None:
-        self._traffic: dict[TrafficKey, Traffic] = {}
+        self._requests: dict[RequestsKey, Requests] = {}
+        self._connections: dict[ConnectionsKey, Connections] = {}
         self._counts: dict[str, int] = {}
         self.gauges: dict[str, int] = {}
         self._gauges_told: dict[str, int] = {}
@@ -54,66 +77,79 @@ class Counters:
         """Move a level up or down."""
         self.gauges[name] = self.gauges.get(name, 0) + step
 
-    def request(
-        self,
-        key: TrafficKey,
-        *,
-        code_class: str,
-        flag: str,
-        latency_ns: int,
-        received_bytes: int,
-        sent_bytes: int,
-        retries_count: int = 0,
-    ) -> None:
-        """Count one finished request or TCP connection.
+    def requests(self, key: RequestsKey) -> Requests:
+        """Return the sums to add one finished request to.
 
         Args:
-            key: (direction, caller, service, route, protocol).
+            key: (direction, caller, service, upstream, route, protocol, response code, response flags).
         """
-        traffic = self._traffic.get(key)
-        if traffic is None:
-            if len(self._traffic) >= TRAFFIC_KEYS_MAX:
+        sums = self._requests.get(key)
+        if sums is None:
+            if len(self._requests) >= TRAFFIC_KEYS_MAX:
                 self.add("statistics_overflow")
-                key = (key[0], "other", "other", "other", key[4])
-            traffic = self._traffic.setdefault(key, Traffic())
-        outcome = (code_class, flag)
-        traffic.outcomes[outcome] = traffic.outcomes.get(outcome, 0) + 1
-        traffic.latency_counts[bisect_left(LATENCY_BUCKETS_MS, latency_ns / _MILLISECOND_NS)] += 1
-        traffic.latency_sum_ns += latency_ns
-        traffic.received_bytes += received_bytes
-        traffic.sent_bytes += sent_bytes
-        traffic.retries_count += retries_count
+                key = (key[0], _OTHER, _OTHER, "", _OTHER, key[5], key[6], key[7])
+            sums = self._requests.setdefault(key, Requests())
+        return sums
 
-    def take_due(self, passed_ms: int) -> Statistics | None:
+    def connections(self, key: ConnectionsKey) -> Connections:
+        """Return the sums to add a TCP connection to, when it opens and when it closes.
+
+        Args:
+            key: (direction, caller, service, upstream, route, response flags; none yet when it opens).
+        """
+        sums = self._connections.get(key)
+        if sums is None:
+            if len(self._connections) >= TRAFFIC_KEYS_MAX:
+                self.add("statistics_overflow")
+                key = (key[0], _OTHER, _OTHER, "", _OTHER, key[5])
+            sums = self._connections.setdefault(key, Connections())
+        return sums
+
+    def take_due(self, passed_ms: int, *, before: bool = False) -> Statistics | None:
         """Return everything since the last hand-over and start anew; levels stay. Called every second.
 
         None when nothing moved, unless the last hand-over is so long past that this one is a sign of life: a
-        frame wakes two processes. `passed_ms` is the time since the last call.
+        frame wakes two processes. `passed_ms` is the time since the last call; `before`: the agent is of 0.1
+        and reads `traffic` only.
         """
         self._untold_ms += passed_ms
-        moved = self._traffic or self._counts or self.gauges != self._gauges_told
+        moved = self._requests or self._connections or self._counts or self.gauges != self._gauges_told
         if not moved and self._untold_ms < SILENT_MS_MAX:
             return None
-        traffic, self._traffic = self._traffic, {}
+        requests = tuple(_requests_delta(key, sums) for key, sums in self._requests.items())
+        connections = tuple(_connections_delta(key, sums) for key, sums in self._connections.items())
+        self._requests, self._connections = {}, {}
         counts, self._counts = self._counts, {}
         interval_ms, self._untold_ms = self._untold_ms, 0
         self._gauges_told = dict(self.gauges)
-        deltas = tuple(_delta(key, sums) for key, sums in sorted(traffic.items(), key=lambda item: item[0]))
-        return Statistics(interval_ms, deltas, counts, self._gauges_told)
+        if before:
+            return Statistics(interval_ms, traffic_of(requests, connections), counts, self._gauges_told)
+        return Statistics(interval_ms, (), counts, self._gauges_told, requests, connections)
 
 
-def _delta(key: TrafficKey, sums: Traffic) -> TrafficDelta:
-    direction, caller, service, route, protocol = key
-    return TrafficDelta(
-        direction=direction,
-        caller=caller,
-        service=service,
-        route=route,
-        protocol=protocol,
-        outcomes=tuple(Outcome(code, flag, count) for (code, flag), count in sorted(sums.outcomes.items())),
-        latency_counts=tuple(sums.latency_counts),
-        latency_sum_ms=sums.latency_sum_ns // _MILLISECOND_NS,
+def duration_bucket(duration_ns: int) -> int:
+    """Return which of a request's `duration_counts` a duration belongs to."""
+    return bisect_left(_BUCKETS_NS, duration_ns)
+
+
+def _requests_delta(key: RequestsKey, sums: Requests) -> RequestsDelta:
+    return RequestsDelta(
+        *key,
+        requests_count=sums.requests_count,
+        retries_count=sums.retries_count,
+        duration_counts=tuple(sums.duration_counts),
+        duration_sum_us=sums.duration_sum_ns // 1_000,
         received_bytes=sums.received_bytes,
         sent_bytes=sums.sent_bytes,
+    )
+
+
+def _connections_delta(key: ConnectionsKey, sums: Connections) -> ConnectionsDelta:
+    return ConnectionsDelta(
+        *key,
+        opened_count=sums.opened_count,
+        closed_count=sums.closed_count,
         retries_count=sums.retries_count,
+        received_bytes=sums.received_bytes,
+        sent_bytes=sums.sent_bytes,
     )

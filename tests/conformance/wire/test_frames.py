@@ -1,6 +1,7 @@
 """The engine protocol's frames as bytes, for engines and agents written elsewhere.
 
-`frames.json`: who sends, the map (`{"hex": ...}` is a byte string), and the bytes, length included.
+`frames.json`: who sends, the map (`{"hex": ...}` is a byte string), and the bytes, length included. One with
+`of` was sent by that release and is read today; what is sent now has fields it did not have.
 """
 
 import json
@@ -38,4 +39,7 @@ def test_frame(vector: dict[str, Any]) -> None:
     decode = decode_agent_frame_untrusted if vector["from"] == "agent" else decode_engine_frame_untrusted
     frame = decode(data[4:])
     assert frame is not None
-    assert encode_frame(frame) == data
+    if "of" in vector:
+        assert decode(encode_frame(frame)[4:]) == frame
+    else:
+        assert encode_frame(frame) == data

@@ -8,11 +8,13 @@ from typing import Any
 from gossipmesh.agent import metrics_families
 from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.gossip_shell import ShellStatistics
+from gossipmesh.dataplane.protocol import RequestsDelta, Statistics
 from gossipmesh.net.streams import StreamStatistics
 from gossipmesh.telemetry.counters import LABEL_SETS_MAX, Counters
-from gossipmesh.telemetry.traffic import TrafficKey, TrafficSeries
+from gossipmesh.telemetry.traffic import RequestLabels, RequestSeries
 
 _STEP_MAX = 50
+WEB = "spiffe://mesh.test/ns/shop/svc/web"
 
 
 class WatchedTable:
@@ -23,18 +25,23 @@ class WatchedTable:
     def __init__(self) -> None:
         self.looked_at = 0
 
-    def __iter__(self) -> Iterator[tuple[TrafficKey, TrafficSeries]]:
+    def __iter__(self) -> Iterator[tuple[RequestLabels, RequestSeries]]:
         for number in range(300):
             self.looked_at += 1
-            series = TrafficSeries((1, 10))
-            series.outcomes["2xx", ""] = number
-            yield TrafficKey("outbound", "shop/web", f"shop/s{number}", "r", "http"), series
+            series = RequestSeries((1, 10))
+            series.requests_count = number
+            yield (
+                RequestLabels(
+                    "shop/web", "spiffe://a", f"shop/s{number}", "", "r", "http", "200", "-", "outbound"
+                ),
+                series,
+            )
 
 
 def test_a_full_table_of_traffic_is_collected_in_small_steps() -> None:
     table: Any = WatchedTable()
     counts = EngineCounts()
-    counts.traffic = table
+    counts.requests = table
     steps = [0]
     families = []
     for family in metrics_families._traffic(counts):
@@ -45,6 +52,40 @@ def test_a_full_table_of_traffic_is_collected_in_small_steps() -> None:
     assert max(later - earlier for earlier, later in itertools.pairwise(steps)) <= _STEP_MAX
     text = metrics_families.render(families).decode()
     assert text.count("gossipmesh_requests_total{") == 300
+
+
+def test_durations_are_seconds_in_fifteen_buckets_at_most() -> None:
+    counts = EngineCounts()
+    delta = RequestsDelta(
+        *("outbound", WEB, "shop/cart", "shop/cart-canary@v2", "cart/0", "http", 503, "UF,URX"),
+        requests_count=3,
+        retries_count=2,
+        duration_counts=(1, 1, *(0,) * 12, 1),
+        duration_sum_us=40_003_500,
+        received_bytes=10,
+        sent_bytes=20,
+    )
+    counts.add(Statistics(1_000, (), {}, {}, (delta,), ()))
+    families = [family for family in metrics_families._traffic(counts) if family is not None]
+    lines = metrics_families.render(families).decode().splitlines()
+    labels = (
+        'destination_service="shop/cart-canary",destination_subset="v2",direction="outbound",{le}protocol="http",'
+        'response_code="503",response_flags="UF,URX",route="cart/0",source_principal="' + WEB + '",'
+        'source_service="shop/web"'
+    )
+    values = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    told = {name.replace(",le=", ",{le}le=") for name in values}
+    plain = "{" + labels.replace("{le}", "") + "}"
+    assert values[f"gossipmesh_requests_total{plain}"] == "3.0"
+    assert values[f"gossipmesh_retries_total{plain}"] == "2.0"
+    assert values[f"gossipmesh_request_bytes_total{plain}"] == "10.0"
+    assert values[f"gossipmesh_request_duration_seconds_sum{plain}"] == "40.0035"
+    assert values[f"gossipmesh_request_duration_seconds_count{plain}"] == "3.0"
+    buckets = [name.split('le="')[1].split('"')[0] for name in told if "_bucket{" in name]
+    assert sorted(buckets, key=float) == [
+        *("0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1", "0.2", "0.5"),
+        *("1.0", "2.0", "5.0", "10.0", "30.0", "+Inf"),
+    ]
 
 
 def test_every_limit_that_was_reached_is_told() -> None:

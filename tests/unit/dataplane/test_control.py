@@ -287,12 +287,11 @@ async def test_statistics_say_who_asked_whom_and_how_it_ended(tmp_path: Path) ->
         def counted() -> int:
             frames = [event for event in near.events if isinstance(event, Statistics)]
             return sum(
-                outcome.requests_count
+                delta.requests_count
                 for frame in frames
-                for delta in frame.traffic
+                for delta in frame.requests
                 if (delta.direction, delta.caller, delta.service) == ("outbound", near.spiffe_id, "shop/cart")
-                for outcome in delta.outcomes
-                if (outcome.code_class, outcome.flag) == ("2xx", "")
+                if (delta.upstream, delta.response_code, delta.response_flags) == ("shop/cart", 200, "-")
             )
 
         await until(lambda: counted() == 3)

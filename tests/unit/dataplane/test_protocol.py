@@ -9,6 +9,7 @@ import pytest
 from gossipmesh.dataplane.protocol import (
     Ack,
     AgentHello,
+    ConnectionsDelta,
     Denial,
     Drain,
     EngineHello,
@@ -18,6 +19,7 @@ from gossipmesh.dataplane.protocol import (
     Listeners,
     Need,
     Outcome,
+    RequestsDelta,
     SectionsSupply,
     SnapshotOffer,
     Statistics,
@@ -32,6 +34,7 @@ from gossipmesh.model.errors import MalformedInput
 
 AGENT_FRAMES = [
     AgentHello(b"n" * 16, "boot"),
+    AgentHello(b"n" * 16, "boot", features=("requests",)),
     SnapshotOffer(1, "v", {"limits": b"h" * 16}, (b"section",)),
     SectionsSupply(1, (b"a", b"b"), True),
     IdentitiesSupply(2, (Identity("spiffe://m/node/a", b"chain", b"key"),), b"bundle"),
@@ -40,11 +43,16 @@ AGENT_FRAMES = [
     Drain(5, 45_000),
 ]
 TRAFFIC = TrafficDelta("outbound", "a", "b", "r", "http", (Outcome("2xx", "", 3),), (0,) * 26, 12, 1, 2, 0)
+REQUESTS = RequestsDelta(
+    "outbound", "a", "b", "b@v2", "r", "http", 200, "-", 3, 0, (3, *(0,) * 14), 2_500, 10, 20
+)
+CONNECTIONS = ConnectionsDelta("inbound", "a", "b", "", "", "UC", 0, 1, 0, 10, 20)
 ENGINE_FRAMES = [
     EngineHello("reference/1", 1, ("http",), None, ("mesh",), 7),
     Ack(1, "v"),
     Need(1, (b"h" * 16,)),
     Statistics(1000, (TRAFFIC,), {"retries": 1}, {"downstream_connections": 2}),
+    Statistics(1000, (), {"retries": 1}, {"downstream_connections": 2}, (REQUESTS,), (CONNECTIONS,)),
     Denial("spiffe://m/node/a", "shop/cart", "GET", "/", "default"),
 ]
 
