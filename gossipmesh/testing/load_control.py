@@ -4,8 +4,6 @@ One driver process per network the sources live in: on loopback a single one, wi
 each source node's own, so that every request enters through a local connection.
 """
 
-import json
-import os
 import subprocess
 from collections import Counter
 from collections.abc import Sequence
@@ -18,14 +16,13 @@ import trio
 from gossipmesh.net.interpreter import module_words
 from gossipmesh.testing.load import Outcome, Target
 from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.processes import follow_json_lines
 from gossipmesh.testing.sessions import SessionTarget
 from gossipmesh.testing.waiting import WaitedInVain
 
 DEFAULT_HOSTS: Final = ("cart.shop", "web.shop")
 TCP_HOST: Final = "db.shop"
-LINE_BYTES_MAX: Final = 16_777_216
 SUMMARY_TIMEOUT_S: Final = 20.0
-CHUNK_BYTES: Final = 65_536
 
 
 class Load:
@@ -160,16 +157,7 @@ class Load:
         return counts
 
     async def _follow(self, index: int, driver: "subprocess.Popen[bytes]") -> None:
-        if driver.stdout is None:
-            raise ValueError("a load driver is started with a pipe for stdout")
-        buffer = bytearray()
-        async with trio.lowlevel.FdStream(os.dup(driver.stdout.fileno())) as stream:
-            while data := await stream.receive_some(CHUNK_BYTES):
-                buffer += data
-                *lines, rest = buffer.split(b"\n")
-                buffer = bytearray(rest[:LINE_BYTES_MAX])
-                for line in lines:
-                    self._take(index, json.loads(line))
+        await follow_json_lines(driver, lambda message: self._take(index, message))
         self._ended[index].set()
 
     def _take(self, index: int, message: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final
 
 import trio
@@ -157,8 +157,11 @@ class Mesh:
         words = ["policy", "push", "-f", str(path), "--signer", str(key or self.signer_key), *options]
         return await self.gossipmesh(*words, node=node, timeout_s=timeout_s)
 
-    async def start(self) -> None:
-        """Start everything and wait until every node serves and knows every endpoint."""
+    async def start(self, programs: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
+        """Start everything and wait until every node serves and knows every endpoint.
+
+        `programs` maps a node to what stands for `gossipmesh` there; see `start_agent`.
+        """
         await self.start_authority(init=True)
         async with trio.open_nursery() as nursery:
             for node in self.layout.nodes:
@@ -166,7 +169,7 @@ class Mesh:
                 nursery.start_soon(self.prepare_node, node.name)
         for node in self.layout.nodes:
             self.start_workloads(node.name)
-            self.start_agent(node.name)
+            self.start_agent(node.name, programs.get(node.name, GOSSIPMESH))
         await self.wait_ready()
 
     async def start_authority(self, *, init: bool = False) -> None:

@@ -4,19 +4,38 @@ Every process carries a random mark in its environment, and its children inherit
 outlives its agent, as it should, is still found and ended. Nothing without the mark is ever signalled.
 """
 
+import json
 import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 MARK_VARIABLE: Final = "GOSSIPMESH_TEST_RUN"
 END_TIMEOUT_S: Final = 10.0
 SWEEPS_MAX: Final = 20
+LINE_BYTES_MAX: Final = 16_777_216
+CHUNK_BYTES: Final = 65_536
+
+
+async def follow_json_lines(
+    process: "subprocess.Popen[bytes]", take: Callable[[dict[str, Any]], None]
+) -> None:
+    """Hand each JSON line a process prints to `take`, until it ends; started with a pipe for stdout."""
+    if process.stdout is None:
+        raise ValueError("a process that is followed is started with a pipe for stdout")
+    buffer = bytearray()
+    async with trio.lowlevel.FdStream(os.dup(process.stdout.fileno())) as stream:
+        while data := await stream.receive_some(CHUNK_BYTES):
+            buffer += data
+            *lines, rest = buffer.split(b"\n")
+            buffer = bytearray(rest[:LINE_BYTES_MAX])
+            for line in lines:
+                take(json.loads(line))
 
 
 class CommandResult:

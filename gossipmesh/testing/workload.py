@@ -109,18 +109,19 @@ def _header(head: bytes, name: bytes) -> bytes:
 def _read_body(connection: socket.socket, head: bytes, data: bytes) -> tuple[bytes, bytes]:
     """Return (body, what followed it) for a message with a length, chunks, or neither."""
     if _header(head, b"transfer-encoding").lower() == b"chunked":
-        body = b""
+        body, held, at = bytearray(), bytearray(data), 0
         while len(body) < BODY_BYTES_MAX:
-            while b"\r\n" not in data:
-                data += _more(connection)
-            size_line, _, data = data.partition(b"\r\n")
-            size = int(size_line.partition(b";")[0], 16)
-            while len(data) < size + 2:
-                data += _more(connection)
-            body, data = body + data[:size], data[size + 2 :]
+            while (end := held.find(b"\r\n", at)) < 0:
+                held = held[at:] + _more(connection)
+                at = 0
+            size = int(held[at:end].partition(b";")[0], 16)
+            while len(held) < end + size + 4:
+                held += _more(connection)
+            body += held[end + 2 : end + 2 + size]
+            at = end + size + 4
             if size == 0:
                 break
-        return body, data
+        return bytes(body), bytes(held[at:])
     length = min(int(_header(head, b"content-length") or 0), BODY_BYTES_MAX)
     while len(data) < length:
         data += _more(connection)
