@@ -37,8 +37,8 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _HOST: Final = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_REQUEST_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+ [^ \r\n]+ HTTP/1\.[01]\r\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-5][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
+_REQUEST_LINE_ENDS: Final = (b" HTTP/1.1", b" HTTP/1.0")
+_STATUS_LINE_BEGINNINGS: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _ABSOLUTE: Final = re.compile(rb"http://([^/?#@\\]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _BAD_TARGET: Final = re.compile(rb"[\x00-\x20\x7f#]")
@@ -269,9 +269,7 @@ def _too_long(data: bytes | bytearray, allowed: HeadLimits) -> BadMessage:
     return FieldsTooLarge(f"header fields too large: more than {allowed.bytes_max} bytes with the first line")
 
 
-def _read_untrusted(
-    head: bytes, kind: Any, line: re.Pattern[bytes], allowed: HeadLimits
-) -> tuple[Any, _Collector]:
+def _read_untrusted(head: bytes, kind: Any, allowed: HeadLimits) -> tuple[Any, _Collector]:
     breaks = head.count(b"\r\n")
     if head[:1] in (b"", b"\r", b"\n") or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
         raise BadMessage("a bare CR or LF in the head")
@@ -281,7 +279,13 @@ def _read_untrusted(
         raise _too_long(head, allowed)
     if breaks - 2 > allowed.fields_count_max:
         raise FieldsTooLarge(f"too many header fields: {breaks - 2}, where {allowed.fields_count_max} may be")
-    if line.match(head) is None:
+    # The rest of the line llhttp reads strictly; but it would take RTSP's and ICE's versions for HTTP's.
+    if kind is httptools.HttpRequestParser:
+        end = head.find(b"\r\n")
+        right = head[end - 9 : end] in _REQUEST_LINE_ENDS and head.count(b" ", 0, end) == 2
+    else:
+        right = head[:9] in _STATUS_LINE_BEGINNINGS
+    if not right:
         raise BadMessage(f"a first line that is not of HTTP/1.0 or 1.1{_shown(head)}")
     collector = _Collector()
     parser = kind(collector)
@@ -313,7 +317,7 @@ def parse_request_untrusted(head: bytes, allowed: HeadLimits = OUTER_LIMITS) -> 
     Raises:
         BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
     """
-    parser, collector = _read_untrusted(head, httptools.HttpRequestParser, _REQUEST_LINE, allowed)
+    parser, collector = _read_untrusted(head, httptools.HttpRequestParser, allowed)
     request = RequestHead(
         parser.get_method().decode("ascii"), collector.url, collector.version, collector.headers
     )
@@ -338,7 +342,8 @@ def parse_request_untrusted(head: bytes, allowed: HeadLimits = OUTER_LIMITS) -> 
     if websocket and not request.has_body and request.method == "GET" and request.version == "1.1":
         request.upgrade = upgrade
     request.takes_trailers = collector.takes_trailers and request.version == "1.1"
-    request.trailer = b", ".join(collector.trailers) or None
+    if collector.trailers:
+        request.trailer = b", ".join(collector.trailers)
     if tokens:
         request.headers = end_to_end(collector.headers, tokens)
     _read_target(request)
@@ -351,11 +356,14 @@ def parse_response_untrusted(head: bytes, allowed: HeadLimits = OUTER_LIMITS) ->
     Raises:
         BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
     """
-    parser, collector = _read_untrusted(head, httptools.HttpResponseParser, _STATUS_LINE, allowed)
+    parser, collector = _read_untrusted(head, httptools.HttpResponseParser, allowed)
     response = ResponseHead(parser.get_status_code(), collector.reason, collector.headers)
     version, tokens = collector.version, collector.tokens
     response.upgrade = collector.upgrade
-    response.trailer = b", ".join(collector.trailers) or None
+    if collector.trailers:
+        response.trailer = b", ".join(collector.trailers)
+    if not 100 <= response.status <= 599:
+        raise BadMessage("a status out of range")
     _frame(response, collector, version)
     response.keep_alive = b"close" not in tokens and (version == "1.1" or b"keep-alive" in tokens)
     if tokens:

@@ -118,9 +118,10 @@ class MeshListener:
             request = InboundRequest(self._state, self._journal, downstream, caller, name, connection.remote)
             await request.run()
 
-        def bad(reason: str) -> None:
+        def bad(status: int, reason: str) -> None:
             entry = Entry("inbound", "http", connection.remote, caller, now())
             entry.server_name = name
+            entry.status = status
             self._journal.bad_request(entry, reason, now())
 
         await serve_http(self._state, connection, MessageReader(stream, MESH_LIMITS), handle, bad)

@@ -76,8 +76,7 @@ class Journal:
         self._wall_read_at: Instant | None = None
 
     def bad_request(self, entry: Entry, reason: str, now: Instant) -> None:
-        """Write down what was refused before it was a request."""
-        entry.status = 400
+        """Write down what was refused, with the entry's status, before it was a request."""
         entry.flag("DPE")
         entry.details = f"http1.codec_error: {reason}"
         self.end(entry, now)

@@ -42,8 +42,9 @@ class LocalPorts:
             stream.close()
 
     def _bad(self, connection: Connection, caller: str) -> OnBad:
-        def write(reason: str) -> None:
+        def write(status: int, reason: str) -> None:
             entry = Entry("outbound", "http", connection.remote, caller, now())
+            entry.status = status
             self._journal.bad_request(entry, reason, now())
 
         return write

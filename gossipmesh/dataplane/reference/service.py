@@ -26,7 +26,7 @@ LINGER_S: Final = 1.0
 LINGER_BYTES_MAX: Final = 1_048_576
 
 Handler = Callable[[Downstream], Awaitable[None]]
-OnBad = Callable[[str], None]
+OnBad = Callable[[int, str], None]
 
 
 async def serve_http(
@@ -43,7 +43,7 @@ async def serve_http(
         connection: whose idleness is told.
         stream: a new connection, or a reader of one that something came by already.
         handler: answers one request.
-        on_bad: told why something was no request, after which the connection ends.
+        on_bad: told the status and why when something was no request, after which the connection ends.
     """
     reader = stream if isinstance(stream, MessageReader) else MessageReader(stream)
     stream = reader.stream
@@ -55,7 +55,7 @@ async def serve_http(
             head = parse_request_untrusted(raw, reader.head_limits)
         except BadMessage as error:
             state.counters.add("http_bad_requests")
-            on_bad(str(error))
+            on_bad(error.status, str(error))
             await _refuse(stream, error.status, str(error))
             return
         except OSError:

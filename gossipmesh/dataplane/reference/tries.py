@@ -59,6 +59,8 @@ class Attempt:
         if self.dialing is not None:
             self.dialing.cancel()
         if self.connection is not None:
+            if not self.downstream.body.finished:
+                self.connection.stream.abort()  # half a request must not look whole
             self.connection.close()
         if why is Stop.GONE:
             self.downstream.stream.close()

@@ -2,10 +2,13 @@
 
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gossipmesh.dataplane.reference.body import MessageBody, MessageReader
 from gossipmesh.dataplane.reference.forward import BODY_STALL_S, Downstream, Exchange, TryEnd
@@ -216,3 +219,53 @@ def test_white_space_without_end_costs_its_bytes() -> None:
         b"GET / HTTP/1.1\r\nHost: cart.shop\r\nX: a" + value + b"b\r\nY:" + value[:5_000] + b"\r\n\r\n"
     )
     assert (request.get(b"x"), request.get(b"y")) == (b"a" + value + b"b", b"")
+
+
+WIRE_PIECES = (
+    [b"1\r\na\r\n", b"3\r\nabc\r\n", b"a;x=y\r\n0123456789\r\n", b"00002\r\nab\r\n", b"1 ;\r\na\r\n"] * 3
+    + [b"0\r\n", b"\r\n", b"X-Sum: 1\r\n", b"0\r\n\r\n", b"0;last\r\nX: y\r\n\r\n"]
+    + [
+        b"2\r\nabc\r\n",
+        b"g\r\na\r\n",
+        b" 1\r\na\r\n",
+        b"1\r\na\n",
+        b"1\na\r\n",
+        b"-1\r\n",
+        b"fffffffffffffff\r\n",
+        b"\r",
+    ]
+)
+
+
+async def outcome_of(wire: bytes, cuts: list[int]) -> tuple[bytes, object, str]:
+    """Return how a chunked body that comes in pieces is read: its data, trailers, and the kind of a fault."""
+    edges = [0, *sorted({cut for cut in cuts if cut < len(wire)}), len(wire)]
+    pieces = [wire[start:end] for start, end in pairwise(edges) if end > start]
+    stream = Scripted(*pieces, b"")
+    body = MessageBody(MessageReader(stream), content_length=None, chunked=True)
+    data = b""
+    try:
+        while piece := await body.next():
+            data += piece
+    except (BadMessage, OSError) as error:
+        return b"", None, type(error).__name__
+    finally:
+        stream.close()
+    return data, body.trailers, ""
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from(WIRE_PIECES), min_size=1, max_size=12),
+    st.lists(st.integers(1, 120), max_size=6),
+)
+def test_a_chunked_body_reads_alike_however_it_arrives(wire: list[bytes], cuts: list[int]) -> None:
+    """Chunks that are joined because they came together say what each would have said alone."""
+
+    async def compare() -> None:
+        whole = b"".join(wire)
+        expected = await outcome_of(whole, list(range(len(whole))))
+        assert await outcome_of(whole, []) == expected
+        assert await outcome_of(whole, cuts) == expected
+
+    trio.run(compare)
