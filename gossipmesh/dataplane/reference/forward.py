@@ -66,11 +66,12 @@ class DownstreamBad(Exception):
 class RequestBody:
     """A request's body: streamed, and kept whole while it is small enough to be sent again."""
 
-    __slots__ = ("_body", "_kept", "_kept_bytes", "_kept_bytes_max", "_reader", "received_bytes")
+    __slots__ = ("_body", "_chunked", "_kept", "_kept_bytes", "_kept_bytes_max", "_reader", "received_bytes")
 
     def __init__(self, reader: MessageReader, head: RequestHead, kept_bytes_max: int) -> None:
         length = None if head.chunked else head.content_length or 0
         self._reader = reader
+        self._chunked = head.chunked
         self._body = MessageBody(reader, content_length=length, chunked=head.chunked)
         self._kept: list[bytes] | None = []
         self._kept_bytes = 0
@@ -115,7 +116,8 @@ class RequestBody:
             DownstreamGone, DownstreamBad: see there.
         """
         try:
-            if self._reader.pending_bytes:
+            # Half a chunk that has arrived may be waited for as long as one that has not begun.
+            if self._reader.pending_bytes and not self._chunked:
                 data = await self._body.next()
             else:
                 with trio.fail_after(BODY_STALL_S):

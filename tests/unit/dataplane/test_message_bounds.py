@@ -155,6 +155,16 @@ async def test_a_body_that_stalls_ends_the_try_with_a_reset(autojump_clock: trio
     assert workload.aborted
 
 
+@pytest.mark.parametrize("half", [b"5", b"5\r\nab", b"5;x", b"5\r\nabcde", b"0\r\nX-Sum"])
+async def test_a_chunk_that_was_begun_may_stall_no_longer(
+    autojump_clock: trio.testing.MockClock, half: bytes
+) -> None:
+    request = b"POST / HTTP/1.1\r\nHost: cart.shop\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with trio.fail_after(3 * BODY_STALL_S):
+        end = await tried(request, Scripted(b"3\r\nabc\r\n" + half), Scripted())
+    assert (end.flag, end.detail) == ("DC", "downstream_disconnect: the request's body stalled")
+
+
 async def test_consent_is_given_once_though_the_workloads_comes_late(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
