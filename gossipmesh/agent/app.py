@@ -338,7 +338,8 @@ class Agent:
     def _engine_told(self, event: EngineEvent) -> None:
         self._counts.add(event)
         if isinstance(event, Demand):
-            self.feed.demand(event.service)
+            if not self.feed.demand(event.service):
+                self.engine.tell_unknown(event.service)
         elif isinstance(event, Statistics):
             for service in services_of(event):
                 self.feed.touch(service)

@@ -10,12 +10,14 @@ Rules:
 3. A node that has put a policy in force once and cannot read it any more (an older build, a damaged disk)
    keeps the rules it left, and lets nobody call a service that had none to keep.
 4. What time alone changes (an agent gone for too long) is compiled when it is due.
-5. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
+5. A name becomes state when somebody vouches for it: a registration there is or was, or a policy. What
+   applications ask for besides waits, a few names long, for that to happen.
+6. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
 """
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +33,8 @@ from gossipmesh.model.identity import NodeId, is_service_name
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address, NodePhase
 from gossipmesh.model.records import ServiceSet
-from gossipmesh.model.service import EndpointHealth
-from gossipmesh.model.snapshot import InboundSection, UpstreamSection
+from gossipmesh.model.service import EndpointHealth, Protocol
+from gossipmesh.model.snapshot import InboundSection, RoutesSection, UpstreamSection
 from gossipmesh.net.clock import monotonic
 from gossipmesh.net.secret_files import write_file
 from gossipmesh.traffic.compiler import (
@@ -43,6 +45,7 @@ from gossipmesh.traffic.compiler import (
     SnapshotCompiler,
     SnapshotInputs,
 )
+from gossipmesh.traffic.policies import services_named
 from gossipmesh.traffic.reliance import changes_at, reliance
 from gossipmesh.traffic.sections import (
     Snapshot,
@@ -95,6 +98,8 @@ class CatalogFeed:
         self._due_at, self._due_name = NEVER, ""
         self._compiler = SnapshotCompiler()
         self._demanded: OrderedDict[str, None] = OrderedDict()
+        self._unvouched: OrderedDict[str, None] = OrderedDict()
+        self._named: frozenset[str] = frozenset()
         self._policies: tuple[tuple[tuple[str, int, bytes], ...], tuple[PolicyInput, ...]] = ((), ())
         self._dirty = trio.Event()
         self._delivered = trio.Event()
@@ -130,9 +135,10 @@ class CatalogFeed:
             self._kept = _places(self._saved)
             self._kept_rules = any(one.rules or not one.default_allow for one in self._left.values())
         for name in self._saved.root:
-            kind, _, service = name.partition("/")
-            if kind == "routes":
-                self.demand(service)
+            section = self._saved.section(name) if name.startswith("routes/") else None
+            if isinstance(section, RoutesSection):
+                self._index.remember(section.service, section.protocol)
+                self._want(section.service)
         if running_version is None:
             self._deliver_now(self._saved)
 
@@ -159,10 +165,34 @@ class CatalogFeed:
         self._index.changed(node_id)
         self.changed()
 
-    def demand(self, service: str) -> None:
-        """Have `service` compiled from now on; the least lately used one goes when there are too many."""
+    def demand(self, service: str) -> bool:
+        """Have `service` compiled from now on; the least lately used one goes when there are too many.
+
+        Returns:
+            False when nobody vouches for it, so that it need not be waited for. It is compiled as soon as
+            somebody does, unless too many others were asked for since.
+        """
         if not is_service_name(service):
-            return
+            return False
+        if service in self._demanded or self._is_vouched(service):
+            self._want(service)
+            return True
+        known = service in self._unvouched
+        self._unvouched[service] = None
+        self._unvouched.move_to_end(service)
+        if len(self._unvouched) > limits.UNVOUCHED_SERVICES_MAX:
+            self._unvouched.popitem(last=False)
+        if self._index.begun and not self._holding:
+            return False
+        if not known:
+            self.changed(urgent=True)
+        return True  # what this agent does not know yet it cannot deny
+
+    def _is_vouched(self, service: str) -> bool:
+        self._policy_inputs()
+        return self._index.knows(service) or service in self._named
+
+    def _want(self, service: str) -> None:
         known = service in self._demanded
         self._demanded[service] = None
         self._demanded.move_to_end(service)
@@ -211,6 +241,9 @@ class CatalogFeed:
         """Gather what a snapshot is made of; other tasks run meanwhile when there is much."""
         for _ in self._index.refresh():
             await trio.lowlevel.checkpoint()
+        for service in [name for name in self._unvouched if self._is_vouched(name)]:
+            del self._unvouched[service]
+            self._want(service)
         inputs = SnapshotInputs(
             trust_domain=self._trust_domain,
             node=self._node,
@@ -220,7 +253,21 @@ class CatalogFeed:
             wanted=tuple(self._demanded),
             limits=DEFAULT_LIMITS,
         )
-        return msgspec.structs.replace(inputs, catalog=await self._gather(self._compiler.reads(inputs)))
+        services = self._compiler.reads(inputs)
+        catalog = await self._gather(services)
+        self._remember_protocols(catalog)
+        known = ((service, self._index.protocol_of(service)) for service in services)
+        protocols = tuple((service, protocol) for service, protocol in known if protocol is not None)
+        return msgspec.structs.replace(inputs, catalog=catalog, protocols=protocols)
+
+    def _remember_protocols(self, catalog: Iterable[CatalogEndpoint]) -> None:
+        """Note what most endpoints of each service say, for when nobody says anything."""
+        tcp: dict[str, int] = {}
+        for endpoint in catalog:
+            step = 1 if endpoint.protocol == Protocol.TCP else -1
+            tcp[endpoint.service] = tcp.get(endpoint.service, 0) + step
+        for service, surplus in tcp.items():
+            self._index.remember(service, (Protocol.TCP if surplus > 0 else Protocol.HTTP).value)
 
     async def _gather(self, services: list[str]) -> tuple[CatalogEndpoint, ...]:
         """Return the endpoints of these services, sorted by member name."""
@@ -265,6 +312,7 @@ class CatalogFeed:
                 for document, entry in zip(accepted.documents, accepted.manifest.entries, strict=True)
             )
             self._policies = (versions, inputs)
+            self._named = services_named(inputs)
         return self._policies[1]
 
     async def _wait_for_quiet(self) -> None:

@@ -29,6 +29,7 @@ from gossipmesh.dataplane.client import (
     SnapshotRefused,
 )
 from gossipmesh.dataplane.protocol import DRAINS_IN_ORDER, EngineEvent, Identity, Statistics
+from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.traffic.sections import Snapshot
@@ -122,6 +123,7 @@ class EngineSupervisor:
         self._changed = trio.Event()
         self._given = trio.Event()
         self._snapshot: Snapshot | None = None
+        self._unknown: list[str] = []
         self._taken_last: Snapshot | None = None
         self._identities: tuple[tuple[Identity, ...], bytes] | None = None
         self._listeners: dict[str, socket.socket] = {}
@@ -152,6 +154,12 @@ class EngineSupervisor:
         """Have the engine serve `snapshot`."""
         self._snapshot = snapshot
         self._changed.set()
+
+    def tell_unknown(self, service: str) -> None:
+        """Have the engine answer at once what asks for a service nobody vouches for."""
+        if len(self._unknown) < limits.DEMANDS_WAITING_MAX:
+            self._unknown.append(service)
+            self._changed.set()
 
     def want_identities(self, identities: Sequence[Identity], bundle_pem: bytes) -> None:
         """Have the engine use exactly these identities and roots."""
@@ -355,7 +363,11 @@ class EngineSupervisor:
                 except EngineRefused as error:
                     log.error("the engine refused listeners: %s", error)
                 given |= new
-            await self._changed.wait()
+            unknown, self._unknown = self._unknown, []
+            for service in unknown:
+                await client.unknown_service(service)
+            if not self._changed.is_set():
+                await self._changed.wait()
 
     async def _push_snapshot(self, client: EngineClient, snapshot: Snapshot) -> None:
         if snapshot.version == self._refused[0]:

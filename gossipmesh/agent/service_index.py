@@ -5,10 +5,12 @@ Names only: what a member says of its services, and how it stands, is read of th
 """
 
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, Protocol
 
 from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model import limits
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.records import ServiceSet
 
@@ -36,6 +38,7 @@ class ServiceIndex:
         self._services: dict[NodeId, tuple[str, ...]] = {}
         self._same: dict[tuple[str, ...], tuple[tuple[str, ...], int]] = {}
         self._changed: dict[NodeId, None] = {}
+        self._protocols: OrderedDict[str, str] = OrderedDict()
         self._begun = False
 
     def changed(self, node_id: NodeId) -> None:
@@ -60,6 +63,26 @@ class ServiceIndex:
             if count % _MEMBERS_PER_STEP == 0:
                 yield
 
+    @property
+    def begun(self) -> bool:
+        """Tell whether the catalog has been walked over once."""
+        return self._begun
+
+    def knows(self, service: str) -> bool:
+        """Tell whether somebody serves, or served, a service."""
+        return service in self._nodes or service in self._protocols
+
+    def protocol_of(self, service: str) -> str | None:
+        """Return what a service spoke when it was last served; None when nobody remembers."""
+        return self._protocols.get(service)
+
+    def remember(self, service: str, protocol: str) -> None:
+        """Note what a service speaks; the one noted longest ago is forgotten when there are too many."""
+        self._protocols[service] = protocol
+        self._protocols.move_to_end(service)
+        if len(self._protocols) > limits.SERVICES_KNOWN_MAX:
+            self._protocols.popitem(last=False)
+
     def nodes_of(self, service: str) -> list[NodeId]:
         """Return who serves a service."""
         return list(self._nodes.get(service, ()))
@@ -77,6 +100,8 @@ class ServiceIndex:
             return
         names = tuple(sys.intern(name) for name in dict.fromkeys(entry.service for entry in services.entries))
         self._services[node_id] = self._hold(names)
+        for entry in services.entries:
+            self.remember(sys.intern(entry.service), "tcp" if entry.protocol == "tcp" else "http")
         for name in names:
             self._nodes.setdefault(name, {})[node_id] = None
 

@@ -35,6 +35,7 @@ from gossipmesh.dataplane.protocol import (
     SnapshotOffer,
     Statistics,
     TakeListeners,
+    UnknownService,
     decode_engine_frame_untrusted,
     encode_frame,
 )
@@ -252,6 +253,14 @@ class EngineClient:
                         taken[name] = sock
                 if answer.last:
                     return taken
+
+    async def unknown_service(self, service: str) -> None:
+        """Say that nobody knows a service the engine asked for; an engine of 0.1 skips it.
+
+        Raises:
+            EngineGone: the attachment ended first. State unchanged.
+        """
+        await self._send(UnknownService(service))
 
     async def drain(self, timeout_s: float) -> None:
         """Have the engine stop accepting, finish what is in flight and exit; return when it has finished.

@@ -128,6 +128,12 @@ class TakeListeners(msgspec.Struct, frozen=True, tag_field="type", tag="take_lis
     request: int
 
 
+class UnknownService(msgspec.Struct, frozen=True, tag_field="type", tag="unknown_service"):
+    """Answers a `demand`: neither catalogue nor policy knows the service. Nothing comes back."""
+
+    service: str
+
+
 class Drain(msgspec.Struct, frozen=True, tag_field="type", tag="drain"):
     """Stop accepting, finish within `timeout_ms`, acknowledge, exit."""
 
@@ -266,7 +272,14 @@ class Denial(msgspec.Struct, frozen=True, tag_field="type", tag="denial"):
 
 
 AgentFrame = (
-    AgentHello | SnapshotOffer | SectionsSupply | IdentitiesSupply | Listeners | TakeListeners | Drain
+    AgentHello
+    | SnapshotOffer
+    | SectionsSupply
+    | IdentitiesSupply
+    | Listeners
+    | TakeListeners
+    | Drain
+    | UnknownService
 )
 EngineFrame = EngineHello | Ack | Nack | Need | Listeners | Statistics | Demand | Ejection | Denial
 EngineEvent = Statistics | Demand | Ejection | Denial
@@ -279,6 +292,7 @@ _AGENT_FRAMES: Final[dict[str, Any]] = {
     "listeners": Listeners,
     "take_listeners": TakeListeners,
     "drain": Drain,
+    "unknown_service": UnknownService,
 }
 _ENGINE_FRAMES: Final[dict[str, Any]] = {
     "hello": EngineHello,

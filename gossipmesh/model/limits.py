@@ -130,6 +130,9 @@ SERVICE_FILES_MAX: Final = 256
 CHECKS_PER_SERVICE_MAX: Final = 8
 UPSTREAMS_PER_SERVICE_MAX: Final = 64
 DEMANDED_SERVICES_MAX: Final = 256  # services asked for and not declared; the least lately used goes
+UNVOUCHED_SERVICES_MAX: Final = 256  # names asked for that nobody knows, kept until somebody does
+SERVICES_KNOWN_MAX: Final = 4_096  # whose last protocol is remembered when nobody serves them
+DEMANDS_WAITING_MAX: Final = 1_024  # services an engine asks its agent for at a time, and requests for each
 
 # Gossip
 UNKNOWN_KINDS_PER_MEMBER_MAX: Final = 8

@@ -170,6 +170,7 @@ class _Round:
         self._compiler = compiler
         self._inputs = inputs
         self._local = sorted(inputs.local, key=lambda one: (one.registration, one.service))
+        self._protocols = dict(inputs.protocols)
         self._catalog: dict[str, list[CatalogEndpoint]] = {}
         for endpoint in inputs.catalog:
             if endpoint.status not in _GONE:
@@ -199,7 +200,12 @@ class _Round:
         return sorted(dict.fromkeys([*declared, *self._inputs.wanted]))
 
     def _protocol(self, service: str) -> str:
-        """Return what the service's endpoints speak: what most say, HTTP when even or unknown."""
+        """Return what the service's endpoints speak: what most say, HTTP when even.
+
+        When nobody serves it, what was last known: callers of a database must not be answered in HTTP.
+        """
+        if service not in self._catalog:
+            return self._protocols.get(service, "http")
         tcp_count = http_count = 0
         for endpoint in self._catalog.get(service, ()):
             if endpoint.protocol == "tcp":

@@ -48,6 +48,7 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     """Everything a snapshot is made of; the order within the tuples does not matter.
 
     `wanted`: services applications asked for lately; declared upstreams are wanted without asking.
+    `protocols`: (service, protocol) as last known, for services nobody serves now.
     """
 
     trust_domain: str
@@ -57,3 +58,4 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     policies: tuple[PolicyInput, ...]
     wanted: tuple[str, ...]
     limits: LimitsSection
+    protocols: tuple[tuple[str, str], ...] = ()

@@ -79,6 +79,22 @@ def index_policies(policies: Iterable[PolicyInput]) -> PolicyIndex:
     return index
 
 
+def services_named(policies: Iterable[PolicyInput]) -> frozenset[str]:
+    """Return every service a document applies to or leads to: somebody who may sign knows it."""
+    index = index_policies(policies)
+    backends = {
+        f"{backend.namespace or given.document.metadata.namespace}/{backend.name}"
+        for found in index.routes.values()
+        for given in found
+        if isinstance(given.document, HTTPRoute)
+        for rule in given.document.spec.rules
+        for backend in rule.backendRefs
+        if backend.kind == "Service"
+    }
+    subsets = {f"{namespace}/{subset.spec.service}" for (namespace, _), subset in index.subsets.items()}
+    return frozenset({*index.routes, *index.access, *backends, *subsets})
+
+
 def compile_routes(service: str, protocol: str, index: PolicyIndex) -> RoutesSection:
     """Return the rules of `service`; without an HTTPRoute, the default one to all its endpoints."""
     documents = index.routes.get(service, []) if protocol == "http" else []

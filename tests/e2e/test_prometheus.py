@@ -271,3 +271,45 @@ async def test_promtool_has_nothing_to_say(scene: Scene) -> None:
         text = await trio.to_thread.run_sync(get, node.host, layout.METRICS_PORT, "/metrics")
         result = await scene.mesh.keeper.command(["promtool", "check", "metrics"], stdin=text.encode())
         assert (result.code, result.stdout, result.stderr) == (0, "", "")
+
+
+def ask_for_many(mesh: Mesh, numbers: range) -> set[int]:
+    """Ask for services nobody has: in one namespace, in as many as there are names, and by long names."""
+    connection = http.client.HTTPConnection(mesh.nodes["node1"].host, layout.PROXY_PORT, timeout=30)
+    statuses: set[int] = set()
+    for number in numbers:
+        host = (f"n{number}.shop", f"cart.n{number}", f"{'x' * 50}{number}.{'y' * 60}")[number % 3]
+        connection.request("GET", f"/{number}", headers={"Host": host})
+        answer = connection.getresponse()
+        answer.read()
+        statuses.add(answer.status)
+    connection.close()
+    return statuses
+
+
+async def test_names_nobody_vouches_for_are_one_unknown(scene: Scene) -> None:
+    node = scene.mesh.nodes["node1"]
+    assert await trio.to_thread.run_sync(lambda: post(scene.mesh, "/kept", canary=False)) == 200
+    before = await trio.to_thread.run_sync(get, node.host, layout.METRICS_PORT, "/metrics")
+    statuses: set[int] = set()
+
+    async def some(start: int) -> None:
+        found = await trio.to_thread.run_sync(ask_for_many, scene.mesh, range(start, start + 550))
+        statuses.update(found)
+
+    async with trio.open_nursery() as nursery:
+        for start in range(0, 2_200, 550):
+            nursery.start_soon(some, start)
+    assert statuses == {503}
+    texts: list[str] = []
+
+    async def counted() -> str | None:
+        texts.append(await trio.to_thread.run_sync(get, node.host, layout.METRICS_PORT, "/metrics"))
+        lines = [line for line in texts[-1].splitlines() if 'destination_service="unknown"' in line]
+        totals = [line for line in lines if line.startswith("gossipmesh_requests_total{")]
+        return None if sum(float(line.rsplit(" ", 1)[1]) for line in totals) >= 2_200 else str(totals)
+
+    await wait_until("all are counted as unknown", counted, WAIT_S)
+    assert len(texts[-1]) < len(before) * 1.2
+    assert 'destination_service="shop/cart"' in texts[-1]
+    assert "yyyy" not in texts[-1]

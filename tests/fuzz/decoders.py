@@ -279,6 +279,7 @@ def engine_targets() -> list[Target]:
         protocol.Listeners(1, ("mesh", "proxy")),
         protocol.TakeListeners(2),
         protocol.Drain(3, 1_000),
+        protocol.UnknownService("shop/ghost"),
     ]
     outcome = protocol.Outcome("2xx", "-", 3)
     delta = protocol.TrafficDelta("inbound", "c", "s", "r", "http", (outcome,), (0,) * 26, 1, 2, 3, 4)

@@ -29,6 +29,7 @@ from gossipmesh.dataplane.protocol import (
     SectionsSupply,
     SnapshotOffer,
     TakeListeners,
+    UnknownService,
     decode_agent_frame_untrusted,
     encode_frame,
 )
@@ -70,6 +71,10 @@ class Engine(Protocol):
 
     def give_listeners(self, sockets: dict[str, socket.socket]) -> None:
         """Take sockets over."""
+        ...
+
+    def service_unknown(self, service: str) -> None:
+        """Answer at once what asks for this service: the agent knows nothing of it."""
         ...
 
     def start_drain(self, timeout_s: float, drained: trio.Event) -> None:
@@ -265,6 +270,8 @@ class ControlServer:
                 self._take_untrusted(attachment, frame)
             elif isinstance(frame, TakeListeners):
                 self._give(attachment, frame)
+            elif isinstance(frame, UnknownService):
+                self._engine.service_unknown(frame.service)
             elif isinstance(frame, Drain):
                 nursery.start_soon(self._drain, attachment, frame)
 

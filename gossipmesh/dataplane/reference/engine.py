@@ -191,6 +191,10 @@ class ReferenceEngine:
         if self._listeners is not None:
             self._listeners.give(sockets, self._local.upstream_acceptor)
 
+    def service_unknown(self, service: str) -> None:
+        """Answer at once what asks for a service nobody vouches for."""
+        self._state.demands.unknown(service)
+
     def start_drain(self, timeout_s: float, drained: trio.Event) -> None:
         """Refuse other nodes, finish what is in flight within `timeout_s`, set `drained`, exit.
 

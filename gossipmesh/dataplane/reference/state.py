@@ -12,11 +12,11 @@ Responsible for turning a snapshot into lookups and for swapping it in whole. En
 
 import random
 from collections.abc import Callable
-from typing import Final
 
 import trio
 
-from gossipmesh.dataplane.protocol import Demand, EngineEvent
+from gossipmesh.dataplane.protocol import EngineEvent
+from gossipmesh.dataplane.reference.demands import Demands
 from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey, PooledConnection
 from gossipmesh.dataplane.reference.statistics import Counters
@@ -41,9 +41,6 @@ from gossipmesh.traffic.balance import Balancer, EndpointStates
 from gossipmesh.traffic.retries import RetryBudget
 from gossipmesh.traffic.routing import RouteTable, ServiceRouter
 from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
-
-DEMAND_WAIT_S: Final = 1.0
-DEMANDS_MAX: Final = 1_024
 
 
 def now() -> Instant:
@@ -151,7 +148,7 @@ class EngineState:
         self.draining = trio.Event()
         self.changed = trio.Event()
         self.attempts = Attempts()
-        self._demanded: dict[str, Instant] = {}
+        self.demands = Demands(counters, on_event, self._router)
 
     @property
     def snapshot_version(self) -> str | None:
@@ -187,6 +184,7 @@ class EngineState:
             self._review(attempt)
         changed, self.changed = self.changed, trio.Event()
         changed.set()
+        self.demands.applied()
 
     def _review(self, attempt: Attempt) -> None:
         """End a try that the new snapshot has no place for."""
@@ -230,24 +228,8 @@ class EngineState:
             attempt.check_client()
 
     async def router_for(self, service: str) -> ServiceRouter | None:
-        """Return the rules of a service, asking the agent and waiting DEMAND_WAIT_S when there are none."""
-        applied = self.applied
-        router = None if applied is None else applied.routes.router(service)
-        if router is not None:
-            return router
-        self._demand(service)
-        with trio.move_on_after(DEMAND_WAIT_S):
-            while router is None:
-                await self.changed.wait()
-                router = None if self.applied is None else self.applied.routes.router(service)
-        return router
+        """Return the rules of a service, asking the agent and waiting a while when there are none."""
+        return self._router(service) or await self.demands.wait(service)
 
-    def _demand(self, service: str) -> None:
-        instant = now()
-        if instant < self._demanded.get(service, Instant(0)):
-            return
-        if len(self._demanded) >= DEMANDS_MAX:
-            self._demanded.clear()
-        self._demanded[service] = Instant(instant + SECOND_NS)
-        self.counters.add("demands")
-        self.emit(Demand(service))
+    def _router(self, service: str) -> ServiceRouter | None:
+        return None if self.applied is None else self.applied.routes.router(service)

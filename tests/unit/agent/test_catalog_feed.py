@@ -11,12 +11,15 @@ import trio.testing
 
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.gossip.settings import MemberView
+from gossipmesh.model import limits
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
-from gossipmesh.model.snapshot import InboundSection, SnapshotEndpoint, UpstreamSection
+from gossipmesh.model.service import Protocol
+from gossipmesh.model.snapshot import InboundSection, RoutesSection, SnapshotEndpoint, UpstreamSection
 from gossipmesh.testing.builders import TrustDomainBuilder, access_policy, service_entry
+from gossipmesh.traffic.compiler import SnapshotCompiler
 from gossipmesh.traffic.inputs import LocalService
 from gossipmesh.traffic.sections import (
     Snapshot,
@@ -41,6 +44,7 @@ class FakeCatalog:
 
         self.service_of = dict.fromkeys(names, SERVICE)
         self.asked: list[str] = []
+        self.protocol = Protocol.HTTP
 
     def each_service(self) -> Iterator[tuple[MemberView, ServiceSet]]:
         for name in sorted(self.statuses):
@@ -54,7 +58,9 @@ class FakeCatalog:
         self.asked.append(name)
         if name not in self.statuses:
             return None
-        entry = service_entry(self.service_of.get(name, SERVICE))
+        entry = msgspec.structs.replace(
+            service_entry(self.service_of.get(name, SERVICE)), protocol=self.protocol
+        )
         return self._view(name, self.statuses[name]), ServiceSet(node_id, 1, 1, 1, (entry,))
 
     def _view(self, name: str, status: MemberStatus) -> MemberView:
@@ -372,7 +378,9 @@ async def test_demanded_services_are_bounded_and_the_least_lately_used_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gossipmesh.model.limits.DEMANDED_SERVICES_MAX", 2)
-    rig = Rig(tmp_path, "n1")
+    rig = Rig(tmp_path, "n1", "n2", "n3")
+    rig.catalog.service_of = {"n1": "a/a", "n2": "b/b", "n3": "c/c"}
+    await rig.feed.inputs()
     for service in ("a/a", "b/b", "not a name"):
         rig.feed.demand(service)
     rig.feed.touch("a/a")
@@ -409,3 +417,110 @@ async def test_many_endpoints_are_compiled_beside_the_loop(tmp_path: Path) -> No
                 break
             await trio.sleep(0.01)
     assert rig.nodes() == names
+
+
+NAMES = [
+    *(f"shop/n{number}x" for number in range(700)),  # one namespace, any name
+    *(f"ns{number}/cart" for number in range(700)),  # any namespace
+    *(f"{'a' * 62}{number % 10}/{'b' * 60}{number % 997}" for number in range(800)),  # as long as may be
+]
+NO_NAMES = [
+    "Shop/Cart",
+    "shop/cärt",
+    "shop",
+    "shop/",
+    "/cart",
+    "shop/cart/x",
+    "shop/cart:80",
+    "a" * 5_000,
+    "",
+]
+
+
+async def test_names_nobody_vouches_for_become_no_state(tmp_path: Path, mock_clock: object) -> None:
+    """Whoever may ask the proxy port may ask for anything; what is in use stays in use."""
+    rig = Rig(tmp_path, "n1")
+    async with running(rig):
+        assert rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        delivered = list(rig.delivered)
+        assert [rig.feed.demand(name) for name in [*NAMES, *NO_NAMES]] == [False] * 2_209
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.delivered == delivered
+        assert (await rig.feed.inputs()).wanted == (SERVICE,)
+        assert len(rig.feed._unvouched) == limits.UNVOUCHED_SERVICES_MAX
+
+
+async def test_a_name_is_compiled_as_soon_as_somebody_vouches_for_it(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    mock_clock.autojump_threshold = 0
+    rig = Rig(tmp_path, "n1")
+    rig.catalog.service_of["n2"] = "shop/late"
+    async with running(rig):
+        rig.feed.changed(urgent=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not rig.feed.demand("shop/late")
+        rig.put("n2", MemberStatus.ALIVE)
+        await trio.sleep(2)
+        assert "routes/shop/late" in rig.delivered[-1].root
+        rig.put("n2", None)
+        await trio.sleep(2)
+        assert rig.feed.demand("shop/late"), "it existed"
+
+
+async def test_a_policy_vouches_for_what_it_names(tmp_path: Path) -> None:
+    domain = TrustDomainBuilder()
+    documents = domain.documents()
+    documents.adopt(documents.check_untrusted(domain.policy_set(1, [access_policy("web-only")])))
+    rig = Rig(tmp_path, documents=documents)
+    await rig.feed.inputs()
+    assert rig.feed.demand(SERVICE)
+    assert not rig.feed.demand("shop/other")
+
+
+def test_an_agent_that_knows_nothing_yet_denies_nothing(tmp_path: Path) -> None:
+    """Before it has looked at the catalog, and while it holds back what it may lack."""
+    rig = Rig(tmp_path)
+    assert rig.feed.demand("shop/other")
+    assert not rig.feed.demand("not a name")
+
+
+async def test_while_removals_are_held_back_no_name_is_denied(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.feed.restore(running_version="of another engine")
+    await rig.feed.inputs()
+    assert rig.feed.demand("shop/other")
+    rig.feed.release("the test says so")
+    assert not rig.feed.demand("shop/other")
+
+
+async def test_the_protocol_last_known_outlives_endpoints_and_restarts(
+    tmp_path: Path, mock_clock: trio.testing.MockClock
+) -> None:
+    def protocol(snapshot: Snapshot) -> str:
+        section = snapshot.section(f"routes/{SERVICE}")
+        assert isinstance(section, RoutesSection)
+        return section.protocol
+
+    mock_clock.autojump_threshold = 0
+    rig = Rig(tmp_path, "n1")
+    rig.catalog.protocol = Protocol.TCP
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        assert protocol(rig.delivered[-1]) == "tcp"
+        rig.put("n1", None)
+        await trio.sleep(2)
+        assert (protocol(rig.delivered[-1]), rig.nodes()) == ("tcp", [])
+    rig.path.write_bytes(encode_snapshot(rig.delivered[-1]))
+    again = Rig(tmp_path)
+    again.feed.restore(running_version=None)
+    again.feed.release("the test says so")
+    async with running(again):
+        await trio.testing.wait_all_tasks_blocked()
+        assert protocol(await _compiled(again)) == "tcp"
+
+
+async def _compiled(rig: Rig) -> Snapshot:
+    return SnapshotCompiler().compile(await rig.feed.inputs())

@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 from typing import Any, cast
 
+import pytest
+
 from gossipmesh.agent.service_index import ServiceIndex, Serving
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.records import ServiceSet
@@ -79,8 +81,11 @@ def test_many_members_are_taken_in_step_by_step() -> None:
     assert refreshed(index) == 0
 
 
-def test_nothing_is_kept_of_services_that_nobody_has_any_more() -> None:
+def test_only_so_many_names_are_kept_of_services_that_nobody_has_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A member may name its services anew for as long as it likes."""
+    monkeypatch.setattr("gossipmesh.model.limits.SERVICES_KNOWN_MAX", 10)
     catalog = FakeCatalog()
     index = ServiceIndex(catalog)
     nodes = [NodeId(bytes([number]) * 16) for number in range(2)]
@@ -90,9 +95,14 @@ def test_nothing_is_kept_of_services_that_nobody_has_any_more() -> None:
             index.changed(node_id)
         refreshed(index)
     assert sorted(index.nodes_of("shop/s99")) == nodes
-    assert max(len(table) for table in vars(index).values() if isinstance(table, dict)) == 2
+    known = index._protocols
+    tables = [table for table in vars(index).values() if isinstance(table, dict) and table is not known]
+    assert max(map(len, tables)) == 2
+    assert len(known) == 10
     for node_id in nodes:
         del catalog.services[node_id]
         index.changed(node_id)
     refreshed(index)
-    assert not any(table for table in vars(index).values() if isinstance(table, dict))
+    assert not any(tables)
+    assert index.knows("shop/s99")
+    assert not index.knows("shop/s1")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 import trio
 
 from gossipmesh.model.policy import HTTPRoute, HTTPRouteTimeouts
@@ -385,6 +386,26 @@ async def test_demand_is_sent_and_the_snapshot_that_answers_it_awaited(tmp_path:
             await near.apply(wanted=("shop/cart",))
         assert statuses == [200]
         assert (await get(near.at("proxy"), host="ghost.shop"))[0] == 503
+
+
+async def test_a_service_the_agent_does_not_know_is_refused_without_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gossipmesh.dataplane.reference.demands.WAIT_S", 3_600)
+    async with nodes(tmp_path, "near") as (near,):
+        await near.apply()
+        answers: list[tuple[int, bytes, bytes]] = []
+
+        async def ask(host: str) -> None:
+            answers.append(await get(near.at("proxy"), host=host))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "ghost.shop")
+            await until(lambda: any(getattr(event, "service", "") == "shop/ghost" for event in near.events))
+            await near.client.unknown_service("shop/ghost")
+        await ask("ghost.shop")
+    assert [status for status, *_ in answers] == [503, 503]
+    assert all(b"x-gossipmesh-flag: NC" in head for _, head, _ in answers)
 
 
 async def test_request_in_flight_to_a_removed_endpoint_moves_on(tmp_path: Path) -> None:

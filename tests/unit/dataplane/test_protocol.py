@@ -25,6 +25,7 @@ from gossipmesh.dataplane.protocol import (
     Statistics,
     TakeListeners,
     TrafficDelta,
+    UnknownService,
     decode_agent_frame_untrusted,
     decode_engine_frame_untrusted,
     encode_frame,
@@ -41,6 +42,7 @@ AGENT_FRAMES = [
     Listeners(3, ("mesh", "proxy")),
     TakeListeners(4),
     Drain(5, 45_000),
+    UnknownService("shop/ghost"),
 ]
 TRAFFIC = TrafficDelta("outbound", "a", "b", "r", "http", (Outcome("2xx", "", 3),), (0,) * 26, 12, 1, 2, 0)
 REQUESTS = RequestsDelta(

@@ -234,3 +234,20 @@ def test_the_version_is_the_same_under_any_hash_seed() -> None:
     ]
     assert printed[0] == printed[1] == printed[2]
     assert len(json.loads(printed[0])[1]) > 5
+
+
+def test_a_service_nobody_serves_keeps_the_protocol_last_known() -> None:
+    compiler = SnapshotCompiler()
+    tcp = (catalog_endpoint(protocol="tcp"),)
+    assert routes_of(compiler.compile(inputs(catalog=tcp))).protocol == "tcp"
+    known = (("shop/cart", "tcp"),)
+    assert routes_of(compiler.compile(inputs(protocols=known))).protocol == "tcp"
+    assert routes_of(compiler.compile(inputs())).protocol == "http"
+    http = (catalog_endpoint(),)
+    assert routes_of(compiler.compile(inputs(catalog=http, protocols=known))).protocol == "http"
+
+
+def test_a_dead_nodes_registration_is_none_but_its_protocol_is_remembered() -> None:
+    dead = (catalog_endpoint(protocol="tcp", status=MemberStatus.DEAD),)
+    found = compiled(catalog=dead, protocols=(("shop/cart", "tcp"),))
+    assert (routes_of(found).protocol, upstream_of(found).endpoints) == ("tcp", ())
