@@ -250,6 +250,8 @@ class InboundRequest:
             # another request until it had time to show it, and not at all if it said how long it would be.
             if end.reusable and not (end.bodiless and announced):
                 kept = True
+                if state.workloads.full:
+                    state.counters.add("workload_connections_shed")
                 state.workloads.give(connection, now(), limits.WORKLOAD_REST_NS if end.bodiless else 0)
         finally:
             if not kept:

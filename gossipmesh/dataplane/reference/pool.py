@@ -84,9 +84,14 @@ class ConnectionPool:
             self._idle.pop((caller, key), None)
         return connection
 
+    @property
+    def full(self) -> bool:
+        """Tell whether keeping one more costs the oldest its place."""
+        return self._idle_count_max is not None and self.idle_count >= self._idle_count_max
+
     def give(self, connection: PooledConnection, now: Instant, rest_ns: int = 0) -> None:
         """Keep a connection whose last exchange ended cleanly; `rest_ns` is how long nobody is handed it."""
-        if self._idle_count_max is not None and self.idle_count >= self._idle_count_max:
+        if self.full:
             self.close_oldest()
         connection.idle_since = now
         connection.ready_at = Instant(now + rest_ns)
