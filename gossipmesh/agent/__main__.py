@@ -5,6 +5,7 @@ library. A failure a person can mend is one sentence on stderr, as every command
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,9 @@ def main(arguments: list[str]) -> int:
             # Whenever the loop calls the kernel, a thread of ours (the log, a rendering) may take the
             # interpreter for this long; by default 5 ms, and a step of the loop has ten such calls and more.
             sys.setswitchinterval(_THREAD_TURN_S)
+            # Until the agent listens for it: a log that is rotated during the start must not end it. Not
+            # SIG_IGN, which the engine would inherit.
+            signal.signal(signal.SIGHUP, lambda *_: None)
             trio.run(run_agent, config)
         finally:
             handler.stop()

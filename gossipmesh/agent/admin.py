@@ -6,6 +6,7 @@ Rules:
    an address or localhost and no foreign `Origin`: a web page in somebody's browser must learn nothing here.
 """
 
+import errno
 import ipaddress
 import os
 import socket
@@ -168,8 +169,8 @@ def listen_local(path: Path, handler: Callable[[Request], Awaitable[Response]]) 
         )
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.exists() and not stat.S_ISSOCK(path.lstat().st_mode):
-            raise OSError(17, f"{path} exists and is no socket")
+        if os.path.lexists(path) and not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "it exists and is no socket")
         path.unlink(missing_ok=True)
         previous = os.umask(0o177)
         try:

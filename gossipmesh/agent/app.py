@@ -20,6 +20,7 @@ from typing import Final
 import trio
 
 from gossipmesh import __version__
+from gossipmesh.agent.addresses import wait_for_addresses
 from gossipmesh.agent.admin import AdminApi, listen_local
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.config import AgentConfig
@@ -33,6 +34,7 @@ from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.agent.listeners import Listeners, port_error, require_free
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
+from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.restore import own_address, restore_documents, restore_state
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
@@ -92,6 +94,7 @@ async def run_agent(config: AgentConfig) -> None:
             stack.callback(lock.release)
             store = StateStore(config.state_dir)
             stack.callback(store.close)
+            await wait_for_addresses(config)
             sockets = Sockets(config, stack)
             identity, enrolled_now = await load_or_enrol(
                 config.state_dir / "identity", config.token_file, sockets.require_engine_ports
@@ -199,6 +202,7 @@ class Agent:
             nursery=nursery,
         )
         self.feed = self._make_feed(identity)
+        self._reloader = Reloader(config, scan=self.services.scan, reopen=self.engine.reopen_log)
 
     async def start(self) -> None:
         """Take over a running engine or prepare for a new one, then start everything.
@@ -223,13 +227,15 @@ class Agent:
         running = None if found is None else found.snapshot_version
         self.feed.restore(running, joins=self._other_seeds() and not self.documents.scopes())
         self._give_identities()
-        self.services.scan()
+        await self.services.scan()
         self._give_listeners()
         self._listeners.close_unused()
         self.shell.step(lambda now: self.node.start(config.seeds, now))
         nursery.start_soon(self.shell.run, self._sockets.streams)
         nursery.start_soon(self.feed.run)
         nursery.start_soon(self.identity.run)
+        nursery.start_soon(self.services.run)
+        nursery.start_soon(self._reloader.run)
         nursery.start_soon(local_api.run)
         nursery.start_soon(_http(self._sockets.api, admin.handle_remote).run)
         nursery.start_soon(_http(self._sockets.metrics, MetricsEndpoint(self, self._counts).handle).run)
@@ -402,7 +408,7 @@ class Agent:
 
     def _keep_house(self) -> None:
         """Called every second, between steps of the core."""
-        self.services.look()
+        self.services.refresh()
         self._release_when_repaired()
         if not self.feed.holding and self._settled_s < _GIVE_BACK_S:
             self._settled_s += 1
@@ -415,10 +421,14 @@ class Agent:
     # Tasks
 
     async def _watch_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR2) as signals:
+        told = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+        with trio.open_signal_receiver(*told) as signals:
             async for number in signals:
                 if number == signal.SIGUSR2:
                     self._nursery.start_soon(self.restart)
+                    continue
+                if number == signal.SIGHUP:
+                    self._reloader.ask()
                     continue
                 if self._leaving:
                     log.warning("told to stop twice: stopping now")

@@ -36,6 +36,7 @@ from gossipmesh.model.records import ServiceSet
 from gossipmesh.model.service import EndpointHealth, Protocol
 from gossipmesh.model.snapshot import InboundSection, RoutesSection, UpstreamSection
 from gossipmesh.net.clock import monotonic
+from gossipmesh.net.files import read_file
 from gossipmesh.net.secret_files import write_file
 from gossipmesh.traffic.compiler import (
     DEFAULT_LIMITS,
@@ -145,12 +146,12 @@ class CatalogFeed:
     def _read_saved(self) -> Snapshot | None:
         """Return the snapshot on disk; None when there is none that this build can execute."""
         try:
-            saved = decode_snapshot_untrusted(self._snapshot_path.read_bytes())
+            saved = decode_snapshot_untrusted(read_file(self._snapshot_path, limits.SNAPSHOT_BYTES_MAX))
             for name in saved.root:
                 saved.section(name)
         except FileNotFoundError:
             return None
-        except (OSError, MalformedInput) as error:
+        except (OSError, OperatorError, MalformedInput) as error:
             log.error("the saved snapshot cannot be used: %s", error, extra=fields(file=self._snapshot_path))
             return None
         return saved

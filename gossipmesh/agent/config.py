@@ -13,6 +13,7 @@ from gossipmesh.model import access_log, limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.member import Address
+from gossipmesh.net.files import read_file
 from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check_shape, parse_yaml_untrusted
 
 _WILDCARDS: Final = ("0.0.0.0", "::")
@@ -90,15 +91,27 @@ class AgentConfig(msgspec.Struct, frozen=True):
     flight_recorder: bool
     profile: str = "fast"
 
+    def binds(self) -> dict[str, Address]:
+        """Return where the agent and its engine listen, by the section of the configuration."""
+        return {
+            "gossip": self.gossip_bind,
+            "mesh": self.mesh_bind,
+            "proxy": self.proxy_bind,
+            "api": self.api_bind,
+            "metrics": self.metrics_bind,
+            "readiness": self.readiness_bind,
+        }
+
 
 def read_config(path: Path, token_file: Path | None = None) -> AgentConfig:
     """Read and check a configuration file; `token_file` overrides spec.tokenFile.
 
     Raises:
-        OperatorError: missing, unreadable, or wrong; the message names every mistake with its line.
+        OperatorError: missing, unreadable, open to others, or wrong; the message names every mistake with
+            its line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, limits.YAML_BYTES_MAX).decode("utf-8")
     except OSError as error:
         raise OperatorError(
             f"cannot read the configuration {path}: {error.strerror}; "
@@ -233,16 +246,8 @@ def _read_advertise(addresses: _Addresses, spec: AdvertisedSpec, section: str) -
 
 def _refuse_shared_ports(config: AgentConfig, addresses: _Addresses) -> None:
     """Two listeners of one agent on one port would end in "address in use", naming only one of them."""
-    binds = {
-        "gossip": config.gossip_bind,
-        "mesh": config.mesh_bind,
-        "proxy": config.proxy_bind,
-        "api": config.api_bind,
-        "metrics": config.metrics_bind,
-        "readiness": config.readiness_bind,
-    }
     taken: dict[Address, str] = {}
-    for section, bind in binds.items():
+    for section, bind in config.binds().items():
         other = taken.setdefault(bind, section)
         if other != section and bind.port != 0:
             addresses.note(("spec", section, "bind"), f"{bind} is spec.{other}.bind already")

@@ -12,6 +12,7 @@ from typing import Final
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.net.files import open_file
 from gossipmesh.net.interpreter import module_words, safe_environment
 
 ENGINE_MODULE: Final = "gossipmesh.dataplane.reference"
@@ -22,21 +23,24 @@ def spawn_engine(socket_path: Path, access_log: AccessLogSettings, log_path: Pat
     """Start an engine that listens at `socket_path`; return its process id.
 
     Raises:
-        OperatorError: the process or its log file cannot be made.
+        OperatorError: the process or its log file cannot be made, or that is not ours alone to write.
     """
     command = module_words(ENGINE_MODULE)
     command += ["--socket", str(socket_path), *access_log.arguments()]
     try:
         if log_path.exists() and log_path.stat().st_size > limits.ENGINE_LOG_BYTES_MAX // 2:
             log_path.replace(log_path.with_name(log_path.name + ".1"))
-        appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        log = open_file(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log_path), appending, 0o600),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
         ]
         environment = safe_environment(os.environ)
-        return os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
+        try:
+            return os.posix_spawn(command[0], command, environment, file_actions=actions, setsid=True)
+        finally:
+            os.close(log)
     except OSError as error:
         raise OperatorError(f"cannot start the engine ({' '.join(command)}): {error.strerror}") from None
 
@@ -66,7 +70,12 @@ def end_engine(pid: int, number: signal.Signals) -> None:
 def log_tail(log_path: Path) -> str:
     """Return the engine log's last line, for an error message."""
     try:
-        tail = log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
-    except OSError:
+        descriptor = open_file(log_path, os.O_RDONLY)
+        try:
+            start = max(0, os.fstat(descriptor).st_size - _LOG_TAIL_BYTES)
+            tail = os.pread(descriptor, _LOG_TAIL_BYTES, start).decode(errors="replace").strip()
+        finally:
+            os.close(descriptor)
+    except (OSError, OperatorError):
         return ""
     return tail.splitlines()[-1] if tail else ""

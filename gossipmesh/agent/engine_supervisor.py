@@ -229,6 +229,11 @@ class EngineSupervisor:
         if self._pid is not None:
             end_engine(self._pid, signal.SIGTERM)
 
+    def reopen_log(self) -> None:
+        """Have the engine that is attached open its access log anew; one that starts does so anyway."""
+        if self._client is not None and self._pid is not None:
+            end_engine(self._pid, signal.SIGHUP)
+
     def close(self) -> None:
         """Close this agent's duplicates of the listeners."""
         for sock in self._listeners.values():

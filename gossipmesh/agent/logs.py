@@ -88,6 +88,11 @@ def start_logging(level: str, descriptor: int = 2) -> QueuedHandler:
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger("gossipmesh")
     root.handlers = [handler]
-    root.setLevel(level.upper())
     root.propagate = False
+    set_level(level)
     return handler
+
+
+def set_level(level: str) -> None:
+    """Log what is at least of `level`, one of the configuration's words."""
+    logging.getLogger("gossipmesh").setLevel(level.upper())

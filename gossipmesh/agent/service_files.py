@@ -18,14 +18,15 @@ from gossipmesh.model.identity import is_label, is_service_name
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.model.service import Protocol
+from gossipmesh.net.files import UnsafeFile, read_file, require_own_folder
 from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check_shape, parse_yaml_untrusted
 
 _INTERVAL_NS_MIN: Final = SECOND_NS // 10
 _SUFFIXES: Final = (".yaml", ".yml")
 _FOLDER: Final = ""  # whose problems are the folder's own
 
-_Stamp = tuple[int, int, int]
-"""When a file changed, its size and its inode: it is read again when they differ."""
+_Stamp = tuple[int, int, int, int]
+"""When a file's content and its owner or mode changed, its size, its inode: read again when they differ."""
 
 
 class CheckSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +98,7 @@ class LocalRegistration(msgspec.Struct, frozen=True):
 
 
 class ServicesFolder:
-    """The folder's files and what each last said that could be used."""
+    """The folder's files and what each last said that could be used. One thread at a time uses it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -113,14 +114,17 @@ class ServicesFolder:
     def scan(self) -> bool:
         """Look for files that came, went or changed, or can be read at last; tell whether any did.
 
-        A folder that cannot be listed (no descriptor left, a broken disk) leaves everything as it was: that
-        must not take this node's services out of the mesh.
+        A folder that cannot be listed (no descriptor left, a broken disk), or that others may write, leaves
+        everything as it was: that must not take this node's services out of the mesh. May block, as disks do.
         """
         told = dict(self.problems)
         try:
             found, problem = self._list_files()
         except OSError as error:
             self._tell_of_folder(f"cannot be read: {error.strerror}; the services go on as they were")
+            return self.problems != told
+        except UnsafeFile as error:
+            self._tell_of_folder(f"{error}; the services go on as they were")
             return self.problems != told
         self._tell_of_folder(problem)
         seen, self._seen = self._seen, found
@@ -149,9 +153,11 @@ class ServicesFolder:
 
         Raises:
             OSError: it cannot be listed. State unchanged.
+            UnsafeFile: others may write it. State unchanged.
         """
         found: dict[str, _Stamp] = {}
         try:
+            require_own_folder(self._folder)
             names = sorted(os.listdir(self._folder))
         except (FileNotFoundError, NotADirectoryError):
             return found, ""  # no folder, no services; it may come later
@@ -167,22 +173,23 @@ class ServicesFolder:
                 continue
             except OSError:
                 # What it said before holds; if it said nothing yet, reading it tells why not.
-                found[name] = self._seen.get(name, (0, 0, 0))
+                found[name] = self._seen.get(name, (0, 0, 0, 0))
             else:
-                found[name] = (status.st_mtime_ns, status.st_size, status.st_ino)
+                found[name] = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
         return found, ""
 
     def _read(self, name: str) -> None:
         path = self._folder / name
         self.problems.pop(name, None)
         try:
-            registration = parse_service_untrusted(path.read_text(encoding="utf-8"), str(path))
+            text = read_file(path, limits.YAML_BYTES_MAX).decode("utf-8")
+            registration = parse_service_untrusted(text, str(path))
             self._refuse_twice(name, registration)
         except YamlErrors as errors:
             self.problems[name] = errors.problems
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnsafeFile, UnicodeDecodeError) as error:
             self.problems[name] = [Problem(str(path), 1, 1, "$", "GM1001", f"cannot be read: {error}")]
-            if isinstance(error, OSError):
+            if not isinstance(error, UnicodeDecodeError):
                 self._unread.add(name)
         else:
             self._by_file[name] = registration

@@ -24,6 +24,7 @@ from gossipmesh.traffic.inputs import LocalService
 log = logging.getLogger("gossipmesh.agent.services")
 
 _UNKNOWN_S_MAX: Final = 10.0
+_LOOK_S: Final = 1.0
 
 
 class Conditions(Protocol):
@@ -60,8 +61,10 @@ class LocalServices:
         self._published: tuple[ServiceEntry, ...] | None = None
         self._known_by = trio.current_time() + _UNKNOWN_S_MAX
         self._draining = False
-        self._told: dict[str, str] = {}
-        self._refused: set[str] = set()
+        self._reading = trio.Lock()
+        # What the folder said when it was read last: the thread that reads it has it to itself meanwhile.
+        self._declared: list[LocalRegistration] = []
+        self._mistakes: list[str] = []
 
     @property
     def settled(self) -> bool:
@@ -70,9 +73,9 @@ class LocalServices:
 
     def registrations(self) -> list[LocalRegistration]:
         """Return the registrations this node may serve, sorted."""
-        return [
-            entry for entry in self._folder.registrations() if self._conditions.service_allowed(entry.service)
-        ][: limits.SERVICES_PER_NODE_MAX]
+        return [entry for entry in self._declared if self._conditions.service_allowed(entry.service)][
+            : limits.SERVICES_PER_NODE_MAX
+        ]
 
     def health(self, registration: str) -> EndpointHealth:
         """Return what the checks say, whatever the engine does."""
@@ -80,11 +83,10 @@ class LocalServices:
 
     def problems(self) -> list[str]:
         """Return what is wrong with the files, one line each."""
-        lines = [str(problem) for problems in self._folder.problems.values() for problem in problems]
-        return lines + [
+        return self._mistakes + [
             f"{entry.service}: this node's credential does not allow it; create its token with "
             f"--service {entry.service}"
-            for entry in self._folder.registrations()
+            for entry in self._declared
             if not self._conditions.service_allowed(entry.service)
         ]
 
@@ -117,10 +119,13 @@ class LocalServices:
         """
         self._known_by = trio.current_time()
 
-    def scan(self) -> None:
-        """Take up what changed in the folder."""
-        if not self._folder.scan():
-            return
+    async def scan(self) -> None:
+        """Take up what changed in the folder; its disk may take its time, and only the caller waits."""
+        async with self._reading:
+            if not await trio.to_thread.run_sync(self._folder.scan, abandon_on_cancel=True):
+                return
+            self._declared = self._folder.registrations()
+            self._mistakes = [str(one) for found in self._folder.problems.values() for one in found]
         self._tell_problems()
         self._monitor.watch(self.registrations())
         log.info("services read", extra=fields(services=[entry.service for entry in self.registrations()]))
@@ -137,10 +142,11 @@ class LocalServices:
         self._published = entries
         self._publish(entries)
 
-    def look(self) -> None:
-        """Take up what changed in the folder and publish what is known by now; called every second."""
-        self.scan()
-        self.refresh()
+    async def run(self) -> None:
+        """Look at the folder every second."""
+        while True:
+            await trio.sleep(_LOOK_S)
+            await self.scan()
 
     def _is_known(self) -> bool:
         if not self._conditions.engine_serves():

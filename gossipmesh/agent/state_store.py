@@ -15,6 +15,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ import trio
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.net.files import make_folder, open_file, require_own_folder
 from gossipmesh.wire.codec import encode, unpack_untrusted
 
 _MAGIC: Final = b"gossipmesh-state-1\n"
@@ -70,12 +72,14 @@ class FolderLock:
         """Take the lock.
 
         Raises:
-            OperatorError: another agent has it, or the folder cannot be written. State unchanged.
+            OperatorError: another agent has it, the folder cannot be written, or others could change what
+                is in it. State unchanged.
         """
         path = folder / "lock"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            make_folder(folder, 0o700)
+            require_own_folder(folder)
+            self._file = open_file(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise OperatorError(
                 f"cannot use the state folder {folder}: {os.strerror(error.errno or 0)}; "
@@ -106,7 +110,7 @@ class StateStore:
         """Read what is there and open the log for appending; call it under a `FolderLock`.
 
         Raises:
-            OperatorError: the files cannot be read or written. State unchanged.
+            OperatorError: the files cannot be read or written, or are not ours alone. State unchanged.
         """
         self._folder = folder
         self._log_path = folder / "records.log"
@@ -259,13 +263,21 @@ class StateStore:
     def _cut_log(self, path: Path, position: int) -> None:
         """Cut the log after its good prefix, so that what is appended next can be read."""
         if path == self._log_path:
-            with path.open("r+b") as file:
-                file.truncate(position)
-                os.fsync(file.fileno())
+            descriptor = open_file(path, os.O_RDWR)
+            try:
+                os.ftruncate(descriptor, position)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _set_aside(self, path: Path, what: str) -> None:
         copy = path.with_name(path.name + ".damaged")
-        copy.write_bytes(path.read_bytes())
+        copy.unlink(missing_ok=True)
+        with (
+            open(open_file(path, os.O_RDONLY), "rb") as source,
+            open(open_file(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as target,
+        ):
+            shutil.copyfileobj(source, target)
         self.damage.append(f"{path} {what}; kept what came before, the whole file is in {copy.name}")
 
     def _take(self, payload: bytes, place: _Place) -> bool:
@@ -340,7 +352,13 @@ class StateStore:
 
     def _open_file(self, path: Path, flags: int) -> int:
         """Open a file for as long as records of it are known; return its number."""
-        descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        descriptor = open_file(path, flags)
+        if os.fstat(descriptor).st_size > limits.STATE_FILE_BYTES_MAX:
+            os.close(descriptor)
+            raise OperatorError(
+                f"{path} is larger than {limits.STATE_FILE_BYTES_MAX} bytes, so it is not what it should be; "
+                "move it away, the node asks its peers for what was in it"
+            )
         self._files_count += 1
         self._files[self._files_count] = descriptor
         return self._files_count
@@ -371,7 +389,8 @@ class StateStore:
         """Copy these records into a snapshot and return where they are now, packed, in the same order."""
         temporary = self._snapshot_path.with_name("records.snapshot.new")
         after: list[int] = []
-        number = self._open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        temporary.unlink(missing_ok=True)
+        number = self._open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             with open(os.dup(self._files[number]), "wb") as file:
                 file.write(_MAGIC)

@@ -33,7 +33,8 @@ def agent(context: click.Context, config_path: Path, token_file: Path | None) ->
     """Run this node's agent.
 
     SIGTERM or Ctrl-C drains and leaves the mesh, a second one stops at once; SIGUSR2 ends the agent only, for
-    a restart: the mesh is told, and the engine serves on.
+    a restart: the mesh is told, and the engine serves on. SIGHUP reads service files and configuration anew;
+    the log says what of the latter needs a restart.
     """
     words = [*module_words("gossipmesh.agent"), str(config_path)]
     if token_file is not None:

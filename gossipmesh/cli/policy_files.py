@@ -25,6 +25,7 @@ from gossipmesh.model.policy import (
     document_name,
 )
 from gossipmesh.model.policy_rules import document_violations
+from gossipmesh.net.files import UnsafeFile, read_named, require_not_anybodys
 from gossipmesh.wire.problems import Path, Problem
 from gossipmesh.wire.shape_check import salvage_shape
 from gossipmesh.wire.yaml_source import YamlDocument, YamlErrors, parse_yaml_untrusted
@@ -61,7 +62,7 @@ def find_files(names: Sequence[str]) -> list[FilePath]:
     """Return the files meant by `names`: a file itself, a directory's YAML and JSON files by name.
 
     Raises:
-        OperatorError: a name that does not exist, or a directory without such a file.
+        OperatorError: a name that does not exist, a directory without such a file, or one anybody may write.
     """
     files: list[FilePath] = []
     for name in names:
@@ -69,6 +70,7 @@ def find_files(names: Sequence[str]) -> list[FilePath]:
         if name == STDIN or path.is_file():
             files.append(path)
         elif path.is_dir():
+            require_not_anybodys(path)
             found = sorted(item for item in path.iterdir() if item.suffix in SUFFIXES and item.is_file())
             if not found:
                 raise OperatorError(f"the directory {name} has no policy file: none ends in .yaml or .yml")
@@ -224,12 +226,13 @@ def _read(file: FilePath) -> str:
         if str(file) == STDIN:
             data = sys.stdin.buffer.read(limits.YAML_BYTES_MAX + 1)
         else:
-            with file.open("rb") as stream:
-                data = stream.read(limits.YAML_BYTES_MAX + 1)
+            data = read_named(file, limits.YAML_BYTES_MAX)
+    except UnsafeFile as error:
+        raise OperatorError(f"{error}; nothing was signed or sent") from None
     except OSError as error:
         raise OperatorError(f"cannot read the policy file {file}: {error.strerror}") from None
     if len(data) > limits.YAML_BYTES_MAX:
-        raise OperatorError(f"the policy file {file} is over {limits.YAML_BYTES_MAX} bytes: split it")
+        raise OperatorError(f"standard input is over {limits.YAML_BYTES_MAX} bytes: split it")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

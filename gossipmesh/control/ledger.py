@@ -19,7 +19,8 @@ import msgspec
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.identity import is_label
 from gossipmesh.model.instant import DAY_S, WallSeconds
-from gossipmesh.net.secret_files import SECRET_MODE, read_secret, write_secret
+from gossipmesh.net.files import open_file
+from gossipmesh.net.secret_files import read_secret, write_secret
 
 TOKEN_ID_BYTES: Final = 8
 FORGET_TOKENS_AFTER_S: Final = 30 * DAY_S
@@ -81,7 +82,7 @@ class Ledger:
             OperatorError: another one is. State unchanged.
         """
         try:
-            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, SECRET_MODE)
+            descriptor = open_file(self._lock, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise OperatorError(f"cannot open {self._lock}: {error.strerror}") from None
         try:

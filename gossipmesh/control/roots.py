@@ -28,6 +28,7 @@ from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import is_label, is_trust_domain
 from gossipmesh.model.instant import WallSeconds
+from gossipmesh.net.files import PARENT_MODE, make_folder
 from gossipmesh.net.secret_files import (
     DIRECTORY_MODE,
     SECRET_MODE,
@@ -96,7 +97,7 @@ def create_authority(plan: Plan, now: WallSeconds, entropy: Entropy) -> Authorit
     _check_plan(plan)
     directory = plan.directory
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(directory.parent, PARENT_MODE)
         workplace = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     except OSError as error:
         raise OperatorError(f"cannot create {directory}: {error.strerror}") from None

@@ -123,6 +123,7 @@ ADMIN_REQUEST_BYTES_MAX: Final = 2_097_152
 
 # State on disk
 STATE_RECORD_BYTES_MAX: Final = 2_097_152  # a whole policy set and its frame
+STATE_FILE_BYTES_MAX: Final = 4_294_967_296  # ten thousand members' largest records, eight times over
 
 # Agent configuration and local services
 SEEDS_MAX: Final = 64

@@ -9,11 +9,11 @@ import errno
 import os
 import stat
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.net.files import judged, make_folder, open_file, read_open
 
 SECRET_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
@@ -27,9 +27,7 @@ def make_private_directory(directory: Path) -> None:
         OperatorError: it cannot be made, or others may enter it. State unchanged.
     """
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            directory.mkdir(mode=DIRECTORY_MODE)
+        make_folder(directory, DIRECTORY_MODE)
     except OSError as error:
         raise OperatorError(f"cannot create the directory {directory}: {error.strerror}") from None
     require_private(directory)
@@ -52,6 +50,10 @@ def require_private(path: Path) -> None:
         raise OperatorError(
             f"{path} belongs to the user {status.st_uid}, who could change it; chown it to {os.geteuid()}"
         )
+    _require_closed(path, status)
+
+
+def _require_closed(path: Path, status: os.stat_result) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         wanted = DIRECTORY_MODE if stat.S_ISDIR(status.st_mode) else SECRET_MODE
@@ -62,20 +64,22 @@ def require_private(path: Path) -> None:
 
 
 def read_secret(path: Path) -> bytes:
-    """Return the content of a secret file.
+    """Return the content of a secret file. May block: a disk is read.
 
     Raises:
-        OperatorError: missing, open to others, foreign, or larger than any secret. State unchanged.
+        OperatorError: missing, no regular file, open to others, foreign, where others could replace it, or
+            larger than any secret. State unchanged.
     """
     require_private(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(SECRET_BYTES_MAX + 1)
+        descriptor = open_file(judged(path.parent) / path.name, os.O_RDONLY)
+        try:
+            _require_closed(path, os.fstat(descriptor))
+            return read_open(descriptor, path, SECRET_BYTES_MAX)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise OperatorError(f"cannot read {path}: {error.strerror}") from None
-    if len(content) > SECRET_BYTES_MAX:
-        raise OperatorError(f"{path} is larger than {SECRET_BYTES_MAX} bytes, so it is not what it should be")
-    return content
 
 
 def write_secret(path: Path, content: bytes) -> None:

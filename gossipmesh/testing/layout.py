@@ -164,6 +164,7 @@ def write_document(path: Path, document: dict[str, Any]) -> None:
     """Write `document` as YAML (its JSON subset), whole or not at all."""
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    temporary.chmod(0o644)  # an agent takes no file that a group may write, whatever the umask here
     temporary.rename(path)
 
 

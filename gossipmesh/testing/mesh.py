@@ -18,6 +18,7 @@ import trio
 
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
+from gossipmesh.net.files import PARENT_MODE, make_folder
 from gossipmesh.net.interpreter import module_words
 from gossipmesh.testing import admin, layout
 from gossipmesh.testing.layout import MeshLayout, NodeLayout, ServiceLayout
@@ -203,7 +204,7 @@ class Mesh:
     async def prepare_node(self, name: str) -> None:
         """Write a node's configuration, its service files and a join token."""
         node = self.nodes[name]
-        node.services_directory.mkdir(parents=True)
+        make_folder(node.services_directory, PARENT_MODE)
         for service in node.layout.services:
             self.write_service(name, service)
         token = node.directory / "token"

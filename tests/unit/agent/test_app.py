@@ -278,3 +278,21 @@ async def test_without_identity_and_token_it_says_what_to_do(tmp_path: Path) -> 
     (tmp_path / "agent.yaml").write_text(text)
     with pytest.raises(OperatorError, match="gossipmesh token create"):
         await run_agent(node.config())
+
+
+async def test_sighup_reads_files_anew_and_ends_nothing(tmp_path: Path) -> None:
+    """What logrotate sends, to the agent and to the engine: the log is opened anew, and both go on."""
+    async with a_node(tmp_path) as node, running(node) as before:
+        log = node.config().access_log
+        path = getattr(log, "path", log)
+        path.rename(path.with_name("rotated"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(before["engine"]["pid"], signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        for _ in range(500):
+            if path.exists():
+                break
+            await trio.sleep(0.02)
+        assert path.exists()
+        status = await node.wait(lambda status: status["engine"]["answering"])
+        assert status["engine"]["pid"] == before["engine"]["pid"]

@@ -1,5 +1,6 @@
 """The configuration file: defaults, every mistake at once, each with its place."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,19 @@ def test_an_access_log_may_be_a_path_alone_or_have_bounds_of_its_own() -> None:
 def test_bounds_of_an_access_log_that_cannot_be_are_mistakes(spec: str, said: str) -> None:
     (mistake,) = _mistakes(f"{HEAD}spec: {{{spec}}}\n")
     assert said in mistake
+
+
+def test_a_configuration_others_could_change_is_refused_with_its_cure(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text("apiVersion: gossipmesh.dev/v1\nkind: AgentConfig\n")
+    path.chmod(0o664)
+    with pytest.raises(OperatorError, match=r"chmod go-w .*agent\.yaml"):
+        read_config(path)
+    path.chmod(0o644)
+    assert read_config(path).log_level == "info"
+
+
+def test_a_pipe_is_no_configuration_and_holds_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "agent.yaml")
+    with pytest.raises(OperatorError, match="is a pipe"):
+        read_config(tmp_path / "agent.yaml")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gossipmesh.agent.engine_process import is_running, spawn_engine
+from gossipmesh.agent.engine_process import is_running, log_tail, spawn_engine
 from gossipmesh.model.access_log import AccessLogSettings
+from gossipmesh.model.errors import OperatorError
 from gossipmesh.net.interpreter import module_words, safe_environment
 
 PLANTED = "import os, pathlib\npathlib.Path(os.environ['PLANTED']).write_text(__name__)\n"
@@ -80,3 +81,27 @@ def test_only_absolute_import_paths_are_handed_on(paths: str | None, kept: str |
     given = {"HOME": "/root"} if paths is None else {"HOME": "/root", "PYTHONPATH": paths}
     safe = safe_environment(given)
     assert (safe.get("PYTHONPATH"), safe["PYTHONSAFEPATH"], safe["HOME"]) == (kept, "1", "/root")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "open to all"])
+def test_the_engines_log_is_a_file_of_ours(tmp_path: Path, kind: str) -> None:
+    precious, path = tmp_path / "precious", tmp_path / "engine.log"
+    precious.write_bytes(b"another's\n")
+    if kind == "link":
+        path.symlink_to(precious)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        path.chmod(0o666)
+    with pytest.raises(OperatorError, match=r"engine\.log"):
+        spawn_engine(tmp_path / "engine.sock", AccessLogSettings(tmp_path / "access.log"), path)
+    assert log_tail(path) == ""
+    assert precious.read_bytes() == b"another's\n"
+
+
+def test_the_end_of_a_long_log_is_told(tmp_path: Path) -> None:
+    (tmp_path / "engine.log").write_text("x" * 100_000 + "\nthe last words\n")
+    (tmp_path / "engine.log").chmod(0o600)
+    assert log_tail(tmp_path / "engine.log") == "the last words"
+    assert log_tail(tmp_path / "none.log") == ""

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -125,13 +126,13 @@ def test_a_folder_that_cannot_be_looked_at_leaves_what_it_said(
 
 
 def test_a_file_that_could_not_be_read_is_read_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, encoding: str) -> str:
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(self))
+    def refuse(path: Path, flags: int, mode: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
     folder = ServicesFolder(tmp_path)
     (tmp_path / "cart.yaml").write_text(CART)
     with monkeypatch.context() as meanwhile:
-        meanwhile.setattr(Path, "read_text", refuse)
+        meanwhile.setattr(os, "open", refuse)
         assert folder.scan()
         assert "Too many open files" in str(folder.problems["cart.yaml"][0])
         assert not folder.scan()
@@ -150,3 +151,105 @@ def test_files_beyond_the_limit_are_told(tmp_path: Path) -> None:
     (problem,) = folder.problems[""]
     assert f"s{limits.SERVICE_FILES_MAX:03}.yaml and those after it are not read" in str(problem)
     assert not folder.scan()
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _of_nobody(path: Path) -> None:
+    path.write_text(CART)
+    os.chown(path, 65_534, 65_534)
+
+
+def _open_to_all(path: Path) -> None:
+    path.write_text(CART)
+    path.chmod(0o666)
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _sparse(path: Path) -> None:
+    path.write_text(CART)
+    os.truncate(path, 1 << 40)
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _into_the_open(path: Path) -> None:
+    shared = path.parent.parent / "shared"
+    shared.mkdir(exist_ok=True)
+    shared.chmod(0o777)
+    (shared / "x.yaml").write_text(CART)
+    path.symlink_to(shared / "x.yaml")
+
+
+PLANTED = [
+    (_pipe, "is a pipe"),
+    pytest.param(_of_nobody, "belongs to the user 65534", marks=pytest.mark.namespace),
+    (_open_to_all, "chmod go-w"),
+    (_endless, "is a device"),
+    (_sparse, "larger than"),
+    (_folder, "is a directory"),
+    (_into_the_open, "other users can replace what is in"),
+]
+
+
+@pytest.mark.parametrize(("plant", "told"), PLANTED, ids=lambda value: getattr(value, "__name__", None))
+def test_what_is_no_service_file_is_told_and_stops_nothing(
+    tmp_path: Path, plant: Callable[[Path], None], told: str
+) -> None:
+    services = tmp_path / "services.d"
+    services.mkdir()
+    folder = ServicesFolder(services)
+    (services / "cart.yaml").write_text(CART)
+    plant(services / "x.yaml")
+    assert folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart"]
+    assert told in str(folder.problems["x.yaml"][0])
+    # Nor does it once it has taken the place of one that was good: what that said before holds.
+    (services / "cart.yaml").unlink()
+    plant(services / "cart.yaml")
+    assert folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart"]
+    assert told in str(folder.problems["cart.yaml"][0])
+
+
+def test_a_file_that_was_mended_is_read_at_the_next_look(tmp_path: Path) -> None:
+    """Owner and mode change neither the size of a file nor when it was written."""
+    folder = ServicesFolder(tmp_path)
+    _open_to_all(tmp_path / "cart.yaml")
+    assert folder.scan()
+    assert folder.registrations() == []
+    assert not folder.scan()
+    (tmp_path / "cart.yaml").chmod(0o644)
+    assert folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart"]
+    assert folder.problems == {}
+    (tmp_path / "cart.yaml").chmod(0o646)
+    assert folder.scan()
+    assert "chmod go-w" in str(folder.problems["cart.yaml"][0])
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_nobody_becomes_a_service_through_a_folder_others_may_write(tmp_path: Path, mode: int) -> None:
+    services = tmp_path / "services.d"
+    services.mkdir()
+    (services / "cart.yaml").write_text(CART)
+    folder = ServicesFolder(services)
+    assert folder.scan()
+    services.chmod(mode)
+    (services / "web.yaml").write_text(CART.replace("name: cart", "name: web"))
+    assert folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart"]
+    (problem,) = folder.problems[""]
+    assert "chmod go-w" in str(problem)
+    assert "go on as they were" in str(problem)
+    services.chmod(0o755)
+    assert folder.scan()
+    assert [entry.service for entry in folder.registrations()] == ["shop/cart", "shop/web"]
+    assert folder.problems == {}

@@ -1,9 +1,12 @@
 """What is published of this node's services, and when."""
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import trio
+import trio.lowlevel
 import trio.testing
 
 from gossipmesh.agent.service_files import ServicesFolder
@@ -34,7 +37,8 @@ class Rig:
     async def seconds(self, count: int) -> None:
         """Look every second, as the agent does."""
         for _ in range(count):
-            self.services.look()
+            await self.services.scan()
+            self.services.refresh()
             await trio.sleep(1)
 
     def write(self, name: str) -> None:
@@ -57,7 +61,7 @@ async def test_passing_needs_the_engine_and_the_certificate(tmp_path: Path) -> N
     async with trio.open_nursery() as nursery:
         rig = Rig(tmp_path, nursery)
         rig.write("cart")
-        rig.services.scan()
+        await rig.services.scan()
         assert rig.published == [(("cart", EndpointHealth.PASSING, False),)]
         rig.serves = False
         rig.services.refresh()
@@ -90,7 +94,7 @@ async def test_a_service_the_credential_does_not_allow_is_told_and_not_published
         rig = Rig(tmp_path, nursery)
         rig.allowed = False
         rig.write("cart")
-        rig.services.scan()
+        await rig.services.scan()
         assert rig.published == [()]
         assert "--service shop/cart" in rig.services.problems()[0]
         nursery.cancel_scope.cancel()
@@ -106,3 +110,30 @@ async def test_a_file_that_comes_and_goes_is_followed(tmp_path: Path, autojump_c
         await rig.seconds(1)
         assert rig.published == [(), (("cart", EndpointHealth.PASSING, False),), ()]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_that_takes_its_time_holds_nobody_but_the_look_at_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder on a file server that does not answer: everything else goes on, and the agent can end."""
+    answered = threading.Event()
+    looks = 0
+
+    def hang(self: ServicesFolder) -> bool:
+        nonlocal looks
+        looks += 1
+        answered.wait()
+        return False
+
+    monkeypatch.setattr(ServicesFolder, "scan", hang)
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path, nursery)
+        nursery.start_soon(rig.services.scan)
+        nursery.start_soon(rig.services.scan)
+        while not looks:
+            await trio.lowlevel.checkpoint()
+        rig.services.refresh()
+        assert rig.services.problems() == []
+        nursery.cancel_scope.cancel()
+    assert looks == 1
+    answered.set()

@@ -309,3 +309,92 @@ def test_only_what_is_kept_already_is_not_written_again(tmp_path: Path) -> None:
     log.write_bytes(data)
     assert grows(b"three"), "what the disk spoiled is not kept"
     store.close()
+
+
+@pytest.mark.parametrize("name", ["lock", "records.log", "records.log.old", "records.snapshot"])
+@pytest.mark.parametrize(
+    "kind",
+    ["link", "dangling link", "pipe", "open to all", pytest.param("of nobody", marks=pytest.mark.namespace)],
+)
+def test_what_was_planted_in_the_folder_is_neither_read_nor_changed(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    """The folder was open for a while: root must not cut another's file short, nor trust one others write."""
+    state, precious = tmp_path / "state", tmp_path / "precious"
+    state.mkdir(mode=0o700)
+    precious.write_bytes(b"another's")
+    path = state / name
+    if kind == "link":
+        path.symlink_to(precious)
+    elif kind == "dangling link":
+        path.symlink_to(tmp_path / "made")
+    elif kind == "pipe":
+        os.mkfifo(path, 0o600)
+    else:
+        path.touch(mode=0o600)
+        path.chmod(0o666 if kind == "open to all" else 0o600)
+        if kind == "of nobody":
+            os.chown(path, 65_534, 65_534)
+
+    def start() -> None:
+        FolderLock(state)
+        StateStore(state)
+
+    with pytest.raises(OperatorError, match=name):
+        start()
+    assert precious.read_bytes() == b"another's"
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+def test_a_state_folder_others_may_write_is_refused_with_its_cure(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(mode)
+    with pytest.raises(OperatorError, match=r"chmod go-w .*state"):
+        FolderLock(tmp_path / "state")
+    assert os.listdir(tmp_path / "state") == []
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o077])
+def test_a_state_folder_of_our_own_making_is_ours(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        FolderLock(tmp_path / "var" / "lib" / "state").release()
+    finally:
+        os.umask(before)
+    FolderLock(tmp_path / "var" / "lib" / "state").release()
+    assert (tmp_path / "var" / "lib" / "state").stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_link_where_the_snapshot_is_written_goes_and_leads_nowhere(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"another's")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    _fill(state)
+    store = StateStore(state)
+    (state / "records.snapshot.new").symlink_to(precious)
+    await store.rotate()
+    assert precious.read_bytes() == b"another's"
+    assert len(_content(store)) == 4
+    store.close()
+
+
+def test_a_link_where_damage_is_kept_goes_and_leads_nowhere(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"another's")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "records.log").write_bytes(b"no record of ours")
+    (state / "records.log").chmod(0o600)
+    (state / "records.log.damaged").symlink_to(precious)
+    StateStore(state).close()
+    assert precious.read_bytes() == b"another's"
+    assert (state / "records.log.damaged").read_bytes() == b"no record of ours"
+
+
+def test_a_huge_sparse_file_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "records.log").touch(mode=0o600)
+    os.truncate(tmp_path / "records.log", 1 << 40)
+    with pytest.raises(OperatorError, match="larger than"):
+        StateStore(tmp_path)

@@ -1,5 +1,6 @@
 """Files are found, read and validated whole, against the very rules nodes apply."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,28 @@ def test_every_code_has_a_paragraph_in_the_documentation() -> None:
     text = (REPOSITORY / "docs/POLICY.md").read_text()
     headings = [line.split()[1] for line in text.splitlines() if line.startswith("### GM")]
     assert headings == list(CODES)
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o646])
+def test_what_anybody_can_change_is_not_signed(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "a.yaml").write_text("")
+    (tmp_path / "a.yaml").chmod(mode)
+    with pytest.raises(OperatorError, match=r"chmod o-w .*nothing was signed"):
+        load_files(find_files([str(tmp_path / "a.yaml")]))
+
+
+def test_a_folder_anybody_can_fill_is_not_signed(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "a.yaml").write_text("")
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(OperatorError, match="chmod o-w"):
+        find_files([str(tmp_path / "open")])
+
+
+def test_a_pipe_among_the_files_is_passed_over_or_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.yaml")
+    for name in (tmp_path / "a.yaml", tmp_path):
+        with pytest.raises(OperatorError, match="no policy file"):
+            find_files([str(name)])
+    with pytest.raises(OperatorError, match="is a pipe"):
+        load_files([tmp_path / "a.yaml"])

@@ -114,3 +114,30 @@ def test_what_was_reserved_can_be_written_on_a_disk_full_since(small_disk: Path)
             (small_disk / "hog").write_bytes(b"x" * 100_000)
         reservation.commit(b"k" * 8_192)
     assert read_secret(small_disk / "key") == b"k" * 8_192
+
+
+def test_a_pipe_is_no_secret_and_holds_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "key", 0o600)
+    with pytest.raises(OperatorError, match="is a pipe"):
+        read_secret(tmp_path / "key")
+
+
+def test_a_folder_is_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "key").mkdir(mode=0o600)
+    with pytest.raises(OperatorError, match="is a directory"):
+        read_secret(tmp_path / "key")
+
+
+def test_a_sparse_file_is_no_secret(tmp_path: Path) -> None:
+    write_file(tmp_path / "key", b"x", mode=0o600)
+    os.truncate(tmp_path / "key", 1 << 40)
+    with pytest.raises(OperatorError, match="is larger than"):
+        read_secret(tmp_path / "key")
+
+
+def test_a_secret_others_could_replace_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir()
+    write_file(tmp_path / "keys" / "key", b"x", mode=0o600)
+    (tmp_path / "keys").chmod(0o777)
+    with pytest.raises(OperatorError, match=r"chmod go-w .*keys"):
+        read_secret(tmp_path / "keys" / "key")

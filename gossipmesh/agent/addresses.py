@@ -1,0 +1,64 @@
+"""Waiting for the machine's addresses: at boot an agent may start before the network.
+
+An address that is configured and not there, or no route to find this node's own by, is told once and waited
+for: a unit that ends instead is started again until its supervisor gives up. Nothing is bound, enrolled or
+started before. Signals end the wait as they end any process.
+"""
+
+import errno
+import logging
+import socket
+from typing import Final
+
+import trio
+
+from gossipmesh.agent.config import AgentConfig
+from gossipmesh.agent.logs import fields
+from gossipmesh.agent.restore import own_address
+from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.member import Address
+
+log = logging.getLogger("gossipmesh.agent.addresses")
+
+_LOOK_S: Final = 1.0
+
+
+async def wait_for_addresses(config: AgentConfig) -> None:
+    """Return once every address in `config` is this machine's and this node's own can be told."""
+    told: set[str] = set()
+    while missing := missing_addresses(config):
+        for key in [key for key in missing if key not in told]:
+            told.add(key)
+            log.warning("not ready, waiting for the network: %s", missing[key], extra=fields(key=key))
+        await trio.sleep(_LOOK_S)
+    if told:
+        log.info("the addresses waited for are there", extra=fields(keys=sorted(told)))
+
+
+def missing_addresses(config: AgentConfig) -> dict[str, str]:
+    """Return why each key's address cannot be used yet, by key."""
+    missing = {
+        f"spec.{section}.bind": f"this machine has no address {bind.host} (spec.{section}.bind) yet"
+        for section, bind in config.binds().items()
+        if not _is_here(bind.host)
+    }
+    for section, bind, advertise in (
+        ("gossip", config.gossip_bind, config.gossip_advertise),
+        ("mesh", config.mesh_bind, config.mesh_advertise),
+    ):
+        try:
+            own_address(bind, advertise, config.seeds, section)
+        except OperatorError as error:
+            missing[f"spec.{section}.advertise"] = str(error)
+    return missing
+
+
+def _is_here(host: str) -> bool:
+    """Tell whether a socket could be bound to `host`; whatever else may be wrong is found by binding."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as trial:
+            trial.bind(Address(host, 0).socket_address())
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True
