@@ -16,7 +16,7 @@ from gossipmesh.cli.main import SuggestingGroup, did_you_mean
 from gossipmesh.cli.output import Column, output_option, print_rows, print_value, tell
 from gossipmesh.cli.push_plan import GONE, highest, read_members
 from gossipmesh.model.durations import parse_duration_untrusted
-from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
+from gossipmesh.model.errors import Interrupted, MalformedInput, OperatorError, UsageError
 
 if TYPE_CHECKING:
     from gossipmesh.cli.policy_files import PolicyFiles
@@ -88,24 +88,35 @@ def _publish_options(command: F) -> F:
     metavar="FILE_OR_DIR",
     help="Policy files, or directories of them; - for stdin.",
 )
+@click.option(
+    "--allow-method", "methods", multiple=True, metavar="NAME", help="A method of your own in these files."
+)
 @click.option("--prune", is_flag=True, help="Remove what is in the scope but not in these files.")
 @_publish_options
-def push(files: tuple[str, ...], prune: bool, **options: Any) -> int:
+def push(files: tuple[str, ...], prune: bool, methods: tuple[str, ...], **options: Any) -> int:
     """Validate, sign and publish the documents in files."""
     from gossipmesh.cli import policy_files
+    from gossipmesh.cli.policy_warnings import parents_of
+    from gossipmesh.model.policy import HTTPRoute
     from gossipmesh.trust.manifest import BaseSet, encode_documents, upsert
 
     loaded = policy_files.load_files(policy_files.find_files(files))
+    unmatchable = _unmatchable(loaded, methods, options)
     if loaded.problems:
-        _refuse_problems([*loaded.problems, *_reference_problems(loaded, prune, options)])
+        _refuse_problems([*loaded.problems, *unmatchable, *_reference_problems(loaded, prune, options)])
+    _refuse_problems(unmatchable)
     if not loaded.documents:
         raise OperatorError("the files hold no document: nothing was signed or sent")
     given = encode_documents(item.document for item in loaded.documents)
+    routes = [item.document for item in loaded.documents if isinstance(item.document, HTTPRoute)]
+    touched = {service for route in routes for service in parents_of(route)}
+    told: set[str] = set()
 
     def edit(base: BaseSet) -> dict[str, bytes]:
         bodies = upsert(base, given, prune=prune)
         _refuse_problems(policy_files.reference_problems(loaded.documents, bodies))
         _refuse_orphans(policy_files.orphaned_references(bodies, given))
+        _tell_fallthroughs(bodies, {*touched, *_parents_lost(base.bodies, bodies)}, told)
         return bodies
 
     warnings = policy_files.shadowed_rules(loaded.documents)
@@ -128,12 +139,14 @@ def delete(kind: str, name: str, **options: Any) -> int:
     from gossipmesh.trust.manifest import BaseSet, without
 
     wanted = _full_name(kind, name)
+    told: set[str] = set()
 
     def edit(base: BaseSet) -> dict[str, bytes]:
         if wanted not in base.bodies:
             raise OperatorError(_unknown_name(wanted, base.bodies, options["scope"]))
         bodies = without(base, [wanted])
         _refuse_orphans(orphaned_references(bodies, ()))
+        _tell_fallthroughs(bodies, _parents_lost(base.bodies, bodies), told)
         return bodies
 
     return _run(edit, options)
@@ -339,6 +352,45 @@ def _reference_problems(loaded: "PolicyFiles", prune: bool, options: Mapping[str
     except OperatorError:
         return []
     return reference_problems(loaded.documents, names if prune else [*names, *in_force])
+
+
+def _unmatchable(
+    loaded: "PolicyFiles", methods: tuple[str, ...], options: Mapping[str, Any]
+) -> "list[Problem]":
+    """Return what can never match; without an agent the trust domain is not known, and not asked about."""
+    from gossipmesh.cli.policy_lint import unmatchable
+
+    try:
+        status = AdminClient(options["socket_path"]).get_json("/v1/status")
+        trust_domain = str(status["trust_domain"])
+    except (OperatorError, KeyError):
+        trust_domain = None  # a push meets the same agent again, and says so then
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing was sent, so nothing is published") from None
+    return [problem for item in loaded.documents for problem in unmatchable(item, trust_domain, methods)]
+
+
+def _tell_fallthroughs(bodies: Mapping[str, bytes], services: "Iterable[str]", told: set[str]) -> None:
+    """Warn of requests that no rule takes once the set is `bodies`; `told` are the warnings given already."""
+    from gossipmesh.cli.policy_warnings import FALLS_THROUGH, fallthroughs
+
+    for sentence in fallthroughs(bodies, services).values():
+        if sentence not in told:
+            told.add(sentence)
+            tell(f"warning: {sentence} [{FALLS_THROUGH}]")
+
+
+def _parents_lost(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> set[str]:
+    """Return the services of the routes that go or change between two sets."""
+    import msgspec
+
+    from gossipmesh.cli.policy_warnings import parents_of
+    from gossipmesh.model.policy import HTTPRoute
+
+    gone = [
+        body for name, body in before.items() if name.startswith("HTTPRoute/") and after.get(name) != body
+    ]
+    return {service for body in gone for service in parents_of(msgspec.json.decode(body, type=HTTPRoute))}
 
 
 def _bodies_in_force(socket_path: str | None, scope: str) -> Mapping[str, bytes]:

@@ -1,16 +1,20 @@
-"""What a dry run adds by looking at the live catalog: warnings, never verdicts.
+"""What may be meant and is worth a word: warnings, never verdicts.
 
-A backend nobody serves yet may be served a minute from now, so none of this stops a push.
+A backend nobody serves yet may be served a minute from now, and a 404 may be meant: this stops no push.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
 
 from gossipmesh.cli.admin_client import AdminClient
 from gossipmesh.cli.policy_files import SourceDocument, subset_references
-from gossipmesh.model.policy import AccessPolicy, HTTPRoute, Subset
+from gossipmesh.model.policy import AccessPolicy, HTTPRoute, HTTPRouteMatch, Subset
 from gossipmesh.wire.problems import Path, Problem
 
 UNSERVED = "GM2001"
+FALLS_THROUGH = "GM2003"
+_DESCRIBED_MAX = 6
 
 
 def catalog_warnings(documents: Iterable[SourceDocument], client: AdminClient) -> list[Problem]:
@@ -40,6 +44,61 @@ def catalog_warnings(documents: Iterable[SourceDocument], client: AdminClient) -
     return warnings
 
 
+def fallthroughs(bodies: Mapping[str, bytes], services: Iterable[str]) -> dict[str, str]:
+    """Return, by service, what of its requests no rule takes once the set is `bodies`; only what has routes.
+
+    Args:
+        bodies: the set to be, name -> body.
+        services: `namespace/name` of those to look at.
+    """
+    rules: dict[str, list[tuple[HTTPRoute, HTTPRouteMatch]]] = {service: [] for service in services}
+    for name, body in bodies.items():
+        if not name.startswith("HTTPRoute/"):
+            continue
+        route = msgspec.json.decode(body, type=HTTPRoute)
+        for service in rules.keys() & set(parents_of(route)):
+            rules[service] += [
+                (route, match) for rule in route.spec.rules for match in rule.matches or (HTTPRouteMatch(),)
+            ]
+    return {
+        service: _rest_of(service, taken)
+        for service, taken in sorted(rules.items())
+        if taken and not any(_takes_all(route, match) for route, match in taken)
+    }
+
+
+def parents_of(route: HTTPRoute) -> list[str]:
+    """Return the services a route applies to, `namespace/name`, in its order."""
+    return [f"{ref.namespace or route.metadata.namespace}/{ref.name}" for ref in route.spec.parentRefs]
+
+
+def _takes_all(route: HTTPRoute, match: HTTPRouteMatch) -> bool:
+    path = match.path
+    every_path = path is None or (path.type == "PathPrefix" and not path.value.strip("/"))
+    return every_path and match.method is None and not match.headers and not route.spec.hostnames
+
+
+def _rest_of(service: str, taken: Sequence[tuple[HTTPRoute, HTTPRouteMatch]]) -> str:
+    told = list(dict.fromkeys(_describe(route, match) for route, match in taken))
+    more = f" and {len(told) - _DESCRIBED_MAX} more" if len(told) > _DESCRIBED_MAX else ""
+    taken_told = f"{', '.join(told[:_DESCRIBED_MAX])}{more}"
+    return (
+        f"requests to {service} that no rule takes are answered with 404: all but {taken_told}; "
+        "add a rule without matches for the rest, unless that is meant"
+    )
+
+
+def _describe(route: HTTPRoute, match: HTTPRouteMatch) -> str:
+    path = "any path"
+    if match.path is not None:
+        below = "/*" if match.path.type == "PathPrefix" else ""
+        path = match.path.value.rstrip("/") + below if below else match.path.value
+    words = [match.method, path]
+    words += [f"with {header.name}: {header.value}" for header in match.headers]
+    words += [f"at {' or '.join(route.spec.hostnames[:3])}"] if route.spec.hostnames else []
+    return " ".join(word for word in words if word)
+
+
 def _services(item: SourceDocument) -> Iterator[tuple[Path, str]]:
     """Yield where a document names a service, and its full name."""
     document = item.document
@@ -49,9 +108,9 @@ def _services(item: SourceDocument) -> Iterator[tuple[Path, str]]:
     elif isinstance(document, AccessPolicy):
         yield ("spec", "targetRef", "name"), f"{namespace}/{document.spec.targetRef.name}"
     elif isinstance(document, HTTPRoute):
-        for index, parent in enumerate(document.spec.parentRefs):
+        for index, service in enumerate(parents_of(document)):
             path: Path = ("spec", "parentRefs", index, "name")
-            yield path, f"{parent.namespace or namespace}/{parent.name}"
+            yield path, service
         subsets = {path for path, _ in subset_references(document)}
         for number, rule in enumerate(document.spec.rules):
             for index, backend in enumerate(rule.backendRefs):

@@ -31,11 +31,17 @@ CODES: Final[dict[str, str]] = {
     "GM1014": "value out of bounds",
     "GM1015": "unknown kind or apiVersion",
     "GM1020": "the kind's own rules do not allow this",
+    "GM1021": "a method nobody sends",
+    "GM1022": "an identity that never calls here",
+    "GM1023": "a path no request has",
+    "GM1024": "an empty list that would mean anything",
+    "GM1025": "a header value no request has",
     "GM1030": "the same document twice",
     "GM1031": "a reference to a document that does not exist",
     "GM1032": "still referred to by another document",
     "GM2001": "nobody serves this now",
     "GM2002": "shadowed by another rule",
+    "GM2003": "requests that no rule takes",
 }
 
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")

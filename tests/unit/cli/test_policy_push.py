@@ -428,3 +428,75 @@ def test_an_interrupted_dry_run_is_quiet(
     monkeypatch.setattr(Push, "prepare", interrupt)
     code, _, told = gossipmesh("push", "-f", CANARY, "--dry-run")
     assert (code, "interrupted" in told) == (130, False)
+
+
+NARROW = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: narrow, namespace: shop}
+spec:
+  parentRefs: [{name: cart}]
+  rules: [{matches: [{path: {value: /items}}], backendRefs: [{name: cart}]}]
+"""
+WIDE = """\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: wide, namespace: shop}
+spec:
+  parentRefs: [{name: cart}]
+  rules: [{backendRefs: [{name: cart}]}]
+"""
+DENY = """\
+apiVersion: gossipmesh.dev/v1
+kind: AccessPolicy
+metadata: {name: deny, namespace: shop}
+spec: {targetRef: {name: cart}, action: Deny, rules: [{to: [{methods: [DELTE]}]}]}
+"""
+
+
+def test_a_push_that_leaves_requests_to_nobody_warns_and_goes(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    narrow, wide = write(tmp_path / "narrow.yaml", NARROW), write(tmp_path / "wide.yaml", WIDE)
+    for words in (["--dry-run"], []):
+        code, _, told = gossipmesh("push", "-f", narrow, *words, signed=True)
+        assert code == (3 if words else 0)
+        assert "requests to shop/cart that no rule takes are answered with 404: all but /items/*" in told
+        assert told.count("[GM2003]") == 1
+    code, _, told = gossipmesh("push", "-f", wide, signed=True)
+    assert (code, "GM2003" in told) == (0, False)
+    code, _, told = gossipmesh("delete", "HTTPRoute", "shop/wide", signed=True)
+    assert (code, "[GM2003]" in told) == (0, True)
+    code, _, told = gossipmesh("delete", "HTTPRoute", "shop/narrow", signed=True)
+    assert (code, "GM2003" in told) == (0, False)
+    gossipmesh("push", "-f", wide, "-f", narrow, signed=True)
+    code, _, told = gossipmesh("push", "-f", narrow, "--prune", signed=True)
+    assert (code, "[GM2003]" in told) == (0, True)
+
+
+def test_what_can_never_match_is_neither_signed_nor_sent(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    deny = write(tmp_path / "deny.yaml", DENY)
+    code, _, told = gossipmesh("push", "-f", deny, signed=True)
+    assert code == 1
+    assert "did you mean DELETE?" in told
+    assert "[GM1021]" in told
+    assert agent.offers_count == 0
+    code, _, told = gossipmesh("push", "-f", deny, "--allow-method", "DELTE", signed=True)
+    assert (code, agent.offers_count) == (0, 1)
+    foreign = "{from: [{identities: ['spiffe://other.test/ns/shop/svc/web']}]}"
+    write(tmp_path / "deny.yaml", DENY.replace("{to: [{methods: [DELTE]}]}", foreign))
+    code, _, told = gossipmesh("push", "-f", deny, signed=True)
+    assert (code, agent.offers_count) == (1, 1)
+    assert f"this mesh is {TRUST_DOMAIN}" in told
+
+
+def test_a_set_in_force_that_can_never_match_stays_and_is_built_on(
+    agent: FakeAgent, gossipmesh: Gossipmesh, tmp_path: Path
+) -> None:
+    """An older build signed it; nodes take it, and so does whoever changes something else."""
+    deny, wide = write(tmp_path / "deny.yaml", DENY), write(tmp_path / "wide.yaml", WIDE)
+    gossipmesh("push", "-f", deny, "--allow-method", "DELTE", signed=True)
+    code, _, _ = gossipmesh("push", "-f", wide, signed=True)
+    assert (code, agent.runs[0]) == (0, 2)
