@@ -23,6 +23,7 @@ from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check
 
 _INTERVAL_NS_MIN: Final = SECOND_NS // 10
 _SUFFIXES: Final = (".yaml", ".yml")
+_TCP: Final = "`tcp: true` (the workload's own address) or `tcp: ADDRESS:PORT`"
 _FOLDER: Final = ""  # whose problems are the folder's own
 
 _Stamp = tuple[int, int, int, int]
@@ -30,10 +31,10 @@ _Stamp = tuple[int, int, int, int]
 
 
 class CheckSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`http` is a path asked of the workload, `tcp` an address (or "" for the workload's) to connect to."""
+    """`http` is a path asked of the workload, `tcp` where to connect to: true is the workload, as "" was."""
 
     http: str | None = None
-    tcp: str | None = None
+    tcp: bool | str | None = None
     interval: str = "5s"
     timeout: str = "1s"
 
@@ -286,12 +287,16 @@ class _Reader:
     def _read_check(self, spec: CheckSpec, index: int, workload: Address) -> HealthCheck:
         place = ("spec", "checks", index)
         if (spec.http is None) == (spec.tcp is None):
-            self._note("either `http: /path` or `tcp: ADDRESS:PORT` expected", *place)
+            self._note(f"either `http: /path` or {_TCP} expected", *place)
+        if spec.tcp is False:
+            self._note(f"{_TCP} expected; leave `tcp` out for none", *place, "tcp")
         if spec.http is not None and (not spec.http.startswith("/") or not spec.http.isascii()):
             self._note("a path that starts with / expected", *place, "http")
         if spec.http is not None and any(character <= " " for character in spec.http):
             self._note("a path without spaces expected", *place, "http")
-        address = self._read_address(spec.tcp, *place, "tcp") if spec.tcp else workload
+        address = workload
+        if isinstance(spec.tcp, str) and spec.tcp:
+            address = self._read_address(spec.tcp, *place, "tcp", instead=f"; {_TCP} expected")
         interval_ns = self._read_duration(spec.interval, *place, "interval")
         timeout_ns = self._read_duration(spec.timeout, *place, "timeout")
         return HealthCheck(address, spec.http, interval_ns, timeout_ns)
@@ -311,11 +316,11 @@ class _Reader:
             upstreams.append((service, self._read_address(spec.bind, *place, "bind")))
         return tuple(upstreams)
 
-    def _read_address(self, text: str, *path: str | int) -> Address:
+    def _read_address(self, text: str, *path: str | int, instead: str = "") -> Address:
         try:
             address = Address.parse(text)
         except MalformedInput as error:
-            self._note(str(error), *path)
+            self._note(f"{error}{instead}", *path)
             return Address("127.0.0.1", 0)
         if address.port == 0:
             self._note("a port in 1..65535 expected", *path)

@@ -153,6 +153,49 @@ def test_files_beyond_the_limit_are_told(tmp_path: Path) -> None:
     assert not folder.scan()
 
 
+@pytest.mark.parametrize(
+    ("check", "address"),
+    [
+        ("{tcp: true}", Address("127.0.0.1", 8080)),
+        ('{tcp: ""}', Address("127.0.0.1", 8080)),
+        ('{tcp: "127.0.0.1:9000"}', Address("127.0.0.1", 9000)),
+        ('{tcp: "[::1]:9000"}', Address("::1", 9000)),
+        ("{tcp: true, interval: 2s, timeout: 500ms}", Address("127.0.0.1", 8080)),
+    ],
+)
+def test_a_tcp_check_connects_to_the_workload_or_where_it_says(check: str, address: Address) -> None:
+    entry = parse_service_untrusted(CART.replace('{tcp: ""}', check), "cart.yaml")
+    assert (entry.checks[1].path, entry.checks[1].address) == (None, address)
+
+
+@pytest.mark.parametrize(
+    ("check", "place"),
+    [
+        ("{}", ""),
+        ("{http: /x, tcp: true}", ""),
+        ("{tcp: false}", ".tcp"),
+        ("{tcp: yes}", ".tcp"),
+        ('{tcp: "true"}', ".tcp"),
+        ('{tcp: ":9000"}', ".tcp"),
+        ("{tcp: localhost:9000}", ".tcp"),
+        ("{tcp: '9000'}", ".tcp"),
+    ],
+)
+def test_a_wrong_check_is_told_with_what_can_be_written(check: str, place: str) -> None:
+    """Nobody is sent in a circle: what the sentence names is taken, as it stands there."""
+    with pytest.raises(YamlErrors) as caught:
+        parse_service_untrusted(CART.replace('{tcp: ""}', check), "cart.yaml")
+    assert [problem.path for problem in caught.value.problems] == [f"$.spec.checks[1]{place}"]
+    assert "`tcp: true`" in caught.value.problems[0].message
+
+
+@pytest.mark.parametrize("check", ["{tcp: 9000}", "{tcp: [true]}", "tcp", "{http: true}", "{tpc: true}"])
+def test_a_check_of_the_wrong_type_has_its_place(check: str) -> None:
+    with pytest.raises(YamlErrors) as caught:
+        parse_service_untrusted(CART.replace('{tcp: ""}', check), "cart.yaml")
+    assert caught.value.problems[0].path.startswith("$.spec.checks[1]")
+
+
 def _pipe(path: Path) -> None:
     os.mkfifo(path)
 
