@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
@@ -82,6 +83,17 @@ def tell(text: str) -> None:
     """Print a sentence for people on stderr, whoever's words it quotes; a closed stderr takes it quietly."""
     with suppress(OSError):
         click.echo(visible(text), err=True)
+
+
+def print_prose(text: str, indent: str = "") -> None:
+    """Print a sentence of whoever's words; on a terminal it is broken between words, and goes on indented."""
+    shown = visible(text)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        shown = textwrap.fill(
+            shown, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    click.echo(shown)
 
 
 def print_rows(

@@ -8,9 +8,8 @@ import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup
-from gossipmesh.cli.output import Column, output_option, print_rows
+from gossipmesh.cli.output import Column, output_option, print_prose, print_rows
 from gossipmesh.model.errors import Interrupted, OperatorError
-from gossipmesh.model.text import visible
 from gossipmesh.net import clock
 
 LEAVE_TIMEOUT_S: Final = 60.0  # draining takes 45 s at most
@@ -148,9 +147,9 @@ def check(ctx: click.Context, socket_path: str | None, output: str) -> None:
         print_rows(rows, (), output)
     else:
         for row in rows:
-            click.echo(visible(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['name']}: {row['detail']}"))
+            print_prose(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['name']}: {row['detail']}", " " * 6)
             if not row["ok"] and row.get("hint"):
-                click.echo(visible(f"      mend: {row['hint']}"))
+                print_prose(f"      mend: {row['hint']}", " " * 6)
     ctx.exit(0 if all(row["ok"] for row in rows) else 1)
 
 

@@ -7,9 +7,8 @@ from typing import Any, Final
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
-from gossipmesh.cli.output import Column, output_option, print_rows
+from gossipmesh.cli.output import Column, output_option, print_prose, print_rows
 from gossipmesh.cli.readers import duration_text
-from gossipmesh.model.text import visible
 
 # What each kind of journal entry says to a person; unknown kinds are shown as they are.
 WORDS: Final[dict[str, str]] = {
@@ -55,7 +54,7 @@ def why(node: str, socket_path: str | None, output: str) -> None:
         print_rows((), (), output, value=answer)
         return
     for line in headlines(answer):
-        click.echo(visible(line))
+        print_prose(line)
     rows = folded(answer["entries"])
     if rows:
         click.echo()

@@ -14,6 +14,7 @@ from gossipmesh.cli import main as root
 from gossipmesh.cli.readers import duration_text
 from tests.unit.cli.fake_agent import FakeAgent
 
+DETAIL = "not attached: the engine has not answered since this agent was started, five minutes and more ago"
 ORDER = [1, 1_795_000_000, 4]
 ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/members"): [
@@ -79,7 +80,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ],
     ("GET", "/v1/check"): [
         {"name": "clock", "ok": True, "detail": "in step", "hint": ""},
-        {"name": "engine", "ok": False, "detail": "not attached", "hint": "see engine.log"},
+        {"name": "engine", "ok": False, "detail": DETAIL, "hint": "see engine.log"},
     ],
     ("GET", "/v1/identity"): [
         {"spiffe_id": "spiffe://mesh.test/node/node1", "not_before": 0, "not_after": 86_400},
@@ -182,7 +183,7 @@ def test_check_fails_with_the_mark_and_how_to_mend_it(
     assert code == 1
     assert text.splitlines() == [
         "ok    clock: in step",
-        "FAIL  engine: not attached",
+        f"FAIL  engine: {DETAIL}",
         "      mend: see engine.log",
     ]
 
