@@ -1,6 +1,9 @@
 """`policy push` and its siblings, over a real Unix socket, against a mesh the test makes up."""
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -500,3 +503,24 @@ def test_a_set_in_force_that_can_never_match_stays_and_is_built_on(
     gossipmesh("push", "-f", deny, "--allow-method", "DELTE", signed=True)
     code, _, _ = gossipmesh("push", "-f", wide, signed=True)
     assert (code, agent.runs[0]) == (0, 2)
+
+
+def test_a_real_interrupt_while_waiting_is_one_sentence(agent: FakeAgent, tmp_path: Path) -> None:
+    """Ctrl-C as a shell sends it, to a process that waits for a member that never confirms."""
+    agent.others["node-9"] = ("alive", False)
+    signer = write_signer(tmp_path / "policy.key")
+    words = [sys.executable, "-P", "-m", "gossipmesh.cli.main", "policy", "push", "-f", CANARY, "--wait"]
+    words += ["--timeout", "60s", "--signer", str(signer), "--socket", str(tmp_path / "agent.sock")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as push:
+        assert push.stderr is not None
+        progress = push.stderr.readline()  # it is told once somebody runs the set
+        push.send_signal(signal.SIGINT)
+        _, told = push.communicate(timeout=30)
+    assert "3 of 4 members run it" in progress
+    version, manifest_hash = agent.runs
+    assert push.returncode == 130
+    assert told.strip() == (
+        f"gossipmesh: interrupted: version {version} ({manifest_hash[:8]}) is published and "
+        "spreads by itself; "
+        "`gossipmesh policy status` says who runs it"
+    )

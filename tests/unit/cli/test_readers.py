@@ -207,3 +207,14 @@ def test_ages_read_as_people_say_them() -> None:
     ages = {0: "0s", 59.9: "59s", 60: "1m0s", 3_661: "1h1m", 90_000: "1d1h"}
     assert {seconds: duration_text(seconds) for seconds in ages} == ages
     assert duration_text(None) == "-"
+
+
+def test_an_interrupted_leave_says_that_the_agent_leaves_anyway(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gossipmesh.cli.admin_client.AdminClient.post_bytes", interrupt)
+    assert root.run(["leave"]) == 130
+    assert "interrupted: the agent was asked to leave, and does so" in capsys.readouterr().err
