@@ -12,7 +12,7 @@ from typing import Final
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.net.files import open_file
+from gossipmesh.net.files import open_file, require_own_folder
 from gossipmesh.net.interpreter import module_words, safe_environment
 
 ENGINE_MODULE: Final = "gossipmesh.dataplane.reference"
@@ -23,11 +23,13 @@ def spawn_engine(socket_path: Path, access_log: AccessLogSettings, log_path: Pat
     """Start an engine that listens at `socket_path`; return its process id.
 
     Raises:
-        OperatorError: the process or its log file cannot be made, or that is not ours alone to write.
+        OperatorError: the process or its log file cannot be made, or others could change that, or put
+            something else where the access log is written.
     """
     command = module_words(ENGINE_MODULE)
     command += ["--socket", str(socket_path), *access_log.arguments()]
     try:
+        require_own_folder(next(folder for folder in access_log.path.parents if folder.exists()))
         if log_path.exists() and log_path.stat().st_size > limits.ENGINE_LOG_BYTES_MAX // 2:
             log_path.replace(log_path.with_name(log_path.name + ".1"))
         log = open_file(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

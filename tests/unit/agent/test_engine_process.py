@@ -105,3 +105,17 @@ def test_the_end_of_a_long_log_is_told(tmp_path: Path) -> None:
     (tmp_path / "engine.log").chmod(0o600)
     assert log_tail(tmp_path / "engine.log") == "the last words"
     assert log_tail(tmp_path / "none.log") == ""
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o1777])
+@pytest.mark.parametrize("name", ["access.log", "made later/access.log"])
+def test_the_access_log_is_written_where_others_cannot_put_something_else(
+    tmp_path: Path, mode: int, name: str
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs").chmod(mode)
+    with pytest.raises(OperatorError, match=r"chmod go-w .*logs"):
+        spawn_engine(
+            tmp_path / "engine.sock", AccessLogSettings(tmp_path / "logs" / name), tmp_path / "engine.log"
+        )
+    assert os.listdir(tmp_path) == ["logs"]
