@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.text import visible
 
 if TYPE_CHECKING:
     from gossipmesh.dataplane.reference.journal import Entry
@@ -30,10 +31,10 @@ def access_line(entry: "Entry", flags: str, duration_ns: int, started_wall_ns: i
         request = _NO_REQUEST
         user_agent = "null"
     else:
-        path = _encode(head.path[:_TEXT_MAX]).decode()
+        path = _quoted(head.path[:_TEXT_MAX])
         request = f'"method":"{head.method}","path":{path},{_asked(head.host, head.version)}'
         user_agent = _text(head.get(b"user-agent"))
-    details = _encode(entry.details[:_TEXT_MAX]).decode() if entry.details else '""'
+    details = _quoted(entry.details[:_TEXT_MAX]) if entry.details else '""'
     # Checked, or made here: nothing in it needs to be escaped.
     trace = "null" if entry.traceparent is None else f'"{entry.traceparent}"'
     parts = _parts(
@@ -67,7 +68,7 @@ def _asked(host: bytes, version: str) -> str:
 
 @lru_cache(maxsize=_PARTS_MAX)
 def _text(value: bytes | None) -> str:
-    return "null" if value is None else _encode(value[:_TEXT_MAX].decode("latin-1")).decode()
+    return "null" if value is None else _quoted(value[:_TEXT_MAX].decode("latin-1"))
 
 
 @lru_cache(maxsize=_PARTS_MAX)
@@ -88,4 +89,9 @@ def _parts(
 
 def _fields(values: dict[str, str | None]) -> str:
     """Return the inside of a JSON object."""
-    return _encode(values).decode()[1:-1]
+    return _quoted(values)[1:-1]
+
+
+def _quoted(value: object) -> str:
+    """Return JSON; what moves a cursor is escaped as well, for lines are read on terminals."""
+    return visible(_encode(value).decode())

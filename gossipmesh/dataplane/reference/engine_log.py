@@ -11,10 +11,27 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from gossipmesh.model import limits
+from gossipmesh.model.text import visible
 
 _RESERVE_SHARE: Final = 10
-_FORMAT: Final = '{"time":"%(asctime)s","level":"%(levelname)s","message":"%(message)s"}'
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a record, a traceback inside it; words of others are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line without its end."""
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return visible(msgspec.json.encode(line).decode())
 
 
 class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
@@ -22,7 +39,7 @@ class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
 
     def __init__(self, bytes_max: int = limits.ENGINE_LOG_BYTES_MAX) -> None:
         super().__init__(sys.stderr)
-        self.setFormatter(logging.Formatter(_FORMAT))
+        self.setFormatter(JsonLines())
         self.on_shed: Callable[[], None] = lambda: None
         self._bytes_max = bytes_max
 

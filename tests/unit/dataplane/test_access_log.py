@@ -67,6 +67,24 @@ def test_a_line_is_one_json_object_whatever_the_client_says(tmp_path: Path) -> N
     assert (line["duration"], line["response_flags"], line["upstream_host"]) == (1.235, "UF", None)
 
 
+@pytest.mark.parametrize("hostile", [b"\x9b31m", b"\x85", b"\xad", b"\xa0", b"\x7f", b"\x1b[2J", b"\x00"])
+def test_a_line_moves_no_cursor_and_says_what_came(tmp_path: Path, hostile: bytes) -> None:
+    counters = Counters()
+    log = log_in(tmp_path, counters)
+    entry = entry_of(b"/" + hostile)
+    assert entry.head is not None
+    entry.head.headers = [(b"user-agent", b"a" + hostile)]
+    entry.head.host = hostile
+    entry.details = f"it said {hostile.decode('latin-1')}\u202e"
+    Journal(log, counters).end(entry, Instant(NOW + 1))
+    log.close()
+    (text,) = (tmp_path / "access.log").read_text().splitlines()
+    assert text.isprintable()
+    line = json.loads(text)
+    assert line["authority"] == hostile.decode("latin-1")
+    assert line["response_code_details"] == entry.details
+
+
 def test_a_connection_has_no_request(tmp_path: Path) -> None:
     counters = Counters()
     log = log_in(tmp_path, counters)

@@ -1,7 +1,9 @@
 """The engine's stderr as a file: bounded in size and by the disk, and whatever it is written to is borne."""
 
+import json
 import logging
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,22 @@ def test_a_pipe_has_no_bound() -> None:
             handler.emit(record("told"))
     with os.fdopen(reader) as stream:
         assert stream.read().count("told") == 3
+
+
+def test_a_record_is_one_line_of_json_whatever_it_quotes(tmp_path: Path) -> None:
+    hostile = 'said "no"\n\x1b[2J\x9b31m\u202e\u2028\x7f'
+    handler = EngineLog()
+    path = tmp_path / "engine.log"
+    with path.open("a") as stream:
+        handler.setStream(stream)
+        try:
+            raise ValueError(hostile)
+        except ValueError:
+            told = record(hostile)
+            told.exc_info = sys.exc_info()
+            handler.emit(told)
+    (text,) = path.read_text().splitlines()
+    assert text.isprintable()
+    line = json.loads(text)
+    assert (line["level"], line["message"]) == ("ERROR", hostile)
+    assert line["traceback"].startswith("Traceback (most recent call last)")
