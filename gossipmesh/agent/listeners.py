@@ -30,11 +30,7 @@ def port_error(error: OSError, bind: Address, protocol: str, key: str) -> Operat
         errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE: change the key",
     }.get(error.errno or 0, "change the key")
     reason = os.strerror(error.errno or 0)
-    if (
-        error.errno == errno.EADDRINUSE
-        and protocol == "tcp"
-        and (pid := engine_holding(bind.port)) is not None
-    ):
+    if error.errno == errno.EADDRINUSE and protocol == "tcp" and (pid := engine_holding(bind)) is not None:
         reason += f" by a gossipmesh engine (process {pid})"
         advice = (
             f"end it with `gossipmesh leave` where its agent runs, or `kill {pid}` when none does, "

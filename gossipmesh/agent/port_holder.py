@@ -1,19 +1,24 @@
-"""Which engine on this machine listens on a port, for a sentence a person can act on."""
+"""Which engine on this machine listens on an address, for a sentence a person can act on."""
 
 import os
+import socket
+import sys
 from pathlib import Path
 
 from gossipmesh.agent.engine_process import ENGINE_MODULE
+from gossipmesh.model.member import Address
 
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
-def engine_holding(port: int) -> int | None:
-    """Return the process of an engine that listens on TCP `port`; None: none does, or it is not ours to see.
+def engine_holding(bind: Address) -> int | None:
+    """Return the process of an engine that listens where `bind` would, over TCP; None: none is to be seen.
+
+    A machine may run several, each on an address of its own.
 
     Cost: a walk over /proc, some 10 ms; only when an address is in use already.
     """
-    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    inodes = {f"socket:[{inode}]" for inode in _listening_inodes(bind)}
     for folder in Path("/proc").glob("[0-9]*") if inodes else ():
         try:
             if ENGINE_MODULE.encode() not in (folder / "cmdline").read_bytes().split(b"\0"):
@@ -25,7 +30,8 @@ def engine_holding(port: int) -> int | None:
     return None
 
 
-def _listening_inodes(port: int) -> set[str]:
+def _listening_inodes(bind: Address) -> set[str]:
+    wanted = _as_listed(bind.host)
     found: set[str] = set()
     for name in ("tcp", "tcp6"):
         try:
@@ -33,7 +39,16 @@ def _listening_inodes(port: int) -> set[str]:
         except OSError:
             continue
         rows = [line.split() for line in lines]
-        found |= {
-            row[9] for row in rows if row[3] == _LISTENING and int(row[1].rpartition(":")[2], 16) == port
-        }
+        for row in rows:
+            host, _, port = row[1].rpartition(":")
+            meet = host == wanted or not host.strip("0") or not wanted.strip("0")  # or either is all of them
+            if row[3] == _LISTENING and int(port, 16) == bind.port and meet:
+                found.add(row[9])
     return found
+
+
+def _as_listed(host: str) -> str:
+    """Return an address as /proc/net writes it: words of 32 bits, each in the machine's own order."""
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    words = [packed[at : at + 4] for at in range(0, len(packed), 4)]
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)

@@ -93,7 +93,10 @@ async def test_a_port_another_nodes_engine_holds_is_named_with_its_process(tmp_p
         async with running(node) as status:
             pass
         pid = status["engine"]["pid"]
-        assert engine_holding(PORTS["mesh"]) == pid
+        assert engine_holding(Address(HOST, PORTS["mesh"])) == pid
+        assert engine_holding(Address("0.0.0.0", PORTS["mesh"])) is not None
+        # Another mesh's engines may listen on the same port: each on its own address.
+        assert engine_holding(Address("127.71.9.77", PORTS["mesh"])) is None
         rebind(node, metrics=f"{HOST}:{PORTS['mesh']}", mesh=f"{HOST}:{free_port()}")
         with pytest.raises(OperatorError) as taken:
             await run_agent(node.config())
