@@ -140,12 +140,21 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """Run `main`; an interruption and what others do wrong are a sentence each."""
     try:
-        sys.exit(main())
-    except* KeyboardInterrupt:
+        return main()
+    except (KeyboardInterrupt, RuntimeError, OSError, BaseExceptionGroup) as error:
+        causes = leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
         say("interrupted: what was started is ended")
-        sys.exit(130)
-    except* (RuntimeError, OSError) as group:
-        say(f"error: {leaves(group)[0]}")
-        sys.exit(2)
+        return 130
+    foreign = [cause for cause in causes if not isinstance(cause, RuntimeError | OSError)]
+    if foreign:
+        raise foreign[0]
+    say(f"error: {causes[0]}")
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -40,7 +40,11 @@ def wrk(address: Address, connections: int, seconds: float) -> Load:
     """Keep `connections` busy for `seconds`."""
     count = max(1, round(seconds))
     words = ["wrk", "-t1", f"-c{connections}", f"-d{count}s", "--latency", f"http://{address}/"]
-    told = subprocess.run(words, capture_output=True, text=True, check=True, timeout=count + 30)
+    told = subprocess.run(words, capture_output=True, text=True, check=False, timeout=count + 30)
+    if told.returncode:
+        raise RuntimeError(
+            f"wrk ended with code {told.returncode}: {(told.stderr or told.stdout)[-400:].strip()}"
+        )
     return read_wrk(told.stdout)
 
 

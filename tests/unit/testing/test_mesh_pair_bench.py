@@ -288,6 +288,39 @@ def test_one_core_is_one_sentence(
     assert capsys.readouterr().err.startswith("error: cannot measure on one core")
 
 
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BaseExceptionGroup("", [RuntimeError("wrk died"), KeyboardInterrupt()]), 130, "interrupted"),
+        (ExceptionGroup("", [ExceptionGroup("", [RuntimeError("wrk died")])]), 2, "error: wrk died"),
+        (OSError("disk full"), 2, "error: disk full"),
+    ],
+)
+def test_an_end_before_the_verdict_is_one_sentence(
+    error: BaseException,
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> int:
+        raise error
+
+    monkeypatch.setattr(command, "main", fail)
+    assert command.run() == code
+    assert capsys.readouterr().err.startswith(told)
+
+
+def test_a_mistake_of_ours_is_not_made_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise ExceptionGroup("", [KeyError("no such pair")])
+
+    monkeypatch.setattr(command, "main", fail)
+    with pytest.raises(KeyError, match="no such pair"):
+        command.run()
+
+
 @pytest.mark.parametrize("words", [["--rounds", "0"], ["--rounds", "101"], ["--only", "udp"]])
 def test_words_it_does_not_know_are_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit):
