@@ -42,6 +42,12 @@ class Stage(IntEnum):
     BUSY = 2
 
 
+# A member is found through its class each time; there are two changes of stage for each request.
+_UNFINISHED: Final = Stage.UNFINISHED
+_IDLE: Final = Stage.IDLE
+_BUSY: Final = Stage.BUSY
+
+
 class _Holding:
     """What the whole room, or one party of it, holds; those that may be evicted in the order they came."""
 
@@ -58,17 +64,17 @@ class _Holding:
 
     def queue(self, place: "Place") -> None:
         """Put a place at the end of its stage's queue."""
-        if place.stage is Stage.UNFINISHED:
+        if place.stage is _UNFINISHED:
             self.unfinished[place] = None
-        elif place.stage is Stage.IDLE:
+        elif place.stage is _IDLE:
             self.idle[place] = None
 
     def unqueue(self, place: "Place") -> None:
         """Take a place out of its stage's queue."""
-        if place.stage is Stage.UNFINISHED:
-            del self.unfinished[place]
-        elif place.stage is Stage.IDLE:
+        if place.stage is _IDLE:
             del self.idle[place]
+        elif place.stage is _UNFINISHED:
+            del self.unfinished[place]
 
 
 class Place:
@@ -92,12 +98,16 @@ class Place:
 
     def begin(self) -> None:
         """Say that a request or a tunnel has begun: from now on nobody may have the place."""
-        self._enter(Stage.BUSY)
+        for holding in self._held:
+            holding.unqueue(self)
+        self.stage = _BUSY
 
     def end(self) -> None:
         """Say that nothing is under way; the place may be had again, after all unfinished ones."""
-        if self.stage is Stage.BUSY:
-            self._enter(Stage.IDLE)
+        if self.stage is _BUSY:
+            self.stage = _IDLE
+            for holding in self._held:
+                holding.idle[self] = None
 
     def prove(self, parties: Sequence[Party]) -> bool:
         """Say who the holder proved to be; False when they hold their share already, all of it busy.
@@ -133,15 +143,6 @@ class Place:
         self._held = held
         for holding in held:
             holding.count += 1
-            holding.queue(self)
-
-    def _enter(self, stage: Stage) -> None:
-        if stage is self.stage:
-            return
-        for holding in self._held:
-            holding.unqueue(self)
-        self.stage = stage
-        for holding in self._held:
             holding.queue(self)
 
 

@@ -39,10 +39,16 @@ _HOP_BY_HOP: Final = frozenset(
 _HOST: Final = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _REQUEST_LINE_ENDS: Final = (b" HTTP/1.1", b" HTTP/1.0")
 _STATUS_LINE_BEGINNINGS: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
+# Lines that begin and end with something visible, without CR, LF, NUL; possessive: one walk, whatever comes.
+_PLAIN_FIELDS: Final = rb"(?:[!-~][^\r\n\0]*+(?<![\t ])\r\n)*+\r\n"
+# Whole heads that need no second look.
+_PLAIN_REQUEST: Final = re.compile(rb"[A-Z]+ [^ \r\n\0]++ HTTP/1\.[01]\r\n" + _PLAIN_FIELDS)
+_PLAIN_RESPONSE: Final = re.compile(rb"HTTP/1\.[01] [^\r\n\0]*+(?<![\t ])\r\n" + _PLAIN_FIELDS)
 _ABSOLUTE: Final = re.compile(rb"http://([^/?#@\\]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 _CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _BAD_TARGET: Final = re.compile(rb"[\x00-\x20\x7f#]")
 _WHITE: Final = b" \t"
+_KEEP_ALIVE: Final = [b"keep-alive"]
 
 
 class HeadLimits(NamedTuple):
@@ -263,34 +269,28 @@ def check_head_start_untrusted(data: bytes | bytearray, checked: int, allowed: H
         raise _too_long(data, allowed)
 
 
+def _too_much(head: bytes, allowed: HeadLimits) -> BadMessage:
+    if len(head) > allowed.bytes_max:
+        return _too_long(head, allowed)
+    fields_count = head.count(b"\r\n") - 2
+    return FieldsTooLarge(f"too many header fields: {fields_count}, where {allowed.fields_count_max} may be")
+
+
 def _too_long(data: bytes | bytearray, allowed: HeadLimits) -> BadMessage:
     if data.find(b"\r\n", 0, allowed.bytes_max) < 0:
         return TargetTooLong(f"a request line of more than {allowed.bytes_max} bytes")
     return FieldsTooLarge(f"header fields too large: more than {allowed.bytes_max} bytes with the first line")
 
 
-def _read_untrusted(head: bytes, kind: Any, allowed: HeadLimits) -> tuple[Any, _Collector]:
-    breaks = head.count(b"\r\n")
-    if head[:1] in (b"", b"\r", b"\n") or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
-        raise BadMessage("a bare CR or LF in the head")
-    if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
-        raise BadMessage("a NUL or a folded line in the head")
-    if len(head) > allowed.bytes_max:
-        raise _too_long(head, allowed)
-    if breaks - 2 > allowed.fields_count_max:
-        raise FieldsTooLarge(f"too many header fields: {breaks - 2}, where {allowed.fields_count_max} may be")
-    # The rest of the line llhttp reads strictly; but it would take RTSP's and ICE's versions for HTTP's.
-    if kind is httptools.HttpRequestParser:
-        end = head.find(b"\r\n")
-        right = head[end - 9 : end] in _REQUEST_LINE_ENDS and head.count(b" ", 0, end) == 2
-    else:
-        right = head[:9] in _STATUS_LINE_BEGINNINGS
-    if not right:
-        raise BadMessage(f"a first line that is not of HTTP/1.0 or 1.1{_shown(head)}")
+def _read_untrusted(
+    head: bytes, kind: Any, plain: re.Pattern[bytes], allowed: HeadLimits
+) -> tuple[Any, _Collector]:
+    if plain.fullmatch(head) is None:
+        head = _looked_at_untrusted(head, kind, allowed)
+    elif len(head) > allowed.bytes_max or head.count(b"\n") - 2 > allowed.fields_count_max:
+        raise _too_much(head, allowed)
     collector = _Collector()
     parser = kind(collector)
-    if b"\t\r\n" in head or b" \r\n" in head:  # llhttp drops it in front of values only
-        head = b"\r\n".join([line.rstrip(_WHITE) for line in head.split(b"\r\n")])
     try:
         parser.feed_data(head)
     except httptools.HttpParserUpgrade:
@@ -301,6 +301,27 @@ def _read_untrusted(head: bytes, kind: Any, allowed: HeadLimits) -> tuple[Any, _
     if not collector.complete:
         raise BadMessage("an incomplete head")
     return parser, collector
+
+
+def _looked_at_untrusted(head: bytes, kind: Any, allowed: HeadLimits) -> bytes:
+    """Return a head that is not of the usual form as it is to be read; or say what is wrong with it."""
+    breaks = head.count(b"\r\n")
+    if head[:1] in (b"", b"\r", b"\n") or head.count(b"\n") != breaks or head.count(b"\r") != breaks:
+        raise BadMessage("a bare CR or LF in the head")
+    if b"\0" in head or b"\r\n " in head or b"\r\n\t" in head:
+        raise BadMessage("a NUL or a folded line in the head")
+    if len(head) > allowed.bytes_max or breaks - 2 > allowed.fields_count_max:
+        raise _too_much(head, allowed)
+    # The rest of the line llhttp reads strictly; but it would take RTSP's and ICE's versions for HTTP's.
+    if kind is httptools.HttpRequestParser:
+        end = head.find(b"\r\n")
+        right = head[end - 9 : end] in _REQUEST_LINE_ENDS and head.count(b" ", 0, end) == 2
+    else:
+        right = head[:9] in _STATUS_LINE_BEGINNINGS
+    if not right:
+        raise BadMessage(f"a first line that is not of HTTP/1.0 or 1.1{_shown(head)}")
+    # llhttp drops white space in front of values only.
+    return b"\r\n".join([one.rstrip(_WHITE) for one in head.split(b"\r\n")])
 
 
 def _shown(head: bytes) -> str:
@@ -317,7 +338,7 @@ def parse_request_untrusted(head: bytes, allowed: HeadLimits = OUTER_LIMITS) -> 
     Raises:
         BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
     """
-    parser, collector = _read_untrusted(head, httptools.HttpRequestParser, allowed)
+    parser, collector = _read_untrusted(head, httptools.HttpRequestParser, _PLAIN_REQUEST, allowed)
     request = RequestHead(
         parser.get_method().decode("ascii"), collector.url, collector.version, collector.headers
     )
@@ -356,7 +377,7 @@ def parse_response_untrusted(head: bytes, allowed: HeadLimits = OUTER_LIMITS) ->
     Raises:
         BadMessage: not HTTP/1.1, or it could be read in two ways. Remote's fault. State: close it.
     """
-    parser, collector = _read_untrusted(head, httptools.HttpResponseParser, allowed)
+    parser, collector = _read_untrusted(head, httptools.HttpResponseParser, _PLAIN_RESPONSE, allowed)
     response = ResponseHead(parser.get_status_code(), collector.reason, collector.headers)
     version, tokens = collector.version, collector.tokens
     response.upgrade = collector.upgrade
@@ -415,8 +436,9 @@ def end_to_end(headers: HeaderList, tokens: list[bytes]) -> HeaderList:
 
     Spec: RFC 9110 section 7.6.1. `host` stays whatever `connection` names.
     """
+    if tokens == _KEEP_ALIVE:
+        return headers  # mostly it names nothing else
     named = [token for token in tokens if token not in _HOP_BY_HOP and token != b"host"]
-    # Mostly it names nothing but `keep-alive`.
     return [header for header in headers if header[0] not in named] if named else headers
 
 

@@ -69,7 +69,7 @@ def passed_headers(head: RequestHead, rng: random.Random) -> tuple[HeaderList, b
         elif name == b"traceparent":
             if not trace and _TRACEPARENT.fullmatch(header[1]) is not None:
                 trace = header[1]
-        elif not is_engine_word(name):
+        elif name[0] != _X or not is_engine_word(name):
             passed.append(header)
     if hops >= limits.HOPS_MAX:
         raise TooManyHops
@@ -82,8 +82,9 @@ def passed_headers(head: RequestHead, rng: random.Random) -> tuple[HeaderList, b
 
 def without_engine_words(headers: HeaderList) -> HeaderList:
     """Return a workload's headers without what only engines may say."""
-    if any(is_engine_word(name) for name, _ in headers):
-        return [header for header in headers if not is_engine_word(header[0])]
+    for header in headers:
+        if header[0][0] == _X and is_engine_word(header[0]):
+            return [header for header in headers if not is_engine_word(header[0])]
     return headers
 
 
@@ -94,7 +95,9 @@ def passed_trailers(trailers: HeaderList) -> HeaderList:
 
 def announced_trailers(value: bytes | None) -> bytes:
     """Return the `trailer` header line for what a message announced, empty when nothing of it may pass."""
-    names = [name.strip(b" \t") for name in (value or b"").lower().split(b",")]
+    if value is None:
+        return b""
+    names = [name.strip(b" \t") for name in value.lower().split(b",")]
     passed = [name for name in names if name and not _never_a_trailer(name)]
     return b"trailer: " + b", ".join(passed) + b"\r\n" if passed else b""
 
