@@ -57,8 +57,8 @@ class Route(msgspec.Struct, frozen=True):
     """One rule's match and what to do; `name` is `namespace/route#rule`. Timeouts: None is none.
 
     No backends at all: the rule's weights are all zero, and the answer is 500 `NC`.
-    `try_timeout_idempotent_only`: the per-try timeout is the mesh's default, not an operator's wish,
-    and so leaves a slow POST alone.
+    `try_timeout_idempotent_only`: the per-try timeout is the default that agents of 0.1 write, not an
+    operator's wish, and is not kept.
     """
 
     name: str
@@ -96,12 +96,16 @@ class SnapshotEndpoint(msgspec.Struct, frozen=True):
 
 
 class UpstreamSection(msgspec.Struct, frozen=True):
-    """The endpoints a route can choose from, sorted by (node, registration)."""
+    """The endpoints a route can choose from, sorted by (node, registration).
+
+    `draining` names, as `node/registration`, those that finish what they have and take nothing new.
+    """
 
     upstream: str
     service: str
     protocol: str
     endpoints: tuple[SnapshotEndpoint, ...]
+    draining: tuple[str, ...] = ()
 
 
 class AccessSource(msgspec.Struct, frozen=True):

@@ -1,34 +1,38 @@
-"""Which endpoint takes a try: power of two choices by peak-EWMA latency x in-flight.
+"""Which endpoint takes a try: turns by weight, given up to a second choice by whoever is clearly dearer.
 
-Paper: Mitzenmacher, "The power of two choices in randomized load balancing"; Finagle's Peak EWMA.
-Ends where a connection is made. Rules (docs/TRAFFIC.md writes them out for other engines):
+Paper: Parekh and Gallager's fair queueing for turns; Mitzenmacher, "The power of two choices in
+randomized load balancing". Ends where a connection is made. Rules (docs/TRAFFIC.md writes them out for
+other engines):
 
 1. The pool: tier 0, available, not yet tried by this request; else tier 1; else endpoints that are
-   out; else, last, ones already tried. Under `panic_share` available, those out count as available.
-2. One endpoint: that one. More: the first is drawn by weight, the second by weight from the rest.
-3. The cheaper by latency x (1 + in-flight x mean weight / weight); equal: the first drawn.
-   While either has no measurement, latency counts as equal, so that a new endpoint gets its share.
-4. A measurement fades with time towards zero, so that a slow endpoint is asked again.
+   out; else, last, ones already tried. Under `panic_share` available, those out count as available. On an
+   isolated node its own endpoints come before all that (`gossipmesh.traffic.isolation`).
+2. One endpoint: that one. More: the one whose turn it is (`gossipmesh.traffic.turns`) against another,
+   drawn by weight from the rest.
+3. It loses its turn to that one when it costs more than twice as much. Its own cost is latency x (1 +
+   tries under way beyond the first x mean weight / weight), and its latency fades with time, so that a
+   slow endpoint is asked again; the other's is latency x (tries under way with this one x mean weight /
+   weight, at least 1). While either has too few samples latency counts as equal.
 
-Deviation: a failed try never lowers an estimate; an endpoint that fails fast is not fast.
+Deviation: power of two choices takes the cheaper, however little: two equal endpoints shared 39 to 1.
 """
 
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Collection
-from math import exp
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 import msgspec
 
-from gossipmesh.model import limits as bounds
-from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.instant import NEVER, Instant
 from gossipmesh.model.snapshot import LimitsSection, SnapshotEndpoint, UpstreamSection
 from gossipmesh.traffic.ejection import EndpointState, begin_try, end_try, pass_trial
-from gossipmesh.traffic.outcomes import FAILURES, Outcome
+from gossipmesh.traffic.endpoints import EndpointKey, EndpointStates, key_of
+from gossipmesh.traffic.latency import believed, faded, observe
+from gossipmesh.traffic.outcomes import FAILURES, NEUTRAL, Outcome
+from gossipmesh.traffic.turns import Turns
 
-EWMA_DECAY_NS: Final = 10 * SECOND_NS  # linkerd's and Finagle's default
-EndpointKey = tuple[str, str, str, int]
+COST_FACTOR: Final = 2
+"""Costs this close are equal: the noise of measured latencies and of counting in whole tries."""
 
 
 class RandomSource(Protocol):
@@ -36,46 +40,6 @@ class RandomSource(Protocol):
 
     def random(self) -> float:
         """Return the next number in [0, 1)."""
-
-
-class EndpointStates:
-    """What a node remembers of endpoints, shared by its balancers; the least recently used goes first.
-
-    `shop/cart` and its subset `shop/cart@v2` name the same endpoints: a refused connection seen
-    through one counts for both.
-    """
-
-    def __init__(self, states_max: int = bounds.ENDPOINT_STATES_MAX) -> None:
-        self._states: OrderedDict[EndpointKey, EndpointState] = OrderedDict()
-        self._states_max = states_max
-        self.generation = 0
-        self.evicted_count = 0
-
-    def get(self, key: EndpointKey) -> EndpointState | None:
-        """Return what is known of an endpoint, None for nothing."""
-        return self._states.get(key)
-
-    def touch(self, key: EndpointKey) -> EndpointState:
-        """Return the endpoint's state, made now if there is none."""
-        state = self._states.get(key)
-        if state is None:
-            state = self._states[key] = EndpointState()
-            if len(self._states) > self._states_max:
-                self._states.popitem(last=False)
-                self.evicted_count += 1
-                self.generation += 1
-        else:
-            self._states.move_to_end(key)
-        return state
-
-    def forget(self, key: EndpointKey) -> None:
-        """Drop an endpoint that left its upstream."""
-        if self._states.pop(key, None) is not None:
-            self.generation += 1
-
-    def availability_changed(self) -> None:
-        """Say that an endpoint went out or came back; every balancer looks again."""
-        self.generation += 1
 
 
 class Try(msgspec.Struct, eq=False):
@@ -89,33 +53,32 @@ class Try(msgspec.Struct, eq=False):
 
 
 class _Pool:
-    """Endpoints to draw from, with running sums of their weights; `panic`: some of them are out."""
+    """Endpoints to choose from, in section order; `panic`: some of them are out."""
 
-    __slots__ = ("endpoints", "panic", "sums")
+    __slots__ = ("endpoints", "heap", "keys", "panic", "sums", "weights")
 
     def __init__(self, endpoints: list[SnapshotEndpoint], panic: bool) -> None:
         self.endpoints = endpoints
         self.panic = panic
+        self.keys = [key_of(endpoint) for endpoint in endpoints]
+        self.weights = [max(endpoint.weight, 1) for endpoint in endpoints]
+        self.heap: list[tuple[int, int]] = []
         self.sums: list[int] = []
         total = 0
-        for endpoint in endpoints:
-            total += max(endpoint.weight, 1)
+        for weight in self.weights:
+            total += weight
             self.sums.append(total)
 
-    def draw_two(self, rng: RandomSource) -> tuple[SnapshotEndpoint, SnapshotEndpoint]:
-        total = self.sums[-1]
-        first = self._at(rng.random() * total)
+    def draw_other(self, first: int, random: float) -> int:
+        """Return another position than `first`, by weight."""
         before = self.sums[first - 1] if first else 0
-        first_weight = self.sums[first] - before
-        point = rng.random() * (total - first_weight)
-        second = self._at(point + first_weight if point >= before else point)
-        if second == first:
+        point = random * (self.sums[-1] - self.weights[first])
+        found = bisect_right(self.sums, point + self.weights[first] if point >= before else point)
+        other = min(found, len(self.sums) - 1)
+        if other == first:
             # Rounding at a border; the neighbour is as good.
-            second = first - 1 if first else first + 1
-        return self.endpoints[first], self.endpoints[second]
-
-    def _at(self, point: float) -> int:
-        return min(bisect_right(self.sums, point), len(self.sums) - 1)
+            other = first - 1 if first else first + 1
+        return other
 
 
 class Balancer:
@@ -128,27 +91,29 @@ class Balancer:
         self.ejections_count = 0
         self.panicked = False
         self._states = states
-        self._keys = [_key(endpoint) for endpoint in section.endpoints]
+        self._turns = Turns()
+        self._keys = [key_of(endpoint) for endpoint in section.endpoints]
         self._pool: _Pool | None = None
         self._pool_until = Instant(0)
         self._pool_generation = -1
 
-    def update(self, section: UpstreamSection, limits: LimitsSection | None = None) -> None:
-        """Take a new section; endpoints that left are forgotten, so that coming back is being new."""
-        keys = [_key(endpoint) for endpoint in section.endpoints]
+    def update(self, section: UpstreamSection, limits: LimitsSection | None = None) -> list[EndpointKey]:
+        """Take a new section; return what left it, for `EndpointStates.forget_unlisted`."""
+        keys = [key_of(endpoint) for endpoint in section.endpoints]
         present = dict.fromkeys(keys)
-        for key in self._keys:
-            if key not in present:
-                self._states.forget(key)
+        gone = [key for key in self._keys if key not in present]
         self.section, self._keys, self._pool = section, keys, None
         self.limits = self.limits if limits is None else limits
+        self._turns.keep_only(keys)
+        return gone
 
     def pick(
         self, rng: RandomSource, now: Instant, excluded: Collection[SnapshotEndpoint] = ()
     ) -> SnapshotEndpoint | None:
         """Return where a try should go, None when the upstream has no endpoint (503 `UH`).
 
-        `panicked` tells afterwards whether endpoints that are out were let in.
+        `panicked` tells afterwards whether endpoints that are out were let in. Random numbers, in order:
+        where new endpoints stand (only if there are any), the step, the other.
 
         Args:
             excluded: endpoints this request has tried; taken again only when nothing else is there.
@@ -170,20 +135,44 @@ class Balancer:
         self.panicked = pool.panic
         if pool.panic:
             self.panics_count += 1
-        if not pool.endpoints:
-            return None
-        if len(pool.endpoints) == 1:
-            return pool.endpoints[0]
-        first, second = pool.draw_two(rng)
-        return self._cheaper(first, second, pool.sums[-1] / len(pool.endpoints), now)
+        if len(pool.endpoints) < 2:
+            return pool.endpoints[0] if pool.endpoints else None
+        if not pool.heap:
+            start = 0.0 if self._turns.has_all(pool.keys) else rng.random()
+            pool.heap = self._turns.enter(pool.keys, pool.weights, start)
+        first = self._turns.take(pool.heap, pool.keys, pool.weights, rng.random())
+        other = pool.draw_other(first, rng.random())
+        return pool.endpoints[other if self._is_dearer(pool, first, other, now) else first]
+
+    def candidates(self, now: Instant, excluded: Collection[SnapshotEndpoint] = ()) -> list[SnapshotEndpoint]:
+        """Return those `pick` would choose from, in section order."""
+        return self._fresh_pool(
+            now, [(endpoint.node, endpoint.registration) for endpoint in excluded]
+        ).endpoints
+
+    def has_better(self, key: EndpointKey, now: Instant) -> bool:
+        """Tell whether a try at the endpoint `key` could be made somewhere that looks better.
+
+        Somewhere available; on an isolated node, of those that are likelier reached.
+        """
+        isolation = self._states.isolation
+        own_rank = isolation.rank(key[0]) if isolation.isolated else 3
+        return any(
+            other[:2] != key[:2] and self._is_available(other, now) and isolation.rank(other[0]) < own_rank
+            for other in self._keys
+        )
 
     def started(self, endpoint: SnapshotEndpoint, now: Instant) -> Try:
         """Count a try to `endpoint`; every one must end in `finished`, `CANCELLED` at the least."""
-        state = self._states.touch(_key(endpoint))
+        state = self._states.touch(key_of(endpoint))
         is_trial = begin_try(state, now)
         if is_trial:
             self._states.availability_changed()
         return Try(endpoint, state, now, is_trial)
+
+    def connected(self, attempt: Try, now: Instant) -> None:
+        """Say that there is a connection: the endpoint's latency counts from here."""
+        attempt.began = now
 
     def answered(self, attempt: Try, now: Instant) -> None:
         """Say that a good answer has begun: latency is measured and a trial is passed here.
@@ -196,13 +185,15 @@ class Balancer:
         attempt.answered = True
         observe(attempt.state, now - attempt.began, now, failed=False)
         if pass_trial(attempt.state, now, was_trial=attempt.is_trial):
-            self._states.availability_changed()
+            self._states.came_back(key_of(attempt.endpoint), attempt.state)
         attempt.is_trial = False
 
     def finished(self, attempt: Try, now: Instant, outcome: Outcome) -> str | None:
         """Take a try's end into account; return why its endpoint is now out, None when it is not."""
-        state = attempt.state
-        if outcome is not Outcome.CANCELLED and not attempt.answered:
+        state, key = attempt.state, key_of(attempt.endpoint)
+        if outcome is Outcome.CONNECT_FAILED and self._states.isolation.is_lost(attempt.endpoint.node):
+            outcome = Outcome.MOVED  # our fault, wherever it is made next
+        if outcome not in NEUTRAL and not attempt.answered:
             observe(state, now - attempt.began, now, failed=outcome in FAILURES)
         was_in_use = state.ejected_until is None
         reason = end_try(
@@ -217,7 +208,11 @@ class Balancer:
         )
         if reason is not None:
             self.ejections_count += 1
-        if reason is not None or attempt.is_trial or was_in_use != (state.ejected_until is None):
+            if self._states.get(key) is state:  # not forgotten meanwhile
+                self._states.went_out(key, state, self.section.upstream, reason)
+        elif not was_in_use and state.ejected_until is None:
+            self._states.came_back(key, state)
+        elif attempt.is_trial:
             self._states.availability_changed()
         return reason
 
@@ -226,22 +221,35 @@ class Balancer:
         return sum(1 for key in self._keys if self._is_available(key, now))
 
     def _fresh_pool(self, now: Instant, tried: Collection[tuple[str, str]]) -> _Pool:
-        endpoints = self.section.endpoints
         available = [self._is_available(key, now) for key in self._keys]
-        panic = bool(endpoints) and sum(available) < self.limits.panic_share * len(endpoints)
-        fresh = [(endpoint.node, endpoint.registration) not in tried for endpoint in endpoints]
-        levels = [
-            [
-                e
-                for e, ok, new in zip(endpoints, available, fresh, strict=True)
-                if (ok or panic) and new and e.tier == t
+        panic = bool(available) and sum(available) < self.limits.panic_share * len(available)
+        fresh = [key[:2] not in tried for key in self._keys]
+        for test in self._levels(now, available, fresh, panic):
+            chosen = [endpoint for at, endpoint in enumerate(self.section.endpoints) if test(at)]
+            if chosen:
+                return _Pool(chosen, panic)
+        return _Pool([], panic)
+
+    def _levels(
+        self, now: Instant, available: list[bool], fresh: list[bool], panic: bool
+    ) -> list[Callable[[int], bool]]:
+        """Return who may be chosen, best first; each tells of a position whether it belongs."""
+        endpoints, isolation = self.section.endpoints, self._states.isolation
+        levels: list[Callable[[int], bool]] = []
+        if isolation.isolated:
+            ranks = [isolation.rank(endpoint.node) for endpoint in endpoints]
+            levels += [
+                lambda at: ranks[at] == 0 and available[at] and fresh[at],
+                lambda at: ranks[at] == 1 and available[at] and fresh[at],
             ]
-            for t in (0, 1)
+        levels += [
+            lambda at: endpoints[at].tier == 0 and (available[at] or panic) and fresh[at],
+            lambda at: endpoints[at].tier == 1 and (available[at] or panic) and fresh[at],
+            lambda at: fresh[at],
+            lambda at: available[at],
+            lambda at: True,
         ]
-        levels.append([e for e, new in zip(endpoints, fresh, strict=True) if new])
-        levels.append([e for e, ok in zip(endpoints, available, strict=True) if ok])
-        levels.append(list(endpoints))
-        return _Pool(next((level for level in levels if level), []), panic)
+        return levels
 
     def _next_change(self, now: Instant) -> Instant:
         """Return when the next ejection runs out; until then availability changes by events only."""
@@ -260,41 +268,14 @@ class Balancer:
         states = (self._states.get(key) for key in self._keys)
         return sum(1 for s in states if s is not None and s is not own and s.ejected_until is not None)
 
-    def _cheaper(
-        self, first: SnapshotEndpoint, second: SnapshotEndpoint, mean_weight: float, now: Instant
-    ) -> SnapshotEndpoint:
-        one, two = self._states.get(_key(first)), self._states.get(_key(second))
-        one_ns = two_ns = 1.0
-        if one is not None and two is not None and one.ewma_ns is not None and two.ewma_ns is not None:
-            one_ns, two_ns = estimate_ns(one, now), estimate_ns(two, now)
-        one_cost = one_ns * (1 + (one.in_flight if one else 0) * mean_weight / max(first.weight, 1))
-        two_cost = two_ns * (1 + (two.in_flight if two else 0) * mean_weight / max(second.weight, 1))
-        return second if two_cost < one_cost else first
-
-
-def estimate_ns(state: EndpointState, now: Instant) -> float:
-    """Return the endpoint's latency as believed now: the last estimate, faded; 0 for none."""
-    if state.ewma_ns is None:
-        return 0.0
-    return state.ewma_ns * exp(-max(now - state.measured_at, 0) / EWMA_DECAY_NS)
-
-
-def observe(state: EndpointState, latency_ns: int, now: Instant, *, failed: bool) -> None:
-    """Take one latency into the estimate: a peak at once, anything less by how long ago the last was.
-
-    Paper: Finagle's Peak EWMA; weight of the past = exp(-elapsed / EWMA_DECAY_NS).
-    """
-    sample = float(max(latency_ns, 0))
-    past = state.ewma_ns
-    if past is None or sample > past:
-        state.ewma_ns = sample
-    elif not failed:
-        weight = exp(-max(now - state.measured_at, 0) / EWMA_DECAY_NS)
-        state.ewma_ns = past * weight + sample * (1 - weight)
-    else:
-        state.ewma_ns = past
-    state.measured_at = now
-
-
-def _key(endpoint: SnapshotEndpoint) -> EndpointKey:
-    return endpoint.node, endpoint.registration, endpoint.address.host, endpoint.address.port
+    def _is_dearer(self, pool: _Pool, first: int, other: int, now: Instant) -> bool:
+        """Tell whether the one whose turn it is costs more than COST_FACTOR times the other."""
+        one, two = self._states.get(pool.keys[first]), self._states.get(pool.keys[other])
+        one_us = two_us = 1
+        if one is not None and two is not None and believed(one) and believed(two):
+            one_us, two_us = max(faded(one.latency_us, now - one.measured_at), 1), two.latency_us
+        count, total = len(pool.keys), pool.sums[-1]
+        one_weight, two_weight = pool.weights[first], pool.weights[other]
+        one_load = count * one_weight + max((one.in_flight if one else 0) - 1, 0) * total
+        two_load = max(count * two_weight, ((two.in_flight if two else 0) + 1) * total)
+        return one_us * one_load * two_weight > COST_FACTOR * two_us * two_load * one_weight

@@ -250,7 +250,13 @@ class _Round:
         self._make(
             f"upstream/{upstream}",
             (protocol, labels, catalog),
-            lambda: UpstreamSection(upstream, service, protocol, self._endpoints(catalog, protocol, labels)),
+            lambda: UpstreamSection(
+                upstream,
+                service,
+                protocol,
+                self._endpoints(catalog, protocol, labels),
+                _draining(catalog, protocol, labels),
+            ),
         )
 
     def _endpoints(
@@ -260,9 +266,7 @@ class _Round:
         chosen: dict[tuple[str, str, str], SnapshotEndpoint] = {}
         for endpoint in catalog:
             usable = endpoint.health is EndpointHealth.PASSING and not endpoint.draining
-            if not usable or endpoint.protocol != protocol or labels is None:
-                continue
-            if labels and any(endpoint.labels.get(name) != value for name, value in labels.items()):
+            if not usable or not _belongs(endpoint, protocol, labels):
                 continue
             key = (endpoint.node, endpoint.registration, endpoint.service)
             old = known.get(key)
@@ -318,6 +322,28 @@ class _Round:
             if len(owned[uid]) == 1
         )
         return CallersSection(node_spiffe_id(trust_domain, self._inputs.node), callers)
+
+
+def _belongs(endpoint: CatalogEndpoint, protocol: str, labels: dict[str, str] | None) -> bool:
+    """Tell whether an endpoint is of an upstream's protocol and has its labels; None: nobody has."""
+    if endpoint.protocol != protocol or labels is None:
+        return False
+    return not labels or all(endpoint.labels.get(name) == value for name, value in labels.items())
+
+
+def _draining(
+    catalog: Iterable[CatalogEndpoint], protocol: str, labels: dict[str, str] | None
+) -> tuple[str, ...]:
+    """Return who takes nothing new and finishes what it has; who fails its check does not."""
+    return tuple(
+        sorted(
+            f"{endpoint.node}/{endpoint.registration}"
+            for endpoint in catalog
+            if endpoint.draining
+            and endpoint.health is not EndpointHealth.FAILING
+            and _belongs(endpoint, protocol, labels)
+        )
+    )
 
 
 def server_name(registration: str, service: str, trust_domain: str) -> str:

@@ -4,7 +4,7 @@ The same questions are put to every engine (`--decide`); tests/conformance/vecto
 what they mean. `now` and random numbers are in the question. Rules:
 
 1. A question is `{"kind": ..., "input": {...}}`; an unknown kind or a wrong shape is MalformedInput.
-2. Steps (balance, eject) run in order on one balancer that lives as long as the question.
+2. Steps (balance, eject) run in order on balancers that live as long as the question.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,8 @@ from gossipmesh.model.snapshot import (
     UpstreamSection,
 )
 from gossipmesh.traffic import authorization, retries, routing
-from gossipmesh.traffic.balance import Balancer, EndpointStates, Try
+from gossipmesh.traffic.balance import Balancer, Try
+from gossipmesh.traffic.endpoints import EndpointStates, key_of
 from gossipmesh.traffic.outcomes import Outcome
 
 Answer = dict[str, Any]
@@ -74,11 +75,24 @@ class _Pick(msgspec.Struct, tag_field="do", tag="pick"):
     now: _Time
     random: tuple[_Number, ...]
     excluded: tuple[str, ...]
+    through: str = ""
+
+
+class _Pool(msgspec.Struct, tag_field="do", tag="pool"):
+    now: _Time
+    through: str = ""
+    excluded: tuple[str, ...] = ()
 
 
 class _Start(msgspec.Struct, tag_field="do", tag="start"):
     number: int = msgspec.field(name="try")
     endpoint: str
+    now: _Time
+    through: str = ""
+
+
+class _Connect(msgspec.Struct, tag_field="do", tag="connect"):
+    number: int = msgspec.field(name="try")
     now: _Time
 
 
@@ -93,17 +107,37 @@ class _Finish(msgspec.Struct, tag_field="do", tag="finish"):
     now: _Time
 
 
+class _Unreached(msgspec.Struct, tag_field="do", tag="unreached"):
+    node: str
+    now: _Time
+
+
+class _Reached(msgspec.Struct, tag_field="do", tag="reached"):
+    node: str
+    now: _Time
+
+
+class _Better(msgspec.Struct, tag_field="do", tag="better"):
+    endpoint: str
+    now: _Time
+    through: str = ""
+
+
 class _Update(msgspec.Struct, tag_field="do", tag="update"):
     upstream: UpstreamSection
 
 
-_Step = _Pick | _Start | _AnswerBegins | _Finish | _Update
+_Step = (
+    _Pick | _Pool | _Start | _Connect | _AnswerBegins | _Finish | _Unreached | _Reached | _Better | _Update
+)
 
 
 class _BalanceQuestion(msgspec.Struct):
     upstream: UpstreamSection
     limits: LimitsSection
     steps: tuple[_Step, ...]
+    others: tuple[UpstreamSection, ...] = ()
+    node: str = ""
 
 
 def decide_untrusted(question: object) -> Answer:
@@ -188,27 +222,69 @@ def _retry(given: object) -> Answer:
 
 def _balance(given: object) -> Answer:
     asked = msgspec.convert(given, _BalanceQuestion)
-    balancer = Balancer(asked.upstream, asked.limits, EndpointStates())
-    tries: dict[int, Try] = {}
-    return {"steps": [_balance_step(balancer, tries, step) for step in asked.steps]}
+    played = _BalancePlay(asked)
+    return {"steps": [played.step(step) for step in asked.steps]}
 
 
-def _balance_step(balancer: Balancer, tries: dict[int, Try], step: _Step) -> Answer:
-    if isinstance(step, _Update):
-        balancer.update(step.upstream)
+class _BalancePlay:
+    """The upstreams of one question over one registry of endpoints."""
+
+    def __init__(self, asked: _BalanceQuestion) -> None:
+        self._states = EndpointStates(own=asked.node)
+        self._main = asked.upstream.upstream
+        self._tries: dict[int, tuple[Balancer, Try]] = {}
+        self._balancers = {
+            section.upstream: Balancer(section, asked.limits, self._states)
+            for section in (asked.upstream, *asked.others)
+        }
+
+    def step(self, step: _Step) -> Answer:
+        """Do one step; `returned` is in the answer when endpoints came back into use by it."""
+        answer = self._do(step)
+        returned = [
+            f"{one.node}/{one.registration}" for one in self._states.take_changes() if not one.ejected
+        ]
+        return answer | {"returned": returned} if returned else answer
+
+    def _do(self, step: _Step) -> Answer:
+        if isinstance(step, _Update):
+            return self._update(step.upstream)
+        now = Instant(step.now)
+        if isinstance(step, _Unreached):
+            return {"isolated": self._states.unreached(step.node, now) or self._states.isolation.isolated}
+        if isinstance(step, _Reached):
+            self._states.reached(step.node, now)
+            return {"isolated": self._states.isolation.isolated}
+        if isinstance(step, _Connect | _AnswerBegins | _Finish):
+            return self._go_on(step, now)
+        balancer = self._balancers[step.through or self._main]
+        by_name = {_name(one): one for one in balancer.section.endpoints}
+        if isinstance(step, _Start):
+            self._tries[step.number] = balancer, balancer.started(by_name[step.endpoint], now)
+            return {}
+        if isinstance(step, _Better):
+            return {"better": balancer.has_better(key_of(by_name[step.endpoint]), now)}
+        excluded = [by_name[name] for name in step.excluded]
+        if isinstance(step, _Pool):
+            return {"endpoints": [_name(one) for one in balancer.candidates(now, excluded)]}
+        picked = balancer.pick(_GivenNumbers(step.random), now, excluded)
+        return {"endpoint": None if picked is None else _name(picked), "panic": balancer.panicked}
+
+    def _update(self, section: UpstreamSection) -> Answer:
+        gone = self._balancers[section.upstream].update(section)
+        self._states.forget_unlisted(gone, [one.section for one in self._balancers.values()])
         return {}
-    now = Instant(step.now)
-    if isinstance(step, _AnswerBegins):
-        balancer.answered(tries[step.number], now)
-        return {}
-    if isinstance(step, _Finish):
-        return {"ejected": balancer.finished(tries.pop(step.number), now, step.outcome)}
-    by_name = {_name(one): one for one in balancer.section.endpoints}
-    if isinstance(step, _Start):
-        tries[step.number] = balancer.started(by_name[step.endpoint], now)
-        return {}
-    picked = balancer.pick(_GivenNumbers(step.random), now, [by_name[name] for name in step.excluded])
-    return {"endpoint": None if picked is None else _name(picked), "panic": balancer.panicked}
+
+    def _go_on(self, step: _Connect | _AnswerBegins | _Finish, now: Instant) -> Answer:
+        balancer, attempt = self._tries[step.number]
+        if isinstance(step, _Connect):
+            balancer.connected(attempt, now)
+            return {}
+        if isinstance(step, _AnswerBegins):
+            balancer.answered(attempt, now)
+            return {}
+        del self._tries[step.number]
+        return {"ejected": balancer.finished(attempt, now, step.outcome)}
 
 
 def _name(endpoint: SnapshotEndpoint) -> str:

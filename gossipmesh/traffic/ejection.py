@@ -8,7 +8,7 @@ Spec: Envoy's outlier detection for the words and the numbers. Rules:
 3. Out for `ejection_base_ns` x ejections, ten bases at most (Envoy's 300 s). Then probation: one
    trial at a time; a success puts it back, a failure takes it out again for longer.
 4. Ejections are forgotten when the endpoint stayed in use as long as it had been out.
-5. An endpoint that left the upstream and came back, or has a new address, is new.
+5. An endpoint that left every upstream and came back, or has a new address, is new.
 
 Deviation: Envoy returns an endpoint to full use at once; here one trial goes first.
 """
@@ -17,7 +17,7 @@ from typing import Final
 
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.snapshot import LimitsSection
-from gossipmesh.traffic.outcomes import FAILURES, Outcome
+from gossipmesh.traffic.outcomes import FAILURES, NEUTRAL, Outcome
 
 EJECTIONS_MAX: Final = 10
 
@@ -27,26 +27,35 @@ REASON_TRIAL: Final = "trial"
 
 
 class EndpointState:
-    """What this node knows of one endpoint from its own tries; `gossipmesh.traffic.balance` keeps them."""
+    """What this node knows of one endpoint from its own tries; `gossipmesh.traffic.endpoints` keeps them.
+
+    `ejected_through` is the upstream whose try took it out, `latency_us` 0 before the first sample.
+    """
 
     __slots__ = (
         "consecutive_failures",
+        "ejected_at",
+        "ejected_through",
         "ejected_until",
         "ejections",
-        "ewma_ns",
         "in_flight",
+        "latency_us",
         "measured_at",
         "returned_at",
+        "samples",
         "trial",
     )
 
     def __init__(self) -> None:
         self.in_flight = 0
-        self.ewma_ns: float | None = None
+        self.latency_us = 0
+        self.samples = 0
         self.measured_at = Instant(0)
         self.consecutive_failures = 0
         self.ejections = 0
+        self.ejected_at = Instant(0)
         self.ejected_until: Instant | None = None
+        self.ejected_through = ""
         self.returned_at = Instant(0)
         self.trial = False
 
@@ -78,6 +87,15 @@ def pass_trial(state: EndpointState, now: Instant, *, was_trial: bool) -> bool:
     return was_trial
 
 
+def pardon(state: EndpointState, now: Instant) -> None:
+    """Undo the last ejection: what led to it was our own doing."""
+    state.consecutive_failures = 0
+    state.ejections -= 1
+    state.ejected_until = None
+    state.returned_at = now
+    state.trial = False
+
+
 def end_try(
     state: EndpointState,
     outcome: Outcome,
@@ -98,7 +116,7 @@ def end_try(
     state.in_flight -= 1
     if was_trial:
         state.trial = False
-    if outcome is Outcome.CANCELLED:
+    if outcome in NEUTRAL:
         return None
     if outcome not in FAILURES:
         pass_trial(state, now, was_trial=was_trial)
@@ -122,6 +140,7 @@ def _eject(state: EndpointState, reason: str, now: Instant, limits: LimitsSectio
     if reason != REASON_TRIAL and in_use_ns >= state.ejections * limits.ejection_base_ns:
         state.ejections = 0
     state.ejections = min(state.ejections + 1, EJECTIONS_MAX)
+    state.ejected_at = now
     state.ejected_until = Instant(now + state.ejections * limits.ejection_base_ns)
     state.consecutive_failures = 0
     return reason

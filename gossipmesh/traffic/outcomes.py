@@ -13,10 +13,20 @@ class Outcome(StrEnum):
     CONNECT_FAILED = "connect_failed"  # no connection in time, no route, or TLS said no
     RESET = "reset"  # the connection ended before the answer did
     TIMEOUT = "timeout"  # the per-try timeout ran out
-    CANCELLED = "cancelled"  # our side stopped waiting: it says nothing about the endpoint
+    OVERLOADED = "overloaded"  # there or here something ran short before the workload was reached
+    MOVED = "moved"  # ended by us, to be made elsewhere
+    CANCELLED = "cancelled"  # our side stopped waiting
 
 
-CONNECT_OUTCOMES: Final = (Outcome.CONNECT_REFUSED, Outcome.CONNECT_FAILED)
+UNSENT: Final = (
+    Outcome.CONNECT_REFUSED,
+    Outcome.CONNECT_FAILED,
+    Outcome.OVERLOADED,
+    Outcome.MOVED,
+)
+"""The workload was not reached, or doing it twice is doing it once: any method may be tried again."""
+NEUTRAL: Final = (Outcome.OVERLOADED, Outcome.MOVED, Outcome.CANCELLED)
+"""What says nothing about the endpoint."""
 FAILURES: Final = (
     Outcome.SERVER_ERROR,
     Outcome.CONNECT_REFUSED,

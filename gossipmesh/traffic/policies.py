@@ -20,7 +20,7 @@ import msgspec
 
 from gossipmesh.model.durations import parse_duration_untrusted
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.instant import MILLISECOND_NS
 from gossipmesh.model.limits import ROUTE_RULES_PER_SERVICE_MAX
 from gossipmesh.model.policy import (
     AccessFrom,
@@ -47,7 +47,6 @@ from gossipmesh.model.snapshot import (
 from gossipmesh.traffic.inputs import PolicyInput
 from gossipmesh.traffic.paths import normal_path_match
 
-DEFAULT_TRY_TIMEOUT_NS: Final = 15 * SECOND_NS
 DEFAULT_RETRY: Final = RetryRule(attempts=2, statuses=(503,), backoff_base_ns=25 * MILLISECOND_NS)
 TCP_RETRY: Final = RetryRule(attempts=2, statuses=(), backoff_base_ns=25 * MILLISECOND_NS)
 
@@ -147,9 +146,8 @@ def _default_route(service: str, protocol: str) -> Route:
         match=RouteMatch(None, None, ()),
         backends=(WeightedUpstream(service, 1),),
         request_timeout_ns=None,
-        try_timeout_ns=DEFAULT_TRY_TIMEOUT_NS if protocol == "http" else None,
+        try_timeout_ns=None,
         retry=DEFAULT_RETRY if protocol == "http" else TCP_RETRY,
-        try_timeout_idempotent_only=True,
     )
 
 
@@ -158,17 +156,14 @@ def _compile_rule(
 ) -> Iterable[_Ranked]:
     namespace, name = document.metadata.namespace, document.metadata.name
     timeouts = rule.timeouts
-    try_timeout_ns = _timeout_ns(timeouts.backendRequest if timeouts else None)
-    asked_try_timeout = timeouts is not None and timeouts.backendRequest is not None
     template = Route(
         name=f"{namespace}/{name}#{number}",
         hostnames=(),
         match=RouteMatch(None, None, ()),
         backends=_backends(namespace, rule.backendRefs, index),
         request_timeout_ns=_timeout_ns(timeouts.request if timeouts else None),
-        try_timeout_ns=try_timeout_ns if asked_try_timeout else DEFAULT_TRY_TIMEOUT_NS,
+        try_timeout_ns=_timeout_ns(timeouts.backendRequest if timeouts else None),
         retry=_retry(rule),
-        try_timeout_idempotent_only=not asked_try_timeout,
     )
     # One entry per host name: which name matched comes first in the order, so names must stand apart.
     for hostname in dict.fromkeys(name.lower() for name in document.spec.hostnames) or (None,):

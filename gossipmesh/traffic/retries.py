@@ -5,17 +5,18 @@ window. Rules:
 
 1. Never after a response byte was sent, never more than the rule's attempts, never an endpoint's
    good answer unless its status is listed.
-2. Idempotent methods only. Deviation: a connection that was never made is retried for any method;
-   the request did not leave this node, which RFC 9110 names as safe.
+2. Idempotent methods only. Deviation: what never reached the workload (no connection to its engine,
+   or from its engine to it) is retried for any method, which RFC 9110 names as safe.
 3. A body is replayed only while it is kept whole (`replay_body_bytes`).
 4. Retries are at most `retry_budget_ratio` of the requests of the last ten seconds, plus the floor.
+5. A try we end ourselves to make it elsewhere is no retry: neither attempts nor budget count it.
 """
 
 import msgspec
 
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.snapshot import LimitsSection, RetryRule, Route
-from gossipmesh.traffic.outcomes import CONNECT_OUTCOMES, Outcome
+from gossipmesh.traffic.outcomes import UNSENT, Outcome
 
 IDEMPOTENT_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
 BUDGET_WINDOW_S = 10  # Finagle's and linkerd's default time to live of a budget's deposits
@@ -45,6 +46,11 @@ class RetryBudget:
     def of(cls, section: LimitsSection) -> "RetryBudget":
         """Return an empty budget with the snapshot's numbers."""
         return cls(section.retry_budget_ratio, section.retry_budget_floor_per_s)
+
+    def update(self, section: LimitsSection) -> None:
+        """Take new numbers; what was counted stays."""
+        self._ratio = section.retry_budget_ratio
+        self._floor_per_s = section.retry_budget_floor_per_s
 
     def add_request(self, now: Instant) -> None:
         """Count one request (not its retries)."""
@@ -80,11 +86,12 @@ def is_idempotent(method: str | None) -> bool:
     return method in IDEMPOTENT_METHODS
 
 
-def try_timeout_ns(route: Route, method: str) -> int | None:
-    """Return how long one try may take, None for as long as it wants."""
-    if route.try_timeout_idempotent_only and not is_idempotent(method):
-        return None
-    return route.try_timeout_ns
+def try_timeout_ns(route: Route) -> int | None:
+    """Return how long one try may take once its request is out whole, None for as long as it wants.
+
+    A timeout for idempotent methods only is no policy's: 0.1's agents write their own default so.
+    """
+    return None if route.try_timeout_idempotent_only else route.try_timeout_ns
 
 
 def backoff_ns(rule: RetryRule, attempt: int, random: float) -> int:
@@ -120,19 +127,22 @@ def may_retry(
     listed = status is not None and status in rule.statuses
     if outcome is Outcome.CANCELLED or (outcome is Outcome.SUCCESS and not listed):
         return RetryDecision(False, reason, 0)
+    moved = outcome is Outcome.MOVED
     refusal = None
     if response_started:
         refusal = "response_started"
-    elif attempt > rule.attempts:
+    elif not moved and attempt > rule.attempts:
         refusal = "attempts"
     elif outcome is Outcome.SERVER_ERROR and not listed:
         refusal = "status"
-    elif outcome not in CONNECT_OUTCOMES and not is_idempotent(method):
+    elif outcome not in UNSENT and not is_idempotent(method):
         refusal = "method"
     elif not body_replayable:
         refusal = "body"
-    elif not budget.take_retry(now):
+    elif not moved and not budget.take_retry(now):
         refusal = "budget"
     if refusal is not None:
         return RetryDecision(False, refusal, 0)
+    if moved:
+        return RetryDecision(True, reason, 0)
     return RetryDecision(True, "status" if listed else reason, backoff_ns(rule, attempt, random))

@@ -1,5 +1,11 @@
 """Connections to endpoints and workloads: from the pool or new, admitted, and proven to be who they are."""
 
+import errno
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
 import trio
 
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS
@@ -12,17 +18,32 @@ from gossipmesh.model.snapshot import SnapshotEndpoint
 from gossipmesh.net.byte_stream import PlainStream, connect
 from gossipmesh.net.shortage import is_own_shortage
 from gossipmesh.net.tls import ALPN_HTTP, TlsError, TlsStream, open_tls
+from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
+
+_LAG_SHARE: Final = 0.25  # of the connect timeout: a loop this late saw what came too late
+_NO_WAY: Final = (
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ETIMEDOUT,
+)
 
 
 class DialFailed(Exception):
-    """No connection. `outcome` None: it was not tried (a limit, or no SVID to speak with)."""
+    """No connection.
 
-    def __init__(self, outcome: Outcome | None, flag: str, detail: str) -> None:
+    `outcome` None: it was not tried (a limit, a lack of our own, no SVID to speak with). `unreached`: its
+    node gave no sign of life.
+    """
+
+    def __init__(self, outcome: Outcome | None, flag: str, detail: str, *, unreached: bool = False) -> None:
         super().__init__(detail)
         self.outcome = outcome
         self.flag = flag
         self.detail = detail
+        self.unreached = unreached
 
 
 async def dial_endpoint(
@@ -33,10 +54,38 @@ async def dial_endpoint(
     Raises:
         DialFailed: why not. State: no place is held.
     """
-    identities, applied = state.identities, state.applied
-    context = None if identities is None else identities.client(caller, protocol)
-    if context is None or applied is None:
-        raise DialFailed(None, "UF", f"no_svid: {caller}")
+    async with _in_turn(state, endpoint):
+        return await _shake_hands(state, upstream, endpoint, caller, protocol)
+
+
+@asynccontextmanager
+async def _in_turn(state: EngineState, endpoint: SnapshotEndpoint) -> AsyncIterator[None]:
+    """Hold a place to connect to `endpoint`; what is learnt is told to those who wait for one.
+
+    Raises:
+        DialFailed: the connection before this one could not be made. State: no place is held.
+    """
+    before_us = await state.dials.enter(key_of(endpoint))
+    if before_us is not None:
+        raise DialFailed(Outcome.OVERLOADED, "UF", before_us)
+    failure: str | None = None
+    try:
+        yield
+    except DialFailed as error:
+        if error.outcome in (Outcome.CONNECT_REFUSED, Outcome.CONNECT_FAILED):
+            failure = f"{error.detail}; found by the connection before this one"
+        raise
+    finally:
+        state.dials.leave(key_of(endpoint), failure)
+
+
+async def _shake_hands(
+    state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str, protocol: str
+) -> TlsStream:
+    applied = state.applied
+    if applied is None:
+        raise DialFailed(None, "UF", "no snapshot")
+    context = _context(state, caller, protocol)
     admission = upstream.admission
     admitted = admission.admit_connection()
     if not admitted and upstream.pool.close_oldest():
@@ -44,8 +93,10 @@ async def dial_endpoint(
     if not admitted:
         raise DialFailed(None, "UO", "upstream_connections_overflow")
     stream: TlsStream | None = None
+    timeout_s = applied.limits.connect_timeout_ns / SECOND_NS
+    lag_before_s = state.dials.lag.total_s
     try:
-        with trio.move_on_after(applied.limits.connect_timeout_ns / SECOND_NS):
+        with trio.move_on_after(timeout_s):
             stream = await open_tls(
                 endpoint.address,
                 context,
@@ -53,19 +104,43 @@ async def dial_endpoint(
                 spiffe_id=endpoint.spiffe_id,
                 protocol=protocol,
             )
-    except ConnectionRefusedError as error:
-        raise DialFailed(Outcome.CONNECT_REFUSED, "UF", f"connect_refused: {error}") from None
     except OSError as error:
         if isinstance(error, TlsError):
             state.counters.add("tls_client_failures")
-        raise DialFailed(Outcome.CONNECT_FAILED, "UF", f"connect_failed: {error}") from None
+        raise _failed(state, error) from None
     finally:
         if stream is None:
             admission.release_connection()
     if stream is None:
-        raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout")
+        lag_s = state.dials.lag.total_s - lag_before_s
+        if lag_s >= timeout_s * _LAG_SHARE:
+            state.counters.add("own_lags")
+            raise DialFailed(Outcome.OVERLOADED, "UO", f"connect_timeout: this engine was {lag_s:.1f} s late")
+        raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout", unreached=True)
     state.counters.add("tls_client_handshakes")
+    state.reached(endpoint.node)
     return stream
+
+
+def _context(state: EngineState, caller: str, protocol: str) -> ssl.SSLContext:
+    try:
+        context = None if state.identities is None else state.identities.client(caller, protocol)
+    except OSError as error:  # a key passes through a descriptor
+        raise _failed(state, error) from None
+    if context is None:
+        raise DialFailed(None, "UF", f"no_svid: {caller}")
+    return context
+
+
+def _failed(state: EngineState, error: OSError) -> DialFailed:
+    """Return whose fault an error at connecting is, and count it when it is our own."""
+    if is_own_shortage(error):
+        state.counters.add("own_shortages")
+        return DialFailed(None, "UO", f"own_shortage: {error}")
+    if isinstance(error, ConnectionRefusedError):
+        return DialFailed(Outcome.CONNECT_REFUSED, "UF", f"connect_refused: {error}")
+    unreached = error.errno in _NO_WAY
+    return DialFailed(Outcome.CONNECT_FAILED, "UF", f"connect_failed: {error}", unreached=unreached)
 
 
 async def endpoint_connection(
@@ -79,10 +154,12 @@ async def endpoint_connection(
     connection = upstream.pool.take(caller, attempt.key, now())
     if connection is None:
         with trio.CancelScope() as attempt.dialing:
-            stream = await dial_endpoint(state, upstream, endpoint, caller, ALPN_HTTP)
-            connection = PooledConnection(
-                stream, caller, attempt.key, upstream.admission.release_connection, MESH_LIMITS
-            )
+            async with _in_turn(state, endpoint):
+                connection = upstream.pool.take(caller, attempt.key, now())  # one may be free by now
+                if connection is None:
+                    stream = await _shake_hands(state, upstream, endpoint, caller, ALPN_HTTP)
+                    release = upstream.admission.release_connection
+                    connection = PooledConnection(stream, caller, attempt.key, release, MESH_LIMITS)
         attempt.dialing = None
     if connection is None or attempt.stopped is not None:
         if connection is not None:
@@ -103,12 +180,8 @@ async def dial_workload(state: EngineState, address: Address) -> PlainStream:
     try:
         with trio.fail_after(timeout_s):
             return PlainStream(await connect(address, mesh=False))
-    except ConnectionRefusedError as error:
-        raise DialFailed(Outcome.CONNECT_REFUSED, "UF", f"connect_refused: {error}") from None
     except OSError as error:
-        if is_own_shortage(error):
-            raise DialFailed(None, "UO", f"own_shortage: {error}") from None
-        raise DialFailed(Outcome.CONNECT_FAILED, "UF", f"connect_failed: {error}") from None
+        raise _failed(state, error) from None
     except trio.TooSlowError:
         raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout") from None
 

@@ -11,6 +11,7 @@ import trio
 from gossipmesh.dataplane.protocol import REQUESTS_FEATURE, EngineEvent
 from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.connections import Connections
+from gossipmesh.dataplane.reference.contact import ContactWatch
 from gossipmesh.dataplane.reference.control import ControlServer
 from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.inbound import MeshListener
@@ -87,6 +88,8 @@ class ReferenceEngine:
                 nursery.start_soon(self._control.run)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._state.attempts.run)
+                nursery.start_soon(self._state.dials.lag.run)
+                nursery.start_soon(ContactWatch(self._state).run)
                 if handle_signals:
                     nursery.start_soon(self._signals)
                 await self._finished.wait()

@@ -268,6 +268,7 @@ class Exchange:
         "_go",
         "_on_head",
         "_on_progress",
+        "_on_sent",
         "_problem",
         "response",
     )
@@ -280,11 +281,13 @@ class Exchange:
         on_head: Callable[[ResponseHead], bool],
         on_progress: Callable[[], None],
         from_workload: bool = False,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> None:
         """Args:
         from_workload: the answer is an application's, which may not speak as an engine.
         on_head: called once with the final head; False abandons the answer.
         on_progress: called after each piece of the answer.
+        on_sent: called once the request is out whole.
         """
         self._downstream = downstream
         self._connection = connection
@@ -292,6 +295,7 @@ class Exchange:
         self._on_progress = on_progress
         self._from_workload = from_workload
         self._cut_shows = True  # to the client, once its answer's head went out
+        self._on_sent = on_sent
         self._go = trio.Event()
         self._problem: DownstreamGone | DownstreamBad | None = None
         self.response: ResponseHead | None = None
@@ -307,6 +311,7 @@ class Exchange:
                 await self._connection.stream.send_all(head + kept)
             except OSError:
                 pass  # an answer may have come before the connection closed
+            self._on_sent()
             return await self._relayed()
         return await self._stream(head)
 
@@ -354,6 +359,7 @@ class Exchange:
                 data = await body.next()
             if chunked:
                 await stream.send_all(last_chunk(body.trailers))
+            self._on_sent()
         except (DownstreamGone, DownstreamBad) as error:
             self._problem = error
             scope.cancel()

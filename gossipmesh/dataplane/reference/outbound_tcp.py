@@ -5,7 +5,6 @@ Rule: the tunnel begins once an endpoint has proven who it is; until then other 
 
 import trio
 
-from gossipmesh.dataplane.protocol import Ejection
 from gossipmesh.dataplane.reference.dialing import DialFailed, dial_endpoint
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone
 from gossipmesh.dataplane.reference.journal import Entry, Journal
@@ -16,6 +15,7 @@ from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import Route, SnapshotEndpoint
 from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.net.tls import ALPN_TCP, TlsStream
+from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import may_retry
 from gossipmesh.traffic.routing import pick_backend, service_of_host
@@ -91,12 +91,14 @@ class OutboundTunnel:
             except DialFailed as error:
                 outcome = error.outcome or Outcome.CANCELLED
                 failed = error
+                if error.unreached:
+                    state.unreached(endpoint.node)
+                    isolated = state.endpoint_states.isolation.isolated
+                    if isolated and upstream.balancer.has_better(key_of(endpoint), now()):
+                        outcome = Outcome.MOVED
             finally:
-                reason = upstream.balancer.finished(attempt, now(), outcome)
-                if reason is not None:
-                    state.counters.add("ejections")
-                    name = upstream.balancer.section.upstream
-                    state.emit(Ejection(name, endpoint.registration, endpoint.node, reason, True))
+                upstream.balancer.finished(attempt, now(), outcome)
+                state.tell_changes()
             decision = may_retry(
                 route.retry,
                 method=None,

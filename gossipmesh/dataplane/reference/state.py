@@ -5,9 +5,9 @@ Responsible for turning a snapshot into lookups and for swapping it in whole. En
 1. `prepare` reads everything and changes nothing; `apply` cannot fail.
 2. Balancers, budgets and pools live by upstream name from snapshot to snapshot; decoded sections and
    route indexes live as long as their hash.
-3. An endpoint that left: its idle connections are closed, and tries under way that may be made again
-   are cancelled. Others go on: an endpoint that drains leaves the snapshot too, and keepalive bounds
-   what waits for a dead one.
+3. An endpoint that left: its idle connections are closed, and tries under way that may be made again are
+   stopped if there is somewhere better to make them. Not those at one that merely drains: it finishes
+   what it has. Others go on, and keepalive bounds what waits for a dead one.
 """
 
 import random
@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 import trio
 
-from gossipmesh.dataplane.protocol import EngineEvent
+from gossipmesh.dataplane.protocol import Ejection, EngineEvent
 from gossipmesh.dataplane.reference.demands import Demands
+from gossipmesh.dataplane.reference.dial_queue import DialQueue
 from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey, PooledConnection
 from gossipmesh.dataplane.reference.statistics import Counters
@@ -37,7 +38,8 @@ from gossipmesh.model.snapshot import (
     UpstreamSection,
 )
 from gossipmesh.traffic.admission import Admission
-from gossipmesh.traffic.balance import Balancer, EndpointStates
+from gossipmesh.traffic.balance import Balancer
+from gossipmesh.traffic.endpoints import EndpointStates, key_of
 from gossipmesh.traffic.retries import RetryBudget
 from gossipmesh.traffic.routing import RouteTable, ServiceRouter
 from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
@@ -50,7 +52,7 @@ def now() -> Instant:
 
 def endpoint_key(endpoint: SnapshotEndpoint) -> EndpointKey:
     """Return what an endpoint is to pools and tries."""
-    return endpoint.node, endpoint.registration, endpoint.address.host, endpoint.address.port
+    return key_of(endpoint)
 
 
 class UpstreamState:
@@ -63,18 +65,23 @@ class UpstreamState:
         self.pool = ConnectionPool()
         self._keys = {endpoint_key(endpoint) for endpoint in section.endpoints}
 
-    def update(self, section: UpstreamSection, limits: LimitsSection) -> None:
-        """Take a new section."""
+    def update(self, section: UpstreamSection, limits: LimitsSection) -> list[EndpointKey]:
+        """Take a new section; return what left it."""
+        gone: list[EndpointKey] = []
         changed = section is not self.balancer.section
         if changed or limits is not self.balancer.limits:
-            self.balancer.update(section, limits)
+            gone = self.balancer.update(section, limits)
             self.admission.update(limits)
+            self.budget.update(limits)
         if changed:
             self._keep_only({endpoint_key(endpoint) for endpoint in section.endpoints})
+        return gone
 
-    def close(self) -> None:
-        """Let go of everything; the upstream left the snapshot."""
+    def close(self) -> list[EndpointKey]:
+        """Let go of everything, and return it; the upstream left the snapshot."""
+        gone = list(self._keys)
         self._keep_only(set())
+        return gone
 
     def keep(self, connection: PooledConnection) -> bool:
         """Keep a connection for later, unless its endpoint has left meanwhile."""
@@ -87,9 +94,9 @@ class UpstreamState:
         self._keys = keys
         self.pool.keep_only(keys)
 
-    def lists(self, key: EndpointKey) -> bool:
-        """Tell whether an endpoint is in the upstream."""
-        return key in self._keys
+    def lets_go(self, key: EndpointKey) -> bool:
+        """Tell whether an endpoint has left the upstream, and not merely to finish what it has."""
+        return key not in self._keys and f"{key[0]}/{key[1]}" not in self.balancer.section.draining
 
 
 class Applied:
@@ -122,7 +129,8 @@ class Applied:
         self.limits = limits
         self.node_spiffe_id = callers.node_spiffe_id
         self.trust_domain = parse_spiffe_id(callers.node_spiffe_id)[0]
-        self.probe_name = f"{node_name_of_spiffe_id(callers.node_spiffe_id)}.node.{self.trust_domain}"
+        self.node = node_name_of_spiffe_id(callers.node_spiffe_id) or ""
+        self.probe_name = f"{self.node}.node.{self.trust_domain}"
         self._callers = {caller.uid: caller.spiffe_id for caller in callers.callers}
         self.routes: RouteTable = RouteTable.build(routes, None if previous is None else previous.routes)
 
@@ -149,6 +157,7 @@ class EngineState:
         self.changed = trio.Event()
         self.attempts = Attempts()
         self.demands = Demands(counters, on_event, self._router)
+        self.dials = DialQueue()
 
     @property
     def snapshot_version(self) -> str | None:
@@ -173,27 +182,59 @@ class EngineState:
     def apply(self, applied: Applied) -> None:
         """Swap a prepared snapshot in; the next request sees it."""
         self.applied = applied
+        self.endpoint_states.isolation.own = applied.node
+        gone: list[EndpointKey] = []
         for name in list(self.upstreams):
-            if name not in applied.upstreams:
-                self.upstreams.pop(name).close()
-        for name, section in applied.upstreams.items():
-            state = self.upstreams.get(name)
-            if state is not None:
-                state.update(section, applied.limits)
-        for attempt in self.attempts.all():
-            self._review(attempt)
+            section = applied.upstreams.get(name)
+            if section is None:
+                gone += self.upstreams.pop(name).close()
+            else:
+                gone += self.upstreams[name].update(section, applied.limits)
+        self.endpoint_states.forget_unlisted(gone, applied.upstreams.values())
+        self.tell_changes()
+        self.review()
         changed, self.changed = self.changed, trio.Event()
         changed.set()
         self.demands.applied()
 
+    def review(self) -> None:
+        """End tries that may not go on, and those that are better made elsewhere.
+
+        Cost: O(tries under way).
+        """
+        for attempt in self.attempts.all():
+            self._review(attempt)
+
     def _review(self, attempt: Attempt) -> None:
-        """End a try that the new snapshot has no place for."""
         if attempt.allowed is not None and not attempt.allowed():
             attempt.stop(Stop.GONE)
         elif attempt.movable and attempt.downstream.body.replayable:
             upstream = self.upstreams.get(attempt.upstream)
-            if upstream is None or not upstream.lists(attempt.key):
-                attempt.stop(Stop.REMOVED)
+            cut = self.endpoint_states.isolation.is_lost(attempt.key[0])
+            if upstream is None or not (cut or upstream.lets_go(attempt.key)):
+                return
+            if upstream.balancer.has_better(attempt.key, now()):
+                attempt.stop(Stop.CUT if cut else Stop.REMOVED)
+
+    def unreached(self, node: str) -> None:
+        """Take note that `node` is out of reach; if so are others, what waits for them moves home."""
+        if self.endpoint_states.unreached(node, now()):
+            self.counters.add("isolations")
+            self.review()
+
+    def reached(self, node: str) -> None:
+        """Take note of contact with `node`."""
+        if self.endpoint_states.reached(node, now()):
+            self.tell_changes()
+
+    def tell_changes(self) -> None:
+        """Tell the agent which endpoints went out and which came back."""
+        for change in self.endpoint_states.take_changes():
+            if change.ejected:
+                self.counters.add("ejections")
+            self.emit(
+                Ejection(change.upstream, change.registration, change.node, change.reason, change.ejected)
+            )
 
     def set_identities(self, identities: Identities) -> None:
         """Use new SVIDs from now on; new roots end every idle connection."""
@@ -226,6 +267,7 @@ class EngineState:
             self.workloads.reap(idle_before)
         for attempt in self.attempts.all():
             attempt.check_client()
+            self._review(attempt)  # where there was nowhere to go there may be now
 
     async def router_for(self, service: str) -> ServiceRouter | None:
         """Return the rules of a service, asking the agent and waiting a while when there are none."""

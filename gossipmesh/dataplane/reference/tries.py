@@ -22,10 +22,14 @@ _TCP_CLOSE_WAIT: Final = 8
 
 
 class Stop(StrEnum):
-    """Who ended a try before its time: its client (or a rule against it), its endpoint, its deadline."""
+    """Who ended a try before its time.
+
+    Its client (or a rule against it), its endpoint that left, this node's lost network, its deadline.
+    """
 
     GONE = "gone"
     REMOVED = "removed"
+    CUT = "cut"
     LATE = "late"
 
 
@@ -33,16 +37,19 @@ class Attempt:
     """A try under way.
 
     `movable` tells whether it could be made elsewhere, `allowed` whether it still may be made at all;
-    None: the question does not arise. `dialing` is set while there is no connection yet.
+    None: the question does not arise. `dialing` is set while there is no connection yet, `node` is where
+    a connection out of this one goes; empty: to a workload here.
     """
 
     __slots__ = ("allowed", "connection", "deadline", "dialing", "downstream", "half_close_allowed", "key",
-                 "movable", "stopped", "upstream")  # fmt: skip
+                 "movable", "node", "stopped", "turn", "upstream")  # fmt: skip
 
     def __init__(self, downstream: Downstream, upstream: str, key: EndpointKey) -> None:
         self.downstream = downstream
         self.upstream = upstream
         self.key = key
+        self.node = ""
+        self.turn = 0
         self.connection: PooledConnection | None = None
         self.dialing: trio.CancelScope | None = None
         self.deadline = NEVER
@@ -88,10 +95,27 @@ class Attempts:
         self._open: set[Attempt] = set()
         self._nearest = NEVER
         self._timer = trio.CancelScope()
+        self._turn = 0
+        self._busy: trio.Event | None = None
 
     def begin(self, attempt: Attempt) -> None:
         """Take note of a try; `finish` must follow."""
+        attempt.turn = self._turn
         self._open.add(attempt)
+        if self._busy is not None:
+            self._busy.set()
+
+    async def wait_busy(self) -> None:
+        """Wait until a try is under way."""
+        if not self._open:
+            self._busy = trio.Event()
+            await self._busy.wait()
+            self._busy = None
+
+    def turn(self) -> list[Attempt]:
+        """Return those that were under way at the last call already, in no order."""
+        self._turn += 1
+        return [attempt for attempt in self._open if attempt.turn < self._turn - 1]
 
     def finish(self, attempt: Attempt) -> None:
         """Forget a try."""

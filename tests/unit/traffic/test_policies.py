@@ -43,7 +43,7 @@ def test_a_service_without_a_route_gets_the_default_one() -> None:
     assert route.name == "shop/cart#default"
     assert route.backends == (WeightedUpstream("shop/cart", 1),)
     assert route.retry == RetryRule(2, (503,), 25_000_000)
-    assert (route.try_timeout_ns, route.try_timeout_idempotent_only) == (15 * SECOND_NS, True)
+    assert (route.try_timeout_ns, route.try_timeout_idempotent_only) == (None, False)
     assert route.request_timeout_ns is None
 
 

@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,15 +58,18 @@ def test_the_wait_grows_and_is_bounded(attempt: int, jitter: float) -> None:
     assert wait_ns <= backoff_ns(RULE, attempt + 1, jitter)
 
 
-@pytest.mark.parametrize(
-    ("method", "idempotent_only", "expected"),
-    [("GET", True, 5), ("POST", True, None), ("POST", False, 5), ("GET", False, 5)],
-)
-def test_the_meshs_own_timeout_leaves_a_slow_post_alone(
-    method: str, idempotent_only: bool, expected: int | None
-) -> None:
-    route = Route("r#0", (), RouteMatch(None, None, ()), (), None, 5, RULE, idempotent_only)
-    assert try_timeout_ns(route, method) == expected
+@pytest.mark.parametrize(("of_an_agent_of_0_1", "expected"), [(True, None), (False, 5)])
+def test_only_a_policys_try_timeout_counts(of_an_agent_of_0_1: bool, expected: int | None) -> None:
+    """An agent of 0.1 marks its own default by the methods it is for."""
+    route = Route("r#0", (), RouteMatch(None, None, ()), (), None, 5, RULE, of_an_agent_of_0_1)
+    assert try_timeout_ns(route) == expected
+
+
+def test_a_budget_takes_new_numbers_and_keeps_its_count() -> None:
+    budget = RetryBudget(0.0, 1)
+    assert [budget.take_retry(Instant(0)) for _ in range(11)] == [True] * 10 + [False]
+    budget.update(msgspec.structs.replace(DEFAULT_LIMITS, retry_budget_floor_per_s=2))
+    assert [budget.take_retry(Instant(0)) for _ in range(11)] == [True] * 10 + [False]
 
 
 def test_admission_refuses_at_the_limit_and_counts() -> None:
