@@ -37,7 +37,10 @@ from gossipmesh.net.byte_stream import (
 
 ALPN_HTTP: Final = "gm-http/1.1"
 ALPN_TCP: Final = "gm-tcp"
+ALPN_TCP_2: Final = "gm-tcp/2"  # with the callee's status byte first
 ALPN_PROBE: Final = "gm-probe"
+_SERVED: Final = (ALPN_HTTP, ALPN_TCP_2, ALPN_TCP, ALPN_PROBE)  # by preference
+_OFFERS: Final = {ALPN_TCP: (ALPN_TCP_2, ALPN_TCP)}  # newest first; 0.1 speaks the last
 _TURNS_PER_CHECKPOINT: Final = 16
 
 
@@ -88,13 +91,13 @@ def _load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
 
 
 def client_context(pair: KeyPair, bundle_pem: bytes, protocol: str) -> ssl.SSLContext:
-    """Return a context that connects as `pair` and speaks ALPN `protocol`.
+    """Return a context that connects as `pair` and speaks ALPN `protocol`, in its newest form if it can.
 
     Raises:
         ssl.SSLError: a chain, key or bundle does not load. Local fault. State unchanged.
         ValueError: the bundle is not PEM. Local fault. State unchanged.
     """
-    return _context(ssl.PROTOCOL_TLS_CLIENT, pair, bundle_pem, [protocol])
+    return _context(ssl.PROTOCOL_TLS_CLIENT, pair, bundle_pem, _OFFERS.get(protocol, (protocol,)))
 
 
 def server_context(pair: KeyPair, bundle_pem: bytes) -> ssl.SSLContext:
@@ -104,7 +107,9 @@ def server_context(pair: KeyPair, bundle_pem: bytes) -> ssl.SSLContext:
         ssl.SSLError: a chain, key or bundle does not load. Local fault. State unchanged.
         ValueError: the bundle is not PEM. Local fault. State unchanged.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER, pair, bundle_pem, [ALPN_HTTP, ALPN_TCP, ALPN_PROBE])
+    context = _context(
+        ssl.PROTOCOL_TLS_SERVER, pair, bundle_pem, [ALPN_HTTP, ALPN_TCP_2, ALPN_TCP, ALPN_PROBE]
+    )
     context.num_tickets = 0
     context.sslobject_class = _NamedObject
     return context
@@ -362,7 +367,7 @@ async def open_tls(
         peer = stream.peer_spiffe_id(parse_spiffe_id(spiffe_id)[0])
         if peer != spiffe_id:
             raise TlsError(f"{address} is {peer}, not {spiffe_id}")
-        if stream.protocol != protocol:
+        if stream.protocol not in _OFFERS.get(protocol, (protocol,)):
             raise TlsError(f"{address} does not speak {protocol}")
     except BaseException:
         stream.close()

@@ -261,6 +261,8 @@ def check_head_start_untrusted(data: bytes | bytearray, checked: int, allowed: H
     Raises:
         BadMessage: a leading line break, a bare LF or a head too long. Remote's fault. State: close it.
     """
+    if data[0] == 0x16:  # a TLS handshake record
+        raise BadMessage("TLS where HTTP is expected: the mesh encrypts by itself, use http://")
     if data[0] in b"\r\n":
         raise BadMessage("a line break before the request line")
     if data.count(b"\n", checked) != data.count(b"\r\n", max(0, checked - 1)):

@@ -19,7 +19,7 @@ from gossipmesh.dataplane.reference.denials import deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, write_request
-from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel
+from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel, say
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.passing import (
     CERTIFICATE,
@@ -33,17 +33,27 @@ from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.service import serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tries import Attempt
+from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus
 from gossipmesh.dataplane.reference.upgrade import splice
 from gossipmesh.model import limits
 from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import InboundSection
 from gossipmesh.net.byte_stream import set_options
-from gossipmesh.net.tls import ALPN_HTTP, ALPN_PROBE, ALPN_TCP, TlsError, TlsStream, select_by_name
+from gossipmesh.net.tls import (
+    ALPN_HTTP,
+    ALPN_PROBE,
+    ALPN_TCP,
+    ALPN_TCP_2,
+    TlsError,
+    TlsStream,
+    select_by_name,
+)
 from gossipmesh.traffic.authorization import decide
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import is_idempotent
 
 HANDSHAKE_TIMEOUT_S = 5.0
+_TCP = (ALPN_TCP_2, ALPN_TCP)
 _WORKLOAD_TRIES = 2  # a kept connection may have ended at the moment it was used
 
 
@@ -103,12 +113,15 @@ class MeshListener:
                 self._state.counters.add("probes_answered")
             return
         inbound = None if applied is None else applied.inbounds.get(name)
-        wanted = ALPN_TCP if inbound is not None and inbound.protocol == Protocol.TCP else ALPN_HTTP
-        if inbound is None or stream.protocol != wanted:
+        wanted = _TCP if inbound is not None and inbound.protocol == Protocol.TCP else (ALPN_HTTP,)
+        if inbound is None or stream.protocol not in wanted:
             self._state.counters.add("tls_server_failures")
+            if inbound is None:
+                await say(stream, TunnelStatus.GONE)
             return
-        if wanted == ALPN_TCP:
+        if wanted is _TCP:
             if connection.full:
+                await say(stream, TunnelStatus.OVERLOADED)
                 return
             connection.begin_request()
             await InboundTunnel(self._state, self._journal, connection.remote, caller, inbound).serve(stream)

@@ -1,6 +1,7 @@
 """From the mesh to a local TCP workload: one authorized connection, both ways, until either side ends it.
 
-Rule: authorization is asked when the connection begins and again whenever the snapshot changes.
+Rules: authorization is asked when the connection begins and again whenever the snapshot changes; a caller
+that speaks `gm-tcp/2` is told how it went before the first byte.
 """
 
 import trio
@@ -10,10 +11,11 @@ from gossipmesh.dataplane.reference.dialing import DialFailed, dial_workload
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tcp import tunnel
+from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.snapshot import InboundSection
 from gossipmesh.net.byte_stream import ByteStream
-from gossipmesh.net.tls import TlsStream
+from gossipmesh.net.tls import ALPN_TCP_2, TlsStream
 from gossipmesh.traffic.authorization import decide
 
 
@@ -39,16 +41,20 @@ class InboundTunnel:
             verdict = decide(self._inbound, self._caller, None, None)
             if not verdict.allow:
                 deny(self._state, entry, verdict)
+                await say(stream, TunnelStatus.DENIED)
                 return
             workload = await dial_workload(self._state, self._inbound.workload)
             self._journal.opened(entry)
             try:
+                await say(stream, TunnelStatus.CONNECTED)
                 await self._carry(stream, workload)
             finally:
                 workload.close()
         except DialFailed as error:
             entry.flag(error.flag)
             entry.details = error.detail
+            overloaded = error.flag == "UO"
+            await say(stream, TunnelStatus.OVERLOADED if overloaded else TunnelStatus.REFUSED)
         finally:
             self._journal.end(entry, now())
 
@@ -74,3 +80,13 @@ class InboundTunnel:
                 scope.cancel()
                 return
             await changed.wait()
+
+
+async def say(stream: TlsStream, status: TunnelStatus) -> None:
+    """Send the status byte, to a caller whose protocol has one.
+
+    Raises:
+        OSError: the caller has gone. State: close it.
+    """
+    if stream.protocol == ALPN_TCP_2:
+        await stream.send_all(bytes((status,)))

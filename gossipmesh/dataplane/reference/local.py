@@ -1,17 +1,23 @@
 """The node's own ports: the shared proxy port and explicit upstream ports, and who is calling on them."""
 
 import socket
+from typing import Final
 
+import trio
+
+from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.connections import Acceptor, Connection
 from gossipmesh.dataplane.reference.forward import Downstream
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.outbound import OutboundRequest
 from gossipmesh.dataplane.reference.outbound_tcp import serve_connect, serve_tcp
-from gossipmesh.dataplane.reference.service import OnBad, serve_http
+from gossipmesh.dataplane.reference.service import Handler, OnBad, serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import UpstreamListener
 from gossipmesh.net.byte_stream import PlainStream
+
+UNSERVED_WAIT_S: Final = 1.0  # as long as a request for an unknown service waits
 
 
 class LocalPorts:
@@ -27,12 +33,17 @@ class LocalPorts:
         caller = None if uid is None or applied is None else applied.caller_of(uid)
         stream = PlainStream(client)
 
+        async def serve_inside(reader: MessageReader, service: str) -> None:
+            bad = self._bad(connection, caller or "")
+            handler = self._requests_to(connection, caller or "", service)
+            await serve_http(self._state, connection, reader, handler, bad)
+
         async def handle(downstream: Downstream) -> None:
             entry = Entry("outbound", "http", connection.remote, caller or "", now())
             if caller is None:
                 await self._refuse(downstream, entry)
             elif downstream.head.method == "CONNECT":
-                await serve_connect(self._state, self._journal, downstream, entry)
+                await serve_connect(self._state, self._journal, downstream, entry, serve_inside)
             else:
                 await OutboundRequest(self._state, self._journal, downstream, entry, None).run()
 
@@ -81,18 +92,52 @@ class LocalPorts:
                     self._write_refusal(entry, listener.service)
                 return
 
-            async def handle(downstream: Downstream) -> None:
-                entry = Entry("outbound", "http", connection.remote, listener.spiffe_id, now())
-                if not allowed or downstream.head.method == "CONNECT":
-                    entry.service = listener.service
-                    await self._refuse(downstream, entry)
-                    return
-                await OutboundRequest(self._state, self._journal, downstream, entry, listener.service).run()
-
+            reader = MessageReader(stream)
+            if not await self._looks_like_http(connection, reader, listener):
+                return
             caller = listener.spiffe_id if allowed else ""
-            await serve_http(self._state, connection, stream, handle, self._bad(connection, caller))
+            handle = self._requests_to(connection, caller, listener.service)
+            await serve_http(self._state, connection, reader, handle, self._bad(connection, caller))
         finally:
             stream.close()
+
+    def _requests_to(self, connection: Connection, caller: str, service: str) -> Handler:
+        """Return what serves requests to one service, as `caller`; empty: as nobody we know."""
+
+        async def handle(downstream: Downstream) -> None:
+            entry = Entry("outbound", "http", connection.remote, caller, now())
+            if not caller or downstream.head.method == "CONNECT":
+                entry.service = service
+                await self._refuse(downstream, entry)
+                return
+            await OutboundRequest(self._state, self._journal, downstream, entry, service).run()
+
+        return handle
+
+    async def _looks_like_http(
+        self, connection: Connection, reader: MessageReader, listener: UpstreamListener
+    ) -> bool:
+        """Tell whether a client of a service that nobody serves now is to be answered in HTTP.
+
+        Nobody knows what such a service speaks: who sends something else, or waits for a greeting, is hung up
+        on like a client of any TCP service that nobody serves.
+        """
+        applied = self._state.applied
+        router = None if applied is None else applied.routes.router(listener.service)
+        if router is not None and self._state.is_served(router):
+            return True
+        try:
+            with trio.move_on_after(UNSERVED_WAIT_S):
+                if await reader.fill() and reader.buffer[:1].isalpha():
+                    return True
+        except OSError:
+            return False
+        entry = Entry("outbound", "tcp", connection.remote, listener.spiffe_id, now())
+        entry.service = listener.service
+        entry.flag("UH")
+        entry.details = "no_healthy_upstream"
+        self._journal.end(entry, now())
+        return False
 
     async def _refuse(self, downstream: Downstream, entry: Entry) -> None:
         entry.head = downstream.head

@@ -1,25 +1,33 @@
 """From a local caller to a TCP service of the mesh: explicit ports, and CONNECT on the proxy port.
 
-Rule: the tunnel begins once an endpoint has proven who it is; until then other endpoints are tried.
+Rule: the tunnel begins once an endpoint has proven who it is and has reached its workload; until then nothing
+of the client's is sent, and other endpoints are tried.
 """
+
+from collections.abc import Awaitable, Callable
 
 import trio
 
+from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.dialing import DialFailed, dial_endpoint
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
 from gossipmesh.dataplane.reference.tcp import TunnelEnd, tunnel
+from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus, meaning, read_status_untrusted
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import Route, SnapshotEndpoint
 from gossipmesh.net.byte_stream import ByteStream
-from gossipmesh.net.tls import ALPN_TCP, TlsStream
+from gossipmesh.net.tls import ALPN_TCP, ALPN_TCP_2, TlsStream
 from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import may_retry
 from gossipmesh.traffic.routing import pick_backend, service_of_host
 
+ServeInside = Callable[[MessageReader, str], Awaitable[None]]
+
+SERVICE_IS_HTTP = "service_is_http"
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
 
@@ -40,13 +48,15 @@ class OutboundTunnel:
         self._state = state
         self._journal = journal
         self._entry = entry
+        self._handed_over = False
         self._upstream: UpstreamState | None = None
         self._stream: TlsStream | None = None
+        self._early = b""  # what the workload sent before the tunnel was open here
         entry.protocol = "tcp"
         entry.service = service
 
     async def open(self) -> None:
-        """Connect to an endpoint of the service.
+        """Connect to a workload of the service.
 
         Raises:
             NoTunnel: why not. State: nothing is held.
@@ -56,8 +66,10 @@ class OutboundTunnel:
         if router is None:
             entry.service = ""  # a name nobody vouches for must not become a metric's label
             raise NoTunnel(503, "NC", "service_not_known")
+        if not state.is_served(router):
+            raise NoTunnel(503, "UH", "no_healthy_upstream")
         if router.section.protocol != Protocol.TCP:
-            raise NoTunnel(405, "DPE", "service_is_http")
+            raise NoTunnel(400, "DPE", SERVICE_IS_HTTP)
         route = next(iter(router.section.routes), None)
         if route is None:
             raise NoTunnel(404, "NR", "route_not_found")
@@ -82,23 +94,9 @@ class OutboundTunnel:
             entry.attempts += 1
             entry.upstream_host = str(endpoint.address)
             entry.callee, entry.server_name = endpoint.spiffe_id, endpoint.server_name
-            attempt = upstream.balancer.started(endpoint, now())
-            outcome = Outcome.CANCELLED
-            try:
-                self._stream = await dial_endpoint(state, upstream, endpoint, entry.caller, ALPN_TCP)
-                outcome = Outcome.SUCCESS
+            failed, outcome = await self._one_try(upstream, endpoint)
+            if failed is None:
                 return
-            except DialFailed as error:
-                outcome = error.outcome or Outcome.CANCELLED
-                failed = error
-                if error.unreached:
-                    state.unreached(endpoint.node)
-                    isolated = state.endpoint_states.isolation.isolated
-                    if isolated and upstream.balancer.has_better(key_of(endpoint), now()):
-                        outcome = Outcome.MOVED
-            finally:
-                upstream.balancer.finished(attempt, now(), outcome)
-                state.tell_changes()
             decision = may_retry(
                 route.retry,
                 method=None,
@@ -119,17 +117,64 @@ class OutboundTunnel:
             tried.append(endpoint)
             await trio.sleep(decision.backoff_ns / SECOND_NS)
 
+    async def _one_try(
+        self, upstream: UpstreamState, endpoint: SnapshotEndpoint
+    ) -> tuple[DialFailed | None, Outcome]:
+        """Return (None, success) when the tunnel is open, else why not and how the try ended.
+
+        Raises:
+            NoTunnel: the callee says that the caller may not. State: nothing is held.
+        """
+        state, balancer = self._state, upstream.balancer
+        attempt = balancer.started(endpoint, now())
+        outcome = Outcome.CANCELLED
+        try:
+            stream = await dial_endpoint(state, upstream, endpoint, self._entry.caller, ALPN_TCP)
+            opened = False
+            try:
+                self._early = await _await_workload(state, stream)
+                opened = True
+            finally:
+                if not opened:
+                    stream.close()
+                    upstream.admission.release_connection()
+            self._stream = stream
+            outcome = Outcome.SUCCESS
+            return None, outcome
+        except DialFailed as error:
+            outcome = error.outcome or Outcome.CANCELLED
+            if error.unreached:
+                state.unreached(endpoint.node)
+                isolated = state.endpoint_states.isolation.isolated
+                if isolated and balancer.has_better(key_of(endpoint), now()):
+                    outcome = Outcome.MOVED
+            return error, outcome
+        except NoTunnel:
+            outcome = Outcome.SUCCESS
+            raise
+        finally:
+            balancer.finished(attempt, now(), outcome)
+            state.tell_changes()
+
     async def carry(self, downstream: ByteStream, first: bytes) -> TunnelEnd:
         """Carry bytes until the tunnel ends; `first` are bytes read from downstream already."""
         assert self._stream is not None
         applied = self._state.applied
         idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
         end = await tunnel(
-            downstream, self._stream, downstream_first=first, idle_timeout_s=idle_ns / SECOND_NS
+            downstream,
+            self._stream,
+            downstream_first=first,
+            upstream_first=self._early,
+            idle_timeout_s=idle_ns / SECOND_NS,
         )
         self._entry.received_bytes, self._entry.sent_bytes = end.received_bytes, end.sent_bytes
         self._entry.flag(end.flag)
         return end
+
+    def hand_over(self) -> None:
+        """Say that the connection goes on as something else: there is nothing to write down."""
+        self._handed_over = True
 
     def end(self) -> None:
         """Close what is open and write the connection down."""
@@ -137,7 +182,38 @@ class OutboundTunnel:
             self._stream.close()
             if self._upstream is not None:
                 self._upstream.admission.release_connection()
-        self._journal.end(self._entry, now())
+        if not self._handed_over:
+            self._journal.end(self._entry, now())
+
+
+async def _await_workload(state: EngineState, stream: TlsStream) -> bytes:
+    """Wait until the callee has reached its workload; return what came behind its status.
+
+    Raises:
+        DialFailed: it has not. State: the stream is the caller's to close.
+        NoTunnel: it will not. State: the stream is the caller's to close.
+    """
+    if stream.protocol != ALPN_TCP_2:
+        return b""
+    limits = None if state.applied is None else state.applied.limits
+    timeout_ns = SECOND_NS if limits is None else limits.connect_timeout_ns
+    data = b""
+    try:
+        # The callee has as long for its own connection, and the way back is ours.
+        with trio.move_on_after(2 * timeout_ns / SECOND_NS) as waited:
+            data = await stream.receive()
+    except OSError as error:
+        raise DialFailed(Outcome.CONNECT_FAILED, "UF", f"no_status: {error}") from None
+    if not data:
+        detail = "no_status_in_time" if waited.cancelled_caught else "closed_before_status"
+        raise DialFailed(Outcome.CONNECT_FAILED, "UF", detail)
+    status = read_status_untrusted(data[0])
+    outcome, flag = meaning(status)
+    if status is TunnelStatus.DENIED:
+        raise NoTunnel(403, flag, "denied")
+    if status is not TunnelStatus.CONNECTED:
+        raise DialFailed(outcome, flag, f"workload_{status.name.lower()}")
+    return data[1:]
 
 
 async def serve_tcp(
@@ -155,27 +231,36 @@ async def serve_tcp(
         outbound.end()
 
 
-async def serve_connect(state: EngineState, journal: Journal, downstream: Downstream, entry: Entry) -> None:
-    """Answer CONNECT: a tunnel to a TCP service, or the reason why not.
+async def serve_connect(
+    state: EngineState, journal: Journal, downstream: Downstream, entry: Entry, serve_inside: ServeInside
+) -> None:
+    """Answer CONNECT: a tunnel to a TCP service, requests inside one to an HTTP service, or why not.
+
+    The target decides, whatever `Host` says. `serve_inside` serves what comes through the tunnel as HTTP
+    to the service it is given.
 
     Raises:
         DownstreamGone: the client left. State: written down; close it.
     """
-    entry.head = downstream.head
-    service = service_of_host(downstream.head.host.decode("latin-1"))
+    head = entry.head = downstream.head
+    service = service_of_host((head.authority or head.host).decode("latin-1"))
     outbound = OutboundTunnel(state, journal, entry, service or "")
     try:
         if service is None:
             raise NoTunnel(404, "NR", "route_not_found")
         await outbound.open()
-        entry.status = 200
-        downstream.keep_alive = False
-        await downstream.send(_ESTABLISHED)
+        await _establish(downstream, entry)
         await outbound.carry(downstream.stream, downstream.reader.take_buffered())
     except NoTunnel as error:
+        if error.detail == SERVICE_IS_HTTP and service is not None:
+            outbound.hand_over()  # each request inside is written down for itself
+            await _establish(downstream, entry)
+            await serve_inside(downstream.reader, service)
+            return
         entry.flag(error.flag)
         entry.details = error.detail
         entry.status = error.status
+        downstream.keep_alive = False  # what follows was meant for the tunnel
         await downstream.answer(
             error.status, error.flag, _REASONS.get(error.detail, "no tunnel could be made")
         )
@@ -186,8 +271,14 @@ async def serve_connect(state: EngineState, journal: Journal, downstream: Downst
         outbound.end()
 
 
+async def _establish(downstream: Downstream, entry: Entry) -> None:
+    entry.status = 200
+    downstream.keep_alive = False
+    await downstream.send(_ESTABLISHED)
+
+
 _REASONS = {
-    "service_is_http": "the service is HTTP; send the request itself, not CONNECT",
+    "denied": "denied",
     "route_not_found": "no service of the mesh has this name",
     "service_not_known": "this node knows no routes of the service",
     "no_healthy_upstream": "no endpoint of the service is healthy",

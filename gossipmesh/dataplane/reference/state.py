@@ -216,6 +216,16 @@ class EngineState:
             if upstream.balancer.has_better(attempt.key, now()):
                 attempt.stop(Stop.CUT if cut else Stop.REMOVED)
 
+    def is_served(self, router: ServiceRouter) -> bool:
+        """Tell whether anybody serves what the rules of a service lead to."""
+        applied = self.applied
+        return applied is not None and any(
+            applied.upstreams[backend.upstream].endpoints
+            for route in router.section.routes
+            for backend in route.backends
+            if backend.upstream in applied.upstreams
+        )
+
     def unreached(self, node: str) -> None:
         """Take note that `node` is out of reach; if so are others, what waits for them moves home."""
         if self.endpoint_states.unreached(node, now()):
