@@ -150,15 +150,16 @@ class Balancer:
             now, [(endpoint.node, endpoint.registration) for endpoint in excluded]
         ).endpoints
 
-    def has_better(self, key: EndpointKey, now: Instant) -> bool:
+    def has_better(self, key: EndpointKey, now: Instant, tried: Collection[SnapshotEndpoint] = ()) -> bool:
         """Tell whether a try at the endpoint `key` could be made somewhere that looks better.
 
-        Somewhere available; on an isolated node, of those that are likelier reached.
+        Somewhere available that its request has not tried; on an isolated node, of those likelier reached.
         """
         isolation = self._states.isolation
         own_rank = isolation.rank(key[0]) if isolation.isolated else 3
+        seen = [key[:2], *((endpoint.node, endpoint.registration) for endpoint in tried)]
         return any(
-            other[:2] != key[:2] and self._is_available(other, now) and isolation.rank(other[0]) < own_rank
+            other[:2] not in seen and self._is_available(other, now) and isolation.rank(other[0]) < own_rank
             for other in self._keys
         )
 

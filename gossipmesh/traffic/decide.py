@@ -121,6 +121,7 @@ class _Better(msgspec.Struct, tag_field="do", tag="better"):
     endpoint: str
     now: _Time
     through: str = ""
+    excluded: tuple[str, ...] = ()
 
 
 class _Update(msgspec.Struct, tag_field="do", tag="update"):
@@ -262,9 +263,9 @@ class _BalancePlay:
         if isinstance(step, _Start):
             self._tries[step.number] = balancer, balancer.started(by_name[step.endpoint], now)
             return {}
-        if isinstance(step, _Better):
-            return {"better": balancer.has_better(key_of(by_name[step.endpoint]), now)}
         excluded = [by_name[name] for name in step.excluded]
+        if isinstance(step, _Better):
+            return {"better": balancer.has_better(key_of(by_name[step.endpoint]), now, excluded)}
         if isinstance(step, _Pool):
             return {"endpoints": [_name(one) for one in balancer.candidates(now, excluded)]}
         picked = balancer.pick(_GivenNumbers(step.random), now, excluded)

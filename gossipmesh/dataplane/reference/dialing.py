@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from gossipmesh.dataplane.reference.dial_queue import Learnt
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
@@ -67,13 +68,14 @@ async def _in_turn(state: EngineState, endpoint: SnapshotEndpoint) -> AsyncItera
     """
     before_us = await state.dials.enter(key_of(endpoint))
     if before_us is not None:
-        raise DialFailed(Outcome.OVERLOADED, "UF", before_us)
-    failure: str | None = None
+        detail = f"{before_us.detail}; found by the connection before this one"
+        raise DialFailed(Outcome.OVERLOADED, "UF", detail, unreached=before_us.unreached)
+    failure: Learnt | None = None
     try:
         yield
     except DialFailed as error:
         if error.outcome in (Outcome.CONNECT_REFUSED, Outcome.CONNECT_FAILED):
-            failure = f"{error.detail}; found by the connection before this one"
+            failure = Learnt(error.detail, error.unreached)
         raise
     finally:
         state.dials.leave(key_of(endpoint), failure)

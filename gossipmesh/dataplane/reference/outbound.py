@@ -24,7 +24,6 @@ from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.service import Protocol
-from gossipmesh.model.snapshot import SnapshotEndpoint
 from gossipmesh.traffic.retries import RetryDecision
 from gossipmesh.traffic.routing import ServiceRouter, pick_backend, service_of_host
 
@@ -136,9 +135,8 @@ class OutboundRequest:
 
     async def _tries(self, asked: Asked, began: Instant) -> None:
         state, entry, upstream = self._state, self._entry, asked.upstream
-        tried: list[SnapshotEndpoint] = []
         while True:
-            endpoint = upstream.balancer.pick(state.rng, began, tried)
+            endpoint = upstream.balancer.pick(state.rng, began, asked.tried)
             if endpoint is None:
                 await self._refuse(503, "UH", "no_healthy_upstream", "no endpoint of the service is healthy")
                 return
@@ -153,7 +151,7 @@ class OutboundRequest:
                 await self._finish(end, decision)
                 return
             state.counters.add("retries")
-            tried.append(endpoint)
+            asked.tried.append(endpoint)
             if decision.backoff_ns:
                 await trio.sleep(min(decision.backoff_ns, max(0, asked.deadline - now())) / SECOND_NS)
             began = now()

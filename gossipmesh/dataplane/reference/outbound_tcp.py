@@ -94,7 +94,7 @@ class OutboundTunnel:
             entry.attempts += 1
             entry.upstream_host = str(endpoint.address)
             entry.callee, entry.server_name = endpoint.spiffe_id, endpoint.server_name
-            failed, outcome = await self._one_try(upstream, endpoint)
+            failed, outcome = await self._one_try(upstream, endpoint, tried)
             if failed is None:
                 return
             decision = may_retry(
@@ -118,7 +118,7 @@ class OutboundTunnel:
             await trio.sleep(decision.backoff_ns / SECOND_NS)
 
     async def _one_try(
-        self, upstream: UpstreamState, endpoint: SnapshotEndpoint
+        self, upstream: UpstreamState, endpoint: SnapshotEndpoint, tried: list[SnapshotEndpoint]
     ) -> tuple[DialFailed | None, Outcome]:
         """Return (None, success) when the tunnel is open, else why not and how the try ended.
 
@@ -146,7 +146,7 @@ class OutboundTunnel:
             if error.unreached:
                 state.unreached(endpoint.node)
                 isolated = state.endpoint_states.isolation.isolated
-                if isolated and balancer.has_better(key_of(endpoint), now()):
+                if isolated and balancer.has_better(key_of(endpoint), now(), tried):
                     outcome = Outcome.MOVED
             return error, outcome
         except NoTunnel:

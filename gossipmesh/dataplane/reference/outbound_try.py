@@ -34,9 +34,12 @@ _FAR_WORDS: Final = {
 
 
 class Asked:
-    """What all tries of one request share. `deadline` is the request's own, NEVER for none."""
+    """What all tries of one request share.
 
-    __slots__ = ("deadline", "downstream", "entry", "head", "route", "upstream")
+    `deadline` is the request's own, NEVER for none; `tried` are the endpoints that failed it.
+    """
+
+    __slots__ = ("deadline", "downstream", "entry", "head", "route", "tried", "upstream")
 
     def __init__(
         self, downstream: Downstream, entry: Entry, route: Route, upstream: UpstreamState, head: bytes
@@ -47,6 +50,7 @@ class Asked:
         self.upstream = upstream
         self.head = head
         self.deadline = NEVER
+        self.tried: list[SnapshotEndpoint] = []
 
 
 class OutboundTry:
@@ -60,6 +64,7 @@ class OutboundTry:
         self._far_outcome: Outcome | None = None
         self._attempt = Attempt(asked.downstream, asked.entry.upstream, endpoint_key(endpoint))
         self._attempt.node = endpoint.node
+        self._attempt.tried = asked.tried
         self._attempt.movable = is_idempotent(asked.downstream.head.method)
         self.decision: RetryDecision | None = None
 
@@ -104,7 +109,8 @@ class OutboundTry:
         if error.unreached:
             self._state.unreached(self._endpoint.node)
             isolated = self._state.endpoint_states.isolation.isolated
-            if isolated and self._asked.upstream.balancer.has_better(endpoint_key(self._endpoint), now()):
+            balancer, key = self._asked.upstream.balancer, endpoint_key(self._endpoint)
+            if isolated and balancer.has_better(key, now(), self._asked.tried):
                 outcome = Outcome.MOVED
         return TryEnd(outcome, 503, error.flag, error.detail)
 

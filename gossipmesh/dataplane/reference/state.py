@@ -208,12 +208,12 @@ class EngineState:
     def _review(self, attempt: Attempt) -> None:
         if attempt.allowed is not None and not attempt.allowed():
             attempt.stop(Stop.GONE)
-        elif attempt.movable and attempt.downstream.body.replayable:
+        elif attempt.upstream and attempt.can_move:
             upstream = self.upstreams.get(attempt.upstream)
             cut = self.endpoint_states.isolation.is_lost(attempt.key[0])
             if upstream is None or not (cut or upstream.lets_go(attempt.key)):
                 return
-            if upstream.balancer.has_better(attempt.key, now()):
+            if upstream.balancer.has_better(attempt.key, now(), attempt.tried):
                 attempt.stop(Stop.CUT if cut else Stop.REMOVED)
 
     def is_served(self, router: ServiceRouter) -> bool:
@@ -277,7 +277,8 @@ class EngineState:
             self.workloads.reap(idle_before)
         for attempt in self.attempts.all():
             attempt.check_client()
-            self._review(attempt)  # where there was nowhere to go there may be now
+            if attempt.node:
+                self._review(attempt)  # where there was nowhere to go there may be now
 
     async def router_for(self, service: str) -> ServiceRouter | None:
         """Return the rules of a service, asking the agent and waiting a while when there are none."""

@@ -6,7 +6,7 @@ try (`stopped`), not of that error.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -15,6 +15,7 @@ import trio
 from gossipmesh.dataplane.reference.forward import Downstream
 from gossipmesh.dataplane.reference.pool import EndpointKey, PooledConnection
 from gossipmesh.model.instant import MILLISECOND_NS, NEVER, SECOND_NS, Instant
+from gossipmesh.model.snapshot import SnapshotEndpoint
 
 _TIMER_STEP_NS: Final = 2 * MILLISECOND_NS  # deadlines closer together than this are looked at together
 _TCP_CLOSE: Final = 7
@@ -38,17 +39,18 @@ class Attempt:
 
     `movable` tells whether it could be made elsewhere, `allowed` whether it still may be made at all;
     None: the question does not arise. `dialing` is set while there is no connection yet, `node` is where
-    a connection out of this one goes; empty: to a workload here.
+    a connection out of this one goes (empty: to a workload here), `tried` where its request has been.
     """
 
     __slots__ = ("allowed", "connection", "deadline", "dialing", "downstream", "half_close_allowed", "key",
-                 "movable", "node", "stopped", "turn", "upstream")  # fmt: skip
+                 "movable", "node", "stopped", "tried", "turn", "upstream")  # fmt: skip
 
     def __init__(self, downstream: Downstream, upstream: str, key: EndpointKey) -> None:
         self.downstream = downstream
         self.upstream = upstream
         self.key = key
         self.node = ""
+        self.tried: Sequence[SnapshotEndpoint] = ()
         self.turn = 0
         self.connection: PooledConnection | None = None
         self.dialing: trio.CancelScope | None = None
@@ -57,6 +59,11 @@ class Attempt:
         self.movable = False
         self.allowed: Callable[[], bool] | None = None
         self.stopped: Stop | None = None
+
+    @property
+    def can_move(self) -> bool:
+        """Tell whether it could be made elsewhere: it is safe to do twice, or nothing was sent yet."""
+        return (self.movable or self.dialing is not None) and self.downstream.body.replayable
 
     def stop(self, why: Stop) -> None:
         """End it: cut its connection, and its client's if there is no client or half an answer went out."""

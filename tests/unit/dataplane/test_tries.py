@@ -1,5 +1,6 @@
 """How tries go through real engines: their clocks, where they are made, and what ends or moves one."""
 
+import errno
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +11,9 @@ import pytest
 import trio
 
 from gossipmesh.dataplane.protocol import Ejection
+from gossipmesh.dataplane.reference import dialing
+from gossipmesh.dataplane.reference.http1 import parse_response_untrusted
+from gossipmesh.dataplane.reference.outbound_try import far_outcome
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import BackendRef, HTTPRoute, HTTPRouteRule, HTTPRouteTimeouts
 from gossipmesh.model.service import EndpointHealth
@@ -327,3 +331,63 @@ async def test_a_refused_workload_without_another_is_503_uf(tmp_path: Path) -> N
         async with peer.stream:
             status, head, _ = await peer.ask(POST)
         assert (status, b"x-gossipmesh-flag: UF" in head) == (503, True)
+
+
+@pytest.mark.parametrize("request_", [GET, POST])
+async def test_a_lack_at_the_far_node_is_tried_elsewhere_and_never_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request_: bytes
+) -> None:
+    """The far engine has no descriptor for a connection to its workload; it says so, and is left alone."""
+    async with caller_of(tmp_path, a=answering(), b=answering()) as (near, a, _b):
+        short, real = a.inputs.local[0].workload, dialing.connect
+
+        async def connect(address: Address, *, mesh: bool) -> object:
+            if address == short:
+                raise OSError(errno.EMFILE, "too many open files")
+            return await real(address, mesh=mesh)
+
+        monkeypatch.setattr(dialing, "connect", connect)
+        peer = await Peer.connect(near.at("proxy"))
+        async with peer.stream:
+            for _ in range(12):
+                assert (await peer.ask(request_))[0] == 200
+        assert ejections(near) == []
+
+
+@pytest.mark.parametrize("word", [b"UF", b"UH", b"UO", b"UF,URX"])
+@pytest.mark.parametrize("name", [b"x-gossipmesh-flag", b"X-Gossipmesh-Flag", b"x_gossipmesh_flag"])
+async def test_a_workload_does_not_speak_as_its_engine(tmp_path: Path, name: bytes, word: bytes) -> None:
+    """It says that it was never reached, having done what the POST asked: it is done once."""
+    seen: list[bytes] = []
+
+    async def lying(stream: trio.SocketStream) -> None:
+        peer = Peer(stream)
+        while head := await peer.head():
+            seen.append(head + await peer.body(head))
+            words = name + b": " + word
+            await peer.send(b"HTTP/1.1 503 Busy\r\n" + words + b"\r\ncontent-length: 0\r\n\r\n")
+
+    async with caller_of(tmp_path, a=lying, b=lying) as (near, _a, _b):
+        peer = await Peer.connect(near.at("proxy"))
+        async with peer.stream:
+            for count in range(1, 5):
+                status, head, _ = await peer.ask(POST)
+                assert (status, b"gossipmesh" in head.lower()) == (503, False)
+                assert len(seen) == count
+        assert ejections(near) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "unreached"),
+    [
+        (b"503 X\r\nx-gossipmesh-flag: UF", True),
+        (b"503 X\r\nx-gossipmesh-flag: UO", True),
+        (b"503 X\r\nx-gossipmesh-flag: UC", False),
+        (b"503 X\r\nx-gossipmesh-flag: URX", False),
+        (b"502 X\r\nx-gossipmesh-flag: UF", False),
+        (b"200 X\r\nx-gossipmesh-flag: UF", False),
+    ],
+)
+def test_only_what_was_never_reached_is_told_apart(answer: bytes, unreached: bool) -> None:
+    response = parse_response_untrusted(b"HTTP/1.1 " + answer + b"\r\ncontent-length: 0\r\n\r\n")
+    assert (far_outcome(response) is not None) == unreached
