@@ -17,10 +17,10 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes
-from gossipmesh.testing import layout
 from gossipmesh.testing.admin import AdminError, AgentSilent
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.scraping import scrape
 from gossipmesh.testing.sessions import now_s
 
 RATE_PER_S: Final = 100.0
@@ -28,7 +28,6 @@ ASK_RATE_PER_S: Final = 15.0
 WARM_UP_S: Final = 1.5
 ANSWER_TIMEOUT_S: Final = 15.0
 TOKEN_TTL_S: Final = 3_600
-CHUNK_BYTES: Final = 65_536
 CALLER: Final = "caller"
 TOLD: Final = (OSError, AgentSilent, AdminError, OperatorError, trio.BrokenResourceError, trio.TooSlowError)
 
@@ -59,13 +58,8 @@ class Scrapes:
         self._host = mesh.nodes[CALLER].host
 
     async def once(self) -> bytes:
-        """Read /metrics; AgentSilent when that is not what came."""
-        async with await trio.open_tcp_stream(self._host, layout.METRICS_PORT) as stream:
-            await stream.send_all(b"GET /metrics HTTP/1.1\r\nhost: metrics\r\nconnection: close\r\n\r\n")
-            answer = b"".join([part async for part in stream])
-        if not answer.startswith(b"HTTP/1.1 200"):
-            raise AgentSilent(f"a scrape was answered with {answer[:100]!r}")
-        return answer
+        """Read /metrics."""
+        return await scrape(self._host)
 
 
 class Enrolments:

@@ -4,7 +4,9 @@ The layout used throughout keeps a healthy endpoint of every service when any on
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -136,8 +138,14 @@ def workload_arguments(service: ServiceLayout, node_name: str, node_host: str) -
     return arguments
 
 
-def agent_config(node_host: str, directory: Path, token_file: Path, seeds: list[str]) -> dict[str, Any]:
-    """Return the configuration file of one agent, all its ports on its own address."""
+def agent_config(
+    node_host: str,
+    directory: Path,
+    token_file: Path,
+    seeds: list[str],
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Return the configuration file of one agent, all its ports on its own address, and `extra` keys."""
 
     def bind(port: int) -> dict[str, str]:
         return {"bind": f"{node_host}:{port}"}
@@ -156,6 +164,7 @@ def agent_config(node_host: str, directory: Path, token_file: Path, seeds: list[
             "api": bind(API_PORT),
             "metrics": bind(METRICS_PORT),
             "readiness": bind(READINESS_PORT),
+            **extra,
         },
     }
 

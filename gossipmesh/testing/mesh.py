@@ -83,7 +83,7 @@ class Mesh:
     """A mesh of real processes; a context manager whose exit ends all of them.
 
     `keep_files` leaves the directory (logs, state) behind; otherwise it goes with the mesh, except
-    after a failure.
+    after a failure. `config` are further keys of every agent's configuration.
     """
 
     def __init__(
@@ -93,11 +93,13 @@ class Mesh:
         network: Network | None = None,
         directory: Path | None = None,
         keep_files: bool = False,
+        config: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.layout = layout_ or layout.five_nodes()
         self.network: Network = network or LoopbackNetwork()
         self.directory = directory or Path(tempfile.mkdtemp(prefix="gossipmesh-"))
         self.keep_files = keep_files
+        self._config = config
         self.keeper = ProcessKeeper(self.directory)
         self.authority: subprocess.Popen[bytes] | None = None
         self.nodes: dict[str, MeshNode] = {}
@@ -210,7 +212,7 @@ class Mesh:
         token = node.directory / "token"
         others = [other for other in self.nodes.values() if other.name != name]
         seeds = [f"{other.host}:{layout.GOSSIP_PORT}" for other in others[:2]]
-        config = layout.agent_config(node.host, node.directory, token, seeds)
+        config = layout.agent_config(node.host, node.directory, token, seeds, self._config)
         layout.write_document(node.config_path, config)
         await self.create_token(name, token)
 

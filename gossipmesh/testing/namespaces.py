@@ -20,6 +20,7 @@ from gossipmesh.testing.layout import AUTHORITY_NODE
 from gossipmesh.testing.processes import ProcessKeeper
 
 INSIDE_VARIABLE: Final = "GOSSIPMESH_PRIVATE_NETWORK"
+MOUNTS_VARIABLE: Final = "GOSSIPMESH_PRIVATE_MOUNTS"
 TABLE: Final = "gossipmesh_chaos"
 PREFIX: Final = "10.71.0"
 GATEWAY_NUMBER: Final = 254
@@ -180,6 +181,23 @@ def enter_private_network(arguments: Sequence[str]) -> None:
     sys.stdout.flush()
     words = ["unshare", "--net", "--", sys.executable, *arguments]
     os.execvpe(words[0], words, {**os.environ, INSIDE_VARIABLE: "1"})  # noqa: S606
+
+
+def enter_private_mounts(arguments: Sequence[str]) -> None:
+    """Start `python ARGUMENTS` again with mounts of its own, which go with it; return when it has them.
+
+    Raises:
+        OperatorError: not root, or a tool is missing.
+    """
+    if os.environ.get(MOUNTS_VARIABLE) == "1":
+        return
+    if os.geteuid() != 0:
+        raise OperatorError("a disk of its own needs a private mount namespace and root: run as root")
+    if shutil.which("unshare") is None:
+        raise OperatorError("a private mount namespace needs unshare: install util-linux")
+    sys.stdout.flush()
+    words = ["unshare", "--mount", "--", sys.executable, *arguments]
+    os.execvpe(words[0], words, {**os.environ, MOUNTS_VARIABLE: "1"})  # noqa: S606
 
 
 def _tool(*words: str, stdin: str = "") -> str:
