@@ -14,7 +14,7 @@ from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 
-_FLUSH_INTERVAL_S: Final = 0.2
+_FLUSH_INTERVAL_S: Final = 0.5  # a batch takes a thread, and with it others' time
 
 
 class AccessLog:

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from gossipmesh.dataplane.reference.state import EngineState
+from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import connect
@@ -63,7 +63,7 @@ class ContactWatch:
                 pass  # an answer all the same
             except (OSError, trio.TooSlowError):
                 continue
-            state.reached(node)
+            state.reached(node, now())
 
     def _next_lost(self) -> tuple[str, Address] | None:
         """Return the lost node asked longest ago, and where it listens."""

@@ -13,7 +13,7 @@ from gossipmesh.dataplane.reference.http1 import MESH_LIMITS
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
 from gossipmesh.dataplane.reference.tries import Attempt
-from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import SnapshotEndpoint
 from gossipmesh.net.byte_stream import PlainStream, connect
@@ -120,7 +120,7 @@ async def _shake_hands(
             raise DialFailed(Outcome.OVERLOADED, "UO", f"connect_timeout: this engine was {lag_s:.1f} s late")
         raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout", unreached=True)
     state.counters.add("tls_client_handshakes")
-    state.reached(endpoint.node)
+    state.reached(endpoint.node, now())
     return stream
 
 
@@ -145,24 +145,23 @@ def _failed(state: EngineState, error: OSError) -> DialFailed:
     return DialFailed(Outcome.CONNECT_FAILED, "UF", f"connect_failed: {error}", unreached=unreached)
 
 
-async def endpoint_connection(
+async def new_endpoint_connection(
     state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str, attempt: Attempt
 ) -> PooledConnection:
-    """Return an HTTP connection to `endpoint` that belongs to `caller`, for `attempt`.
+    """Return an HTTP connection to `endpoint` that belongs to `caller`, for `attempt`; the pool had none.
 
     Raises:
         DialFailed: why not, or the attempt was stopped. State: nothing is held.
     """
-    connection = upstream.pool.take(caller, attempt.key, now())
-    if connection is None:
-        with trio.CancelScope() as attempt.dialing:
-            async with _in_turn(state, endpoint):
-                connection = upstream.pool.take(caller, attempt.key, now())  # one may be free by now
-                if connection is None:
-                    stream = await _shake_hands(state, upstream, endpoint, caller, ALPN_HTTP)
-                    release = upstream.admission.release_connection
-                    connection = PooledConnection(stream, caller, attempt.key, release, MESH_LIMITS)
-        attempt.dialing = None
+    connection: PooledConnection | None = None
+    with trio.CancelScope() as attempt.dialing:
+        async with _in_turn(state, endpoint):
+            connection = upstream.pool.take(caller, attempt.key, now())  # one may be free by now
+            if connection is None:
+                stream = await _shake_hands(state, upstream, endpoint, caller, ALPN_HTTP)
+                release = upstream.admission.release_connection
+                connection = PooledConnection(stream, caller, attempt.key, release, MESH_LIMITS)
+    attempt.dialing = None
     if connection is None or attempt.stopped is not None:
         if connection is not None:
             connection.close()
@@ -189,15 +188,17 @@ async def dial_workload(state: EngineState, address: Address) -> PlainStream:
 
 
 async def workload_connection(
-    state: EngineState, registration: str, address: Address, caller: str
+    state: EngineState, registration: str, address: Address, caller: str, began: Instant
 ) -> PooledConnection:
     """Return an HTTP connection to a local workload that only `caller`'s requests have gone by.
+
+    One that rests until after `began`, when the request came, is left alone.
 
     Raises:
         DialFailed: why not. State: nothing is held.
     """
     key = ("", registration, address.host, address.port)
-    pooled = state.workloads.take(caller, key, now())
+    pooled = state.workloads.take(caller, key, began)
     if pooled is not None:
         return pooled
     return PooledConnection(await dial_workload(state, address), caller, key, lambda: None)

@@ -250,7 +250,7 @@ class InboundRequest:
         state = self._state
         try:
             connection = await workload_connection(
-                state, inbound.registration, inbound.workload, self._caller
+                state, inbound.registration, inbound.workload, self._caller, self._entry.began
             )
         except DialFailed as error:
             return TryEnd(error.outcome or Outcome.CANCELLED, 503, error.flag, error.detail), False

@@ -12,7 +12,7 @@ try follows. Rules:
 
 from typing import Final
 
-from gossipmesh.dataplane.reference.dialing import DialFailed, endpoint_connection
+from gossipmesh.dataplane.reference.dialing import DialFailed, new_endpoint_connection
 from gossipmesh.dataplane.reference.forward import Downstream, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import ResponseHead
 from gossipmesh.dataplane.reference.journal import Entry
@@ -76,7 +76,7 @@ class OutboundTry:
         state.attempts.set_deadline(attempt, self._asked.deadline)
         outcome = Outcome.CANCELLED
         try:
-            end = await self._made()
+            end = await self._made(began)
             outcome = end.outcome
         finally:
             state.attempts.finish(attempt)
@@ -86,16 +86,19 @@ class OutboundTry:
             state.tell_changes()
         return end
 
-    async def _made(self) -> TryEnd:
+    async def _made(self, began: Instant) -> TryEnd:
         asked, attempt = self._asked, self._attempt
+        caller = asked.entry.caller
+        connection = attempt.connection = asked.upstream.pool.take(caller, attempt.key, began)
         try:
-            connection = await endpoint_connection(
-                self._state, asked.upstream, self._endpoint, asked.entry.caller, attempt
-            )
+            if connection is None:
+                connection = await new_endpoint_connection(
+                    self._state, asked.upstream, self._endpoint, caller, attempt
+                )
+                asked.upstream.balancer.connected(self._balanced, now())
         except DialFailed as error:
             end = self._undialed(error)
         else:
-            asked.upstream.balancer.connected(self._balanced, now())
             end = await self._exchanged(connection)
         if attempt.stopped is not None:
             end = self._stopped_end(attempt.stopped)
@@ -148,7 +151,7 @@ class OutboundTry:
     def _takes(self, response: ResponseHead) -> bool:
         """Tell whether an answer is relayed; from here on the try is only bounded by idleness."""
         instant = self._answered_at = now()
-        self._state.reached(self._endpoint.node)
+        self._state.reached(self._endpoint.node, instant)
         self._far_outcome = far_outcome(response)
         if self._far_outcome is not None:
             self._ask(self._far_outcome, None)

@@ -94,7 +94,7 @@ class ConnectionPool:
         if self.full:
             self.close_oldest()
         connection.idle_since = now
-        connection.ready_at = Instant(now + rest_ns)
+        connection.ready_at = Instant(now + rest_ns if rest_ns else 0)
         self._idle.setdefault((connection.caller, connection.key), []).append(connection)
         self.idle_count += 1
 

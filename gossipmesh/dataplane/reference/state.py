@@ -232,9 +232,9 @@ class EngineState:
             self.counters.add("isolations")
             self.review()
 
-    def reached(self, node: str) -> None:
+    def reached(self, node: str, instant: Instant) -> None:
         """Take note of contact with `node`."""
-        if self.endpoint_states.reached(node, now()):
+        if self.endpoint_states.reached(node, instant):
             self.tell_changes()
 
     def tell_changes(self) -> None:
