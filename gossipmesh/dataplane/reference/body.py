@@ -185,6 +185,10 @@ class MessageReader:
             await TURN.rest()
         return self._take(count)
 
+    def take_whole(self, count: int) -> bytes | None:
+        """Return the next `count` bytes if all of them are buffered, else None and leave them."""
+        return self._take(count) if len(self._data) - self._used >= count else None
+
     async def read_some(self, count_max: int) -> bytes:
         """Return up to `count_max` bytes, at least one; `b""` at the end of the stream."""
         if TURN.over():

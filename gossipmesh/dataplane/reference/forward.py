@@ -475,6 +475,11 @@ class Exchange:
             return False
         if old_client and downstream.keep_alive:
             head = head[:-2] + b"connection: keep-alive\r\n\r\n"
+        whole = None if length is None else reader.take_whole(length)
+        if whole is not None:  # what came with the head goes on with the head
+            await downstream.send(head + whole)
+            downstream.sent_bytes += len(whole)
+            return response.keep_alive and not reader.pending_bytes
         body = MessageBody(reader, content_length=length, chunked=response.chunked and not bodiless)
         first = b""
         if length and reader.pending_bytes:

@@ -86,3 +86,17 @@ async def test_a_read_cancelled_at_its_rest_loses_nothing() -> None:
     reader.stream.close()
     assert size == count
     assert cancelled >= 3
+
+
+async def test_what_is_buffered_whole_is_taken_and_less_is_left() -> None:
+    reader = MessageReader(Arrived(b"abcdef", 4))
+    assert reader.take_whole(0) == b""
+    assert reader.take_whole(1) is None
+    await reader.fill()
+    assert reader.take_whole(5) is None
+    assert reader.take_whole(3) == b"abc"
+    assert reader.take_whole(2) is None
+    await reader.fill()
+    assert reader.take_whole(3) == b"def"
+    assert reader.pending_bytes == 0
+    reader.stream.close()
