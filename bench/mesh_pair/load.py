@@ -140,7 +140,10 @@ class FixedRate:
             self._failed,
             p50_ms=percentile(latencies, 50),
             p99_ms=percentile(latencies, 99),
-            notes={"driver_late_p99_ms": percentile(sorted(self._late_ms), 99)},
+            notes={
+                "driver_late_p99_ms": percentile(sorted(self._late_ms), 99),
+                "connections": float(len(self._idle) + len(self._busy)),
+            },
         )
 
     def _all(self, began: float) -> None:

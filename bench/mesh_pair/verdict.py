@@ -103,7 +103,9 @@ def ratio_median(ours: Series, theirs: Series) -> float | None:
 def build_row(kind: Kind, results: Results) -> Row:
     """Return one load's row: medians of each pair, ratios, and the range in words."""
     pairs = results.rounds[kind.key]
-    row: Row = {"protocol": kind.protocol, "connections": kind.connections, "unit": kind.unit}
+    opened = [one.notes.get("connections", 0) for one in pairs[OURS]]
+    connections = kind.connections or round(max(opened, default=0))  # of a fixed rate: as many as it took
+    row: Row = {"protocol": kind.protocol, "connections": connections, "unit": kind.unit}
     for name, measured in pairs.items():
         row[f"{name}_cpu_us"] = _rounded(statistics.median(one.cpu_us for one in measured))
     for peer in PEERS:

@@ -135,6 +135,7 @@ def test_a_stall_is_counted_for_every_request_it_held(
         load = FixedRate(Address(*listener.getsockname()), 1_000, 50).run()
         listener.shutdown(socket.SHUT_RDWR)
     assert (load.units, load.failed) == (50, 0)
+    assert 1 <= load.notes["connections"] <= connections_max
     seen = load.p50_ms if percent_held == 50 else load.p99_ms
     assert seen is not None
     assert seen >= HELD_S * 1_000 - 50
@@ -237,6 +238,14 @@ def test_a_row_says_what_its_readers_look_for() -> None:
     assert (row["ratio_envoy"], row["ratio_envoy_plain"], row["ratio_haproxy"]) == (2.8, 3.5, 7.0)
     assert (row["p99_ratio_envoy"], row["rss_mb"]) == (1.2, 30.0)
     assert "ours 280 to 280" in row["evidence"]
+
+
+def test_a_fixed_rates_row_says_how_many_connections_it_took() -> None:
+    made = results()
+    took = [Measured(100, 500, 0, 1.0, 1.0, 30.0, {"connections": float(count)}) for count in (3, 7)]
+    made.rounds[RATE_500.key]["ours"] = took
+    assert build_row(RATE_500, made)["connections"] == 7
+    assert build_row(CLOSED_50, made)["connections"] == 50
 
 
 def test_a_load_without_latencies_has_none_in_its_row() -> None:
