@@ -94,7 +94,9 @@ class Soak:
         mesh = self._mesh
         state = mesh.nodes[FULL].directory / "state"
         state.mkdir(parents=True)
-        await trio.run_process(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(state)])
+        await trio.run_process(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(state)]
+        )
         try:
             few = ["sh", "-c", f'ulimit -n {FEW_DESCRIPTORS}; exec "$@"', "sh", *GOSSIPMESH]
             await mesh.start({POOR: few})

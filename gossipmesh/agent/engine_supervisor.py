@@ -28,7 +28,7 @@ from gossipmesh.dataplane.client import (
     EngineUnavailable,
     SnapshotRefused,
 )
-from gossipmesh.dataplane.protocol import DRAINS_IN_ORDER, EngineEvent, Identity, Statistics
+from gossipmesh.dataplane.protocol import EngineEvent, Identity, Statistics
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
@@ -51,7 +51,6 @@ _PROBE_INTERVAL_SILENT_S: Final = 2.0
 _SPEAKS_S: Final = 2.5  # its statistics come every second, or every two when nothing moved
 _PROBE_RETRY_S: Final = 0.1
 _PROBE_FALL: Final = 2
-MESH: Final = "mesh"
 _ROOMS: Final = ("local", "mesh")
 
 
@@ -204,16 +203,15 @@ class EngineSupervisor:
     async def drain(self, timeout_s: float) -> None:
         """Have the engine refuse other nodes, finish what is in flight and end; it is not started again.
 
-        This node's applications are served meanwhile, by an engine that can; our duplicates of what it no
-        longer accepts on are closed, or the kernel would go on taking connections that nobody serves.
+        This node's applications are served meanwhile, by an engine that can, on descriptors of its own. Our
+        duplicates are all closed first: once the engine closes one of its own, the kernel refuses at once,
+        instead of going on to take connections that nobody serves.
         """
         self._stopping = True
         client, pid = self._client, self._pid
         if client is not None:
-            in_order = DRAINS_IN_ORDER in client.hello.features
-            for name in [MESH] if in_order else list(self._listeners):
-                if name in self._listeners:
-                    self._listeners.pop(name).close()
+            for name in list(self._listeners):
+                self._listeners.pop(name).close()
             try:
                 await client.drain(timeout_s)
             except EngineRefused as error:

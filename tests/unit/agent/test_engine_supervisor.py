@@ -15,7 +15,7 @@ import trio.testing
 from gossipmesh.agent import engine_supervisor
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor, EngineView
 from gossipmesh.dataplane.client import EngineGone, EngineUnavailable
-from gossipmesh.dataplane.protocol import DRAINS_IN_ORDER, Statistics
+from gossipmesh.dataplane.protocol import Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.member import Address
@@ -261,7 +261,7 @@ async def test_an_engine_that_answers_nowhere_is_ended(
         assert len(asked) >= 5
 
 
-async def test_an_engine_that_drains_is_not_asked_and_its_mesh_listener_is_closed_here(
+async def test_an_engine_that_drains_is_not_asked_and_its_listeners_are_closed_here(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel would go on taking connections for a duplicate nobody accepts on."""
@@ -273,18 +273,13 @@ async def test_an_engine_that_drains_is_not_asked_and_its_mesh_listener_is_close
         seen.append(sorted(name for name, sock in sockets.items() if sock.fileno() >= 0))
         await drained.wait()
 
-    for features in ((), (DRAINS_IN_ORDER,)):
-        supervisor = Rig(rig.settings.socket_path.parent, rig.nursery).supervisor
-        supervisor.want_listeners(sockets)
-        supervisor._client = cast(Any, SimpleNamespace(drain=drain, hello=SimpleNamespace(features=features)))
-        drained.set()
-        await supervisor.drain(1.0)
-        supervisor.want_listeners({"mesh": sockets["mesh"]})
-        supervisor.close()
-        sockets = {name: listen(Address("127.0.0.1", 0)) for name in ("mesh", "proxy", "readiness")}
-    assert seen == [[], ["proxy", "readiness"]], "one that drains all at once leaves nothing to wait in"
-    for sock in sockets.values():
-        sock.close()
+    supervisor = Rig(rig.settings.socket_path.parent, rig.nursery).supervisor
+    supervisor.want_listeners(sockets)
+    supervisor._client = cast(Any, SimpleNamespace(drain=drain))
+    drained.set()
+    await supervisor.drain(1.0)
+    supervisor.close()
+    assert seen == [[]], "all of them: what the engine closes later is refused at once"
 
 
 async def test_a_full_engine_is_seen_as_full(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
