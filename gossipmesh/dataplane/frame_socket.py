@@ -16,8 +16,11 @@ import trio
 from gossipmesh.dataplane.protocol import FrameBuffer
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.net.turns import TURN
 
-_READ_BYTES: Final = 65_536  # the C library maps pages anew for each buffer of twice that
+# Under 65,536, from which on the C library maps pages anew for each buffer (MALLOC_MMAP_THRESHOLD_).
+_READ_BYTES: Final = 49_152
+_SEND_BYTES_MAX: Final = 131_072
 _DESCRIPTOR_BYTES: Final = array.array("i").itemsize
 _CREDENTIALS: Final = struct.Struct("3i")
 
@@ -66,11 +69,15 @@ class FrameSocket:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())]
         view = memoryview(data)
         while view:
+            if TURN.over():
+                await TURN.rest()
             try:
-                sent = self.socket.sendmsg([view], ancillary)
+                sent = self.socket.sendmsg([view[:_SEND_BYTES_MAX]], ancillary)
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self.socket.fileno())
+                TURN.begin()
                 continue
+            TURN.spend(sent)
             ancillary = []
             view = view[sent:]
 
@@ -81,14 +88,19 @@ class FrameSocket:
             MalformedInput: lengths or descriptors beyond their limits. Remote's fault. State: close it.
         """
         while True:
+            if TURN.over():
+                await TURN.rest()
             body = self._buffer.next_body()
             if body is not None:
+                TURN.spend(0)  # its bytes were counted when they came
                 return body
             await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 data = self._receive_some()
+                TURN.spend(len(data))
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self.socket.fileno())
+                TURN.begin()
                 continue
             except OSError:
                 return None

@@ -373,7 +373,8 @@ class FrameBuffer:
         end = LENGTH_BYTES + int.from_bytes(self._data[:LENGTH_BYTES], "big")
         if len(self._data) < end:
             return None
-        body = bytes(self._data[LENGTH_BYTES:end])
+        with memoryview(self._data) as view:
+            body = bytes(view[LENGTH_BYTES:end])
         del self._data[:end]
         self._check_length()
         return body

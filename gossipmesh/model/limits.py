@@ -89,8 +89,10 @@ PATH_RULES_REMEMBERED_MAX: Final = 1_024
 ROUTE_RULES_PER_SERVICE_MAX: Final = 8_192
 
 # Fairness between tasks: what one may work off before others run
-TURN_BYTES_MAX: Final = 262_144  # a third of a millisecond of reading and sending on
-TURN_CALL_BYTES: Final = 4_096  # what a call costs beside its bytes: 64 calls a turn, however small
+TURN_BYTES_MAX: Final = 393_216  # half a millisecond of reading and sending on
+TURN_CALL_BYTES: Final = 4_096  # what a call costs beside its bytes: 96 calls a turn, however small
+TLS_BARREN_RECORDS_MAX: Final = 32  # without a byte of data between them; OpenSSL's own limit for empty ones
+TLS_ANSWERS_BYTES_MAX: Final = 16_384  # key updates asked for by a peer that does not read
 
 # HTTP in the engine (node.js: 16 KiB, nginx: 8 x 8 KiB, Envoy: 60 KiB)
 HTTP_HEAD_BYTES_MAX: Final = 65_536

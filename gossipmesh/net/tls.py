@@ -8,6 +8,8 @@ Responsible for who is at the other end. Ends at what they may do. Rules:
 4. TLS runs over memory buffers, not an SSLSocket: measured at three quarters of its CPU for small
    messages, and closing one direction cannot then race with bytes already in the socket, which
    OpenSSL answers by breaking the other direction.
+5. OpenSSL gets one record at a time, so that one call of it works off one; records without data are few
+   in a row, or the connection ends. A read waits for no write: what TLS has to answer goes out when it can.
 
 Spec: X509-SVID section 2 (one URI SAN), section 5.2 (leaf validation).
 """
@@ -22,6 +24,7 @@ from typing import Any, Final, NamedTuple, Protocol, cast
 
 import trio
 
+from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import parse_spiffe_id
 from gossipmesh.model.member import Address
@@ -34,6 +37,7 @@ from gossipmesh.net.byte_stream import (
     wait_readable,
     wait_writable,
 )
+from gossipmesh.net.turns import TURN
 
 ALPN_HTTP: Final = "gm-http/1.1"
 ALPN_TCP: Final = "gm-tcp"
@@ -41,7 +45,10 @@ ALPN_TCP_2: Final = "gm-tcp/2"  # with the callee's status byte first
 ALPN_PROBE: Final = "gm-probe"
 _SERVED: Final = (ALPN_HTTP, ALPN_TCP_2, ALPN_TCP, ALPN_PROBE)  # by preference
 _OFFERS: Final = {ALPN_TCP: (ALPN_TCP_2, ALPN_TCP)}  # newest first; 0.1 speaks the last
-_TURNS_PER_CHECKPOINT: Final = 16
+HEADER_BYTES: Final = 5
+RECORD_BYTES: Final = 16_384
+SEALED_RECORD_BYTES: Final = RECORD_BYTES + 22  # header, content type and tag (RFC 8446 section 5.2)
+FILL_BYTES: Final = RECEIVE_BYTES // RECORD_BYTES * SEALED_RECORD_BYTES
 
 
 class TlsError(OSError):
@@ -135,8 +142,23 @@ def select_by_name(context: ssl.SSLContext, choose: Callable[[str], ssl.SSLConte
 class TlsStream:
     """TLS over a non-blocking TCP socket. Call `handshake` first; one reader, one writer at a time."""
 
-    __slots__ = ("_closed", "_descriptor", "_drained", "_flushing", "_incoming", "_outgoing", "_ready",
-                 "_tls", "_turns", "_unsent", "socket")  # fmt: skip
+    __slots__ = (
+        "_arrived",
+        "_barren_count",
+        "_closed",
+        "_cut",
+        "_descriptor",
+        "_drained",
+        "_ended",
+        "_incoming",
+        "_outgoing",
+        "_owed",
+        "_ready",
+        "_tls",
+        "_unsent",
+        "_used",
+        "socket",
+    )
 
     def __init__(
         self, sock: socket.socket, context: ssl.SSLContext, *, server_name: str | None, server_side: bool
@@ -151,12 +173,16 @@ class TlsStream:
         self._tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=name
         )
+        self._arrived = b""  # what came and OpenSSL has not got,
+        self._used = 0  # but for this part,
+        self._owed = 0  # and what lacks of the record begun
+        self._ready: list[bytes] = []  # read while our direction was ended
+        self._barren_count = 0  # records since the last with data
+        self._ended = False  # by close_notify
+        self._cut = False  # by the end of TCP
         self._unsent = b""
-        self._flushing = False
         self._closed = False
         self._drained = False
-        self._ready = b""
-        self._turns = 0
 
     @property
     def requested_name(self) -> str | None:
@@ -197,11 +223,15 @@ class TlsStream:
             OSError: the connection broke. State: close it.
         """
         while True:
+            if TURN.over():
+                await TURN.rest()
             try:
+                TURN.spend(0)
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                await self._fill()
+                while not self._feed() and not self._cut:
+                    await self._fill()
                 continue
             except ssl.SSLError as error:
                 self._flush_once()  # the alert tells the peer why
@@ -215,47 +245,111 @@ class TlsStream:
         Raises:
             OSError: the connection broke, was cut short or was closed here. State: close it.
         """
-        self._turns += 1
-        if self._turns % _TURNS_PER_CHECKPOINT == 0:
-            await trio.lowlevel.checkpoint()
-        if self._ready:
-            data, self._ready = self._ready, b""
-            return data
-        if self._incoming.pending:
-            read = self._read()
-            if read is not None:
-                return read
         while True:
-            await self._fill()
-            read = self._read()
-            if read is not None:
-                return read
+            if TURN.over():
+                await TURN.rest()
+            if self._ready or self._ended:
+                return self._take_ready()
+            data = self._read()
             if self._outgoing.pending:
-                await self._flush()  # an answer to a key update
+                self._answer()
+            if data is not None:
+                return data
+            await self._fill()
+
+    def _take_ready(self) -> bytes:
+        ready, self._ready = b"".join(self._ready), []
+        return ready
 
     def _read(self) -> bytes | None:
-        try:
-            return self._tls.read(RECEIVE_BYTES)
-        except ssl.SSLWantReadError:
-            return None
-        except ssl.SSLZeroReturnError:
-            return b""
+        """Return what the records in hand hold; None when none is whole, `b""` at the end."""
+        first = self._read_record()
+        if not first or self._used == len(self._arrived):
+            return first
+        # Sent on together: a call and a record for each of many small ones would cost more than they do.
+        pieces, size = [first], len(first)
+        while size + RECORD_BYTES <= RECEIVE_BYTES and not TURN.over():
+            piece = self._read_record()
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
+
+    def _read_record(self) -> bytes | None:
+        while (self._feed() and not self._owed) or self._cut:
+            TURN.spend(0)  # its bytes were counted when they came
+            try:
+                data = self._tls.read(RECORD_BYTES)
+            except ssl.SSLWantReadError:
+                self._barren_count += 1
+                if self._barren_count > limits.TLS_BARREN_RECORDS_MAX:
+                    raise TlsError(f"{self._barren_count} TLS records without data") from None
+                continue
+            except ssl.SSLZeroReturnError:
+                data = b""
+            self._barren_count = 0
+            self._ended = not data
+            return data
+        return None
+
+    def _feed(self) -> int:
+        """Give OpenSSL what is in hand of one record; return how many bytes, and leave in _owed what lacks.
+
+        One at a time, because OpenSSL would work off all it has in one call as long as none holds data: key
+        updates of 27 bytes cost 10 to 30 microseconds each.
+        """
+        arrived, used = self._arrived, self._used
+        left = len(arrived) - used
+        if not self._owed:
+            if left < HEADER_BYTES:
+                return 0
+            self._owed = HEADER_BYTES + (arrived[used + 3] << 8 | arrived[used + 4])
+        size = min(left, self._owed)
+        self._owed -= size
+        if size == len(arrived):
+            self._incoming.write(arrived)
+        else:
+            self._incoming.write(memoryview(arrived)[used : used + size])
+        if size == left:
+            self._arrived, self._used = b"", 0
+        else:
+            self._used = used + size
+        return size
 
     async def _fill(self) -> None:
+        rest = self._arrived[self._used :]  # less than a header
+        # So many bytes that what is in hand then ends with a record, if they are full ones.
+        size = FILL_BYTES - len(rest)
+        if self._owed:
+            size = min(self._owed, SEALED_RECORD_BYTES) + FILL_BYTES - SEALED_RECORD_BYTES
         while True:
             if self._drained:
-                self._turns = 0  # whoever waits lets others run
                 await wait_readable(self._descriptor, self._closed)
             try:
-                data = self.socket.recv(RECEIVE_BYTES)
+                data = self.socket.recv(size)
                 break
             except BlockingIOError:
                 self._drained = True
+        TURN.spend(len(data))
         self._drained = 0 < len(data) < SMALL_MESSAGE_BYTES
-        if data:
-            self._incoming.write(data)
-        else:
+        self._arrived, self._used = rest + data, 0
+        if not data:
+            self._cut = True
+            self._incoming.write(rest)
             self._incoming.write_eof()
+            self._arrived = b""
+
+    def _answer(self) -> None:
+        """Send what TLS answers to the peer's own messages, if that needs no waiting; else the writer does.
+
+        Raises:
+            TlsError: the peer asks for answers and does not read them. State: close it.
+        """
+        if not self._unsent:
+            self._sent_at_once()
+        elif self._outgoing.pending > limits.TLS_ANSWERS_BYTES_MAX:
+            raise TlsError("the peer asks for new keys and does not read the answers")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything.
@@ -263,12 +357,16 @@ class TlsStream:
         Raises:
             OSError: the connection broke or was closed here. State: close it.
         """
-        size = len(data)
-        sent = self._tls.write(data) if size else 0
-        while sent < size:  # OpenSSL takes a record's worth at a time
-            sent += self._tls.write(memoryview(data)[sent:])
-        if self._flushing or self._unsent or not self._sent_at_once():
-            await self._flush()
+        size, sealed = len(data), 0
+        while sealed < size:
+            if TURN.over():
+                await TURN.rest()
+            end = min(size, sealed + RECEIVE_BYTES)
+            TURN.spend(end - sealed)
+            while sealed < end:  # OpenSSL takes a record's worth at a time
+                sealed += self._tls.write(data if size <= RECORD_BYTES else memoryview(data)[sealed:end])
+            if self._unsent or not self._sent_at_once():
+                await self._flush()
 
     def _sent_at_once(self) -> bool:
         """Send what TLS made, once; False when the socket did not take all of it."""
@@ -287,11 +385,13 @@ class TlsStream:
             OSError: the connection broke or was closed here. State: close it.
         """
         # What has arrived is read first: OpenSSL treats data met while closing as an error.
-        while self._incoming.pending:
-            data = self._read()
-            if not data:
+        while not self._ended and not self._cut:
+            if TURN.over():
+                await TURN.rest()
+            piece = self._read_record()
+            if not piece:
                 break
-            self._ready += data
+            self._ready.append(piece)
         try:
             self._tls.unwrap()
         except ssl.SSLWantReadError:
@@ -299,41 +399,38 @@ class TlsStream:
         await self._flush()
 
     async def _flush(self) -> None:
-        if self._flushing:
-            return  # whoever is at it sends ours too
-        self._flushing = True
-        try:
-            while True:
-                data = self._unsent or self._outgoing.read()
-                if not data:
-                    return
-                try:
-                    sent = self.socket.send(data)
-                except BlockingIOError:
-                    self._unsent = data
-                    await wait_writable(self._descriptor, self._closed)
-                    continue
-                self._unsent = data[sent:] if sent < len(data) else b""
-        finally:
-            self._flushing = False
+        """Send what TLS made; for the one who writes."""
+        while data := self._unsent or self._outgoing.read():
+            try:
+                sent = self.socket.send(data)
+            except BlockingIOError:
+                self._unsent = data
+                await wait_writable(self._descriptor, self._closed)
+                continue
+            TURN.spend(sent)
+            self._unsent = data[sent:]
 
     def _flush_once(self) -> None:
-        if not self._flushing and not self._closed:
+        if not self._unsent and not self._closed:
             try:
-                self.socket.send(self._unsent + self._outgoing.read())
+                self.socket.send(self._outgoing.read())
             except OSError:
                 pass  # best effort on a connection that is ending anyway
 
+    def _in_hand(self) -> bool:
+        """Tell whether bytes have come that nobody has read."""
+        return bool(self._arrived or self._ready or self._incoming.pending)
+
     def is_stale(self) -> bool:
         """Tell whether an idle connection has ended or has bytes nobody asked for."""
-        return self._incoming.pending > 0 or bool(self._ready) or socket_is_stale(self.socket)
+        return self._in_hand() or socket_is_stale(self.socket)
 
     def close(self) -> None:
         """Say close_notify if that needs no waiting, and close; waiters get OSError."""
         if self._closed:
             return
         try:
-            if not self._incoming.pending:
+            if not self._in_hand():
                 self._tls.unwrap()
         except (ssl.SSLError, ValueError, OSError):
             pass  # WANT_READ is what success looks like; anything else ends the same way
