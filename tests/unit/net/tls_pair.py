@@ -32,6 +32,7 @@ async def shaken(
     name: str | None = NAME,
     protocol: str = ALPN_HTTP,
     key_log: Path | None = None,
+    tcp: bool = False,
 ) -> AsyncIterator[tuple[TlsStream, TlsStream]]:
     """Yield (server's stream, client's stream) after both have shaken hands."""
     authority = shared_authority()
@@ -42,7 +43,7 @@ async def shaken(
     ours = client_context(client or authority.identity(WEB), authority.bundle_pem, protocol)
     if key_log is not None:
         ours.keylog_filename = str(key_log)
-    left, right = socket.socketpair()
+    left, right = _tcp_pair() if tcp else socket.socketpair()
     accepting = TlsStream(left, front, server_name=None, server_side=True)
     connecting = TlsStream(right, ours, server_name=name, server_side=False)
     try:
@@ -54,6 +55,12 @@ async def shaken(
     finally:
         accepting.close()
         connecting.close()
+
+
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = socket.create_connection(listener.getsockname())
+        return listener.accept()[0], near
 
 
 async def _accept(stream: TlsStream) -> None:
