@@ -25,6 +25,7 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.places import Party, Place, Room, source_of, uid_party
 from gossipmesh.net.socket_owner import SocketOwners
+from gossipmesh.net.turns import TURN
 
 log = logging.getLogger("gossipmesh.agent.http")
 
@@ -221,7 +222,10 @@ async def _receive_untrusted(stream: trio.SocketStream, connection: h11.Connecti
     head: h11.Request | None = None
     body = bytearray()
     while True:
+        if TURN.over():
+            await TURN.rest()
         event = connection.next_event()
+        TURN.spend(0)
         if event is h11.NEED_DATA:
             if connection.they_are_waiting_for_100_continue:
                 go_on = connection.send(h11.InformationalResponse(status_code=100, headers=[]))

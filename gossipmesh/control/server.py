@@ -33,6 +33,7 @@ from gossipmesh.model.member import Address
 from gossipmesh.net.descriptors import descriptors_max
 from gossipmesh.net.places import Place, Room, source_of
 from gossipmesh.net.tls import server_context
+from gossipmesh.net.turns import TURN
 from gossipmesh.trust.svid import (
     LEAF_ENTROPY_BYTES,
     check_leaf_untrusted,
@@ -262,7 +263,10 @@ async def _read_request(
     """
     method, target, body = "", "", bytearray()
     while True:
+        if TURN.over():
+            await TURN.rest()
         try:
+            TURN.spend(0)
             event: Any = connection.next_event()
         except h11.RemoteProtocolError as error:
             raise MalformedInput(f"not a request: {error}"[:200]) from None

@@ -107,9 +107,14 @@ class Connection:
         self.scope.cancel()
 
     def leave(self) -> None:
-        """Give the place back."""
+        """Give the place back, and let go of what served the connection.
+
+        Its place knows the connection: a cycle, and full collections are months apart. What hangs on it, a
+        TLS connection's buffers and keys among it, would stay.
+        """
         if self._place is not None:
             self._place.leave()
+        self._place = self._stream = None
 
     def _end_if_quiet(self) -> bool:
         """End the connection for a newcomer's sake, unless its next request is arriving."""
