@@ -1,10 +1,12 @@
 """Meshes that need a namespace of their own: run as a program inside one, by `test_namespaces.py`.
 
-Usage: python -m tests.e2e.scenes ipv6|full-disk DIRECTORY. Prints what was seen as one JSON object.
+Usage: python -m tests.e2e.scenes ipv6|full-disk|logs-on-a-small-disk DIRECTORY. Prints what was seen as one
+JSON object.
 """
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -30,6 +32,7 @@ DISK_BYTES = 4_194_304
 ROUTES = 60  # documents of a set that no half-filled page of a file has room for
 ANSWER_S = 20.0
 ENDED_S = 30.0
+REQUESTS, FEW_REQUESTS = 3_200, 200  # of 2.7 kB in the log each
 
 
 class Ipv6Loopback(LoopbackNetwork):
@@ -101,11 +104,121 @@ async def full_disk(directory: Path) -> dict[str, Any]:
         }
 
 
-def fill(path: Path) -> None:
-    """Leave no free block on the disk of `path`."""
+async def logs_on_a_small_disk(directory: Path) -> dict[str, Any]:
+    """Load whose access log is twice the disk; then a disk others filled but for a twentieth."""
+    with Mesh(CHAIN, directory=directory) as mesh:
+        node = mesh.nodes["node1"]
+        state = node.directory / "state"
+        state.mkdir(parents=True)
+        await trio.run_process(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(state)])
+        await mesh.start()
+        await answered(node, "cart.shop")
+        failed = await asked_often(node, REQUESTS)
+        used = sum(path.stat().st_size for path in (state / "log").iterdir())
+        free = free_share(state)
+        fill(state / "fill", down_to=0.05)
+        failed += await asked_often(node, FEW_REQUESTS)
+        shed = await counted_by_engine(node, "access_log_shed")
+        left = free_share(state)
+        engine_pid = (await node.status())["engine"]["pid"]
+        node.signal("agent", signal.SIGKILL)
+        await mesh.wait_ended("node1")
+        mesh.start_agent("node1")
+        await mesh.wait_statuses({"node1": "alive", "node2": "alive"})
+        (state / "fill").unlink()
+        failed += await asked_often(node, FEW_REQUESTS)
+        last = await last_line(state / "log" / "access.log", "/last")
+        return {
+            "failed": failed,
+            "used": used,
+            "free": [free, left],
+            "shed": shed,
+            "same_engine": engine_pid == (await node.status())["engine"]["pid"],
+            "last": last,
+            "unreadable": unreadable(state / "log"),
+        }
+
+
+async def asked_often(node: MeshNode, count: int) -> int:
+    """Ask for cart with long paths, four at a time; return how many answers were not 200."""
+    failed = [0]
+
+    def ask(times: int) -> None:
+        connection = http.client.HTTPConnection(node.host, layout.PROXY_PORT, timeout=30)
+        for number in range(times):
+            path = "/last" if number == times - 1 else f"/{number}{'x' * 1_000}"
+            connection.request("GET", path, headers={"Host": "cart.shop", "User-Agent": "y" * 1_000})
+            response = connection.getresponse()
+            response.read()
+            failed[0] += response.status != 200
+        connection.close()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(trio.to_thread.run_sync, ask, count // 4)
+    return failed[0]
+
+
+async def counted_by_engine(node: MeshNode, name: str) -> float:
+    """Return a count of the engine's, once it has told one."""
+    found: list[float] = []
+    wanted = f'gossipmesh_engine_events_total{{name="{name}"}} '
+
+    async def told() -> str | None:
+        text = await trio.to_thread.run_sync(metrics_of, node)
+        found.extend(float(line.split()[-1]) for line in text.splitlines() if line.startswith(wanted))
+        return None if found else f"no {name}"
+
+    await wait_until(f"{name} is counted", told, ANSWER_S)
+    return found[-1]
+
+
+def metrics_of(node: MeshNode) -> str:
+    connection = http.client.HTTPConnection(node.host, layout.METRICS_PORT, timeout=10)
+    try:
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+    finally:
+        connection.close()
+
+
+async def last_line(path: Path, wanted: str) -> dict[str, Any]:
+    """Return the log's last line, once it is of the path that was asked for last."""
+    seen: list[dict[str, Any]] = []
+
+    def lines_now() -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+    async def written() -> str | None:
+        lines = lines_now()
+        seen.append(json.loads(lines[-1]) if lines else {"path": None})
+        return None if seen[-1]["path"] == wanted else str(seen[-1]["path"])[:20]
+
+    await wait_until("the last request is logged", written, ANSWER_S)
+    return seen[-1]
+
+
+def unreadable(folder: Path) -> list[str]:
+    """Return the lines of all log files that are no JSON."""
+    found: list[str] = []
+    for line in [line for path in folder.iterdir() for line in path.read_text().splitlines()]:
+        try:
+            json.loads(line)
+        except ValueError:
+            found.append(line[:80])
+    return found
+
+
+def free_share(path: Path) -> float:
+    disk = os.statvfs(path)
+    return disk.f_bavail / disk.f_blocks
+
+
+def fill(path: Path, down_to: float = 0.0) -> None:
+    """Leave no free block on the disk of `path`, or that share of them."""
     with path.open("wb", buffering=0) as file:
         try:
-            while file.write(bytes(4_096)):
+            while free_share(path) > down_to and file.write(bytes(4_096)):
                 pass
         except OSError:
             return
@@ -163,7 +276,7 @@ async def push(mesh: Mesh, directory: Path, count: int) -> int:
     return (await mesh.push(path, "node1", "--wait", "--timeout", "5s")).code
 
 
-SCENES = {"ipv6": ipv6, "full-disk": full_disk}
+SCENES = {"ipv6": ipv6, "full-disk": full_disk, "logs-on-a-small-disk": logs_on_a_small_disk}
 
 if __name__ == "__main__":
     print(json.dumps(trio.run(SCENES[sys.argv[1]], Path(sys.argv[2]))))

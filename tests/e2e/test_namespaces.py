@@ -51,3 +51,18 @@ def test_a_full_disk_ends_the_agent_in_a_sentence_and_leaves_its_state(tmp_path:
     before, after = told["incarnations"]
     assert after["generation"] == before["generation"]
     assert after["epoch"] > before["epoch"]
+
+
+@pytest.mark.namespace
+def test_an_access_log_never_fills_the_disk(tmp_path: Path) -> None:
+    """Twice the disk in lines, then a disk others filled: no request fails, and an agent can start."""
+    told = play("logs-on-a-small-disk", tmp_path / "mesh", "--mount")
+    assert told["failed"] == 0
+    assert 500_000 < told["used"] <= 4_194_304 // 4 + 65_536
+    lasting, filled = told["free"]
+    assert lasting > 0.5
+    assert filled > 0.03
+    assert told["shed"] > 0
+    assert told["same_engine"]
+    assert told["last"]["response_code"] == 200
+    assert told["unreadable"] == []
