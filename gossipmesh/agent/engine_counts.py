@@ -121,8 +121,8 @@ class EngineCounts:
             retries = delta.retries_count if first else 0
             count, flags = one.requests_count, one.flag or "-"
             if delta.protocol == _TCP:
-                self._add_connections(ConnectionsDelta(*common, "", count, 0, 0, 0, 0))
-                self._add_connections(ConnectionsDelta(*common, flags, 0, count, retries, received, sent))
+                self._add_connections(ConnectionsDelta(*common, "", count, 0, 0, received, sent))
+                self._add_connections(ConnectionsDelta(*common, flags, 0, count, retries, 0, 0))
                 continue
             counts = tuple(_durations(delta.latency_counts)) if first else ()
             total_us = delta.latency_sum_ms * _MICROSECONDS_PER_MS if first else 0

@@ -125,18 +125,17 @@ def _connections(counts: EngineCounts) -> Iterator[Family | None]:
     opened = _counter("tcp_connections_opened", "TCP connections taken.", flagless)
     closed = _counter("tcp_connections_closed", "TCP connections that ended.", labels)
     retries = _counter("tcp_connection_retries", "Endpoints tried after the first.", labels)
-    received = _counter("tcp_received_bytes", "Bytes from callers, of connections that ended.", labels)
-    sent = _counter("tcp_sent_bytes", "Bytes to callers, of connections that ended.", labels)
+    received = _counter("tcp_received_bytes", "Bytes from callers.", flagless)
+    sent = _counter("tcp_sent_bytes", "Bytes to callers.", flagless)
     for number, (key, series) in enumerate(counts.connections, 1):
         if not key.response_flags:
             named = zip(labels, key, strict=True)
-            opened.add_metric(
-                [value for name, value in named if name != "response_flags"], series.opened_count
-            )
+            values = [value for name, value in named if name != "response_flags"]
+            opened.add_metric(values, series.opened_count)
+            received.add_metric(values, series.received_bytes)
+            sent.add_metric(values, series.sent_bytes)
         else:
             closed.add_metric(key, series.closed_count)
-            received.add_metric(key, series.received_bytes)
-            sent.add_metric(key, series.sent_bytes)
         if series.retries_count:
             retries.add_metric(key, series.retries_count)
         if number % _SERIES_PER_STEP == 0:

@@ -215,7 +215,10 @@ class RequestsDelta(msgspec.Struct, frozen=True):
 
 
 class ConnectionsDelta(msgspec.Struct, frozen=True):
-    """What TCP connections did since the last frame; those that opened have empty `response_flags`."""
+    """What TCP connections did since the last frame.
+
+    With empty `response_flags`: those that opened, and the bytes of all; else those that ended so.
+    """
 
     direction: str
     caller: str

@@ -58,7 +58,7 @@ class ReferenceEngine:
             raise
         self._owners = SocketOwners()
         self._state = EngineState(self._counters, seeded_random(), self._emit)
-        journal = Journal(self._log, self._counters)
+        journal = self._journal = Journal(self._log, self._counters)
         self._mesh = MeshListener(self._state, journal)
         self._local = LocalPorts(self._state, journal)
         self._rooms = Rooms(self._counters, self._owners)
@@ -116,6 +116,7 @@ class ReferenceEngine:
                 self._connections.sweep(applied.limits.idle_timeout_http_ns / SECOND_NS)
             attached = self._control.attached
             if attached is not None and attached.backlog < _BACKLOG_MAX:
+                self._journal.count_moved()
                 before = REQUESTS_FEATURE not in attached.features
                 due = self._counters.take_due(int(TICK_S * 1000), before=before)
                 if due is not None:

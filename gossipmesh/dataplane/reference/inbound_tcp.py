@@ -63,8 +63,7 @@ class InboundTunnel:
         idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
-            end = await tunnel(stream, workload, idle_timeout_s=idle_ns / SECOND_NS)
-            entry.received_bytes, entry.sent_bytes = end.received_bytes, end.sent_bytes
+            end = await tunnel(stream, workload, idle_timeout_s=idle_ns / SECOND_NS, end=entry.moved)
             entry.flag(end.flag)
             nursery.cancel_scope.cancel()
 

@@ -3,7 +3,8 @@
 from gossipmesh.dataplane.reference.access_line import access_line
 from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.http1 import RequestHead
-from gossipmesh.dataplane.reference.statistics import Counters, duration_bucket
+from gossipmesh.dataplane.reference.statistics import ConnectionsKey, Counters, duration_bucket
+from gossipmesh.dataplane.reference.tcp import TunnelEnd
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.net.clock import wall_ns
 
@@ -23,7 +24,7 @@ class Entry:
         "direction",
         "flags",
         "head",
-        "opened",
+        "moved",
         "protocol",
         "received_bytes",
         "remote",
@@ -55,7 +56,7 @@ class Entry:
         self.flags: list[str] = []
         self.details = ""
         self.attempts = 0
-        self.opened = False
+        self.moved: TunnelEnd | None = None
         self.received_bytes = 0
         self.sent_bytes = 0
 
@@ -71,6 +72,7 @@ class Journal:
     def __init__(self, log: AccessLog, counters: Counters) -> None:
         self._log = log
         self._counters = counters
+        self._open: dict[Entry, TunnelEnd] = {}
         self._sampled_count = 0.0
         self._wall_offset_ns = 0
         self._wall_read_at: Instant | None = None
@@ -111,19 +113,38 @@ class Journal:
             self._log.write(access_line(entry, flags, duration_ns, self._started_wall_ns(entry, now)))
 
     def opened(self, entry: Entry) -> None:
-        """Count a TCP connection whose far end is known; without it, `end` counts both."""
-        entry.opened = True
-        key = (entry.direction, entry.caller, entry.service, entry.upstream, entry.route, "")
-        self._counters.connections(key).opened_count += 1
+        """Count a TCP connection whose far end is known; without it, `end` counts both.
+
+        What it carries goes into `entry.moved`, and is counted while it lasts.
+        """
+        entry.moved = self._open[entry] = TunnelEnd()
+        self._counters.connections(_open_key(entry)).opened_count += 1
+
+    def count_moved(self) -> None:
+        """Count what connections that are open have carried since the last time; once a second."""
+        for entry in self._open:
+            self._count_moved(entry)
+
+    def _count_moved(self, entry: Entry) -> None:
+        moved = entry.moved
+        if moved is None:
+            return
+        received_bytes = moved.received_bytes - entry.received_bytes
+        sent_bytes = moved.sent_bytes - entry.sent_bytes
+        if received_bytes or sent_bytes:
+            entry.received_bytes, entry.sent_bytes = moved.received_bytes, moved.sent_bytes
+            sums = self._counters.connections(_open_key(entry))
+            sums.received_bytes += received_bytes
+            sums.sent_bytes += sent_bytes
 
     def _closed(self, entry: Entry, flags: str) -> None:
-        if not entry.opened:
+        if entry.moved is None:
             self.opened(entry)
+        self._count_moved(entry)
+        self._open.pop(entry, None)
         key = (entry.direction, entry.caller, entry.service, entry.upstream, entry.route, flags)
         sums = self._counters.connections(key)
         sums.closed_count += 1
-        sums.received_bytes += entry.received_bytes
-        sums.sent_bytes += entry.sent_bytes
         sums.retries_count += max(0, entry.attempts - 1)
 
     def _is_written(self, entry: Entry) -> bool:
@@ -150,3 +171,7 @@ class Journal:
             self._wall_read_at = now
             self._wall_offset_ns = wall_ns() - now
         return self._wall_offset_ns + entry.began
+
+
+def _open_key(entry: Entry) -> ConnectionsKey:
+    return (entry.direction, entry.caller, entry.service, entry.upstream, entry.route, "")

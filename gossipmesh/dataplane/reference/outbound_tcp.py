@@ -167,8 +167,8 @@ class OutboundTunnel:
             downstream_first=first,
             upstream_first=self._early,
             idle_timeout_s=idle_ns / SECOND_NS,
+            end=self._entry.moved,
         )
-        self._entry.received_bytes, self._entry.sent_bytes = end.received_bytes, end.sent_bytes
         self._entry.flag(end.flag)
         return end
 

@@ -43,13 +43,15 @@ async def tunnel(
     upstream_first: bytes = b"",
     idle_timeout_s: float,
     scope: trio.CancelScope | None = None,
+    end: TunnelEnd | None = None,
 ) -> TunnelEnd:
     """Carry bytes until both directions have ended, one breaks, or nothing moves for `idle_timeout_s`.
 
     `*_first` are bytes already read from that side. Both streams are left for the caller to close; unless
-    both directions ended cleanly they have been reset, also when this is cancelled.
+    both directions ended cleanly they have been reset, also when this is cancelled. `end` is filled in while
+    bytes move, whoever ends the tunnel.
     """
-    carrying = _Tunnel(downstream, upstream, idle_timeout_s)
+    carrying = _Tunnel(downstream, upstream, idle_timeout_s, end or TunnelEnd())
     try:
         with scope or trio.CancelScope(), carrying.idle:
             await carrying.run(downstream_first, upstream_first)
@@ -67,12 +69,14 @@ class _Tunnel:
 
     __slots__ = ("_downstream", "_idle_timeout_s", "_upstream", "end", "ended_count", "idle")
 
-    def __init__(self, downstream: ByteStream, upstream: ByteStream, idle_timeout_s: float) -> None:
+    def __init__(
+        self, downstream: ByteStream, upstream: ByteStream, idle_timeout_s: float, end: TunnelEnd
+    ) -> None:
         self._downstream = downstream
         self._upstream = upstream
         self._idle_timeout_s = idle_timeout_s
         self.idle = trio.CancelScope(deadline=trio.current_time() + idle_timeout_s)
-        self.end = TunnelEnd()
+        self.end = end
         self.ended_count = 0  # directions that ended cleanly
 
     async def run(self, downstream_first: bytes, upstream_first: bytes) -> None:

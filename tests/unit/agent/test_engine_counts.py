@@ -97,7 +97,7 @@ def test_an_engine_of_before_is_counted_by_class_with_every_sum_kept() -> None:
         assert sum(main.duration_us.counts[: number + 1]) == before
     assert (main.duration_us.total, main.retries_count, main.sent_bytes) == (7_000, 3, 20)
     opened, ended = [series for _, series in counts.connections]
-    assert (opened.opened_count, ended.closed_count, ended.received_bytes) == (4, 4, 10)
+    assert (opened.opened_count, ended.closed_count, opened.received_bytes) == (4, 4, 10)
     assert list(services_of(Statistics(1_000, (http, tcp), {}, {}))) == ["shop/cart", "shop/db"]
 
 

@@ -7,7 +7,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 import trio
 
@@ -18,6 +20,7 @@ from gossipmesh.dataplane.client import (
     EngineUnavailable,
     SnapshotRefused,
 )
+from gossipmesh.dataplane.frame_socket import FrameSocket
 from gossipmesh.dataplane.protocol import Identity, Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.model.access_log import AccessLogSettings
@@ -295,6 +298,29 @@ async def test_statistics_say_who_asked_whom_and_how_it_ended(tmp_path: Path) ->
             )
 
         await until(lambda: counted() == 3)
+
+
+async def test_an_agent_of_before_is_told_traffic_as_it_knows_it(tmp_path: Path) -> None:
+    """Its hello has no features; the next agent's has, and is told requests."""
+    async with workload(answering()) as address, cart_pair(tmp_path, address) as (near, _far):
+        frames = FrameSocket(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+        frames.socket.connect(str(near.socket_path))
+        hello = {"type": "hello", "node_id": b"n" * 16, "boot_id": "b", "protocol_min": 1, "protocol_max": 1}
+        body = msgpack.packb(hello)
+        await frames.send(len(body).to_bytes(4, "big") + body)
+        await get(near.at("proxy"))
+        told: list[Any] = []
+        with trio.fail_after(10):
+            while not told:
+                received = await frames.receive_untrusted()
+                assert received is not None
+                frame = msgpack.unpackb(received)
+                if frame["type"] == "statistics":
+                    assert "requests" not in frame
+                    told += [one for one in frame["traffic"] if one["service"] == "shop/cart"]
+        frames.close()
+        assert told[0]["outcomes"] == [["2xx", "", 1]]
+        assert (len(told[0]["latency_counts"]), sum(told[0]["latency_counts"])) == (26, 1)
 
 
 async def test_access_log_has_a_line_per_request_and_follows_rotation(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Opaque TCP through two engines: explicit ports, CONNECT, half-close, authorization."""
 
+import json
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 import trio
 
+from gossipmesh.dataplane.protocol import Statistics
 from gossipmesh.model.member import Address
 from gossipmesh.testing.builders import access_policy
 from tests.unit.dataplane.engine_kit import (
@@ -65,6 +67,32 @@ async def test_explicit_port_carries_bytes_and_half_close(tmp_path: Path) -> Non
                 assert await Peer(stream).exactly(len(big)) == big
             await stream.send_eof()
             assert await Peer(stream).rest() == b"farewell"
+
+
+def moved(node: Node) -> tuple[int, int, int, int]:
+    """Return what a node's engine told of TCP: opened, closed, bytes received and sent."""
+    told = [one for event in node.events if isinstance(event, Statistics) for one in event.connections]
+    return (
+        sum(one.opened_count for one in told),
+        sum(one.closed_count for one in told),
+        sum(one.received_bytes for one in told),
+        sum(one.sent_bytes for one in told),
+    )
+
+
+async def test_bytes_are_told_while_the_connection_lasts_and_once(tmp_path: Path) -> None:
+    async with workload(echo_then_farewell) as address, database(tmp_path, address) as (near, far, port):
+        stream = await trio.open_tcp_stream(port.host, port.port)
+        async with stream:
+            await stream.send_all(b"x" * 5_000)
+            await Peer(stream).exactly(5_000)
+            await until(lambda: moved(near) == moved(far) == (1, 0, 5_000, 5_000))
+            await stream.send_all(b"y" * 100)
+            await stream.send_eof()
+            assert await Peer(stream).rest() == b"y" * 100 + b"farewell"
+        await until(lambda: moved(near) == moved(far) == (1, 1, 5_100, 5_108))
+    lines = [json.loads(line) for node in (near, far) for line in node.log_path.read_text().splitlines()]
+    assert [(line["bytes_received"], line["bytes_sent"]) for line in lines] == [(5_100, 5_108)] * 2
 
 
 async def test_half_close_while_bytes_come_the_other_way_loses_none(tmp_path: Path) -> None:
