@@ -67,6 +67,7 @@ from gossipmesh.net.streams import listen
 from gossipmesh.net.tls import EngineAnswer, ask_engine
 from gossipmesh.net.udp import UdpSocket
 from gossipmesh.telemetry.counters import Counters
+from gossipmesh.telemetry.traffic import UNKNOWN
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
 from gossipmesh.trust.keys import Verifier
 
@@ -319,7 +320,8 @@ class Agent:
             log.info("policy in force", extra=fields(scope=event.scope, policy_version=event.version))
             self.feed.changed(urgent=True)
         elif isinstance(event, PolicyRefused):
-            self.policy_refusals.add(event.scope, event.code)
+            named = event.scope if self.documents.has_signer(event.scope) else UNKNOWN
+            self.policy_refusals.add(named, event.code)
             told = fields(scope=event.scope, policy_version=event.version, code=event.code)
             log.warning("policy refused: %s", event.reason, extra=told)
         elif isinstance(event, TrustChanged):

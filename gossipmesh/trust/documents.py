@@ -238,6 +238,10 @@ class TrustedDocuments:
         """Return the scopes that have a set in force, sorted."""
         return sorted(self._in_force)
 
+    def has_signer(self, scope: str) -> bool:
+        """Tell whether Trust names a signer of `scope`; any other name is an offerer's own."""
+        return self.trust is not None and scope in _scopes_of(self.trust)
+
     def restore_floor(self, scope: str, version: int, manifest_hash: bytes) -> None:
         """Take back a floor from our own disk; it can only rise."""
         self._floors[scope] = max(self._floors.get(scope, NO_FLOOR), (version, manifest_hash))

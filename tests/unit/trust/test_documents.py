@@ -457,3 +457,12 @@ class TestTrust:
 def test_noise_is_not_a_set(data: bytes) -> None:
     with pytest.raises(MalformedInput):
         decode_policy_set_untrusted(data)
+
+
+def test_only_scopes_with_a_signer_have_a_name_to_be_counted_by() -> None:
+    """Whoever offers a set may call its scope anything."""
+    documents = domain().documents()
+    assert documents.has_signer("mesh")
+    assert not any(documents.has_signer(scope) for scope in ("payments-7f3a", "", "mesh2", "MESH"))
+    fresh = TrustedDocuments(trust_domain="mesh.test", verifier=Verifier(), features=FEATURES)
+    assert not fresh.has_signer("mesh")
