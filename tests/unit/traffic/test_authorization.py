@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import AccessRule, AccessSource, AccessTarget, InboundSection, PathMatch
 from gossipmesh.traffic.authorization import decide
+from gossipmesh.traffic.paths import closed_form
 
 DOMAIN = "spiffe://mesh.example"
 IDENTITIES = [f"{DOMAIN}/ns/shop/svc/web", f"{DOMAIN}/ns/api/svc/web", f"{DOMAIN}/node/n1"]
@@ -79,3 +80,42 @@ def test_a_strange_identity_is_refused_even_without_policy(identity: str) -> Non
         verdict = decide(inbound([], True), identity, "GET", "/")
         assert verdict.allow is False
         assert verdict.rule == "identity"
+
+
+CLOSED = [AccessRule("deny", False, (), (AccessTarget((), (PathMatch("prefix", "/admin/Area 1"),)),))]
+SEGMENTS = st.sampled_from(["secret", "x.y", "a b", ".hidden", "..."])
+ENDS = st.text(st.sampled_from(". "), max_size=3)
+PARAMETERS = st.sampled_from(["", ";", ";v=1", ";a;b", ";..", ";%2e"])
+
+
+@st.composite
+def spellings(draw: st.DrawFn, text: str) -> str:
+    """Return a segment as a lenient server might still take it for `text`."""
+    letters = [draw(st.sampled_from([one.lower(), one.upper(), f"%{ord(one):02x}"])) for one in text]
+    ends = "".join(draw(st.sampled_from([one, f"%{ord(one):02X}"])) for one in draw(ENDS))
+    parameters = draw(PARAMETERS)
+    return "".join(letters).replace(" ", "%20") + ends.replace(" ", "%20") + parameters
+
+
+@given(spellings("admin"), spellings("area 1"), st.lists(SEGMENTS, max_size=2), st.sampled_from(["/", "//"]))
+def test_no_spelling_of_a_closed_path_is_open(first: str, second: str, below: list[str], border: str) -> None:
+    path = "/" + border.join([first, second, *below]).replace(" ", "%20")
+    assert decide(inbound(CLOSED, True), IDENTITIES[0], "GET", path).allow is False
+
+
+@given(st.text(st.sampled_from("abAB/.; %2eE0x"), max_size=30))
+def test_a_closed_form_is_its_own(text: str) -> None:
+    form = closed_form(f"/{text}")
+    assert closed_form(form) == form
+    assert form.startswith("/")
+    assert "//" not in form
+
+
+@given(st.text(st.sampled_from("admin/.;x%2f "), max_size=20))
+def test_an_allow_opens_no_path_that_a_deny_of_the_same_closes(text: str) -> None:
+    """Whatever an Allow for /admin opens, a Deny for /admin closes."""
+    opened = [AccessRule("allow", True, (), (AccessTarget((), (PathMatch("prefix", "/admin"),)),))]
+    closed = [AccessRule("deny", False, (), (AccessTarget((), (PathMatch("prefix", "/admin"),)),))]
+    path = f"/admin{text}"
+    if decide(inbound(opened, False), IDENTITIES[0], "GET", path).allow:
+        assert not decide(inbound(closed, True), IDENTITIES[0], "GET", path).allow
