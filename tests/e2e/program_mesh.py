@@ -3,13 +3,14 @@
 import os
 import pwd
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 from gossipmesh.testing import layout
 from gossipmesh.testing.layout import MeshLayout, NodeLayout
 from gossipmesh.testing.mesh import Mesh
-from gossipmesh.testing.processes import CommandResult, module_command
+from gossipmesh.testing.processes import CommandResult
 from gossipmesh.testing.waiting import wait_until
 
 CALLER, SERVER = "node1", "node2"
@@ -43,7 +44,7 @@ class ProgramMesh(Mesh):
         """Start the nodes, the programs behind them, and wait until every endpoint passes."""
         await super().start()
         here = Path(__file__).parent
-        python = module_command("x")[0]
+        python = sys.executable
         self._serve(CALLER, "front", [python, str(here / "plain_server.py"), "{}"])
         self._serve(SERVER, "web", [python, str(here / "plain_server.py"), "{}"])
         self._serve(SERVER, "chat", [python, str(here / "chat_server.py"), "{}"])
