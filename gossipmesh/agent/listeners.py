@@ -17,7 +17,7 @@ from gossipmesh.net.streams import listen
 
 log = logging.getLogger("gossipmesh.agent.listeners")
 
-_BACKLOG = 1_024
+_BACKLOG = 4_096  # the kernel takes net.core.somaxconn when that is less; a queue that is full costs a second
 
 HandOver = Callable[[Mapping[str, socket.socket]], Awaitable[None]]
 

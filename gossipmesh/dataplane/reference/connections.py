@@ -5,7 +5,7 @@ connection and is counted; who says nothing costs a task and no more; a drained 
 waits for the rest, and cuts what is left with a reset.
 """
 
-import logging
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
@@ -20,8 +20,6 @@ from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.places import IDENTITY, NODE, Party, Place, Room, Stage, source_of
 from gossipmesh.net.shortage import is_own_shortage
 
-log = logging.getLogger("gossipmesh.engine")
-
 ACCEPT_PAUSE_S: Final = 0.05
 _ACCEPTS_PER_TURN: Final = 8
 _TURNING_AWAY_COST: Final = 4  # of those: a flood that only costs others their places gets less of a turn
@@ -29,6 +27,9 @@ _SHED_AT_ONCE: Final = 16
 DRAIN_IDLE_S: Final = 0.5
 DRAIN_SWEEP_S: Final = 0.1
 _CUT_S: Final = 1.0
+_RECORD_HEAD_BYTES: Final = 5  # type, version, length (RFC 8446 5.1)
+_HANDSHAKE_RECORD: Final = 22
+_HELLO_BYTES_MAX: Final = 4_096  # ours have some 300; what is longer is waited for so far
 
 Acceptor = Callable[["Connection", socket.socket], Awaitable[None]]
 
@@ -40,6 +41,9 @@ class Door(NamedTuple):
     acceptor: Acceptor
     silence_s: float | None
     """How long one may take to its first byte; infinity: as long as it may idle; None: it need not speak."""
+
+    shakes_hands: bool = False
+    """Whether that byte begins a TLS handshake, of which the first record is waited for whole."""
 
 
 class Connection:
@@ -225,7 +229,7 @@ class Connections:
             with connection.scope:
                 client.setblocking(False)
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if door.silence_s is None or await _speaks(connection, client, door.silence_s):
+                if door.silence_s is None or await _speaks(connection, client, door):
                     await door.acceptor(connection, client)
         except OSError:
             self._counters.add("connections_broken")
@@ -282,12 +286,43 @@ class Connections:
                 await self._emptied.wait()
 
 
-async def _speaks(connection: Connection, client: socket.socket, silence_s: float) -> bool:
-    """Wait for the first byte; False when none came in time. Nothing is made of who has said nothing."""
-    if socket_is_stale(client):
+async def _speaks(connection: Connection, client: socket.socket, door: Door) -> bool:
+    """Wait for the first byte, or the first record; False when it did not come in time.
+
+    Nothing is made of who has said nothing: a TLS connection half begun takes fifty times a task's memory.
+    """
+    if socket_is_stale(client) and not door.shakes_hands:
         return True
     connection.begin_idle(None)
-    with trio.move_on_after(silence_s) as scope:
-        await trio.lowlevel.wait_readable(client.fileno())
+    with trio.move_on_after(math.inf if door.silence_s is None else door.silence_s) as scope:
+        if door.shakes_hands:
+            whole = await _record_comes(client)
+        else:
+            await trio.lowlevel.wait_readable(client.fileno())
+            whole = True
     connection.end_idle()
-    return not scope.cancelled_caught
+    return not scope.cancelled_caught and whole
+
+
+async def _record_comes(client: socket.socket) -> bool:
+    """Wait until the stream's first TLS record is there, or what came is none; False when it ended before."""
+    wanted = _RECORD_HEAD_BYTES
+    for _ in range(2):
+        if len(_peeked(client, wanted)) < wanted:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+            await trio.lowlevel.wait_readable(client.fileno())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        came = _peeked(client, wanted)
+        if len(came) < wanted:
+            return False
+        if came[0] != _HANDSHAKE_RECORD:
+            return True  # OpenSSL has the words for it
+        wanted = _RECORD_HEAD_BYTES + min(int.from_bytes(came[3:5], "big"), _HELLO_BYTES_MAX)
+    return True
+
+
+def _peeked(client: socket.socket, count: int) -> bytes:
+    try:
+        return client.recv(count, socket.MSG_PEEK)
+    except BlockingIOError:
+        return b""

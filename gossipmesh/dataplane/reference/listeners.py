@@ -77,7 +77,7 @@ class Listeners:
         room = self._rooms.of(name)
         if acceptor is None or name in self._accepting or room.name in self._stopped:
             return
-        door = Door(room, acceptor, _SILENCE_S.get(name))
+        door = Door(room, acceptor, _SILENCE_S.get(name), shakes_hands=name == MESH)
         scope = trio.CancelScope()
         self._accepting[name] = (scope, door)
         self._nursery.start_soon(self._accept, self._sockets[name], scope, door)

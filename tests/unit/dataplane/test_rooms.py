@@ -49,18 +49,17 @@ class Crowd:
         monkeypatch.setattr(node.engine._owners, "uid_of", uid_of)
 
     async def come(self, count: int, say: bytes = b"") -> None:
-        """Connect `count` times; now and then the engine gets a turn to accept them."""
-        for number in range(count):
-            if number % 16 == 15:
-                await trio.sleep(0.005)
+        """Connect `count` times, in turns with the engine, which is in this thread."""
+        for _ in range(count):
             sock = socket.socket()
+            self.sockets.append(sock)
+            sock.setblocking(False)
             sock.bind((self.address.host, 0))
             self.ports.add(sock.getsockname()[1])
-            sock.connect((self.address.host, self.address.port))
-            sock.setblocking(False)
+            sock.connect_ex((self.address.host, self.address.port))
+            await trio.lowlevel.wait_writable(sock)
             if say:
                 sock.send(say)
-            self.sockets.append(sock)
 
     def alive_count(self) -> int:
         """Return how many the engine has not ended."""
@@ -158,6 +157,40 @@ async def test_a_client_hello_byte_by_byte_holds_no_more_than_its_share(
             await trio.lowlevel.checkpoint()
         assert (await get(near.at("proxy")))[0] == 200
         assert far.engine._rooms.mesh.held_by(("uid", str(FOREIGN_UID))) <= PLACES // 2
+        there = far.engine._connections._open[far.engine._rooms.mesh]
+        begun = [connection for connection in there if connection._stream is not None]
+        assert len(begun) <= 1, "no TLS is made of half a hello"
+
+
+@pytest.mark.parametrize("first", [1, 4, 5, 6, 200])
+async def test_a_hello_in_two_pieces_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    async with crowded(tmp_path, monkeypatch, far="mesh") as (near, far, _crowd):
+        hello = client_hello(near)
+        async with await trio.open_tcp_stream(far.at("mesh").host, far.at("mesh").port) as stream:
+            await stream.send_all(hello[:first])
+            await trio.sleep(0.02)
+            await stream.send_all(hello[first:])
+            with trio.fail_after(5):
+                assert (await stream.receive_some())[0] in (21, 22), "an alert or a ServerHello"
+
+
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\x16\x03\x01\xff\xff" + b"a" * 9_000]
+)
+async def test_what_is_no_hello_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
+    async with crowded(tmp_path, monkeypatch, far="mesh") as (_near, far, _crowd):
+        async with await trio.open_tcp_stream(far.at("mesh").host, far.at("mesh").port) as stream:
+            await stream.send_all(said)
+            await stream.send_eof()
+            with trio.fail_after(5):
+                try:
+                    while await stream.receive_some():
+                        pass
+                except trio.BrokenResourceError:
+                    pass
+        await until(lambda: far.engine._rooms.mesh.held_count == 0)
 
 
 def client_hello(node: Node) -> bytes:
