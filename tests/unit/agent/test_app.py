@@ -31,12 +31,12 @@ PORTS = {"gossip": 7948, "mesh": 15008, "proxy": 15080, "api": 15000, "metrics":
 class Node:
     """A node's files."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = HOST) -> None:
         self.folder = folder
         self.state = folder / "state"
         self.socket = self.state / "agent.sock"
         (folder / "services.d").mkdir()
-        spec = {name: {"bind": f"{HOST}:{port}"} for name, port in PORTS.items()}
+        spec = {name: {"bind": f"{host}:{port}"} for name, port in PORTS.items()}
         spec |= {"stateDir": "state", "servicesDir": "services.d", "tokenFile": "token"}  # type: ignore[dict-item]
         document = {"apiVersion": "gossipmesh.dev/v1", "kind": "AgentConfig", "spec": spec}
         (folder / "agent.yaml").write_text(json.dumps(document))
@@ -76,9 +76,9 @@ class Node:
 
 
 @asynccontextmanager
-async def a_node(folder: Path) -> AsyncIterator[Node]:
+async def a_node(folder: Path, host: str = HOST) -> AsyncIterator[Node]:
     """A node with a token, and its engine ended afterwards in any case."""
-    node = Node(folder)
+    node = Node(folder, host)
     async with running_authority(folder / "authority") as authority:
         authority.token(folder / "token", "n1", ("shop/*",))
         try:

@@ -14,9 +14,10 @@ from gossipmesh.agent.port_holder import engine_holding
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.streams import listen
-from tests.unit.agent.test_app import HOST, PORTS, Node, a_node, running
+from tests.unit.agent.test_app import PORTS, Node, a_node, running
 
 ANY = "0.0.0.0"
+HOST = "127.71.9.3"  # of its own: other tests run beside these
 
 
 def free_port() -> int:
@@ -50,7 +51,7 @@ async def test_one_address_instead_of_all_and_the_reverse(
     """The same engine serves there at once, with nobody's help."""
     port = free_port()
     after_host = HOST if before_host == ANY else ANY
-    async with a_node(tmp_path) as node:
+    async with a_node(tmp_path, HOST) as node:
         rebind(node, **{name: f"{before_host}:{port}"})
         async with running(node) as before:
             pass
@@ -63,7 +64,7 @@ async def test_one_address_instead_of_all_and_the_reverse(
 
 async def test_two_listeners_change_places(tmp_path: Path) -> None:
     one, other = free_port(), free_port()
-    async with a_node(tmp_path) as node:
+    async with a_node(tmp_path, HOST) as node:
         rebind(node, mesh=f"{HOST}:{one}", proxy=f"{ANY}:{other}")
         async with running(node) as before:
             pass
@@ -75,7 +76,7 @@ async def test_two_listeners_change_places(tmp_path: Path) -> None:
 async def test_a_port_that_is_free_of_the_engine_and_taken_by_another_is_put_back(tmp_path: Path) -> None:
     """The engine serves on where it did; the sentence names what is in the way."""
     port, taken = free_port(), free_port()
-    async with a_node(tmp_path) as node:
+    async with a_node(tmp_path, HOST) as node:
         rebind(node, mesh=f"{ANY}:{port}")
         async with running(node):
             pass
@@ -89,7 +90,7 @@ async def test_a_port_that_is_free_of_the_engine_and_taken_by_another_is_put_bac
 
 
 async def test_a_port_another_nodes_engine_holds_is_named_with_its_process(tmp_path: Path) -> None:
-    async with a_node(tmp_path) as node:
+    async with a_node(tmp_path, HOST) as node:
         async with running(node) as status:
             pass
         pid = status["engine"]["pid"]
