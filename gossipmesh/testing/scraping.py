@@ -17,7 +17,7 @@ Sample = tuple[str, dict[str, str], float]
 
 
 async def scrape(host: str) -> bytes:
-    """Read /metrics of a node once, as Prometheus does; AgentSilent when that is not what comes."""
+    """Return /metrics of a node, read once as Prometheus does; AgentSilent when that is not what comes."""
     try:
         with trio.fail_after(TIMEOUT_S):
             async with await trio.open_tcp_stream(host, METRICS_PORT) as stream:
@@ -27,7 +27,7 @@ async def scrape(host: str) -> bytes:
         raise AgentSilent(f"no answer from {host} to a scrape: {error!r}") from error
     if not answer.startswith(b"HTTP/1.1 200"):
         raise AgentSilent(f"a scrape of {host} was answered with {answer[:100]!r}")
-    return answer
+    return answer.partition(b"\r\n\r\n")[2]
 
 
 def samples_of(answer: bytes) -> Iterator[Sample]:

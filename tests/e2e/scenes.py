@@ -74,7 +74,9 @@ async def full_disk(directory: Path) -> dict[str, Any]:
         node = mesh.nodes["node2"]
         state = node.directory / "state"
         state.mkdir(parents=True)
-        await trio.run_process(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(state)])
+        await trio.run_process(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(state)]
+        )
         await mesh.start()
         pushed = [await push(mesh, directory, 1)]
         before = await node.status()

@@ -30,8 +30,7 @@ def test_what_was_turned_away_is_added_up_by_name() -> None:
     assert shed_counts(samples_of(TEXT)) == {"gossipmesh_requests_total": 5.0, "local_told_full": 5.0}
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b""])
-async def test_what_is_no_scrape_is_silence(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def answered(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> bytes:
     async def answers(stream: trio.SocketStream) -> None:
         await stream.receive_some(65_536)
         await stream.send_all(answer)
@@ -41,6 +40,18 @@ async def test_what_is_no_scrape_is_silence(answer: bytes, monkeypatch: pytest.M
     monkeypatch.setattr(scraping, "METRICS_PORT", listener.socket.getsockname()[1])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, answers, [listener])
-        with pytest.raises(AgentSilent):
-            await scrape("127.0.0.1")
-        nursery.cancel_scope.cancel()
+        try:
+            return await scrape("127.0.0.1")
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_head_of_an_answer_is_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = await answered(monkeypatch, b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + TEXT)
+    assert text == TEXT
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 503 Service Unavailable\r\n\r\n", b""])
+async def test_what_is_no_scrape_is_silence(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(AgentSilent)):
+        await answered(monkeypatch, answer)
