@@ -9,19 +9,24 @@ from gossipmesh.testing.growth import growth_of
 IDEMPOTENT: Final = ("get", "slow-get", "stream", "tcp")
 SHED_FLAG: Final = "UO"
 SHED_SHARE_MAX: Final = 0.01
-MEMORY_JUDGED_FROM_S: Final = 600.0  # a shorter run is all warming up: floods come twice in it
+GROWTH_JUDGED_FROM_S: Final = 600.0  # a shorter run is all warming up: floods come twice in it
 RSS_STEP_MB: Final = 1.0  # an arena of the allocator
 DESCRIPTORS_STEP: Final = 3.0  # a connection, a peer's and a file more or less
 
 
 def requests_succeed(evidence: dict[str, Any]) -> list[str]:
-    """No idempotent request failed, but what was shed (`UO`), is counted in metrics, and is rare."""
+    """No idempotent request failed, but what was shed, is counted in metrics, and is rare.
+
+    Shed is what is told so (`UO`), and at the node of few descriptors a connection that made way for another
+    before its request was read.
+    """
     problems, shed = [], 0
     for summary in (evidence["requests"], evidence["mixed"]):
         if summary["answered"] != summary["sent"]:
             problems.append(f"{summary['sent']} were sent, {summary['answered']} accounted for")
         for failure in summary["failures"]:
-            if SHED_FLAG in failure.get("flag", "").split(","):
+            made_way = failure["node"] == evidence["poor"] and failure.get("error", "").startswith("closed ")
+            if made_way or SHED_FLAG in failure.get("flag", "").split(","):
                 shed += 1
             elif failure.get("kind", "get") in IDEMPOTENT:
                 problems.append(
@@ -45,14 +50,15 @@ def sessions_are_told(evidence: dict[str, Any]) -> list[str]:
 def memory_and_descriptors_are_flat(evidence: dict[str, Any]) -> list[str]:
     """Neither resident memory nor open descriptors of any agent or engine grow in the second half.
 
-    Of an agent that was started again in between, that was on the full disk, the later series counts. Memory
-    is judged of runs of MEMORY_JUDGED_FROM_S and longer.
+    Of an agent that was started again in between, that was on the full disk, the later series counts. Only
+    runs of GROWTH_JUDGED_FROM_S and longer are judged.
     """
-    problems = []
+    problems: list[str] = []
+    if evidence["length_s"] < GROWTH_JUDGED_FROM_S:
+        return problems
     for name, series in judged_series(evidence).items():
         for figure, growth in series.items():
-            judged = figure != "rss_mb" or evidence["length_s"] >= MEMORY_JUDGED_FROM_S
-            if judged and not growth["is_flat"]:
+            if not growth["is_flat"]:
                 problems.append(f"{figure} of {name}: {growth}")
     return problems
 
