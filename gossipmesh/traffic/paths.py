@@ -22,10 +22,16 @@ from typing import Final
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.snapshot import PathMatch
 
-_ESCAPE: Final = re.compile(rb"%(..?)?")
 _HEX: Final = re.compile(rb"[0-9a-fA-F]{2}")
 _SLASHES: Final = re.compile(r"/{2,}")
 _AMBIGUOUS: Final = frozenset([b"/", b"\\", b"\x7f", *(bytes([code]) for code in range(0x20))])
+# What two digits behind `%` stand for; digits know no case.
+_BYTES: Final = {
+    (high + low).encode(): bytes.fromhex(high + low)
+    for high in "0123456789abcdefABCDEF"
+    for low in "0123456789abcdefABCDEF"
+    if bytes.fromhex(high + low) not in _AMBIGUOUS
+}
 # A lead byte that no UTF-8 needs, or one whose continuation says that fewer bytes would have done.
 _OVERLONG: Final = re.compile(r"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]|\xf0[\x80-\x8f][\x80-\xbf]")
 
@@ -112,17 +118,22 @@ def _check_segments_untrusted(path: str) -> None:
 
 
 def _decoded_untrusted(path: str) -> str:
-    def one(escape: re.Match[bytes]) -> bytes:
-        digits = escape[1] or b""
-        if _HEX.fullmatch(digits) is None:
-            raise MalformedInput("the path holds an escape that is none")
-        byte = bytes.fromhex(digits.decode())
-        if byte in _AMBIGUOUS:
-            raise MalformedInput(f"the path holds an encoded {byte!r}")
-        return byte
-
     # Latin-1 maps each byte to one character both ways, so raw and encoded bytes compare alike.
     try:
-        return _ESCAPE.sub(one, path.encode("latin-1")).decode("latin-1")
+        first, *others = path.encode("latin-1").split(b"%")
     except UnicodeEncodeError:
         raise MalformedInput("the path holds characters beyond one byte") from None
+    # By look-up: a target may be 64 KiB of escapes, and each is judged while nobody else runs.
+    pieces = [first]
+    for piece in others:
+        byte = _BYTES.get(piece[:2])
+        if byte is None:
+            raise MalformedInput(_fault_of_escape(piece[:2]))
+        pieces += (byte, piece[2:])
+    return b"".join(pieces).decode("latin-1")
+
+
+def _fault_of_escape(digits: bytes) -> str:
+    if _HEX.fullmatch(digits) is None:
+        return "the path holds an escape that is none"
+    return f"the path holds an encoded {bytes.fromhex(digits.decode())!r}"

@@ -21,6 +21,7 @@ from gossipmesh.dataplane.reference.http1 import BadMessage, parse_request_untru
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.model import limits
 from gossipmesh.net.byte_stream import ByteStream
+from gossipmesh.net.turns import TURN
 
 LINGER_S: Final = 1.0
 LINGER_BYTES_MAX: Final = 1_048_576
@@ -52,6 +53,9 @@ async def serve_http(
             raw = await _next_head_untrusted(connection, reader)
             if raw is None:
                 return
+            TURN.spend(limits.TURN_REQUEST_BYTES + limits.TURN_HEAD_FACTOR * len(raw))
+            if TURN.over():
+                await TURN.rest()
             head = parse_request_untrusted(raw, reader.head_limits)
         except BadMessage as error:
             state.counters.add("http_bad_requests")
