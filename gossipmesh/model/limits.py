@@ -114,6 +114,7 @@ HTTP_INTERIM_TIMEOUT_S: Final = (
 HTTP_JOINED_BYTES_MAX: Final = 65_536  # small chunks that have arrived go on as one
 HOPS_MAX: Final = 16
 HANDSHAKES_PER_ENDPOINT_MAX: Final = 16  # at once; some 25 ms of one core
+SLOW_READER_TIMEOUT_MS: Final = 3_600_000  # of who answers that it has no room; a tunnel may idle as long
 DOWNSTREAM_CONNECTIONS_MAX: Final = 10_000
 SPARE_PLACES_MAX: Final = 64  # for who is told that a listener is full
 READINESS_PLACES_MAX: Final = 64

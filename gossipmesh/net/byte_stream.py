@@ -15,6 +15,7 @@ import select
 import socket
 import struct
 from typing import Final, Protocol
+from weakref import WeakSet
 
 import trio
 
@@ -27,10 +28,12 @@ from gossipmesh.net.turns import TURN
 RECEIVE_BYTES: Final = 49_152
 SEND_BYTES_MAX: Final = 131_072  # of one call: the kernel might take megabytes at once
 SMALL_MESSAGE_BYTES: Final = 8_192
-_USER_TIMEOUT_MS: Final = 10_000
+USER_TIMEOUT_MS: Final = 10_000
+MESH_SOCKETS: Final[WeakSet[socket.socket]] = WeakSet()
+"""Those that have this timeout, for who looks after them (`slow_readers.py`)."""
 _KEEPALIVE_IDLE_S: Final = 5
 _KEEPALIVE_INTERVAL_S: Final = 2
-_TCP_USER_TIMEOUT: Final = 18  # linux/tcp.h; the socket module names it only since 3.6 on some builds
+TCP_USER_TIMEOUT: Final = 18  # linux/tcp.h; the socket module names it only since 3.6 on some builds
 
 
 class ByteStream(Protocol):
@@ -198,7 +201,7 @@ def family_of(host: str) -> socket.AddressFamily:
 async def connect(address: Address, *, mesh: bool) -> socket.socket:
     """Open a TCP connection; the caller bounds it with a cancel scope.
 
-    `mesh` connections give up on a silent peer after _USER_TIMEOUT_MS, idle or not.
+    `mesh` connections give up on a silent peer after USER_TIMEOUT_MS, idle or not.
 
     Raises:
         OSError: refused, unreachable, reset. State: nothing is left open.
@@ -230,7 +233,8 @@ def set_options(sock: socket.socket, *, mesh: bool) -> None:
     """Set what every connection of the data plane has: no delay, and on mesh connections timeouts."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if mesh:
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+        MESH_SOCKETS.add(sock)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
