@@ -20,6 +20,7 @@ from gossipmesh.traffic.ejection import EndpointState, pardon
 from gossipmesh.traffic.isolation import Isolation
 
 EndpointKey = tuple[str, str, str, int]
+"""(node, registration, host, port); of a local workload the node is empty."""
 
 REASON_RETURNED = "returned"
 REASON_REMOVED = "removed"

@@ -13,29 +13,31 @@ from collections.abc import Sequence
 from heapq import heapify, heapreplace
 from typing import Final
 
+from gossipmesh.traffic.endpoints import EndpointKey
+
 SCALE: Final = 1 << 32
 _ONE: Final = 1 << 32
-
-Key = tuple[str, str, str, int]
 
 
 class Turns:
     """Turns of one upstream's endpoints; kept while pools come and go."""
 
     def __init__(self) -> None:
-        self._turns: dict[Key, int] = {}
+        self._turns: dict[EndpointKey, int] = {}
         self._clock = 0
 
-    def has_all(self, keys: Sequence[Key]) -> bool:
+    def has_all(self, keys: Sequence[EndpointKey]) -> bool:
         """Tell whether every one has a turn."""
         return all(key in self._turns for key in keys)
 
-    def keep_only(self, keys: Sequence[Key]) -> None:
+    def keep_only(self, keys: Sequence[EndpointKey]) -> None:
         """Forget the others."""
         turns = self._turns
         self._turns = {key: turns[key] for key in keys if key in turns}
 
-    def enter(self, keys: Sequence[Key], weights: Sequence[int], random: float) -> list[tuple[int, int]]:
+    def enter(
+        self, keys: Sequence[EndpointKey], weights: Sequence[int], random: float
+    ) -> list[tuple[int, int]]:
         """Return a heap of (turn, position) for a pool; `random` places who is new.
 
         Cost: O(endpoints).
@@ -57,7 +59,7 @@ class Turns:
         return heap
 
     def take(
-        self, heap: list[tuple[int, int]], keys: Sequence[Key], weights: Sequence[int], random: float
+        self, heap: list[tuple[int, int]], keys: Sequence[EndpointKey], weights: Sequence[int], random: float
     ) -> int:
         """Return the position whose turn it is, and move its turn on.
 

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import trio
 
-from gossipmesh.dataplane.reference.pool import EndpointKey
 from gossipmesh.model import limits
+from gossipmesh.traffic.endpoints import EndpointKey
 
 _LAG_STEP_S: Final = 0.05
 

@@ -2,7 +2,7 @@
 
 import errno
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -170,16 +170,33 @@ async def new_endpoint_connection(
     return connection
 
 
+def outcome_of(
+    state: EngineState,
+    upstream: UpstreamState,
+    endpoint: SnapshotEndpoint,
+    tried: Sequence[SnapshotEndpoint],
+    error: DialFailed,
+) -> Outcome:
+    """Return how a try that got no connection ended, once it is noted what that says of its node.
+
+    Where it is this node that is cut off, and its request could go somewhere better, the try was moved.
+    """
+    if error.unreached:
+        state.unreached(endpoint.node)
+        isolated = state.endpoint_states.isolation.isolated
+        if isolated and upstream.balancer.has_better(key_of(endpoint), now(), tried):
+            return Outcome.MOVED
+    return error.outcome or Outcome.CANCELLED
+
+
 async def dial_workload(state: EngineState, address: Address) -> PlainStream:
     """Open a connection to a local workload.
 
     Raises:
         DialFailed: why not. State: nothing is left open.
     """
-    applied = state.applied
-    timeout_s = 1.0 if applied is None else applied.limits.connect_timeout_ns / SECOND_NS
     try:
-        with trio.fail_after(timeout_s):
+        with trio.fail_after(state.limits.connect_timeout_ns / SECOND_NS):
             return PlainStream(await connect(address, mesh=False))
     except OSError as error:
         raise _failed(state, error) from None

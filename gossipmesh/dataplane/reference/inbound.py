@@ -112,7 +112,7 @@ class MeshListener:
             if stream.protocol == ALPN_PROBE:
                 self._state.counters.add("probes_answered")
             return
-        inbound = None if applied is None else applied.inbounds.get(name)
+        inbound = self._state.inbound(name)
         wanted = _TCP if inbound is not None and inbound.protocol == Protocol.TCP else (ALPN_HTTP,)
         if inbound is None or stream.protocol not in wanted:
             self._state.counters.add("tls_server_failures")
@@ -184,8 +184,7 @@ class InboundRequest:
 
     async def _answered(self) -> None:
         entry, downstream, state = self._entry, self._downstream, self._state
-        applied = state.applied
-        inbound = None if applied is None else applied.inbounds.get(entry.server_name or "")
+        inbound = state.inbound(entry.server_name)
         if inbound is None:
             # The workload left while its peers still hold connections: they should ask elsewhere.
             downstream.keep_alive = False
@@ -301,8 +300,7 @@ class InboundRequest:
 
     def _still_allowed(self) -> bool:
         """Tell whether the snapshot that came meanwhile allows what is under way; write down if not."""
-        head, applied = self._downstream.head, self._state.applied
-        inbound = None if applied is None else applied.inbounds.get(self._entry.server_name or "")
+        head, inbound = self._downstream.head, self._state.inbound(self._entry.server_name)
         if inbound is None:
             return True  # the workload leaves: what is in flight may finish
         verdict = decide(inbound, self._caller, head.method, head.path)

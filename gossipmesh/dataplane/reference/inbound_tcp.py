@@ -12,7 +12,6 @@ from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tcp import tunnel
 from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus
-from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.snapshot import InboundSection
 from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.net.tls import ALPN_TCP_2, TlsStream
@@ -59,19 +58,17 @@ class InboundTunnel:
             self._journal.end(entry, now())
 
     async def _carry(self, stream: TlsStream, workload: ByteStream) -> None:
-        entry, applied = self._entry, self._state.applied
-        idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
+        entry, idle_timeout_s = self._entry, self._state.idle_timeout_tcp_s
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, nursery.cancel_scope)
-            end = await tunnel(stream, workload, idle_timeout_s=idle_ns / SECOND_NS, end=entry.moved)
+            end = await tunnel(stream, workload, idle_timeout_s=idle_timeout_s, end=entry.moved)
             entry.flag(end.flag)
             nursery.cancel_scope.cancel()
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """End a connection that a new snapshot no longer allows."""
         while True:
-            changed, applied = self._state.changed, self._state.applied
-            inbound = None if applied is None else applied.inbounds.get(self._inbound.server_name)
+            changed, inbound = self._state.changed, self._state.inbound(self._inbound.server_name)
             # A workload that leaves ends its connections itself.
             verdict = None if inbound is None else decide(inbound, self._caller, None, None)
             if verdict is not None and not verdict.allow:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from gossipmesh.dataplane.reference.body import MessageReader
-from gossipmesh.dataplane.reference.dialing import DialFailed, dial_endpoint
+from gossipmesh.dataplane.reference.dialing import DialFailed, dial_endpoint, outcome_of
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
@@ -20,7 +20,6 @@ from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import Route, SnapshotEndpoint
 from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.net.tls import ALPN_TCP, ALPN_TCP_2, TlsStream
-from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import may_retry
 from gossipmesh.traffic.routing import pick_backend, service_of_host
@@ -142,12 +141,7 @@ class OutboundTunnel:
             outcome = Outcome.SUCCESS
             return None, outcome
         except DialFailed as error:
-            outcome = error.outcome or Outcome.CANCELLED
-            if error.unreached:
-                state.unreached(endpoint.node)
-                isolated = state.endpoint_states.isolation.isolated
-                if isolated and balancer.has_better(key_of(endpoint), now(), tried):
-                    outcome = Outcome.MOVED
+            outcome = outcome_of(state, upstream, endpoint, tried, error)
             return error, outcome
         except NoTunnel:
             outcome = Outcome.SUCCESS
@@ -159,14 +153,12 @@ class OutboundTunnel:
     async def carry(self, downstream: ByteStream, first: bytes) -> TunnelEnd:
         """Carry bytes until the tunnel ends; `first` are bytes read from downstream already."""
         assert self._stream is not None
-        applied = self._state.applied
-        idle_ns = 3600 * SECOND_NS if applied is None else applied.limits.idle_timeout_tcp_ns
         end = await tunnel(
             downstream,
             self._stream,
             downstream_first=first,
             upstream_first=self._early,
-            idle_timeout_s=idle_ns / SECOND_NS,
+            idle_timeout_s=self._state.idle_timeout_tcp_s,
             end=self._entry.moved,
         )
         self._entry.flag(end.flag)
@@ -195,12 +187,10 @@ async def _await_workload(state: EngineState, stream: TlsStream) -> bytes:
     """
     if stream.protocol != ALPN_TCP_2:
         return b""
-    limits = None if state.applied is None else state.applied.limits
-    timeout_ns = SECOND_NS if limits is None else limits.connect_timeout_ns
     data = b""
     try:
         # The callee has as long for its own connection, and the way back is ours.
-        with trio.move_on_after(2 * timeout_ns / SECOND_NS) as waited:
+        with trio.move_on_after(2 * state.limits.connect_timeout_ns / SECOND_NS) as waited:
             data = await stream.receive()
     except OSError as error:
         raise DialFailed(Outcome.CONNECT_FAILED, "UF", f"no_status: {error}") from None

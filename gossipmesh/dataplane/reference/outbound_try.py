@@ -12,16 +12,17 @@ try follows. Rules:
 
 from typing import Final
 
-from gossipmesh.dataplane.reference.dialing import DialFailed, new_endpoint_connection
+from gossipmesh.dataplane.reference.dialing import DialFailed, new_endpoint_connection, outcome_of
 from gossipmesh.dataplane.reference.forward import Downstream, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import ResponseHead
 from gossipmesh.dataplane.reference.journal import Entry
 from gossipmesh.dataplane.reference.pool import PooledConnection
-from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, endpoint_key, now
+from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
 from gossipmesh.dataplane.reference.tries import Attempt, Stop
 from gossipmesh.dataplane.reference.upgrade import splice
-from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.instant import NEVER, Instant
 from gossipmesh.model.snapshot import Route, SnapshotEndpoint
+from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import RetryDecision, is_idempotent, may_retry, try_timeout_ns
 
@@ -62,7 +63,7 @@ class OutboundTry:
         self._endpoint = endpoint
         self._answered_at: Instant | None = None
         self._far_outcome: Outcome | None = None
-        self._attempt = Attempt(asked.downstream, asked.entry.upstream, endpoint_key(endpoint))
+        self._attempt = Attempt(asked.downstream, asked.entry.upstream, key_of(endpoint))
         self._attempt.node = endpoint.node
         self._attempt.tried = asked.tried
         self._attempt.movable = is_idempotent(asked.downstream.head.method)
@@ -97,7 +98,8 @@ class OutboundTry:
                 )
                 asked.upstream.balancer.connected(self._balanced, now())
         except DialFailed as error:
-            end = self._undialed(error)
+            outcome = outcome_of(self._state, asked.upstream, self._endpoint, asked.tried, error)
+            end = TryEnd(outcome, 503, error.flag, error.detail)
         else:
             end = await self._exchanged(connection)
         if attempt.stopped is not None:
@@ -106,16 +108,6 @@ class OutboundTry:
         if failed and attempt.stopped is not Stop.GONE:
             self._ask(end.outcome, None)
         return end
-
-    def _undialed(self, error: DialFailed) -> TryEnd:
-        outcome = error.outcome or Outcome.CANCELLED
-        if error.unreached:
-            self._state.unreached(self._endpoint.node)
-            isolated = self._state.endpoint_states.isolation.isolated
-            balancer, key = self._asked.upstream.balancer, endpoint_key(self._endpoint)
-            if isolated and balancer.has_better(key, now(), self._asked.tried):
-                outcome = Outcome.MOVED
-        return TryEnd(outcome, 503, error.flag, error.detail)
 
     async def _exchanged(self, connection: PooledConnection) -> TryEnd:
         downstream, attempt = self._asked.downstream, self._attempt
@@ -173,8 +165,7 @@ class OutboundTry:
     def _push_deadline(self) -> None:
         """Once an answer is on its way only the request's own timeout and idleness bound it."""
         if self._answered_at is not None:
-            applied = self._state.applied
-            idle_ns = 300 * SECOND_NS if applied is None else applied.limits.idle_timeout_http_ns
+            idle_ns = self._state.limits.idle_timeout_http_ns
             deadline = min(self._asked.deadline, Instant(now() + idle_ns))
             self._state.attempts.set_deadline(self._attempt, deadline)
 

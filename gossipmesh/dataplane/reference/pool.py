@@ -11,9 +11,7 @@ from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.http1 import OUTER_LIMITS, HeadLimits
 from gossipmesh.model.instant import Instant
 from gossipmesh.net.byte_stream import ByteStream
-
-EndpointKey = tuple[str, str, str, int]
-"""(node, registration, host, port): what an endpoint is to a pool; a new address is a new endpoint."""
+from gossipmesh.traffic.endpoints import EndpointKey
 
 
 class PooledConnection:

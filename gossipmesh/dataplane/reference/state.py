@@ -19,7 +19,7 @@ from gossipmesh.dataplane.protocol import Ejection, EngineEvent
 from gossipmesh.dataplane.reference.demands import Demands
 from gossipmesh.dataplane.reference.dial_queue import DialQueue
 from gossipmesh.dataplane.reference.identities import Identities
-from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey, PooledConnection
+from gossipmesh.dataplane.reference.pool import ConnectionPool, PooledConnection
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.dataplane.reference.tries import Attempt, Attempts, Stop
 from gossipmesh.model import limits
@@ -33,13 +33,12 @@ from gossipmesh.model.snapshot import (
     ListenersSection,
     RoutesSection,
     Section,
-    SnapshotEndpoint,
     UpstreamListener,
     UpstreamSection,
 )
 from gossipmesh.traffic.admission import Admission
 from gossipmesh.traffic.balance import Balancer
-from gossipmesh.traffic.endpoints import EndpointStates, key_of
+from gossipmesh.traffic.endpoints import EndpointKey, EndpointStates, key_of
 from gossipmesh.traffic.retries import RetryBudget
 from gossipmesh.traffic.routing import RouteTable, ServiceRouter
 from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
@@ -50,11 +49,6 @@ def now() -> Instant:
     return Instant(int(trio.current_time() * SECOND_NS))
 
 
-def endpoint_key(endpoint: SnapshotEndpoint) -> EndpointKey:
-    """Return what an endpoint is to pools and tries."""
-    return key_of(endpoint)
-
-
 class UpstreamState:
     """What the engine remembers of one upstream."""
 
@@ -63,7 +57,7 @@ class UpstreamState:
         self.admission = Admission(limits)
         self.budget = RetryBudget.of(limits)
         self.pool = ConnectionPool()
-        self._keys = {endpoint_key(endpoint) for endpoint in section.endpoints}
+        self._keys = {key_of(endpoint) for endpoint in section.endpoints}
 
     def update(self, section: UpstreamSection, limits: LimitsSection) -> list[EndpointKey]:
         """Take a new section; return what left it."""
@@ -74,7 +68,7 @@ class UpstreamState:
             self.admission.update(limits)
             self.budget.update(limits)
         if changed:
-            self._keep_only({endpoint_key(endpoint) for endpoint in section.endpoints})
+            self._keep_only({key_of(endpoint) for endpoint in section.endpoints})
         return gone
 
     def close(self) -> list[EndpointKey]:
@@ -160,9 +154,19 @@ class EngineState:
         self.dials = DialQueue()
 
     @property
-    def snapshot_version(self) -> str | None:
-        """Return the version in force, None before the first."""
-        return None if self.applied is None else self.applied.snapshot.version
+    def limits(self) -> LimitsSection:
+        """Return the numbers in force; nothing goes anywhere before there are some."""
+        assert self.applied is not None
+        return self.applied.limits
+
+    @property
+    def idle_timeout_tcp_s(self) -> float:
+        """Return how long an opaque connection may be silent."""
+        return self.limits.idle_timeout_tcp_ns / SECOND_NS
+
+    def inbound(self, server_name: str | None) -> InboundSection | None:
+        """Return the workload of this node that an SNI names, None when there is none."""
+        return None if self.applied is None else self.applied.inbounds.get(server_name or "")
 
     def prepare(self, snapshot: Snapshot) -> Applied:
         """Decode and index a snapshot; sections with a known hash are taken over.

@@ -13,9 +13,10 @@ from typing import Final
 import trio
 
 from gossipmesh.dataplane.reference.forward import Downstream
-from gossipmesh.dataplane.reference.pool import EndpointKey, PooledConnection
+from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.model.instant import MILLISECOND_NS, NEVER, SECOND_NS, Instant
 from gossipmesh.model.snapshot import SnapshotEndpoint
+from gossipmesh.traffic.endpoints import EndpointKey
 
 _TIMER_STEP_NS: Final = 2 * MILLISECOND_NS  # deadlines closer together than this are looked at together
 _TCP_CLOSE: Final = 7

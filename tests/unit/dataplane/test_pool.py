@@ -4,9 +4,10 @@ import socket
 
 import pytest
 
-from gossipmesh.dataplane.reference.pool import ConnectionPool, EndpointKey, PooledConnection
+from gossipmesh.dataplane.reference.pool import ConnectionPool, PooledConnection
 from gossipmesh.model.instant import Instant
 from gossipmesh.net.byte_stream import PlainStream
+from gossipmesh.traffic.endpoints import EndpointKey
 
 KEY: EndpointKey = ("", "cart", "127.0.0.1", 9000)
 OTHER: EndpointKey = ("", "cart", "127.0.0.1", 9001)
