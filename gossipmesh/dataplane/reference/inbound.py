@@ -17,7 +17,7 @@ from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.connections import Connection
 from gossipmesh.dataplane.reference.denials import deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
-from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, Exchange, TryEnd
+from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, write_request
 from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel, say
 from gossipmesh.dataplane.reference.journal import Entry, Journal
@@ -30,6 +30,7 @@ from gossipmesh.dataplane.reference.passing import (
     passed_headers,
 )
 from gossipmesh.dataplane.reference.pool import PooledConnection
+from gossipmesh.dataplane.reference.request_life import refuse, written_down
 from gossipmesh.dataplane.reference.service import serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tries import Attempt
@@ -166,21 +167,7 @@ class InboundRequest:
         Raises:
             DownstreamGone, DownstreamBad: the peer is to blame. State: written down; close it.
         """
-        entry, downstream = self._entry, self._downstream
-        try:
-            await self._answered()
-        except DownstreamGone:
-            entry.flag("DC")
-            raise
-        except DownstreamBad:
-            entry.flag("DPE")
-            downstream.status = downstream.status or 400
-            raise
-        finally:
-            entry.status = downstream.status
-            entry.sent_bytes = downstream.sent_bytes
-            entry.received_bytes = downstream.body.received_bytes
-            self._journal.end(entry, now())
+        await written_down(self._journal, self._downstream, self._entry, self._answered())
 
     async def _answered(self) -> None:
         entry, downstream, state = self._entry, self._downstream, self._state
@@ -221,9 +208,7 @@ class InboundRequest:
         return CERTIFICATE, f"By={inbound.spiffe_id};URI={self._caller}".encode()
 
     async def _refuse(self, status: int, flag: str, details: str, reason: str) -> None:
-        self._entry.flag(flag)
-        self._entry.details = details
-        await self._downstream.answer(status, flag, reason)
+        await refuse(self._downstream, self._entry, status, flag, details, reason)
 
     async def _forward(self, inbound: InboundSection, headers: HeaderList) -> None:
         downstream, entry = self._downstream, self._entry

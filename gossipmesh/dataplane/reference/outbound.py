@@ -10,7 +10,7 @@ into `gossipmesh.traffic`; bytes are `forward.py`'s, one try is `outbound_try.py
 
 import trio
 
-from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone, TryEnd
+from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, TryEnd
 from gossipmesh.dataplane.reference.http1 import write_request
 from gossipmesh.dataplane.reference.journal import Entry, Journal
 from gossipmesh.dataplane.reference.outbound_try import Asked, OutboundTry
@@ -20,6 +20,7 @@ from gossipmesh.dataplane.reference.passing import (
     may_go_on,
     passed_headers,
 )
+from gossipmesh.dataplane.reference.request_life import refuse, written_down
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -47,27 +48,11 @@ class OutboundRequest:
         Raises:
             DownstreamGone, DownstreamBad: the client is to blame. State: written down; close it.
         """
-        entry, downstream = self._entry, self._downstream
-        entry.head = downstream.head
-        try:
-            await self._answered()
-        except DownstreamGone:
-            entry.flag("DC")
-            raise
-        except DownstreamBad:
-            entry.flag("DPE")
-            downstream.status = downstream.status or 400
-            raise
-        finally:
-            entry.status = downstream.status
-            entry.sent_bytes = downstream.sent_bytes
-            entry.received_bytes = downstream.body.received_bytes
-            self._journal.end(entry, now())
+        self._entry.head = self._downstream.head
+        await written_down(self._journal, self._downstream, self._entry, self._answered())
 
     async def _refuse(self, status: int, flag: str, details: str, reason: str) -> None:
-        self._entry.flag(flag)
-        self._entry.details = details
-        await self._downstream.answer(status, flag, reason)
+        await refuse(self._downstream, self._entry, status, flag, details, reason)
 
     async def _answered(self) -> None:
         head = self._downstream.head

@@ -60,12 +60,12 @@ async def serve_http(
         except BadMessage as error:
             state.counters.add("http_bad_requests")
             on_bad(error.status, str(error))
-            await _refuse(stream, error.status, str(error))
+            await _refuse(stream, error.status, "DPE", str(error))
             return
         except OSError:
             return
         if connection.full:
-            await _turn_away(stream)
+            await _refuse(stream, 503, "UO", "this port is full")
             return
         connection.begin_request()
         applied = state.applied
@@ -80,7 +80,7 @@ async def serve_http(
             await handler(downstream)
         except DownstreamBad as error:
             if not downstream.response_started:
-                await _refuse(stream, 400, str(error))
+                await _refuse(stream, 400, "DPE", str(error))
             return
         except DownstreamGone:
             return
@@ -104,25 +104,13 @@ async def _next_head_untrusted(connection: Connection, reader: MessageReader) ->
     return await reader.read_head_untrusted()
 
 
-async def _refuse(stream: ByteStream, status: int, reason: str) -> None:
+async def _refuse(stream: ByteStream, status: int, flag: str, reason: str) -> None:
     """Answer and close, however much of the request is still on its way."""
     printable = reason.encode("ascii", "replace").decode().replace("\r", " ").replace("\n", " ")[:200]
     with trio.move_on_after(LINGER_S):
         try:
             content = printable.encode() + b"\n"
-            await stream.send_all(engine_answer(status, "DPE", printable, content, keep_alive=False))
-        except OSError:
-            return
-    await linger(stream)
-
-
-async def _turn_away(stream: ByteStream) -> None:
-    """Answer that there is no place for this connection; nothing of the request has been acted on."""
-    with trio.move_on_after(LINGER_S):
-        try:
-            await stream.send_all(
-                engine_answer(503, "UO", "this port is full", b"this port is full\n", keep_alive=False)
-            )
+            await stream.send_all(engine_answer(status, flag, printable, content, keep_alive=False))
         except OSError:
             return
     await linger(stream)
