@@ -25,9 +25,6 @@ LATENCY_BUCKETS_MS: Final[tuple[int, ...]] = (
 )  # fmt: skip
 """Upper bounds of the histogram an agent of 0.1 reads; one more bucket holds what is slower."""
 
-DRAINS_IN_ORDER: Final = "drains-in-order"
-"""Other nodes are refused first, and this node's applications served until their requests have ended."""
-
 DURATION_BUCKETS_MS: Final[tuple[int, ...]] = (
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000,
 )  # fmt: skip
@@ -40,7 +37,7 @@ REQUESTS_FEATURE: Final = "requests"
 """Said by an agent that reads `requests` and `connections`, and by an engine that tells them."""
 
 FEATURES: Final[tuple[str, ...]] = tuple(
-    sorted(("demand", "drain", DRAINS_IN_ORDER, "http", "listeners", "probe", REQUESTS_FEATURE, "tcp"))
+    sorted(("demand", "drain", "http", "listeners", "probe", REQUESTS_FEATURE, "tcp"))
 )
 """What the reference engine can execute, sorted."""
 

@@ -11,6 +11,7 @@ import trio
 
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.dataplane.reference.engine_log import EngineLog
+from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import access_log
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.net.collector import calm_collector
@@ -61,16 +62,16 @@ def main() -> int:
         min(max(arguments.access_log_keep, 1), access_log.KEEP_MAX),
         arguments.access_log_sample,
     )
-    engine_log = EngineLog()
+    counters = Counters()
+    engine_log = EngineLog(lambda: counters.add("engine_log_shed"))
     logging.basicConfig(level=logging.INFO, handlers=[engine_log])
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        engine = ReferenceEngine(arguments.socket, settings)
+        engine = ReferenceEngine(arguments.socket, settings, counters)
     except (OperatorError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    engine_log.on_shed = engine.log_shed
     calm_collector()
     trio.run(lambda: engine.run(handle_signals=True))
     return 0

@@ -42,14 +42,16 @@ _OUTBOUND_DRAIN_S: Final = 5.0  # what applications here still ask for when no m
 class ReferenceEngine:
     """One engine process's life: `run` until drained, stopped or cancelled."""
 
-    def __init__(self, socket_path: Path, access_log: AccessLogSettings) -> None:
-        """Open the control socket and the access log.
+    def __init__(
+        self, socket_path: Path, access_log: AccessLogSettings, counters: Counters | None = None
+    ) -> None:
+        """Open the control socket and the access log; `counters` may count other things of the process.
 
         Raises:
             OperatorError: the control socket cannot be made. State unchanged.
             OSError: the access log cannot be opened. State unchanged.
         """
-        self._counters = Counters()
+        self._counters = counters or Counters()
         self._reserve = DescriptorReserve()
         self._control = ControlServer(socket_path, self, self._counters, self._reserve)
         try:
@@ -146,10 +148,6 @@ class ReferenceEngine:
     def _full(self) -> list[str]:
         """Return which rooms are full, as last measured."""
         return [name for name in (LOCAL, MESH) if self._counters.gauges.get(f"{name}_full")]
-
-    def log_shed(self) -> None:
-        """Count a line that the engine's own log had no room for."""
-        self._counters.add("engine_log_shed")
 
     def problem(self) -> str | None:
         """Return why the engine is not ready, None when it is."""

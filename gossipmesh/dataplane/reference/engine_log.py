@@ -37,10 +37,10 @@ class JsonLines(logging.Formatter):
 class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes records to stderr as long as there is room; each one left out is told to `on_shed`."""
 
-    def __init__(self, bytes_max: int = limits.ENGINE_LOG_BYTES_MAX) -> None:
+    def __init__(self, on_shed: Callable[[], None], bytes_max: int = limits.ENGINE_LOG_BYTES_MAX) -> None:
         super().__init__(sys.stderr)
         self.setFormatter(JsonLines())
-        self.on_shed: Callable[[], None] = lambda: None
+        self._on_shed = on_shed
         self._bytes_max = bytes_max
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -52,7 +52,7 @@ class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
         if has_room:
             super().emit(record)
         else:
-            self.on_shed()
+            self._on_shed()
 
     def _has_room(self, descriptor: int) -> bool:
         status = os.fstat(descriptor)

@@ -15,9 +15,13 @@ def record(text: str) -> logging.LogRecord:
     return logging.LogRecord("gossipmesh.engine", logging.ERROR, "", 0, text, None, None)
 
 
+def ignore() -> None:
+    """Count nothing."""
+
+
 def test_a_storm_of_errors_keeps_the_latest_and_stays_bounded(tmp_path: Path) -> None:
     path = tmp_path / "engine.log"
-    handler = EngineLog(bytes_max=10_000)
+    handler = EngineLog(ignore, bytes_max=10_000)
     with path.open("a") as stream:
         handler.setStream(stream)
         for number in range(1_000):
@@ -32,9 +36,8 @@ def test_a_disk_with_its_last_tenth_left_is_not_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "engine.log"
-    handler = EngineLog()
     shed: list[None] = []
-    handler.on_shed = lambda: shed.append(None)
+    handler = EngineLog(lambda: shed.append(None))
     real = os.fstatvfs(0)
     values = list(real)
     values[2], values[4] = 1_000, 99  # f_blocks, f_bavail
@@ -51,7 +54,7 @@ def test_a_disk_with_its_last_tenth_left_is_not_written_to(
 
 def test_a_pipe_has_no_bound() -> None:
     reader, writer = os.pipe()
-    handler = EngineLog(bytes_max=1)
+    handler = EngineLog(ignore, bytes_max=1)
     with os.fdopen(writer, "w") as stream:
         handler.setStream(stream)
         for _ in range(3):
@@ -62,7 +65,7 @@ def test_a_pipe_has_no_bound() -> None:
 
 def test_a_record_is_one_line_of_json_whatever_it_quotes(tmp_path: Path) -> None:
     hostile = 'said "no"\n\x1b[2J\x9b31m\u202e\u2028\x7f'
-    handler = EngineLog()
+    handler = EngineLog(ignore)
     path = tmp_path / "engine.log"
     with path.open("a") as stream:
         handler.setStream(stream)
