@@ -168,11 +168,6 @@ class Room:
         """Return how many places are held, spare ones included."""
         return self._all.count + (0 if self._spare is None else self._spare.held_count)
 
-    @property
-    def places_max(self) -> int:
-        """Return how many there are, without spare ones."""
-        return self._places_max
-
     def resize(self, places_max: int) -> None:
         """Have so many places from now on; nobody loses one for it."""
         self._places_max = places_max

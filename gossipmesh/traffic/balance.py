@@ -87,8 +87,6 @@ class Balancer:
     def __init__(self, section: UpstreamSection, limits: LimitsSection, states: EndpointStates) -> None:
         self.section = section
         self.limits = limits
-        self.panics_count = 0
-        self.ejections_count = 0
         self.panicked = False
         self._states = states
         self._turns = Turns()
@@ -133,8 +131,6 @@ class Balancer:
                 self._pool_generation = self._states.generation
             pool = self._pool
         self.panicked = pool.panic
-        if pool.panic:
-            self.panics_count += 1
         if len(pool.endpoints) < 2:
             return pool.endpoints[0] if pool.endpoints else None
         if not pool.heap:
@@ -208,7 +204,6 @@ class Balancer:
             others_out_count=self._others_out(state) if outcome in FAILURES else 0,
         )
         if reason is not None:
-            self.ejections_count += 1
             if self._states.get(key) is state:  # not forgotten meanwhile
                 self._states.went_out(key, state, self.section.upstream, reason)
         elif not was_in_use and state.ejected_until is None:
@@ -216,10 +211,6 @@ class Balancer:
         elif attempt.is_trial:
             self._states.availability_changed()
         return reason
-
-    def available_count(self, now: Instant) -> int:
-        """Return how many endpoints may be tried now."""
-        return sum(1 for key in self._keys if self._is_available(key, now))
 
     def _fresh_pool(self, now: Instant, tried: Collection[tuple[str, str]]) -> _Pool:
         available = [self._is_available(key, now) for key in self._keys]

@@ -63,10 +63,6 @@ class EndpointState:
         """Tell whether a try may go here: in use, or on probation with no trial under way."""
         return self.ejected_until is None or (now >= self.ejected_until and not self.trial)
 
-    def out(self, now: Instant) -> bool:
-        """Tell whether the endpoint is out and its time has not passed."""
-        return self.ejected_until is not None and now < self.ejected_until
-
 
 def begin_try(state: EndpointState, now: Instant) -> bool:
     """Count a try; True when it is the trial of an endpoint on probation."""

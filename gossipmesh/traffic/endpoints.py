@@ -51,7 +51,6 @@ class EndpointStates:
         self._changes: list[EndpointChange] = []
         self.isolation = Isolation(own)
         self.generation = 0
-        self.evicted_count = 0
 
     def get(self, key: EndpointKey) -> EndpointState | None:
         """Return what is known of an endpoint, None for nothing."""
@@ -65,7 +64,6 @@ class EndpointStates:
             if len(self._states) > self._states_max:
                 oldest, _ = next(iter(self._states.items()))
                 self._drop(oldest)
-                self.evicted_count += 1
         else:
             self._states.move_to_end(key)
         return state

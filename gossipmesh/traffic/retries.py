@@ -22,6 +22,8 @@ IDEMPOTENT_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
 BUDGET_WINDOW_S = 10  # Finagle's and linkerd's default time to live of a budget's deposits
 BACKOFF_FACTOR_MAX = 10  # Envoy: the longest interval is ten times the base
 
+REASON_BUDGET = "budget"
+
 
 class RetryDecision(msgspec.Struct, frozen=True):
     """`reason` says why: what failed when `retry`, what forbids it otherwise."""
@@ -40,7 +42,6 @@ class RetryBudget:
         self._requests = [0] * BUDGET_WINDOW_S
         self._retries = [0] * BUDGET_WINDOW_S
         self._second = 0
-        self.refused_count = 0
 
     @classmethod
     def of(cls, section: LimitsSection) -> "RetryBudget":
@@ -63,12 +64,11 @@ class RetryBudget:
         self._retries[self._second % BUDGET_WINDOW_S] += 1
 
     def take_retry(self, now: Instant) -> bool:
-        """Count one retry if the budget has room; False, and counted, when it has not."""
+        """Count one retry if the budget has room; False when it has not."""
         self._turn(now)
         # Rounded, so that every engine's 0.2 x 1000 + 30 is 230 and not a hair less.
         allowed = round(self._ratio * sum(self._requests) + self._floor_per_s * BUDGET_WINDOW_S, 6)
         if sum(self._retries) + 1 > allowed:
-            self.refused_count += 1
             return False
         self._retries[self._second % BUDGET_WINDOW_S] += 1
         return True
@@ -140,7 +140,7 @@ def may_retry(
     elif not body_replayable:
         refusal = "body"
     elif not moved and not budget.take_retry(now):
-        refusal = "budget"
+        refusal = REASON_BUDGET
     if refusal is not None:
         return RetryDecision(False, refusal, 0)
     if moved:

@@ -43,11 +43,6 @@ class Listeners:
         self._stopped: set[str] = set()
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Return the names held, sorted."""
-        return tuple(sorted(self._sockets))
-
-    @property
     def sockets(self) -> dict[str, socket.socket]:
         """Return the sockets held, by name."""
         return dict(self._sockets)

@@ -121,7 +121,7 @@ class OutboundRequest:
     async def _tries(self, asked: Asked, began: Instant) -> None:
         state, entry, upstream = self._state, self._entry, asked.upstream
         while True:
-            endpoint = upstream.balancer.pick(state.rng, began, asked.tried)
+            endpoint = state.pick(upstream, began, asked.tried)
             if endpoint is None:
                 await self._refuse(503, "UH", "no_healthy_upstream", "no endpoint of the service is healthy")
                 return
@@ -135,7 +135,6 @@ class OutboundRequest:
             if decision is None or not decision.retry:
                 await self._finish(end, decision)
                 return
-            state.counters.add("retries")
             asked.tried.append(endpoint)
             if decision.backoff_ns:
                 await trio.sleep(min(decision.backoff_ns, max(0, asked.deadline - now())) / SECOND_NS)

@@ -87,7 +87,7 @@ class OutboundTunnel:
         tried: list[SnapshotEndpoint] = []
         entry, state = self._entry, self._state
         while True:
-            endpoint = upstream.balancer.pick(state.rng, now(), tried)
+            endpoint = state.pick(upstream, now(), tried)
             if endpoint is None:
                 raise NoTunnel(503, "UH", "no_healthy_upstream")
             entry.attempts += 1
@@ -108,11 +108,11 @@ class OutboundTunnel:
                 now=now(),
                 random=state.rng.random(),
             )
+            state.count_decision(decision)
             if not decision.retry:
                 if decision.reason == "attempts":
                     entry.flag("URX")
                 raise NoTunnel(503, failed.flag, failed.detail)
-            state.counters.add("retries")
             tried.append(endpoint)
             await trio.sleep(decision.backoff_ns / SECOND_NS)
 

@@ -196,6 +196,7 @@ class OutboundTry:
             now=instant,
             random=self._state.rng.random(),
         )
+        self._state.count_decision(self.decision)
 
 
 def far_outcome(response: ResponseHead) -> Outcome | None:

@@ -11,7 +11,7 @@ Responsible for turning a snapshot into lookups and for swapping it in whole. En
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -33,13 +33,14 @@ from gossipmesh.model.snapshot import (
     ListenersSection,
     RoutesSection,
     Section,
+    SnapshotEndpoint,
     UpstreamListener,
     UpstreamSection,
 )
 from gossipmesh.traffic.admission import Admission
 from gossipmesh.traffic.balance import Balancer
 from gossipmesh.traffic.endpoints import EndpointKey, EndpointStates, key_of
-from gossipmesh.traffic.retries import RetryBudget
+from gossipmesh.traffic.retries import REASON_BUDGET, RetryBudget, RetryDecision
 from gossipmesh.traffic.routing import RouteTable, ServiceRouter
 from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
 
@@ -219,6 +220,22 @@ class EngineState:
                 return
             if upstream.balancer.has_better(attempt.key, now(), attempt.tried):
                 attempt.stop(Stop.CUT if cut else Stop.REMOVED)
+
+    def pick(
+        self, upstream: UpstreamState, instant: Instant, tried: Sequence[SnapshotEndpoint]
+    ) -> SnapshotEndpoint | None:
+        """Return where a try goes, None for nowhere; letting in endpoints that are out is counted."""
+        endpoint = upstream.balancer.pick(self.rng, instant, tried)
+        if upstream.balancer.panicked:
+            self.counters.add("panics")
+        return endpoint
+
+    def count_decision(self, decision: RetryDecision) -> None:
+        """Count what was decided after a failed try, where an operator would want to know."""
+        if decision.retry:
+            self.counters.add("retries")
+        elif decision.reason == REASON_BUDGET:
+            self.counters.add("retries_over_budget")
 
     def is_served(self, router: ServiceRouter) -> bool:
         """Tell whether anybody serves what the rules of a service lead to."""

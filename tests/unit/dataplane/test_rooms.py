@@ -218,8 +218,9 @@ async def test_a_share_of_busy_requests_is_told_of_and_readiness_stays_200(
     """The port is full for one user; others have their places, and no request under way is ended."""
     async with crowded(tmp_path, monkeypatch, near="proxy") as (near, _far, crowd):
         await crowd.come(PLACES // 2, b"POST / HTTP/1.1\r\nHost: cart.shop\r\nContent-Length: 9\r\n\r\n12")
-        foreign = ("uid", str(FOREIGN_UID))
-        await until(lambda: near.engine._rooms.local.held_by(foreign) == PLACES // 2)
+        local = near.engine._rooms.local
+        await until(lambda: local.held_by(("uid", str(FOREIGN_UID))) == PLACES // 2)
+        await until(lambda: next(local._all.evictable(), None) is None)  # each request has begun
         await crowd.come(1, REQUEST)
         with trio.fail_after(5):
             await trio.lowlevel.wait_readable(crowd.sockets[-1])
