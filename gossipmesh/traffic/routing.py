@@ -30,7 +30,7 @@ def normal_host(host: str) -> str:
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
         name, port = host, "0"
-    if not (port.isascii() and port.isdigit()) or (":" in name and not name.endswith("]")):
+    if (port and not (port.isascii() and port.isdigit())) or (":" in name and not name.endswith("]")):
         return ""
     return name.lower().removesuffix(".")
 

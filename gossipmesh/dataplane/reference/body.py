@@ -39,10 +39,14 @@ class MessageReader:
     more than its bytes, and each piece counts as work of the turn.
     """
 
-    __slots__ = ("_data", "_used", "head_limits", "received_bytes", "scanned_bytes", "stream")
+    __slots__ = ("_begins", "_data", "_used", "head_limits", "received_bytes", "scanned_bytes", "stream")
 
-    def __init__(self, stream: ByteStream, head_limits: HeadLimits = OUTER_LIMITS) -> None:
+    def __init__(
+        self, stream: ByteStream, head_limits: HeadLimits = OUTER_LIMITS, begins: bytes = b""
+    ) -> None:
+        """`begins`: how every head that comes by it begins; what does not is refused at once."""
         self.stream = stream
+        self._begins = begins
         self.head_limits = head_limits
         self._data = b""
         self._used = 0  # how much of _data has been handed on
@@ -118,7 +122,7 @@ class MessageReader:
                 TURN.spend(0)
                 self._data, self._used = bytes(head[end + 4 :]), 0
                 return bytes(head[: end + 4])
-            check_head_start_untrusted(head, checked, self.head_limits)
+            check_head_start_untrusted(head, checked, self.head_limits, self._begins)
             checked = len(head)
             data = await self.stream.receive()
             if not data:

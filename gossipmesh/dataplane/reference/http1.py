@@ -36,7 +36,9 @@ _HOP_BY_HOP: Final = frozenset(
         b"content-length",  # written anew from the framing understood
     }
 )
-_HOST: Final = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+# RFC 3986 section 3.2.3: a port may have no digits.
+_HOST: Final = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_TLS_RECORDS: Final = (0x15, 0x16)  # an alert, a handshake
 _REQUEST_LINE_ENDS: Final = (b" HTTP/1.1", b" HTTP/1.0")
 _STATUS_LINE_BEGINNINGS: Final = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 # Lines that begin and end with something visible, without CR, LF, NUL; possessive: one walk, whatever comes.
@@ -60,6 +62,7 @@ class HeadLimits(NamedTuple):
 
 OUTER_LIMITS: Final = HeadLimits(limits.HTTP_HEAD_BYTES_MAX, limits.HTTP_HEADERS_COUNT_MAX)
 """Of a client's or a workload's message."""
+ANSWER_BEGINS: Final = b"HTTP/1."
 MESH_LIMITS: Final = HeadLimits(
     limits.HTTP_HEAD_BYTES_MAX + limits.HTTP_HEADROOM_BYTES,
     limits.HTTP_HEADERS_COUNT_MAX + limits.HTTP_HEADROOM_COUNT,
@@ -250,17 +253,25 @@ def _tokens(value: bytes) -> list[bytes]:
     return [token.strip(_WHITE) for token in value.lower().split(b",")]
 
 
-def check_head_start_untrusted(data: bytes | bytearray, checked: int, allowed: HeadLimits) -> None:
+def check_head_start_untrusted(
+    data: bytes | bytearray, checked: int, allowed: HeadLimits, begins: bytes = b""
+) -> None:
     """Refuse a head that cannot become right, before all of it has come.
 
     Args:
         data: what has come of it, at least one byte.
         checked: how many of those bytes an earlier call has seen.
         allowed: how large it may be.
+        begins: how its first line begins, when that is known.
 
     Raises:
-        BadMessage: a leading line break, a bare LF or a head too long. Remote's fault. State: close it.
+        BadMessage: a leading line break, a bare LF, another protocol, or a head too long. Remote's fault.
+            State: close it.
     """
+    if begins and not begins.startswith(data[: len(begins)]):
+        if data[0] in _TLS_RECORDS:
+            raise BadMessage("TLS where HTTP is expected: the mesh encrypts by itself, have it speak http")
+        raise BadMessage(f"a first line that is not of HTTP/1.0 or 1.1{_shown(bytes(data[:12]))}")
     if data[0] == 0x16:  # a TLS handshake record
         raise BadMessage("TLS where HTTP is expected: the mesh encrypts by itself, use http://")
     if data[0] in b"\r\n":
@@ -328,7 +339,7 @@ def _looked_at_untrusted(head: bytes, kind: Any, allowed: HeadLimits) -> bytes:
 
 def _shown(head: bytes) -> str:
     """Return what a head's first line begins with, when that says what is spoken instead."""
-    word = head[:12].split(b"\r")[0].split(b" ")[0]
+    word = head[:12].splitlines()[0].split(b" ")[0]
     if word.startswith(b"HTTP/1."):
         return ""
     return ": " + "".join(chr(byte) if 0x20 < byte < 0x7F else "?" for byte in word)

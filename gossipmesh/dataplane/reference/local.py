@@ -106,9 +106,12 @@ class LocalPorts:
 
         async def handle(downstream: Downstream) -> None:
             entry = Entry("outbound", "http", connection.remote, caller, now())
-            if not caller or downstream.head.method == "CONNECT":
+            if not caller:
                 entry.service = service
                 await self._refuse(downstream, entry)
+                return
+            if downstream.head.method == "CONNECT":
+                await self._refuse_tunnel(downstream, entry, service)
                 return
             await OutboundRequest(self._state, self._journal, downstream, entry, service).run()
 
@@ -145,6 +148,16 @@ class LocalPorts:
         entry.status = 403
         self._write_refusal(entry, entry.service)
         await downstream.answer(403, "UAEX", "this process may not use this port")
+
+    async def _refuse_tunnel(self, downstream: Downstream, entry: Entry, service: str) -> None:
+        entry.head = downstream.head
+        entry.service = service
+        entry.status = 405
+        entry.flag("DPE")
+        entry.details = "connect_inside"
+        self._journal.end(entry, now())
+        reason = "CONNECT is for the proxy port; here requests go to one service already"
+        await downstream.answer(405, "DPE", reason)
 
     def _write_refusal(self, entry: Entry, service: str) -> None:
         entry.service = service

@@ -8,7 +8,7 @@ endpoint leaves behind is closed with it.
 from collections.abc import Callable, Collection
 
 from gossipmesh.dataplane.reference.body import MessageReader
-from gossipmesh.dataplane.reference.http1 import OUTER_LIMITS, HeadLimits
+from gossipmesh.dataplane.reference.http1 import ANSWER_BEGINS, OUTER_LIMITS, HeadLimits
 from gossipmesh.model.instant import Instant
 from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.traffic.endpoints import EndpointKey
@@ -39,7 +39,7 @@ class PooledConnection:
     ) -> None:
         """`head_limits` are of the answers that come by it."""
         self.stream = stream
-        self.reader = MessageReader(stream, head_limits)
+        self.reader = MessageReader(stream, head_limits, ANSWER_BEGINS)
         self.caller = caller
         self.key = key
         self.idle_since = Instant(0)

@@ -123,7 +123,7 @@ async def test_a_head_begun_has_a_time_and_silence_before_it_has_none(
 async def test_a_workload_that_never_ends_its_answers_head_is_502(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    end = await tried(GET, Scripted(), Scripted(30.0, forever=(b"H", 1.0)))
+    end = await tried(GET, Scripted(), Scripted(30.0, b"HTTP/1.1 200 ", forever=(b"H", 1.0)))
     assert (end.status, end.flag, end.outcome) == (502, "UPE", Outcome.RESET)
     assert "took longer" in end.detail
 

@@ -248,7 +248,7 @@ async def test_connect_to_an_http_service_serves_requests_inside(tmp_path: Path)
 @pytest.mark.parametrize(
     ("inside", "status"),
     [
-        (CONNECT_CART, 403),
+        (CONNECT_CART, 405),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"\x16", 400),
         (b"nonsense\r\n\r\n", 400),
