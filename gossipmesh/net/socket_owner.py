@@ -75,6 +75,17 @@ class SocketOwners:
             if sequence == self._sequence:
                 return self._read(kind, answer)
 
+    def holds_other_end(self, sock: socket.socket) -> bool:
+        """Tell whether a process of this machine still holds what `sock` is connected to.
+
+        True as well when nobody can tell. Cost: one question to the kernel, some 20 microseconds.
+        """
+        try:
+            peer, own = sock.getpeername(), sock.getsockname()
+            return self.uid_of(Address(peer[0], peer[1]), Address(own[0], own[1])) is not None
+        except OSError:
+            return True
+
     def _read(self, kind: int, answer: bytes) -> int | None:
         if kind == _NLMSG_ERROR:
             code = -struct.unpack_from("=i", answer, _HEADER.size)[0]

@@ -112,7 +112,7 @@ class ReferenceEngine:
             await trio.sleep(TICK_S)
             if number % GIVE_BACK_TICKS == 0:
                 give_back()
-            self._state.maintain()
+            self._state.maintain(self._owners.holds_other_end)
             self._reserve.refill()
             self._rooms.tell()
             applied = self._state.applied

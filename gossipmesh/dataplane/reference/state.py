@@ -11,6 +11,7 @@ Responsible for turning a snapshot into lookups and for swapping it in whole. En
 """
 
 import random
+import socket
 from collections.abc import Callable, Sequence
 
 import trio
@@ -288,7 +289,7 @@ class EngineState:
             upstream.pool.close_all()
         self.workloads.close_all()
 
-    def maintain(self) -> None:
+    def maintain(self, holds_other_end: Callable[[socket.socket], bool]) -> None:
         """Once a second: close connections idle too long, end tries nobody waits for."""
         if self.applied is not None:
             # Four fifths: the other side's limit is the same, and it must not close first.
@@ -297,7 +298,7 @@ class EngineState:
                 upstream.pool.reap(idle_before)
             self.workloads.reap(idle_before)
         for attempt in self.attempts.all():
-            attempt.check_client()
+            attempt.check_client(holds_other_end)
             if attempt.node:
                 self._review(attempt)  # where there was nowhere to go there may be now
 

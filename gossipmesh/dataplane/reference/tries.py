@@ -82,17 +82,19 @@ class Attempt:
         elif self.downstream.response_started:
             self.downstream.stream.abort()  # a cut answer must not look whole
 
-    def check_client(self) -> None:
+    def check_client(self, holds_other_end: Callable[[socket.socket], bool]) -> None:
         """End the try when nobody waits for its answer any more.
 
-        Only the TCP state tells that without reading. A local client may end its direction and wait;
-        another engine never does.
+        Only the TCP state tells that without reading. A local client may end its direction and wait, which
+        looks like one that has gone, but that a process holds its end; another engine never does.
         """
+        client = self.downstream.stream.socket
         try:
-            state = self.downstream.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+            state = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         except OSError:
             return  # closed here; whoever closed it ends the try
-        if state == _TCP_CLOSE or (state == _TCP_CLOSE_WAIT and not self.half_close_allowed):
+        waits = state == _TCP_CLOSE_WAIT and self.half_close_allowed and holds_other_end(client)
+        if state in (_TCP_CLOSE, _TCP_CLOSE_WAIT) and not waits:
             self.stop(Stop.GONE)
 
 
