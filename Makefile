@@ -2,8 +2,9 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 SEEDS ?= 0-49
+MINUTES ?= 20
 
-.PHONY: demo test lint bench bench-gossip sim sim-full fuzz mutants explore clean
+.PHONY: demo test lint bench bench-gossip chaos sim sim-full fuzz mutants explore clean
 
 demo:
 	@$(PYTHON) tools/setup.py demo
@@ -28,6 +29,13 @@ bench:
 bench-gossip:
 	@$(PYTHON) tools/setup.py bench
 	@$(RUN) -m bench.gossip --docs
+
+# Half an hour; as root, because floods are another user's, and networks and disks are of their own.
+chaos:
+	@$(PYTHON) tools/setup.py test
+	@for scenario in leave-rejoin-all isolated-caller; do $(RUN) -m chaos.run $$scenario --seed 1 || exit 1; done
+	@$(RUN) -m bench.under_attack
+	@$(RUN) -m chaos.soak --minutes $(MINUTES)
 
 sim:
 	@$(PYTHON) tools/setup.py test

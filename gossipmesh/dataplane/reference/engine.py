@@ -30,6 +30,7 @@ from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.net.slow_readers import SlowReaders
 from gossipmesh.net.socket_owner import SocketOwners
+from gossipmesh.net.turns import TURN
 from gossipmesh.traffic.sections import Snapshot
 
 TICK_S: Final = 1.0
@@ -115,6 +116,7 @@ class ReferenceEngine:
             self._state.maintain(self._owners.holds_other_end)
             self._reserve.refill()
             self._rooms.tell()
+            self._counters.gauges["turn_bytes_max"] = TURN.spent_bytes_max
             applied = self._state.applied
             if applied is not None:
                 self._connections.sweep(applied.limits.idle_timeout_http_ns / SECOND_NS)
