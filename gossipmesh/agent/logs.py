@@ -10,10 +10,10 @@ import logging
 import os
 import queue
 import threading
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from gossipmesh.model.text import visible
+from gossipmesh.net.log_record import shown
 
 _QUEUE_MAX: Final = 10_000
 _STOP_TIMEOUT_S: Final = 2.0
@@ -29,16 +29,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, Any] = {
-            "time": time.replace("+00:00", "Z"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        line.update(getattr(record, "fields", {}))
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return visible(json.dumps(line, default=str))  # ASCII, but for DEL, which json lets through
+        text = json.dumps(shown(record, self), default=str)
+        return visible(text)  # ASCII, but for DEL, which json lets through
 
 
 class QueuedHandler(logging.Handler):

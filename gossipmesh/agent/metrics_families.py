@@ -161,7 +161,8 @@ def _engine(parts: Parts, counts: EngineCounts) -> Iterator[Family]:
     yield levels
     text = "Endpoints taken out of use or let back."
     yield _labelled("ejections", text, ("upstream", "move"), counts.ejections.items())
-    yield _labelled("denials", "Callers refused.", ("caller", "callee", "rule"), counts.denials.items())
+    labels = ("source_principal", "destination_service", "rule")
+    yield _labelled("denials", "Callers refused.", labels, counts.denials.items())
 
 
 def _gossip(parts: Parts) -> Iterator[Family]:

@@ -15,6 +15,7 @@ import msgspec
 
 from gossipmesh.model import limits
 from gossipmesh.model.text import visible
+from gossipmesh.net.log_record import shown
 
 _RESERVE_SHARE: Final = 10
 
@@ -24,14 +25,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without its end."""
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return visible(msgspec.json.encode(line).decode())
+        return visible(msgspec.json.encode(shown(record, self)).decode())
 
 
 class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
@@ -63,5 +57,5 @@ class EngineLog(logging.StreamHandler):  # type: ignore[type-arg]
             return False
         if status.st_size > self._bytes_max:
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, b'{"level":"WARNING","message":"the log was full and begins anew"}\n')
+            os.write(descriptor, b'{"level":"warning","message":"the log was full and begins anew"}\n')
         return True

@@ -28,7 +28,7 @@ def test_a_storm_of_errors_keeps_the_latest_and_stays_bounded(tmp_path: Path) ->
             handler.emit(record(f"failed {number}"))
     assert path.stat().st_size < 11_000
     text = path.read_text()
-    assert text.startswith('{"level":"WARNING","message":"the log was full')
+    assert text.startswith('{"level":"warning","message":"the log was full')
     assert "failed 999" in text
 
 
@@ -78,5 +78,6 @@ def test_a_record_is_one_line_of_json_whatever_it_quotes(tmp_path: Path) -> None
     (text,) = path.read_text().splitlines()
     assert text.isprintable()
     line = json.loads(text)
-    assert (line["level"], line["message"]) == ("ERROR", hostile)
+    assert (line["level"], line["message"]) == ("error", hostile)
+    assert line["time"].endswith("Z"), "told like the agent's"
     assert line["traceback"].startswith("Traceback (most recent call last)")
