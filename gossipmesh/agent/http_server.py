@@ -23,7 +23,8 @@ import trio
 from gossipmesh.model import limits
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
-from gossipmesh.net.places import Party, Place, Room, source_of, uid_party
+from gossipmesh.net.places import Party, Place, source_of, uid_party
+from gossipmesh.net.reception import Reception
 from gossipmesh.net.socket_owner import SocketOwners
 from gossipmesh.net.turns import TURN
 
@@ -115,9 +116,13 @@ class HttpServer:
         """`listener` is closed when `run` ends."""
         self._listener = listener
         self._handler = handler
-        self.counts: Counter[str] = Counter()
-        self._room = Room("http", self._count, places_max=CONNECTIONS_MAX)
+        self._reception = Reception("http", log.warning, places_max=CONNECTIONS_MAX)
         self._owners: SocketOwners | None = None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Return what happened to places, by name."""
+        return self._reception.counts
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -131,13 +136,6 @@ class HttpServer:
     async def aclose(self) -> None:
         """Close the listening socket of a server that never ran."""
         await self._listener.aclose()
-
-    def _count(self, event: str) -> None:
-        self.counts[event] += 1
-        count = self.counts[event]
-        if count & (count - 1) == 0:  # told at 1, 2, 4, 8, ...
-            held_count = self._room.held_count
-            log.warning("%s: %d so far, %d connections now", event.replace("_", " "), count, held_count)
 
     def _party_of(self, stream: trio.SocketStream) -> Party:
         """Return who a connection is: a user of this machine, or an address."""
@@ -155,24 +153,7 @@ class HttpServer:
             return uid_party(None)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        scope = trio.CancelScope()
-
-        def evict() -> bool:
-            scope.cancel()
-            return True
-
-        try:
-            place = self._room.admit((self._party_of(stream),), evict)
-        except OSError:
-            place = None  # it has left already
-        if place is None:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            with scope:
-                await self._converse(stream, place)
-        finally:
-            place.leave()
+        await self._reception.receive(stream, self._party_of, self._converse)
 
     async def _converse(self, stream: trio.SocketStream, place: Place) -> None:
         async with stream:

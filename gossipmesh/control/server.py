@@ -31,7 +31,8 @@ from gossipmesh.model.identity import authority_spiffe_id
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
 from gossipmesh.net.descriptors import descriptors_max
-from gossipmesh.net.places import Place, Room, source_of
+from gossipmesh.net.places import Party, Place, source_of
+from gossipmesh.net.reception import Reception
 from gossipmesh.net.tls import server_context
 from gossipmesh.net.turns import TURN
 from gossipmesh.trust.svid import (
@@ -70,8 +71,6 @@ class ServerStatistics:
     renewed: int = 0
     refused: int = 0
     broken: int = 0
-    turned_away: int = 0
-    evicted: int = 0
 
 
 class AuthorityServer:
@@ -95,20 +94,7 @@ class AuthorityServer:
         self._context_until = WallSeconds(0)
         self.statistics = ServerStatistics()
         places_max = max(1, min(CONNECTIONS_MAX, descriptors_max() - _DESCRIPTORS_KEPT))
-        self._room = Room("authority", self._count, places_max=places_max)
-
-    def _count(self, event: str) -> None:
-        """Count what happens to places; say so at 1, 2, 4, 8, ..."""
-        if "evicted" in event:
-            self.statistics.evicted += 1
-            count = self.statistics.evicted
-        else:
-            self.statistics.turned_away += 1
-            count = self.statistics.turned_away
-        if count & (count - 1) == 0:
-            self._report(
-                f"{event.replace('_', ' ')}: {count} so far, {self._room.held_count} connections now"
-            )
+        self.reception = Reception("authority", report, places_max=places_max)
 
     async def run(self, bind: Address, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports `listening on ADDRESS`, and starts with that address.
@@ -161,25 +147,7 @@ class AuthorityServer:
         return self._context
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        scope = trio.CancelScope()
-
-        def evict() -> bool:
-            scope.cancel()
-            return True
-
-        try:
-            place = self._room.admit((source_of(stream.socket.getpeername()[0]),), evict)
-        except OSError:
-            place = None  # it has left already
-        if place is None:
-            await trio.aclose_forcefully(stream)
-            return
-        try:
-            with scope:
-                await self._converse(stream, place)
-        finally:
-            place.leave()
-            await trio.aclose_forcefully(stream)
+        await self.reception.receive(stream, _source, self._converse)
 
     async def _converse(self, stream: trio.SocketStream, place: Place) -> None:
         """Shake hands, take a request, answer it; each has its time, or the connection ends."""
@@ -197,9 +165,13 @@ class AuthorityServer:
                     await _respond(tls, connection, status, answer)
             with trio.move_on_after(CLOSE_TIMEOUT_S):
                 await tls.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-            self.statistics.broken += 1
-        except (OSError, h11.ProtocolError):  # ssl.SSLError is the first
+        except (
+            OSError,  # ssl.SSLError is one
+            h11.ProtocolError,
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            trio.TooSlowError,
+        ):
             self.statistics.broken += 1
 
     async def _answer_to(
@@ -251,6 +223,10 @@ class AuthorityServer:
 def _one_line(text: str) -> str:
     """Return what a stranger had a hand in as one printable line of bounded length."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:LINE_CHARS_MAX])
+
+
+def _source(stream: trio.SocketStream) -> Party:
+    return source_of(stream.socket.getpeername()[0])
 
 
 async def _read_request(
