@@ -11,12 +11,33 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+GIVE_BACK_S: Final = 30
+LEFT_S: Final = 3  # at least, from one time to the next: each takes some milliseconds
+CROWD: Final = 200
 _MAPS: Final = Path("/proc/self/smaps")
 _DONTNEED: Final = 4  # linux/mman.h
 # Objects, young collections, middle ones. A young one looks at 700 objects, a middle one at what is left of
 # three: while ten thousand members come, all of it is left, and a busy machine has none of it in its caches.
 # It falls into whatever step runs: three times as many objects took 6 to 10 ms there.
 _THRESHOLDS: Final = (700, 2, 150_000)
+
+
+class Leavings:
+    """When to give pages back: now and then, and soon after a crowd has left; asked once a second."""
+
+    def __init__(self) -> None:
+        self._crowd = 0  # the most there were since pages were given back
+        self._since_s = 0
+
+    def due(self, count: int) -> bool:
+        """Tell whether to give pages back now that `count` of what takes memory are there."""
+        self._crowd = max(self._crowd, count)
+        self._since_s += 1
+        left = self._crowd - count >= CROWD and count <= self._crowd // 2
+        if self._since_s < (LEFT_S if left else GIVE_BACK_S):
+            return False
+        self._crowd, self._since_s = count, 0
+        return True
 
 
 def calm_collector() -> None:

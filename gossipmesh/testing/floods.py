@@ -3,6 +3,8 @@
 `python -m gossipmesh.testing.floods KIND --to ADDRESS:PORT ...` does one of these until it is killed:
 
 * `idle`: holds `--count` connections open and says nothing, opening anew what the other end closes;
+* `half-hellos`: the same, but each has sent half of a TLS client's first message;
+* `hellos`: the same with the whole message, and nothing after it;
 * `chunks`: sends one request of `--count` chunks of one byte after the other, and reads the answers;
 * `names`: asks for `--count` services that do not exist, `--rate` a second;
 * `answers`: asks for one answer of `--count` chunks of one byte after the other.
@@ -19,10 +21,11 @@ import os
 import resource
 import select
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final, cast
 
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net import clock
@@ -140,17 +143,45 @@ class Held:
         REST.wait(max(0.0, deadline_s - _now_s()))
 
 
-def hold_idle(places: list[Place], count: int, tally: Tally) -> None:
+def hold_idle(places: list[Place], count: int, tally: Tally, said: bytes = b"") -> None:
     """Hold `count` connections over all places, for good; what was closed is opened anew, more slowly."""
     held = Held(places, tally)
+    waiting = select.EPOLLIN | select.EPOLLRDHUP
     while True:
         is_first = tally.opened + tally.failed < count
         most = OPENED_PER_TURN_MAX if is_first else REOPENED_PER_TURN_MAX
         for _ in range(min(most, count - len(held))):
-            held.open(select.EPOLLIN | select.EPOLLRDHUP)
-        for connection, _ in held.turn():
-            if not _still_open(connection):
+            held.open(waiting | (select.EPOLLOUT if said else 0))
+        for connection, event in held.turn():
+            if event & select.EPOLLOUT and _say(connection, said):
+                tally.sent += 1
+                held.modify(connection, waiting)
+            elif not _still_open(connection):
                 held.close(connection)
+
+
+def _half(message: bytes) -> bytes:
+    return message[: len(message) // 2]
+
+
+def _say(held: socket.socket, said: bytes) -> bool:
+    try:
+        return held.send(said) == len(said)
+    except OSError:
+        return False
+
+
+def client_hello(name: str) -> bytes:
+    """Return a TLS client's first message to a server of that name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=cast(Any, name.encode()))
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return outgoing.read()
 
 
 def _still_open(held: socket.socket) -> bool:
@@ -256,12 +287,12 @@ def become(uid: int) -> None:
 def main() -> None:
     """Flood until killed."""
     parser = argparse.ArgumentParser(prog="gossipmesh.testing.floods")
-    parser.add_argument("kind", choices=["idle", "chunks", "answers", "names"])
+    parser.add_argument("kind", choices=["idle", "half-hellos", "hellos", "chunks", "answers", "names"])
     parser.add_argument("--to", action="append", required=True, metavar="ADDRESS:PORT|/PATH")
     parser.add_argument("--from", dest="source", default="", metavar="ADDRESS")
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--uid", type=int, default=os.geteuid())
-    parser.add_argument("--host", default="", help="the service asked for")
+    parser.add_argument("--host", default="", help="the service, or server, asked for")
     parser.add_argument("--rate", type=float, default=200.0, help="names a second")
     options = parser.parse_args()
     become(options.uid)
@@ -269,6 +300,10 @@ def main() -> None:
     places, tally = [Place(to, options.source) for to in options.to], Tally()
     kinds: dict[str, Callable[[], None]] = {
         "idle": lambda: hold_idle(places, min(options.count, most), tally),
+        "half-hellos": lambda: hold_idle(
+            places, min(options.count, most), tally, _half(client_hello(options.host))
+        ),
+        "hellos": lambda: hold_idle(places, min(options.count, most), tally, client_hello(options.host)),
         "chunks": lambda: send_chunks(places, options.count, tally, options.host),
         "answers": lambda: ask_for_chunks(places, options.count, tally, options.host),
         "names": lambda: ask_for_names(places, options.count, tally, options.rate),

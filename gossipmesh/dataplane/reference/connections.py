@@ -1,8 +1,8 @@
 """Accepting: listening sockets, the connections they bring, and letting go of both.
 
 Rules: a connection has a place of its listener's room or is closed; one connection's error ends that
-connection and is counted; who says nothing costs a task and no more; a drained engine closes what is idle,
-waits for the rest, and cuts what is left with a reset.
+connection and is counted; who has said nothing has no task yet (`silence.py`); a drained engine closes what
+is idle, waits for the rest, and cuts what is left with a reset.
 """
 
 import math
@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 import trio
 
 from gossipmesh.dataplane.reference.rooms import Rooms
+from gossipmesh.dataplane.reference.silence import Silence
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.member import Address
-from gossipmesh.net.byte_stream import ByteStream, reset_on_close, socket_is_stale
+from gossipmesh.net.byte_stream import ByteStream, reset_on_close
 from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.places import IDENTITY, NODE, Party, Place, Room, Stage, source_of
 from gossipmesh.net.shortage import is_own_shortage
@@ -27,9 +28,8 @@ _SHED_AT_ONCE: Final = 16
 DRAIN_IDLE_S: Final = 0.5
 DRAIN_SWEEP_S: Final = 0.1
 _CUT_S: Final = 1.0
-_RECORD_HEAD_BYTES: Final = 5  # type, version, length (RFC 8446 5.1)
-_HANDSHAKE_RECORD: Final = 22
-_HELLO_BYTES_MAX: Final = 4_096  # ours have some 300; what is longer is waited for so far
+_MESH_SILENCE_S: Final = 5.0
+_READINESS_SILENCE_S: Final = 2.0
 
 Acceptor = Callable[["Connection", socket.socket], Awaitable[None]]
 
@@ -39,28 +39,47 @@ class Door(NamedTuple):
 
     room: Room
     acceptor: Acceptor
-    silence_s: float | None
-    """How long one may take to its first byte; infinity: as long as it may idle; None: it need not speak."""
-
-    shakes_hands: bool = False
-    """Whether that byte begins a TLS handshake, of which the first record is waited for whole."""
+    greets: bool = False
+    """Whether the other end may wait for our first byte: then it is served though it says nothing."""
 
 
 class Connection:
     """One accepted connection, as its registry sees it."""
 
-    __slots__ = ("_client", "_idle_since", "_place", "_stream", "remote", "scope", "source", "uid")
+    __slots__ = (
+        "_idle_since",
+        "_peer",
+        "_place",
+        "_silence",
+        "_stream",
+        "client",
+        "door",
+        "scope",
+        "uid",
+    )
 
-    def __init__(self, client: socket.socket, peer: tuple[str, int], uid: int | None) -> None:
-        self._client = client
+    def __init__(self, client: socket.socket, peer: tuple[str, int], uid: int | None, door: Door) -> None:
+        self.client = client
         self._idle_since: float | None = None
+        self._peer = peer
         self._place: Place | None = None
+        self._silence: Silence[Connection] | None = None
         self._stream: ByteStream | None = None
-        self.scope = trio.CancelScope()
-        self.source = peer[0]
-        self.remote = str(Address(peer[0], peer[1]))
+        self.door = door
+        self.scope: trio.CancelScope | None = None
+        """Of the task that serves it, once there is one."""
         self.uid = uid
         """Who holds the other end on this machine; None: nobody, or nobody was asked for."""
+
+    @property
+    def source(self) -> str:
+        """Return the address of the other end."""
+        return self._peer[0]
+
+    @property
+    def remote(self) -> str:
+        """Return address and port of the other end."""
+        return str(Address(self._peer[0], self._peer[1]))
 
     @property
     def full(self) -> bool:
@@ -76,6 +95,18 @@ class Connection:
         """Say who the other end has proved to be; whether it may stay is then said by `full`."""
         if self._place is not None:
             self._place.prove(((IDENTITY, identity), (NODE, source_of(self.source)[1])))
+
+    def wait(self, silence: Silence["Connection"]) -> None:
+        """Say nothing yet; OSError when that cannot be watched."""
+        silence.add(self)
+        self._silence = silence
+        self._idle_since = trio.current_time()
+
+    def speak(self) -> trio.CancelScope:
+        """Have spoken; return the scope of the task that goes on."""
+        self._silence = self._idle_since = None
+        self.scope = trio.CancelScope()
+        return self.scope
 
     def begin_idle(self, stream: ByteStream | None) -> None:
         """Say that the connection waits for a request; a sweep may end it meanwhile."""
@@ -100,6 +131,13 @@ class Connection:
     def close_if_idle(self, idle_before: float) -> None:
         """End a connection that has waited since `idle_before`."""
         if self._idle_since is not None and self._idle_since < idle_before:
+            self.end()
+
+    def end(self) -> None:
+        """End the connection."""
+        if self._silence is not None:
+            self._silence.end(self)
+        elif self.scope is not None:
             self.scope.cancel()
 
     def cut(self) -> None:
@@ -107,8 +145,8 @@ class Connection:
         if self._stream is not None:
             self._stream.abort()
         else:
-            reset_on_close(self._client)
-        self.scope.cancel()
+            reset_on_close(self.client)
+        self.end()
 
     def leave(self) -> None:
         """Give the place back, and let go of what served the connection.
@@ -118,7 +156,7 @@ class Connection:
         """
         if self._place is not None:
             self._place.leave()
-        self._place = self._stream = None
+        self._place = self._silence = self._stream = None
 
     def _end_if_quiet(self) -> bool:
         """End the connection for a newcomer's sake, unless its next request is arriving."""
@@ -126,7 +164,7 @@ class Connection:
         idle = place is not None and place.stage is Stage.IDLE
         if idle and self._stream is not None and self._stream.is_stale():
             return False
-        self.scope.cancel()
+        self.end()
         return True
 
 
@@ -145,30 +183,43 @@ class Connections:
         self._rooms = rooms
         self._reserve = reserve
         self._open: dict[Room, set[Connection]] = {}
+        self._nursery: trio.Nursery | None = None
+        self._silences: dict[Room, Silence[Connection]] = {
+            rooms.mesh: Silence(_MESH_SILENCE_S, self._speaks, self._gone, shakes_hands=True),
+            rooms.readiness: Silence(_READINESS_SILENCE_S, self._speaks, self._gone),
+            # As long as any connection may idle: a sweep ends it.
+            rooms.local: Silence(math.inf, self._speaks, self._gone),
+        }
         self._emptied = trio.Event()
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Serve from now on; each connection that has spoken is a task of `nursery`."""
+        self._nursery = nursery
+        for silence in self._silences.values():
+            nursery.start_soon(silence.run)
 
     @property
     def count(self) -> int:
         """Return how many are open."""
         return sum(len(connections) for connections in self._open.values())
 
-    async def accept(self, sock: socket.socket, nursery: trio.Nursery, door: Door) -> None:
-        """Accept on `sock` until cancelled; each connection is a task of `nursery`."""
+    async def accept(self, sock: socket.socket, door: Door) -> None:
+        """Accept on `sock` until cancelled."""
         while True:
             try:
                 await trio.lowlevel.wait_readable(sock.fileno())
-                self.accept_queued(sock, nursery, door)
+                self.accept_queued(sock, door)
             except OSError as error:
                 if sock.fileno() < 0:
                     return
                 self._counters.add("accept_errors")
                 if is_own_shortage(error):
-                    self._make_room(sock, nursery, door)
+                    self._make_room(sock, door)
                 else:
                     self._report(error)
                 await trio.sleep(ACCEPT_PAUSE_S)
 
-    def accept_queued(self, sock: socket.socket, nursery: trio.Nursery, door: Door) -> int:
+    def accept_queued(self, sock: socket.socket, door: Door) -> int:
         """Accept what waits now, a turn's worth at most; return how many came.
 
         Raises:
@@ -185,25 +236,36 @@ class Connections:
                 cost += 1
                 continue  # it left before we looked
             came_count += 1
-            self._admit(client, peer, nursery, door)
+            self._admit(client, peer, door)
             cost += 1 if door.room.held_count > before else _TURNING_AWAY_COST
+        if came_count and not door.greets:
+            self._silences[door.room].look()  # most have spoken by now
         return came_count
 
-    def _admit(self, client: socket.socket, peer: tuple[str, int], nursery: trio.Nursery, door: Door) -> None:
+    def _admit(self, client: socket.socket, peer: tuple[str, int], door: Door) -> None:
         try:
             party, uid = self._rooms.who(door.room, client, peer)
         except OSError:
             client.close()  # it has left
             return
-        connection = Connection(client, peer, uid)
+        client.setblocking(False)
+        connection = Connection(client, peer, uid, door)
         if not connection.enter(door.room, party):
             self._counters.add("connections_refused")
             client.close()
             return
         self._open.setdefault(door.room, set()).add(connection)
-        nursery.start_soon(self._serve, connection, client, door)
+        self._counters.adjust("downstream_connections", 1)
+        if door.greets:
+            self._speaks(connection)
+            return
+        try:
+            connection.wait(self._silences[door.room])
+        except OSError:
+            self._counters.add("connections_refused")
+            self._gone(connection)
 
-    def _make_room(self, sock: socket.socket, nursery: trio.Nursery, door: Door) -> None:
+    def _make_room(self, sock: socket.socket, door: Door) -> None:
         """Be out of descriptors: end what matters least, and let in or turn away who waits at this door.
 
         Without the second a connection nobody can accept would keep the loop awake for nothing.
@@ -217,20 +279,22 @@ class Connections:
         except OSError:
             return
         if door.room is self._rooms.readiness:
-            self._admit(client, peer, nursery, door)
+            self._admit(client, peer, door)
         else:
             self._counters.add("connections_refused")
             client.close()
         self._reserve.refill()
 
-    async def _serve(self, connection: Connection, client: socket.socket, door: Door) -> None:
-        self._counters.adjust("downstream_connections", 1)
+    def _speaks(self, connection: Connection) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._serve, connection, connection.speak())
+
+    async def _serve(self, connection: Connection, scope: trio.CancelScope) -> None:
+        client = connection.client
         try:
-            with connection.scope:
-                client.setblocking(False)
+            with scope:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if door.silence_s is None or await _speaks(connection, client, door):
-                    await door.acceptor(connection, client)
+                await connection.door.acceptor(connection, client)
         except OSError:
             self._counters.add("connections_broken")
         except Exception as error:  # an engine outlives any one connection
@@ -242,13 +306,16 @@ class Connections:
             if others is not None:
                 raise others from None
         finally:
-            client.close()
-            connection.leave()
-            self._counters.adjust("downstream_connections", -1)
-            there = self._open[door.room]
-            there.discard(connection)
-            if not there:
-                self._emptied.set()
+            self._gone(connection)
+
+    def _gone(self, connection: Connection) -> None:
+        connection.client.close()
+        connection.leave()
+        self._counters.adjust("downstream_connections", -1)
+        there = self._open[connection.door.room]
+        there.discard(connection)
+        if not there:
+            self._emptied.set()
 
     def _failed(self, error: Exception) -> None:
         """Count an error, and report what no broken connection explains."""
@@ -284,45 +351,3 @@ class Connections:
             self._emptied = trio.Event()
             with trio.move_on_after(DRAIN_SWEEP_S):
                 await self._emptied.wait()
-
-
-async def _speaks(connection: Connection, client: socket.socket, door: Door) -> bool:
-    """Wait for the first byte, or the first record; False when it did not come in time.
-
-    Nothing is made of who has said nothing: a TLS connection half begun takes fifty times a task's memory.
-    """
-    if socket_is_stale(client) and not door.shakes_hands:
-        return True
-    connection.begin_idle(None)
-    with trio.move_on_after(math.inf if door.silence_s is None else door.silence_s) as scope:
-        if door.shakes_hands:
-            whole = await _record_comes(client)
-        else:
-            await trio.lowlevel.wait_readable(client.fileno())
-            whole = True
-    connection.end_idle()
-    return not scope.cancelled_caught and whole
-
-
-async def _record_comes(client: socket.socket) -> bool:
-    """Wait until the stream's first TLS record is there, or what came is none; False when it ended before."""
-    wanted = _RECORD_HEAD_BYTES
-    for _ in range(2):
-        if len(_peeked(client, wanted)) < wanted:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
-            await trio.lowlevel.wait_readable(client.fileno())
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        came = _peeked(client, wanted)
-        if len(came) < wanted:
-            return False
-        if came[0] != _HANDSHAKE_RECORD:
-            return True  # OpenSSL has the words for it
-        wanted = _RECORD_HEAD_BYTES + min(int.from_bytes(came[3:5], "big"), _HELLO_BYTES_MAX)
-    return True
-
-
-def _peeked(client: socket.socket, count: int) -> bytes:
-    try:
-        return client.recv(count, socket.MSG_PEEK)
-    except BlockingIOError:
-        return b""

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +24,7 @@ from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.net.collector import give_back
+from gossipmesh.net.collector import Leavings, give_back
 from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.net.slow_readers import SlowReaders
@@ -34,7 +33,6 @@ from gossipmesh.net.turns import TURN
 from gossipmesh.traffic.sections import Snapshot
 
 TICK_S: Final = 1.0
-GIVE_BACK_TICKS: Final = 30
 FLUSH_TIMEOUT_S: Final = 1.0
 _BACKLOG_MAX: Final = 64
 _OUTBOUND_DRAIN_S: Final = 5.0  # what applications here still ask for when no more time was left for it
@@ -88,6 +86,7 @@ class ReferenceEngine:
                         READINESS: self._readiness.accept,
                     },
                 )
+                self._connections.start(nursery)
                 nursery.start_soon(self._log.run)
                 nursery.start_soon(self._control.run)
                 nursery.start_soon(self._tick)
@@ -109,9 +108,10 @@ class ReferenceEngine:
             self._reserve.close()
 
     async def _tick(self) -> None:
-        for number in count(1):
+        leavings = Leavings()
+        while True:
             await trio.sleep(TICK_S)
-            if number % GIVE_BACK_TICKS == 0:
+            if leavings.due(self._connections.count):
                 give_back()
             self._state.maintain(self._owners.holds_other_end)
             self._reserve.refill()

@@ -4,7 +4,6 @@ Rules: a socket is made once, by an agent, and outlives engines and agents; an e
 accepted on while the snapshot lists it and closed when a snapshot that listed it no longer does.
 """
 
-import math
 import socket
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -15,9 +14,8 @@ from gossipmesh.dataplane.reference.connections import Acceptor, Connections, Do
 from gossipmesh.dataplane.reference.rooms import MESH, PROXY, READINESS, Rooms
 from gossipmesh.dataplane.reference.state import Applied
 
-# On these ports the other end speaks first: within so long, on the last as long as a connection may idle. On
-# an upstream's own port it may wait for the server's greeting.
-_SILENCE_S: Final = {MESH: 5.0, READINESS: 2.0, PROXY: math.inf}
+# On these ports the other end speaks first. On an upstream's own port it may wait for the server's greeting.
+_SPOKEN_TO: Final = (MESH, READINESS, PROXY)
 _QUEUED_TURNS_MAX: Final = 256
 
 AcceptorFor = Callable[[str], Acceptor | None]
@@ -72,7 +70,7 @@ class Listeners:
         room = self._rooms.of(name)
         if acceptor is None or name in self._accepting or room.name in self._stopped:
             return
-        door = Door(room, acceptor, _SILENCE_S.get(name), shakes_hands=name == MESH)
+        door = Door(room, acceptor, greets=name not in _SPOKEN_TO)
         scope = trio.CancelScope()
         self._accepting[name] = (scope, door)
         self._nursery.start_soon(self._accept, self._sockets[name], scope, door)
@@ -80,7 +78,7 @@ class Listeners:
     async def _accept(self, sock: socket.socket, scope: trio.CancelScope, door: Door) -> None:
         with scope:
             try:
-                await self._connections.accept(sock, self._nursery, door)
+                await self._connections.accept(sock, door)
             except trio.ClosedResourceError:
                 pass
 
@@ -100,7 +98,7 @@ class Listeners:
         door = self._accepting[name][1]
         try:
             for _ in range(_QUEUED_TURNS_MAX):
-                if not self._connections.accept_queued(self._sockets[name], self._nursery, door):
+                if not self._connections.accept_queued(self._sockets[name], door):
                     return
         except OSError:
             pass  # out of descriptors; the connection stays queued

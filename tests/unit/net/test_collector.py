@@ -3,12 +3,13 @@
 import ctypes
 import gc
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from gossipmesh.net import collector
-from gossipmesh.net.collector import calm_collector, give_back
+from gossipmesh.net.collector import CROWD, GIVE_BACK_S, LEFT_S, Leavings, calm_collector, give_back
 
 _SMAPS = """\
 7f00-7f10 r--p 00000000 fe:00 24 /usr/lib/libx.so
@@ -63,3 +64,25 @@ def test_whoever_gives_back_goes_on_as_before() -> None:
     assert Path("/proc/self/maps").read_text().count("r-xp") == libraries
     assert zlib.crc32(b"gossip") == 0x74560674
     assert ctypes.CDLL(None).getpid() > 0
+
+
+def test_pages_are_given_back_now_and_then_and_soon_after_a_crowd_left() -> None:
+    leavings = Leavings()
+    assert [second for second in range(1, 3 * GIVE_BACK_S) if leavings.due(10)] == [30, 60]
+    assert leavings.due(10)
+    assert not any(leavings.due(10 + CROWD) for _ in range(LEFT_S + 1)), "while it is there"
+    assert leavings.due(10), "when it has left"
+    assert not any(leavings.due(10) for _ in range(GIVE_BACK_S - 1)), "once for one crowd"
+
+
+def test_a_crowd_that_comes_and_goes_is_given_back_for_no_oftener_than_said() -> None:
+    leavings = Leavings()
+    due = [second for second in range(60) if leavings.due(CROWD if second % 2 else 0)]
+    assert due
+    assert all(later - earlier >= LEFT_S for earlier, later in pairwise(due))
+
+
+def test_fewer_of_many_are_no_crowd_that_left() -> None:
+    leavings = Leavings()
+    counts = [5 * CROWD] * 5 + [4 * CROWD] * 10
+    assert not any(leavings.due(count) for count in counts)
