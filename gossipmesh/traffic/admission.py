@@ -1,10 +1,19 @@
-"""Refusing early: how much one upstream may hold at a time (response flag `UO`)."""
+"""Refusing early: how much one upstream may hold at a time (response flag `UO`).
+
+Rule: one local user may hold what the limit says, all of them twice as much. Whoever hangs on to all it may
+have, with uploads that never end or idle tunnels, leaves as much for others.
+"""
+
+from collections import Counter
+from typing import Final
 
 from gossipmesh.model.snapshot import LimitsSection
 
+_ALL_USERS: Final = 2  # times the limit
+
 
 class Admission:
-    """Connections and requests of one upstream against the snapshot's limits.
+    """Connections and requests of one upstream against the snapshot's limits; a tunnel is a request as well.
 
     A yes must be given back by its `release_*`; a no is counted and changes nothing else.
     """
@@ -14,6 +23,7 @@ class Admission:
         self._requests_max = section.upstream_requests
         self.connections_count = 0
         self.requests_count = 0
+        self._held: Counter[int | None] = Counter()  # requests by uid
         self.overflows_count = 0
 
     def update(self, section: LimitsSection) -> None:
@@ -23,7 +33,7 @@ class Admission:
 
     def admit_connection(self) -> bool:
         """Take a place for a connection; False at the limit."""
-        if self.connections_count >= self._connections_max:
+        if self.connections_count >= _ALL_USERS * self._connections_max:
             self.overflows_count += 1
             return False
         self.connections_count += 1
@@ -34,15 +44,19 @@ class Admission:
         assert self.connections_count > 0
         self.connections_count -= 1
 
-    def admit_request(self) -> bool:
-        """Take a place for a request; False at the limit."""
-        if self.requests_count >= self._requests_max:
+    def admit_request(self, uid: int | None = None) -> bool:
+        """Take a place for a request of `uid`; False at the limit. None: nobody knows whose."""
+        if self._held[uid] >= self._requests_max or self.requests_count >= _ALL_USERS * self._requests_max:
             self.overflows_count += 1
             return False
         self.requests_count += 1
+        self._held[uid] += 1
         return True
 
-    def release_request(self) -> None:
+    def release_request(self, uid: int | None = None) -> None:
         """Give a request's place back."""
-        assert self.requests_count > 0
+        assert self._held[uid] > 0
         self.requests_count -= 1
+        self._held[uid] -= 1
+        if not self._held[uid]:
+            del self._held[uid]

@@ -34,6 +34,7 @@ class Entry:
         "service",
         "status",
         "traceparent",
+        "uid",
         "upstream",
         "upstream_host",
     )
@@ -44,6 +45,7 @@ class Entry:
         self.remote = remote
         self.caller = caller
         self.began = now
+        self.uid: int | None = None  # whose process it came from, on this machine
         self.service = ""
         self.route = ""
         self.upstream = ""

@@ -39,7 +39,7 @@ class LocalPorts:
             await serve_http(self._state, connection, reader, handler, bad)
 
         async def handle(downstream: Downstream) -> None:
-            entry = Entry("outbound", "http", connection.remote, caller or "", now())
+            entry = _entry(connection, "http", caller or "")
             if caller is None:
                 await self._refuse(downstream, entry)
             elif downstream.head.method == "CONNECT":
@@ -81,7 +81,7 @@ class LocalPorts:
         stream = PlainStream(client)
         try:
             if listener.protocol == Protocol.TCP:
-                entry = Entry("outbound", "tcp", connection.remote, listener.spiffe_id, now())
+                entry = _entry(connection, "tcp", listener.spiffe_id)
                 if connection.full:
                     return
                 connection.carry(stream)
@@ -105,7 +105,7 @@ class LocalPorts:
         """Return what serves requests to one service, as `caller`; empty: as nobody we know."""
 
         async def handle(downstream: Downstream) -> None:
-            entry = Entry("outbound", "http", connection.remote, caller, now())
+            entry = _entry(connection, "http", caller)
             if not caller:
                 entry.service = service
                 await self._refuse(downstream, entry)
@@ -166,3 +166,9 @@ class LocalPorts:
         entry.details = "socket_owner_refused"
         self._state.counters.add("owner_refusals")
         self._journal.end(entry, now())
+
+
+def _entry(connection: Connection, protocol: str, caller: str) -> Entry:
+    entry = Entry("outbound", protocol, connection.remote, caller, now())
+    entry.uid = connection.uid
+    return entry

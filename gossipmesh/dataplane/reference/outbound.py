@@ -104,7 +104,7 @@ class OutboundRequest:
             return
         self._entry.upstream = name
         await downstream.body.read_small(head)
-        if not upstream.admission.admit_request():
+        if not upstream.admission.admit_request(self._entry.uid):
             await self._refuse(503, "UO", "upstream_requests_overflow", "too many requests to the service")
             return
         try:
@@ -116,7 +116,7 @@ class OutboundRequest:
             upstream.budget.add_request(instant)
             await self._tries(asked, instant)
         finally:
-            upstream.admission.release_request()
+            upstream.admission.release_request(self._entry.uid)
 
     async def _tries(self, asked: Asked, began: Instant) -> None:
         state, entry, upstream = self._state, self._entry, asked.upstream

@@ -78,6 +78,8 @@ class OutboundTunnel:
         if name is None or upstream is None:
             raise NoTunnel(503, "NC", "no_backend")
         entry.upstream = name
+        if not upstream.admission.admit_request(entry.uid):
+            raise NoTunnel(503, "UO", "upstream_requests_overflow")
         self._upstream = upstream
         upstream.budget.add_request(now())
         await self._connect(route, upstream)
@@ -170,6 +172,8 @@ class OutboundTunnel:
 
     def end(self) -> None:
         """Close what is open and write the connection down."""
+        if self._upstream is not None:
+            self._upstream.admission.release_request(self._entry.uid)
         if self._stream is not None:
             self._stream.close()
             if self._upstream is not None:
@@ -271,5 +275,6 @@ _REASONS = {
     "denied": "denied",
     "route_not_found": "no service of the mesh has this name",
     "service_not_known": "this node knows no routes of the service",
+    "upstream_requests_overflow": "too many connections of this user to the service",
     "no_healthy_upstream": "no endpoint of the service is healthy",
 }

@@ -84,7 +84,18 @@ def test_admission_refuses_at_the_limit_and_counts() -> None:
             held += admission.admit_request()
         assert held == admission.requests_count <= DEFAULT_LIMITS.upstream_requests
     assert admission.overflows_count > 0
-    connections = sum(admission.admit_connection() for _ in range(2_000))
-    assert connections == DEFAULT_LIMITS.upstream_connections
+    connections = sum(admission.admit_connection() for _ in range(3_000))
+    assert connections == 2 * DEFAULT_LIMITS.upstream_connections
     admission.release_connection()
     assert admission.admit_connection()
+
+
+def test_one_users_requests_leave_room_for_anothers() -> None:
+    admission, most = Admission(DEFAULT_LIMITS), DEFAULT_LIMITS.upstream_requests
+    assert sum(admission.admit_request(1_001) for _ in range(2 * most)) == most
+    assert sum(admission.admit_request(1_002) for _ in range(most // 2)) == most // 2
+    admission.release_request(1_001)
+    assert admission.admit_request(1_001)
+    assert not admission.admit_request(1_001)
+    assert sum(admission.admit_request(uid) for uid in range(2, 2 * most)) == most // 2
+    assert admission.requests_count == 2 * most
