@@ -7,15 +7,13 @@ What a client chooses is cut at _TEXT_MAX characters.
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.text import visible
-
-if TYPE_CHECKING:
-    from gossipmesh.dataplane.reference.journal import Entry
 
 _TEXT_MAX: Final = 1_024
 _PARTS_MAX: Final = 1_024
@@ -23,7 +21,7 @@ _PARTS_MAX: Final = 1_024
 _encode: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
 
 
-def access_line(entry: "Entry", flags: str, duration_ns: int, started_wall_ns: int) -> str:
+def access_line(entry: Entry, flags: str, duration_ns: int, started_wall_ns: int) -> str:
     """Return the line of a finished entry, without its line break."""
     seconds, rest_ns = divmod(started_wall_ns, SECOND_NS)
     head = entry.head

@@ -1,7 +1,7 @@
 """What is written down about a caller that was refused; the caller itself is told nothing but 403."""
 
 from gossipmesh.dataplane.protocol import Denial
-from gossipmesh.dataplane.reference.journal import Entry
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.traffic.authorization import Verdict
 

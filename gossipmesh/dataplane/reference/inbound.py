@@ -17,10 +17,11 @@ from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.connections import Connection
 from gossipmesh.dataplane.reference.denials import deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, write_request
 from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel, say
-from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.passing import (
     CERTIFICATE,
     HOPS,

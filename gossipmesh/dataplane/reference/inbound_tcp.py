@@ -8,7 +8,8 @@ import trio
 
 from gossipmesh.dataplane.reference.denials import deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, dial_workload
-from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.entry import Entry
+from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tcp import tunnel
 from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus

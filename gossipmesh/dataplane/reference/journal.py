@@ -2,7 +2,7 @@
 
 from gossipmesh.dataplane.reference.access_line import access_line
 from gossipmesh.dataplane.reference.access_log import AccessLog
-from gossipmesh.dataplane.reference.http1 import RequestHead
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.statistics import ConnectionsKey, Counters, duration_bucket
 from gossipmesh.dataplane.reference.tcp import TunnelEnd
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -10,62 +10,6 @@ from gossipmesh.net.clock import wall_ns
 
 _TRACE_RANDOM_FROM, _TRACE_RANDOM_TO = 27, 35  # of a traceparent: the last 32 bits of the trace's number
 _TRACE_RANDOM_RANGE = 1 << 32
-
-
-class Entry:
-    """One request or TCP connection while it lasts; what is known is filled in as it becomes known."""
-
-    __slots__ = (
-        "attempts",
-        "began",
-        "callee",
-        "caller",
-        "details",
-        "direction",
-        "flags",
-        "head",
-        "moved",
-        "protocol",
-        "received_bytes",
-        "remote",
-        "route",
-        "sent_bytes",
-        "server_name",
-        "service",
-        "status",
-        "traceparent",
-        "uid",
-        "upstream",
-        "upstream_host",
-    )
-
-    def __init__(self, direction: str, protocol: str, remote: str, caller: str, now: Instant) -> None:
-        self.direction = direction
-        self.protocol = protocol
-        self.remote = remote
-        self.caller = caller
-        self.began = now
-        self.uid: int | None = None  # whose process it came from, on this machine
-        self.service = ""
-        self.route = ""
-        self.upstream = ""
-        self.upstream_host: str | None = None
-        self.callee: str | None = None
-        self.server_name: str | None = None
-        self.head: RequestHead | None = None
-        self.traceparent: str | None = None
-        self.status = 0
-        self.flags: list[str] = []
-        self.details = ""
-        self.attempts = 0
-        self.moved: TunnelEnd | None = None
-        self.received_bytes = 0
-        self.sent_bytes = 0
-
-    def flag(self, flag: str) -> None:
-        """Add a response flag once."""
-        if flag and flag not in self.flags:
-            self.flags.append(flag)
 
 
 class Journal:

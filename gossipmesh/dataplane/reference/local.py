@@ -7,8 +7,9 @@ import trio
 
 from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.connections import Acceptor, Connection
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream
-from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.outbound import OutboundRequest
 from gossipmesh.dataplane.reference.outbound_tcp import serve_connect, serve_tcp
 from gossipmesh.dataplane.reference.service import Handler, OnBad, serve_http

@@ -10,9 +10,10 @@ into `gossipmesh.traffic`; bytes are `forward.py`'s, one try is `outbound_try.py
 
 import trio
 
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, TryEnd
 from gossipmesh.dataplane.reference.http1 import write_request
-from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.outbound_try import Asked, OutboundTry
 from gossipmesh.dataplane.reference.passing import (
     TooManyHops,

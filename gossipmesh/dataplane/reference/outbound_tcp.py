@@ -10,8 +10,9 @@ import trio
 
 from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.dialing import DialFailed, dial_endpoint, outcome_of
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone
-from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
 from gossipmesh.dataplane.reference.tcp import TunnelEnd, tunnel
 from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus, meaning, read_status_untrusted

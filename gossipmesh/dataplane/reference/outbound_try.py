@@ -13,9 +13,9 @@ try follows. Rules:
 from typing import Final
 
 from gossipmesh.dataplane.reference.dialing import DialFailed, new_endpoint_connection, outcome_of
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import ResponseHead
-from gossipmesh.dataplane.reference.journal import Entry
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
 from gossipmesh.dataplane.reference.tries import Attempt, Stop

@@ -2,8 +2,9 @@
 
 from collections.abc import Awaitable
 
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamBad, DownstreamGone
-from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.state import now
 
 

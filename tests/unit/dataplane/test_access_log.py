@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from gossipmesh.dataplane.reference.access_log import AccessLog
+from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.http1 import RequestHead
-from gossipmesh.dataplane.reference.journal import Entry, Journal
+from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
