@@ -361,7 +361,8 @@ class Exchange:
                 await stream.send_all(last_chunk(body.trailers))
             self._on_sent()
         except (DownstreamGone, DownstreamBad) as error:
-            self._problem = error
+            # Without its frames: they hold this exchange, and a cycle would keep both streams for months.
+            self._problem = type(error)(str(error))
             scope.cancel()
         except OSError:
             pass  # the far side stopped reading; its answer, or its end, is what counts
