@@ -32,8 +32,13 @@ def rss_mb(pid: int) -> float:
 
 
 def peak_mb(pid: int) -> float:
-    """Return the most resident memory one process ever had, in MB (10^6 bytes)."""
+    """Return the most resident memory one process had since `forget_peak`, in MB (10^6 bytes)."""
     return _field_kb(Path(f"/proc/{pid}/status"), "VmHWM:") * 1024 / 1e6
+
+
+def forget_peak(pid: int) -> None:
+    """Have `peak_mb` begin anew for a process; needs to be its user, or root."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def anonymous_mb(pid: int) -> float:

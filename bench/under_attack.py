@@ -1,10 +1,14 @@
 """Good clients' latency while one party takes all it can: `python -m bench.under_attack [--json]`.
 
 Each case runs a flood and good clients at a constant rate, in rounds: a quiet stretch, the flood grows, a
-stretch under attack, the flood ends, a pause. A row is judged by the median over the rounds of p99 under
-attack divided by p99 when quiet, by every good request's having succeeded, in all of the run, and by the
-engines' (the authority's, the agents') being the same processes as before. Needs root: floods are another
-user's.
+stretch under attack, the flood ends, a pause. A row is judged by the median over the rounds of p99 divided by
+p99 when quiet, both while the flood grows (from its first connection on) and once it has; by every good
+request's having succeeded, in all of the run; by the engines' (the authority's, the agents') being the same
+processes as before; and by their memory, SETTLED_S after the last flood, being what it was. Needs root:
+floods are another user's, and the peak of memory is measured anew for each case.
+
+Floods and good clients are processes on the same cores as what is measured. Floods are niced and keep a pace
+(`gossipmesh.testing.floods`), so that a slower answer is the flooded side's and not a lack of cores.
 """
 
 import argparse
@@ -18,7 +22,7 @@ from typing import Any, Final
 import trio
 
 from bench.good_clients import CLIENTS, Clients
-from bench.processes import peak_mb, rss_mb
+from bench.processes import forget_peak, peak_mb, rss_mb
 from bench.run import machine
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import layout
@@ -31,10 +35,13 @@ ROUNDS: Final = 5
 SECONDS: Final = 2.0
 GROW_S: Final = 2.5
 PAUSE_S: Final = 1.0
+SETTLED_S: Final = 10.0
 RATIO_MAX: Final = 3.0
+GROWTH_MAX_MB: Final = 10.0
 FEW_DESCRIPTORS: Final = 256
 METRICS_GROWTH_MAX: Final = 2.0
 
+STRETCHES: Final = ("quiet", "growing", "attack")
 CALLER, CALLEE, POOR = "caller", "callee", "poor"
 # The flooded service and the good clients' are different processes; the third node has few descriptors.
 LAYOUT: Final = layout.MeshLayout(
@@ -68,6 +75,11 @@ def _count(number: int, *words: str) -> list[str]:
     return ["--count", str(number), *words]
 
 
+def _hellos() -> list[str]:
+    """1,600 of them, asking for the server every other node's probe asks for."""
+    return _count(1_600, "--host", f"{CALLEE}.node.{layout.TRUST_DOMAIN}")
+
+
 CASES: Final = {
     "chunked-request": Case(
         "requests of 600,000 one-byte chunks (3.6 MB), one after the other, to the proxy port",
@@ -92,6 +104,16 @@ CASES: Final = {
         "10,000 silent connections to the mesh port",
         ["requests"],
         lambda mesh: [("idle", [_at(mesh, CALLEE, layout.MESH_PORT)], _count(10_000))],
+    ),
+    "half-hellos": Case(
+        "1,600 connections to the mesh port that send half of a TLS client's first message",
+        ["requests"],
+        lambda mesh: [("half-hellos", [_at(mesh, CALLEE, layout.MESH_PORT)], _hellos())],
+    ),
+    "hellos": Case(
+        "1,600 connections to the mesh port that send a TLS client's first message and nothing more",
+        ["requests"],
+        lambda mesh: [("hellos", [_at(mesh, CALLEE, layout.MESH_PORT)], _hellos())],
     ),
     "few-descriptors": Case(
         f"300 silent connections to the mesh port and 300 to the proxy port of a node with {FEW_DESCRIPTORS} "
@@ -132,6 +154,8 @@ async def run_case(mesh: Mesh, name: str, seconds: float, say: Callable[[str], N
     """Run one case on a mesh that is ready; return its row."""
     case = CASES[name]
     before = await processes(mesh)
+    for seen in before.values():
+        forget_peak(seen["pid"])
     metrics_before = await metrics_bytes(mesh)
     windows: list[dict[str, Any]] = []
     clients = Clients(mesh, name, case.clients)
@@ -142,6 +166,7 @@ async def run_case(mesh: Mesh, name: str, seconds: float, say: Callable[[str], N
             say(f"{name}: round {len(windows)}: {windows[-1]['floods']}")
         outcomes = await clients.stop()
         nursery.cancel_scope.cancel()
+    await trio.sleep(SETTLED_S)
     after = await processes(mesh)
     row: dict[str, Any] = {
         "case": name,
@@ -155,7 +180,8 @@ async def run_case(mesh: Mesh, name: str, seconds: float, say: Callable[[str], N
     row["problems"] = problems_of(row)
     row["ok"] = not row["problems"]
     figures = {
-        client: (seen["quiet_p99_ms"], seen["attack_p99_ms"]) for client, seen in row["clients"].items()
+        client: [seen[f"{stretch}_p99_ms"] for stretch in STRETCHES]
+        for client, seen in row["clients"].items()
     }
     say(f"{name}: ratio {row['ratio']:.2f} {figures} {'ok' if row['ok'] else row['problems']}")
     return row
@@ -177,6 +203,7 @@ async def run_round(mesh: Mesh, case: Case, seconds: float, nursery: trio.Nurser
             flood.start(nursery)
         for flood in floods:
             await flood.wait_firing()
+        growing_s = now_s()
         await trio.sleep(GROW_S)
         attack_s = now_s()
         await trio.sleep(seconds)
@@ -184,28 +211,38 @@ async def run_round(mesh: Mesh, case: Case, seconds: float, nursery: trio.Nurser
     finally:
         told = [flood.stop() for flood in floods]
     await trio.sleep(PAUSE_S)
-    return {"quiet": quiet, "attack": attack, "floods": told}
+    return {"quiet": quiet, "growing": [growing_s, attack[0]], "attack": attack, "floods": told}
 
 
 def judged(outcomes: list[dict[str, Any]], windows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a client's figures for each stretch, the ratio, and everything that failed."""
-    rounds = [
-        {kind: figures_of(outcomes, *window[kind]) for kind in ("quiet", "attack")} for window in windows
-    ]
-    ratios = [
-        seen["attack"]["p99_ms"] / max(seen["quiet"]["p99_ms"], 0.001)
-        for seen in rounds
-        if seen["quiet"]["count"] and seen["attack"]["count"]
-    ]
+    rounds = [{kind: figures_of(outcomes, *window[kind]) for kind in STRETCHES} for window in windows]
+    ratios = {kind: [_ratio(seen[kind], seen["quiet"]) for seen in rounds] for kind in STRETCHES[1:]}
+    medians = {kind: _median_of_all(found) for kind, found in ratios.items()}
     return {
         "rounds": rounds,
-        "ratios": [round(ratio, 3) for ratio in ratios],
-        "ratio": round(statistics.median(ratios), 3) if len(ratios) == len(rounds) else float("inf"),
-        "quiet_p99_ms": statistics.median(seen["quiet"]["p99_ms"] for seen in rounds),
-        "attack_p99_ms": statistics.median(seen["attack"]["p99_ms"] for seen in rounds),
+        "ratios": ratios,
+        "medians": medians,
+        "ratio": max(medians.values()),
+        **{f"{kind}_p99_ms": _median_p99_ms(rounds, kind) for kind in STRETCHES},
         "sent": len(outcomes),
         "failures": [outcome for outcome in outcomes if outcome["error"]],
     }
+
+
+def _median_p99_ms(rounds: list[dict[str, Any]], kind: str) -> float:
+    return statistics.median(float(seen[kind]["p99_ms"]) for seen in rounds)
+
+
+def _median_of_all(ratios: list[float]) -> float:
+    return float("inf") if float("inf") in ratios else round(statistics.median(ratios), 3)
+
+
+def _ratio(attacked: dict[str, Any], quiet: dict[str, Any]) -> float:
+    """Return how many times slower; infinite when nothing was sent in one of the stretches."""
+    if not (attacked["count"] and quiet["count"]):
+        return float("inf")
+    return round(float(attacked["p99_ms"]) / max(float(quiet["p99_ms"]), 0.001), 3)
 
 
 def figures_of(outcomes: list[dict[str, Any]], start_s: float, end_s: float) -> dict[str, Any]:
@@ -229,6 +266,10 @@ def problems_of(row: dict[str, Any]) -> list[str]:
     changed = [what for what, seen in before.items() if after.get(what, {}).get("pid") != seen["pid"]]
     if changed:
         problems.append(f"another process than before: {', '.join(changed)}")
+    for what, seen in before.items():
+        growth_mb = after.get(what, seen)["rss_mb"] - seen["rss_mb"]
+        if growth_mb > GROWTH_MAX_MB:
+            problems.append(f"{what} has {growth_mb:.1f} MB more, {SETTLED_S:g} s after the flood")
     size = row["metrics_bytes"]
     if size["after"] > METRICS_GROWTH_MAX * size["before"]:
         problems.append(f"/metrics grew from {size['before']} to {size['after']} bytes")
@@ -238,7 +279,7 @@ def problems_of(row: dict[str, Any]) -> list[str]:
 
 
 async def processes(mesh: Mesh) -> dict[str, dict[str, Any]]:
-    """Return every engine, agent and the authority: its pid and memory."""
+    """Return every engine, agent and the authority: its pid, its memory, and the peak of that."""
     pids: dict[str, int] = {} if mesh.authority is None else {"authority": mesh.authority.pid}
     for name, node in mesh.nodes.items():
         await node.status()

@@ -54,6 +54,23 @@ async def test_idle_connections_are_held_from_the_address_they_should_come_from(
     assert (told["opened"], told["closed"], peers) == (40, 0, {"127.66.0.1"})
 
 
+@pytest.mark.parametrize("kind", ["half-hellos", "hellos"])
+async def test_a_hello_is_sent_half_or_whole_and_nothing_after_it(tmp_path: Path, kind: str) -> None:
+    said: list[bytes] = []
+
+    async def holds(stream: trio.SocketStream) -> None:
+        said.append(await stream.receive_some(65_536))
+        await trio.sleep_forever()
+
+    until = lambda flood: None if len(said) == 20 else str(flood.progress)  # noqa: E731
+    told = await flooded(tmp_path, kind, "--count", "20", "--host", "n.node", until=until, answer=holds)
+    assert (told["opened"], told["closed"]) == (20, 0)
+    for hello in said:
+        assert hello[:2] == b"\x16\x03"
+        whole = 5 + int.from_bytes(hello[3:5], "big")
+        assert len(hello) == (whole // 2 if kind == "half-hellos" else whole)
+
+
 async def test_what_is_closed_is_opened_again(tmp_path: Path) -> None:
     async def closes(stream: trio.SocketStream) -> None:
         await stream.aclose()
