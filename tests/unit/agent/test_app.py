@@ -22,9 +22,10 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.admin import AdminError, AgentSilent, ask
 from gossipmesh.testing.builders import TrustDomainBuilder
 from gossipmesh.testing.simulator.replay import replay
+from tests.unit.agent.own_host import own_host
 from tests.unit.enrolment_kit import running_authority
 
-HOST = "127.71.9.1"
+HOST = own_host(1)
 PORTS = {"gossip": 7948, "mesh": 15008, "proxy": 15080, "api": 15000, "metrics": 15020, "readiness": 15021}
 
 

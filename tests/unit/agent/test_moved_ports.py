@@ -14,10 +14,11 @@ from gossipmesh.agent.port_holder import engine_holding
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.streams import listen
+from tests.unit.agent.own_host import own_host
 from tests.unit.agent.test_app import PORTS, Node, a_node, running
 
 ANY = "0.0.0.0"
-HOST = "127.71.9.3"  # of its own: other tests run beside these
+HOST = own_host(2)
 
 
 def free_port() -> int:
@@ -44,7 +45,7 @@ def accepts(host: str, port: int) -> bool:
 
 
 @pytest.mark.parametrize("name", ["mesh", "proxy", "readiness"])
-@pytest.mark.parametrize("before_host", [ANY, HOST])
+@pytest.mark.parametrize("before_host", [ANY, HOST], ids=["all", "one"])
 async def test_one_address_instead_of_all_and_the_reverse(
     tmp_path: Path, name: str, before_host: str
 ) -> None:
@@ -59,7 +60,7 @@ async def test_one_address_instead_of_all_and_the_reverse(
         async with running(node) as after:
             assert after["engine"]["pid"] == before["engine"]["pid"]
             assert accepts(HOST, port)
-            assert accepts("127.71.9.2", port) is (after_host == ANY)
+            assert accepts(own_host(3), port) is (after_host == ANY)
 
 
 async def test_two_listeners_change_places(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ async def test_a_port_that_is_free_of_the_engine_and_taken_by_another_is_put_bac
         rebind(node, mesh=f"{HOST}:{port}", proxy=f"{HOST}:{taken}")
         with socket.create_server((HOST, taken)), pytest.raises(OperatorError, match=r"spec\.proxy\.bind"):
             await run_agent(node.config())
-        assert accepts("127.71.9.2", port)
+        assert accepts(own_host(3), port)
         rebind(node, proxy=f"{HOST}:{PORTS['proxy']}")
         async with running(node):
             assert accepts(HOST, port)
