@@ -322,14 +322,16 @@ class Exchange:
         except OSError:
             return await self._relayed()
         ends: list[TryEnd] = []  # stays empty when the pump cancels the nursery
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._pump, nursery.cancel_scope)
-            ends.append(await self._relayed())
-            nursery.cancel_scope.cancel()
-        if self._problem is not None:
-            self._connection.stream.abort()  # half a request must not look whole
-            if not self._downstream.response_started:
-                return _downstream_end(self._problem)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, nursery.cancel_scope)
+                ends.append(await self._relayed())
+                nursery.cancel_scope.cancel()
+        finally:
+            if self._problem is not None or not (ends or body.finished):
+                self._connection.stream.abort()  # half a request must not look whole
+        if self._problem is not None and not self._downstream.response_started:
+            return _downstream_end(self._problem)
         if not ends:
             return _downstream_end(self._problem or DownstreamGone("cancelled"))
         end = ends[0]

@@ -13,6 +13,7 @@ from tests.unit.dataplane.test_tcp import database
 
 UPGRADE = b"GET /chat HTTP/1.1\r\nHost: cart.shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+UPLOAD = b"PUT / HTTP/1.1\r\nHost: cart.shop\r\nContent-Length: 10000000\r\n\r\n"
 CONNECT = b"CONNECT db.shop:5432 HTTP/1.1\r\nHost: db.shop:5432\r\n\r\n"
 
 
@@ -98,3 +99,39 @@ async def test_connection_that_is_no_longer_allowed_is_reset(tmp_path: Path) -> 
             assert await peer.exactly(6) == b"a part"
             await far.apply(policies=policies(access_policy("bank", service="db", namespaces=("bank",))))
             await meets_a_reset(peer)
+
+
+@pytest.mark.parametrize("way", ["tcp", "websocket", "upload"])
+@pytest.mark.parametrize("who", ["near", "far"])
+async def test_what_a_leaving_node_cuts_is_a_reset_for_the_workload(
+    tmp_path: Path, way: str, who: str
+) -> None:
+    """Whichever of the two nodes leaves with it: what the workload got is not all there was to be."""
+    met: list[BaseException | bytes] = []
+    arrived, over = trio.Event(), trio.Event()
+
+    async def listening(stream: trio.SocketStream) -> None:
+        if way == "websocket":
+            await Peer(stream).head()
+            await stream.send_all(SWITCHED)
+        try:
+            while data := await stream.receive_some():
+                if b"part" in data:
+                    arrived.set()
+            met.append(b"a clean end")
+        except trio.BrokenResourceError as error:
+            met.append(error)
+        over.set()
+
+    pair = database if way == "tcp" else cart_pair
+    async with workload(listening) as address, pair(tmp_path, address) as (near, far, *_):
+        peer = await Peer.connect(near.at("proxy"))
+        await peer.send({"tcp": CONNECT, "websocket": UPGRADE, "upload": UPLOAD}[way])
+        if way != "upload":
+            await peer.head()
+        await peer.send(b"a part")
+        await arrived.wait()
+        await (far if who == "far" else near).client.drain(0.1)
+        await over.wait()
+        await peer.stream.aclose()
+    assert isinstance(met[0], trio.BrokenResourceError)
