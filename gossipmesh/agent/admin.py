@@ -178,12 +178,13 @@ def listen_local(path: Path, handler: Callable[[Request], Awaitable[Response]]) 
         finally:
             os.umask(previous)
         listener.listen(_BACKLOG)
+        listener.setblocking(False)
     except OSError as error:
         listener.close()
         raise OperatorError(
             f"cannot listen on {path}: {error.strerror}; remove it or change spec.stateDir"
         ) from None
-    return HttpServer(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), handler)
+    return HttpServer(listener, handler)
 
 
 def _scope(request: Request) -> str:

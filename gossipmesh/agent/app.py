@@ -223,7 +223,7 @@ class Agent:
             await self._listeners.take_fixed(_engine_binds(config), self.engine.hand_over)
         except OperatorError:
             self._listeners.close_unused()
-            await local_api.aclose()
+            local_api.close()
             raise
         running = None if found is None else found.snapshot_version
         self.feed.restore(running, joins=self._other_seeds() and not self.documents.scopes())
@@ -538,7 +538,7 @@ def _engine_binds(config: AgentConfig) -> dict[str, Address]:
 
 
 def _http(listener: socket.socket, handler: Handler) -> HttpServer:
-    return HttpServer(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), handler)
+    return HttpServer(listener, handler)
 
 
 def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

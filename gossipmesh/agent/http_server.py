@@ -112,8 +112,8 @@ def error_response(status: int, code: str, sentence: str) -> Response:
 class HttpServer:
     """Serves one listening socket with one handler."""
 
-    def __init__(self, listener: trio.SocketListener, handler: Handler) -> None:
-        """`listener` is closed when `run` ends."""
+    def __init__(self, listener: socket.socket, handler: Handler) -> None:
+        """`listener` does not block, and is closed when `run` ends."""
         self._listener = listener
         self._handler = handler
         self._reception = Reception("http", log.warning, places_max=CONNECTIONS_MAX)
@@ -127,15 +127,14 @@ class HttpServer:
     async def run(self) -> None:
         """Serve until cancelled."""
         try:
-            async with self._listener:
-                await trio.serve_listeners(self._serve, [self._listener])
+            await self._reception.run(self._listener, self._party_of, self._converse)
         finally:
             if self._owners is not None:
                 self._owners.close()
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         """Close the listening socket of a server that never ran."""
-        await self._listener.aclose()
+        self._listener.close()
 
     def _party_of(self, stream: trio.SocketStream) -> Party:
         """Return who a connection is: a user of this machine, or an address."""
@@ -151,9 +150,6 @@ class HttpServer:
             return uid_party(self._owners.uid_of(Address(peer[0], peer[1]), Address(own[0], own[1])))
         except OSError:
             return uid_party(None)
-
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        await self._reception.receive(stream, self._party_of, self._converse)
 
     async def _converse(self, stream: trio.SocketStream, place: Place) -> None:
         async with stream:

@@ -33,6 +33,7 @@ from gossipmesh.model.member import Address
 from gossipmesh.net.descriptors import descriptors_max
 from gossipmesh.net.places import Party, Place, source_of
 from gossipmesh.net.reception import Reception
+from gossipmesh.net.streams import listen
 from gossipmesh.net.tls import server_context
 from gossipmesh.net.turns import TURN
 from gossipmesh.trust.svid import (
@@ -107,18 +108,17 @@ class AuthorityServer:
             self._ledger.forget_tokens(self._clock())
             self._tls_context()
             try:
-                listeners = await trio.open_tcp_listeners(bind.port, host=bind.host)
+                listener = listen(bind)
             except OSError as error:
                 raise OperatorError(
                     f"cannot listen on {bind}: {error.strerror or error}; choose another --bind, "
                     "or stop what uses it"
                 ) from None
-            name = listeners[0].socket.getsockname()
+            name = listener.getsockname()
             address = Address(name[0], name[1])
             self._report(f"listening on {address}")
             task_status.started(address)
-            async with trio.open_nursery() as nursery:
-                await trio.serve_listeners(self._serve, listeners, handler_nursery=nursery)
+            await self.reception.run(listener, _source, self._converse)
 
     def _tls_context(self) -> ssl.SSLContext:
         """Return the context of the server's own SVID, issued anew at half life."""
@@ -145,9 +145,6 @@ class AuthorityServer:
             self._context = context
             self._context_until = WallSeconds(now + LEAF_LIFE_S // 2)
         return self._context
-
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        await self.reception.receive(stream, _source, self._converse)
 
     async def _converse(self, stream: trio.SocketStream, place: Place) -> None:
         """Shake hands, take a request, answer it; each has its time, or the connection ends."""

@@ -3,12 +3,22 @@
 Ends at the conversation. What is evicted just ends: such a server's clients ask again.
 """
 
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import trio
 
+from gossipmesh.net.accepting import SHED_AT_ONCE, accept_in_need, accept_on
+from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.places import Party, Place, Room
+
+_ACCEPTS_PER_TURN: Final = 8
+_DESCRIPTORS_KEPT: Final = 1
+
+PartyOf = Callable[[trio.SocketStream], Party]
+Converse = Callable[[trio.SocketStream, Place], Awaitable[None]]
 
 
 class Reception:
@@ -18,6 +28,7 @@ class Reception:
         self.counts: Counter[str] = Counter()
         self._tell = tell
         self._room = Room(name, self._count, places_max=places_max)
+        self._reserve = DescriptorReserve(_DESCRIPTORS_KEPT)
 
     def _count(self, event: str) -> None:
         self.counts[event] += 1
@@ -26,16 +37,53 @@ class Reception:
             words = event.replace("_", " ")
             self._tell(f"{words}: {count} so far, {self._room.held_count} connections now")
 
-    async def receive(
-        self,
-        stream: trio.SocketStream,
-        party_of: Callable[[trio.SocketStream], Party],
-        converse: Callable[[trio.SocketStream, Place], Awaitable[None]],
-    ) -> None:
-        """Have `converse` serve a connection in a place of its own, and close it whatever happens.
+    async def run(self, listener: socket.socket, party_of: PartyOf, converse: Converse) -> None:
+        """Receive whoever comes at `listener`, which does not block, until cancelled; then close it.
 
-        `party_of` says who it is; an OSError there means that it has left already.
+        Args:
+            listener: where they come.
+            party_of: says who one is; an OSError there means that it has left already.
+            converse: serves one.
         """
+        try:
+            async with trio.open_nursery() as nursery:
+
+                def take_queued() -> None:
+                    for _ in range(_ACCEPTS_PER_TURN):
+                        try:
+                            client, _ = listener.accept()
+                        except BlockingIOError:
+                            break
+                        except ConnectionError:
+                            continue  # it left before we looked
+                        self._receive(client, party_of, converse, nursery)
+                    self._reserve.refill()
+
+                await accept_on(
+                    listener,
+                    take_queued,
+                    lambda: self._make_room(listener),
+                    lambda _error: self._room.count("accept_errors"),
+                )
+        finally:
+            listener.close()
+            self._reserve.close()
+
+    def _make_room(self, listener: socket.socket) -> None:
+        self._room.count("descriptors_short")
+        if self._room.shed(SHED_AT_ONCE):
+            return
+        came = accept_in_need(listener, self._reserve)
+        if came is not None:
+            came[0].close()
+            self._room.count("refused_descriptors")
+        self._reserve.refill()
+
+    def _receive(
+        self, client: socket.socket, party_of: PartyOf, converse: Converse, nursery: trio.Nursery
+    ) -> None:
+        """Give a connection its place, in the order they came, and a task; or close it."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(client))
         scope = trio.CancelScope()
 
         def evict() -> bool:
@@ -46,11 +94,16 @@ class Reception:
             place = self._room.admit((party_of(stream),), evict)
         except OSError:
             place = None
-        try:
-            if place is not None:
+        if place is None:
+            client.close()
+            return
+
+        async def serve(place: Place) -> None:
+            try:
                 with scope:
                     await converse(stream, place)
-        finally:
-            if place is not None:
+            finally:
                 place.leave()
-            await trio.aclose_forcefully(stream)
+                await trio.aclose_forcefully(stream)
+
+        nursery.start_soon(serve, place)

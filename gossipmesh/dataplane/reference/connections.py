@@ -16,15 +16,13 @@ from gossipmesh.dataplane.reference.rooms import Rooms
 from gossipmesh.dataplane.reference.silence import Silence
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.member import Address
+from gossipmesh.net.accepting import SHED_AT_ONCE, accept_in_need, accept_on
 from gossipmesh.net.byte_stream import ByteStream, reset_on_close
 from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.places import IDENTITY, NODE, Party, Place, Room, Stage, source_of
-from gossipmesh.net.shortage import is_own_shortage
 
-ACCEPT_PAUSE_S: Final = 0.05
 _ACCEPTS_PER_TURN: Final = 8
 _TURNING_AWAY_COST: Final = 4  # of those: a flood that only costs others their places gets less of a turn
-_SHED_AT_ONCE: Final = 16
 DRAIN_IDLE_S: Final = 0.5
 DRAIN_SWEEP_S: Final = 0.1
 _CUT_S: Final = 1.0
@@ -205,19 +203,14 @@ class Connections:
 
     async def accept(self, sock: socket.socket, door: Door) -> None:
         """Accept on `sock` until cancelled."""
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(sock.fileno())
-                self.accept_queued(sock, door)
-            except OSError as error:
-                if sock.fileno() < 0:
-                    return
-                self._counters.add("accept_errors")
-                if is_own_shortage(error):
-                    self._make_room(sock, door)
-                else:
-                    self._report(error)
-                await trio.sleep(ACCEPT_PAUSE_S)
+
+        def failed(error: OSError) -> None:
+            self._counters.add("accept_errors")
+            self._report(error)
+
+        await accept_on(
+            sock, lambda: self.accept_queued(sock, door), lambda: self._make_room(sock, door), failed
+        )
 
     def accept_queued(self, sock: socket.socket, door: Door) -> int:
         """Accept what waits now, a turn's worth at most; return how many came.
@@ -270,14 +263,15 @@ class Connections:
 
         Without the second a connection nobody can accept would keep the loop awake for nothing.
         """
+        self._counters.add("accept_errors")
         self._counters.add("descriptors_short")
-        shed_count = self._rooms.shed(_SHED_AT_ONCE)
-        if (shed_count and door.room is not self._rooms.readiness) or not self._reserve.give_up():
+        shed_count = self._rooms.shed(SHED_AT_ONCE)
+        if shed_count and door.room is not self._rooms.readiness:
             return
-        try:
-            client, peer = sock.accept()
-        except OSError:
+        came = accept_in_need(sock, self._reserve)
+        if came is None:
             return
+        client, peer = came
         if door.room is self._rooms.readiness:
             self._admit(client, peer, door)
         else:

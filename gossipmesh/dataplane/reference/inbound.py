@@ -19,6 +19,7 @@ from gossipmesh.dataplane.reference.denials import deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
+from gossipmesh.dataplane.reference.handshakes import Handshakes
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, write_request
 from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel, say
 from gossipmesh.dataplane.reference.journal import Journal
@@ -65,6 +66,7 @@ class MeshListener:
     def __init__(self, state: EngineState, journal: Journal) -> None:
         self._state = state
         self._journal = journal
+        self._handshakes = Handshakes(state.counters)
         self._front: ssl.SSLContext | None = None
 
     def identities_changed(self) -> None:
@@ -93,7 +95,7 @@ class MeshListener:
         stream = TlsStream(client, self._front, server_name=None, server_side=True)
         connection.carry(stream)
         try:
-            with trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
+            with self._handshakes.under_way(connection), trio.move_on_after(HANDSHAKE_TIMEOUT_S) as scope:
                 await stream.handshake()
             if scope.cancelled_caught:
                 self._state.counters.add("tls_server_failures")

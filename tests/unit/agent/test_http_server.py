@@ -29,7 +29,7 @@ async def answer(request: Request) -> Response:
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[tuple[HttpServer, tuple[str, int]]]:
     listener = listen(Address("127.0.0.1", 0))
-    server = HttpServer(trio.SocketListener(trio.socket.from_stdlib_socket(listener)), handler)
+    server = HttpServer(listener, handler)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run)
         yield server, listener.getsockname()

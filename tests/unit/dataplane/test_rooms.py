@@ -193,10 +193,10 @@ async def test_what_is_no_hello_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await until(lambda: far.engine._rooms.mesh.held_count == 0)
 
 
-def client_hello(node: Node) -> bytes:
+def client_hello(node: Node, name: str = "x") -> bytes:
     context = client_context(node.authority.identity(CART), node.authority.bundle_pem, ALPN_HTTP)
     outgoing = ssl.MemoryBIO()
-    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=b"x")
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name.encode())
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     return outgoing.read()
