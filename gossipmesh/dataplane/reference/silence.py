@@ -15,7 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import trio
 
 _HANDED_ON_PER_TURN: Final = 8
-_HANDSHAKES_PER_TURN: Final = 2  # each is some milliseconds of signing and deriving keys
+_HANDSHAKES_PER_TURN: Final = 1  # half a millisecond of signing and deriving keys, more where cores are few
 _ENDED_PER_TURN: Final = 32
 _RECORD_HEAD_BYTES: Final = 5  # type, version, length (RFC 8446 5.1)
 _HANDSHAKE_RECORD: Final = 22
