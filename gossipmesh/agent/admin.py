@@ -30,7 +30,7 @@ from gossipmesh.trust.documents import PolicyRefusal, decode_policy_set_untruste
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _LOCAL_READS: Final = ("/v1/debug/record",)
-_BACKLOG: Final = 64
+_BACKLOG: Final = 4_096  # less where the kernel allows less; a client that finds it full is not connected
 _UNIX_PATH_BYTES_MAX: Final = 107
 
 Read = Callable[[Request], Any]

@@ -14,7 +14,7 @@ from gossipmesh.net.accepting import SHED_AT_ONCE, accept_in_need, accept_on
 from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.places import Party, Place, Room
 
-_ACCEPTS_PER_TURN: Final = 8
+_ACCEPTS_PER_TURN: Final = 1  # so that who asks has asked before many others have come
 _DESCRIPTORS_KEPT: Final = 1
 
 PartyOf = Callable[[trio.SocketStream], Party]

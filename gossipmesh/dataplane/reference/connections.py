@@ -175,7 +175,9 @@ class Connections:
         report: Callable[[BaseException], None],
         rooms: Rooms,
         reserve: DescriptorReserve,
+        may_shake_hands: Callable[[Connection], bool],
     ) -> None:
+        """`may_shake_hands` tells whether a handshake may begin at once; others do at a pace."""
         self._counters = counters
         self._report = report
         self._rooms = rooms
@@ -183,7 +185,9 @@ class Connections:
         self._open: dict[Room, set[Connection]] = {}
         self._nursery: trio.Nursery | None = None
         self._silences: dict[Room, Silence[Connection]] = {
-            rooms.mesh: Silence(_MESH_SILENCE_S, self._speaks, self._gone, shakes_hands=True),
+            rooms.mesh: Silence(
+                *(_MESH_SILENCE_S, self._speaks, self._gone), shakes_hands=True, may_speak=may_shake_hands
+            ),
             rooms.readiness: Silence(_READINESS_SILENCE_S, self._speaks, self._gone),
             # As long as any connection may idle: a sweep ends it.
             rooms.local: Silence(math.inf, self._speaks, self._gone),

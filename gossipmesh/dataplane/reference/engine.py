@@ -12,6 +12,7 @@ from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.connections import Connections
 from gossipmesh.dataplane.reference.contact import ContactWatch
 from gossipmesh.dataplane.reference.control import ControlServer
+from gossipmesh.dataplane.reference.handshakes import Handshakes
 from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.inbound import MeshListener
 from gossipmesh.dataplane.reference.journal import Journal
@@ -61,11 +62,14 @@ class ReferenceEngine:
         self._owners = SocketOwners()
         self._state = EngineState(self._counters, seeded_random(), self._emit)
         journal = self._journal = Journal(self._log, self._counters)
-        self._mesh = MeshListener(self._state, journal)
+        handshakes = Handshakes(self._counters)
+        self._mesh = MeshListener(self._state, journal, handshakes)
         self._local = LocalPorts(self._state, journal)
         self._rooms = Rooms(self._counters, self._owners)
         self._readiness = Readiness(self.problem, self._full)
-        self._connections = Connections(self._counters, Reports().report, self._rooms, self._reserve)
+        self._connections = Connections(
+            self._counters, Reports().report, self._rooms, self._reserve, handshakes.has_room
+        )
         self._listeners: Listeners | None = None
         self._nursery: trio.Nursery | None = None
         self._finished = trio.Event()

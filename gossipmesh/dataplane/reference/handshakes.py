@@ -33,6 +33,10 @@ class Handshakes:
         self._sources: dict[Party, _Handshakes] = {}
         self.count = 0
 
+    def has_room(self, connection: Connection) -> bool:
+        """Tell whether a connection's handshake ends none of its own source's."""
+        return len(self._sources.get(source_of(connection.source), ())) < self._of_one_max
+
     @contextmanager
     def under_way(self, connection: Connection) -> Iterator[None]:
         """Count a handshake while it lasts; it may have to make way, and another's for it."""

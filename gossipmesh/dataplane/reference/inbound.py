@@ -63,10 +63,10 @@ _WORKLOAD_TRIES = 2  # a kept connection may have ended at the moment it was use
 class MeshListener:
     """Takes connections from other nodes' engines."""
 
-    def __init__(self, state: EngineState, journal: Journal) -> None:
+    def __init__(self, state: EngineState, journal: Journal, handshakes: Handshakes) -> None:
         self._state = state
         self._journal = journal
-        self._handshakes = Handshakes(state.counters)
+        self._handshakes = handshakes
         self._front: ssl.SSLContext | None = None
 
     def identities_changed(self) -> None:

@@ -148,14 +148,18 @@ async def test_a_record_longer_than_any_hello_is_waited_for_so_far() -> None:
             await until(lambda: watched.spoke == [silent])
 
 
+def reset(silent: Silent) -> None:
+    silent.far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    silent.far.close()
+
+
 async def test_who_resets_is_ended() -> None:
     watched = Watched(math.inf)
     with connections(2) as made:
         async with watching(watched):
             for silent in made:
                 watched.silence.add(silent)
-            made[0].far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            made[0].far.close()
+            reset(made[0])
             made[1].far.close()
             await until(lambda: set(watched.ended) == set(made))
             assert watched.spoke == []
@@ -177,6 +181,43 @@ async def test_who_is_silent_too_long_is_ended_the_oldest_first(
             assert watched.ended == [made[0]]
             await trio.sleep(3)
             assert watched.ended == made
+
+
+async def test_who_has_its_share_is_let_in_at_a_pace(autojump_clock: trio.testing.MockClock) -> None:
+    watched = Watched(5.0, shakes_hands=True)
+    watched.silence._may_speak = lambda _: False
+    with connections(6) as made:
+        for silent in made:
+            silent.far.send(HELLO)
+            watched.silence.add(silent)
+        for _ in made:
+            watched.silence.look()
+        assert watched.spoke == []
+        async with watching(watched):
+            await trio.sleep(0.001)
+            assert watched.spoke == made[:1]
+            await trio.sleep(0.02)
+            assert watched.spoke == made[:2]
+            reset(made[2])
+            await trio.sleep(0.02)
+            assert (watched.spoke, watched.ended) == ([*made[:2], made[3]], [made[2]])
+            watched.silence._may_speak = lambda _: True
+            await trio.sleep(0.021)
+            assert watched.spoke == [*made[:2], *made[3:]], "one after the other when there is room"
+
+
+async def test_who_is_held_back_too_long_is_ended(autojump_clock: trio.testing.MockClock) -> None:
+    watched = Watched(0.05, shakes_hands=True)
+    watched.silence._may_speak = lambda _: False
+    with connections(9) as made:
+        for silent in made:
+            silent.far.send(HELLO)
+            watched.silence.add(silent)
+        for _ in made:
+            watched.silence.look()
+        async with watching(watched):
+            await trio.sleep(1)
+        assert (watched.spoke, watched.ended) == (made[:3], made[3:])
 
 
 async def test_what_is_ended_by_another_is_no_more_watched() -> None:
