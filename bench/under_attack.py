@@ -156,11 +156,11 @@ async def run_case(mesh: Mesh, name: str, seconds: float, say: Callable[[str], N
     before = await processes(mesh)
     for seen in before.values():
         forget_peak(seen["pid"])
-    metrics_before = await metrics_bytes(mesh)
     windows: list[dict[str, Any]] = []
     clients = Clients(mesh, name, case.clients)
     async with trio.open_nursery() as nursery:
         await clients.start(nursery)
+        metrics_before = await metrics_bytes(mesh)  # with what the good clients themselves put there
         for _ in range(ROUNDS):
             windows.append(await run_round(mesh, case, seconds, nursery))
             say(f"{name}: round {len(windows)}: {windows[-1]['floods']}")
