@@ -112,7 +112,9 @@ async def logs_on_a_small_disk(directory: Path) -> dict[str, Any]:
         node = mesh.nodes["node1"]
         state = node.directory / "state"
         state.mkdir(parents=True)
-        await trio.run_process(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(state)])
+        await trio.run_process(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=0700", "tmpfs", str(state)]
+        )
         await mesh.start()
         await answered(node, "cart.shop")
         failed = await asked_often(node, REQUESTS)
