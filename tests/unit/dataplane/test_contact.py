@@ -278,7 +278,9 @@ async def test_a_burst_to_a_new_endpoint_is_served_and_ejects_nobody(
 
 async def test_what_the_first_learns_holds_for_those_behind_it(tmp_path: Path, network: Network) -> None:
     async with at_home_and_away(tmp_path, home=named("home"), a=named("a"), b=named("b")) as (home, a, b):
-        await home.apply(catalog=(endpoint(a), endpoint(b)))
+        # Long enough for all of them to be there before the first has learned anything.
+        patient = msgspec.structs.replace(DEFAULT_LIMITS, connect_timeout_ns=4_000_000_000)
+        await home.apply(catalog=(endpoint(a), endpoint(b)), limits=patient)
         network.cut = {a.at("mesh")}
         answers: list[int] = []
 
