@@ -40,6 +40,7 @@ LOGS_KEPT: Final = 3
 CYCLE_S_MAX: Final = 200.0
 FULL_SHARE: Final = 0.3  # of a cycle
 SAMPLES_PER_RUN: Final = 240
+BYTES_PER_MB: Final = 1_048_576
 SAMPLE_S_MIN: Final = 1.0
 MIXED: Final = ("post", "slow-get", "slow-post", "stream", "tcp")
 HELD: Final = ("websocket", "tcp", "stream")
@@ -154,18 +155,20 @@ class Soak:
         """Write down memory and descriptors of every agent and engine, over and over."""
         while True:
             for name, node in self._mesh.nodes.items():
+                recorder_mb = {"engine": 0.0}
                 try:
-                    await node.status()
+                    status = await node.status()
+                    recorder_mb["agent"] = status["recorder"]["bytes"] / BYTES_PER_MB
                 except (AgentSilent, AdminError):
                     self._say(f"{self._now_s():7.1f} s  the agent of {name} does not answer")
-                for what in ("agent", "engine"):
+                for what, known_mb in recorder_mb.items():
                     for pid in node.pids(what):
-                        self._sample_process(f"{what} of {name}", pid)
+                        self._sample_process(f"{what} of {name}", pid, known_mb)
             await trio.sleep(max(SAMPLE_S_MIN, self._length_s / SAMPLES_PER_RUN))
 
-    def _sample_process(self, name: str, pid: int) -> None:
+    def _sample_process(self, name: str, pid: int, recorder_mb: float) -> None:
         try:
-            figures = [round(rss_mb(pid), 2), len(os.listdir(f"/proc/{pid}/fd"))]
+            figures = [round(rss_mb(pid), 2), len(os.listdir(f"/proc/{pid}/fd")), round(recorder_mb, 3)]
         except (OSError, ValueError):
             return  # it has ended
         self.evidence["processes"].setdefault(name, []).append([self._now_s(), pid, *figures])

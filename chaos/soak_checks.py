@@ -50,8 +50,9 @@ def sessions_are_told(evidence: dict[str, Any]) -> list[str]:
 def memory_and_descriptors_are_flat(evidence: dict[str, Any]) -> list[str]:
     """Neither resident memory nor open descriptors of any agent or engine grow in the second half.
 
-    Of an agent that was started again in between, that was on the full disk, the later series counts. Only
-    runs of GROWTH_JUDGED_FROM_S and longer are judged.
+    An agent's flight recorder fills for half an hour up to a bound of its own: what it says it holds is
+    taken off first. Of an agent that was started again in between, that on the full disk, the longest life
+    counts. Only runs of GROWTH_JUDGED_FROM_S and longer are judged.
     """
     problems: list[str] = []
     if evidence["length_s"] < GROWTH_JUDGED_FROM_S:
@@ -64,14 +65,14 @@ def memory_and_descriptors_are_flat(evidence: dict[str, Any]) -> list[str]:
 
 
 def judged_series(evidence: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return process -> figure -> its growth; samples are [seconds, pid, MB, descriptors]."""
+    """Return process -> figure -> its growth; samples are [seconds, pid, MB, descriptors, recorder's MB]."""
     judged = {}
     for name, samples in evidence["processes"].items():
-        last_pid = samples[-1][1]
-        mine = [sample for sample in samples if sample[1] == last_pid]
+        longest_pid = Counter(sample[1] for sample in samples).most_common(1)[0][0]
+        mine = [sample for sample in samples if sample[1] == longest_pid]
         judged[name] = {
-            figure: describe([(sample[0], sample[index]) for sample in mine], step)
-            for figure, index, step in (("rss_mb", 2, RSS_STEP_MB), ("descriptors", 3, DESCRIPTORS_STEP))
+            "rss_mb": describe([(at_s, mb - known_mb) for at_s, _, mb, _, known_mb in mine], RSS_STEP_MB),
+            "descriptors": describe([(sample[0], sample[3]) for sample in mine], DESCRIPTORS_STEP),
         }
     return judged
 

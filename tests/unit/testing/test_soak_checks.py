@@ -9,9 +9,9 @@ from chaos.soak_checks import is_ok, judge
 PID = 7
 
 
-def series(per_sample: float = 0.0, pid: int = PID) -> list[list[float]]:
-    """Return a process's samples: seconds, pid, MB, descriptors."""
-    return [[5.0 * n, pid, 40.0 + per_sample * n, 20.0] for n in range(240)]
+def series(per_sample: float = 0.0, pid: int = PID, recorded: float = 0.0) -> list[list[float]]:
+    """Return a process's samples: seconds, pid, MB, descriptors, MB of the flight recorder."""
+    return [[5.0 * n, pid, 40.0 + (per_sample + recorded) * n, 20.0, recorded * n] for n in range(240)]
 
 
 def load(*failures: dict[str, Any], sent: int = 1_000) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def wrong(seen: dict[str, Any]) -> list[str]:
         {"mixed": load(failure(kind="post", status=503))},  # it cannot be made twice
         {"pushes": [{"node": "node1", "ok": False, "excused": True, "said": "no room"}]},
         {"length_s": 120.0, "processes": {"engine of node1": series(0.05)}},
+        {"processes": {"agent of node1": series(recorded=0.02)}},  # bounded by itself
     ],
 )
 def test_a_good_soak_is_good(fields: dict[str, Any]) -> None:
@@ -74,7 +75,7 @@ def test_a_good_soak_is_good(fields: dict[str, Any]) -> None:
         ({"sessions": [{"how": "told"}]}, "sessions_are_told"),
         ({"processes": {"engine of node1": series(0.05)}}, "memory_and_descriptors_are_flat"),
         (
-            {"processes": {"agent of node1": [[n, PID, 40.0, n] for n in range(120)]}},
+            {"processes": {"agent of node1": [[n, PID, 40.0, n, 0.0] for n in range(120)]}},
             "memory_and_descriptors_are_flat",
         ),
         ({"processes": {"engine of node1": [*series()[:9], *series(pid=8)]}}, "engines_stay"),
@@ -97,7 +98,8 @@ def test_what_is_wrong_is_found_by_its_check(fields: dict[str, Any], check: str)
     assert wrong(evidence(**fields)) == [check]
 
 
-def test_of_an_agent_that_was_started_again_the_last_series_counts() -> None:
-    samples = [[5.0 * n, 3, 100.0 - n, 20.0] for n in range(20)]
-    samples += [[at_s + 100, pid, mb, count] for at_s, pid, mb, count in series(pid=9)]
+def test_of_an_agent_that_was_started_again_the_longest_life_counts() -> None:
+    samples = [[5.0 * n, 3, 100.0 + n, 20.0, 0.0] for n in range(20)]
+    samples += [[sample[0] + 100, *sample[1:]] for sample in series(pid=9)]
+    samples += [[5.0 * n + 1_300, 11, 40.0 + n, 20.0, 0.0] for n in range(3)]
     assert wrong(evidence(processes={"agent of node4": samples})) == []
