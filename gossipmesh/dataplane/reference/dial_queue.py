@@ -9,7 +9,8 @@ Rules:
 """
 
 from collections import deque
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple, TypeVarTuple
 
 import trio
 
@@ -17,6 +18,7 @@ from gossipmesh.model import limits
 from gossipmesh.traffic.endpoints import EndpointKey
 
 _LAG_STEP_S: Final = 0.05
+_Words = TypeVarTuple("_Words")
 
 
 class Learnt(NamedTuple):
@@ -42,7 +44,18 @@ class DialQueue:
         self._at_once_max = at_once_max
         self._under_way: dict[EndpointKey, int] = {}
         self._waiting: dict[EndpointKey, deque[_Waiter]] = {}
+        self._nursery: trio.Nursery | None = None
         self.lag = LoopLag()
+
+    async def run(self) -> None:
+        """Run what is started, until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await self.lag.run()
+
+    def start(self, dial: Callable[[*_Words], Awaitable[None]], *words: *_Words) -> None:
+        """Run `dial(*words)` beside its caller, who may leave before it ends."""
+        assert self._nursery is not None, "nothing is served before `run`"
+        self._nursery.start_soon(dial, *words)
 
     async def enter(self, key: EndpointKey) -> Learnt | None:
         """Wait for a place; None when it is held and `leave` must follow, else why one before us failed."""

@@ -145,29 +145,60 @@ def _failed(state: EngineState, error: OSError) -> DialFailed:
     return DialFailed(Outcome.CONNECT_FAILED, "UF", f"connect_failed: {error}", unreached=unreached)
 
 
-async def new_endpoint_connection(
+async def wait_for_connection(
     state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str, attempt: Attempt
 ) -> PooledConnection:
     """Return an HTTP connection to `endpoint` that belongs to `caller`, for `attempt`; the pool had none.
 
+    It is the first there is: a new one, or one that another request gives back.
+
     Raises:
         DialFailed: why not, or the attempt was stopped. State: nothing is held.
     """
-    connection: PooledConnection | None = None
-    with trio.CancelScope() as attempt.dialing:
-        async with _in_turn(state, endpoint):
-            connection = upstream.pool.take(caller, attempt.key, now())  # one may be free by now
-            if connection is None:
-                stream = await _shake_hands(state, upstream, endpoint, caller, ALPN_HTTP)
-                release = upstream.admission.release_connection
-                connection = PooledConnection(stream, caller, attempt.key, release, MESH_LIMITS)
-    attempt.dialing = None
+    wants = upstream.pool.wants
+    want = wants.add((caller, attempt.key))
+    try:
+        if wants.begin_dial(want.place):
+            state.dials.start(_dial_for_pool, state, upstream, endpoint, caller)
+        with trio.CancelScope() as attempt.dialing:
+            await want.wait()
+    finally:
+        attempt.dialing = None
+        wants.give_up(want)
+    connection = want.connection
     if connection is None or attempt.stopped is not None:
         if connection is not None:
-            connection.close()
+            upstream.keep_or_close(connection)
         raise DialFailed(None, "", "stopped")
     attempt.connection = connection
     return connection
+
+
+async def _dial_for_pool(
+    state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str
+) -> None:
+    """Make a connection for who has waited longest, or for later; tell them when it fails.
+
+    It goes on though whoever asked first has got another: the next will be glad of it.
+    """
+    wants, place = upstream.pool.wants, (caller, key_of(endpoint))
+    try:
+        async with _in_turn(state, endpoint):
+            if wants.is_spare(place):
+                return
+            stream = await _shake_hands(state, upstream, endpoint, caller, ALPN_HTTP)
+        release = upstream.admission.release_connection
+        connection = PooledConnection(stream, caller, place[1], release, MESH_LIMITS)
+    except Exception as error:  # the request's to report, as if it had dialled itself
+        want = wants.oldest(place)
+        if want is not None:
+            want.fail(error)
+        elif not isinstance(error, DialFailed):
+            raise
+    else:
+        upstream.deliver(connection)
+    finally:
+        wants.end_dial(place)
 
 
 def outcome_of(

@@ -91,11 +91,11 @@ class ReferenceEngine:
                     },
                 )
                 self._connections.start(nursery)
-                nursery.start_soon(self._log.run)
+                self._log.maintain()
                 nursery.start_soon(self._control.run)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._state.attempts.run)
-                nursery.start_soon(self._state.dials.lag.run)
+                nursery.start_soon(self._state.dials.run)
                 nursery.start_soon(ContactWatch(self._state).run)
                 nursery.start_soon(SlowReaders().run)
                 if handle_signals:
@@ -120,6 +120,7 @@ class ReferenceEngine:
             self._state.maintain(self._owners.holds_other_end)
             self._reserve.refill()
             self._rooms.tell()
+            self._log.maintain()
             self._counters.gauges["turn_bytes_max"] = TURN.spent_bytes_max
             applied = self._state.applied
             if applied is not None:

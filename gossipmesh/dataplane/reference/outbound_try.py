@@ -12,7 +12,7 @@ try follows. Rules:
 
 from typing import Final
 
-from gossipmesh.dataplane.reference.dialing import DialFailed, new_endpoint_connection, outcome_of
+from gossipmesh.dataplane.reference.dialing import DialFailed, outcome_of, wait_for_connection
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import ResponseHead
@@ -93,7 +93,7 @@ class OutboundTry:
         connection = attempt.connection = asked.upstream.pool.take(caller, attempt.key, began)
         try:
             if connection is None:
-                connection = await new_endpoint_connection(
+                connection = await wait_for_connection(
                     self._state, asked.upstream, self._endpoint, caller, attempt
                 )
                 asked.upstream.balancer.connected(self._balanced, now())

@@ -86,6 +86,19 @@ class UpstreamState:
         self.pool.give(connection, now())
         return True
 
+    def deliver(self, connection: PooledConnection) -> None:
+        """Give a connection just made to who has waited longest, or keep it."""
+        want = self.pool.wants.oldest(connection.place)
+        if want is not None:
+            want.serve(connection)
+        else:
+            self.keep_or_close(connection)
+
+    def keep_or_close(self, connection: PooledConnection) -> None:
+        """Keep an unused connection for later, or close it when nobody could use it."""
+        if not self.keep(connection):
+            connection.close()
+
     def _keep_only(self, keys: set[EndpointKey]) -> None:
         self._keys = keys
         self.pool.keep_only(keys)

@@ -11,6 +11,7 @@ from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.http1 import RequestHead
 from gossipmesh.dataplane.reference.journal import Journal
+from gossipmesh.dataplane.reference.log_file import Written
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
@@ -42,6 +43,11 @@ def entry_of(path: bytes = b"/", *, status: int = 200, trace: str | None = None)
 
 def lines_in(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / "access.log").read_text().splitlines()]
+
+
+def wait_for_lines(folder: Path, *lines: str) -> None:
+    while tuple((folder / "access.log").read_text().split()) != lines:
+        threading.Event().wait(0.01)
 
 
 def counted(counters: Counters) -> dict[str, int]:
@@ -155,23 +161,54 @@ def test_what_waits_is_bounded_by_lines_and_by_bytes(tmp_path: Path) -> None:
     log.close()
 
 
-async def test_no_thread_to_write_with_sheds_lines_and_goes_on(
+def test_lines_wait_for_a_thread_when_none_can_be_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counters = Counters()
     log = log_in(tmp_path, counters)
 
-    async def refuse(*_: object) -> None:
+    def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     log.write("{}")
-    await log.flush()
+    log.maintain()
     monkeypatch.undo()
-    assert counted(counters) == {"access_log_errors": 1, "access_log_shed": 1}
-    log.write("{}")
-    await log.flush()
-    assert lines_in(tmp_path) == [{}]
+    assert counted(counters) == {"access_log_errors": 1}
+    log.maintain()
+    wait_for_lines(tmp_path, "{}")
+    log.close()
+    assert counted(counters) == {}
+
+
+def test_the_thread_goes_on_after_each_pause_and_ends_with_the_log(tmp_path: Path) -> None:
+    counters = Counters()
+    log = log_in(tmp_path, counters)
+    log.maintain()
+    thread = log._thread
+    assert thread is not None
+    for number in range(3):
+        log.write(str(number))
+        wait_for_lines(tmp_path, *map(str, range(number + 1)))
+    log.write("last")
+    log.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert (tmp_path / "access.log").read_text().split() == ["0", "1", "2", "last"]
+
+
+def test_what_the_disk_refuses_is_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = Counters()
+    log = log_in(tmp_path, counters)
+    monkeypatch.setattr(log._file, "write", lambda lines: Written(1, len(lines)))
+    for _ in range(2):
+        log.write("a")
+        log.write("b")
+        log._write_batch()
+    log.maintain()
+    log.maintain()
+    assert counted(counters) == {"access_log_errors": 2, "access_log_shed": 4}
+    monkeypatch.undo()
     log.close()
 
 
