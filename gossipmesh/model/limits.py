@@ -89,11 +89,11 @@ PATH_RULES_REMEMBERED_MAX: Final = 1_024
 ROUTE_RULES_PER_SERVICE_MAX: Final = 8_192
 
 # Fairness between tasks: what one may work off before others run
-TURN_BYTES_MAX: Final = 393_216  # half a millisecond of reading and sending on
-TURN_SHORT_BYTES: Final = 131_072  # of it, who comes from waiting while many work: a request and its answer
+TURN_BYTES_MAX: Final = 393_216  # a third of a millisecond of small pieces, half of large ones
+TURN_SHORT_BYTES: Final = 163_840  # of it, who comes from waiting while many work: a request and its answer
 TURN_REQUEST_BYTES: Final = 65_536  # what finding out about one request costs, even one that is refused
 TURN_HEAD_FACTOR: Final = 8  # a head's bytes are looked at more often than others, and a path's most
-TURN_CALL_BYTES: Final = 4_096  # what a call costs beside its bytes: 96 calls a turn, however small
+TURN_CALL_BYTES: Final = 8_192  # what a call costs beside its bytes: 48 calls a turn, however small
 TLS_BARREN_RECORDS_MAX: Final = 32  # without a byte of data between them; OpenSSL's own limit for empty ones
 TLS_ANSWERS_BYTES_MAX: Final = 16_384  # key updates asked for by a peer that does not read
 

@@ -1,7 +1,11 @@
 """Accepting at the listeners clients come by: a loop that outlives its process's own lack of descriptors.
 
-Rule: out of descriptors, places are freed; when none can be, one who waits is let go of, with a descriptor
-kept for it. A connection that nobody can accept would keep the loop awake for nothing.
+Rules:
+
+1. Out of descriptors, places are freed; when none can be, one who waits is let go of, with a descriptor kept
+   for it. A connection that nobody can accept would keep the loop awake for nothing.
+2. A crowd is let in a few at a time, with pauses of a millisecond: on a core that is never free whoever is
+   woken waits, and a request is handed from process to process. It is still more than could be served.
 """
 
 import socket
@@ -14,24 +18,26 @@ from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.shortage import is_own_shortage
 
 ACCEPT_PAUSE_S: Final = 0.05
+CROWD_PAUSE_S: Final = 0.001
 SHED_AT_ONCE: Final = 16
 
 
 async def accept_on(
     sock: socket.socket,
-    take_queued: Callable[[], object],
+    take_queued: Callable[[], int],
     short: Callable[[], object],
     failed: Callable[[OSError], object],
 ) -> None:
     """Call `take_queued` whenever somebody waits at `sock`, until that is closed or this is cancelled.
 
-    Its OSError is a lack of this process's own, which `short` does something about, or one for `failed`; the
-    loop then pauses.
+    It accepts a few and returns how many. Its OSError is a lack of this process's own, which `short` does
+    something about, or one for `failed`; the loop then pauses.
     """
     while True:
         try:
             await trio.lowlevel.wait_readable(sock.fileno())
-            take_queued()
+            if take_queued() > 1:
+                await trio.sleep(CROWD_PAUSE_S)
         except OSError as error:
             if sock.fileno() < 0:
                 return

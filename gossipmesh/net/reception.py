@@ -48,7 +48,8 @@ class Reception:
         try:
             async with trio.open_nursery() as nursery:
 
-                def take_queued() -> None:
+                def take_queued() -> int:
+                    came_count = 0
                     for _ in range(_ACCEPTS_PER_TURN):
                         try:
                             client, _ = listener.accept()
@@ -56,8 +57,10 @@ class Reception:
                             break
                         except ConnectionError:
                             continue  # it left before we looked
+                        came_count += 1
                         self._receive(client, party_of, converse, nursery)
                     self._reserve.refill()
+                    return came_count
 
                 await accept_on(
                     listener,

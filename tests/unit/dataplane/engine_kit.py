@@ -2,8 +2,8 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -36,6 +36,14 @@ def bound() -> socket.socket:
     sock.listen(128)
     sock.setblocking(False)
     return sock
+
+
+@contextmanager
+def nobody_listening() -> Iterator[Address]:
+    """Yield an address that refuses connections; held, or another server could be given its port."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield address_of(sock)
 
 
 def address_of(sock: socket.socket) -> Address:

@@ -1,5 +1,6 @@
 """HTTP/1.1 through two engines: framing, streaming, retries, refusals."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -11,13 +12,12 @@ from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import access_policy, http_route
 from tests.unit.dataplane.engine_kit import (
     Peer,
-    address_of,
     answering,
-    bound,
     cart_pair,
     endpoint,
     get,
     local,
+    nobody_listening,
     nodes,
     policies,
     until,
@@ -282,10 +282,10 @@ async def test_half_closed_client_still_gets_its_answer(tmp_path: Path) -> None:
 
 async def test_refused_endpoints_are_retried_and_taken_out_at_once(tmp_path: Path) -> None:
     """Nothing listens at one of two endpoints: no client notices, and one refusal is enough."""
-    refused = bound()
-    gone = address_of(refused)
-    refused.close()
-    async with workload(answering()) as address, cart_pair(tmp_path, address) as (near, far):
+    async with AsyncExitStack() as stack:
+        gone = stack.enter_context(nobody_listening())
+        address = await stack.enter_async_context(workload(answering()))
+        near, far = await stack.enter_async_context(cart_pair(tmp_path, address))
         dead = msgspec.structs.replace(endpoint(far), node="dead", address=gone)
         await near.apply(catalog=(endpoint(far), dead), wanted=("shop/cart",))
         peer = await Peer.connect(near.at("proxy"))
@@ -360,14 +360,12 @@ async def test_workload_that_refuses_is_503_uf_and_its_http_garbage_502(tmp_path
         await Peer(stream).head()
         await stream.send_all(b"SSH-2.0-OpenSSH\r\n\r\n")
 
-    refused = bound()
-    nobody = address_of(refused)
-    refused.close()
     async with workload(garbage) as address, cart_pair(tmp_path, address) as (near, far):
         status, head, _ = await get(near.at("proxy"))
         assert (status, b"x-gossipmesh-flag: UPE" in head) == (502, True)
-        await far.apply(local=(local(nobody),))
-        status, head, _ = await get(near.at("proxy"))
+        with nobody_listening() as nobody:
+            await far.apply(local=(local(nobody),))
+            status, head, _ = await get(near.at("proxy"))
         assert (status, b"UF" in head) == (503, True)
 
 

@@ -21,6 +21,7 @@ from tests.unit.dataplane.engine_kit import (
     cart_pair,
     get,
     local,
+    nobody_listening,
     workload,
 )
 
@@ -275,11 +276,9 @@ async def test_a_clean_workload_keeps_its_connection_after_204(tmp_path: Path) -
 
 
 async def test_a_workload_that_refuses_is_said_to_have_been_reached_by_nothing(tmp_path: Path) -> None:
-    refused = bound()
-    nobody = address_of(refused)
-    refused.close()
-    async with cart_pair(tmp_path, nobody) as (near, _far):
-        status, head, _ = await get(near.at("proxy"))
+    with nobody_listening() as nobody:
+        async with cart_pair(tmp_path, nobody) as (near, _far):
+            status, head, _ = await get(near.at("proxy"))
         assert status == 503
         assert b"x-gossipmesh-flag: UF" in head
 

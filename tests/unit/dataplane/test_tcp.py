@@ -4,7 +4,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -23,6 +23,7 @@ from tests.unit.dataplane.engine_kit import (
     endpoint,
     get,
     local,
+    nobody_listening,
     nodes,
     policies,
     until,
@@ -124,10 +125,10 @@ async def test_connect_tunnels_to_a_tcp_service(tmp_path: Path) -> None:
 
 
 async def test_refused_endpoint_is_replaced_before_the_tunnel_begins(tmp_path: Path) -> None:
-    refused = bound()
-    gone = address_of(refused)
-    refused.close()
-    async with workload(echo_then_farewell) as address, database(tmp_path, address) as (near, _far, port):
+    async with AsyncExitStack() as stack:
+        gone = stack.enter_context(nobody_listening())
+        address = await stack.enter_async_context(workload(echo_then_farewell))
+        near, _far, port = await stack.enter_async_context(database(tmp_path, address))
         there = near.inputs.catalog[0]
         await near.apply(catalog=(there, msgspec.structs.replace(there, node="dead", address=gone)))
         for _ in range(8):

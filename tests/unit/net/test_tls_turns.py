@@ -82,7 +82,8 @@ async def test_key_updates_between_data_let_others_run(tmp_path: Path) -> None:
                 data = await server.receive()
                 size += len(data)
                 witness.worked(2 * len(data))
-        assert witness.gap_max <= 2 * CALLS_MAX
+        # A turn may end between the two records of a pair; counted is the pair, where its byte is read.
+        assert witness.gap_max <= 2 * (CALLS_MAX + 1)
 
 
 async def test_who_asks_for_new_keys_and_does_not_read_is_cut_off(tmp_path: Path) -> None:
