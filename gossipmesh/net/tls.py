@@ -278,16 +278,18 @@ class TlsStream:
 
     def _read_record(self) -> bytes | None:
         while (self._feed() and not self._owed) or self._cut:
-            TURN.spend(0)  # its bytes were counted when they came
             try:
                 data = self._tls.read(RECORD_BYTES)
             except ssl.SSLWantReadError:
+                TURN.spend(0)
                 self._barren_count += 1
                 if self._barren_count > limits.TLS_BARREN_RECORDS_MAX:
                     raise TlsError(f"{self._barren_count} TLS records without data") from None
                 continue
             except ssl.SSLZeroReturnError:
                 data = b""
+            if len(data) < limits.TURN_CALL_BYTES:
+                TURN.spend(0)  # a large record's call is little beside its bytes, counted when they came
             self._barren_count = 0
             self._ended = not data
             return data
