@@ -1,122 +1,105 @@
-"""The house's style, as tests: sizes, depth, names, docstrings, what a public error must say."""
+"""The style holds: one test for each rule, which names every line that breaks it.
 
-import ast
-import re
-from collections.abc import Iterator
-from pathlib import Path
+That a rule sees what it forbids is shown on files made up for it, so that a rule that went blind fails.
+"""
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCES = sorted(
-    path
-    for folder in ("gossipmesh", "tests", "bench", "chaos", "tools")
-    for path in (ROOT / folder).rglob("*.py")
-)
-PACKAGE = [path for path in SOURCES if path.is_relative_to(ROOT / "gossipmesh")]
+from tests.architecture.rules import DEPTH_MAX, FILE_LINES_MAX, FUNCTION_LINES_MAX, RULES, Rule
+from tests.architecture.source import Source, sources
 
-FILE_LINES_MAX = 600
-FUNCTION_LINES_MAX = 60
-DEPTH_MAX = 3
-BANNED_WORDS = ("cluster", "awareness", "half_open", "faulty")
-PROTOCOL_WORDS = {"upstream_cluster"}  # Envoy's name for a field of its access log; protocols keep their own
-UNIT_FIRST = re.compile(r"\b(max|min)_[a-z_]*(_ns|_ms|_s|_bytes|_count|_ratio)\b")
-PAPER_FOLDERS = ("gossip", "trust")
-PAPER_MARKS = re.compile(r"\b(Paper|Spec|Deviation):")
+_HEADER = '"""A module.\n\nPaper: none.\n"""\n\n'  # five lines that break nothing
+_RULES = {rule.name: rule for rule in RULES}
 
 
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def _function(name: str, docstring: str, body: str) -> str:
+    return f'{_HEADER}def {name}(given: bytes) -> None:\n    """{docstring}"""\n    {body}\n'
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield node
+# By rule: where the breach stands, the file, and the lines that must be named.
+_BREACHES: dict[str, list[tuple[str, str, list[int]]]] = {
+    "small-files": [
+        ("tests/unit/test_made_up.py", "\n" * (FILE_LINES_MAX + 1), [FILE_LINES_MAX + 1]),
+        ("gossipmesh/net/made_up.py", "\n" * (FILE_LINES_MAX + 1), [FILE_LINES_MAX + 1]),
+        ("gossipmesh/net/made_up.py", "\n" * FILE_LINES_MAX, []),
+    ],
+    "small-functions": [
+        ("bench/made_up.py", "def long():\n" + "    x = 1\n" * FUNCTION_LINES_MAX, [1]),
+        ("chaos/made_up.py", "class A:\n    async def f(self):\n" + "        x = 1\n" * 60, [2]),
+        ("bench/made_up.py", "def short():\n" + "    x = 1\n" * (FUNCTION_LINES_MAX - 1), []),
+    ],
+    "shallow-folders": [
+        (f"gossipmesh/{'deep/' * DEPTH_MAX}made_up.py", "", [1]),
+        (f"gossipmesh/{'deep/' * (DEPTH_MAX - 1)}made_up.py", "", []),
+    ],
+    "glossary": [
+        ("gossipmesh/net/made_up.py", "cluster_of_nodes = 1\n", [1]),
+        ("gossipmesh/net/made_up.py", "\nclass Awareness: ...\n", [2]),
+        ("gossipmesh/net/made_up.py", "def f(half_open): ...\n\nasync def is_faulty(): ...\n", [1, 3]),
+        ("gossipmesh/net/made_up.py", "x.cluster = f(cluster=1)\n", [1, 1]),
+        ("gossipmesh/net/cluster.py", "", [1]),
+        ("gossipmesh/net/made_up.py", "upstream_cluster = 1\n", []),
+    ],
+    "units-last": [
+        ("gossipmesh/net/made_up.py", "max_delay_ns = 1\nMIN_SIZE_BYTES = 2\n", [1, 2]),
+        ("gossipmesh/net/made_up.py", "delay_ns_max = 1\n", []),
+    ],
+    "documented": [
+        ("gossipmesh/net/made_up.py", "import os\n", [1]),
+        ("gossipmesh/net/made_up.py", f"{_HEADER}def f(): ...\n\n\nclass A: ...\n", [6, 9]),
+        ("gossipmesh/net/made_up.py", f"{_HEADER}def _f(): ...\n", []),
+        ("gossipmesh/net/__init__.py", "", []),
+    ],
+    "raises-say-state": [
+        ("gossipmesh/wire/made_up.py", _function("read_untrusted", "R.\n\n    Raises:\n    X.", ""), [6]),
+        (
+            "gossipmesh/wire/made_up.py",
+            _function("read_untrusted", "R.\n\n    Raises:\n    State as is.", ""),
+            [],
+        ),
+    ],
+    "cite-or-confess": [
+        ("gossipmesh/gossip/made_up.py", '"""A module."""\n', [1]),
+        ("gossipmesh/gossip/room/made_up.py", '"""A module."""\n', [1]),
+        ("gossipmesh/trust/made_up.py", '"""A module."""\n', [1]),
+        ("gossipmesh/trust/made_up.py", _HEADER, []),
+        ("gossipmesh/net/made_up.py", '"""A module."""\n', []),
+    ],
+    "bounded-queues": [
+        ("gossipmesh/net/made_up.py", "\ntrio.open_memory_channel(math.inf)\n", [2]),
+        ("gossipmesh/net/made_up.py", "trio.open_memory_channel[int](float('inf'))\n", [1]),
+        ("gossipmesh/net/made_up.py", "trio.open_memory_channel(3)\n", []),
+    ],
+    "never-optimised": [("gossipmesh/net/made_up.py", 'x = 1\nrun(["python", "-O"])\n', [2])],
+    "checks-raise": [
+        ("gossipmesh/wire/made_up.py", _function("read_untrusted", "R.", "assert given"), [8]),
+        ("gossipmesh/wire/made_up.py", _function("read", "R.", "assert given"), []),
+    ],
+}
 
 
 def test_there_is_something_to_check() -> None:
-    """A wrong root would make every test below pass on nothing."""
-    assert len(PACKAGE) > 50
+    """A wrong root would make every rule hold on nothing."""
+    assert sum(source.is_package for source in sources()) > 50
+    assert {source.parts[0] for source in sources()} == {"gossipmesh", "tests", "bench", "chaos", "tools"}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_files_and_functions_are_small(path: Path) -> None:
-    text = path.read_text()
-    assert text.count("\n") <= FILE_LINES_MAX, f"{relative(path)} is longer than {FILE_LINES_MAX} lines"
-    long = [
-        f"{function.name} ({function.end_lineno - function.lineno + 1} lines)"
-        for function in functions(ast.parse(text))
-        if function.end_lineno is not None and function.end_lineno - function.lineno >= FUNCTION_LINES_MAX
-    ]
-    assert not long, f"{relative(path)}: split {', '.join(long)}"
+@pytest.mark.parametrize("rule", RULES, ids=[rule.name for rule in RULES])
+def test_style(rule: Rule) -> None:
+    offences = rule.offences(sources())
+    assert not offences, "\n".join([rule.sentence, *offences])
 
 
-def test_folders_are_shallow() -> None:
-    deep = [relative(path) for path in PACKAGE if len(path.relative_to(ROOT).parts) - 1 > DEPTH_MAX]
-    assert not deep
+@pytest.mark.parametrize("name", _RULES)
+def test_a_rule_names_every_line_that_breaks_it(name: str) -> None:
+    """All made-up files at once: the second offender is named as well as the first."""
+    files = [Source.of(path, text) for path, text, _ in _BREACHES[name]]
+    expected = [f"{path}:{line}:" for path, _, lines in _BREACHES[name] for line in lines]
+    assert [offence.split(" ", 1)[0] for offence in _RULES[name].offences(files)] == expected
 
 
-@pytest.mark.parametrize("path", PACKAGE, ids=relative)
-def test_names_follow_the_glossary(path: Path) -> None:
-    words = {
-        node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else node.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Name | ast.arg | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
-    ours = words - PROTOCOL_WORDS
-    banned = sorted(word for word in ours if any(bad in word.lower() for bad in BANNED_WORDS))
-    assert not banned, f"{relative(path)}: say it in the glossary's words: {banned}"
-    reversed_units = sorted(word for word in words if UNIT_FIRST.search(word.lower()))
-    assert not reversed_units, f"{relative(path)}: units and qualifiers go last: {reversed_units}"
-
-
-@pytest.mark.parametrize("path", PACKAGE, ids=relative)
-def test_every_module_and_public_name_is_documented(path: Path) -> None:
-    tree = ast.parse(path.read_text())
-    if not tree.body:
-        return
-    missing = [] if ast.get_docstring(tree) else ["the module"]
-    for node in tree.body:
-        public = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        if public and not node.name.startswith("_") and not ast.get_docstring(node):
-            missing.append(node.name)
-    assert not missing, f"{relative(path)}: no docstring on {', '.join(missing)}"
-
-
-@pytest.mark.parametrize("path", PACKAGE, ids=relative)
-def test_raises_sections_say_what_became_of_state(path: Path) -> None:
-    for function in functions(ast.parse(path.read_text())):
-        docstring = ast.get_docstring(function) or ""
-        _, found, raises = docstring.partition("Raises:")
-        if found and function.name.endswith("_untrusted"):
-            assert "State" in raises, f"{relative(path)}: {function.name}: Raises: says nothing about state"
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        p
-        for p in PACKAGE
-        if p.relative_to(ROOT / "gossipmesh").parts[0] in PAPER_FOLDERS and p.stat().st_size > 0
-    ],
-    ids=relative,
-)
-def test_gossip_and_trust_cite_or_confess(path: Path) -> None:
-    assert PAPER_MARKS.search(path.read_text()), f"{relative(path)}: no Paper:, Spec: or Deviation: anywhere"
-
-
-@pytest.mark.parametrize("path", PACKAGE, ids=relative)
-def test_queues_are_bounded_and_python_is_never_optimised(path: Path) -> None:
-    text = path.read_text()
-    assert not re.search(r"open_memory_channel\S*\((float\(.inf.\)|math\.inf)", text), relative(path)
-    assert '"-O"' not in text, relative(path)
-
-
-def test_security_checks_are_raised_not_asserted() -> None:
-    """`assert` vanishes under -O; code that meets untrusted bytes may not lean on it for input."""
-    for path in PACKAGE:
-        for function in functions(ast.parse(path.read_text())):
-            if function.name.endswith("_untrusted"):
-                asserts = [node for node in ast.walk(function) if isinstance(node, ast.Assert)]
-                assert not asserts, f"{relative(path)}: {function.name} asserts on input"
+def test_tests_and_tools_are_exempt_from_the_rules_of_the_package() -> None:
+    """What holds only for shipped code is not asked of a test; sizes are asked of everything."""
+    for rule in RULES:
+        moved = [Source.of(f"tests/{path}", text) for path, text, _ in _BREACHES[rule.name]]
+        assert bool(rule.offences(moved)) is not rule.is_for_package
