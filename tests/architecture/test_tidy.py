@@ -5,7 +5,15 @@ That a rule sees what it forbids is shown on files made up for it, so that a rul
 
 import pytest
 
-from tests.architecture.rules import DEPTH_MAX, FILE_LINES_MAX, FUNCTION_LINES_MAX, RULES, Rule
+from tests.architecture.glossary import banned_words
+from tests.architecture.rules import (
+    BANNED_WORDS,
+    DEPTH_MAX,
+    FILE_LINES_MAX,
+    FUNCTION_LINES_MAX,
+    RULES,
+    Rule,
+)
 from tests.architecture.source import Source, sources
 
 _HEADER = '"""A module.\n\nPaper: none.\n"""\n\n'  # five lines that break nothing
@@ -96,6 +104,15 @@ def test_a_rule_names_every_line_that_breaks_it(name: str) -> None:
     files = [Source.of(path, text) for path, text, _ in _BREACHES[name]]
     expected = [f"{path}:{line}:" for path, _, lines in _BREACHES[name] for line in lines]
     assert [offence.split(" ", 1)[0] for offence in _RULES[name].offences(files)] == expected
+
+
+def test_the_glossary_keeps_words_out_of_the_code() -> None:
+    """The page is read, not copied: a table in another shape would ban nothing."""
+    page = "| word | meaning | never in code |\n|---|---|---|\n| mesh | all | `swarm`, `gossip: root` |\n"
+    assert banned_words(page) == (("", "swarm"), ("gossip", "root"))
+    assert {("", "cluster"), ("", "awareness"), ("", "half_open"), ("", "faulty")} <= set(BANNED_WORDS)
+    with pytest.raises(ValueError, match=r"GLOSSARY\.md:1"):
+        banned_words("| word | meaning |\n")
 
 
 def test_tests_and_tools_are_exempt_from_the_rules_of_the_package() -> None:
