@@ -138,7 +138,7 @@ async def renew(
         if not allows(patterns, service):
             raise OperatorError(
                 f"{identity.name} may not serve {service}: its token allows {', '.join(patterns) or 'none'}; "
-                "create a token with --service for it and enrol again"
+                "create a token with --service for it, remove stateDir/identity and enrol again"
             )
     wanted = sorted({*services, *(pattern for pattern in patterns if is_concrete(pattern))})
     names = [identity.spiffe_id, *(service_spiffe_id(identity.trust_domain, s) for s in wanted)]
@@ -190,6 +190,17 @@ def read_token(path: Path) -> JoinToken:
     return token
 
 
+def root_certificates(identity: NodeIdentity) -> set[str]:
+    """Return the roots, as PEM, of every Trust an identity has gone through."""
+    return _roots_in(identity.trust_domain, identity.trust_envelopes)
+
+
+def _roots_in(trust_domain: str, envelopes: Sequence[bytes]) -> set[str]:
+    documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=FEATURES)
+    trusts = [documents.load_trust_untrusted(envelope) for envelope in envelopes]
+    return {root for trust in trusts for root in trust.root_certificates}
+
+
 def _leaf_key(identity: NodeIdentity, spiffe_id: str) -> bytes:
     svid = identity.svids.get(spiffe_id)
     return leaf_key_pem(random_bytes(LEAF_ENTROPY_BYTES)) if svid is None else svid.key_pem
@@ -197,9 +208,7 @@ def _leaf_key(identity: NodeIdentity, spiffe_id: str) -> bytes:
 
 def _names_root(issued: Issued, token: JoinToken) -> bool:
     """Tell whether some version of the Trust that came names the root the token pins."""
-    documents = TrustedDocuments(trust_domain=token.trust_domain, verifier=Verifier(), features=FEATURES)
-    named = [documents.load_trust_untrusted(envelope).root_certificates for envelope in issued.trust]
-    return any(token.root_certificate in certificates for certificates in named)
+    return token.root_certificate in _roots_in(token.trust_domain, issued.trust)
 
 
 def _store(

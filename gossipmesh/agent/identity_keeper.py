@@ -3,9 +3,12 @@
 Rules:
 1. The authority may be gone for days: a renewal that fails is tried again and warned of with the horizon.
 2. Services whose patterns allow them, but whose SVID was not issued yet, are asked for when registered.
+3. A token is for a node without an identity. Beside one, a token for somebody else is a mistake that ends the
+   start; a token for this very node is left unspent, and the log says so.
 """
 
 import logging
+import os
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,8 +20,9 @@ import trio
 from gossipmesh.agent import enrolment
 from gossipmesh.agent.identity_store import NodeIdentity, load_identity
 from gossipmesh.agent.logs import fields
+from gossipmesh.model.enrolment import JoinToken
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.model.identity import service_spiffe_id
+from gossipmesh.model.identity import node_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.net.clock import wall_seconds
 
@@ -39,10 +43,13 @@ async def load_or_enrol(
 
     Raises:
         OperatorError: files open to others or damaged, no token, a token used or expired, an
-            authority that does not answer. Nothing is left half-done.
+            authority that does not answer, an identity and a token for another one. Nothing is left
+            half-done.
     """
     identity = load_identity(directory)
     if identity is not None:
+        if token_file is not None:
+            _leave_token(directory, identity, token_file)
         return identity, False
     if token_file is None:
         raise OperatorError(
@@ -51,6 +58,59 @@ async def load_or_enrol(
         )
     before()
     return await enrolment.enrol(directory, token_file), True
+
+
+def _leave_token(directory: Path, identity: NodeIdentity, token_file: Path) -> None:
+    """Say that a token is not redeemed because there is an identity.
+
+    Raises:
+        OperatorError: the token is for another node, trust domain or authority. The token is not spent.
+    """
+    if not os.path.lexists(token_file):
+        return  # as it should be once the node has joined
+    try:
+        token = enrolment.read_token(token_file)
+    except OperatorError as error:
+        # What an enrolled node does not need keeps it from nothing.
+        log.warning("%s goes on with its identity; its token was not looked at: %s", identity.name, error)
+        return
+    anew = f"stop the agent, run `rm -r {directory}` and start it again with a token that is not spent"
+    mistake = _of_another(identity, token)
+    if mistake is not None:
+        raise OperatorError(
+            f"{directory} holds the identity of {identity.spiffe_id}, and {token_file} is a token for "
+            f"{mistake}: nothing was started, and the token was not spent; to go on as {identity.name} leave "
+            f"out --token-file (or spec.tokenFile), to enrol by the token {anew}"
+        )
+    ignored = _said_by_token_only(identity, token)
+    log.log(
+        logging.WARNING if ignored else logging.INFO,
+        "%s is enrolled already, its token is not redeemed%s; to enrol it anew, %s",
+        identity.name,
+        f" and what it says is ignored: {', '.join(ignored)}" if ignored else " and the file may be removed",
+        anew,
+        extra=fields(token_file=token_file, identity=directory),
+    )
+
+
+def _of_another(identity: NodeIdentity, token: JoinToken) -> str | None:
+    """Return for whom a token is, if not for this identity; None when it is."""
+    wanted = node_spiffe_id(token.trust_domain, token.node)
+    if wanted != identity.spiffe_id:
+        return wanted
+    if token.root_certificate not in enrolment.root_certificates(identity):
+        return f"{wanted} of another authority, at {token.authority}: this identity knows no such root"
+    return None
+
+
+def _said_by_token_only(identity: NodeIdentity, token: JoinToken) -> list[str]:
+    """Return what whoever gave this token may have wanted to change by it."""
+    held = identity.credential_body.service_patterns
+    services = [s for s in token.services if not any(pattern_allows(pattern, s) for pattern in held)]
+    said = [f"that it may serve {', '.join(services)}"] if services else []
+    if token.authority != str(identity.authority or ""):
+        said.append(f"that the authority is at {token.authority}, not {identity.authority}")
+    return said
 
 
 def half_life(identity: NodeIdentity) -> WallSeconds:

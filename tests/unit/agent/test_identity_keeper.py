@@ -1,8 +1,9 @@
 """Certificates are renewed in time, and an authority that is away is a warning and nothing more."""
 
 import itertools
+import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,16 @@ from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import DAY_S, HOUR_S
 from gossipmesh.net.clock import wall_seconds
-from tests.unit.enrolment_kit import running_authority
+from tests.unit.enrolment_kit import RunningAuthority, running_authority
+
+
+@pytest.fixture(autouse=True)
+def propagating() -> Iterator[None]:
+    """Let caplog see what the agent logs, whatever another test has set."""
+    log = logging.getLogger("gossipmesh")
+    before, log.propagate = log.propagate, True
+    yield
+    log.propagate = before
 
 
 async def _enrolled(folder: Path) -> NodeIdentity:
@@ -115,3 +125,102 @@ def test_a_machine_that_slept_renews_as_soon_as_it_is_awake(
 async def test_half_life_is_between_issue_and_end(tmp_path: Path) -> None:
     identity = await _enrolled(tmp_path)
     assert wall_seconds() < half_life(identity) < horizon(identity)
+
+
+def _told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+async def _joined(folder: Path, authority: RunningAuthority) -> bytes:
+    """Enrol n1 for shop/cart in `folder`/identity; return the identity's file."""
+    await enrol(folder / "identity", authority.token(folder / "token", "n1", ("shop/cart",)))
+    return (folder / "identity" / "identity.json").read_bytes()
+
+
+async def test_a_token_for_the_node_that_is_enrolled_is_left_unspent_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_authority(tmp_path / "authority") as authority:
+        held = await _joined(tmp_path, authority)
+        again = authority.token(tmp_path / "again", "n1", ("shop/cart",))
+        caplog.set_level("INFO", "gossipmesh")
+        identity, enrolled = await load_or_enrol(tmp_path / "identity", again)
+        assert (identity.name, enrolled) == ("n1", False)
+        assert (tmp_path / "identity" / "identity.json").read_bytes() == held
+        ((level, message),) = _told(caplog)
+        assert level == "INFO"
+        assert message == (
+            "n1 is enrolled already, its token is not redeemed and the file may be removed; to enrol it "
+            f"anew, stop the agent, run `rm -r {tmp_path}/identity` and start it again with a token that is "
+            "not spent"
+        )
+        assert (await enrol(tmp_path / "elsewhere", again)).name == "n1", "the token was not spent"
+
+
+async def test_what_only_the_token_says_is_named_as_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who gave a new token for one more service, or for an authority that moved, waits for it to happen."""
+    async with running_authority(tmp_path / "authority") as authority:
+        await _joined(tmp_path, authority)
+        order = authority.order("n1", ("shop/cart", "shop/web", "pay/*"))
+        token = authority.issuer.create_token(order, authority.now())
+        path = authority.write_token(tmp_path / "more", token, authority="10.0.0.9:8443")
+        await load_or_enrol(tmp_path / "identity", path)
+        ((level, message),) = _told(caplog)
+        assert level == "WARNING"
+        assert (
+            "is ignored: that it may serve pay/*, shop/web, that the authority is at 10.0.0.9:8443,"
+            in message
+        )
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"node": "n2"}, "a token for spiffe://mesh.test/node/n2: nothing was started"),
+        ({"trust_domain": "other.test"}, "a token for spiffe://other.test/node/n1: nothing was started"),
+    ],
+)
+async def test_a_token_for_another_name_ends_the_start(
+    tmp_path: Path, other: dict[str, str], named: str
+) -> None:
+    async with running_authority(tmp_path / "authority") as authority:
+        held = await _joined(tmp_path, authority)
+        token = authority.issuer.create_token(authority.order("n1", ()), authority.now())
+        path = authority.write_token(tmp_path / "other", token, **other)
+        with pytest.raises(OperatorError) as caught:
+            await load_or_enrol(tmp_path / "identity", path)
+        said = str(caught.value)
+        assert f"{tmp_path}/identity holds the identity of spiffe://mesh.test/node/n1, and {path} is" in said
+        assert named in said
+        assert f"run `rm -r {tmp_path}/identity`" in said
+        assert (tmp_path / "identity" / "identity.json").read_bytes() == held
+
+
+async def test_a_token_of_another_authority_of_the_same_names_ends_the_start(tmp_path: Path) -> None:
+    """An authority that was made anew has another root: the old identity is of another mesh."""
+    async with running_authority(tmp_path / "authority") as authority:
+        await _joined(tmp_path, authority)
+        async with running_authority(tmp_path / "anew") as anew:
+            with pytest.raises(OperatorError, match=r"of another authority, at 127\.0\.0\.1:"):
+                await load_or_enrol(tmp_path / "identity", anew.token(tmp_path / "other", "n1"))
+
+
+async def test_a_token_that_cannot_be_used_keeps_no_enrolled_node_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_authority(tmp_path / "authority") as authority:
+        await _joined(tmp_path, authority)
+        caplog.set_level("INFO", "gossipmesh")
+        await load_or_enrol(tmp_path / "identity", tmp_path / "removed after joining")
+        assert not _told(caplog)
+        (tmp_path / "junk").write_text("junk")
+        (tmp_path / "junk").chmod(0o600)
+        await load_or_enrol(tmp_path / "identity", tmp_path / "junk")
+        (tmp_path / "token").chmod(0o644)
+        await load_or_enrol(tmp_path / "identity", tmp_path / "token")
+        levels, messages = zip(*_told(caplog), strict=True)
+        assert levels == ("WARNING", "WARNING")
+        assert "is not a usable join token" in messages[0]
+        assert "is open to other users" in messages[1]
