@@ -14,7 +14,7 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup, did_you_mean
 from gossipmesh.cli.output import Column, output_option, print_rows, print_value, tell
-from gossipmesh.cli.push_plan import GONE, highest, read_members
+from gossipmesh.cli.push_plan import GONE, WAIT_ALIVE, WAIT_ALL, highest, read_members
 from gossipmesh.model.durations import parse_duration_untrusted
 from gossipmesh.model.errors import Interrupted, MalformedInput, OperatorError, UsageError
 
@@ -47,6 +47,16 @@ def policy() -> None:
     """Sign, publish and inspect policy."""
 
 
+class _Publishing(click.Command):
+    """A command whose `--wait` may stand without a value, wherever it stands."""
+
+    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
+        """Give a bare `--wait` its usual value; click alone would take the next word for it."""
+        end = words.index("--") if "--" in words else len(words)
+        told = [f"--wait={WAIT_ALIVE}" if word == "--wait" else word for word in words[:end]]
+        return super().parse_args(context, told + words[end:])
+
+
 def _scope_option(command: F) -> F:
     option = click.option("--scope", default=DEFAULT_SCOPE, show_default=True, help="Which policy scope.")
     return option(command)
@@ -68,7 +78,12 @@ def _publish_options(command: F) -> F:
             metavar="HEX",
             help="Public key of another signer whose set may be built on.",
         ),
-        click.option("--wait", is_flag=True, help="Wait until every member runs it, and say who does not."),
+        click.option(
+            "--wait",
+            type=click.Choice((WAIT_ALIVE, WAIT_ALL)),
+            metavar="[=all]",
+            help="Wait until every member that is alive runs it, or every one, and say who does not.",
+        ),
         click.option("--timeout", default="10s", show_default=True, help="How long to wait."),
         click.option("--dry-run", is_flag=True, help="Show what would change; exit 3 if anything would."),
         click.option("--rebase", is_flag=True, help="Build on the newest set when another push came first."),
@@ -78,7 +93,7 @@ def _publish_options(command: F) -> F:
     return _scope_option(output_option(socket_option(command)))
 
 
-@policy.command()
+@policy.command(cls=_Publishing)
 @click.option(
     "-f",
     "--file",
@@ -129,7 +144,7 @@ def push(files: tuple[str, ...], prune: bool, methods: tuple[str, ...], **option
     return _run(edit, options)
 
 
-@policy.command()
+@policy.command(cls=_Publishing)
 @click.argument("kind")
 @click.argument("name", metavar="NAMESPACE/NAME")
 @_publish_options
@@ -251,7 +266,7 @@ def load_signer(path: str | None) -> "SigningKey":
 
 def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
     """Dry-run or publish, print what happened and return the exit code."""
-    from gossipmesh.cli.push_flow import Push, PushSettings, verdict
+    from gossipmesh.cli.push_flow import Push, PushSettings, absentees, verdict
     from gossipmesh.net import clock
 
     settings = PushSettings(
@@ -279,8 +294,10 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
     if published is None:
         _print_result({"scope": settings.scope, "published": False, "changes": []}, options["output"])
         return 0
-    failure = verdict(published, settings)
+    failure, left_out = verdict(published, settings), absentees(published)
     _print_result(_result(published, settings, failure), options["output"])
+    if left_out is not None and settings.wait:
+        tell(f"warning: {left_out}")
     if failure is not None:
         tell(f"gossipmesh: {failure}")
         return EXIT_FAILED
@@ -300,10 +317,11 @@ def _result(published: "Published", settings: "PushSettings", failure: str | Non
         "reached": outcome.reached,
         "refused": [{"member": member, "reason": reason} for member, reason in outcome.refused],
         "missing": [{"member": member, "reason": reason} for member, reason in outcome.missing],
+        "absent": [{"member": member, "reason": reason} for member, reason in outcome.absent],
         "heir": published.heir and list(published.heir),
         "superseded_by": outcome.superseded_by and list(outcome.superseded_by),
         "seconds": round(published.seconds, 3),
-        "waited": settings.wait,
+        "waited": settings.wait is not None,
         "failure": failure,
     }
 
@@ -320,9 +338,9 @@ def _print_result(result: dict[str, Any], output: str) -> None:
         told = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
         click.echo(f"published {result['scope']} version {result['version']} ({result['hash'][:8]}): {told}")
         if result["outcome"] == "reached" and result["waited"]:
-            members = len(result["reached"])
+            members = f"{len(result['reached'])} members{' that are alive' if result['absent'] else ''}"
             what = f"version {result['heir'][0]}, built on it" if result["heir"] else "it"
-            click.echo(f"all {members} members run {what}, after {result['seconds']:.2f} s")
+            click.echo(f"all {members} run {what}, after {result['seconds']:.2f} s")
 
 
 def _print_changes(changed: "Iterable[Change]", base_version: int, output: str) -> None:

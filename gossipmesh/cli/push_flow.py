@@ -4,15 +4,17 @@ Time comes in as `clock` and `pause`, so that tests run a push in no time at all
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gossipmesh.cli.admin_client import AdminClient, AgentRefused
 from gossipmesh.cli.output import printable
 from gossipmesh.cli.push_plan import (
+    GONE,
     REACHED,
     REFUSED,
     SUPERSEDED,
+    WAIT_ALIVE,
     MemberPolicy,
     Outcome,
     Version,
@@ -48,10 +50,13 @@ Edit = Callable[[BaseSet], dict[str, bytes]]
 
 @dataclass(frozen=True)
 class PushSettings:
-    """What the operator asked for; `accepted_signers` are further public keys a base may carry."""
+    """What the operator asked for; `accepted_signers` are further public keys a base may carry.
+
+    `wait`: for whom, WAIT_ALIVE or WAIT_ALL; None: for nobody.
+    """
 
     scope: str
-    wait: bool
+    wait: str | None
     timeout_s: float
     rebase: bool
     accepted_signers: tuple[bytes, ...] = ()
@@ -174,7 +179,7 @@ class Push:
             self._stands = (
                 f"{name} is published and spreads by itself; `gossipmesh policy status` says who runs it"
             )
-            published = self._watch(signed, prepared.changes)
+            published = self._watch(signed, prepared)
             lost = published.outcome.superseded_by is not None
             if not lost or not self._settings.rebase or attempt == REBASE_ATTEMPTS_MAX:
                 return published
@@ -195,15 +200,17 @@ class Push:
             raise OperatorError(f"the set is larger than nodes take: {error}; nothing was sent") from error
         return sign_set(manifest, prepared.bodies, [key])
 
-    def _watch(self, signed: SignedSet, made: list[Change]) -> Published:
+    def _watch(self, signed: SignedSet, prepared: Prepared) -> Published:
         """Follow the members' records until the push is decided or its time is up."""
+        there = {member.name for member in prepared.members if member.status != GONE}
         pushed = target = (signed.manifest.version, signed.manifest_hash.hex())
         started = self._clock()
         limit_s = self._settings.timeout_s if self._settings.wait else SETTLE_S
         told = 0
         while True:
             try:
-                outcome = judge(self._members(), target)
+                members = self._members()
+                outcome = judge(members, target, everybody=self._settings.wait != WAIT_ALIVE)
                 heir = self._heir(target, outcome)
             except OperatorError as error:
                 raise OperatorError(
@@ -216,7 +223,10 @@ class Push:
             decided = heir is None and _decided(outcome)
             finished = decided and (self._settings.wait or outcome.state == SUPERSEDED)
             if finished or elapsed >= limit_s:
-                return Published(signed, made, outcome, elapsed, None if target == pushed else target)
+                left = [(m.name, "left meanwhile") for m in members if m.status == GONE and m.name in there]
+                outcome = replace(outcome, absent=[*outcome.absent, *left])
+                built_on = None if target == pushed else target
+                return Published(signed, prepared.changes, outcome, elapsed, built_on)
             if self._settings.wait and elapsed >= QUIET_S and len(outcome.reached) > told:
                 told = len(outcome.reached)
                 self._tell(f"{told} of {told + len(outcome.missing) + len(outcome.refused)} members run it")
@@ -276,6 +286,14 @@ def verdict(published: Published, settings: PushSettings) -> str | None:
         f"{name} is published, but not every member runs it after {published.seconds:.1f} s: "
         f"{'; '.join(part for part in parts if part)}"
     )
+
+
+def absentees(published: Published) -> str | None:
+    """Return who was not waited for, and why, as one sentence; None when nobody was left out."""
+    absent = _listed(f"{member} ({why})" for member, why in published.outcome.absent)
+    if not absent:
+        return None
+    return f"not waited for: {absent}; who comes back takes the set by itself, --wait=all waits for it"
 
 
 def _decided(outcome: Outcome) -> bool:

@@ -3,7 +3,9 @@
 Rules:
 1. A member has confirmed when its own record names the version and hash. Nothing else counts.
 2. A greater (version, hash) anywhere means ours has lost or is past: the order is the same on every node.
-3. A member that cannot confirm is named with its status. Only one that left is not waited for.
+3. A member that cannot confirm is named with its status. Whoever is alive is waited for; the dead, the
+   unattended and, while most others answer this node, the unreachable are not, unless everybody is meant.
+   One that left is never waited for.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +15,11 @@ from typing import Any, Final
 READERS_MIN: Final = 3
 GONE: Final = "left"
 DEAD: Final = "dead"
+UNREACHABLE: Final = "unreachable"
+PRESENT: Final = ("alive", "suspect")
+
+WAIT_ALIVE: Final = "alive"
+WAIT_ALL: Final = "all"
 
 REACHED: Final = "reached"
 PENDING: Final = "pending"
@@ -33,17 +40,22 @@ class MemberPolicy:
     refused: Version = (0, "")
     refused_reason: str = ""
     here: bool = False
+    reachable: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`state` is reached, pending, refused or superseded; a member is in exactly one of the lists."""
+    """`state` is reached, pending, refused or superseded; a member is in one of the lists at most.
+
+    `missing` are waited for, `absent` are not; each with its reason.
+    """
 
     state: str
     reached: list[str] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     missing: list[tuple[str, str]] = field(default_factory=list)
     superseded_by: Version | None = None
+    absent: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read_members(answer: Iterable[Mapping[str, Any]], scope: str) -> list[MemberPolicy]:
@@ -80,23 +92,26 @@ def few_readers(members: Sequence[MemberPolicy]) -> str | None:
     )
 
 
-def judge(members: Iterable[MemberPolicy], target: Version) -> Outcome:
-    """Tell how far `target` has come among `members`."""
+def judge(members: Sequence[MemberPolicy], target: Version, *, everybody: bool = True) -> Outcome:
+    """Tell how far `target` has come among `members`; `everybody`: the dead are waited for as well."""
     reached: list[str] = []
     refused: list[tuple[str, str]] = []
     missing: list[tuple[str, str]] = []
+    absent: list[tuple[str, str]] = []
     superseded_by: Version | None = None
+    is_cut_off = _is_cut_off(members)
     for member in members:
         if member.status == GONE:
             continue
         if member.runs > target:
             superseded_by = max(superseded_by or member.runs, member.runs)
+        is_waited_for = everybody or (member.status in PRESENT and (member.reachable or is_cut_off))
         if member.runs == target and member.status != DEAD:
             reached.append(member.name)
         elif member.refused == target and member.runs < target:
             refused.append((member.name, member.refused_reason or "no reason given"))
         else:
-            missing.append((member.name, _why_missing(member, target)))
+            (missing if is_waited_for else absent).append((member.name, _why_missing(member, target)))
     state = REACHED
     if superseded_by is not None:
         state = SUPERSEDED
@@ -104,7 +119,13 @@ def judge(members: Iterable[MemberPolicy], target: Version) -> Outcome:
         state = REFUSED
     elif missing:
         state = PENDING
-    return Outcome(state, reached, refused, missing, superseded_by)
+    return Outcome(state, reached, refused, missing, superseded_by, absent)
+
+
+def _is_cut_off(members: Sequence[MemberPolicy]) -> bool:
+    """Tell whether this node hears half of the mesh or less: then the unreachable may all be well."""
+    present = [member for member in members if member.status in PRESENT]
+    return 2 * sum(member.reachable for member in present) <= len(present)
 
 
 def _why_missing(member: MemberPolicy, target: Version) -> str:
@@ -113,7 +134,8 @@ def _why_missing(member: MemberPolicy, target: Version) -> str:
         return f"{member.status}, had confirmed before"
     if member.runs[0] == target[0]:
         runs = f"runs another version {member.runs[0]} ({member.runs[1][:8]})"
-    return f"{member.status}, {runs}"
+    status = member.status if member.reachable else f"{member.status}, unreachable from this node"
+    return f"{status}, {runs}"
 
 
 def _of_scope(row: Mapping[str, Any], scope: str) -> Mapping[str, Any]:
@@ -131,4 +153,5 @@ def _member(row: Mapping[str, Any], policy: Mapping[str, Any]) -> MemberPolicy:
         refused=(int(policy.get("refused_version") or 0), str(policy.get("refused_hash") or "")),
         refused_reason=str(policy.get("refused_reason") or ""),
         here=bool(row.get("self", False)),
+        reachable=row.get("reachability") != UNREACHABLE,
     )

@@ -297,20 +297,20 @@ class Run:
     async def _push(self, index: int, node: str, delay_s: float) -> None:
         await trio.sleep(delay_s)
         at_s = self._observer.now_s()
-        await self._push_canary(f"race{index}", node, 10 + 10 * index, RACE_TIMEOUT_S)
+        await self._push_canary(f"race{index}", node, 10 + 10 * index, RACE_TIMEOUT_S, "--wait=all")
         if sum(push["name"].startswith("race") for push in self.evidence.pushes) == len(self._sides):
             self.evidence.faults.append(FaultFired(at_s, "race", node, count=len(self._sides)))
 
     async def _push_and_wait(self, step: Step) -> None:
         """Push at one node (of the first side, if there are sides) and wait only `within_s`."""
         node = self._rng.choice(self._sides[0] or list(self._mesh.nodes))
-        await self._push_canary(step.name, node, 5, step.within_s)
+        await self._push_canary(step.name, node, 5, step.within_s, "--wait")
 
-    async def _push_canary(self, name: str, node: str, v2_weight: int, timeout_s: float) -> None:
+    async def _push_canary(self, name: str, node: str, v2_weight: int, timeout_s: float, wait: str) -> None:
         path = self._mesh.directory / f"{name}.yaml"
         layout.write_policy(path, layout.canary(100 - v2_weight, v2_weight))
         at_s = self._observer.now_s()
-        words = ("--wait", "--timeout", f"{timeout_s:g}s")
+        words = (wait, "--timeout", f"{timeout_s:g}s")
         result = await self._mesh.push(path, node, *words, timeout_s=timeout_s + COMMAND_SLACK_S)
         self.evidence.pushes.append(
             {

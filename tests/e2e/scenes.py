@@ -277,7 +277,7 @@ async def push(mesh: Mesh, directory: Path, count: int) -> int:
     document["spec"]["rules"][0]["backendRefs"] = [{"name": "cart"}]
     routes = [{**document, "metadata": {"name": f"cart-{n}", "namespace": "shop"}} for n in range(count)]
     layout.write_policy(path, routes)
-    return (await mesh.push(path, "node1", "--wait", "--timeout", "5s")).code
+    return (await mesh.push(path, "node1", "--wait=all", "--timeout", "5s")).code
 
 
 SCENES = {"ipv6": ipv6, "full-disk": full_disk, "logs-on-a-small-disk": logs_on_a_small_disk}

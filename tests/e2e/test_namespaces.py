@@ -36,7 +36,7 @@ def test_a_mesh_on_ipv6_alone(tmp_path: Path) -> None:
 
 @pytest.mark.namespace
 def test_a_full_disk_ends_the_agent_in_a_sentence_and_leaves_its_state(tmp_path: Path) -> None:
-    """The engine serves on, `--wait` says who is missing, and with room again nothing was lost."""
+    """The engine serves on, `--wait=all` says who is missing, and with room again nothing was lost."""
     told = play("full-disk", tmp_path / "mesh", "--mount")
     assert told["pushed"] == [0, 1]
     for end in told["ends"]:

@@ -24,10 +24,12 @@ OLDER_BUILD = [
 ]
 
 
-async def push(mesh: Mesh, tmp_path: Path, v2_weight: int, *options: str) -> tuple[int, dict[str, Any], str]:
+async def push(
+    mesh: Mesh, tmp_path: Path, v2_weight: int, *options: str, wait: str = "--wait"
+) -> tuple[int, dict[str, Any], str]:
     path = tmp_path / "canary.yaml"
     layout.write_policy(path, layout.canary(100 - v2_weight, v2_weight))
-    result = await mesh.push(path, "node1", "--wait", "-o", "json", *options)
+    result = await mesh.push(path, "node1", wait, "-o", "json", *options)
     return result.code, json.loads(result.stdout or "{}"), result.stderr
 
 
@@ -74,15 +76,20 @@ async def test_a_node_that_cannot_be_reached_is_named_and_catches_up(mesh: Mesh,
     await mesh.wait_policy(told["version"], on=["node3"])
 
 
-async def test_a_node_that_is_down_is_named(mesh: Mesh, tmp_path: Path) -> None:
+async def test_a_node_that_goes_down_is_named_and_not_waited_for(mesh: Mesh, tmp_path: Path) -> None:
+    """Alive when the wait begins, it is dead a moment later; only `--wait=all` goes on waiting."""
     node = mesh.nodes["node4"]
     await node.status()
     for what in ("agent", "engine", "workloads"):
         assert node.signal(what, signal.SIGKILL)
-    code, told, stderr = await push(mesh, tmp_path, 30, "--timeout", "3s")
+    code, told, stderr = await push(mesh, tmp_path, 30, "--timeout", "60s")
+    assert (code, told["missing"]) == (0, []), told
+    assert [absent["member"] for absent in told["absent"]] == ["node4"]
+    assert "warning: not waited for: node4 (dead, " in stderr
+    code, told, stderr = await push(mesh, tmp_path, 31, "--timeout", "1s", wait="--wait=all")
     assert code == 1
-    assert "node4" in [missing["member"] for missing in told["missing"]]
-    assert "node4" in stderr
+    assert [missing["member"] for missing in told["missing"]] == ["node4"]
+    assert "not confirmed by node4 (dead, " in stderr
 
 
 @pytest.mark.parametrize("words", [["members"], ["services"], ["check"], ["endpoints", "shop/cart"]])

@@ -55,6 +55,7 @@ class FakeAgent:
     def __init__(self, others: dict[str, tuple[str, bool]]) -> None:
         self.documents = trusting_node()
         self.others = others
+        self.unreachable: set[str] = set()
         self.refusals: dict[str, str] = {}
         self.claims: dict[str, tuple[int, str]] = {}
         self.services: dict[str, list[dict[str, Any]]] = {}
@@ -71,6 +72,7 @@ class FakeAgent:
         rows = [_row("node-1", "alive", self.runs)]
         for name, (status, follows) in self.others.items():
             row = _row(name, status, self.claims.get(name, self.runs if follows else (0, "")))
+            row["reachability"] = "unreachable" if name in self.unreachable else "reachable"
             if name in self.refusals:
                 version, manifest_hash = self.runs
                 row["policies"][0] |= {

@@ -63,6 +63,28 @@ def test_judge(members: list[MemberPolicy], expected: Outcome) -> None:
     assert judge(members, TARGET) == expected
 
 
+@pytest.mark.parametrize(
+    ("others", "missing", "absent"),
+    [
+        ([member("b", status="dead")], [], ["b"]),
+        ([member("b", TARGET, "dead")], [], ["b"]),
+        ([member("b", TARGET, "unattended")], [], []),
+        ([member("b", status="unattended"), member("c", status="suspect")], ["c"], ["b"]),
+        ([member("b", reachable=False)], ["b"], []),
+        ([member("b", reachable=False), member("c")], ["c"], ["b"]),
+        ([member("b", reachable=False), member("c", status="dead")], ["b"], ["c"]),
+        ([member("b", status="left")], [], []),
+    ],
+)
+def test_only_those_that_are_alive_are_waited_for(
+    others: list[MemberPolicy], missing: list[str], absent: list[str]
+) -> None:
+    outcome = judge([member("a", TARGET), *others], TARGET, everybody=False)
+    assert [name for name, _ in outcome.missing] == missing
+    assert [name for name, _ in outcome.absent] == absent
+    assert outcome.state == ("pending" if missing else "reached")
+
+
 def test_a_base_is_stale_when_any_member_runs_a_greater_one() -> None:
     assert stale_base((1, "aa"), [member("a"), member("b")]) is None
     assert "b already runs version 1 (bb)" in str(

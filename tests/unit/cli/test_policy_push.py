@@ -14,6 +14,7 @@ from gossipmesh.cli import policy as policy_command
 from gossipmesh.cli.admin_client import AdminClient
 from gossipmesh.cli.main import run
 from gossipmesh.cli.push_flow import Push, PushSettings, verdict
+from gossipmesh.cli.push_plan import WAIT_ALIVE
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.policy import Metadata, Subset, SubsetSpec
 from gossipmesh.trust.manifest import (
@@ -121,13 +122,85 @@ def test_what_others_refer_to_is_not_deleted(agent: FakeAgent, gossipmesh: Gossi
     assert "HTTPRoute/shop/cart in force still refers to Subset/shop/cart-v2 [GM1032]" in err
 
 
-@pytest.mark.parametrize("status", ["dead", "suspect", "unattended", "alive"])
-def test_wait_names_who_has_not_confirmed(agent: FakeAgent, gossipmesh: Gossipmesh, status: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "wait"),
+    [
+        ("alive", "--wait"),
+        ("suspect", "--wait"),
+        *((s, "--wait=all") for s in ("alive", "dead", "unattended")),
+    ],
+)
+def test_wait_names_who_has_not_confirmed(
+    agent: FakeAgent, gossipmesh: Gossipmesh, status: str, wait: str
+) -> None:
     agent.others["node-3"] = (status, False)
-    code, out, err = gossipmesh("push", "-f", CANARY, "--wait", "--timeout", "1ms", signed=True)
+    code, out, err = gossipmesh("push", "-f", CANARY, wait, "--timeout", "1ms", signed=True)
     assert code == 1
     assert "published mesh version 1" in out
     assert f"not confirmed by node-3 ({status}, runs no policy)" in err
+
+
+@pytest.mark.parametrize("status", ["dead", "unattended"])
+def test_wait_waits_for_nobody_who_cannot_answer_and_names_it(
+    agent: FakeAgent, gossipmesh: Gossipmesh, status: str
+) -> None:
+    """One machine that crashed must not fail every push until its credential ends."""
+    agent.others["node-3"] = (status, False)
+    code, out, err = gossipmesh("push", "-f", CANARY, "--wait", signed=True)
+    assert code == 0
+    assert "all 2 members that are alive run it" in out
+    assert f"warning: not waited for: node-3 ({status}, runs no policy); who comes back takes the set" in err
+    code, out, _ = gossipmesh("delete", "--wait", "HTTPRoute", "shop/cart", "-o", "json", signed=True)
+    told = json.loads(out)
+    assert (code, told["outcome"], told["waited"], told["missing"]) == (0, "reached", True, [])
+    assert told["absent"] == [{"member": "node-3", "reason": f"{status}, runs no policy"}]
+
+
+@pytest.mark.parametrize(("becomes", "said"), [("dead", "dead, runs no policy"), ("left", "left meanwhile")])
+def test_who_goes_while_it_is_waited_for_is_waited_for_no_more(
+    agent: FakeAgent, gossipmesh: Gossipmesh, monkeypatch: pytest.MonkeyPatch, becomes: str, said: str
+) -> None:
+    agent.others["node-3"] = ("alive", False)
+    waits: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            agent.others["node-3"] = (becomes, False)
+
+    monkeypatch.setattr(policy_command, "_pause", meanwhile)
+    code, _, err = gossipmesh("push", "-f", CANARY, "--wait", "--timeout", "1h", signed=True)
+    assert (code, len(waits)) == (0, 3), "alive, it was waited for"
+    assert f"not waited for: node-3 ({said})" in err
+
+
+def test_who_is_not_reached_by_this_node_alone_is_not_waited_for(
+    agent: FakeAgent, gossipmesh: Gossipmesh
+) -> None:
+    agent.others["node-3"] = ("alive", False)
+    agent.unreachable = {"node-3"}
+    code, _, err = gossipmesh("push", "-f", CANARY, "--wait", signed=True)
+    assert code == 0
+    assert "not waited for: node-3 (alive, unreachable from this node, runs no policy)" in err
+
+
+def test_a_node_that_hears_half_of_the_mesh_waits_for_the_other_half(
+    agent: FakeAgent, gossipmesh: Gossipmesh
+) -> None:
+    """Cut off, it would otherwise call a push done that nobody has heard of."""
+    agent.others = {"node-2": ("alive", True), "node-3": ("alive", False), "node-4": ("alive", False)}
+    agent.unreachable = {"node-3", "node-4"}
+    code, _, err = gossipmesh("push", "-f", CANARY, "--wait", "--timeout", "1ms", signed=True)
+    assert code == 1
+    assert "not confirmed by node-3 (alive, unreachable from this node, runs no policy), node-4" in err
+
+
+@pytest.mark.parametrize("words", [["--wait=dead"], ["--wait", "all"]])
+def test_a_wait_for_nobody_known_is_wrong_usage(
+    agent: FakeAgent, gossipmesh: Gossipmesh, words: list[str]
+) -> None:
+    assert gossipmesh("push", "-f", CANARY, *words, signed=True)[0] == 2
+    assert agent.offers_count == 0
 
 
 def test_a_member_that_left_is_not_waited_for(agent: FakeAgent, gossipmesh: Gossipmesh) -> None:
@@ -180,7 +253,7 @@ def test_a_push_built_on_ours_is_followed_and_not_called_a_loss(
             run(["policy", "push", "-f", extra, "--signer", signer])
             agent.others["node-3"] = ("alive", True)
 
-    settings = PushSettings("mesh", wait=True, timeout_s=10, rebase=False)
+    settings = PushSettings("mesh", wait=WAIT_ALIVE, timeout_s=10, rebase=False)
     flow = Push(AdminClient(), settings, clock=lambda: 0.0, pause=pause, tell=lambda _: None)
     published = flow.publish(lambda _: _one_subset(), POLICY_KEY, created=0)
     assert published is not None
@@ -201,7 +274,7 @@ def test_rebase_builds_on_the_winner_until_it_holds(
     bodies = encode_documents(
         [Subset("gossipmesh.dev/v1", Metadata("b", "shop"), SubsetSpec("b", {"v": "1"}))]
     )
-    settings = PushSettings("mesh", wait=True, timeout_s=10, rebase=True)
+    settings = PushSettings("mesh", wait=WAIT_ALIVE, timeout_s=10, rebase=True)
 
     def pause(_: float) -> None:
         if agent.runs[0] == 1 and agent.runs[1] != rival.manifest_hash.hex():
@@ -250,7 +323,7 @@ def test_a_stale_base_is_refused_and_rebase_waits_for_the_agent_to_catch_up(
         edits.append(base.version)
         return {}
 
-    settings = PushSettings("mesh", wait=True, timeout_s=5, rebase=True)
+    settings = PushSettings("mesh", wait=WAIT_ALIVE, timeout_s=5, rebase=True)
     flow = Push(AdminClient(), settings, clock=lambda: now[0], pause=pause, tell=lambda _: None)
     assert flow.publish(edit, POLICY_KEY, created=0) is None
     assert edits == [0]
@@ -271,7 +344,7 @@ def test_wait_follows_the_members_until_the_last_one_confirms(
         if now[0] > 3:
             agent.others["node-3"] = ("alive", True)
 
-    settings = PushSettings("mesh", wait=True, timeout_s=10, rebase=False)
+    settings = PushSettings("mesh", wait=WAIT_ALIVE, timeout_s=10, rebase=False)
     flow = Push(AdminClient(), settings, clock=lambda: now[0], pause=pause, tell=lambda _: None)
     published = flow.publish(lambda _: _one_subset(), POLICY_KEY, created=0)
     assert published is not None
