@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 SEEDS ?= 0-49
 MINUTES ?= 20
 
-.PHONY: demo test lint bench bench-gossip chaos sim sim-full fuzz mutants explore clean
+.PHONY: demo test lint frozen bench bench-gossip chaos sim sim-full fuzz mutants explore clean
 
 demo:
 	@$(PYTHON) tools/setup.py demo
@@ -20,6 +20,11 @@ lint:
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
+
+# Whether the core still does, packet by packet, what the frozen list says.
+frozen:
+	@$(PYTHON) tools/setup.py test
+	@$(RUN) -m gossipmesh.testing.frozen
 
 bench:
 	@$(PYTHON) tools/setup.py bench
@@ -41,7 +46,7 @@ sim:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m gossipmesh.testing.simulator steady --nodes 200 --loss 0.05 --seeds $(SEEDS)
 
-# A day of CPU the first time; what out/grid.jsonl already holds of this core is not run again.
+# A day of CPU the first time; what out/grid.jsonl already holds of this behaviour is not run again.
 sim-full:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m gossipmesh.testing.simulator all --nodes 30 --seeds $(SEEDS)

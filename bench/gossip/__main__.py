@@ -2,12 +2,12 @@
 
 Parts: join (always made, it is how a group starts), idle, kill, silent, pause; virtual (simulated days),
 stories (the simulator's scenarios), grid (kinship's), elsewhere (other commands). Days, scenarios and grid
-are kept under out/ by the hash of the core's sources, beginning with what docs/evidence holds, and what is
+are kept under out/ by the key of the core's behaviour, beginning with what docs/evidence holds, and what is
 missing is run: all of it takes `--only virtual --virtual-minutes 300`. Needs root: every node lives in a
 network namespace of its own, all of them inside a private one that vanishes with this process. `--docs`
 writes docs/BENCHMARKS.md from the figures, and the lines behind it to docs/evidence; `--render FILE` does so
 from an earlier run's JSON and measures nothing; `--keep FILE` takes over the parts that are not measured now.
-The page says of which sources each part is.
+The page says of which behaviour each part is.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from bench.gossip.wall import Budget, measure_group, measure_join
 from bench.run import machine
 from gossipmesh.testing.namespaces import enter_private_network, is_inside
 from gossipmesh.testing.processes import ProcessKeeper
-from gossipmesh.testing.simulator.grid import core_hash
+from gossipmesh.testing.simulator.frozen_list import frozen_key
 from gossipmesh.testing.waiting import WaitedInVain
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -66,7 +66,7 @@ def main(words: Sequence[str] | None = None) -> int:
         enter_private_network(["-m", "bench.gossip", *given])
         results["problems"] = json.loads(os.environ.get(PROBLEMS_VARIABLE, "{}"))
         wanted = [name for name in groups if name not in results["problems"]]
-        results["groups"], results["cores"]["wall clock"] = {}, core_hash()
+        results["groups"], results["cores"]["wall clock"] = {}, frozen_key()
         trio.run(measure_groups, results, wanted, list(parts), options)
     if "virtual" in parts:
         results["virtual"] = measure_virtual(options.virtual_minutes, say)
@@ -76,10 +76,10 @@ def main(words: Sequence[str] | None = None) -> int:
         results["cores"]["scenarios"] = cores_told(results["stories"])
     if "grid" in parts:
         results["grid"] = measure_grid(options.grid_minutes, say)
-        results["cores"]["grid"] = core_hash()
+        results["cores"]["grid"] = frozen_key()
     if "elsewhere" in parts:
         results["elsewhere"] = measure_elsewhere(say)
-        results["cores"]["memory and attacks"] = core_hash()
+        results["cores"]["memory and attacks"] = frozen_key()
     save(results)
     say(f"raw figures: {RESULTS}")
     return finish(results, options)
@@ -152,7 +152,7 @@ def finish(results: dict[str, Any], options: argparse.Namespace) -> int:
         say(row.line())
     if options.docs:
         DOCS.write_text(render(results, rows), encoding="utf-8")
-        publish(core_hash())
+        publish(frozen_key())
         say(f"written: {DOCS}")
     if options.json:
         print(json.dumps(verdict(rows)))

@@ -1,7 +1,7 @@
 """Simulated days of a mesh: every virtual figure that one world can give, from the real cores.
 
 `python -m bench.gossip.day --nodes 100 --out FILE '{"loss": 0.01, "seed": 1, "chapters": ["silent"]}' ...`
-appends one JSON object a day to FILE, under the hash of the core's sources. The mesh knows itself from the
+appends one JSON object a day to FILE, under the key of the core's behaviour. The mesh knows itself from the
 start and each day is a fork of it; a day that begins with `join` is a mesh of its own. What a chapter could
 not show stands in `failures`; the chapters after it are then left out.
 """
@@ -21,7 +21,7 @@ from bench.gossip.diary import Day
 from gossipmesh.net.clock import process_cpu_s
 from gossipmesh.testing.simulator.faults import Loss
 from gossipmesh.testing.simulator.forks import in_forks
-from gossipmesh.testing.simulator.grid import core_hash
+from gossipmesh.testing.simulator.frozen_list import frozen_key
 from gossipmesh.testing.simulator.priming import boot_known, reseed
 from gossipmesh.testing.simulator.world import SimulationFailure
 
@@ -103,7 +103,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     tales: list[Tale] = options.tales
     gc.disable()  # a world makes few cycles and many objects; each fork ends with its day
-    core = core_hash()
+    core = frozen_key()
     joining = [tale for tale in tales if tale.chapters[0] == JOIN]
     mesh = primed(options.nodes, options.detector) if len(joining) < len(tales) else None
 

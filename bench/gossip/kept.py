@@ -1,4 +1,6 @@
-"""Results that are kept and not measured again: JSON lines, each under the hash of the core's sources.
+"""Results that are kept and not measured again: JSON lines, each under the key of the core's behaviour.
+
+The key is the frozen list's (`frozen_list.py`): what was run stands while the core does what it did.
 
 A command takes what was kept of its own core, runs what is missing while there is time, and shows results of
 an older core where there are none of this one; the page says which. The lines behind the published page are

@@ -70,9 +70,9 @@ def _setting(results: dict[str, Any]) -> str:
     cores = results.get("cores", {})
     if len(set(cores.values())) > 1:
         told = ", ".join(f"{part}: {core}" for part, core in cores.items())
-        lines.append(f"* Parts are of different states of the core's sources (hashes): {told}.")
+        lines.append(f"* Parts are of different behaviours of the core (keys of the frozen list): {told}.")
     elif cores:
-        lines.append(f"* All of one state of the core's sources: hash {next(iter(cores.values()))}.")
+        lines.append(f"* All of one behaviour of the core: frozen list {next(iter(cores.values()))}.")
     lines.append(
         "* Days, scenarios and grid are kept line by line; [evidence](evidence/README.md) says how they ran."
     )

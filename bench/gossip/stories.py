@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.gossip.kept import OUT, Told, by_seed, read_lines, run_for
-from gossipmesh.testing.simulator.grid import core_hash
+from gossipmesh.testing.simulator.frozen_list import frozen_key
 
 TOLD: Final = OUT / "gossip-stories.jsonl"
 STORY_LOSS: Final = 0.01
@@ -46,7 +46,7 @@ STORIES: Final = (
 def measure_stories(minutes: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Run what is missing of the scenarios that rows stand for while there is time; return all to show."""
     until_s = time.perf_counter() + minutes * 60
-    core = core_hash()
+    core = frozen_key()
     shown = []
     for story in STORIES:
         found = _kept(story, core)
@@ -79,7 +79,7 @@ def _run_story(story: Story, seed: int, core: str, timeout_s: float) -> None:
 def measure_grid(minutes: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Let the simulator's grid add runs while there is time; return its summary of this very core.
 
-    Runs of an earlier command count when the core's sources are the same, byte for byte.
+    Runs of an earlier command count when they are of the same frozen list.
     """
     until_s = time.perf_counter() + minutes * 60
     for words in GRID_RUNS:

@@ -13,7 +13,7 @@ import msgspec
 from bench.gossip.day import Tale
 from bench.gossip.kept import OUT, Told, by_seed, read_lines, run_for
 from bench.gossip.model import measure_models
-from gossipmesh.testing.simulator.grid import core_hash
+from gossipmesh.testing.simulator.frozen_list import frozen_key
 
 DAYS: Final = OUT / "gossip-days.jsonl"
 
@@ -97,7 +97,7 @@ def measure_virtual(minutes: float, say: Callable[[str], None]) -> dict[str, Any
     days: list[Told] = []
     left_out: list[str] = []
     for plan in {(p.nodes, p.loss, p.chapters, p.detector): p for p in PLANS}.values():
-        found = kept(plan, core_hash())
+        found = kept(plan, frozen_key())
         days += found.values()
         if len(found) < plan.seeds:
             left_out.append(f"{plan.seeds - len(found)} of {plan.seeds} of {plan.name()}")
@@ -108,7 +108,7 @@ def live(
     nodes: int, detector: str | None, plans: list[Plan], timeout_s: float, say: Callable[[str], None]
 ) -> None:
     """Live what is missing of plans of one mesh, in one process that appends each day as it ends."""
-    core, tales = core_hash(), []
+    core, tales = frozen_key(), []
     for plan in plans:
         there = kept(plan, core)
         seeds = [n for n in range(1, plan.seeds + 1) if n not in there or there[n]["core"] != core]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from gossipmesh.testing.simulator.__main__ import main
-from gossipmesh.testing.simulator.grid import Cell, core_hash, play, primed, read_outcomes, summary
+from gossipmesh.testing.simulator.frozen_list import frozen_key
+from gossipmesh.testing.simulator.grid import Cell, play, primed, read_outcomes, summary
 
 WORDS = ["grid", "--nodes", "10", "--seeds", "3", "--loss", "5", "--starved", "10", "--jobs", "1", "--out"]
 
@@ -22,7 +23,7 @@ def test_a_starved_reader_dies_for_nobody_and_a_kept_run_is_not_run_again(
     assert out.read_bytes() == kept + kept[:100] + b"\n"
     assert "| 10 | 10 | 5 | 1 | monitors | 1 | 0 |" in capsys.readouterr().out
     (outcome,) = read_outcomes(out)
-    assert outcome.core == core_hash()
+    assert outcome.core == frozen_key()
     assert (outcome.failure, outcome.false_deaths, outcome.unseen) == ("", {}, 0)
     assert len(outcome.starved_names) == 1
     assert 2.5 < outcome.seen_s[0] <= outcome.seen_s[-1] < 20

@@ -58,6 +58,7 @@ def run_seed(
     gc.disable()
     try:
         failures, place = _play(scenario, run)
+        run.world.record_ends()
         result = _report(scenario, run, failures, place)
     finally:
         if collects:

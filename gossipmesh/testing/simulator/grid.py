@@ -3,14 +3,13 @@
 `python -m gossipmesh.testing.simulator grid --nodes 50 --seeds 0-19 --detector monitors --out out/grid.jsonl`
 
 A run is 120 s of a mesh that knows itself: one machine loses power at 60 s, a share of the others reads
-everything 0.5 to 2.5 s late from the start. Results are appended, one JSON line per run, under the
-hash of the core's sources; what stands there already is not run again. Each run is a fork of one primed mesh.
+everything 0.5 to 2.5 s late from the start. Results are appended, one JSON line per run, under the key of the
+core's frozen behaviour; what stands there already is not run again. Each run is a fork of one primed mesh.
 Source: kinship 0.4.0, docs/results (200 seeds per cell, the same loss and starved shares).
 """
 
 import argparse
 import gc
-import hashlib
 import json
 import os
 import sys
@@ -20,16 +19,17 @@ from typing import Any, Final
 
 import msgspec
 
-import gossipmesh
 from gossipmesh.gossip.effects import MemberChanged, Notify
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.simulator.faults import Loss
 from gossipmesh.testing.simulator.forks import in_forks
+from gossipmesh.testing.simulator.frozen_list import frozen_key
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.invariants import Invariants
 from gossipmesh.testing.simulator.priming import boot_known, reseed
 from gossipmesh.testing.simulator.run import Run
+from gossipmesh.testing.simulator.trace import Trace
 from gossipmesh.testing.simulator.world import SimulationFailure, World
 from gossipmesh.trust.keys import Verifier
 
@@ -37,7 +37,6 @@ CRASH_NS: Final = 60 * SECOND_NS
 END_NS: Final = 120 * SECOND_NS
 BYTES_FROM_NS: Final = 20 * SECOND_NS
 LATE_NS: Final = (500 * MILLISECOND_NS, 2_500 * MILLISECOND_NS)
-CORE_PACKAGES: Final = ("gossip", "model", "trust", "wire")
 STARVED_COUNTS: Final = {(50, 5.0): 3}  # kinship rounds 2.5 of 50 up
 
 
@@ -108,18 +107,16 @@ class _Watch(Invariants):
         super().notified(world, host, effect)
 
 
-def core_hash() -> str:
-    """Return a short hash of the sources that decide what a run shows."""
-    digest = hashlib.sha256()
-    for package in CORE_PACKAGES:
-        for path in sorted((Path(gossipmesh.__file__).parent / package).glob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def primed(nodes_count: int, detector: str) -> Run:
+def primed(nodes_count: int, detector: str, trace: Trace | None = None) -> Run:
     """Return a mesh at rest that every run of a grid begins with."""
-    run = Run(0, nodes_count=nodes_count, loss_ratio=0, verifier=Verifier(1_000_000), detector=detector)
+    run = Run(
+        0,
+        nodes_count=nodes_count,
+        loss_ratio=0,
+        verifier=Verifier(1_000_000),
+        trace=trace,
+        detector=detector,
+    )
     run.invariants = run.world.observer = _Watch()
     boot_known(run)
     return run
@@ -288,7 +285,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
 def main(words: Sequence[str]) -> int:
     """Run what is missing, print the summary of this core; exit 1 when somebody died for nothing."""
     arguments = _arguments(words)
-    core = core_hash()
+    core = frozen_key()
     known = {outcome.key for outcome in read_outcomes(arguments.out)}
     cells = [
         Cell(arguments.nodes, loss, starved, bool(arguments.stamps), arguments.detector)

@@ -12,7 +12,7 @@ from gossipmesh.model import limits
 from gossipmesh.testing.simulator.faults import Channel
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.network import Connection, End
-from gossipmesh.testing.simulator.trace import fingerprint
+from gossipmesh.testing.simulator.trace import fingerprint, place
 
 if TYPE_CHECKING:
     from gossipmesh.testing.simulator.world import World
@@ -27,6 +27,8 @@ class Streams:
     def open(self, host: Host, effect: OpenStream) -> None:
         """Connect: accepted, refused, or a timeout."""
         world = self._world
+        destination = place(effect.destination)
+        world.trace.record(world.now_ns, f"open {host.name} {effect.stream} {destination}")
         end = End(host.name, host.run, effect.stream)
         connection = Connection(end)
         host.connections[effect.stream] = (connection, end)
@@ -44,6 +46,8 @@ class Streams:
 
     def send(self, host: Host, effect: SendStream) -> None:
         """Deliver bytes to the other end, in order and in pieces."""
+        world, size_bytes = self._world, len(effect.payload)
+        world.trace.record(world.now_ns, f"write {host.name} {effect.stream} {size_bytes}")
         known = host.connections.get(effect.stream)
         if known is None:
             return
@@ -68,6 +72,7 @@ class Streams:
 
     def close(self, host: Host, effect: CloseStream) -> None:
         """End this side at once and the other after what was sent."""
+        self._world.trace.record(self._world.now_ns, f"close {host.name} {effect.stream}")
         known = host.connections.pop(effect.stream, None)
         if known is None:
             return

@@ -1,10 +1,61 @@
-"""The trace of a run: one line per event, kept as a running hash and, when asked, as text."""
+"""The trace of a run: one line per event, kept as a running hash and, when asked, as text.
+
+A line is made of tags and values that this module spells out itself, never of a `repr` or of the name of a
+class, a field, an enum's member or a module: what is renamed or moved in the core leaves every digest as it
+is. Nor is there prose in it, such as the sentence that explains a refusal. A new event, kind of entry or
+status needs a tag here before a run may show it.
+"""
 
 import hashlib
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
+
+from gossipmesh.gossip.effects import (
+    Event,
+    IdentityStolen,
+    MassDeathHeld,
+    MemberChanged,
+    Persist,
+    PersistKind,
+    PolicyApplied,
+    PolicyRefused,
+    ServicesChanged,
+    TrustChanged,
+    ViewRepaired,
+)
+from gossipmesh.model.member import Address, MemberStatus
 
 LINES_AT_ONCE: Final = 256
+
+STATUS_TAGS: Final[dict[MemberStatus | None, str]] = {
+    None: "unknown",
+    MemberStatus.ALIVE: "alive",
+    MemberStatus.SUSPECT: "suspect",
+    MemberStatus.UNATTENDED: "unattended",
+    MemberStatus.DEAD: "dead",
+    MemberStatus.LEFT: "left",
+}
+ENTRY_TAGS: Final[dict[PersistKind, str]] = {
+    PersistKind.EPOCH: "epoch",
+    PersistKind.MEMBER: "member",
+    PersistKind.TRUST: "trust",
+    PersistKind.FLOOR: "floor",
+    PersistKind.POLICY_SET: "policy-set",
+}
+EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
+    MemberChanged: lambda told: (
+        f"member {told.name} {told.node_id.hex()} {STATUS_TAGS[told.previous]} {STATUS_TAGS[told.status]}"
+    ),
+    ServicesChanged: lambda told: f"services {told.node_id.hex()}",
+    TrustChanged: lambda told: f"trust {told.version}",
+    PolicyApplied: lambda told: f"policy-applied {told.scope} {told.version} {told.manifest_hash.hex()}",
+    PolicyRefused: lambda told: (
+        f"policy-refused {told.scope} {told.version} {told.manifest_hash.hex()} {told.code}"
+    ),
+    IdentityStolen: lambda told: f"identity-stolen {place(told.sender)}",
+    ViewRepaired: lambda told: f"view-repaired {told.peers_count}",
+    MassDeathHeld: lambda told: f"mass-death-held {told.gone_count}",
+}
 
 
 class Trace:
@@ -37,6 +88,29 @@ class Trace:
     def _fold(self) -> None:
         self._digest.update("".join(self._waiting).encode())
         self._waiting.clear()
+
+
+def event_line(event: Event) -> str:
+    """Return what a trace says of an event that a core told.
+
+    Raises:
+        LookupError: the event has no line in `EVENT_LINES` yet. Our own fault. State unchanged.
+    """
+    told = EVENT_LINES.get(type(event))
+    if told is None:
+        raise LookupError(f"no trace line is known for {event!r}; add one to EVENT_LINES in {__name__}")
+    return told(event)
+
+
+def entry_line(entry: Persist) -> str:
+    """Return what a trace says of an entry that a core wants on its disk."""
+    kept = "-" if entry.value is None else fingerprint(entry.value)
+    return f"{ENTRY_TAGS[entry.kind]} {entry.key.hex()} {kept} {'synced' if entry.durable else 'later'}"
+
+
+def place(address: Address) -> str:
+    """Return a transport address as trace lines have it."""
+    return f"{address.host}:{address.port}"
 
 
 def fingerprint(payload: bytes) -> str:

@@ -27,7 +27,7 @@ from gossipmesh.testing.simulator.faults import Channel, FaultBook, Partition, R
 from gossipmesh.testing.simulator.host import SOCKET_QUEUE_PACKETS, Host
 from gossipmesh.testing.simulator.network import LinkSettings, Network
 from gossipmesh.testing.simulator.streams import Streams
-from gossipmesh.testing.simulator.trace import Trace
+from gossipmesh.testing.simulator.trace import Trace, entry_line, event_line, place
 
 TIMERS_IN_A_ROW_MAX = 1_000  # handle_deadline calls without time passing: more is a core that spins
 TIMER_LATE_NS = 1_000_000  # a busy loop is late by up to this much
@@ -259,6 +259,13 @@ class World:
         effects = step(host.core, host.instant(self.now_ns))
         self._after(host, effects)
 
+    def record_ends(self) -> None:
+        """Let the trace end with what every running core holds, by its roots."""
+        for host in self.hosts.values():
+            if host.core is not None:
+                roots = " ".join(root.hex() for root in host.core.roots())
+                self.trace.record(self.now_ns, f"holds {host.name} {roots}")
+
     # -- the shell --------------------------------------------------------------------------
 
     def arrive(self, host: Host, run: int, step: Step) -> None:
@@ -309,13 +316,14 @@ class World:
             if type(effect) is SendDatagram:
                 self._send_datagram(host, effect)
             elif type(effect) is Persist:
+                self.trace.record(self.now_ns, f"persist {host.name} {entry_line(effect)}")
                 try:
                     host.disk.write(effect)
                 except DiskFull:
                     self._end(host, "disk-full")
                     return
             elif type(effect) is Notify:
-                self.trace.record(self.now_ns, f"notify {host.name} {effect.event}")
+                self.trace.record(self.now_ns, f"notify {host.name} {event_line(effect.event)}")
                 self.observer.notified(self, host, effect)
             elif type(effect) is ProbeEngine:
                 self._probe_engine(host, effect)
@@ -334,7 +342,9 @@ class World:
         self.datagram_bytes += size_bytes
         target = self._by_address.get(effect.destination)
         if target is None or effect.destination != target.address:
+            self.trace.record(self.now_ns, f"lost {host.name} {place(effect.destination)} {size_bytes}")
             return
+        self.trace.record(self.now_ns, f"send {host.name} {target.name} {size_bytes}")
         for delay_ns in self.network.datagram_delays(host.name, target.name, size_bytes, self.now_ns):
             self.push(self.now_ns + delay_ns, self._datagram, host.name, host.address, target, effect.payload)
 

@@ -549,11 +549,11 @@ def test_differences_have_one_quantile_and_larger_meshes_their_own_gate() -> Non
     )
 
 
-def test_the_page_says_when_parts_are_of_different_sources() -> None:
+def test_the_page_says_when_parts_are_of_different_behaviours() -> None:
     results = results_of(cores={"wall clock": "aa", "grid": "bb"})
     assert "wall clock: aa, grid: bb" in render(results, rows.build_rows(results))
     results["cores"]["grid"] = "aa"
-    assert "All of one state" in render(results, rows.build_rows(results))
+    assert "All of one behaviour" in render(results, rows.build_rows(results))
 
 
 def test_days_of_this_core_are_shown_before_those_of_another() -> None:
