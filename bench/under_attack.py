@@ -27,6 +27,7 @@ from bench.run import machine
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import layout
 from gossipmesh.testing.flood_control import FLOOD_SOURCE, Flood, stranger_uid
+from gossipmesh.testing.interrupts import end_like_ctrl_c
 from gossipmesh.testing.mesh import GOSSIPMESH, Mesh
 from gossipmesh.testing.sessions import now_s
 from gossipmesh.testing.waiting import WaitedInVain, first_leaf
@@ -315,7 +316,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="length of each stretch")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(words)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_like_ctrl_c(signal.SIGTERM)
 
     def say(line: str) -> None:
         print(line, file=sys.stderr if options.json else sys.stdout, flush=True)

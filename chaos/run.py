@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.testing.interrupts import end_like_ctrl_c
 from gossipmesh.testing.namespaces import enter_private_network
 from gossipmesh.testing.nemesis import run_scenario, scenario_path
 from gossipmesh.testing.scenario import load_scenario, needs_root
@@ -29,7 +30,7 @@ from gossipmesh.testing.waiting import WaitedInVain, first_leaf
 @click.option("--keep", is_flag=True, help="Leave logs and state behind.")
 def main(scenario: str, backend: str, seed: int, runs: int, as_json: bool, keep: bool) -> None:
     """Run SCENARIO, a TOML file (or its bare name) of chaos/scenarios."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_like_ctrl_c(signal.SIGTERM)
     loaded = load_scenario(scenario_path(scenario))
     if backend == "process" and needs_root(loaded):
         enter_private_network(["-m", "chaos.run", *sys.argv[1:]])

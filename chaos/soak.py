@@ -26,6 +26,7 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import layout, sessions
 from gossipmesh.testing.admin import AdminError, AgentSilent
 from gossipmesh.testing.flood_control import FLOOD_SOURCE, Flood, stranger_uid
+from gossipmesh.testing.interrupts import end_like_ctrl_c
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import GOSSIPMESH, Mesh, MeshNode
 from gossipmesh.testing.namespaces import enter_private_mounts
@@ -332,7 +333,7 @@ def soak(minutes: float, seed: int, say: Say, keep: bool) -> dict[str, Any]:
 @click.option("--keep", is_flag=True, help="Leave logs and state behind.")
 def main(minutes: float, seed: int, as_json: bool, keep: bool) -> None:
     """Soak five nodes for MINUTES; exit 0 only if everything holds."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_like_ctrl_c(signal.SIGTERM)
     enter_private_mounts(["-m", "chaos.soak", *sys.argv[1:]])
     result = soak(minutes, seed, lambda line: click.echo(line, err=True), keep)
     for check in result["checks"]:

@@ -29,6 +29,7 @@ from bench.mesh_pair.places import Cores, Target, choose_cores, make_folder
 from bench.mesh_pair.rounds import KINDS, Kind, Results, run_rounds
 from bench.mesh_pair.verdict import verdict
 from bench.run import machine
+from gossipmesh.testing.interrupts import end_like_ctrl_c
 
 ROUNDS: Final = 5
 SECONDS: Final = 3.0
@@ -48,7 +49,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     # Everything started from here on is on the load's core, unless it is put elsewhere.
     os.sched_setaffinity(0, {cores.load})
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os.kill(os.getpid(), signal.SIGINT))
+    end_like_ctrl_c(signal.SIGTERM)
     # An installed package has its bytecode; compiling at each start would count as memory of every process.
     compileall.compile_dir("gossipmesh", quiet=1)
     kinds = [kind for kind in KINDS if not options.only or kind.key in options.only]

@@ -133,9 +133,10 @@ def demo(ctx: click.Context, as_json: bool, keep: bool) -> None:
     import trio
 
     from gossipmesh.testing.demo import Demo
+    from gossipmesh.testing.interrupts import end_like_ctrl_c
     from gossipmesh.testing.mesh import Mesh
 
-    _end_like_ctrl_c()
+    end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     reporter: PlainReporter | LiveReporter
     if as_json:
         reporter = SilentReporter()
@@ -177,9 +178,3 @@ def _keep_running(mesh: "Mesh") -> None:
     click.echo("left running; Ctrl-C ends it", err=True)
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
-
-
-def _end_like_ctrl_c() -> None:
-    """Let a hang-up or a SIGTERM end the demo as Ctrl-C does: with everything cleaned up."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
