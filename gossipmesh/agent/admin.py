@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import trio
-
 from gossipmesh.agent import admin_views as views
 from gossipmesh.agent.admin_views import Parts
-from gossipmesh.agent.checks import listening_addresses, run_checks
+from gossipmesh.agent.check_facts import gather_facts
+from gossipmesh.agent.checks import run_checks
 from gossipmesh.agent.death_views import why
 from gossipmesh.agent.flight_recorder import record
 from gossipmesh.agent.http_server import HttpServer, Refused, Request, Response, json_response
@@ -118,7 +117,7 @@ class AdminApi:
         return Response(accepted.raw.to_bytes(), "application/octet-stream")
 
     async def _check(self, _: Request) -> Any:
-        return run_checks(self._parts, await trio.to_thread.run_sync(listening_addresses))
+        return run_checks(self._parts, await gather_facts())
 
     async def _read_record(self, _: Request) -> Response:
         recorder = self._parts.recorder

