@@ -159,7 +159,9 @@ class Member:
 
     __slots__ = (
         "address_index",
+        "agreed_at",
         "announced_at",
+        "answered_at",
         "beat",
         "beat_run",
         "certificate",
@@ -186,6 +188,7 @@ class Member:
         "told_at",
         "unequal_count",
         "unreachable",
+        "wall_offset_s",
     )
 
     def __init__(self, credential: NodeCredential, now: Instant) -> None:
@@ -207,6 +210,9 @@ class Member:
         self.heard_at = -1
         self.told_at = -1
         self.announced_at = -1
+        self.answered_at = -1
+        self.agreed_at = -1
+        self.wall_offset_s: int | None = None
         self.address_index = 0
         self.unequal_count = 0
         self.beat = 0
@@ -304,7 +310,10 @@ class Member:
             credential=credential,
             changed_at=self.changed_at,
             unreachable=self.unreachable,
-            heard_age_ns=None if self.heard_at < 0 else max(0, now - self.heard_at),
+            heard_age_ns=_age_ns(self.heard_at, now),
+            answered_age_ns=_age_ns(self.answered_at, now),
+            agreed_age_ns=_age_ns(self.agreed_at, now),
+            wall_offset_s=self.wall_offset_s,
             lag_ms=state.lag_ms,
             hold_down_until=self.held_down_until,
             endpoints_held=self.endpoints_held,
@@ -321,6 +330,10 @@ class Member:
 
 
 _NO_ORDER = Order(0, 0, 0)
+
+
+def _age_ns(at: int, now: Instant) -> int | None:
+    return None if at < 0 else max(0, now - at)
 
 
 def short_id_of(node_id: bytes) -> int:

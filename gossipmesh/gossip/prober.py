@@ -27,13 +27,14 @@ from gossipmesh.gossip.local_health import LocalHealth
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.probe import Probe, ProbeList, RelayedPing, RelayTable, is_probed
 from gossipmesh.model import limits
-from gossipmesh.model.instant import MILLISECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
 
 _ROUND_TRIPS_MAX: Final = 64
 _ROUND_TRIPS_MIN: Final = 3  # a wait too short opens a case and no more; eight would take sixteen seconds
 _SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
 _INDIRECT_HELPERS: Final = 3
+_WALL_S_MAX: Final = 2**40  # what a member says of its clock is its own word, and may be any number
 _Roots = tuple[bytes | None, bytes | None]
 _NO_ROOTS: Final[_Roots] = (None, None)
 
@@ -193,12 +194,14 @@ class Prober:
 
     def proved(self, member: Member) -> None:
         """Take a stream handshake as an answer."""
+        member.answered_at = self._ctx.now
         probe = self._probes.get(self._probed.get(member.node_id, 0))
         if probe is not None:
             self._succeed(probe)
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer; what lay unread for long is answered once, by its newest, when all is read."""
+        _note_clock(member, ping.wall_s, arrived)
         if self._ctx.now - arrived <= self._ctx.settings.monitor.lag_gate_ns:
             self._answer(member, ping, in_time=True)
             return
@@ -224,6 +227,8 @@ class Prober:
         target_id, sent_at = self._pings.get(ack.sequence, (b"", 0))
         if target_id == member.node_id:
             del self._pings[ack.sequence]
+            member.answered_at = max(member.answered_at, arrived)
+            _note_clock(member, ack.wall_s, arrived)
             self._note_skew(ack)
             if member.lag_ms * MILLISECOND_NS <= self._ctx.settings.monitor.lag_gate_ns:
                 self._round_trips.append(max(0, arrived - sent_at))
@@ -281,3 +286,8 @@ class Prober:
         if probe is not None:
             self._end(probe)
         self._late_pings.pop(member.node_id, None)
+
+
+def _note_clock(member: Member, wall_s: int, arrived: Instant) -> None:
+    """Note a member's civil time beside our monotonic one, which is never set."""
+    member.wall_offset_s = min(max(wall_s, 0), _WALL_S_MAX) - arrived // SECOND_NS

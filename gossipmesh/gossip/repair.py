@@ -145,6 +145,8 @@ class Repair:
         now = self._ctx.now
         if self._catalog.ledger.root != self._root:
             self._root, self._root_moved_at = self._catalog.ledger.root, now
+        if group_root == self._root:
+            member.agreed_at = now
         if (group_root, documents_root) == (self._root, self._spreading.root):
             self._settled(member)
             self._agreed(member.node_id, False)

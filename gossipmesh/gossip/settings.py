@@ -177,9 +177,10 @@ class MemberView(msgspec.Struct, frozen=True):
     """A member as the rest of the agent reads it.
 
     `unreachable`: not heard here for a while and nobody certified it; for routing only. `heard_age_ns`:
-    since its last packet, None when there was none. `lag_ms`: the step it published. `hold_down_until`:
-    it is back and stays out until then, None when it does not. `endpoints_held`: it died with many others,
-    so its endpoints are kept.
+    since its last packet, None when there was none. `answered_age_ns`: since it answered, having heard us.
+    `agreed_age_ns`: since its state sum was ours. `wall_offset_s`: its civil time as it last told it, less
+    our monotonic seconds. `lag_ms`: the step it published. `hold_down_until`: it is back and stays out
+    until then, None when it does not. `endpoints_held`: it died with many others, so its endpoints are kept.
     """
 
     name: str
@@ -191,6 +192,9 @@ class MemberView(msgspec.Struct, frozen=True):
     changed_at: Instant
     unreachable: bool = False
     heard_age_ns: int | None = None
+    answered_age_ns: int | None = None
+    agreed_age_ns: int | None = None
+    wall_offset_s: int | None = None
     lag_ms: int = 0
     hold_down_until: Instant | None = None
     endpoints_held: bool = False
