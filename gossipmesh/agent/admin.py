@@ -19,8 +19,7 @@ from urllib.parse import urlsplit
 
 from gossipmesh.agent import admin_views as views
 from gossipmesh.agent.admin_views import Parts
-from gossipmesh.agent.check_facts import gather_facts
-from gossipmesh.agent.checks import run_checks
+from gossipmesh.agent.check_views import check, check_all
 from gossipmesh.agent.death_views import why
 from gossipmesh.agent.flight_recorder import record
 from gossipmesh.agent.http_server import HttpServer, Refused, Request, Response, json_response
@@ -59,6 +58,7 @@ class AdminApi:
             "/v1/policy/set": self._read_policy_set,
             "/v1/proxy/snapshot": lambda _: views.snapshot(parts),
             "/v1/identity": lambda _: views.identities(parts),
+            "/v1/check/all": lambda _: check_all(parts),
             "/v1/why": lambda request: why(parts, request.query.get("node")),
         }
         self._slow_reads: dict[str, Write] = {
@@ -117,7 +117,7 @@ class AdminApi:
         return Response(accepted.raw.to_bytes(), "application/octet-stream")
 
     async def _check(self, _: Request) -> Any:
-        return run_checks(self._parts, await gather_facts())
+        return await check(self._parts)
 
     async def _read_record(self, _: Request) -> Response:
         recorder = self._parts.recorder

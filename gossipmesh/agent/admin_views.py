@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -19,10 +20,10 @@ from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recorder import FlightRecorder
 from gossipmesh.gossip.settings import GossipStatistics, MemberView
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
-from gossipmesh.model.member import MemberStatus, NodePhase
+from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import PolicyStatus
 from gossipmesh.model.service import EndpointHealth
-from gossipmesh.net.clock import monotonic, wall_seconds
+from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.trust.documents import TrustedDocuments
 
@@ -44,6 +45,13 @@ class Parts(Protocol):
     policy_refusals: Counters
     recorder: FlightRecorder | None
     build: str
+
+    @property
+    def state_dir(self) -> Path:
+        """Return the folder of everything the agent keeps."""
+
+    def other_seeds(self) -> list[Address]:
+        """Return the configured seeds that are not this node itself."""
 
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""
@@ -146,13 +154,12 @@ def recorder_view(parts: Parts) -> dict[str, Any] | None:
 
 def members(parts: Parts) -> Response:
     """Return every member as this node holds it, sorted by name: GET /v1/members."""
-    return json_rows_response(_members(parts))
+    return json_rows_response(each_member_row(parts))
 
 
-def _members(parts: Parts) -> Iterator[dict[str, Any]]:
-    own = parts.node.own_node_id
-    now = monotonic()
-    return (_member(view, now, itself=view.node_id == own) for view in parts.node.each_member())
+def each_member_row(parts: Parts) -> Iterator[dict[str, Any]]:
+    """Walk over the rows of `members`, for who does not want all of them at once."""
+    return (member_row(parts, view) for view in parts.node.each_member())
 
 
 def member_row(parts: Parts, view: MemberView) -> dict[str, Any]:
@@ -169,12 +176,17 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "status": view.status.label,
         "order": [state.generation, state.epoch, state.sequence],
         "gossip_address": str(state.gossip_addresses[0]),
+        "gossip_addresses": [str(address) for address in state.gossip_addresses],
         "mesh_address": str(state.mesh_addresses[0]),
         "phase": _phase(state.phase),
         "build": state.build,
         "since_s": round((now - view.changed_at) / SECOND_NS, 3),
         "reachability": "self" if itself else reachability(view),
-        "heard_s": None if view.heard_age_ns is None else round(view.heard_age_ns / SECOND_NS, 3),
+        "heard_s": _seconds(view.heard_age_ns),
+        "answered_s": _seconds(view.answered_age_ns),
+        "agreed_s": _seconds(view.agreed_age_ns),
+        "clock_s": 0 if itself else _clock(view.wall_offset_s),
+        "credential_ends": view.credential.ends,
         "lag_ms": view.lag_ms,
         "held_down_s": _left_s(view.hold_down_until, now),
         "endpoints_held": view.endpoints_held,
@@ -192,6 +204,15 @@ def reachability(view: MemberView) -> str:
     if view.status in (MemberStatus.DEAD, MemberStatus.LEFT):
         return "stale"
     return "unreachable" if view.unreachable else "reachable"
+
+
+def _seconds(age_ns: int | None) -> float | None:
+    return None if age_ns is None else round(age_ns / SECOND_NS, 3)
+
+
+def _clock(offset_s: int | None) -> int | None:
+    """Return how far a member's clock is ahead of ours, in whole seconds; each reading is one off at most."""
+    return None if offset_s is None else offset_s - wall_offset_s()
 
 
 def _left_s(until: int | None, now: int) -> float | None:
@@ -292,7 +313,7 @@ def policy_status(parts: Parts) -> Response:
     """Return what this node and every member runs of each scope: GET /v1/policy/status."""
     rows = (
         {"name": row["name"], "status": row["status"], "policies": row["policies"], "self": row["self"]}
-        for row in _members(parts)
+        for row in each_member_row(parts)
     )
     scopes = [_policy(policy) for policy in parts.node.own_state.policies]
     return json_rows_response(rows, {"scopes": scopes}, "members")

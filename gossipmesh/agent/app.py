@@ -15,6 +15,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -226,7 +227,7 @@ class Agent:
             local_api.close()
             raise
         running = None if found is None else found.snapshot_version
-        self.feed.restore(running, joins=self._other_seeds() and not self.documents.scopes())
+        self.feed.restore(running, joins=bool(self.other_seeds()) and not self.documents.scopes())
         self._give_identities()
         await self.services.scan()
         self._give_listeners()
@@ -303,6 +304,16 @@ class Agent:
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""
         return sorted(self._listeners.problems.values())
+
+    @property
+    def state_dir(self) -> Path:
+        """Return the folder of everything this agent keeps."""
+        return self._config.state_dir
+
+    def other_seeds(self) -> list[Address]:
+        """Return the seeds that should answer: one list of seeds serves all nodes, these included."""
+        own = {self._config.gossip_bind, *self.node.own_state.gossip_addresses}
+        return [seed for seed in self._config.seeds if seed not in own]
 
     # What the parts tell
 
@@ -399,14 +410,9 @@ class Agent:
             return
         tally = self.node.tally()
         others_count, there_count = tally.members_count - 1, tally.attended_count - 1  # without ourselves
-        alone = not others_count and not self._other_seeds()
+        alone = not others_count and not self.other_seeds()
         if alone or (there_count > 0 and self._repaired_peers >= min(self.feed.peers_needed, there_count)):
             self.feed.release(f"{self._repaired_peers} peers have told what they know")
-
-    def _other_seeds(self) -> bool:
-        """Tell whether there should be anybody to ask: one list of seeds serves all nodes, these included."""
-        own = {self._config.gossip_bind, *self.node.own_state.gossip_addresses}
-        return any(seed not in own for seed in self._config.seeds)
 
     def _keep_house(self) -> None:
         """Called every second, between steps of the core."""

@@ -1,5 +1,6 @@
 """What checks ask of the machine and the network, gathered off the loop before anything is judged."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,17 +10,56 @@ import trio
 from gossipmesh.model.member import Address
 
 _LISTENING: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
+_CONNECT_S: Final = 2.0  # whoever runs `check` waits for it
+
+
+class Disk(NamedTuple):
+    """The disk of a folder: what is free for a user without privileges, and how large it is."""
+
+    free_bytes: int
+    size_bytes: int
 
 
 class Facts(NamedTuple):
-    """`listening`: the TCP addresses anything on this machine listens on."""
+    """What was found.
+
+    `listening`: the TCP addresses anything on this machine listens on; `disk`: that of the state folder, None
+    when it cannot be asked; `authority_failure`: why the authority takes no connection, None when it does or
+    none is known.
+    """
 
     listening: list[Address]
+    disk: Disk | None
+    authority_failure: str | None
 
 
-async def gather_facts() -> Facts:
-    """Look at the machine."""
-    return Facts(await trio.to_thread.run_sync(listening_addresses))
+async def gather_facts(state_dir: Path, authority: Address | None) -> Facts:
+    """Look at the machine and knock at the authority, which takes two seconds at most."""
+    listening = await trio.to_thread.run_sync(listening_addresses)
+    disk = await trio.to_thread.run_sync(disk_of, state_dir)
+    failure = None if authority is None else await why_unreachable(authority)
+    return Facts(listening, disk, failure)
+
+
+async def why_unreachable(address: Address) -> str | None:
+    """Return why a TCP address takes no connection; None when it does."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with trio.socket.socket(family, socket.SOCK_STREAM) as connection, trio.move_on_after(_CONNECT_S):
+        try:
+            await connection.connect((address.host, address.port))
+        except OSError as error:
+            return os.strerror(error.errno) if error.errno else str(error)
+        return None
+    return f"no answer within {_CONNECT_S:g} s"
+
+
+def disk_of(folder: Path) -> Disk | None:
+    """Return the disk of a folder; None when it cannot be asked."""
+    try:
+        told = os.statvfs(folder)
+    except OSError:
+        return None
+    return Disk(told.f_bavail * told.f_frsize, told.f_blocks * told.f_frsize)
 
 
 def listening_addresses() -> list[Address]:

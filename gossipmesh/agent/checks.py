@@ -1,6 +1,9 @@
-"""GET /v1/check: is this node well, and how to mend what is not; each line a name, a mark, a hint."""
+"""Is this node well? Its identity, machine, engine, policy and services; how others see it is `mesh_checks`'.
 
-from collections.abc import Callable
+Each row has a name and a mark, and what is not ok says why it matters and how to mend it.
+"""
+
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -9,6 +12,7 @@ from gossipmesh.agent.catalog_feed import lacking_scopes
 from gossipmesh.agent.check_facts import Facts
 from gossipmesh.agent.check_rows import Mark, Row, clock_mark, fail_unless, make_row, warn_unless
 from gossipmesh.agent.identity_keeper import horizon
+from gossipmesh.agent.mesh_checks import MeshView, check_versions
 from gossipmesh.agent.service_files import LocalRegistration
 from gossipmesh.model.instant import HOUR_S
 from gossipmesh.model.member import Address, MemberStatus
@@ -16,6 +20,9 @@ from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.clock import wall_seconds
 
 _HORIZON_S_MIN: Final = 4 * HOUR_S
+_MEBIBYTE: Final = 2**20
+_DISK_SHARE_MIN: Final = 0.1  # what the access log leaves alone
+_DISK_FREE_BYTES_MIN: Final = 16 * _MEBIBYTE  # a few times the state of a thousand members
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
 _NAMES_MAX: Final = 10
 _HEALTH_WARN: Final = 3  # of local health: 0 is healthy, 7 the worst
@@ -24,19 +31,23 @@ _LOG: Final = "see engine.log in spec.stateDir"
 _UNPROVEN: Final = "what has no valid certificate is refused by every other node"
 
 
-def run_checks(parts: Parts, facts: Facts) -> list[Row]:
-    """Return every check's row, in the order a person mends things."""
-    checks: tuple[Callable[[Parts], list[Row]], ...] = (
-        _check_identity,
-        _check_clock,
-        _check_group,
-        _check_held,
-        _check_engine,
-        _check_policy,
-        _check_files,
-        _check_services,
-    )
-    return [*(row for check in checks for row in check(parts)), *_check_exposure(parts, facts.listening)]
+def run_checks(parts: Parts, facts: Facts, view: MeshView, standing: Sequence[Row]) -> list[Row]:
+    """Return every check's row, in the order a person mends things; `standing` is `mesh_checks`'."""
+    return [
+        *_check_identity(parts),
+        *_check_authority(parts, facts),
+        *_check_clock(parts),
+        *_check_disk(parts, facts),
+        *standing,
+        *_check_group(parts),
+        *_check_held(parts),
+        *_check_engine(parts),
+        *_check_policy(parts),
+        *check_versions(view),
+        *_check_files(parts),
+        *_check_services(parts),
+        *_check_exposure(parts, facts.listening),
+    ]
 
 
 def _check_identity(parts: Parts) -> list[Row]:
@@ -56,6 +67,32 @@ def _check_identity(parts: Parts) -> list[Row]:
         hint = "start the authority, or enrol with --service"
         rows.append(make_row("service identities", Mark.FAIL, detail, _UNPROVEN, hint, missing=missing))
     return rows
+
+
+def _check_authority(parts: Parts, facts: Facts) -> list[Row]:
+    authority = parts.identity.identity.authority
+    if authority is None:
+        return []
+    failure = facts.authority_failure
+    detail = f"{authority} takes connections" if failure is None else f"{authority} takes none: {failure}"
+    why = "certificates are not renewed, and no node can join, until it serves again"
+    hint = "start it there: `gossipmesh authority serve`"
+    return [make_row("authority", warn_unless(failure is None), detail, why, hint, failure=failure)]
+
+
+def _check_disk(parts: Parts, facts: Facts) -> list[Row]:
+    disk = facts.disk
+    if disk is None or not disk.size_bytes:
+        return []
+    share = disk.free_bytes / disk.size_bytes
+    mark = warn_unless(share >= _DISK_SHARE_MIN)
+    if mark is not Mark.OK and disk.free_bytes < _DISK_FREE_BYTES_MIN:
+        mark = Mark.FAIL
+    free, size = (amount // _MEBIBYTE for amount in disk)
+    detail = f"{free} of {size} MiB are free for {parts.state_dir}"
+    why = "the access log leaves lines out, and an agent whose disk is full ends: its engine serves on alone"
+    evidence = {"free_bytes": disk.free_bytes, "size_bytes": disk.size_bytes}
+    return [make_row("disk", mark, detail, why, "make room there", **evidence)]
 
 
 def _check_clock(parts: Parts) -> list[Row]:
@@ -91,7 +128,7 @@ def _check_held(parts: Parts) -> list[Row]:
     if not held_count:
         return []
     detail = f"the endpoints of {held_count} members that went within a minute are kept, for an hour at most"
-    why = "so many at once are likelier this node's own trouble; if not, traffic goes to endpoints that are gone"
+    why = "so many at once are likelier this node's own trouble; if not, traffic goes to what is gone"
     hint = "look at this node's network; when they are really gone, `gossipmesh release`"
     return [make_row("mass death", Mark.FAIL, detail, why, hint, members=held_count)]
 
@@ -109,9 +146,7 @@ def _check_engine(parts: Parts) -> list[Row]:
     rows.append(make_row("snapshot", fail_unless(current), detail, why, _LOG))
     detail = "answers" if engine.answering else "does not answer"
     why = "no other node can call the workloads of this one"
-    rows.append(
-        make_row("mesh port", fail_unless(engine.answering), f"the mesh port {detail}", why, _LOG)
-    )
+    rows.append(make_row("mesh port", fail_unless(engine.answering), f"the mesh port {detail}", why, _LOG))
     if engine.full:
         detail = f"the engine has no place for more connections: {', '.join(engine.full)}"
         hint = "see who holds them with `ss -tnpe`; nothing that is under way was ended"

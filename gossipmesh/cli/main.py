@@ -35,7 +35,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "why": ("gossipmesh.cli.why:why", "Say why a member is held as it is: who voted, when, what undid it."),
     "services": ("gossipmesh.cli.readers:services", "List the services of the mesh."),
     "endpoints": ("gossipmesh.cli.readers:endpoints", "List the endpoints of a service."),
-    "check": ("gossipmesh.cli.check:check", "Check this node, and say how to mend what fails."),
+    "check": ("gossipmesh.cli.check:check", "Check this node, or --all members; say how to mend what fails."),
     "identity": ("gossipmesh.cli.readers:identity", "Show this node's certificates."),
     "proxy": ("gossipmesh.cli.proxy:proxy", "Run the data plane, or show what it runs."),
     "debug": ("gossipmesh.cli.debug:debug", "Write down what this node's agent did lately."),

@@ -9,24 +9,16 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.output import Column, output_option, print_rows
+from gossipmesh.model.durations import age_text
 from gossipmesh.model.errors import Interrupted, OperatorError
 from gossipmesh.net import clock
 
 LEAVE_TIMEOUT_S: Final = 60.0  # draining takes 45 s at most
-MINUTE_S: Final = 60
-HOUR_S: Final = 3_600
-DAY_S: Final = 86_400
 
 
 def duration_text(seconds: Any) -> str:
-    """Return an age as people say it: `12s`, `5m3s`, `2h10m`, `3d4h`."""
-    if not isinstance(seconds, int | float):
-        return "-"
-    whole = max(0, int(seconds))
-    for unit_s, letter, part_s, part_letter in ((DAY_S, "d", HOUR_S, "h"), (HOUR_S, "h", MINUTE_S, "m")):
-        if whole >= unit_s:
-            return f"{whole // unit_s}{letter}{whole % unit_s // part_s}{part_letter}"
-    return f"{whole // MINUTE_S}m{whole % MINUTE_S}s" if whole >= MINUTE_S else f"{whole}s"
+    """Return an age as people say it, `-` for none."""
+    return age_text(seconds) if isinstance(seconds, int | float) else "-"
 
 
 def _incarnation(row: Mapping[str, Any]) -> str:

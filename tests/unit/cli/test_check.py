@@ -38,10 +38,13 @@ class CheckAgent(FakeAgent):
     def __init__(self) -> None:
         super().__init__({})
         self.rows: list[dict[str, Any]] = []
+        self.all: dict[str, Any] = {}
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         if path == "/v1/check":
             return 200, self.rows
+        if path == "/v1/check/all" and self.all:
+            return 200, self.all
         return 404, {"error": f"no {path}", "code": "unknown"}
 
 
@@ -94,6 +97,26 @@ def test_data_is_exactly_what_the_agent_said(
     agent[0].rows = [OK, WARN, FAIL]
     root.run(["check", "--socket", agent[1], "-o", "json"])
     assert json.loads(capsys.readouterr().out) == agent[0].rows
+
+
+@pytest.mark.parametrize(("rows", "code"), [([OK], 0), ([WARN, OK], 0), ([FAIL, WARN, OK], 1)])
+def test_all_tells_the_same_way_of_every_member(
+    agent: tuple[CheckAgent, str], capsys: pytest.CaptureFixture[str], rows: list[dict[str, Any]], code: int
+) -> None:
+    agent[0].all = {"members": [{"name": "n1"}], "ok": code == 0, "seen_by": "n1", "checks": rows}
+    words = ["check", "--all", "--socket", agent[1]]
+    assert root.run(words) == code
+    assert len(capsys.readouterr().out.splitlines()) == 1 + sum(1 if row is OK else 3 for row in rows)
+    assert root.run([*words, "-o", "json"]) == code
+    assert json.loads(capsys.readouterr().out) == agent[0].all
+    assert root.run([*words, "--strict"]) == int(len(rows) > 1)
+
+
+def test_an_agent_that_knows_no_all_is_an_error_in_words(
+    agent: tuple[CheckAgent, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert root.run(["check", "--all", "--socket", agent[1]]) == 1
+    assert "/v1/check/all" in capsys.readouterr().err
 
 
 def test_an_agent_without_marks_is_understood(
