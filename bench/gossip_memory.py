@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from bench.gossip_swarm import paper_swarm
 from bench.processes import anonymous_mb, peak_mb, rss_mb
+from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.effects import CloseStream, OpenStream, SendDatagram, SendStream, StreamId
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model import limits
@@ -87,7 +88,7 @@ class Host:
         while (due := self.node.next_deadline()) <= now:
             self.run(self.node.handle_deadline, due)
 
-    def drain(self) -> list[Any]:
+    def drain(self, now: Instant) -> list[Any]:
         """Return what is for the other side, stream numbers as it knows them."""
         out, self.out = self.out, []
         translated = []
@@ -97,7 +98,7 @@ class Host:
             elif kind in ("bytes", "closed"):
                 rest[0] = -rest[0]
             if kind == "refused":
-                self.run(self.node.stream_closed, StreamId(rest[0]), self.node._ctx.now)
+                self.run(self.node.stream_closed, StreamId(rest[0]), now)
                 continue
             translated.append((kind, *rest))
         return translated
@@ -124,7 +125,7 @@ def _advance(host: Host, inbound: list[Any], now: Instant, sender: Any) -> list[
     host.deadlines(now)
     for item in inbound:
         host.take(host.ours(item), now, sender)
-    return host.drain()
+    return host.drain(now)
 
 
 def newcomer(members: int, trace: bool) -> None:
@@ -138,9 +139,9 @@ def newcomer(members: int, trace: bool) -> None:
         tracemalloc.start()
     now = Instant(SECOND_NS)
     host.run(host.node.start, [peer.address], now)
-    outbound = host.drain()
+    outbound = host.drain(now)
     cpu = time.process_time()
-    while len(host.node._catalog) < members + 2 or host.node.statistics().repairs_completed == 0:
+    while host.node.statistics().members < members + 2 or host.node.statistics().repairs_completed == 0:
         now = Instant(now + _TICK_NS)
         _tell(sys.stdout.buffer, [now, outbound])
         outbound = _advance(host, _hear(sys.stdin.buffer), now, peer.address)
@@ -148,7 +149,7 @@ def newcomer(members: int, trace: bool) -> None:
             break
     steps = sorted(host.steps)
     report = {
-        "members": len(host.node._catalog),
+        "members": host.node.statistics().members,
         "virtual_s": round((now - SECOND_NS) / SECOND_NS, 3),
         "cpu_s": round(time.process_time() - cpu, 2),
         "anonymous_before_mb": round(before_mb, 1),
@@ -199,7 +200,7 @@ def main() -> None:
     restored_s = time.perf_counter() - begin
     host.run(host.node.start, [], Instant(SECOND_NS))
     # As after its own join: the peer has somebody to compare with and does not begin with the newcomer.
-    host.node._joined = True
+    rehearsal.end_joining(host.node)
     host.steps.clear()
     host.out.clear()
     arguments = [sys.executable, "-m", "bench.gossip_memory", str(options.members), "--newcomer"]

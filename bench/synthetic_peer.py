@@ -17,6 +17,7 @@ import trio
 from bench.gossip_swarm import Swarm
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.control.roots import Authority, load_authority
+from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic, wall_offset_s
@@ -79,7 +80,7 @@ async def serve(swarm: Swarm, members_count: int) -> None:
             )
             shell.step(lambda now: core.start((), now))
             # As after its own join: it has somebody to compare with and does not begin with the newcomer.
-            core._joined = True
+            rehearsal.end_joining(core)
             calm_collector()
             nursery.start_soon(shell.run, listener)
             record_bytes = round(sum(len(value) for _, value in kept) / len(kept))

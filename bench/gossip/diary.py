@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
+from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.effects import (
     Effect,
     MemberChanged,
@@ -110,11 +111,7 @@ class Day:
 
     def endpoints(self) -> int:
         """Return how many members' services are offered, on all nodes together."""
-        return sum(
-            (member.serving or member.endpoints_held) and member.messages.services is not None
-            for host in self.run.hosts
-            for member in self.run.core(host)._catalog
-        )
+        return sum(rehearsal.offered_count(self.run.core(host)) for host in self.run.hosts)
 
 
 def seconds(duration_ns: int) -> float:

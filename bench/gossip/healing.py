@@ -3,7 +3,7 @@
 from typing import Final
 
 from bench.gossip.diary import DOWN, Day, seconds
-from gossipmesh.gossip.catalog import Checks
+from gossipmesh.gossip import rehearsal
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.testing.builders import VALID_UNTIL_S
 from gossipmesh.testing.simulator.hardships import DAY_NS, forget_silently
@@ -127,12 +127,7 @@ def _renew(day: Day, side: list[Host]) -> None:
         records.append(keys.credential)
         run.core(host).renew_credential(keys.credential, host.instant(run.world.now_ns))
     for host in side:
-        core = run.core(host)
-        checks = Checks(len(records))
-        for record in records:
-            core._catalog.merge_untrusted(record, checks)
-        core._courier.queue.drop_subject(None, core.own_node_id)
-        core._ctx.drain()
+        rehearsal.know_renewed(run.core(host), records)
 
 
 def restart(day: Day) -> None:

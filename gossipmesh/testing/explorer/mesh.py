@@ -19,6 +19,7 @@ from gossipmesh.gossip.effects import (
     SendDatagram,
     SendStream,
 )
+from gossipmesh.gossip.inspection import Held, held
 from gossipmesh.gossip.links import Link
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.settings import GossipSettings
@@ -138,8 +139,7 @@ class Mesh:
         for here in [key for key in self._streams if key[0] == name]:
             self._break(self._streams.pop(here))
         host.end_run()
-        synced = host.disk._synced_count
-        del host.disk._log[synced:]
+        host.disk.lose_unsynced()
         self.start(name, [other for other in self.hosts if other != name])
 
     def step(self, name: str, act: Callable[[Any, Instant], list[Effect]]) -> None:
@@ -217,9 +217,9 @@ class Mesh:
             for name in names
         )
 
-    def member(self, at: str, of: str) -> Any:
-        """Return how one node holds another; it is there once they joined."""
-        return self.core(at)._catalog.get(self.ids[of])
+    def member(self, at: str, of: str) -> Held | None:
+        """Return how one node holds another; None before they joined."""
+        return held(self.core(at), self.ids[of])
 
     # -- inside -----------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from itertools import permutations
 from typing import Any, Final
 
 from gossipmesh.gossip.catalog import order_start, order_tuple
-from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.inspection import Held, Inspection, inspect, members
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.testing.explorer.mesh import Mesh, Violation
@@ -41,17 +41,20 @@ def fingerprint(mesh: Mesh, story: Any, alike: Iterable[str]) -> bytes:
     """Return the state's name; hosts in `alike` play one part, so states that swap them are one."""
     free = list(alike)
     names = list(mesh.hosts)
+    inside = {name: inspect(mesh.core(name)) for name in mesh.running}
     described = []
     for order in permutations(free):
         renamed = dict(zip(free, order, strict=True))
         table = {name: renamed.get(name, name) for name in names}
-        described.append(repr(_describe(mesh, story, table)).encode())
+        described.append(repr(_describe(mesh, inside, story, table)).encode())
     return hashlib.blake2b(min(described), digest_size=FINGERPRINT_BYTES).digest()
 
 
-def _describe(mesh: Mesh, story: Any, table: dict[str, str]) -> tuple[Any, ...]:
+def _describe(
+    mesh: Mesh, inside: dict[str, Inspection], story: Any, table: dict[str, str]
+) -> tuple[Any, ...]:
     ids = {node_id: table[name] for name, node_id in mesh.ids.items()}
-    nodes = sorted((table[name], _describe_node(mesh, name, ids)) for name in mesh.hosts)
+    nodes = sorted((table[name], _describe_node(mesh, name, inside.get(name), ids)) for name in mesh.hosts)
     held = sorted(
         ((table[source], table[target]), [(parcel.kinds, parcel.content) for parcel in parcels])
         for (source, target), parcels in mesh.held.items()
@@ -60,64 +63,62 @@ def _describe(mesh: Mesh, story: Any, table: dict[str, str]) -> tuple[Any, ...]:
     return (nodes, held, cut, story)
 
 
-def _describe_node(mesh: Mesh, name: str, ids: dict[bytes, str]) -> tuple[Any, ...]:
-    host = mesh.hosts[name]
-    if not isinstance(host.core, GossipNode):
+def _describe_node(
+    mesh: Mesh, name: str, inside: Inspection | None, ids: dict[bytes, str]
+) -> tuple[Any, ...]:
+    if inside is None:
         return ("down",)
-    core = host.core
     documents = mesh.factory.documents[name]
-    now = core._ctx.now
     floors = [(scope, documents.floor(scope)) for scope in documents.scopes()]
     timers = sorted(
-        (key[0], ids.get(key[1], "") if isinstance(key[1], bytes) else "", (at - now) // AGE_STEP_NS)
-        for key, (at, _, _) in core._ctx.timers._live.items()
-        if key[0] in _TIMERS_OF_CASES
+        (timer.name, ids.get(timer.subject or b"", ""), (timer.at - inside.now) // AGE_STEP_NS)
+        for timer in inside.timers
+        if timer.name in _TIMERS_OF_CASES
     )
-    members = sorted(
-        (ids[bytes(member.node_id)], _describe_member(member, now, ids)) for member in core._catalog
+    known = sorted(
+        (ids[member.node_id], _describe_member(member, inside.now, ids)) for member in inside.members
     )
-    pending = sorted(core._spreading._pending)
-    return (host.run, core.incarnation, floors, pending, timers, members, _describe_detector(core, now, ids))
+    incarnation = mesh.core(name).incarnation
+    judged = _describe_detector(inside, ids)
+    return (mesh.hosts[name].run, incarnation, floors, list(inside.scopes_pending), timers, known, judged)
 
 
-def _describe_member(member: Any, now: int, ids: dict[bytes, str]) -> tuple[Any, ...]:
-    certificate = getattr(member, "certificate", None)
+def _describe_member(member: Held, now: int, ids: dict[bytes, str]) -> tuple[Any, ...]:
+    certificate = member.certificate
     against = None
     if certificate is not None:
-        voters = sorted(ids[bytes(vote.voter)] for vote in certificate.votes)
+        voters = sorted(ids[vote.voter] for vote in certificate.votes)
         against = (certificate.generation, certificate.epoch, certificate.status, voters)
     claim = None if member.claim is None else (order_tuple(member.claim.order), member.claim.status)
-    kinds = sorted(int(kind) for kind in member.messages)
     order = order_tuple(member.order)
     heard = age_step(now, member.heard_at)
-    return (int(member.status), order, against, claim, kinds, heard, member.run == 0)
+    return (int(member.status), order, against, claim, list(member.kinds), heard, not member.has_run)
 
 
-def _describe_detector(core: GossipNode, now: int, ids: dict[bytes, str]) -> tuple[Any, ...]:
-    detector: Any = core._detector
-    if not hasattr(detector, "votes"):
-        return tuple(sorted(ids.get(bytes(subject), "") for subject in detector._suspicions))
+def _describe_detector(inside: Inspection, ids: dict[bytes, str]) -> tuple[Any, ...]:
+    now, judging = inside.now, inside.judging
+    if judging is None:
+        return tuple(sorted(ids.get(subject, "") for subject in inside.suspected))
     votes = sorted(
         (
-            ids[bytes(target)],
-            ids[bytes(voter)],
+            ids[held.target],
+            ids[held.voter],
             held.vote is not None and held.vote.cause,
             age_step(now, held.arrived),
         )
-        for target, voters in detector.votes._votes.items()
-        for voter, held in voters.items()
+        for held in judging.votes
     )
     cases = sorted(
         (
-            ids[bytes(target)],
-            case.state.value,
-            age_step(now, case.evidence.silent_since),
-            age_step(now, case.evidence.opened),
-            case.evidence.answers_in_a_row,
+            ids[case.target],
+            case.state,
+            age_step(now, case.silent_since),
+            age_step(now, case.opened),
+            case.answers_in_a_row,
         )
-        for target, case in detector.desk._cases.items()
+        for case in judging.cases
     )
-    return (votes, cases, list(detector.desk.control._rounds), detector.judge.view_is_whole)
+    return (votes, cases, list(judging.rounds), judging.view_is_whole)
 
 
 class Watch:
@@ -147,7 +148,7 @@ class Watch:
         if before is not None and run != before[0] and order_start(order) <= order_start(before[1]):
             raise Violation(f"{name} started again within the incarnation {order_start(before[1])}")
         self._own[name] = (run, order)
-        for member in mesh.core(name)._catalog:
+        for member in members(mesh.core(name)):
             key = (name, run, member.name)
             held = self._views.get(key)
             if held is not None and member.order < held:

@@ -162,7 +162,8 @@ class Refutation(_Base):
         mesh.cut = {(VICTIM, name) for name in others} | {(name, VICTIM) for name in others}
 
         def dead() -> bool:
-            return all(mesh.member(name, VICTIM).status is MemberStatus.DEAD for name in others)
+            held = [mesh.member(name, VICTIM) for name in others]
+            return all(member is not None and member.status is MemberStatus.DEAD for member in held)
 
         if not mesh.tick_until(dead, 30 * SECOND_NS, 250 * MILLISECOND_NS):
             raise Violation("the others never certify a node that is cut off")
@@ -181,8 +182,10 @@ class Refutation(_Base):
         for at in mesh.running:
             for of in self.names:
                 member = mesh.member(at, of)
-                held = None if member is None else member.certificate
-                if held is not None and (held.generation, held.epoch) < order_start(member.order):
+                if member is None or member.certificate is None:
+                    continue
+                held = member.certificate
+                if (held.generation, held.epoch) < order_start(member.order):
                     raise Violation(f"{at} holds {of} by a certificate against an incarnation that ended")
 
     def finish(self, mesh: Mesh) -> None:

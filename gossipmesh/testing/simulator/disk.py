@@ -49,6 +49,10 @@ class Disk:
         self._synced_count = len(self._log)
         return lost_count
 
+    def lose_unsynced(self) -> None:
+        """Keep the synced prefix and nothing else, as a power cut may."""
+        del self._log[self._synced_count :]
+
     def corrupt(self, rng: random.Random) -> int:
         """Flip bytes somewhere: what is read at the next start is the good prefix; return what is lost."""
         kept_count = rng.randrange(len(self._log)) if self._log else 0

@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from gossipmesh.gossip.effects import Effect
+from gossipmesh.gossip import rehearsal
 from gossipmesh.model.documents import Manifest
 from gossipmesh.model.identity import NodeId
-from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus, NodePhase
 from gossipmesh.model.records import Claim, NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.testing.builders import http_route, seal_policy_set, service_entry
@@ -133,13 +132,6 @@ def forged_records(run: Run, hostile: Host, victim: Host) -> list[SignedRecord]:
 
 def send_records(run: Run, hostile: Host, target: Host, records: list[SignedRecord]) -> None:
     """Send records from one member to another in properly sealed packets."""
-    member = run.core(hostile)._catalog.get(run.core(target).own_node_id)
+    node_id = run.core(target).own_node_id
     messages = [encode_message(record) for record in records]
-
-    def step(core: Any, now: Instant) -> list[Effect]:
-        for message in messages:
-            core._courier.send(member, [message], fill=False)
-        effects: list[Effect] = core._ctx.drain()
-        return effects
-
-    run.world.call(hostile, step)
+    run.world.call(hostile, lambda core, now: rehearsal.say(core, node_id, messages))

@@ -5,10 +5,11 @@ each measures what it bounds.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
+from gossipmesh.gossip import rehearsal
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
-from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.testing.builders import VALID_UNTIL_S, http_route
 from gossipmesh.testing.simulator.faults import Blackout, Deafness, EgressLoss, Rule
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
@@ -222,10 +223,7 @@ def divergence(run: Run) -> None:
 
 def forget_silently(run: Run, forgetful: Host, subject: Host) -> None:
     """Have a core lose a member and all it signed, as by a fault of ours that nothing tells of."""
-    core: Any = run.core(forgetful)
-    member = core._catalog.get(run.core(subject).own_node_id)
-    core._catalog.forget(member)
-    core._detector.forget(member)
+    rehearsal.forget(run.core(forgetful), run.core(subject).own_node_id)
     run.invariants.disturbed(run.world, [])
     run.world.faults.fire("forget")
 
@@ -242,6 +240,11 @@ def join_storm(run: Run) -> None:
     run.settle()
 
 
+def _services_order(run: Run, host: Host, node_id: bytes) -> Order:
+    found = run.core(host).service(node_id)
+    return Order(0, 0, 0) if found is None else found[1].order
+
+
 def spread(run: Run) -> None:
     """One record after another is published: how long until all but one in a thousand know it."""
     boot_known(run)
@@ -252,12 +255,12 @@ def spread(run: Run) -> None:
         run.publish(owner)
         began_ns, order = run.world.now_ns, run.core(owner).own_state.order
         node_id = run.core(owner).own_node_id
-        entries = run.core(owner)._catalog.get(node_id).services.order
+        newest = _services_order(run, owner, node_id)
         missing_max = len(run.hosts) // 1_000
 
-        def known(node_id: bytes = node_id, entries: Any = entries, missing_max: int = missing_max) -> bool:
-            members = (run.core(host)._catalog.get(node_id) for host in run.hosts)
-            return sum(bool(member.services.order < entries) for member in members) <= missing_max
+        def known(node_id: bytes = node_id, newest: Order = newest, missing_max: int = missing_max) -> bool:
+            held = (_services_order(run, host, node_id) for host in run.hosts)
+            return sum(order < newest for order in held) <= missing_max
 
         done = run.world.run_until_true(known, 5 * SECOND_NS, 10 * MILLISECOND_NS)
         run.require(done, f"a record of {owner.name} after {order} is not known everywhere after 5 s")

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.checkpoint import open_checkpoint_untrusted
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.recording import (
@@ -164,7 +165,7 @@ def _step(core: GossipNode, entry: Entry, signer: RecordedSigner, node_class: ty
     inputs = inputs_of(node_class)
     if entry.method == RESEED:
         (seed,) = _arguments(entry, tuple[bytes])
-        core._ctx.rng.seed(seed)
+        rehearsal.reseed(core, seed)
         return entry.digest
     if entry.method not in inputs:
         raise MalformedInput(f"an input {entry.method[:80]!r} that this build does not know")

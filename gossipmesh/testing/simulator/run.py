@@ -194,8 +194,8 @@ class Run:
 
     def held_as(self, observer: Host, node_id: NodeId) -> MemberStatus | None:
         """Return the status a running host holds a member in; None when it does not know it."""
-        member = self.core(observer)._catalog.get(node_id)
-        return None if member is None or member.state is None else member.status
+        view = self.core(observer).member(node_id)
+        return None if view is None else view.status
 
     def holders(self, subject: Host, status: MemberStatus) -> list[str]:
         """Return the other running hosts that hold `subject` in `status`."""

@@ -5,23 +5,34 @@ dies (a reset at once), its machine dies or the link is cut (silence, and an end
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gossipmesh.gossip.effects import CloseStream, OpenStream, SendStream
 from gossipmesh.model import limits
+from gossipmesh.model.member import Address
 from gossipmesh.testing.simulator.faults import Channel
 from gossipmesh.testing.simulator.host import Host
-from gossipmesh.testing.simulator.network import Connection, End
-from gossipmesh.testing.simulator.trace import fingerprint, place
+from gossipmesh.testing.simulator.network import Connection, End, Network
+from gossipmesh.testing.simulator.trace import Trace, fingerprint, place
 
-if TYPE_CHECKING:
-    from gossipmesh.testing.simulator.world import World
+
+class Ground(Protocol):
+    """What streams need of the world they run in: its hosts, links, trace and clock."""
+
+    now_ns: int
+    hosts: dict[str, Host]
+    network: Network
+    trace: Trace
+
+    def push(self, at_ns: int, function: Callable[..., None], *arguments: Any) -> None: ...
+    def host_at(self, address: Address) -> Host | None: ...
+    def arrive(self, host: Host, run: int, step: Callable[..., Any]) -> None: ...
 
 
 class Streams:
     """Performs the stream effects of every host."""
 
-    def __init__(self, world: "World") -> None:
+    def __init__(self, world: Ground) -> None:
         self._world = world
 
     def open(self, host: Host, effect: OpenStream) -> None:
