@@ -121,6 +121,7 @@ class _Recorder:
 
 def _run_tests(tests: Sequence[str]) -> _Recorder:
     recorder = _Recorder()
+    os.environ["GOSSIPMESH_FROZEN"] = "off"  # what a test checks must notice a mutant, not that bytes differ
     # What is imported before the fork is not rewritten, and need not be.
     ignored = "ignore::pytest.PytestAssertRewriteWarning"
     words = ["-q", "-x", "--no-header", "--tb=line", "-W", ignored, *tests]

@@ -3,6 +3,7 @@
 A handful of the list is played here. All of it: `make frozen`.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,12 +15,14 @@ from gossipmesh.gossip.effects import MemberChanged, PersistKind
 from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.testing.frozen import play_entry
+from gossipmesh.testing.frozen import ROOT, play_entry
 from gossipmesh.testing.simulator import run as simulator_run
 from gossipmesh.testing.simulator.frozen_list import GRID, Entry, read_list
 from gossipmesh.testing.simulator.hardships import ON_REQUEST
 from gossipmesh.testing.simulator.scenarios import SCENARIOS
 from gossipmesh.testing.simulator.trace import EVENT_LINES
+from tests.simulation.conftest import KEPT, digest_of
+from tests.unit.gossip.group import Group
 
 LISTED = {entry.name: entry for entry in read_list()}
 HANDFUL = (
@@ -108,6 +111,30 @@ def test_a_run_that_fails_is_not_equal_whatever_its_digest(monkeypatch: pytest.M
     again = play_entry(msgspec.structs.replace(SMALLEST, digest=first.digest))
     assert (again.digest, again.is_equal) == (first.digest, False)
     assert again.told().endswith("FAILED: it is not to be")
+
+
+def test_the_page_counts_what_the_list_holds() -> None:
+    """The table of docs/TESTING.md says of each run what it is for."""
+    page = (ROOT / "docs" / "TESTING.md").read_text(encoding="utf-8")
+    _, table = page.split("| about | runs |")
+    table = table[: table.index("\n\n")]
+    counts = [int(row.split("|")[2]) for row in table.splitlines()[2:]]
+    assert sum(counts) == len(LISTED)
+    assert [entry.story for entry in LISTED.values() if f"`{entry.story}`" not in table] == []
+
+
+def test_stories_of_hostile_members_that_are_kept_are_told() -> None:
+    """No digest is left of a test that is gone."""
+    for name in json.loads(KEPT.read_text(encoding="utf-8")):
+        module, _, test = name.partition("::")
+        assert f"def {test.partition('[')[0]}(" in KEPT.with_name(f"{module}.py").read_text(encoding="utf-8")
+
+
+def test_one_bit_of_one_packet_is_another_story() -> None:
+    told, altered = Group("a b"), Group("a b")
+    told.trace.append((7, "a", "10.0.0.2:7948", b"\x01\x02"))
+    altered.trace.append((7, "a", "10.0.0.2:7948", b"\x01\x03"))
+    assert digest_of([told]) == digest_of([told, Group("c")]) != digest_of([altered])
 
 
 def test_an_entry_has_a_name_of_its_own() -> None:
