@@ -1,4 +1,4 @@
-"""The agent's own process: `python -m gossipmesh.agent CONFIG [TOKEN_FILE]`.
+"""The agent's own process: `python -m gossipmesh.agent CONFIG [TOKEN_FILE [SEED...]]`; "" for no token.
 
 `gossipmesh agent` becomes this by exec, with its pid: what runs for months then holds no command line
 library. A failure a person can mend is one sentence on stderr, as every command tells it.
@@ -26,9 +26,9 @@ _THREAD_TURN_S: Final = 0.000_5
 def main(arguments: list[str]) -> int:
     """Run the agent until it leaves the mesh; return the exit code."""
     hold_standard_descriptors()
-    token_file = Path(arguments[1]) if len(arguments) > 1 else None
+    token_file = Path(arguments[1]) if any(arguments[1:2]) else None
     try:
-        config = read_config(Path(arguments[0]), token_file)
+        config = read_config(Path(arguments[0]), token_file, arguments[2:])
         handler = start_logging(config.log_level)
         try:
             calm_collector()

@@ -8,6 +8,7 @@ started before. Signals end the wait as they end any process.
 import errno
 import logging
 import socket
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -15,6 +16,7 @@ import trio
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.restore import own_address
+from gossipmesh.agent.seeds import Seeds
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 
@@ -23,20 +25,28 @@ log = logging.getLogger("gossipmesh.agent.addresses")
 _LOOK_S: Final = 1.0
 
 
-async def wait_for_addresses(config: AgentConfig) -> None:
-    """Return once every address in `config` is this machine's and this node's own can be told."""
+async def wait_for_addresses(config: AgentConfig, seeds: Seeds) -> None:
+    """Return once every address in `config` is this machine's and this node's own can be told.
+
+    Seeds by name are resolved first where this node's own address is the one used towards them.
+    """
     told: set[str] = set()
-    while missing := missing_addresses(config):
+    needs_route = config.gossip_advertise is None or config.mesh_advertise is None
+    if needs_route:
+        await seeds.look()
+    while missing := missing_addresses(config, seeds.addresses):
         for key in [key for key in missing if key not in told]:
             told.add(key)
             log.warning("not ready, waiting for the network: %s", missing[key], extra=fields(key=key))
         await trio.sleep(_LOOK_S)
+        if needs_route:
+            await seeds.look()
     if told:
         log.info("the addresses waited for are there", extra=fields(keys=sorted(told)))
 
 
-def missing_addresses(config: AgentConfig) -> dict[str, str]:
-    """Return why each key's address cannot be used yet, by key."""
+def missing_addresses(config: AgentConfig, towards: Sequence[Address]) -> dict[str, str]:
+    """Return why each key's address cannot be used yet, by key; `towards` are the seeds."""
     missing = {
         f"spec.{section}.bind": f"this machine has no address {bind.host} (spec.{section}.bind) yet"
         for section, bind in config.binds().items()
@@ -47,7 +57,7 @@ def missing_addresses(config: AgentConfig) -> dict[str, str]:
         ("mesh", config.mesh_bind, config.mesh_advertise),
     ):
         try:
-            own_address(bind, advertise, config.seeds, section)
+            own_address(bind, advertise, towards, section)
         except OperatorError as error:
             missing[f"spec.{section}.advertise"] = str(error)
     return missing

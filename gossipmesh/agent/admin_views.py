@@ -51,7 +51,10 @@ class Parts(Protocol):
         """Return the folder of everything the agent keeps."""
 
     def other_seeds(self) -> list[Address]:
-        """Return the configured seeds that are not this node itself."""
+        """Return the seeds' addresses that are not this node itself."""
+
+    def unresolved_seeds(self) -> dict[str, str]:
+        """Return why a seed's host name does not resolve, by seed."""
 
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""

@@ -37,6 +37,7 @@ from gossipmesh.agent.logs import fields
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.restore import own_address, restore_documents, restore_state
+from gossipmesh.agent.seeds import Seeds
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.agent.state_store import FolderLock, StateStore
@@ -96,13 +97,14 @@ async def run_agent(config: AgentConfig) -> None:
             stack.callback(lock.release)
             store = StateStore(config.state_dir)
             stack.callback(store.close)
-            await wait_for_addresses(config)
+            seeds = Seeds(config.every_seed(), config.gossip_bind, rng=seeded_random())
+            await wait_for_addresses(config, seeds)
             sockets = Sockets(config, stack)
             identity, enrolled_now = await load_or_enrol(
                 config.state_dir / "identity", config.token_file, sockets.require_engine_ports
             )
             async with trio.open_nursery() as nursery:
-                agent = Agent(config, identity, store, sockets, nursery, enrolled_now=enrolled_now)
+                agent = Agent(config, identity, store, sockets, seeds, nursery, enrolled_now=enrolled_now)
                 stack.callback(agent.close)
                 await agent.start()
     except BaseExceptionGroup as group:
@@ -151,6 +153,7 @@ class Agent:
         identity: NodeIdentity,
         store: StateStore,
         sockets: Sockets,
+        seeds: Seeds,
         nursery: trio.Nursery,
         *,
         enrolled_now: bool,
@@ -164,6 +167,7 @@ class Agent:
         self.policy_refusals = Counters()
         self._config = config
         self._sockets = sockets
+        self.seeds = seeds
         self._nursery = nursery
         self._leaving = False
         self._ended = trio.Event()
@@ -176,13 +180,7 @@ class Agent:
         self._listeners = Listeners({})
         verifier = Verifier(_VERDICTS_MAX)
         self.documents = restore_documents(identity, store, verifier)
-        self.identity = IdentityKeeper(
-            config.state_dir / "identity",
-            identity,
-            wanted=lambda: [entry.service for entry in self.services.registrations()],
-            on_renewed=self._identity_renewed,
-            rng=seeded_random(),
-        )
+        self.identity = self._make_keeper(identity)
         self.build = build_name()
         self.recorder = FlightRecorder(checkpoint=take_checkpoint) if config.flight_recorder else None
         self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
@@ -227,13 +225,14 @@ class Agent:
             local_api.close()
             raise
         running = None if found is None else found.snapshot_version
-        self.feed.restore(running, joins=bool(self.other_seeds()) and not self.documents.scopes())
+        self.feed.restore(running, joins=self._expects_others() and not self.documents.scopes())
         self._give_identities()
         await self.services.scan()
         self._give_listeners()
         self._listeners.close_unused()
-        self.shell.step(lambda now: self.node.start(config.seeds, now))
+        self.shell.step(lambda now: self.node.start(self.seeds.addresses, now))
         nursery.start_soon(self.shell.run, self._sockets.streams)
+        nursery.start_soon(self.seeds.run, self._seeds_changed, self._is_alone)
         nursery.start_soon(self.feed.run)
         nursery.start_soon(self.identity.run)
         nursery.start_soon(self.services.run)
@@ -312,8 +311,15 @@ class Agent:
 
     def other_seeds(self) -> list[Address]:
         """Return the seeds that should answer: one list of seeds serves all nodes, these included."""
-        own = {self._config.gossip_bind, *self.node.own_state.gossip_addresses}
-        return [seed for seed in self._config.seeds if seed not in own]
+        own = self._own_addresses()
+        return [seed for seed in self.seeds.addresses if seed not in own]
+
+    def unresolved_seeds(self) -> dict[str, str]:
+        """Return why a seed's host name does not resolve, by seed."""
+        return self.seeds.unresolved
+
+    def _own_addresses(self) -> set[Address]:
+        return {self._config.gossip_bind, *self.node.own_state.gossip_addresses}
 
     # What the parts tell
 
@@ -410,9 +416,18 @@ class Agent:
             return
         tally = self.node.tally()
         others_count, there_count = tally.members_count - 1, tally.attended_count - 1  # without ourselves
-        alone = not others_count and not self.other_seeds()
+        alone = not others_count and not self._expects_others()
         if alone or (there_count > 0 and self._repaired_peers >= min(self.feed.peers_needed, there_count)):
             self.feed.release(f"{self._repaired_peers} peers have told what they know")
+
+    def _expects_others(self) -> bool:
+        return self.seeds.name_others(self._own_addresses())
+
+    def _seeds_changed(self, seeds: Sequence[Address]) -> None:
+        self.shell.step(lambda now: self.node.seeds_changed(seeds, now))
+
+    def _is_alone(self) -> bool:
+        return self.node.tally().attended_count <= 1  # it is one of them itself
 
     def _keep_house(self) -> None:
         """Called every second, between steps of the core."""
@@ -475,6 +490,15 @@ class Agent:
         trust = self.documents.trust
         return b"" if trust is None else "".join(trust.root_certificates).encode()
 
+    def _make_keeper(self, identity: NodeIdentity) -> IdentityKeeper:
+        return IdentityKeeper(
+            self._config.state_dir / "identity",
+            identity,
+            wanted=lambda: [entry.service for entry in self.services.registrations()],
+            on_renewed=self._identity_renewed,
+            rng=seeded_random(),
+        )
+
     def _make_engine(self) -> EngineSupervisor:
         folder = self._config.state_dir
         settings = EngineSettings(
@@ -506,8 +530,8 @@ class Agent:
         self, identity: NodeIdentity, store: StateStore, verifier: Verifier, *, enrolled_now: bool
     ) -> GossipNode:
         config = self._config
-        gossip = own_address(config.gossip_bind, config.gossip_advertise, config.seeds, "gossip")
-        mesh = own_address(config.mesh_bind, config.mesh_advertise, config.seeds, "mesh")
+        gossip = own_address(config.gossip_bind, config.gossip_advertise, self.seeds.addresses, "gossip")
+        mesh = own_address(config.mesh_bind, config.mesh_advertise, self.seeds.addresses, "mesh")
         try:
             make = GossipNode if self.recorder is None else partial(self.recorder.build, GossipNode)
             return make(

@@ -85,7 +85,7 @@ def _standing(parts: Parts, view: MeshView) -> list[Row]:
     now = monotonic()
     uptime_s = (now - parts.started_at) / SECOND_NS
     refutations = refutations_of(parts.node.history(parts.node.own_node_id), now)
-    return check_standing(view, parts.other_seeds(), uptime_s, refutations)
+    return check_standing(view, parts.other_seeds(), uptime_s, refutations, parts.unresolved_seeds())
 
 
 def _json(value: Any) -> bytes:

@@ -4,19 +4,22 @@ Ends at typed values: whether a port is free or a folder writable is found by wh
 Every key is explained in configs/agent.example.yaml.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import msgspec
 
+from gossipmesh.agent.seeds import Seed, parse_seed
 from gossipmesh.model import access_log, limits
 from gossipmesh.model.access_log import AccessLogSettings
-from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
 from gossipmesh.model.member import Address
 from gossipmesh.net.files import read_file
 from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check_shape, parse_yaml_untrusted
 
 _WILDCARDS: Final = ("0.0.0.0", "::")
+_PORT_ZERO: Final = "port 0 would be another one at each start; give a port in 1..65535"
 
 
 class BindSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,13 +74,16 @@ class AgentFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AgentConfig(msgspec.Struct, frozen=True):
-    """What the agent runs by: absolute paths, checked addresses. `advertise` None: found at start."""
+    """What the agent runs by: absolute paths, checked addresses. `advertise` None: found at start.
+
+    `more_seeds` were given on the command line, beside the file's.
+    """
 
     file: Path
     state_dir: Path
     services_dir: Path
     token_file: Path | None
-    seeds: tuple[Address, ...]
+    seeds: tuple[Seed, ...]
     gossip_bind: Address
     gossip_advertise: Address | None
     mesh_bind: Address
@@ -90,6 +96,11 @@ class AgentConfig(msgspec.Struct, frozen=True):
     log_level: str
     flight_recorder: bool
     profile: str = "fast"
+    more_seeds: tuple[Seed, ...] = ()
+
+    def every_seed(self) -> tuple[Seed, ...]:
+        """Return where members may be found, the command line's seeds first."""
+        return (*self.more_seeds, *self.seeds)
 
     def binds(self) -> dict[str, Address]:
         """Return where the agent and its engine listen, by the section of the configuration."""
@@ -103,13 +114,15 @@ class AgentConfig(msgspec.Struct, frozen=True):
         }
 
 
-def read_config(path: Path, token_file: Path | None = None) -> AgentConfig:
-    """Read and check a configuration file; `token_file` overrides spec.tokenFile.
+def read_config(path: Path, token_file: Path | None = None, more_seeds: Sequence[str] = ()) -> AgentConfig:
+    """Read and check a configuration file; `token_file` overrides spec.tokenFile, `more_seeds` are added.
 
     Raises:
         OperatorError: missing, unreadable, open to others, or wrong; the message names every mistake with
             its line.
+        UsageError: one of `more_seeds` is no seed.
     """
+    given = tuple(_given_seed(text) for text in more_seeds)
     try:
         text = read_file(path, limits.YAML_BYTES_MAX).decode("utf-8")
     except OSError as error:
@@ -129,7 +142,29 @@ def read_config(path: Path, token_file: Path | None = None) -> AgentConfig:
         ) from None
     if token_file is not None:
         config = msgspec.structs.replace(config, token_file=token_file.absolute())
-    return config
+    return msgspec.structs.replace(config, more_seeds=given)
+
+
+def _given_seed(text: str) -> Seed:
+    """Read one `--seed`."""
+    try:
+        seed = parse_seed(text)
+        if problem := _seed_problem(seed):
+            raise MalformedInput(problem)
+    except MalformedInput as error:
+        raise UsageError(f"--seed: {error}") from None
+    return seed
+
+
+def _seed_problem(seed: Seed) -> str | None:
+    """Return why nobody can be reached at a seed."""
+    if seed.port == 0:
+        return _PORT_ZERO
+    return None if seed.host not in _WILDCARDS else _no_address(seed.host)
+
+
+def _no_address(host: str) -> str:
+    return f"{host} is no address others can connect to; give this node's own"
 
 
 def parse_config_untrusted(text: str, path: Path) -> AgentConfig:
@@ -167,15 +202,26 @@ class _Addresses:
             self.note(path, str(error))
             return Address("127.0.0.1", 0)
         if address.port == 0:
-            self.note(path, "port 0 would be another one at each start; give a port in 1..65535")
+            self.note(path, _PORT_ZERO)
         return address
 
     def read_told(self, text: str, *path: str | int) -> Address:
         """Read an address others are to connect to."""
         address = self.read(text, *path)
         if address.host in _WILDCARDS:
-            self.note(path, f"{address.host} is no address others can connect to; give this node's own")
+            self.note(path, _no_address(address.host))
         return address
+
+    def read_seed(self, text: str, *path: str | int) -> Seed:
+        """Read an address, or a host name, where members may be found."""
+        try:
+            seed = parse_seed(text)
+        except MalformedInput as error:
+            self.note(path, str(error))
+            return Address("127.0.0.1", 0)
+        if problem := _seed_problem(seed):
+            self.note(path, problem)
+        return seed
 
     def problems_of_raw(self) -> list[Problem]:
         """Check what addresses can be found in a document whose shape is wrong elsewhere."""
@@ -189,7 +235,7 @@ class _Addresses:
         seeds = spec.get("seeds")
         for index, text in enumerate(seeds if isinstance(seeds, list) else []):
             if isinstance(text, str):
-                self.read(text, "spec", "seeds", index)
+                self.read_seed(text, "spec", "seeds", index)
         return self.problems
 
     def note(self, path: tuple[str | int, ...], message: str) -> None:
@@ -207,7 +253,7 @@ def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
         services_dir=base / spec.servicesDir,
         token_file=None if spec.tokenFile is None else base / spec.tokenFile,
         seeds=tuple(
-            addresses.read_told(seed, "spec", "seeds", index) for index, seed in enumerate(spec.seeds)
+            addresses.read_seed(seed, "spec", "seeds", index) for index, seed in enumerate(spec.seeds)
         ),
         gossip_bind=addresses.read(spec.gossip.bind, "spec", "gossip", "bind"),
         gossip_advertise=_read_advertise(addresses, spec.gossip, "gossip"),

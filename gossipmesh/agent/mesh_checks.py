@@ -6,7 +6,7 @@ It reads members' rows, which are taken one by one, and sends nothing. Rules:
 3. What was said of others is `member_checks`'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from gossipmesh.agent.check_rows import Mark, Row, fail_unless, make_row, some_of, warn_unless
@@ -94,7 +94,11 @@ class MeshView:
 
 
 def check_standing(
-    view: MeshView, seeds: Sequence[Address], uptime_s: float, refutations: Sequence[tuple[float, str]]
+    view: MeshView,
+    seeds: Sequence[Address],
+    uptime_s: float,
+    refutations: Sequence[tuple[float, str]],
+    unresolved: Mapping[str, str],
 ) -> list[Row]:
     """Return how this node stands with the others.
 
@@ -103,8 +107,10 @@ def check_standing(
         seeds: those that are not this node.
         uptime_s: how long this agent has run.
         refutations: verdicts against this node that it has answered: (age in seconds, what was said).
+        unresolved: seeds whose host name does not resolve now, and why.
     """
-    rows = _check_seeds(view, seeds)
+    rows = _check_seeds(view, seeds) if seeds or not unresolved else []
+    rows += _check_seed_names(view, unresolved)
     if view.alive_count:
         rows += [_check_answers(view, uptime_s), _check_news(view, uptime_s)]
     return [*rows, _check_verdicts(refutations)]
@@ -126,6 +132,18 @@ def _check_seeds(view: MeshView, seeds: Sequence[Address]) -> list[Row]:
         detail += f"; silent: {some_of(_described(view, seed) for seed in silent)}"
     hint = "start the agent there, or name another node in spec.seeds"
     return [make_row("seeds", warn_unless(not silent), detail, why, hint, **evidence)]
+
+
+def _check_seed_names(view: MeshView, unresolved: Mapping[str, str]) -> list[Row]:
+    if not unresolved:
+        return []
+    detail = f"no address for {some_of(f'{seed} ({reason})' for seed, reason in unresolved.items())}"
+    why = "a node that starts, and halves of a mesh that were apart for long, find the others by seeds only"
+    hint = (
+        "see that the name is right in spec.seeds, and that this machine's resolver answers: `getent hosts`"
+    )
+    mark = Mark.FAIL if view.heard.age_s is None else Mark.WARN
+    return [make_row("seed names", mark, detail, why, hint, unresolved=dict(unresolved))]
 
 
 def _answers(known: Known | None) -> bool:

@@ -22,7 +22,7 @@ from gossipmesh.model.errors import OperatorError
 log = logging.getLogger("gossipmesh.agent.reload")
 
 RELOADED: Final = ("log_level",)
-_IGNORED: Final = ("file", "token_file")  # a token is redeemed at a start only
+_IGNORED: Final = ("file", "token_file", "more_seeds")  # a start's own: a token, the command line
 _ENGINES: Final = "access_log"  # what begins so is given to the engine when that is started
 _SECTION: Final = re.compile(r"(.+)_(bind|advertise)")
 

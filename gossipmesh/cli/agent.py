@@ -28,8 +28,15 @@ MALLOC_SETTINGS: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65
     type=click.Path(path_type=Path, dir_okay=False),
     help="A join token, for a node that has no identity yet.",
 )
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    metavar="NAME:PORT",
+    help="Where a member may be found, an address or a host name, beside spec.seeds.",
+)
 @click.pass_context
-def agent(context: click.Context, config_path: Path, token_file: Path | None) -> None:
+def agent(context: click.Context, config_path: Path, token_file: Path | None, seeds: tuple[str, ...]) -> None:
     """Run this node's agent.
 
     SIGTERM or Ctrl-C drains and leaves the mesh, a second one stops at once; SIGUSR2 ends the agent only, for
@@ -37,8 +44,7 @@ def agent(context: click.Context, config_path: Path, token_file: Path | None) ->
     the log says what of the latter needs a restart.
     """
     words = [*module_words("gossipmesh.agent"), str(config_path)]
-    if token_file is not None:
-        words.append(str(token_file))
+    words += ["" if token_file is None else str(token_file), *seeds]
     environment = MALLOC_SETTINGS | safe_environment(os.environ)
     if context.find_root().params.get("debug"):
         environment["GOSSIPMESH_DEBUG"] = "1"

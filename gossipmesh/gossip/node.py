@@ -202,8 +202,7 @@ class GossipNode:
         self._ctx.now = now
         self._own.persist_epoch()
         self._own.publish_state()
-        own_addresses = self._own.state.gossip_addresses
-        self._seeds = tuple(address for address in seeds if address not in own_addresses)
+        self._seeds = self._others_of(seeds)
         self._detector.start()
         for member in list(self._catalog):
             self._detector.status_changed(member, None)
@@ -212,6 +211,18 @@ class GossipNode:
         self._set_seeds_timer(short_id_of(self._own_id) % _SEEDS_AGAIN_NS)
         self._credentials.look()
         self._streams.start()
+        return self._ctx.drain()
+
+    def seeds_changed(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
+        """Take where members may be found from now on; where we know no member we say hello at once."""
+        self._advance(now)
+        held, self._seeds = self._seeds, self._others_of(seeds)
+        if not held:
+            self._set_seeds_timer(short_id_of(self._own_id) % _SEEDS_AGAIN_NS)
+        self._join()
+        for seed in self._seeds_without_member():
+            if seed not in held:
+                self._handshake.start(seed)
         return self._ctx.drain()
 
     def next_deadline(self) -> Instant:
@@ -561,12 +572,20 @@ class GossipNode:
         anybody left to ping, and only a seed on the other side brings them together again.
         """
         self._set_seeds_timer(_SEEDS_AGAIN_NS)
+        unknown = self._seeds_without_member()
+        if self._joined and unknown:
+            self._handshake.start(self._ctx.rng.choice(unknown))
+
+    def _others_of(self, seeds: Sequence[Address]) -> tuple[Address, ...]:
+        own_addresses = self._own.state.gossip_addresses
+        return tuple(address for address in seeds if address not in own_addresses)
+
+    def _seeds_without_member(self) -> list[Address]:
+        """Return the seeds where no member is known to be."""
         hosts = [seed.host.encode() for seed in self._seeds]
         near = [member.state for member in self._catalog if any(map(member.may_be_at, hosts))]
         held = [address for state in near if state is not None for address in state.gossip_addresses]
-        unknown = [seed for seed in self._seeds if seed not in held]
-        if self._joined and unknown:
-            self._handshake.start(self._ctx.rng.choice(unknown))
+        return [seed for seed in self._seeds if seed not in held]
 
     def _set_phase(self, phase: NodePhase, now: Instant) -> list[Effect]:
         self._advance(now)

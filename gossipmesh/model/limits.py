@@ -136,6 +136,8 @@ STATE_FILE_BYTES_MAX: Final = 4_294_967_296  # ten thousand members' largest rec
 
 # Agent configuration and local services
 SEEDS_MAX: Final = 64
+ADDRESSES_PER_SEED_MAX: Final = 16  # that one host name stands for
+SEED_LOOKUPS_MAX: Final = 8  # threads of the system's resolver, those included that were given up
 SERVICE_FILES_MAX: Final = 256
 CHECKS_PER_SERVICE_MAX: Final = 8
 UPSTREAMS_PER_SERVICE_MAX: Final = 64

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import trio
 from gossipmesh.agent import addresses
 from gossipmesh.agent.addresses import missing_addresses, wait_for_addresses
 from gossipmesh.agent.config import AgentConfig, parse_config_untrusted
+from gossipmesh.agent.seeds import SeedName, Seeds
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 
@@ -31,14 +33,25 @@ def config(**changed: Address | None) -> AgentConfig:
     return msgspec.structs.replace(parse_config_untrusted(TEXT, Path("agent.yaml")), **changed)
 
 
+def seeds(*given: SeedName, **found: str) -> Seeds:
+    """Return seeds by name; `found` says where each is."""
+
+    async def lookup(host: str, port: int, *_: object) -> list[Address]:
+        if host not in found:
+            raise OSError(0, "no such name")
+        return [Address(found[host], port)]
+
+    return Seeds(given, Address("0.0.0.0", 7948), rng=random.Random(1), lookup=lookup)
+
+
 def test_what_is_here_is_not_missing() -> None:
-    assert missing_addresses(config()) == {}
+    assert missing_addresses(config(), ()) == {}
 
 
 @pytest.mark.parametrize("section", ["gossip", "mesh", "proxy", "api", "metrics", "readiness"])
 @pytest.mark.parametrize("host", [ABSENT, "2001:db8::77"])
 def test_each_listener_is_waited_for(section: str, host: str) -> None:
-    missing = missing_addresses(config(**{f"{section}_bind": Address(host, 9)}))
+    missing = missing_addresses(config(**{f"{section}_bind": Address(host, 9)}), ())
     assert missing == {
         f"spec.{section}.bind": f"this machine has no address {host} (spec.{section}.bind) yet"
     }
@@ -49,7 +62,7 @@ def test_a_port_in_use_is_not_waited_for() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        assert missing_addresses(config(proxy_bind=Address("127.0.0.1", taken.getsockname()[1]))) == {}
+        assert missing_addresses(config(proxy_bind=Address("127.0.0.1", taken.getsockname()[1])), ()) == {}
 
 
 @pytest.mark.parametrize("section", ["gossip", "mesh"])
@@ -58,18 +71,18 @@ def test_without_a_route_its_own_address_is_waited_for(section: str, monkeypatch
         raise OperatorError(f"no route; set spec.{section}.advertise")
 
     monkeypatch.setattr(addresses, "own_address", lambda *words: no_route() if words[3] == section else None)
-    assert list(missing_addresses(config())) == [f"spec.{section}.advertise"]
+    assert list(missing_addresses(config(), ())) == [f"spec.{section}.advertise"]
 
 
 async def test_each_is_told_once_and_the_wait_ends_when_all_are_there(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, autojump_clock: object
 ) -> None:
     days = [{"a": "no a", "b": "no b"}] * 3 + [{"b": "no b", "c": "no c"}] * 86_400 + [{}]
-    monkeypatch.setattr(addresses, "missing_addresses", lambda _: days.pop(0))
+    monkeypatch.setattr(addresses, "missing_addresses", lambda *_: days.pop(0))
     caplog.set_level("INFO", "gossipmesh")
     monkeypatch.setattr(addresses.log.parent, "propagate", True)
     started = trio.current_time()
-    await wait_for_addresses(config())
+    await wait_for_addresses(config(), seeds())
     assert trio.current_time() - started == pytest.approx(86_403)
     assert [record.getMessage() for record in caplog.records] == [
         "not ready, waiting for the network: no a",
@@ -79,11 +92,28 @@ async def test_each_is_told_once_and_the_wait_ends_when_all_are_there(
     ]
 
 
+async def test_its_own_address_is_the_one_used_towards_a_seed_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no route leads anywhere else, say, the one to the seed does."""
+    towards: list[tuple[Address, ...]] = []
+
+    def missing(_: AgentConfig, known: tuple[Address, ...]) -> dict[str, str]:
+        towards.append(known)
+        return {}
+
+    monkeypatch.setattr(addresses, "missing_addresses", missing)
+    named = seeds(SeedName("seed", 7948), seed="10.0.0.1")
+    await wait_for_addresses(config(), named)
+    await wait_for_addresses(config(mesh_advertise=None), named)
+    assert towards == [(), (Address("10.0.0.1", 7948),)], "who knows its address waits for no resolver"
+
+
 async def test_it_costs_no_line_when_nothing_is_missing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(addresses.log.parent, "propagate", True)
-    await wait_for_addresses(config())
+    await wait_for_addresses(config(), seeds())
     assert caplog.records == []
 
 

@@ -1,6 +1,7 @@
 """One whole agent in this process: a real authority, a real engine, real sockets."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.admin import AdminError, AgentSilent, ask
 from gossipmesh.testing.builders import TrustDomainBuilder
 from gossipmesh.testing.simulator.replay import replay
+from gossipmesh.wire.datagram import PacketType, decode_header_untrusted
 from tests.unit.agent.own_host import own_host
 from tests.unit.enrolment_kit import running_authority
 
@@ -127,6 +129,45 @@ async def test_an_agent_enrols_serves_answers_and_leaves(tmp_path: Path) -> None
         assert (node.socket.stat().st_mode & 0o777) == 0o600
         assert await ask(node.socket, "/v1/leave", method="POST", timeout_s=30) == {"left": True}
         await node.wait_gone()
+
+
+async def test_a_seed_by_name_stops_nothing_while_it_does_not_resolve_and_is_greeted_once_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The name comes to life while the agent runs: a load balancer, a DNS server that was down."""
+    seed_host, getaddrinfo = own_host(2), socket.getaddrinfo
+    looked_up: list[str] = []
+
+    def by_test(host: Any, *more: Any, **named: Any) -> Any:
+        if host != "seed.test":
+            return getaddrinfo(host, *more, **named)
+        looked_up.append(host)
+        if len(looked_up) == 1:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return getaddrinfo(seed_host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", by_test)
+    monkeypatch.setattr(logging.getLogger("gossipmesh"), "propagate", True)
+    caplog.set_level("INFO", "gossipmesh")
+    async with a_node(tmp_path) as node:
+        path = node.folder / "agent.yaml"
+        document = json.loads(path.read_text())
+        document["spec"]["seeds"] = ["seed.test:7948"]
+        path.write_text(json.dumps(document))
+        with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as seed:
+            await seed.bind((seed_host, 7948))
+            with trio.fail_after(30):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(run_agent, node.config())
+                    hello, sender = await seed.recvfrom(2_048)
+                    nursery.cancel_scope.cancel()
+    assert decode_header_untrusted(hello).type == PacketType.HELLO
+    assert sender == (HOST, 7948)
+    told = [record.getMessage() for record in caplog.records if "the seed seed.test:7948" in record.message]
+    assert told == [
+        "the seed seed.test:7948 does not resolve: Name or service not known; it is tried again",
+        f"the seed seed.test:7948 is at {seed_host}:7948",
+    ]
 
 
 async def test_reads_on_loopback_are_for_addresses_only_and_never_change_anything(tmp_path: Path) -> None:

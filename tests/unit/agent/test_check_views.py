@@ -35,6 +35,7 @@ async def check_all(
         identity=SimpleNamespace(identity=SimpleNamespace(name=at)),
         started_at=Instant(SECOND_NS),
         other_seeds=lambda: [group.hosts[name].address for name in seeds.split()],
+        unresolved_seeds=dict,
     )
     response = check_views.check_all(parts)
     body = response.body

@@ -7,7 +7,7 @@ import pytest
 
 from gossipmesh.agent.config import AgentConfig, parse_config_untrusted, read_config
 from gossipmesh.model.access_log import AccessLogSettings
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import OperatorError, UsageError
 from gossipmesh.model.member import Address
 from gossipmesh.wire.yaml_source import YamlErrors
 
@@ -60,6 +60,37 @@ def test_five_mistakes_are_five_lines() -> None:
     assert sorted(mistake.split(":")[1] for mistake in mistakes) == ["4", "5", "6", "7", "8"]
     assert any("did you mean `stateDir`" in mistake for mistake in mistakes)
     assert any("$.spec.seeds[0]: 'node-1' is not ADDRESS:PORT" in mistake for mistake in mistakes)
+
+
+def test_seeds_are_addresses_or_names_and_those_of_the_command_line_come_first(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(HEAD + "spec:\n  seeds: [mesh.example.com:7948, '10.0.0.1:7948']\n")
+    config = read_config(path, None, ["other.example.com:7949", "[fd00::1]:7948"])
+    assert [str(seed) for seed in config.every_seed()] == [
+        "other.example.com:7949",
+        "[fd00::1]:7948",
+        "mesh.example.com:7948",
+        "10.0.0.1:7948",
+    ]
+    assert [str(seed) for seed in config.seeds] == ["mesh.example.com:7948", "10.0.0.1:7948"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [
+        ("10.0.0:7948", "'10.0.0:7948' is not ADDRESS:PORT or NAME:PORT"),
+        ("mesh.example.com:0", "port 0 would be another one"),
+        ("0.0.0.0:7948", "0.0.0.0 is no address others can connect to"),
+    ],
+)
+def test_a_seed_that_is_none_is_said_wherever_it_was_given(seed: str, said: str, tmp_path: Path) -> None:
+    (mistake,) = _mistakes(HEAD + f"spec: {{seeds: ['{seed}']}}\n")
+    assert f"$.spec.seeds[0]: {said}" in mistake
+    path = tmp_path / "agent.yaml"
+    path.write_text(HEAD)
+    with pytest.raises(UsageError) as caught:
+        read_config(path, None, ["fine:1", seed])
+    assert f"--seed: {said}" in str(caught.value)
 
 
 def test_seeds_that_are_no_list_are_one_mistake() -> None:

@@ -29,9 +29,10 @@ def standing(
     seeds: list[Address] = SEEDS,
     uptime_s: float = HOUR_S,
     refutations: tuple[tuple[float, str], ...] = (),
+    unresolved: dict[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the rows by name."""
-    rows = check_standing(seen(*members), seeds, uptime_s, refutations)
+    rows = check_standing(seen(*members), seeds, uptime_s, refutations, unresolved or {})
     for row in rows:
         assert row["mark"] == "ok" or (row["why"] and row["hint"]), row
     return {row["name"]: row for row in rows}
@@ -47,6 +48,16 @@ def test_a_node_whose_seeds_answer_is_well() -> None:
     assert rows["seeds"]["detail"] == "2 of 2 answer"
     told = rows["heard by others"]["detail"]
     assert told == "the last answer came 1s ago (a); 2 of 2 answered in 3 minutes"
+
+
+def test_a_seed_that_does_not_resolve_fails_whoever_is_alone_and_warns_the_others() -> None:
+    unresolved = {"mesh.example.com:7948": "Name or service not known"}
+    rows = standing(member("a", **AT_7), member("b", **AT_8), unresolved=unresolved)
+    assert marks(rows) == {"seed names": "warn"}
+    told = rows["seed names"]["detail"]
+    assert told == "no address for mesh.example.com:7948 (Name or service not known)"
+    assert marks(standing(seeds=[], unresolved=unresolved)) == {"seed names": "FAIL"}
+    assert "seeds" not in standing(seeds=[], unresolved=unresolved), "some are configured"
 
 
 def test_one_alone_without_seeds_is_well() -> None:

@@ -159,3 +159,68 @@ def test_a_node_whose_seeds_are_gone_settles_for_who_came_to_it() -> None:
     group.start("b", "a")
     group.run_until(lambda: group.node("a")._joined, 7)
     assert everybody(group, "alive")
+
+
+def hand_seeds(group: Group, name: str, *seeds: str) -> None:
+    """Tell a running node where members may be found now."""
+    addresses = [group.hosts[seed].address for seed in seeds]
+    group.perform(group.hosts[name], group.node(name).seeds_changed(addresses, Instant(group.now)))
+
+
+def test_a_node_without_seeds_joins_at_those_it_is_handed_later() -> None:
+    """A host name that resolves at last."""
+    group = Group("a b")
+    group.start("a")
+    group.start("b")
+    group.run(10)
+    assert group.statuses("b") == {"a": "unknown"}
+    hand_seeds(group, "b", "a")
+    group.run_until(lambda: everybody(group, "alive") and group.converged(), 2)
+
+
+def test_a_seed_that_moved_is_greeted_where_it_is_now() -> None:
+    group = Group("a b gone")
+    group.start("a")
+    group.start("b", "gone")
+    group.run(20)
+    hand_seeds(group, "b", "a")
+    group.run_until(lambda: everybody(group, "alive") and group.converged(), 2)
+
+
+def test_halves_that_forgot_each_other_meet_at_a_new_address_at_once() -> None:
+    """Nobody waits for the five minutes after which a seed is asked again."""
+    group = Group("a b c d")
+    group.start("a")
+    group.start("b", "a")
+    group.start("c")
+    group.start("d", "c")
+    group.run(10)
+    assert group.statuses("c") == {"a": "unknown", "b": "unknown", "d": "alive"}
+    hand_seeds(group, "b", "a", "c")
+    group.run_until(lambda: everybody(group, "alive") and group.converged(), 4)
+
+
+def test_seeds_that_are_members_or_ourselves_are_not_greeted_again() -> None:
+    group = Group("a b")
+    group.start_all()
+    group.run_until(group.converged, 5)
+    hellos = sent(group, "b", PacketType.HELLO)
+    hand_seeds(group, "b", "b", "a")
+    hand_seeds(group, "b")
+    hand_seeds(group, "b", "a")
+    group.run(5)
+    assert sent(group, "b", PacketType.HELLO) == hellos
+
+
+def test_a_seed_handed_later_is_asked_again_every_five_minutes() -> None:
+    group = Group("a b gone")
+    group.start("a")
+    group.start("b", "a")
+    group.run_until(group.converged, 5)
+    assert sent(group, "a", PacketType.HELLO, "gone") == 0
+    hand_seeds(group, "a", "gone")
+    group.run(30)
+    at_once = sent(group, "a", PacketType.HELLO, "gone")
+    assert at_once > 0
+    group.run(300)
+    assert sent(group, "a", PacketType.HELLO, "gone") > at_once
