@@ -1,7 +1,7 @@
-"""The stories of hostile members are frozen, too: the packets of each test have the digest that is kept.
+"""Stories of hostile members and newcomers are frozen, too: their packets have digests that are kept.
 
 What a story shows is checked by its test; here that nothing else changed beside it. Digests stand in
-`byzantine.json`; when behaviour changes on purpose (docs/TESTING.md says when), run these tests without
+`stories.json`; when behaviour changes on purpose (docs/TESTING.md says when), run these tests without
 `-n` and with `GOSSIPMESH_FROZEN=update`. Kept mutants set `off`: a test must notice them by what it checks.
 """
 
@@ -15,7 +15,8 @@ import pytest
 
 from tests.unit.gossip.group import Group
 
-KEPT = Path(__file__).with_name("byzantine.json")
+KEPT = Path(__file__).with_name("stories.json")
+FROZEN = ("test_byzantine", "test_newcomers")
 VARIABLE = "GOSSIPMESH_FROZEN"
 
 
@@ -30,8 +31,8 @@ def digest_of(groups: list[Group]) -> str:
 
 @pytest.fixture(autouse=True)
 def frozen_story(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compare what the groups of a hostile member's story sent with what is kept, when the test is over."""
-    if not request.path.name.startswith("test_byzantine") or os.environ.get(VARIABLE) == "off":
+    """Compare what the groups of a story sent with what is kept, when the test is over."""
+    if not request.path.name.startswith(FROZEN) or os.environ.get(VARIABLE) == "off":
         yield
         return
     groups: list[Group] = []

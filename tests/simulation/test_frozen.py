@@ -123,7 +123,7 @@ def test_the_page_counts_what_the_list_holds() -> None:
     assert [entry.story for entry in LISTED.values() if f"`{entry.story}`" not in table] == []
 
 
-def test_stories_of_hostile_members_that_are_kept_are_told() -> None:
+def test_stories_that_are_kept_are_told() -> None:
     """No digest is left of a test that is gone."""
     for name in json.loads(KEPT.read_text(encoding="utf-8")):
         module, _, test = name.partition("::")

@@ -44,11 +44,13 @@ HARDSHIP_SEEDS = {
     "pauses": (1,),
     "starved": (1,),
     "clocks": (1,),
+    "losses-in-turn": (1,),
+    "long-table": (1,),
     "damaged-disks": (1,),
 }
 SWIM_SEEDS = {"crash": (1,), "kill-agent": (1,), "partition-heal": (1,), "pause": (1,)}
 OTHERS_NODES_COUNT = 12
-HARDSHIP_NODES = {"minority": 5, "partition-10-min": 6, "partition-forgotten": 6}
+HARDSHIP_NODES = {"minority": 5, "long-table": 14, "partition-10-min": 6, "partition-forgotten": 6}
 HARDSHIP_NODES_COUNT = 9
 EQUAL_ROOTS_S_MAX = 10.0
 

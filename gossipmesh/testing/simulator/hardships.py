@@ -10,7 +10,7 @@ from typing import Final
 from gossipmesh.gossip import rehearsal
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
-from gossipmesh.testing.builders import VALID_UNTIL_S, http_route
+from gossipmesh.testing.builders import VALID_UNTIL_S, http_route, service_entry
 from gossipmesh.testing.simulator.faults import Blackout, Deafness, EgressLoss, Rule
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
 from gossipmesh.testing.simulator.priming import boot_known
@@ -459,6 +459,55 @@ def damaged_disks(run: Run) -> None:
     run.settle()
 
 
+def losses_in_turn(run: Run) -> None:
+    """Two in five die within a minute, in turn: endpoints are kept until an operator lets them go."""
+    run.boot_and_settle()
+    victims = run.sample(len(run.hosts) * 2 // 5, but_not=[run.hosts[0]])
+    for victim in victims:
+        run.world.kill_node(victim)
+        run.wait_status(victim, MemberStatus.DEAD, 25 * SECOND_NS)
+    for host in run.running():
+        count = endpoints_of(run, host)
+        run.require(
+            count == len(run.hosts) or not run.votes, f"{host.name} offers {count} endpoints after all that"
+        )
+    drained = run.pick(but_not=[run.hosts[0]])
+    run.world.call(drained, lambda core, now: core.set_draining(now))
+    run.world.run_for(2 * SECOND_NS)
+    for host in run.running():
+        run.world.call(host, lambda core, now: core.release_mass_death(now))
+        run.require(
+            endpoints_of(run, host) <= len(run.running()), f"{host.name} still offers endpoints of the dead"
+        )
+    run.world.kill_agent(drained)
+    for host in (*victims, drained):
+        _start_again(run, host)
+    run.wait_all_alive(30 * SECOND_NS)
+    run.settle()
+
+
+def long_table(run: Run) -> None:
+    """A newcomer takes over a table of many pages, from several peers at once, while records change."""
+    run.boot_and_settle()
+    note = (("note", "x" * 50),)  # makes a node's set some 12 kB, of which four fill a page
+    names = [f"svc{number:03}" for number in range(120)]
+    entries = [service_entry(f"shop/{name}", registration=name, labels=note) for name in names]
+    for host in run.hosts:
+        run.publish(host, entries=entries)
+    run.settle()
+    newcomer = run.pick(but_not=[run.hosts[0]])
+    run.world.kill_agent(newcomer)
+    run.world.replace_disk(newcomer)
+    run.world.run_for(run.draw_ns(0.5, 2))
+    run.world.start(newcomer, run.seeds())
+    for _ in range(5):
+        run.world.run_for(PROMPT_NS)
+        run.publish(run.pick(but_not=[newcomer]))
+    run.publish(newcomer)
+    run.wait_status(newcomer, MemberStatus.ALIVE, 10 * SECOND_NS)
+    run.settle()
+
+
 HARDSHIPS: Final[dict[str, Callable[[Run], None]]] = {
     "heal-no-eviction": heal_no_eviction,
     "minority": minority,
@@ -478,6 +527,8 @@ HARDSHIPS: Final[dict[str, Callable[[Run], None]]] = {
     "pauses": pauses,
     "starved": starved,
     "clocks": clocks,
+    "losses-in-turn": losses_in_turn,
+    "long-table": long_table,
     "damaged-disks": damaged_disks,
 }
 ON_REQUEST: Final = ("partition-day",)  # too many events for a run of everything: five nodes need minutes
