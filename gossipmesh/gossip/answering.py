@@ -16,6 +16,7 @@ from gossipmesh.gossip.certificates import CertificateJudge, is_held_down
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.records import Certificate, SignedRecord
 
@@ -48,6 +49,8 @@ class Answering:
         self._answered: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         self._against = (0, 0)
         self._is_due = False
+        self._waiting: SignedRecord | None = None
+        self._in_rounds = False
         self._asked: dict[int, bool] = {}
         self._rounds: deque[tuple[int, int]] = deque(maxlen=_ROUNDS)
 
@@ -69,10 +72,12 @@ class Answering:
         if against == self._against:
             return not self._is_due
         if is_held_down(certificate.votes) and self._judge.is_valid(certificate):
-            self._ctx.timers.set(("answer", None), self._ctx.now + _SPREAD_NS, lambda: self._answer(record))
+            self._waiting, self._in_rounds = record, False
+            self._ctx.timers.set(("answer", None), self._ctx.now + _SPREAD_NS)
         elif self._was_in_vain(certificate):
             self._rounds.clear()
-            self._round(record)
+            self._waiting, self._in_rounds = record, True
+            self._round()
         else:
             return False
         self._against, self._is_due = against, False
@@ -85,30 +90,42 @@ class Answering:
         answers = [self._answered.get(vote.voter, (-1, -1)) for vote in certificate.votes]
         return 2 * sum(any(oldest <= at <= newest for at in pair) for pair in answers) > len(answers)
 
-    def _round(self, record: SignedRecord) -> None:
+    def _round(self) -> None:
         """Ping some members; whoever has not answered in half a silence has not heard us, or we not it."""
         settings = self._ctx.settings.monitor
         peers = self._courier.choose(settings.control_peers, b"")
         self._asked = {self._ping(member): False for member in peers}
         wait_ns = settings.silence_ns // _ROUNDS
-        self._ctx.timers.set(("answer", None), self._ctx.now + wait_ns, lambda: self._round_over(record))
+        self._ctx.timers.set(("answer", None), self._ctx.now + wait_ns)
 
     def acked(self, sequence: int) -> None:
         """Take a direct ack."""
         if sequence in self._asked:
             self._asked[sequence] = True
 
-    def _round_over(self, record: SignedRecord) -> None:
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"answer": self._due}
+
+    def _due(self) -> None:
+        if self._in_rounds:
+            self._round_over()
+        else:
+            self._answer()
+
+    def _round_over(self) -> None:
         self._rounds.append((len(self._asked), sum(self._asked.values())))
         self._asked = {}
         asked = sum(count for count, _ in self._rounds)
         heard = sum(count for _, count in self._rounds)
         is_heard = 100 * heard >= self._ctx.settings.monitor.control_percent * asked
         if len(self._rounds) == _ROUNDS and is_heard:
-            self._answer(record)
+            self._answer()
         else:
-            self._round(record)
+            self._round()
 
-    def _answer(self, record: SignedRecord) -> None:
+    def _answer(self) -> None:
+        record, self._waiting = self._waiting, None
         self._is_due = True
-        self._take(record)
+        if record is not None:
+            self._take(record)

@@ -19,9 +19,10 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.control_rounds import ControlRounds
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.effects import MemberChanged, ServicesChanged
-from gossipmesh.gossip.engine_questions import EngineQuestions
+from gossipmesh.gossip.engine_questions import Asker, EngineQuestions
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.prober import Prober
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import Cause
@@ -162,9 +163,13 @@ class CaseDesk:
 
     # Ticks
 
-    def _tick(self, member: Member) -> None:
-        case = self._cases.get(member.node_id)
-        if case is None:
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here and for control rounds, and what each is for."""
+        return {"case": self._tick, "again": self._again, **self.control.deadlines()}
+
+    def _tick(self, node_id: bytes) -> None:
+        case, member = self._cases.get(node_id), self._catalog.get(node_id)
+        if case is None or member is None:
             return
         self._judge(member, case)
         if self._cases.get(member.node_id) is case:
@@ -231,7 +236,7 @@ class CaseDesk:
         full_ns = evidence.silent_since - now + self._patience_ns(member) + lag_ns
         if full_ns > 0:
             wait_ns = min(wait_ns, max(full_ns, _LOOK_NS_MIN))
-        self._ctx.timers.set(("case", member.node_id), now + wait_ns, lambda: self._tick(member))
+        self._ctx.timers.set(("case", member.node_id), now + wait_ns)
 
     def _tolerance_ns(self, member: Member) -> int:
         most_ns = self._ctx.settings.monitor.tolerance_max_ns
@@ -258,24 +263,25 @@ class CaseDesk:
 
     def _ask_engine(self, member: Member) -> None:
         case = self._cases.get(member.node_id)
-        if case is not None and self._engines.ask(
-            member, lambda answered, refused: self._engine_said(member, case, answered, refused)
-        ):
+        if case is not None and self._engines.ask(member, Asker.CASE):
             case.engine_asked_at = self._ctx.now
 
-    def _engine_said(self, member: Member, case: Case, answered: bool, refused: bool) -> None:
-        if self._cases.get(member.node_id) is not case:
+    def engine_said(self, node_id: bytes, answered: bool, refused: bool) -> None:
+        """Take an engine's answer to a case's question, which is dropped together with its case."""
+        case, member = self._cases.get(node_id), self._catalog.get(node_id)
+        if case is None or member is None:
             return
         evidence, now = case.evidence, self._ctx.now
         evidence.engine_said(answered, refused, now)
         if (answered or refused) and evidence.port_refusals:
             again_ns = self._ctx.settings.monitor.refusal_ns
-            self._ctx.timers.set(("again", member.node_id), now + again_ns, lambda: self._again(member, case))
+            self._ctx.timers.set(("again", member.node_id), now + again_ns)
         self._judge(member, case)
 
-    def _again(self, member: Member, case: Case) -> None:
+    def _again(self, node_id: bytes) -> None:
         """Make sure of a refusal: port and engine are asked once more."""
-        if self._cases.get(member.node_id) is case and case.evidence.port_refusals:
+        case, member = self._cases.get(node_id), self._catalog.get(node_id)
+        if case is not None and member is not None and case.evidence.port_refusals:
             self._ping(member, case)
             if len(case.evidence.engine_refusals) < 2:
                 self._ask_engine(member)

@@ -13,6 +13,7 @@ from gossipmesh.gossip.catalog import Catalog, order_start
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.instant import MILLISECOND_NS
 from gossipmesh.model.records import Certificate, RecordKind
 from gossipmesh.wire.datagram import CertificateId, Want, encode_message
@@ -56,7 +57,11 @@ class CertificateWants:
 
     def _ask(self, holder: Member, target: bytes) -> None:
         self._courier.send(holder, [encode_message(Want(int(RecordKind.CERTIFICATE), target))])
-        self._ctx.timers.set(("want", target), self._ctx.now + _AGAIN_NS, lambda: self._again(target))
+        self._ctx.timers.set(("want", target), self._ctx.now + _AGAIN_NS)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"want": self._again}
 
     def _again(self, target: bytes) -> None:
         holders = self._holders[target]

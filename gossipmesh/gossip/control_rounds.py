@@ -13,6 +13,7 @@ from collections.abc import Callable
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.timers import Deadlines
 
 _ROUNDS = 2
 
@@ -81,11 +82,15 @@ class ControlRounds:
         for member in self._peers:
             self._ping(member)
         half_ns = settings.silence_ns // (2 * _ROUNDS)
-        self._ctx.timers.set(("control half", None), self._ctx.now + half_ns, self._half)
+        self._ctx.timers.set(("control half", None), self._ctx.now + half_ns)
         # A moment before half a silence, so that the tick that finds the silence finds two rounds.
         lag_ns = self._ctx.lag.current_ns(self._ctx.now)
         end_at = self._ctx.now + settings.silence_ns // _ROUNDS - 1_000_000 + lag_ns
-        self._ctx.timers.set(("control", None), end_at, self._end)
+        self._ctx.timers.set(("control", None), end_at)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"control half": self._half, "control": self._end}
 
     def _heard(self, member: Member) -> bool:
         patience_ns = min(member.lag_ms * 1_000_000, self._ctx.settings.monitor.tolerance_max_ns)

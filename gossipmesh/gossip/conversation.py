@@ -23,6 +23,7 @@ from gossipmesh.gossip.roots import Rank
 from gossipmesh.gossip.session import Name, Session, Step
 from gossipmesh.gossip.slices import Slices
 from gossipmesh.gossip.spreading import PolicySpreading
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import SignedRecord
@@ -92,6 +93,10 @@ class Conversation:
         """Do something once everything that came before it was merged."""
         session.backlog.append(step)
         self._work(session)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kind of timer of long work."""
+        return self._slices.deadlines()
 
     def forget(self, session: Session) -> None:
         """Do no more for a stream that ended."""

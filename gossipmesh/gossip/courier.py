@@ -17,6 +17,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.dissemination import Key, UpdateQueue, sends_max
 from gossipmesh.gossip.links import Link, LinkMaker
 from gossipmesh.gossip.member import Member, short_id_of
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS
@@ -97,13 +98,17 @@ class Courier:
         mult = settings.refutation_mult if refutation else settings.transmit_mult
         self.queue.put(key, message, sends_max(mult, self._catalog.serving_count))
         if not self._ctx.timers.pending(("tick", None)):
-            self._ctx.timers.set(("tick", None), self._ctx.now + settings.tick_interval_ns, self._tick)
+            self._ctx.timers.set(("tick", None), self._ctx.now + settings.tick_interval_ns)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"tick": self._tick, "early tick": self._early_tick}
 
     def _tick(self) -> None:
         self._send_round()
         if len(self.queue):
             interval_ns = self._ctx.settings.tick_interval_ns
-            self._ctx.timers.set(("tick", None), self._ctx.now + interval_ns, self._tick)
+            self._ctx.timers.set(("tick", None), self._ctx.now + interval_ns)
 
     def _send_round(self) -> None:
         """Send what is queued to a few members, while there is something."""
@@ -156,7 +161,10 @@ class Courier:
             return
         self._early_again_at = self._ctx.now + _EARLY_GAP_NS
         for number, wait_ns in enumerate(self._ctx.settings.early_ticks_ns):
-            self._ctx.timers.set(("early tick", number), self._ctx.now + wait_ns, self._send_round)
+            self._ctx.timers.set(("early tick", number), self._ctx.now + wait_ns)
+
+    def _early_tick(self, _number: int) -> None:
+        self._send_round()
 
     def _send_eagerly(self, member: Member, messages: list[bytes]) -> bool:
         if not self._eager.take(self._ctx.now):

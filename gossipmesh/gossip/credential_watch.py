@@ -13,6 +13,7 @@ from typing import Final
 from gossipmesh.gossip.catalog import Catalog
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 
 _WAIT_S_MAX: Final = 60
@@ -29,6 +30,10 @@ class CredentialWatch:
         self._forget = forget
         self._at: Instant = NEVER
         self._doubted_until: Instant = ctx.now
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"credentials": self.look}
 
     def look(self) -> None:
         """Forget who is a member no more, and look again in time."""
@@ -49,11 +54,11 @@ class CredentialWatch:
         at = Instant(self._ctx.now + wait_s * SECOND_NS)
         if at < self._at:
             self._at = at
-            self._ctx.timers.set(("credentials", None), at, self.look)
+            self._ctx.timers.set(("credentials", None), at)
 
     def clock_set(self, wall_offset_s: int) -> None:
         """Take that civil time was set; look at the next deadline."""
         if wall_offset_s - self._ctx.wall_offset_s >= _STEP_S_MIN:
             self._doubted_until = Instant(self._ctx.now + _DOUBT_NS)
         self._ctx.wall_offset_s = wall_offset_s
-        self._ctx.timers.set(("credentials", None), self._ctx.now, self.look)
+        self._ctx.timers.set(("credentials", None), self._ctx.now)

@@ -10,6 +10,7 @@ from typing import Protocol
 from gossipmesh.gossip.catalog import Change, Checks
 from gossipmesh.gossip.local_health import LocalHealth
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import Vote
@@ -34,6 +35,9 @@ class Detector(Protocol):
 
     def start(self) -> None:
         """Begin."""
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers it sets, and what each is for."""
 
     def next_sequence(self) -> int:
         """Return a fresh ping sequence."""

@@ -15,6 +15,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import MassDeathHeld, ServicesChanged
 from gossipmesh.gossip.mass_death import MassDeath
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus
 
@@ -28,6 +29,10 @@ class EndpointHolds:
         self._note = note
         self._mass_death = MassDeath(ctx.settings.monitor)
         self._whole_at: Instant | None = None
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"mass death": self.release}
 
     def view_complete(self) -> None:
         """Take deaths for news from now on."""
@@ -56,7 +61,7 @@ class EndpointHolds:
             self._ctx.statistics.mass_deaths += 1
             until = self._mass_death.until or self._ctx.now
             self._ctx.notify(MassDeathHeld(len(held)))
-            self._ctx.timers.set(("mass death", None), until, self.release)
+            self._ctx.timers.set(("mass death", None), until)
 
     def returned(self, member: Member) -> None:
         """Take that a member is back, or has left."""

@@ -5,15 +5,27 @@ Rules:
 Deviation: no paper asks a second process of the same machine before it calls the machine dead.
 """
 
-from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
 
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.effects import ProbeEngine
 from gossipmesh.gossip.member import Member
 from gossipmesh.model import limits
 
-Answer = Callable[[bool, bool], None]
-"""Takes (answered, refused)."""
+
+class Asker(StrEnum):
+    """For whom an engine is asked: an open case, or the look now and then at an unattended member's."""
+
+    CASE = "case"
+    LOOK = "look"
+
+
+class Question(NamedTuple):
+    """Whose engine is asked, and for whom."""
+
+    node_id: bytes
+    asker: Asker
 
 
 class EngineQuestions:
@@ -22,14 +34,14 @@ class EngineQuestions:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._number = 0
-        self._open: dict[int, tuple[bytes, Answer]] = {}
+        self._open: dict[int, Question] = {}
         self._asked: dict[bytes, int] = {}
 
     def is_open(self, node_id: bytes) -> bool:
         """Tell whether a member's engine is being asked."""
         return node_id in self._asked
 
-    def ask(self, member: Member, then: Answer) -> bool:
+    def ask(self, member: Member, asker: Asker) -> bool:
         """Ask a member's engine unless that is under way; False when there is no room."""
         if member.state is None or len(self._open) >= limits.ENGINE_PROBES_MAX:
             return False
@@ -37,25 +49,20 @@ class EngineQuestions:
             return True
         self._number += 1
         number = self._number
-        self._open[number] = (member.node_id, then)
+        self._open[number] = Question(member.node_id, asker)
         self._asked[member.node_id] = number
         self._ctx.statistics.engine_probes += 1
         self._ctx.emit(ProbeEngine(number, member.state.mesh_addresses, member.credential.spiffe_id))
-        self._ctx.timers.set(
-            ("question", number),
-            self._ctx.now + self._ctx.settings.engine_timeout_ns,
-            lambda: self.answered(number, False, False),
-        )
+        self._ctx.timers.set(("question", number), self._ctx.now + self._ctx.settings.engine_timeout_ns)
         return True
 
-    def answered(self, number: int, answered: bool, refused: bool) -> None:
-        """Take an answer; a late or repeated one finds nothing."""
-        node_id, then = self._open.pop(number, (b"", None))
+    def take(self, number: int) -> Question | None:
+        """Return what was asked, which is asked no more; None for a late or repeated answer."""
+        question = self._open.pop(number, None)
         self._ctx.timers.cancel(("question", number))
-        if then is None:
-            return
-        self._asked.pop(node_id, None)
-        then(answered, refused)
+        if question is not None:
+            self._asked.pop(question.node_id, None)
+        return question
 
     def forget(self, node_id: bytes) -> None:
         """Drop the question about a member, if there is one."""

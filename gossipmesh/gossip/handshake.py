@@ -15,6 +15,7 @@ from gossipmesh.gossip.budgets import PrefixBudgets
 from gossipmesh.gossip.catalog import Catalog, Checks
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.member import Member, short_id_of
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS
@@ -84,6 +85,7 @@ class Handshake:
         self._attempts: dict[Address, _Attempt] = {}
         self._by_echo: dict[int, _Attempt] = {}
         self._unknown_to: dict[bytes, int] = {}
+        self._ask_since: dict[bytes, int] = {}
         self._budgets = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
 
     @property
@@ -122,7 +124,14 @@ class Handshake:
         # Whoever gave us a cookie is there, and may be busy: many join at once.
         doublings = _WAIT_DOUBLINGS_MAX if attempt.cookie or attempt.tries > 1 else 0
         wait_ns = self._ctx.settings.hello_retry_ns << doublings
-        self._ctx.timers.set(("hello", attempt.address), self._ctx.now + wait_ns, lambda: self._send(attempt))
+        self._ctx.timers.set(("hello", attempt.address), self._ctx.now + wait_ns)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"hello": self._again, "unknown": self._ask_again}
+
+    def _again(self, address: Address) -> None:
+        self._send(self._attempts[address])
 
     def _finish(self, attempt: _Attempt) -> None:
         self._attempts.pop(attempt.address, None)
@@ -303,12 +312,14 @@ class Handshake:
             if len(self._unknown_to) >= limits.HELLOS_PENDING_MAX:
                 del self._unknown_to[next(iter(self._unknown_to))]
             self._unknown_to[member.node_id] = now
-            self._ctx.timers.set(
-                ("unknown", member.node_id), now + _UNKNOWN_WAIT_NS, lambda: self._ask_again(member, now)
-            )
+            self._ask_since[member.node_id] = now
+            self._ctx.timers.set(("unknown", member.node_id), now + _UNKNOWN_WAIT_NS)
         return True
 
-    def _ask_again(self, member: Member, since: int) -> None:
+    def _ask_again(self, node_id: bytes) -> None:
+        member, since = self._catalog.get(node_id), self._ask_since.pop(node_id)
+        if member is None:
+            return
         if member.heard_at > since:
             self._unknown_to.pop(member.node_id, None)
         else:

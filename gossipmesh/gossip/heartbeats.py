@@ -16,6 +16,7 @@ from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.monitors import Monitors
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.wire.datagram import Heartbeat, encode_message
@@ -54,7 +55,7 @@ class Heartbeats:
         first_ns = (
             self._ctx.rng.randrange(slot_ns) if probe_at is None else (probe_at - self._ctx.now) % slot_ns
         )
-        self._ctx.timers.set(("heartbeat", None), self._ctx.now + first_ns, self._beat)
+        self._ctx.timers.set(("heartbeat", None), self._ctx.now + first_ns)
 
     @property
     def watched(self) -> list[bytes]:
@@ -68,7 +69,7 @@ class Heartbeats:
 
     def _beat(self) -> None:
         slot_ns = self._ctx.settings.monitor.heartbeat_slot_ns
-        self._ctx.timers.set(("heartbeat", None), self._ctx.now + slot_ns, self._beat)
+        self._ctx.timers.set(("heartbeat", None), self._ctx.now + slot_ns)
         members = self._own_monitors()
         if members:
             self._turn += 1
@@ -108,11 +109,18 @@ class Heartbeats:
     def _arm(self, member: Member, since: int) -> None:
         grace_ns = self._ctx.settings.monitor.heartbeat_grace_ns
         due = since + self._period_ns(member) + grace_ns
-        self._ctx.timers.set(("watch", member.node_id), due, lambda: self._due(member))
+        self._ctx.timers.set(("watch", member.node_id), due)
 
-    def _due(self, member: Member) -> None:
-        live = self._catalog.get(member.node_id) is member and member.status is MemberStatus.ALIVE
-        if not live or not self.is_ours(member):
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"heartbeat": self._beat, "watch": self._due}
+
+    def _due(self, node_id: bytes) -> None:
+        member = self._catalog.get(node_id)
+        if member is None:
+            self._watched.pop(node_id, None)
+            return
+        if member.status is not MemberStatus.ALIVE or not self.is_ours(member):
             self.forget(member)
             return
         grace_ns = self._ctx.settings.monitor.heartbeat_grace_ns

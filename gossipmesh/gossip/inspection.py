@@ -83,7 +83,7 @@ def inspect(core: GossipNode) -> Inspection:
         members=tuple(members(core)),
         timers=tuple(
             Timer(name, subject if isinstance(subject, bytes) else None, at)
-            for (name, subject), (at, _, _) in core._ctx.timers._live.items()
+            for (name, subject), (at, _) in core._ctx.timers._live.items()
         ),
         scopes_pending=tuple(sorted(core._spreading._pending)),
         suspected=tuple(detector._suspicions) if is_swim else (),

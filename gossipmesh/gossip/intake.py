@@ -20,6 +20,7 @@ from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.soundness import require_order_untrusted
 from gossipmesh.gossip.suspicion import suspicion_min_ns
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -55,6 +56,7 @@ class Intake:
         self._refuted_at = -SECOND_NS
         self.oversize: Callable[[], None] = lambda: None
         self._held_records: dict[bytes, SignedRecord] = {}
+        self._held_changes: dict[bytes, tuple[Change, int]] = {}
         catalog.contradicted = self._contradicted
 
     def take(self, record: SignedRecord, sender: Member | None, checks: Checks) -> None:
@@ -210,14 +212,17 @@ class Intake:
         self._courier.send(
             member, [self._detector.ping_message(self._detector.next_sequence()), change.message]
         )
-        since = self._ctx.now
+        self._held_changes[member.node_id] = (change, self._ctx.now)
         wait_ns = suspicion_min_ns(self._ctx.settings, self._catalog.serving_count)
-        self._ctx.timers.set(
-            ("held", member.node_id), self._ctx.now + wait_ns, lambda: self._release(change, since)
-        )
+        self._ctx.timers.set(("held claim", member.node_id), self._ctx.now + wait_ns)
 
-    def _release(self, change: Change, since: int) -> None:
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"held claim": self._release}
+
+    def _release(self, node_id: bytes) -> None:
         """Apply a held claim, unless its subject refuted it or was heard again."""
+        change, since = self._held_changes.pop(node_id)
         member, claim = change.member, change.claim
         record = self._held_records.pop(member.node_id, None)
         if member.held is None or member.held is not claim or record is None:

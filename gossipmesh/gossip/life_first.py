@@ -11,13 +11,24 @@ Paper: none; GOSSIP 1.5, rule 9. Deviation: there an ack of ours decides, here a
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gossipmesh.gossip.catalog import Change, order_start
 from gossipmesh.gossip.certificates import is_held_down
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.member import Member
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.records import Certificate, RecordKind, SignedRecord
+
+
+class _Held(NamedTuple):
+    """A certificate that waits, and when its target was last heard before it."""
+
+    member: Member
+    record: SignedRecord
+    is_deaf: bool
+    heard_at: int
 
 
 class LifeFirst:
@@ -37,6 +48,7 @@ class LifeFirst:
         self._merge = merge
         self._asked_at: dict[bytes, int] = {}
         self._asked_anew_at: dict[bytes, tuple[tuple[int, int], int]] = {}
+        self._held: dict[bytes, _Held] = {}
 
     def beats(self, member: Member, certificate: Certificate) -> bool:
         """Tell whether a certificate waits: it is older than life, and its target has not had its time."""
@@ -83,15 +95,27 @@ class LifeFirst:
         self._courier.send(member, [self._ping(), change.message])
         if sender is not None and RecordKind.NODE_STATE in member.messages:
             self._courier.send(sender, [member.messages[RecordKind.NODE_STATE]], fill=False)
-        heard_at = member.heard_at
-        self._ctx.timers.set(
-            ("held", member.node_id),
-            self._ctx.now + self._ctx.settings.monitor.silence_ns,
-            lambda: self._merge(record) if is_deaf or member.heard_at <= heard_at else None,
-        )
+        self._held[member.node_id] = _Held(member, record, is_deaf, member.heard_at)
+        until = self._ctx.now + self._ctx.settings.monitor.silence_ns
+        self._ctx.timers.set(("held", member.node_id), until)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"held": self._release}
+
+    def _release(self, node_id: bytes) -> None:
+        """Give a certificate its way once its target had its time and was not heard."""
+        held = self._held.pop(node_id)
+        if held.is_deaf or held.member.heard_at <= held.heard_at:
+            self._merge(held.record)
+
+    def settle(self, member: Member) -> None:
+        """Let nothing wait for a member against whom a certificate took effect."""
+        self._held.pop(member.node_id, None)
+        self._ctx.timers.cancel(("held", member.node_id))
 
     def forget(self, member: Member) -> None:
         """Drop what waits for a member that is no more."""
         self._asked_at.pop(member.node_id, None)
         self._asked_anew_at.pop(member.node_id, None)
-        self._ctx.timers.cancel(("held", member.node_id))
+        self.settle(member)

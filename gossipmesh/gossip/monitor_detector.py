@@ -27,7 +27,7 @@ from gossipmesh.gossip.certificates import (
 from gossipmesh.gossip.context import Context
 from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.endpoint_holds import EndpointHolds
-from gossipmesh.gossip.engine_questions import EngineQuestions
+from gossipmesh.gossip.engine_questions import Asker, EngineQuestions
 from gossipmesh.gossip.heartbeats import Heartbeats
 from gossipmesh.gossip.hold_down import HoldDowns
 from gossipmesh.gossip.lag import step_of
@@ -37,6 +37,7 @@ from gossipmesh.gossip.monitors import Monitors
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.prober import Prober
 from gossipmesh.gossip.renewals import Renewals
+from gossipmesh.gossip.timers import Deadlines, joined
 from gossipmesh.gossip.votes import VoteBox
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -137,6 +138,19 @@ class MonitorDetector:
         self.heartbeats.start()
         self._set_tombstone_timer()
         self._set_lag_timer()
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here and in the parts, and what each is for."""
+        own: Deadlines = {
+            "question": self.engine_probed,
+            "hold-down": self._release,
+            "engine": self._look,
+            "obituary": self._tombstone,
+            "lag": self._lag_round,
+        }
+        watching = (self.prober, self.heartbeats, self.desk)
+        verdicts = (self._wants, self._life, self._answering, self._holds)
+        return joined(own, *(part.deadlines() for part in watching + verdicts))
 
     def restore(self, records: list[SignedRecord]) -> None:
         """Take back certificates of the last run; this node judged them then, so signatures suffice."""
@@ -291,9 +305,15 @@ class MonitorDetector:
                 self.desk.port_refused(member)
                 return
 
-    def engine_probed(self, number: int, answered: bool, refused: bool) -> None:
-        """Take an engine's answer."""
-        self._engines.answered(number, answered, refused)
+    def engine_probed(self, number: int, answered: bool = False, refused: bool = False) -> None:
+        """Take an engine's answer, or that it is silent."""
+        question = self._engines.take(number)
+        if question is None:
+            return
+        if question.asker is Asker.CASE:
+            self.desk.engine_said(question.node_id, answered, refused)
+        else:
+            self._looked(question.node_id, answered)
 
     # Votes
 
@@ -423,7 +443,7 @@ class MonitorDetector:
         member, certificate = change.member, change.certificate
         assert certificate is not None
         self._ctx.statistics.certificates_applied += 1
-        self._ctx.timers.cancel(("held", member.node_id))
+        self._life.settle(member)
         names = voter_names(certificate, self._name_of)
         self._note(member, "applied", self._own.node_id, MemberStatus(certificate.status).label, names)
         if is_held_down(certificate.votes):
@@ -444,11 +464,12 @@ class MonitorDetector:
         member.held_down_until = until
         self._ctx.statistics.held_down += 1
         self._note(member, "hold-down", self._own.node_id)
-        self._ctx.timers.set(("hold-down", member.node_id), until, lambda: self._release(member))
+        self._ctx.timers.set(("hold-down", member.node_id), until)
 
-    def _release(self, member: Member) -> None:
-        member.held_down_until = None
-        if self._catalog.get(member.node_id) is member:
+    def _release(self, node_id: bytes) -> None:
+        member = self._catalog.get(node_id)
+        if member is not None:
+            member.held_down_until = None
             self._catalog.resettle(member)
             self.status_changed(member, None)
 
@@ -496,17 +517,19 @@ class MonitorDetector:
         turn = ids.index(self._own.node_id) if self._own.node_id in ids else len(ids)
         first_ns = turn * interval_ns + self._ctx.rng.randrange(interval_ns)
         wait_ns = max(1, len(ids)) * interval_ns if again else first_ns
-        self._ctx.timers.set(("engine", member.node_id), self._ctx.now + wait_ns, lambda: self._look(member))
+        self._ctx.timers.set(("engine", member.node_id), self._ctx.now + wait_ns)
 
-    def _look(self, member: Member) -> None:
-        if member.status is not MemberStatus.UNATTENDED or self._catalog.get(member.node_id) is not member:
+    def _look(self, node_id: bytes) -> None:
+        member = self._catalog.get(node_id)
+        if member is None or member.status is not MemberStatus.UNATTENDED:
             return
         self._arm_engine(member, again=True)
         if self._may_watch(member) and self.desk.get(member.node_id) is None:
-            self._engines.ask(member, lambda answered, refused: self._looked(member, answered))
+            self._engines.ask(member, Asker.LOOK)
 
-    def _looked(self, member: Member, answered: bool) -> None:
-        if not answered and member.status is MemberStatus.UNATTENDED:
+    def _looked(self, node_id: bytes, answered: bool) -> None:
+        member = self._catalog.get(node_id)
+        if member is not None and not answered and member.status is MemberStatus.UNATTENDED:
             self._alarm(member)
             self.desk.open(member, "its engine does not answer either")
 
@@ -523,8 +546,7 @@ class MonitorDetector:
 
     def _set_tombstone_timer(self) -> None:
         interval_ns = self._ctx.settings.obituary_interval_ns
-        at = self._ctx.on_beat(self._ctx.now + interval_ns)
-        self._ctx.timers.set(("obituary", None), at, self._tombstone)
+        self._ctx.timers.set(("obituary", None), self._ctx.on_beat(self._ctx.now + interval_ns))
 
     def _tombstone(self) -> None:
         """Ping one gone member with its certificate; if it lives it answers with a later incarnation."""
@@ -549,7 +571,7 @@ class MonitorDetector:
         self._publish()
 
     def _set_lag_timer(self) -> None:
-        self._ctx.timers.set(("lag", None), self._ctx.on_beat(self._ctx.now + _LAG_GAP_NS), self._lag_round)
+        self._ctx.timers.set(("lag", None), self._ctx.on_beat(self._ctx.now + _LAG_GAP_NS))
 
     def _lag_round(self) -> None:
         self._set_lag_timer()

@@ -41,6 +41,7 @@ from gossipmesh.gossip.settings import (
 from gossipmesh.gossip.spreading import PolicySpreading
 from gossipmesh.gossip.streams import Streams
 from gossipmesh.gossip.swim_detector import SwimDetector
+from gossipmesh.gossip.timers import fire_due, joined
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -149,6 +150,9 @@ class GossipNode:
             self._spreading,
             compared=self._compared,
         )
+        parts = (self._courier, self._handshake, self._detector, self._intake, self._spreading, self._streams)
+        tables = [part.deadlines() for part in (*parts, self._credentials)]
+        self._deadlines = joined({"join": self._join, "seeds": self._ask_seeds}, *tables)
         self._streams.when_whole(self._detector.view_complete)
         self._spreading.fetch = self._streams.fetch
         self._intake.oversize = self._streams.hasten
@@ -236,11 +240,7 @@ class GossipNode:
         late_ns = now - timers.next_deadline()
         if late_ns > self._ctx.settings.pause_ns:
             self._detector.paused(late_ns)
-        for _ in range(len(timers)):
-            action = timers.pop_due(now)
-            if action is None:
-                break
-            action()
+        fire_due(timers, self._deadlines, now)
         return self._ctx.drain()
 
     def receive_datagram(
@@ -559,11 +559,11 @@ class GossipNode:
             self._handshake.start(address)
         if addresses:
             self._join_rounds_count += 1
-            self._ctx.timers.set(("join", None), self._ctx.now + _JOIN_WAIT_NS, self._join)
+            self._ctx.timers.set(("join", None), self._ctx.now + _JOIN_WAIT_NS)
 
     def _set_seeds_timer(self, wait_ns: int) -> None:
         if self._seeds:
-            self._ctx.timers.set(("seeds", None), self._ctx.now + wait_ns, self._ask_seeds)
+            self._ctx.timers.set(("seeds", None), self._ctx.now + wait_ns)
 
     def _ask_seeds(self) -> None:
         """Say hello to a seed where we know no member.

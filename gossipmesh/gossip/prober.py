@@ -26,6 +26,7 @@ from gossipmesh.gossip.courier import Courier
 from gossipmesh.gossip.local_health import LocalHealth
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.probe import Probe, ProbeList, RelayedPing, RelayTable, is_probed
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
@@ -79,7 +80,17 @@ class Prober:
     def start(self) -> None:
         """Begin the rounds at a random moment, so that nodes do not march."""
         first_ns = self._ctx.rng.randrange(self._ctx.settings.monitor.probe_interval_ns)
-        self._ctx.timers.set(("probe", None), self._ctx.now + first_ns, self._round)
+        self._ctx.timers.set(("probe", None), self._ctx.now + first_ns)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {
+            "probe": self._round,
+            "probe late": self._ask_others,
+            "probe over": self._conclude,
+            "late pings": self._answer_late,
+            "nack": self._nack,
+        }
 
     def next_sequence(self) -> int:
         """Return a fresh ping sequence."""
@@ -119,12 +130,8 @@ class Prober:
         if is_patient:
             direct_ns += min(member.told_lag_ns, self._ctx.settings.monitor.tolerance_max_ns)
         all_ns = direct_ns + self.health.scale(self._ctx.settings.monitor.indirect_ns)
-        self._ctx.timers.set(
-            ("probe late", probe.sequence), self._ctx.now + direct_ns, lambda: self._ask_others(probe)
-        )
-        self._ctx.timers.set(
-            ("probe over", probe.sequence), self._ctx.now + all_ns, lambda: self._conclude(probe)
-        )
+        self._ctx.timers.set(("probe late", probe.sequence), self._ctx.now + direct_ns)
+        self._ctx.timers.set(("probe over", probe.sequence), self._ctx.now + all_ns)
 
     def direct_wait_ns(self) -> int:
         """Return how long a direct ack may take: four times the p99 round trip, within bounds."""
@@ -136,7 +143,7 @@ class Prober:
 
     def _round(self) -> None:
         interval_ns = self._ctx.settings.monitor.probe_interval_ns
-        self._ctx.timers.set(("probe", None), self._ctx.on_beat(self._ctx.now + interval_ns), self._round)
+        self._ctx.timers.set(("probe", None), self._ctx.on_beat(self._ctx.now + interval_ns))
         target = self._list.next(self._catalog)
         if target is not None:
             self.probe(target, is_patient=True)
@@ -144,7 +151,8 @@ class Prober:
     def _lags(self) -> bool:
         return self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
 
-    def _ask_others(self, probe: Probe) -> None:
+    def _ask_others(self, sequence: int) -> None:
+        probe = self._probes[sequence]
         if probe.answered or self._lags():
             return
         self._ctx.statistics.probes_indirect += 1
@@ -164,7 +172,8 @@ class Prober:
         self._ctx.timers.cancel(("probe late", probe.sequence))
         self._ctx.timers.cancel(("probe over", probe.sequence))
 
-    def _conclude(self, probe: Probe) -> None:
+    def _conclude(self, sequence: int) -> None:
+        probe = self._probes[sequence]
         self._end(probe)
         target = probe.target
         if probe.answered:
@@ -208,7 +217,7 @@ class Prober:
         self._late_pings.pop(member.node_id, None)
         self._late_pings[member.node_id] = (member, ping)
         if not self._ctx.timers.pending(("late pings", None)):
-            self._ctx.timers.set(("late pings", None), self._ctx.now + MILLISECOND_NS, self._answer_late)
+            self._ctx.timers.set(("late pings", None), self._ctx.now + MILLISECOND_NS)
 
     def _answer_late(self) -> None:
         pings, self._late_pings = self._late_pings, {}
@@ -259,7 +268,7 @@ class Prober:
         self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))
         self._courier.send(target, [encode_message(Ping(sequence, *_NO_ROOTS, self._ctx.wall_s))])
         wait_ns = self._ctx.settings.monitor.indirect_ns * 4 // 5
-        self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns, lambda: self._nack(sequence))
+        self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns)
 
     def _nack(self, sequence: int) -> None:
         relayed = self._relays.get(sequence)

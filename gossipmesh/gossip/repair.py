@@ -29,6 +29,7 @@ from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.session import Session
 from gossipmesh.gossip.spreading import PolicySpreading
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.wire.frames import (
@@ -113,6 +114,7 @@ class Repair:
         self._root = bytes(16)
         self._finished_root = bytes(16)
         self._introducer: Member | None = None
+        self._turned_away_by: Member | None = None
         self._tries = 0
         self._root_moved_at = ctx.now
         self._moving_waits = 0
@@ -123,17 +125,25 @@ class Repair:
     def start(self) -> None:
         """Begin the periodic full comparison at a random moment of its interval."""
         wait_ns = self._ctx.rng.randrange(self._ctx.settings.full_compare_interval_ns)
-        self._ctx.timers.set(("full compare", None), self._ctx.now + wait_ns, self._full_compare)
+        self._ctx.timers.set(("full compare", None), self._ctx.now + wait_ns)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here and for long work, and what each is for."""
+        return {
+            "full compare": self._full_compare,
+            "unequal": self._still_unequal,
+            "settle in": self._settle_round,
+            "hasten": self._hasty_round,
+            "try again": self._try_again,
+            **self._conversation.deadlines(),
+        }
 
     def _speak(self, session: Session, message: object) -> None:
         self._say(session, message)
 
     def _full_compare(self) -> None:
-        self._ctx.timers.set(
-            ("full compare", None),
-            self._ctx.now + self._ctx.settings.full_compare_interval_ns,
-            self._full_compare,
-        )
+        wait_ns = self._ctx.settings.full_compare_interval_ns
+        self._ctx.timers.set(("full compare", None), self._ctx.now + wait_ns)
         members = [member for member in self._catalog.reachable if member.run]
         if members:
             self.sync(self._ctx.rng.choice(members))
@@ -165,7 +175,7 @@ class Repair:
 
     def _look_again(self, wait_ns: int) -> None:
         wait_ns += 0 if self._own.node_id < self._unequal_with else _SECOND_OPENER_NS
-        self._ctx.timers.set(("unequal", None), self._ctx.now + wait_ns, self._still_unequal)
+        self._ctx.timers.set(("unequal", None), self._ctx.now + wait_ns)
 
     def _still_unequal(self) -> None:
         """Compare, since nobody was found equal meanwhile; unless what we hold moved just now."""
@@ -205,11 +215,9 @@ class Repair:
         self._introducer = introducer
         for number, wait_ns in enumerate(_SETTLING_NS):
             jitter_ns = self._ctx.rng.randrange(_SETTLING_NS[0])
-            self._ctx.timers.set(
-                ("settle in", number), self._ctx.now + wait_ns + jitter_ns, self._settle_round
-            )
+            self._ctx.timers.set(("settle in", number), self._ctx.now + wait_ns + jitter_ns)
 
-    def _settle_round(self) -> None:
+    def _settle_round(self, _number: int) -> None:
         members = self._catalog.reachable
         if self._unequal_since is None and self._catalog.ledger.root == self._finished_root:
             for member in self._ctx.rng.sample(members, min(_SETTLING_PINGS, len(members))):
@@ -227,13 +235,13 @@ class Repair:
         self._hasty = self._ctx.rng.sample(chosen, min(_HASTY_ROUNDS, len(chosen)))
         if not self._ctx.timers.pending(("hasten", None)):
             wait_ns = self._ctx.rng.randrange(_HASTY_GAP_NS)
-            self._ctx.timers.set(("hasten", None), self._ctx.now + wait_ns, self._hasty_round)
+            self._ctx.timers.set(("hasten", None), self._ctx.now + wait_ns)
 
     def _hasty_round(self) -> None:
         if self._hasty:
             self.sync(self._hasty.pop())
         if self._hasty:
-            self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS, self._hasty_round)
+            self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS)
 
     def sync(self, member: Member) -> None:
         """Open a comparison with a member, unless one runs, it asks us already, or we still join (rule 6)."""
@@ -250,7 +258,7 @@ class Repair:
             return True
         return self._joining.active or any(self._ctx.now < until for until in alone_until)
 
-    def _try_again(self, turned_away_by: Member | None) -> None:
+    def _try_again(self) -> None:
         """Ask again for what a first stream did not bring: a seed that many join by turns some away.
 
         Every other time somebody else: but newcomers who ask one another learn little.
@@ -260,8 +268,8 @@ class Repair:
             return
         self._tries += 1
         member = self._ctx.rng.choice(members)
-        if self._tries % 2 and turned_away_by in members:
-            member = turned_away_by
+        if self._tries % 2 and self._turned_away_by in members:
+            member = self._turned_away_by
         self.sync(member)
 
     def _agreed(self, node_id: bytes, finished: bool) -> None:
@@ -417,9 +425,8 @@ class Repair:
         if session.opener and not session.completed and self._conversation.is_first:
             wait_ns = _HASTY_GAP_NS // 2 + self._ctx.rng.randrange(_HASTY_GAP_NS)
             wait_ns <<= min(self._tries // _PATIENT_TRIES, _TRIES_DOUBLINGS_MAX)
-            self._ctx.timers.set(
-                ("try again", None), self._ctx.now + wait_ns, lambda: self._try_again(session.expected)
-            )
+            self._turned_away_by = session.expected
+            self._ctx.timers.set(("try again", None), self._ctx.now + wait_ns)
         if session.opener and not session.completed and session.purpose in ("policy", "trust"):
             session.completed = True
             self._deliver(session, None)

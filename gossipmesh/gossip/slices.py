@@ -10,8 +10,7 @@ Paper: none. Deviation: none.
 from collections.abc import Iterator
 
 from gossipmesh.gossip.context import Context
-
-_KEY = ("slice", None)
+from gossipmesh.gossip.timers import Deadlines
 
 
 class Slices:
@@ -37,8 +36,12 @@ class Slices:
         self._jobs.pop(key, None)
 
     def _arm(self) -> None:
-        if not self._ctx.timers.pending(_KEY):
-            self._ctx.timers.set(_KEY, self._ctx.now + 1, self._step)
+        if not self._ctx.timers.pending(("slice", None)):
+            self._ctx.timers.set(("slice", None), self._ctx.now + 1)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"slice": self._step}
 
     def _step(self) -> None:
         if not self._jobs:

@@ -24,6 +24,7 @@ from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
@@ -147,6 +148,10 @@ class PolicySpreading:
         messages = [encode_message(announcement) for announcement in announcements]
         self._courier.send(member, [encode_message(TrustAnnouncement(summary.trust_version)), *messages])
 
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"policies": self._publish, "doubt": self._settle_doubt, "hurry": self._hurry}
+
     def policy_statuses(self) -> tuple[PolicyStatus, ...]:
         """Return what we run and what we last refused, sorted by scope."""
         documents = self._ctx.documents
@@ -204,7 +209,7 @@ class PolicySpreading:
         if scope and (scope in self._shown or len(self._shown) < limits.SCOPES_MAX // 4):
             self._shown[scope] = (version, manifest_hash, f"{refusal.code}: {refusal.reason}"[:160])
             if not self._ctx.timers.pending(("policies", None)):
-                self._ctx.timers.set(("policies", None), self._ctx.now + _PUBLISH_WAIT_NS, self._publish)
+                self._ctx.timers.set(("policies", None), self._ctx.now + _PUBLISH_WAIT_NS)
 
     def _remember(self, announcer: bytes, announced: Announced) -> None:
         self._refused[(announcer, *announced)] = None
@@ -224,7 +229,7 @@ class PolicySpreading:
         if len({bytes(peer.node_id) for peer, _ in doubt.heard}) >= _PEERS_ASKED:
             self._settle_doubt()
         elif not self._ctx.timers.pending(("doubt", None)):
-            self._ctx.timers.set(("doubt", None), self._ctx.now + _DOUBT_NS, self._settle_doubt)
+            self._ctx.timers.set(("doubt", None), self._ctx.now + _DOUBT_NS)
 
     def _settle_doubt(self) -> None:
         doubt, self._doubt = self._doubt, None
@@ -290,7 +295,7 @@ class PolicySpreading:
         if not pending.asked:
             del self._pending[scope]
         elif len(pending.asked) < _ASKED_AT_ONCE:
-            self._ctx.timers.set(("hurry", scope), self._ctx.now + _HURRY_NS, lambda: self._hurry(scope))
+            self._ctx.timers.set(("hurry", scope), self._ctx.now + _HURRY_NS)
 
     def _hurry(self, scope: str) -> None:
         """Ask a second announcer for what the first has not begun to send: a lost segment costs it long."""
@@ -302,7 +307,7 @@ class PolicySpreading:
         pending = self._pending.get(scope)
         if pending is not None and len(pending.asked) < _ASKED_AT_ONCE:
             due = max(self._ctx.now, pending.since + _LONG_NS)
-            self._ctx.timers.set(("hurry", scope), due, lambda: self._hurry(scope))
+            self._ctx.timers.set(("hurry", scope), due)
 
     def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> None:
         """Take the answer to a fetch; None: the stream failed."""

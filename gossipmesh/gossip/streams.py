@@ -25,6 +25,7 @@ from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.repair import Repair
 from gossipmesh.gossip.session import Session
 from gossipmesh.gossip.spreading import PolicySpreading
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -156,11 +157,15 @@ class Streams:
 
     def _watch(self, session: Session, wait_ns: int) -> None:
         due = min(self._ctx.now + wait_ns, session.ends_at)
-        self._ctx.timers.set(("stream", session.stream), due, lambda: self._timeout(session))
+        self._ctx.timers.set(("stream", session.stream), due)
 
-    def _timeout(self, session: Session) -> None:
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here and in the parts of a conversation."""
+        return {"stream": self._timeout, **self._repair.deadlines()}
+
+    def _timeout(self, stream: StreamId) -> None:
         self._ctx.dropped("stream timeout")
-        self._close(session)
+        self._close(self._sessions[stream])
 
     def accepted(self, stream: StreamId, peer: Address) -> None:
         """Take a connection; it has a second to say who it is."""

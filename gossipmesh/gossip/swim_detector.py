@@ -23,6 +23,7 @@ from gossipmesh.gossip.member import Member
 from gossipmesh.gossip.own import OwnRecords
 from gossipmesh.gossip.probe import Probe, ProbeList, RelayedPing, RelayTable, is_probed
 from gossipmesh.gossip.suspicion import Suspicion, suspicion_min_ns
+from gossipmesh.gossip.timers import Deadlines
 from gossipmesh.model import limits
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, Order
@@ -91,10 +92,20 @@ class SwimDetector:
     def start(self) -> None:
         """Begin probing; the first round starts at a random moment, so that nodes do not march."""
         first_ns = self._ctx.rng.randrange(self._ctx.settings.probe_interval_ns)
-        self._ctx.timers.set(("probe", None), self._ctx.now + first_ns, self._round)
-        self._ctx.timers.set(
-            ("obituary", None), self._ctx.now + self._ctx.settings.obituary_interval_ns, self._obituary
-        )
+        self._ctx.timers.set(("probe", None), self._ctx.now + first_ns)
+        self._ctx.timers.set(("obituary", None), self._ctx.now + self._ctx.settings.obituary_interval_ns)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {
+            "probe": self._round,
+            "probe late": self._ask_others,
+            "obituary": self._obituary,
+            "suspicion": self._expired,
+            "engine": self._engine_due,
+            "question": self.engine_probed,
+            "nack": self._nack,
+        }
 
     def ping_message(self, sequence: int) -> bytes:
         """Return an encoded ping with our roots."""
@@ -108,9 +119,7 @@ class SwimDetector:
     def _round(self) -> None:
         self._conclude()
         settings = self._ctx.settings
-        self._ctx.timers.set(
-            ("probe", None), self._ctx.now + self.health.scale(settings.probe_interval_ns), self._round
-        )
+        self._ctx.timers.set(("probe", None), self._ctx.now + self.health.scale(settings.probe_interval_ns))
         target = self._list.next(self._catalog)
         if target is None:
             return
@@ -120,11 +129,8 @@ class SwimDetector:
         if target.status is MemberStatus.SUSPECT:
             messages.append(target.messages[RecordKind.CLAIM])
         self._courier.send(target, messages)
-        self._ctx.timers.set(
-            ("probe late", None),
-            self._ctx.now + self.health.scale(settings.probe_timeout_ns),
-            self._ask_others,
-        )
+        late_ns = self.health.scale(settings.probe_timeout_ns)
+        self._ctx.timers.set(("probe late", None), self._ctx.now + late_ns)
 
     def _ask_others(self) -> None:
         probe = self._probe
@@ -216,11 +222,11 @@ class SwimDetector:
 
     def _arm(self, member: Member, suspicion: Suspicion) -> None:
         at = suspicion.deadline(self._ctx.settings, self._catalog.serving_count)
-        self._ctx.timers.set(("suspicion", member.node_id), at, lambda: self._expired(member))
+        self._ctx.timers.set(("suspicion", member.node_id), at)
 
-    def _expired(self, member: Member) -> None:
-        suspicion = self._suspicions.get(member.node_id)
-        if suspicion is None or member.status is not MemberStatus.SUSPECT:
+    def _expired(self, node_id: bytes) -> None:
+        suspicion, member = self._suspicions.get(node_id), self._catalog.get(node_id)
+        if suspicion is None or member is None or member.status is not MemberStatus.SUSPECT:
             return
         shortest_ns = suspicion_min_ns(self._ctx.settings, self._catalog.serving_count)
         if member.heard_at > suspicion.started:
@@ -250,22 +256,17 @@ class SwimDetector:
             return
         if len(self._questions) >= limits.ENGINE_PROBES_MAX:
             wait_ns = self._ctx.settings.probe_timeout_ns
-            key = ("suspicion" if member.status is MemberStatus.SUSPECT else "engine", member.node_id)
-            again = self._expired if member.status is MemberStatus.SUSPECT else self._engine_due
-            self._ctx.timers.set(key, self._ctx.now + wait_ns, lambda: again(member))
+            kind = "suspicion" if member.status is MemberStatus.SUSPECT else "engine"
+            self._ctx.timers.set((kind, member.node_id), self._ctx.now + wait_ns)
             return
         self._question_number += 1
         number = self._question_number
         self._questions[number] = _EngineQuestion(member.node_id, order)
         self._ctx.statistics.engine_probes += 1
         self._ctx.emit(ProbeEngine(number, member.state.mesh_addresses, member.credential.spiffe_id))
-        self._ctx.timers.set(
-            ("question", number),
-            self._ctx.now + self._ctx.settings.engine_timeout_ns,
-            lambda: self.engine_probed(number, False),
-        )
+        self._ctx.timers.set(("question", number), self._ctx.now + self._ctx.settings.engine_timeout_ns)
 
-    def engine_probed(self, number: int, answered: bool, refused: bool = False) -> None:
+    def engine_probed(self, number: int, answered: bool = False, refused: bool = False) -> None:
         """Take the engine's answer, or that there was none; why not makes no difference here."""
         question = self._questions.pop(number, None)
         self._ctx.timers.cancel(("question", number))
@@ -299,20 +300,19 @@ class SwimDetector:
             # Independent askers with exponential waits ask about once an interval together.
             mean_ns = settings.engine_interval_ns * max(1, self._catalog.serving_count - 1)
             wait_ns = min(int(self._ctx.rng.expovariate(1 / mean_ns)), 4 * mean_ns)
-        self._ctx.timers.set(
-            ("engine", member.node_id), self._ctx.now + wait_ns, lambda: self._engine_due(member)
-        )
+        self._ctx.timers.set(("engine", member.node_id), self._ctx.now + wait_ns)
 
-    def _engine_due(self, member: Member) -> None:
-        if member.status is MemberStatus.UNATTENDED and member.claim is not None:
+    def _engine_due(self, node_id: bytes) -> None:
+        member = self._catalog.get(node_id)
+        if member is None or member.claim is None:
+            return
+        if member.status is MemberStatus.UNATTENDED:
             self._ask_engine(member, member.claim.order)
 
     def _obituary(self) -> None:
         """Ping one dead or unattended member with its claim; who hears it refutes (rule 4)."""
         settings = self._ctx.settings
-        self._ctx.timers.set(
-            ("obituary", None), self._ctx.now + settings.obituary_interval_ns, self._obituary
-        )
+        self._ctx.timers.set(("obituary", None), self._ctx.now + settings.obituary_interval_ns)
         gone = [
             member
             for member in self._catalog
@@ -330,7 +330,7 @@ class SwimDetector:
         """Drop everything that waits for a member that is no more."""
         self._suspicions.pop(member.node_id, None)
         self._engine_failures.pop(member.node_id, None)
-        for name in ("suspicion", "engine", "held"):
+        for name in ("suspicion", "engine", "held claim"):
             self._ctx.timers.cancel((name, member.node_id))
 
     def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
@@ -366,7 +366,7 @@ class SwimDetector:
         self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))
         self._courier.send(target, [self.ping_message(sequence)])
         wait_ns = self._ctx.settings.probe_timeout_ns * 4 // 5
-        self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns, lambda: self._nack(sequence))
+        self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns)
 
     def _nack(self, sequence: int) -> None:
         relayed = self._relays.get(sequence)

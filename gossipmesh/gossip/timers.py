@@ -1,27 +1,33 @@
 """All deadlines of a core in one heap, so that time is one pulled instant.
 
 Rules:
-1. A timer has a key; setting it again replaces it, so late or repeated calls find nothing to do.
-2. Equal instants fire in the order they were set.
+1. A timer is a value: what kind it is and whom or what it is about. What is done then, one table says.
+2. Setting a timer again replaces it, so late or repeated calls find nothing to do.
+3. Equal instants fire in the order they were set.
 Deviation: none from a paper; SWIM leaves timers to its implementer.
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from gossipmesh.model.instant import NEVER, Instant
+from gossipmesh.model.member import Address
 
-Key = tuple[str, object]
+Subject = None | int | bytes | str | Address
+Timer = tuple[str, Subject]
+"""A kind and its subject: a member's id, a number, a scope, an address; None for the only one of its kind."""
+Deadlines = Mapping[str, Callable[..., None]]
+"""What is done when a timer of a kind is due: called with its subject, with nothing where that is None."""
 _STALE_MIN: Final = 64
 
 
 class Timers:
-    """Keyed one-shot timers; at most one per key."""
+    """One-shot timers, at most one of each kind and subject."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Key]] = []
-        self._live: dict[Key, tuple[int, int, Callable[[], None]]] = {}
+        self._heap: list[tuple[int, int, Timer]] = []
+        self._live: dict[Timer, tuple[int, int]] = {}
         self._sequence = 0
         # Asked for after every input, so it is kept until the timer that it belongs to is replaced or gone.
         self._next: Instant | None = None
@@ -29,33 +35,33 @@ class Timers:
     def __len__(self) -> int:
         return len(self._live)
 
-    def set(self, key: Key, at: int, action: Callable[[], None]) -> None:
-        """Call `action` once when time reaches `at`, instead of whatever `key` stood for."""
+    def set(self, timer: Timer, at: int) -> None:
+        """Let a timer be due once when time reaches `at`, and not when it was."""
         self._sequence += 1
-        self._forget_next(self._live.get(key), at)
-        self._live[key] = (at, self._sequence, action)
-        heapq.heappush(self._heap, (at, self._sequence, key))
+        self._forget_next(self._live.get(timer), at)
+        self._live[timer] = (at, self._sequence)
+        heapq.heappush(self._heap, (at, self._sequence, timer))
         if len(self._heap) > _STALE_MIN + 2 * len(self._live):
-            self._heap = [(when, number, name) for name, (when, number, _) in self._live.items()]
+            self._heap = [(when, number, one) for one, (when, number) in self._live.items()]
             heapq.heapify(self._heap)
 
-    def cancel(self, key: Key) -> None:
-        """Forget the timer, if there is one."""
-        self._forget_next(self._live.pop(key, None))
+    def cancel(self, timer: Timer) -> None:
+        """Forget the timer, if it is set."""
+        self._forget_next(self._live.pop(timer, None))
 
-    def _forget_next(self, replaced: tuple[int, int, Callable[[], None]] | None, at: int = NEVER) -> None:
+    def _forget_next(self, replaced: tuple[int, int] | None, at: int = NEVER) -> None:
         if self._next is not None and (
             at < self._next or (replaced is not None and replaced[0] == self._next)
         ):
             self._next = None
 
-    def pending(self, key: Key) -> bool:
+    def pending(self, timer: Timer) -> bool:
         """Tell whether the timer is set."""
-        return key in self._live
+        return timer in self._live
 
-    def due_at(self, key: Key) -> Instant | None:
+    def due_at(self, timer: Timer) -> Instant | None:
         """Return when the timer is due; None when it is not set."""
-        entry = self._live.get(key)
+        entry = self._live.get(timer)
         return None if entry is None else Instant(entry[0])
 
     def next_deadline(self) -> Instant:
@@ -67,23 +73,50 @@ class Timers:
     def _find_next(self) -> Instant:
         heap, live = self._heap, self._live
         while heap:
-            at, number, key = heap[0]
-            entry = live.get(key)
+            at, number, timer = heap[0]
+            entry = live.get(timer)
             if entry is not None and entry[1] == number:
                 return Instant(at)
             heapq.heappop(heap)
         return NEVER
 
-    def pop_due(self, now: Instant) -> Callable[[], None] | None:
-        """Take the earliest timer that is due and return its action, or None."""
+    def pop_due(self, now: Instant) -> Timer | None:
+        """Take the earliest timer that is due and return it, or None."""
         if self.next_deadline() > now or not self._heap:
             return None
-        _, _, key = heapq.heappop(self._heap)
+        _, _, timer = heapq.heappop(self._heap)
         self._next = None
-        return self._live.pop(key)[2]
+        del self._live[timer]
+        return timer
 
-    def postpone(self, name: str, by_ns: int) -> None:
-        """Move every timer whose key begins with `name` later."""
-        for key in [key for key in self._live if key[0] == name]:
-            at, _, action = self._live[key]
-            self.set(key, at + by_ns, action)
+    def postpone(self, kind: str, by_ns: int) -> None:
+        """Move every timer of a kind later."""
+        for timer in [timer for timer in self._live if timer[0] == kind]:
+            self.set(timer, self._live[timer][0] + by_ns)
+
+
+def fire(deadlines: Deadlines, timer: Timer) -> None:
+    """Do what a table says of a timer that is due."""
+    kind, subject = timer
+    if subject is None:
+        deadlines[kind]()
+    else:
+        deadlines[kind](subject)
+
+
+def fire_due(timers: Timers, deadlines: Deadlines, now: Instant) -> None:
+    """Do what is due, in order, at most as often as timers are set now."""
+    for _ in range(len(timers)):
+        timer = timers.pop_due(now)
+        if timer is None:
+            return
+        fire(deadlines, timer)
+
+
+def joined(*tables: Deadlines) -> dict[str, Callable[..., None]]:
+    """Return one table of several; no kind is in two."""
+    table: dict[str, Callable[..., None]] = {}
+    for one in tables:
+        assert not table.keys() & one.keys()
+        table.update(one)
+    return table

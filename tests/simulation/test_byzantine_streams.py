@@ -53,14 +53,15 @@ def drips(group: Group, *kinds: type) -> None:
         return True
 
     def drip() -> None:
-        node._ctx.timers.set(("drip", None), node._ctx.now + 5 * SECOND_NS, drip)
+        node._ctx.timers.set(("drip", None), node._ctx.now + 5 * SECOND_NS)
         for session, frame in held:
             if session.stream in node._streams._sessions:
                 node._streams._watch(session, 10**13)
                 node._streams._say(session, frame)
 
     answers_with(node, answer)
-    node._ctx.timers.set(("drip", None), node._ctx.now + 5 * SECOND_NS, drip)
+    node._deadlines["drip"] = drip
+    node._ctx.timers.set(("drip", None), node._ctx.now + 5 * SECOND_NS)
 
 
 def announce_nonsense(group: Group) -> None:

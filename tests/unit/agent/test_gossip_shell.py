@@ -26,7 +26,7 @@ from gossipmesh.gossip.effects import (
 )
 from gossipmesh.gossip.settings import GossipStatistics
 from gossipmesh.gossip.slices import Slices
-from gossipmesh.gossip.timers import Timers
+from gossipmesh.gossip.timers import Timers, fire
 from gossipmesh.model.instant import MILLISECOND_NS, NEVER, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic
@@ -265,7 +265,7 @@ class WorkingCore(ScriptedCore):
 
     def _set_beat(self) -> None:
         self._due = self.began + (len(self.late_ns) + 1) * 20 * MILLISECOND_NS
-        self.timers.set(("beat", None), self._due, self._beat)
+        self.timers.set(("beat", None), self._due)
 
     def _beat(self) -> None:
         self.late_ns.append(self.clock - self._due)
@@ -280,8 +280,8 @@ class WorkingCore(ScriptedCore):
 
     def handle_deadline(self, now: Instant) -> list[Effect]:
         self.now = max(self.now, now)
-        while (action := self.timers.pop_due(now)) is not None:
-            action()
+        while (timer := self.timers.pop_due(now)) is not None:
+            fire({"beat": self._beat, **self._slices.deadlines()}, timer)
         return []
 
 

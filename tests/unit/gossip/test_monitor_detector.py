@@ -264,8 +264,8 @@ def test_what_one_life_refused_is_nothing_against_the_next() -> None:
     group.run(1)
     group.start("e")
     group.run_until(lambda: member.state.epoch > 1, 5)
-    (case,) = desk._cases.values()
-    desk._engine_said(member, case, True, False)
+    assert list(desk._cases) == [member.node_id]
+    desk.engine_said(member.node_id, True, False)
     assert not desk._cases
     group.run(10)
     assert given_up(group) == set()

@@ -1,4 +1,4 @@
-"""The small machines: timers, budgets, queue, suspicion, local health, probe order, roots."""
+"""The small machines: budgets, queue, suspicion, local health, probe order, roots."""
 
 import random
 
@@ -10,35 +10,8 @@ from gossipmesh.gossip.local_health import LocalHealth
 from gossipmesh.gossip.roots import Item, Rank, RootLedger
 from gossipmesh.gossip.settings import GossipSettings
 from gossipmesh.gossip.suspicion import Suspicion, suspicion_min_ns, suspicion_timeout_ns
-from gossipmesh.gossip.timers import Timers
-from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, Order
-
-
-def test_a_timer_set_again_fires_once_and_equal_instants_fire_in_order() -> None:
-    timers, fired = Timers(), []
-    timers.set(("a", 1), 10, lambda: fired.append("old"))
-    timers.set(("b", 1), 20, lambda: fired.append("b"))
-    timers.set(("a", 1), 20, lambda: fired.append("a"))
-    assert timers.next_deadline() == 20
-    while (action := timers.pop_due(Instant(20))) is not None:
-        action()
-    assert fired == ["b", "a"]
-    assert timers.next_deadline() == NEVER
-
-
-def test_timers_set_over_and_over_stay_few() -> None:
-    timers = Timers()
-    for at in range(10_000):
-        timers.set(("a", 1), at, lambda: None)
-    assert len(timers._heap) < 200
-
-
-def test_a_cancelled_timer_does_not_fire() -> None:
-    timers = Timers()
-    timers.set(("a", 1), 10, lambda: None)
-    timers.cancel(("a", 1))
-    assert timers.pop_due(Instant(100)) is None
 
 
 def test_a_bucket_refills_with_time() -> None:

@@ -56,7 +56,7 @@ def test_an_answered_probe_does_not_wake_for_its_lateness(
 def test_a_round_out_of_step_comes_back_to_the_beat(rested: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     timers = rested.node("b")._ctx.timers
     prober = rested.node("b")._detector.prober
-    timers.set(("probe", None), rested.now + 77 * MILLISECOND_NS, prober._round)
+    timers.set(("probe", None), rested.now + 77 * MILLISECOND_NS)
     rested.run(1)
     slot_ns = prober._ctx.settings.monitor.heartbeat_slot_ns
     beat_at, probe_at = timers.due_at(("heartbeat", None)), timers.due_at(("probe", None))
