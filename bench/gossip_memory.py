@@ -20,7 +20,7 @@ from typing import IO, Any
 from bench.gossip_swarm import paper_swarm
 from bench.processes import anonymous_mb, peak_mb, rss_mb
 from gossipmesh.gossip import rehearsal
-from gossipmesh.gossip.effects import CloseStream, OpenStream, SendDatagram, SendStream, StreamId
+from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendDatagram, SendStream, StreamId
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
+from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
 from gossipmesh.model.identity import node_id_of, node_spiffe_id
 from gossipmesh.model.instant import HOUR_S, SECOND_NS, Instant

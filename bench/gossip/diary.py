@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gossipmesh.gossip import rehearsal
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     Effect,
     MemberChanged,
     Notify,

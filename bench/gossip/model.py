@@ -12,8 +12,8 @@ import random
 from collections.abc import Iterator
 from typing import Any, Final
 
-from gossipmesh.gossip.dissemination import sends_max
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.base.settings import GossipSettings
+from gossipmesh.gossip.dissemination.queue import sends_max
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.testing.simulator.network import LinkSettings
 

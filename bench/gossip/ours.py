@@ -20,7 +20,7 @@ from gossipmesh.control.issuing import Issuer, TokenOrder
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Plan, create_authority
 from gossipmesh.control.server import AuthorityServer
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes

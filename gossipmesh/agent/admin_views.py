@@ -16,9 +16,9 @@ from gossipmesh.agent.http_server import Response, json_response, json_rows_resp
 from gossipmesh.agent.identity_keeper import IdentityKeeper, horizon
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.agent.services import LocalServices
+from gossipmesh.gossip.base.settings import GossipStatistics, MemberView
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.recorder import FlightRecorder
-from gossipmesh.gossip.settings import GossipStatistics, MemberView
+from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import PolicyStatus

@@ -42,8 +42,7 @@ from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.agent.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
-from gossipmesh.gossip.checkpoint import take_checkpoint
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     Event,
     IdentityStolen,
     MassDeathHeld,
@@ -54,9 +53,10 @@ from gossipmesh.gossip.effects import (
     TrustChanged,
     ViewRepaired,
 )
+from gossipmesh.gossip.base.settings import FAST, STEADY, GossipSettings, NodeKeys, NodeProfile
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.recorder import FlightRecorder
-from gossipmesh.gossip.settings import FAST, STEADY, GossipSettings, NodeKeys, NodeProfile
+from gossipmesh.gossip.replay.checkpoint import take_checkpoint
+from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import node_name_of_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import SECOND_NS, WallSeconds

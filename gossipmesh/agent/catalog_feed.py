@@ -26,7 +26,7 @@ import trio
 
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.service_index import Catalog, ServiceIndex
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import NodeId, is_service_name

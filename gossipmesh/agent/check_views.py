@@ -16,7 +16,7 @@ from gossipmesh.agent.checks import run_checks
 from gossipmesh.agent.http_server import Response
 from gossipmesh.agent.member_checks import MemberChecks
 from gossipmesh.agent.mesh_checks import MeshView, check_standing, refutations_of
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus, NodePhase
 from gossipmesh.model.service import EndpointHealth

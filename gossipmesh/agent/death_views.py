@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from gossipmesh.agent.admin_views import Parts, member_row
 from gossipmesh.agent.http_server import Refused
-from gossipmesh.gossip.history import HistoryEntry
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.base.history import HistoryEntry
+from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.identity import NODE_ID_BYTES, NodeId
 from gossipmesh.model.instant import SECOND_NS

@@ -1,4 +1,4 @@
-"""The flight recorder of an agent: makes a file of what `gossip.recorder` holds, off the loop.
+"""The flight recorder of an agent: makes a file of what `gossip.replay.recorder` holds, off the loop.
 
 The file holds no key. It does hold what members say to this node, what this node drew at random until now,
 and its members' records: it is for the operator's eyes, 0600. What the node draws afterwards cannot be told
@@ -10,9 +10,9 @@ import trio
 from gossipmesh import __version__
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.recorder import FlightRecorder
-from gossipmesh.gossip.recording import code_fingerprint, state_of
-from gossipmesh.gossip.rekeying import Own, make_recording
+from gossipmesh.gossip.replay.recorder import FlightRecorder
+from gossipmesh.gossip.replay.recording import code_fingerprint, state_of
+from gossipmesh.gossip.replay.rekeying import Own, make_recording
 from gossipmesh.net.clock import wall_offset_s
 from gossipmesh.net.entropy import random_bytes
 

@@ -24,7 +24,7 @@ import trio
 
 from gossipmesh.agent.loop_watch import LoopWatch
 from gossipmesh.agent.state_store import StateLost, StateStore
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
     Event,

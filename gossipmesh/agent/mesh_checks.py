@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple
 
 from gossipmesh.agent.check_rows import Mark, Row, fail_unless, make_row, some_of, warn_unless
 from gossipmesh.agent.policy_versions import PolicyVersions
-from gossipmesh.gossip.history import HistoryEntry
-from gossipmesh.gossip.settings import FAST
+from gossipmesh.gossip.base.history import HistoryEntry
+from gossipmesh.gossip.base.settings import FAST
 from gossipmesh.model.durations import age_text
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address

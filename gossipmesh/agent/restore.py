@@ -11,8 +11,8 @@ from typing import Final
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.state_store import StateStore
-from gossipmesh.gossip.effects import PersistKind
-from gossipmesh.gossip.settings import RestoredState
+from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.gossip.base.settings import RestoredState
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.instant import WallSeconds

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.records import ServiceSet

@@ -10,17 +10,17 @@ Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation
 
 from collections.abc import Callable
 
-from gossipmesh.gossip.budgets import KeyedBudgets, TokenBucket
-from gossipmesh.gossip.catalog import Catalog, Change, Checks, UnknownOwner, order_start
-from gossipmesh.gossip.context import Context
-from gossipmesh.gossip.courier import MESSAGES_BYTES_MAX, Courier
-from gossipmesh.gossip.detector import Detector
-from gossipmesh.gossip.effects import IdentityStolen
-from gossipmesh.gossip.member import Member
-from gossipmesh.gossip.own import OwnRecords
-from gossipmesh.gossip.soundness import require_order_untrusted
-from gossipmesh.gossip.suspicion import suspicion_min_ns
-from gossipmesh.gossip.timers import Deadlines
+from gossipmesh.gossip.base.budgets import KeyedBudgets, TokenBucket
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import IdentityStolen
+from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
+from gossipmesh.gossip.failure.detector import Detector
+from gossipmesh.gossip.failure.suspicion import suspicion_min_ns
+from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.membership.soundness import require_order_untrusted
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId

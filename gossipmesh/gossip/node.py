@@ -14,23 +14,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from gossipmesh.gossip import reading
-from gossipmesh.gossip.catalog import Catalog, Checks
-from gossipmesh.gossip.context import Context
-from gossipmesh.gossip.courier import Courier
-from gossipmesh.gossip.credential_watch import CredentialWatch
-from gossipmesh.gossip.detector import Detector
-from gossipmesh.gossip.dissemination import Share
-from gossipmesh.gossip.effects import Effect, StreamId
-from gossipmesh.gossip.handshake import Handshake
-from gossipmesh.gossip.history import HistoryEntry
-from gossipmesh.gossip.intake import Intake
-from gossipmesh.gossip.member import Member, short_id_of
-from gossipmesh.gossip.monitor_detector import MonitorDetector
-from gossipmesh.gossip.own import OwnRecords
-from gossipmesh.gossip.reception import Reception
-from gossipmesh.gossip.restoring import restore_members
-from gossipmesh.gossip.settings import (
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import Effect, StreamId
+from gossipmesh.gossip.base.history import HistoryEntry
+from gossipmesh.gossip.base.settings import (
     GossipSettings,
     GossipStatistics,
     MemberView,
@@ -38,10 +25,23 @@ from gossipmesh.gossip.settings import (
     NodeProfile,
     RestoredState,
 )
-from gossipmesh.gossip.spreading import PolicySpreading
-from gossipmesh.gossip.streams import Streams
-from gossipmesh.gossip.swim_detector import SwimDetector
-from gossipmesh.gossip.timers import fire_due, joined
+from gossipmesh.gossip.base.timers import fire_due, joined
+from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.dissemination.documents import PolicySpreading
+from gossipmesh.gossip.dissemination.queue import Share
+from gossipmesh.gossip.failure.detector import Detector
+from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
+from gossipmesh.gossip.failure.swim_detector import SwimDetector
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.membership import views
+from gossipmesh.gossip.membership.catalog import Catalog, Checks
+from gossipmesh.gossip.membership.credential_watch import CredentialWatch
+from gossipmesh.gossip.membership.member import Member, short_id_of
+from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.membership.restoring import restore_members
+from gossipmesh.gossip.router import Reception
+from gossipmesh.gossip.sessions.handshake import Handshake
+from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -437,27 +437,27 @@ class GossipNode:
 
     def find(self, name: str) -> NodeId | None:
         """Return the id of the member of a name; None when there is none."""
-        return reading.find(self._catalog, name)
+        return views.find(self._catalog, name)
 
     def names(self, statuses: Sequence[MemberStatus], count_max: int) -> list[str]:
         """Return the first names, in their order, of members of these statuses."""
-        return reading.names_of(self._catalog, statuses, count_max)
+        return views.names_of(self._catalog, statuses, count_max)
 
     def service(self, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
         """Return one member's services; None when none are in use."""
-        return reading.service_of(self._catalog, self._ctx, node_id)
+        return views.service_of(self._catalog, self._ctx, node_id)
 
     def each_member(self) -> Iterator[MemberView]:
         """Walk over what `members` returns, for who does not want all of it at once."""
-        return reading.each_member(self._catalog, self._ctx)
+        return views.each_member(self._catalog, self._ctx)
 
     def each_service(self) -> Iterator[tuple[MemberView, ServiceSet]]:
         """Walk over what `services` returns."""
-        return reading.each_service(self._catalog, self._ctx)
+        return views.each_service(self._catalog, self._ctx)
 
-    def tally(self) -> reading.Tally:
+    def tally(self) -> views.Tally:
         """Return how many members there are, by status."""
-        return reading.tally_of(self._catalog)
+        return views.tally_of(self._catalog)
 
     def roots(self) -> tuple[bytes, bytes]:
         """Return the group root and the documents root, 16 bytes each."""
@@ -487,7 +487,7 @@ class GossipNode:
             refused_policies=dict(now.refused_policies),
             queue_length=len(self._courier.queue),
             members=len(self._catalog),
-            endpoints_held=reading.endpoints_held_count(self._catalog),
+            endpoints_held=views.endpoints_held_count(self._catalog),
             history_noted=self._ctx.history.noted_count,
             lag_ms=self._ctx.lag_ms,
         )

@@ -11,8 +11,8 @@ Paper: none. Deviation: none.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gossipmesh.gossip.catalog import Checks
-from gossipmesh.gossip.effects import Effect
+from gossipmesh.gossip.base.effects import Effect
+from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.records import RecordKind, SignedRecord
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from gossipmesh.gossip.cases import MOVES, Act, CaseInput, CaseState
-from gossipmesh.gossip.settings import FAST, STEADY, MonitorSettings
+from gossipmesh.gossip.base.settings import FAST, STEADY, MonitorSettings
+from gossipmesh.gossip.failure.cases import MOVES, Act, CaseInput, CaseState
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "DEATHS.md"

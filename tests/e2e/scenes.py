@@ -16,7 +16,7 @@ from typing import Any
 import trio
 
 from gossipmesh.agent.state_store import StateStore
-from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.member import Address
 from gossipmesh.testing import layout
 from gossipmesh.testing.layout import CART_V1, DB, WEB, MeshLayout, NodeLayout

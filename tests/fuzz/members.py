@@ -6,10 +6,10 @@ Two real nodes meet in the simulator; then the victim alone is fed, on the hosti
 import random
 from typing import Any
 
-from gossipmesh.gossip.effects import OpenStream, PersistKind, SendDatagram, SendStream, StreamId
-from gossipmesh.gossip.handshake import proof_bytes
-from gossipmesh.gossip.links import derive_pair_untrusted
-from gossipmesh.gossip.settings import RestoredState
+from gossipmesh.gossip.base.effects import OpenStream, PersistKind, SendDatagram, SendStream, StreamId
+from gossipmesh.gossip.base.settings import RestoredState
+from gossipmesh.gossip.sessions.handshake import proof_bytes
+from gossipmesh.gossip.sessions.links import derive_pair_untrusted
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus

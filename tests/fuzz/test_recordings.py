@@ -5,8 +5,8 @@ import random
 import msgspec
 import pytest
 
-from gossipmesh.gossip.checkpoint import open_checkpoint_untrusted, take_checkpoint
-from gossipmesh.gossip.recording import read_recording_untrusted
+from gossipmesh.gossip.replay.checkpoint import open_checkpoint_untrusted, take_checkpoint
+from gossipmesh.gossip.replay.recording import read_recording_untrusted
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.testing.simulator.replay import replay
 from gossipmesh.trust.keys import ExchangeKey, SigningKey

@@ -12,7 +12,7 @@ from tests.mutants.table_streams import STREAM_MUTANTS
 from tests.mutants.table_votes import VOTE_MUTANTS
 
 _CATCH: Final = "tests/mutants/test_catchers.py::"
-_LATTICE: Final = "tests/unit/gossip/test_lattice.py::"
+_LATTICE: Final = "tests/unit/gossip/membership/test_lattice.py::"
 _DOCUMENTS: Final = "tests/unit/trust/test_documents.py::"
 _SEAL: Final = "tests/unit/trust/test_seal.py::"
 _RECORDS: Final = "tests/unit/trust/test_records.py::"
@@ -183,7 +183,7 @@ _RECORD_MUTANTS: Final = (
     ),
     mutant(
         "credential-never-ends",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "if not credential.not_before <= self._ctx.wall_s < credential.ends:",
         "if not credential.not_before <= self._ctx.wall_s:",
         _CATCH + "test_a_credential_that_ended_is_no_ticket",
@@ -202,7 +202,7 @@ _RECORD_MUTANTS: Final = (
 _CATALOG_MUTANTS: Final = (
     mutant(
         "tie-break-by-arrival",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "            if digest > held.rank.tie:",
         "            if digest != held.rank.tie:",
         _LATTICE + "test_of_two_records_of_one_order_the_same_wins_everywhere",
@@ -210,7 +210,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "older-state-taken",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "if offered > held.rank[:3]:",
         "if offered != held.rank[:3]:",
         _CATCH + "test_an_older_state_never_replaces_a_newer",
@@ -218,7 +218,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "left-overridden",
-        "gossip.soundness",
+        "gossip.membership.soundness",
         "SEQUENCE_WHOLE) if state.phase == NodePhase.LEFT else order",
         "SEQUENCE_WHOLE) if state.phase == -1 else order",
         _LATTICE + "test_left_is_final_for_its_epoch",
@@ -226,7 +226,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "roots-count-suspicion",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "counted = claim.status >= MemberStatus.UNATTENDED",
         "counted = claim.status >= MemberStatus.SUSPECT",
         _LATTICE + "test_suspicion_does_not_move_the_root_and_a_death_does",
@@ -234,7 +234,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "condemned-in-advance",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "        if order > member.order:\n",
         "        if False:\n",
         _CATCH + "test_nobody_is_condemned_in_advance",
@@ -242,7 +242,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "claim-outlives-its-refutation",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "if member.claim is not None and member.claim.order < state.order:",
         "if False:",
         _LATTICE + "test_a_higher_state_beats_any_claim_and_an_equal_one_none",
@@ -250,7 +250,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "generation-unchecked",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "        if generation != member.credential.generation:",
         "        if False:",
         _CATCH + "test_records_of_another_generation_are_nobodys",
@@ -258,7 +258,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "opaque-kinds-uncounted",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "record.kind})[: limits.UNKNOWN_KINDS_PER_MEMBER_MAX]",
         "record.kind})[: 2**31]",
         _CATCH + "test_unknown_kinds_of_one_member_are_eight",
@@ -266,7 +266,7 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "checks-unlimited",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "        self.left -= 1\n",
         "        self.left -= 0\n",
         _CATCH + "test_one_input_costs_no_more_than_its_checks",
@@ -274,10 +274,10 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "any-text-as-zone",
-        "gossip.soundness",
+        "gossip.membership.soundness",
         "if zoned and not _ZONE.fullmatch(zone):",
         "if False:",
-        "tests/unit/gossip/test_soundness.py::test_a_zone_is_the_name_of_an_interface_and_no_other_text",
+        "tests/unit/gossip/membership/test_soundness.py::test_a_zone_is_the_name_of_an_interface_and_no_other_text",
         "a member has us keep, show and pass on any text as part of its address",
     ),
 )
@@ -285,7 +285,7 @@ _CATALOG_MUTANTS: Final = (
 _OWN_MUTANTS: Final = (
     mutant(
         "epoch-not-synced",
-        "gossip.own",
+        "gossip.membership.own",
         "encode(self.epoch), durable=True)",
         "encode(self.epoch), durable=False)",
         _CATCH + "test_an_epoch_is_durable_before_anybody_hears_of_it",
@@ -293,7 +293,7 @@ _OWN_MUTANTS: Final = (
     ),
     mutant(
         "epoch-not-persisted",
-        "gossip.own",
+        "gossip.membership.own",
         "        self._ctx.statistics.epochs_raised += 1\n        self.persist_epoch()\n",
         "        self._ctx.statistics.epochs_raised += 1\n",
         _CATCH + "test_an_epoch_is_durable_before_anybody_hears_of_it",
@@ -301,7 +301,7 @@ _OWN_MUTANTS: Final = (
     ),
     mutant(
         "refuted-without-a-higher-order",
-        "gossip.own",
+        "gossip.membership.own",
         "        self._sequence += 1\n        return NodeState(",
         "        return NodeState(",
         _CATCH + "test_every_state_we_sign_is_above_the_last",
@@ -309,7 +309,7 @@ _OWN_MUTANTS: Final = (
     ),
     mutant(
         "hello-proof-unchecked",
-        "gossip.handshake",
+        "gossip.sessions.handshake",
         "if not self._ctx.verifier.verify(credential.signing_key, proof, signature):",
         "if False:",
         _STRANGERS + "test_a_hello_with_a_valid_cookie_and_a_credential_of_nobody_is_refused",
@@ -317,7 +317,7 @@ _OWN_MUTANTS: Final = (
     ),
     Mutant(
         "longer-answer-than-question",
-        "gossipmesh.gossip.handshake",
+        "gossipmesh.gossip.sessions.handshake",
         (
             ("if size_bytes < limits.DATAGRAM_BYTES_MAX - 2:", "if size_bytes < 0:"),
             ("if len(payload) <= size_bytes:", "if payload:"),
@@ -330,7 +330,7 @@ _OWN_MUTANTS: Final = (
 _EXPLORED_MUTANTS: Final = (
     mutant(
         "quorum-minus-one",
-        "gossip.monitors",
+        "gossip.failure.monitors",
         "return Panel(monitors_count, monitors_count // 2 + 1)",
         "return Panel(monitors_count, monitors_count // 2)",
         _EXPLORER + "test_nothing_breaks_in_any_order[votes-3-4]",
@@ -338,7 +338,7 @@ _EXPLORED_MUTANTS: Final = (
     ),
     mutant(
         "withdrawal-ignored",
-        "gossip.votes",
+        "gossip.failure.votes",
         "        voters[voter] = _Held(None, sequence, now)\n        return held.vote is not None",
         "        return held.vote is not None",
         _VOTES + "test_a_vote_taken_back_counts_no_more",
@@ -346,7 +346,7 @@ _EXPLORED_MUTANTS: Final = (
     ),
     mutant(
         "floor-lost-with-the-power",
-        "gossip.spreading",
+        "gossip.dissemination.documents",
         "encode([version, manifest_hash]), durable=True)",
         "encode([version, manifest_hash]), durable=False)",
         _EXPLORER + "test_nothing_breaks_in_any_order[floors-3-2]",
@@ -354,7 +354,7 @@ _EXPLORED_MUTANTS: Final = (
     ),
     mutant(
         "refuted-epoch-lost-with-the-power",
-        "gossip.own",
+        "gossip.membership.own",
         "encode(self.epoch), durable=True)",
         "encode(self.epoch), durable=False)",
         _EXPLORER + "test_nothing_breaks_in_any_order[refutation-3-2]",
@@ -370,7 +370,7 @@ MUTANTS: Final = (
     *_OWN_MUTANTS,
     mutant(
         "epoch-of-services-unbounded",
-        "gossip.soundness",
+        "gossip.membership.soundness",
         "if epoch > wall_s + DAY_S:",
         "if epoch > wall_s + DAY_S and kind == RecordKind.NODE_STATE:",
         "tests/simulation/test_byzantine_records.py::test_no_kind_of_record_drives_an_epoch_beyond_reach",
@@ -378,7 +378,7 @@ MUTANTS: Final = (
     ),
     mutant(
         "first-kinds-kept",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "kinds = sorted({*member.opaque, record.kind})[",
         "kinds = [*member.opaque, record.kind][",
         "tests/simulation/test_byzantine_records.py::test_unknown_kinds_in_whatever_order_end_as_one_view",

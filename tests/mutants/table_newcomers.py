@@ -10,7 +10,7 @@ _FLOODS: Final = "tests/simulation/test_byzantine_floods.py::"
 NEWCOMER_MUTANTS: Final = (
     mutant(
         "old-deaths-unjudged-for-ever",
-        "gossip.renewals",
+        "gossip.failure.renewals",
         "doubt.until = Instant(now + _RENEWAL_NS)",
         "doubt.until = now",
         _NEWCOMERS + "test_a_newcomer_that_counts_others_than_the_voters_did_agrees_in_the_end",
@@ -18,7 +18,7 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "renewals-feed-one-another",
-        "gossip.renewals",
+        "gossip.failure.renewals",
         "if doubt.until >= 0 and now < doubt.until + _QUIET_NS:",
         "if False:",
         _NEWCOMERS + "test_a_newcomer_that_counts_others_than_the_voters_did_agrees_in_the_end",
@@ -26,7 +26,7 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "a-leave-keeps-its-certificate",
-        "gossip.catalog",
+        "gossip.membership.catalog",
         "member.certificate.order <= lasting(state):",
         "member.certificate.order < state.order:",
         _NEWCOMERS + "test_who_was_certified_dead_and_then_left_has_left_for_newcomers_too",
@@ -34,7 +34,7 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "old-deaths-are-news",
-        "gossip.endpoint_holds",
+        "gossip.failure.retained_endpoints",
         " or not self._is_news(member):",
         ":",
         _NEWCOMERS + "test_a_restart_takes_no_old_deaths_for_a_catastrophe",
@@ -42,7 +42,7 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "a-wrong-clock-forgets-all",
-        "gossip.credential_watch",
+        "gossip.membership.credential_watch",
         "member.ends <= wall_s and not is_doubted",
         "member.ends <= wall_s",
         _NEWCOMERS + "test_a_wrong_clock_for_a_moment_forgets_nobody_and_for_long_does",
@@ -50,15 +50,15 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "anybodys-ack-is-taken",
-        "gossip.prober",
+        "gossip.failure.prober",
         "        if target_id == member.node_id:\n            del",
         "        if target_id:\n            del",
-        "tests/unit/gossip/test_prober.py::test_an_ack_of_another_is_not_the_one_that_is_waited_for",
+        "tests/unit/gossip/failure/test_prober.py::test_an_ack_of_another_is_not_the_one_that_is_waited_for",
         "one liar has honest monitors certify a live node deaf",
     ),
     mutant(
         "wants-without-a-budget",
-        "gossip.reception",
+        "gossip.router",
         "if not self._wants.take_key(member.node_id, self._ctx.now):",
         "if False:",
         _FLOODS + "test_many_questions_in_a_packet_are_not_many_answers",
@@ -66,7 +66,7 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "every-ping-of-a-packet-answered",
-        "gossip.reception",
+        "gossip.router",
         "                if is_pinged:",
         "                if False:",
         _FLOODS + "test_many_questions_in_a_packet_are_not_many_answers",
@@ -74,7 +74,7 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "ranked-for-whoever-signs-nothing",
-        "gossip.certificates",
+        "gossip.failure.verdicts",
         "is_ranked = self._monitors.has_ranked(certificate.node_id)",
         "is_ranked = True",
         _FLOODS + "test_certificates_that_nobody_signed_make_no_rankings",
@@ -82,10 +82,10 @@ NEWCOMER_MUTANTS: Final = (
     ),
     mutant(
         "the-lesser-name-stands",
-        "gossip.certificate_wants",
+        "gossip.failure.verdict_wants",
         "if wanted is None or _rank(name) > _rank(wanted):",
         "if wanted is None:",
-        "tests/unit/gossip/test_certificate_wants.py::"
+        "tests/unit/gossip/failure/test_verdict_wants.py::"
         "test_what_is_named_while_less_is_asked_for_is_asked_for_too",
         "a death that is named while less was asked for waits for repair",
     ),

@@ -5,17 +5,17 @@ from typing import Final
 from tests.mutants.mutate import mutant
 
 _VOTES: Final = "tests/mutants/test_catchers_votes.py::"
-_MONITORS: Final = "tests/unit/gossip/test_monitor_detector.py::"
-_CERTIFICATES: Final = "tests/unit/gossip/test_certificates.py::"
+_MONITORS: Final = "tests/unit/gossip/failure/test_monitor_detector.py::"
+_CERTIFICATES: Final = "tests/unit/gossip/failure/test_verdicts.py::"
 _BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
 _BYZANTINE_CERTIFICATES: Final = "tests/simulation/test_byzantine_certificates.py::"
-_ANSWERING: Final = "tests/unit/gossip/test_answering.py::"
-_PROBER: Final = "tests/unit/gossip/test_prober.py::"
+_ANSWERING: Final = "tests/unit/gossip/failure/test_answering.py::"
+_PROBER: Final = "tests/unit/gossip/failure/test_prober.py::"
 
 VOTE_MUTANTS: Final = (
     mutant(
         "two-certify-one-another",
-        "gossip.monitors",
+        "gossip.failure.monitors",
         "    if others_count < 2:",
         "    if others_count < 1:",
         _VOTES + "test_a_quorum_is_more_than_half_and_two_nodes_certify_nobody",
@@ -23,7 +23,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "votes-never-expire",
-        "gossip.votes",
+        "gossip.failure.votes",
         "and now - entry.arrived <= self._settings.vote_life_ns",
         "and entry.arrived <= now",
         _VOTES + "test_a_vote_lives_two_seconds",
@@ -31,7 +31,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "votes-of-different-hours",
-        "gossip.votes",
+        "gossip.failure.votes",
         "while vote.beat - ordered[first].beat > beats_apart_max:",
         "while False:",
         _VOTES + "test_votes_of_different_hours_make_no_quorum",
@@ -39,7 +39,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "votes-of-different-lives",
-        "gossip.votes",
+        "gossip.failure.votes",
         "            and (entry.vote.generation, entry.vote.epoch) == incarnation",
         "            and incarnation",
         _VOTES + "test_a_vote_is_about_one_incarnation",
@@ -47,7 +47,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "late-vote-undoes-a-withdrawal",
-        "gossip.votes",
+        "gossip.failure.votes",
         "return held is None or vote.sequence > held.sequence",
         "return held is None or vote.sequence >= held.sequence",
         _VOTES + "test_a_vote_taken_back_counts_no_more",
@@ -55,7 +55,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "agent-gone-kills",
-        "gossip.votes",
+        "gossip.failure.votes",
         "DEADLY: Final = (Cause.SILENT,",
         "DEADLY: Final = (Cause.AGENT_GONE, Cause.SILENT,",
         _VOTES + "test_that_an_agent_is_gone_kills_nobody",
@@ -63,7 +63,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "control-rounds-skipped",
-        "gossip.cases",
+        "gossip.failure.cases",
         "    if not seen.control_passed:",
         "    if False:",
         _VOTES + "test_silence_is_believed_only_while_the_rest_of_the_world_is_heard",
@@ -71,7 +71,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "lag-not-tolerated",
-        "gossip.cases",
+        "gossip.failure.cases",
         "patience_ns = settings.silence_ns + seen.tolerance_ns",
         "patience_ns = settings.silence_ns",
         _VOTES + "test_silence_takes_its_time_and_longer_for_who_lags",
@@ -79,7 +79,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "lesser-lag-forgotten",
-        "gossip.lag",
+        "gossip.base.lag",
         "        if not worst or worst[-1][0] != slot:",
         "        if not worst:",
         _MONITORS + "test_who_reads_late_is_at_no_moment_prompt",
@@ -87,7 +87,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "impatient-rounds",
-        "gossip.prober",
+        "gossip.failure.prober",
         "        if is_patient:\n            direct_ns +=",
         "        if False:\n            direct_ns +=",
         _PROBER + "test_a_round_gives_a_member_the_time_it_says_it_is_late",
@@ -95,7 +95,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "lag-taken-for-distance",
-        "gossip.prober",
+        "gossip.failure.prober",
         "            if member.lag_ms * MILLISECOND_NS <= ",
         "            if 0 <= ",
         _PROBER + "test_how_late_others_are_is_no_round_trip",
@@ -103,7 +103,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "engines-looked-at-all-at-once",
-        "gossip.monitor_detector",
+        "gossip.failure.monitor_detector",
         "        first_ns = turn * interval_ns + ",
         "        first_ns = 0 * interval_ns + ",
         _MONITORS + "test_monitors_take_turns_to_look_at_an_engine",
@@ -111,25 +111,25 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "names-for-the-late",
-        "gossip.courier",
+        "gossip.dissemination.courier",
         "[body if member.told_lag_ns > gate_ns else name]",
         "[name]",
-        "tests/unit/gossip/test_certificate_wants.py::"
+        "tests/unit/gossip/failure/test_verdict_wants.py::"
         "test_members_that_are_late_are_given_the_certificate_itself",
         "who reads late learns of a death after two late readings instead of one",
     ),
     mutant(
         "wanted-once",
-        "gossip.certificate_wants",
+        "gossip.failure.verdict_wants",
         "        if holders and self._lacks(self._names[target]):",
         "        if False:",
-        "tests/unit/gossip/test_certificate_wants.py::"
+        "tests/unit/gossip/failure/test_verdict_wants.py::"
         "test_one_holder_is_asked_at_a_time_and_the_next_when_it_does_not_answer",
         "whoever loses one packet learns of a death by comparison, a second later",
     ),
     mutant(
         "return-overtakes-its-certificate",
-        "gossip.answering",
+        "gossip.failure.answering",
         "        if is_held_down(certificate.votes) and ",
         "        if False and ",
         _ANSWERING + "test_who_was_deaf_answers_once_word_has_gone_round",
@@ -137,7 +137,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "unheard-answers",
-        "gossip.answering",
+        "gossip.failure.answering",
         "        elif self._was_in_vain(certificate):",
         "        elif False:",
         _ANSWERING + "test_who_answered_in_vain_answers_once_it_is_heard",
@@ -145,7 +145,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "answers-when-told-twice",
-        "gossip.answering",
+        "gossip.failure.answering",
         "            return not self._is_due",
         "            return False",
         _ANSWERING + "test_who_answered_in_vain_answers_once_it_is_heard",
@@ -153,7 +153,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "planned-restart-accused",
-        "gossip.cases",
+        "gossip.failure.cases",
         "    if not seen.restarting:",
         "    if True:",
         _VOTES + "test_a_planned_restart_is_no_refusal",
@@ -169,16 +169,16 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "late-engine-of-a-lost-agent",
-        "gossip.cases",
+        "gossip.failure.cases",
         "    if evidence.port_refusals:\n        # Its kernel",
         "    if False:\n        # Its kernel",
-        "tests/unit/gossip/test_cases.py::"
+        "tests/unit/gossip/failure/test_cases.py::"
         "test_a_machine_that_refuses_for_its_agent_is_there_and_its_engine_may_be_late",
         "a machine too busy to answer is dead once its agent crashed",
     ),
     mutant(
         "restart-must-be-prompt",
-        "gossip.case_desk",
+        "gossip.failure.case_desk",
         "        if member.restarting_until > self._ctx.now:\n            # Only",
         "        if False:\n            # Only",
         _MONITORS + "test_a_machine_lost_in_its_restart_is_found_and_one_that_is_slow_to_come_back_is_not",
@@ -186,7 +186,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "evidence-outlives-a-restart",
-        "gossip.case_desk",
+        "gossip.failure.case_desk",
         "if not known or state is None or order_start(state.order) != case.incarnation:",
         "if not known or state is None:",
         _MONITORS + "test_what_one_life_refused_is_nothing_against_the_next",
@@ -194,7 +194,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "one-refusal-suffices",
-        "gossip.cases",
+        "gossip.failure.cases",
         "return len(times) >= 2 and times[-1] - times[0] >= least_ns",
         "return len(times) >= 1",
         _VOTES + "test_one_refusal_is_forged_easily",
@@ -202,7 +202,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "life-withdraws-nothing",
-        "gossip.cases",
+        "gossip.failure.cases",
         "    withdrawn = Move(CaseState.WATCHING, Act.UNVOTE)",
         "    withdrawn = Move(CaseState.WATCHING, Act.NOTHING)",
         _VOTES + "test_life_withdraws_a_vote_of_silence_and_being_cut_off_withdraws_any",
@@ -210,7 +210,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "rank-unchecked",
-        "gossip.certificates",
+        "gossip.failure.verdicts",
         "if self._monitors.rank_as_if(target, voter) > self._ctx.settings.monitor.voter_rank_max:",
         "if self._monitors.rank_as_if(target, voter) > 2**31:",
         _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
@@ -218,7 +218,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "vote-signature-unchecked",
-        "gossip.certificates",
+        "gossip.failure.verdicts",
         "if not self._ctx.verifier.verify(voter.credential.signing_key, message, vote.signature):",
         "if False:",
         _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
@@ -226,7 +226,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "voter-counts-twice",
-        "gossip.certificates",
+        "gossip.failure.verdicts",
         "if voters != sorted(dict.fromkeys(voters)) or certificate.node_id in voters:",
         "if certificate.node_id in voters:",
         _VOTES + "test_a_certificate_has_each_voter_once_and_never_its_target",
@@ -234,7 +234,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "newcomer-judges",
-        "gossip.certificates",
+        "gossip.failure.verdicts",
         "        if not self.view_is_whole:",
         "        if False:",
         _CERTIFICATES + "test_a_newcomer_judges_nothing_before_its_view_was_whole",
@@ -250,7 +250,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "certificate-over-fresh-life",
-        "gossip.life_first",
+        "gossip.failure.life_first",
         "return asked_at <= member.heard_at or self._ctx.now - asked_at < settings.silence_ns",
         "return False",
         _BYZANTINE + "test_votes_that_were_true_once_kill_nobody_later[seven]",
@@ -258,7 +258,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "old-certificate-unasked",
-        "gossip.life_first",
+        "gossip.failure.life_first",
         "if beats_later <= 0 and beats_now <= settings.beats_apart_max:",
         "if beats_later <= 0:",
         _VOTES + "test_a_certificate_older_than_life_asks_its_target_first",
@@ -266,7 +266,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "helper-believed-for-ever",
-        "gossip.prober",
+        "gossip.failure.prober",
         "if self._ctx.now - probe.target.heard_at < self._ctx.settings.monitor.silence_ns:",
         "if probe.target:",
         _BYZANTINE + "test_a_helper_that_lies_hides_no_death[four]",
@@ -274,7 +274,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "hold-down-missing",
-        "gossip.hold_down",
+        "gossip.failure.quarantine",
         "return Instant(until) if until > now else None",
         "return None",
         _VOTES + "test_a_deaf_member_stays_out_for_two_minutes_and_twice_as_long_the_next_time",
@@ -282,7 +282,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "mass-death-not-held",
-        "gossip.mass_death",
+        "gossip.failure.mass_death",
         "if not many or len(self._deaths) < _LEAST:",
         "if True:",
         _VOTES + "test_many_deaths_in_a_minute_are_held",
@@ -290,15 +290,15 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "one-names-the-beat",
-        "gossip.votes",
+        "gossip.failure.votes",
         "return agreed[0].beat if len(agreed) >= 2 else 0",
         "return agreed[-1].beat if agreed else 0",
-        "tests/unit/gossip/test_votes.py::test_who_heard_no_beat_takes_the_one_two_others_agree_on",
+        "tests/unit/gossip/failure/test_votes.py::test_who_heard_no_beat_takes_the_one_two_others_agree_on",
         "a liar's beat gets honest signatures, good against every later life of its victim",
     ),
     mutant(
         "late-watchers-vote-apart",
-        "gossip.monitor_detector",
+        "gossip.failure.monitor_detector",
         "        return self.votes.beat_of_others(",
         "        return 0 and self.votes.beat_of_others(",
         _MONITORS + "test_a_death_is_certified_though_most_of_its_monitors_began_to_watch_after_it",
@@ -306,7 +306,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "quorum-of-votes-verified",
-        "gossip.certificates",
+        "gossip.failure.verdicts",
         "        for vote in votes:\n            self.require_signed_untrusted(vote, spend)",
         "        for vote in found[1]:\n            self.require_signed_untrusted(vote, spend)",
         _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
@@ -314,7 +314,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "deaf-has-no-age",
-        "gossip.life_first",
+        "gossip.failure.life_first",
         "return beats_old > beats_old_max and not self._had_its_time(member, certificate)",
         "return False",
         _BYZANTINE_CERTIFICATES + "test_a_deaf_members_votes_that_were_true_once_kill_nobody_later[four]",
@@ -322,7 +322,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "ping-req-without-budget",
-        "gossip.probe",
+        "gossip.failure.probe",
         "return self._by_requester.take_key(requester, now) and self._by_target.take_key(target, now)",
         "return True",
         _PROBER + "test_ping_reqs_have_a_budget_by_requester_and_by_target",
@@ -330,7 +330,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "votes-without-budget",
-        "gossip.accusations",
+        "gossip.failure.accusations",
         "return self._votes.take_key((voter, target), now) and self.admits_check(voter, target, now)",
         "return self.admits_check(voter, target, now)",
         "tests/simulation/test_byzantine_floods.py::test_votes_that_do_not_verify_cost_few_signature_checks",
@@ -338,7 +338,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "rankings-for-anybody",
-        "gossip.accusations",
+        "gossip.failure.accusations",
         "return self._monitors.has_ranked(target) or self._rankings.take_key(sender, now)",
         "return True",
         "tests/simulation/test_byzantine_floods.py::test_alarms_about_everybody_make_few_rankings",
@@ -346,15 +346,15 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "late-agents-refused-at-once",
-        "gossip.cases",
+        "gossip.failure.cases",
         "least_ns = settings.refusal_ns + tolerance_ns",
         "least_ns = settings.refusal_ns",
-        "tests/unit/gossip/test_cases.py::test_refusals_of_an_agent_that_says_it_is_late_wait_for_its_word",
+        "tests/unit/gossip/failure/test_cases.py::test_refusals_of_an_agent_that_says_it_is_late_wait_for_its_word",
         "forged refusals make a late agent unattended",
     ),
     mutant(
         "one-young-vote-suffices",
-        "gossip.life_first",
+        "gossip.failure.life_first",
         "heard_by_two = sorted(certificate.beats)[-2:][0]",
         "heard_by_two = max(certificate.beats)",
         _VOTES + "test_a_certificate_older_than_life_asks_its_target_first",
@@ -362,7 +362,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "forged-votes-nobodys-fault",
-        "gossip.certificates",
+        "gossip.failure.verdicts",
         'raise BadSignature("a vote whose',
         'raise Untrusted("a vote whose',
         "tests/simulation/test_byzantine_floods.py::"

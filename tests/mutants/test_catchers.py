@@ -6,8 +6,8 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from gossipmesh.gossip.catalog import Checks
-from gossipmesh.gossip.effects import Persist, PersistKind, SendDatagram
+from gossipmesh.gossip.base.effects import Persist, PersistKind, SendDatagram
+from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import Instant
@@ -19,7 +19,7 @@ from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import open_owned_untrusted, sign_record, signed_bytes
 from gossipmesh.wire.codec import encode
 from tests.unit.gossip.group import DOMAIN, WALL_OFFSET_S, Group, credential_of, key_of, signed_credential
-from tests.unit.gossip.test_lattice import claim_record, state_record, view_after
+from tests.unit.gossip.membership.test_lattice import claim_record, state_record, view_after
 
 
 def lone() -> Group:

@@ -3,13 +3,13 @@
 import msgspec
 import pytest
 
-from gossipmesh.gossip.cases import MOVES, Act, CaseInput, CaseState, Circumstances, Evidence, judge
-from gossipmesh.gossip.certificates import decode_certificate_untrusted, is_held_down, make_certificate
-from gossipmesh.gossip.hold_down import HoldDowns
-from gossipmesh.gossip.mass_death import MassDeath
-from gossipmesh.gossip.monitors import panel_of
-from gossipmesh.gossip.settings import FAST, GossipSettings
-from gossipmesh.gossip.votes import VoteBox, verdict_of
+from gossipmesh.gossip.base.settings import FAST, GossipSettings
+from gossipmesh.gossip.failure.cases import MOVES, Act, CaseInput, CaseState, Circumstances, Evidence, judge
+from gossipmesh.gossip.failure.mass_death import MassDeath
+from gossipmesh.gossip.failure.monitors import panel_of
+from gossipmesh.gossip.failure.quarantine import HoldDowns
+from gossipmesh.gossip.failure.verdicts import decode_certificate_untrusted, is_held_down, make_certificate
+from gossipmesh.gossip.failure.votes import VoteBox, verdict_of
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant

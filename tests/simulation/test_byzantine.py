@@ -9,9 +9,9 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from gossipmesh.gossip.certificates import make_certificate
-from gossipmesh.gossip.effects import MemberChanged, SendDatagram
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.base.effects import MemberChanged, SendDatagram
+from gossipmesh.gossip.base.settings import GossipSettings
+from gossipmesh.gossip.failure.verdicts import make_certificate
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import Cause, Claim, NodeState, RecordKind, ServiceSet, SignedRecord, Vote

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gossipmesh.gossip.certificates import make_certificate
+from gossipmesh.gossip.failure.verdicts import make_certificate
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import Cause, Vote
 from gossipmesh.wire.datagram import encode_message

@@ -3,10 +3,10 @@
 import msgspec
 import pytest
 
-from gossipmesh.gossip.accusations import Accusations
-from gossipmesh.gossip.certificates import make_certificate
-from gossipmesh.gossip.effects import SendDatagram
-from gossipmesh.gossip.monitors import Monitors
+from gossipmesh.gossip.base.effects import SendDatagram
+from gossipmesh.gossip.failure.accusations import Accusations
+from gossipmesh.gossip.failure.monitors import Monitors
+from gossipmesh.gossip.failure.verdicts import make_certificate
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus

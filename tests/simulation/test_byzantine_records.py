@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gossipmesh.gossip.catalog import Checks
+from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import NodePhase
 from gossipmesh.model.records import SEQUENCE_WHOLE, NodeState, RecordKind, ServiceSet, SignedRecord

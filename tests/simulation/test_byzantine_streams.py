@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from gossipmesh.gossip.catalog import Checks
+from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.session import Session
+from gossipmesh.gossip.sessions.session import Session
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Order
@@ -27,7 +27,7 @@ from gossipmesh.wire.frames import (
 )
 from tests.simulation.test_byzantine import HOSTILE, mesh, spray
 from tests.unit.gossip.group import DOMAIN, Group, credential_of, key_of, policy_set, trust_envelope
-from tests.unit.gossip.test_membership import CART, publish
+from tests.unit.gossip.test_transcripts import CART, publish
 
 _HONEST = "bcdef"
 _NOBODYS = 2**40

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gossipmesh.gossip.effects import MemberChanged, PersistKind
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.base.effects import MemberChanged, PersistKind
+from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.frozen import ROOT, play_entry

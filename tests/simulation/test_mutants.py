@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from gossipmesh.gossip.cases import Evidence
-from gossipmesh.gossip.catalog import Catalog
-from gossipmesh.gossip.certificates import CertificateJudge
-from gossipmesh.gossip.control_rounds import ControlRounds
-from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.gossip.failure.cases import Evidence
+from gossipmesh.gossip.failure.control_rounds import ControlRounds
+from gossipmesh.gossip.failure.swim_detector import SwimDetector
+from gossipmesh.gossip.failure.verdicts import CertificateJudge
 from gossipmesh.gossip.intake import Intake
-from gossipmesh.gossip.own import OwnRecords
-from gossipmesh.gossip.swim_detector import SwimDetector
+from gossipmesh.gossip.membership.catalog import Catalog
+from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.testing.simulator.__main__ import run_seed
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import Verifier

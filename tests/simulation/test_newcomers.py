@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossipmesh.gossip.effects import MassDeathHeld
+from gossipmesh.gossip.base.effects import MassDeathHeld
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.testing.builders import service_entry
 from tests.simulation.test_byzantine import MONITORS, mesh

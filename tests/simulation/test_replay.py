@@ -6,11 +6,11 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from gossipmesh.gossip.checkpoint import open_checkpoint_untrusted, take_checkpoint
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.recorder import FlightRecorder
-from gossipmesh.gossip.recording import Entry, Recording, read_recording_untrusted, state_of
-from gossipmesh.gossip.rekeying import Own, make_recording
+from gossipmesh.gossip.replay.checkpoint import open_checkpoint_untrusted, take_checkpoint
+from gossipmesh.gossip.replay.recorder import FlightRecorder
+from gossipmesh.gossip.replay.recording import Entry, Recording, read_recording_untrusted, state_of
+from gossipmesh.gossip.replay.rekeying import Own, make_recording
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus

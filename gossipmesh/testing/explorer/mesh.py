@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
     Notify,
@@ -19,10 +19,10 @@ from gossipmesh.gossip.effects import (
     SendDatagram,
     SendStream,
 )
+from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.inspection import Held, held
-from gossipmesh.gossip.links import Link
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.sessions.links import Link
 from gossipmesh.model.instant import MILLISECOND_NS, NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import RecordKind

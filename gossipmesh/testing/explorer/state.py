@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from itertools import permutations
 from typing import Any, Final
 
-from gossipmesh.gossip.catalog import order_start, order_tuple
 from gossipmesh.gossip.inspection import Held, Inspection, inspect, members
+from gossipmesh.gossip.membership.catalog import order_start, order_tuple
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.testing.explorer.mesh import Mesh, Violation

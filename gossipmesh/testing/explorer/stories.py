@@ -6,8 +6,8 @@ Each story prepares a mesh at the moment where it matters, so that a few actions
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from gossipmesh.gossip.catalog import order_start
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.base.settings import GossipSettings
+from gossipmesh.gossip.membership.catalog import order_start
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.limits import DATAGRAM_BYTES_MAX, RECORD_BYTES_MAX
 from gossipmesh.model.member import MemberStatus

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from gossipmesh.gossip.effects import Effect, StreamId
+from gossipmesh.gossip.base.effects import Effect, StreamId
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import NodeState

@@ -6,7 +6,7 @@ tail of what was written since the last durable write, as an append-only log doe
 
 import random
 
-from gossipmesh.gossip.effects import Persist, PersistKind
+from gossipmesh.gossip.base.effects import Persist, PersistKind
 
 
 class DiskFull(Exception):

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gossipmesh.gossip.effects import MemberChanged, Notify
+from gossipmesh.gossip.base.effects import MemberChanged, Notify
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.simulator.faults import Loss

@@ -7,7 +7,7 @@ in order, while its timers are on time. `is_stamped`: its kernel says when a dat
 import random
 from collections.abc import Callable
 
-from gossipmesh.gossip.effects import StreamId
+from gossipmesh.gossip.base.effects import StreamId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.testing.simulator.core import Core

@@ -15,7 +15,7 @@ All but the last are looked at after each event that can break them; in meshes o
 from collections.abc import Sequence
 from typing import Any
 
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     Effect,
     MemberChanged,
     Notify,

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from gossipmesh.gossip.effects import StreamId
+from gossipmesh.gossip.base.effects import StreamId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.testing.simulator.faults import DATAGRAM, DROP, PASS, Channel, Fault, FaultBook, Rule
 

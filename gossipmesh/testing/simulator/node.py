@@ -2,9 +2,9 @@
 
 import random
 
-from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.records import SignedRecord

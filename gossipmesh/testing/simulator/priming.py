@@ -9,7 +9,7 @@ their disks; what is equal on many nodes and never changes is one object in this
 from collections.abc import Sequence
 
 from gossipmesh.gossip import rehearsal
-from gossipmesh.gossip.effects import Effect, Persist, PersistKind
+from gossipmesh.gossip.base.effects import Effect, Persist, PersistKind
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.records import SignedRecord
 from gossipmesh.testing.simulator.host import Host

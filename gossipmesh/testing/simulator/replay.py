@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from gossipmesh.gossip import rehearsal
-from gossipmesh.gossip.checkpoint import open_checkpoint_untrusted
+from gossipmesh.gossip.base.settings import NodeKeys
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.recording import (
+from gossipmesh.gossip.replay.checkpoint import open_checkpoint_untrusted
+from gossipmesh.gossip.replay.recording import (
     RESEED,
     CoreState,
     Entry,
@@ -31,7 +32,6 @@ from gossipmesh.gossip.recording import (
     state_of,
     step_digest,
 )
-from gossipmesh.gossip.settings import NodeKeys
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.model.identity import NodeId, node_id_of, node_spiffe_id
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus

@@ -7,7 +7,7 @@ from `run.script`, so a seed is one story.
 from collections.abc import Callable
 from typing import Final
 
-from gossipmesh.gossip.effects import Persist, PersistKind
+from gossipmesh.gossip.base.effects import Persist, PersistKind
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus

@@ -7,7 +7,7 @@ dies (a reset at once), its machine dies or the link is cut (silence, and an end
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from gossipmesh.gossip.effects import CloseStream, OpenStream, SendStream
+from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendStream
 from gossipmesh.model import limits
 from gossipmesh.model.member import Address
 from gossipmesh.testing.simulator.faults import Channel

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     Event,
     IdentityStolen,
     MassDeathHeld,

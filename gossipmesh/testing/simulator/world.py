@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
     Notify,

@@ -18,7 +18,7 @@ from gossipmesh.agent.config import AgentConfig, read_config
 from gossipmesh.agent.engine_process import end_engine
 from gossipmesh.agent.identity_store import load_identity
 from gossipmesh.cli.admin_client import AdminClient
-from gossipmesh.gossip.recording import read_recording_untrusted
+from gossipmesh.gossip.replay.recording import read_recording_untrusted
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.admin import AdminError, AgentSilent, ask
 from gossipmesh.testing.builders import TrustDomainBuilder

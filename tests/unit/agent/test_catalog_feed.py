@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from gossipmesh.agent.catalog_feed import CatalogFeed
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant

@@ -10,7 +10,7 @@ from gossipmesh.agent import admin_views, check_views
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.trust.documents import AcceptedSet, PolicyRefusal, PolicySet
 from tests.unit.gossip.group import WALL_OFFSET_S, Group, policy_set
-from tests.unit.gossip.test_membership import everybody
+from tests.unit.gossip.test_transcripts import everybody
 
 EIGHT = "a b c d e f g h"
 

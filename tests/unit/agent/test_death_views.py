@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gossipmesh.agent import death_views
-from gossipmesh.gossip.history import HistoryEntry
-from gossipmesh.gossip.settings import GossipStatistics
+from gossipmesh.gossip.base.history import HistoryEntry
+from gossipmesh.gossip.base.settings import GossipStatistics
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 

@@ -10,7 +10,7 @@ import trio
 
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.state_store import StateLost, StateStore
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
     Event,
@@ -24,9 +24,9 @@ from gossipmesh.gossip.effects import (
     StreamId,
     TrustChanged,
 )
-from gossipmesh.gossip.settings import GossipStatistics
-from gossipmesh.gossip.slices import Slices
-from gossipmesh.gossip.timers import Timers, fire
+from gossipmesh.gossip.base.settings import GossipStatistics
+from gossipmesh.gossip.base.timers import Timers, fire
+from gossipmesh.gossip.repair.slices import Slices
 from gossipmesh.model.instant import MILLISECOND_NS, NEVER, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic

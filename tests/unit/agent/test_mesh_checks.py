@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gossipmesh.agent.mesh_checks import MeshView, check_standing, check_versions, refutations_of
-from gossipmesh.gossip.history import HistoryEntry
+from gossipmesh.gossip.base.history import HistoryEntry
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address

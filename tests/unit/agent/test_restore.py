@@ -9,7 +9,7 @@ import pytest
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.agent.restore import own_address, restore_documents, restore_state
 from gossipmesh.agent.state_store import StateStore
-from gossipmesh.gossip.effects import PersistKind
+from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
 from gossipmesh.testing.builders import TrustDomainBuilder, http_route

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
     Event,
@@ -21,8 +21,8 @@ from gossipmesh.gossip.effects import (
     SendStream,
     StreamId,
 )
+from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.model.documents import Manifest, ManifestEntry, Signer, SignerRole, TrustDocument
 from gossipmesh.model.identity import node_id_of, node_spiffe_id
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant

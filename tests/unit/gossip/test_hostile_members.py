@@ -4,14 +4,14 @@ import random
 
 import pytest
 
-from gossipmesh.gossip.effects import PolicyRefused
-from gossipmesh.gossip.session import Session
+from gossipmesh.gossip.base.effects import PolicyRefused
+from gossipmesh.gossip.sessions.session import Session
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import Instant
 from gossipmesh.wire.datagram import PolicyAnnouncement
 from gossipmesh.wire.frames import decode_frame_message_untrusted, encode_frame_message
 from tests.unit.gossip.group import Group, policy_set
-from tests.unit.gossip.test_membership import everybody, joined
+from tests.unit.gossip.test_transcripts import everybody, joined
 
 
 def recorded_bodies(group: Group) -> list[list[bytes]]:

@@ -1,13 +1,13 @@
 """Many who join at one moment: who greets whom, what is forwarded, and what is asked again."""
 
-from gossipmesh.gossip.effects import OpenStream
+from gossipmesh.gossip.base.effects import OpenStream
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.records import RecordKind
 from gossipmesh.wire.datagram import HEADER_BYTES, PacketType, decode_header_untrusted
 from tests.unit.gossip.group import Group
-from tests.unit.gossip.test_membership import everybody, joined
-from tests.unit.gossip.test_recovery import learn
+from tests.unit.gossip.repair.test_recovery import learn
+from tests.unit.gossip.test_transcripts import everybody, joined
 
 FANOUT = 4
 

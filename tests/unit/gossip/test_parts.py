@@ -4,12 +4,12 @@ import random
 
 import pytest
 
-from gossipmesh.gossip.budgets import PREFIXES_MAX, PrefixBudgets, TokenBucket
-from gossipmesh.gossip.dissemination import UpdateQueue, sends_max
-from gossipmesh.gossip.local_health import LocalHealth
-from gossipmesh.gossip.roots import Item, Rank, RootLedger
-from gossipmesh.gossip.settings import GossipSettings
-from gossipmesh.gossip.suspicion import Suspicion, suspicion_min_ns, suspicion_timeout_ns
+from gossipmesh.gossip.base.budgets import PREFIXES_MAX, PrefixBudgets, TokenBucket
+from gossipmesh.gossip.base.settings import GossipSettings
+from gossipmesh.gossip.dissemination.queue import UpdateQueue, sends_max
+from gossipmesh.gossip.failure.local_health import LocalHealth
+from gossipmesh.gossip.failure.suspicion import Suspicion, suspicion_min_ns, suspicion_timeout_ns
+from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, Order
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from gossipmesh.gossip.settings import MemberView
+from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model.instant import DAY_S, SECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Ping
+from tests.unit.gossip.failure.test_monitor_detector import view, voting
+from tests.unit.gossip.failure.test_prober import parts
 from tests.unit.gossip.group import WALL_OFFSET_S, Group
-from tests.unit.gossip.test_monitor_detector import view, voting
-from tests.unit.gossip.test_prober import parts
 
 
 def others(group: Group, at: str) -> list[MemberView]:

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from gossipmesh.gossip.heartbeats import Heartbeats
-from gossipmesh.gossip.timers import Timers
+from gossipmesh.gossip.base.timers import Timers
+from gossipmesh.gossip.failure.heartbeats import Heartbeats
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from tests.unit.gossip.failure.test_monitor_detector import voting
 from tests.unit.gossip.group import Group
-from tests.unit.gossip.test_monitor_detector import voting
 
 SECONDS = 20
 

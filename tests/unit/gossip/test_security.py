@@ -9,10 +9,10 @@ import random
 import msgspec
 import pytest
 
-from gossipmesh.gossip.budgets import KeyedBudgets
-from gossipmesh.gossip.catalog import Checks
-from gossipmesh.gossip.effects import CloseStream, IdentityStolen, SendDatagram, SendStream
-from gossipmesh.gossip.settings import GossipSettings
+from gossipmesh.gossip.base.budgets import KeyedBudgets
+from gossipmesh.gossip.base.effects import CloseStream, IdentityStolen, SendDatagram, SendStream
+from gossipmesh.gossip.base.settings import GossipSettings
+from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model import limits
 from gossipmesh.model.instant import DAY_S, SECOND_NS, Instant
 from gossipmesh.model.member import Address
@@ -36,8 +36,8 @@ from tests.unit.gossip.group import (
     key_of,
     signed_credential,
 )
-from tests.unit.gossip.test_membership import CART, everybody, joined, publish
 from tests.unit.gossip.test_strangers import EMPTY, STRANGER, hello_packet
+from tests.unit.gossip.test_transcripts import CART, everybody, joined, publish
 
 
 def state_of(group: Group, name: str, **changes: object) -> SignedRecord:

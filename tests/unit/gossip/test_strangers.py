@@ -5,7 +5,7 @@ import random
 import msgspec
 import pytest
 
-from gossipmesh.gossip.effects import SendDatagram
+from gossipmesh.gossip.base.effects import SendDatagram
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
@@ -23,7 +23,7 @@ from gossipmesh.wire.datagram import (
     encode_hello_padded,
 )
 from tests.unit.gossip.group import Group, credential_of, signed_credential
-from tests.unit.gossip.test_membership import everybody, joined
+from tests.unit.gossip.test_transcripts import everybody, joined
 
 STRANGER = Address("192.0.2.9", 4000)
 

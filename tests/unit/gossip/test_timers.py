@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gossipmesh.gossip.settings import GossipSettings
-from gossipmesh.gossip.timers import Deadlines, Timer, Timers, fire, joined
+from gossipmesh.gossip.base.settings import GossipSettings
+from gossipmesh.gossip.base.timers import Deadlines, Timer, Timers, fire, joined
 from gossipmesh.model.instant import NEVER, Instant
 from tests.unit.gossip.group import Group
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gossipmesh.gossip.effects import (
+from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
     OpenStream,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossipmesh.gossip.cases import MOVES, CaseInput, CaseState, Move
+from gossipmesh.gossip.failure.cases import MOVES, CaseInput, CaseState, Move
 from gossipmesh.testing import state_table
 
 

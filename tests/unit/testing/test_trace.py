@@ -5,7 +5,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from gossipmesh.gossip.effects import Event, MemberChanged, Persist, PersistKind, PolicyRefused
+from gossipmesh.gossip.base.effects import Event, MemberChanged, Persist, PersistKind, PolicyRefused
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.simulator.trace import (

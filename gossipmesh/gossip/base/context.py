@@ -1,0 +1,118 @@
+"""What all parts of one gossip core share: who we are, what time it is, and the effects of this step.
+
+It exists so that parts need not know one another; it decides nothing. Deviation: no paper speaks of it.
+"""
+
+import hashlib
+import random
+
+from gossipmesh.gossip.base.effects import Effect, Event, Notify, Persist, PersistKind, SendDatagram
+from gossipmesh.gossip.base.history import History
+from gossipmesh.gossip.base.lag import LagMeter
+from gossipmesh.gossip.base.settings import GossipSettings, GossipStatistics, NodeKeys
+from gossipmesh.gossip.base.timers import Timers
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.model.member import Address
+from gossipmesh.trust.documents import TrustedDocuments
+from gossipmesh.trust.keys import Verifier
+from gossipmesh.trust.seal import group_tag_of
+
+
+class Context:
+    """Shared by reference; `now` is set at the start of each step and never goes back."""
+
+    def __init__(
+        self,
+        *,
+        settings: GossipSettings,
+        trust_domain: str,
+        keys: NodeKeys,
+        documents: TrustedDocuments,
+        verifier: Verifier,
+        rng: random.Random,
+        now: Instant,
+        wall_offset_s: int,
+    ) -> None:
+        self.settings = settings
+        self.trust_domain = trust_domain
+        self.keys = keys
+        self.documents = documents
+        self.verifier = verifier
+        self.rng = rng
+        self.now = now
+        self.wall_offset_s = wall_offset_s
+        self.group_tag = group_tag_of(trust_domain)
+        self.run_id = self.fresh_number()
+        self.timers = Timers()
+        self.started = now
+        self.lag = LagMeter()
+        self.history = History()
+        self.statistics = GossipStatistics()
+        self._effects: list[Effect] = []
+
+    @property
+    def beat(self) -> int:
+        """Return which of our own beats it is; 1 at the start, the same for every addressee."""
+        return (self.now - self.started) // self.settings.monitor.heartbeat_slot_ns + 1
+
+    def on_beat(self, at: int) -> int:
+        """Return the moment of our heartbeats nearest to `at`, which is a slot away or more.
+
+        A process at rest costs what waking it costs: what need not be exact is done when it wakes anyway.
+        """
+        beat_at = self.timers.due_at(("heartbeat", None))
+        if beat_at is None:
+            return at
+        slot_ns = self.settings.monitor.heartbeat_slot_ns
+        return at + (beat_at - at + slot_ns // 2) % slot_ns - slot_ns // 2
+
+    @property
+    def lag_ms(self) -> int:
+        """Return how late we act just now, in milliseconds."""
+        return self.lag.current_ns(self.now) // MILLISECOND_NS
+
+    @property
+    def wall_s(self) -> int:
+        """Return civil time; only ever used to ask whether a credential is valid."""
+        return self.now // SECOND_NS + self.wall_offset_s
+
+    def fresh(self, size_bytes: int) -> bytes:
+        """Return random bytes that may be shown: hashed, so that nobody can compute `rng` from them."""
+        return hashlib.blake2b(self.rng.randbytes(32), digest_size=size_bytes).digest()
+
+    def fresh_number(self) -> int:
+        """Return a random number in 1..2^62 that may be shown."""
+        return (int.from_bytes(self.fresh(8), "big") >> 2) + 1
+
+    def emit(self, effect: Effect) -> None:
+        """Add an effect to this step."""
+        self._effects.append(effect)
+
+    def notify(self, event: Event) -> None:
+        """Add an event to this step."""
+        self._effects.append(Notify(event))
+
+    def persist(self, kind: PersistKind, key: bytes, value: bytes | None, *, durable: bool = False) -> None:
+        """Add a write to this step."""
+        self._effects.append(Persist(kind, key, value, durable))
+
+    def send(self, destination: Address, payload: bytes) -> None:
+        """Add a datagram to this step."""
+        self.statistics.datagrams_sent += 1
+        self.statistics.bytes_sent += len(payload)
+        self._effects.append(SendDatagram(destination, payload))
+
+    def dropped(self, reason: str) -> None:
+        """Count a packet or frame that was not used."""
+        table = self.statistics.dropped
+        table[reason] = table.get(reason, 0) + 1
+
+    def refused(self, reason: str) -> None:
+        """Count a record that was not merged."""
+        table = self.statistics.refused
+        table[reason] = table.get(reason, 0) + 1
+
+    def drain(self) -> list[Effect]:
+        """Return the effects of this step, in order."""
+        effects, self._effects = self._effects, []
+        return effects

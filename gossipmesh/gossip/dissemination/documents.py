@@ -1,0 +1,439 @@
+"""Spreads signed documents: announcements by datagram, bodies by stream, one floor for everyone.
+
+Ends where `trust.documents` verifies. Rules:
+1. A floor is on disk before its set is in force, and before anyone hears of it.
+2. A refusal is remembered for its announcer only, unless the set itself is at fault: whoever spoils
+   the bytes in between must not be able to keep the genuine set out.
+3. What is validly signed and above our floor is taken, whatever it was announced as (without a floor, only
+   after seconds: it may wind us back). So a member that announces versions nobody has keeps no genuine one
+   out. What does not come soon is asked of others, lower ones too, and who spun a fetch out and failed is
+   not listened to for a while.
+4. What we run and what we last refused stands in our own NodeState, so any member can answer for all.
+Paper: TUF section 5 for versions and floors. Deviation: pairs (version, hash); see `trust.documents`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, PolicyRefused, TrustChanged
+from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.dissemination.queue import POLICY_KIND, TRUST_KIND
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.model.records import PolicyStatus
+from gossipmesh.trust.documents import (
+    NO_FLOOR,
+    AcceptedSet,
+    PolicyRefusal,
+    PolicySet,
+    decode_policy_set_untrusted,
+)
+from gossipmesh.wire.codec import decode_untrusted, encode
+from gossipmesh.wire.datagram import PolicyAnnouncement, TrustAnnouncement, encode_message
+from gossipmesh.wire.frames import DocumentsSummary
+
+_ITEM_TRUST: Final = 1
+_ITEM_SCOPE: Final = 2
+_INTRINSIC: Final = ("features", "unsupported", "trust-domain")
+_BENIGN: Final = ("older", "same")
+_PUBLISH_WAIT_NS: Final = 500 * MILLISECOND_NS
+_ANNOUNCERS_MAX: Final = 4
+_ASKED_AT_ONCE: Final = 2
+_STUCK_NS: Final = 5 * SECOND_NS
+_SLOW_NS: Final = SECOND_NS
+_LONG_NS: Final = 2 * SECOND_NS
+_SLOW_FORGOTTEN_NS: Final = 10 * SECOND_NS
+_SLOW_REMEMBERED_MAX: Final = 256
+_HURRY_NS: Final = 60 * MILLISECOND_NS  # a fetch is four round trips of a LAN; a lost segment 200 ms and more
+_PEERS_ASKED: Final = 3  # GOSSIP 1.9: after damage the highest validly signed of three peers
+_DOUBT_NS: Final = 5 * SECOND_NS
+_ANNOUNCEMENTS_MAX: Final = 8  # 8 of at most 112 bytes fit a packet; more scopes are left to repair
+
+Announced = tuple[str, int, bytes]
+
+
+class _Pending:
+    """A set being fetched: who is asked for it, for what and when, who else announced it, and since when."""
+
+    __slots__ = ("announced", "announcers", "asked", "since")
+
+    def __init__(self, announced: Announced, announcer: bytes, since: Instant) -> None:
+        self.announced = announced
+        self.announcers = [announcer]
+        self.asked: dict[bytes, tuple[Announced, Instant]] = {}
+        self.since = since
+
+
+class _Doubt:
+    """What peers say they run, while our own floors are unknown."""
+
+    __slots__ = ("heard",)
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Member, PolicyAnnouncement]] = []
+
+
+class PolicySpreading:
+    """Announces, fetches, applies and refuses policy sets and Trust."""
+
+    def __init__(self, ctx: Context, courier: Courier, own: OwnRecords, intake: Intake) -> None:
+        self._ctx = ctx
+        self._courier = courier
+        self._own = own
+        self._intake = intake
+        self._refused: dict[tuple[bytes, str, int, bytes], None] = {}
+        self._shown: dict[str, tuple[int, bytes, str]] = {}
+        self._pending: dict[str, _Pending] = {}
+        self._trust_asked: dict[bytes, Instant] = {}
+        self._slow: dict[bytes, Instant] = {}
+        self._doubt: _Doubt | None = None
+        self.root = bytes(16)
+        self.fetch: Callable[[bytes, str | None], bool] = lambda node_id, scope: False
+        self.trust_changed: Callable[[], None] = lambda: None
+        self._recount()
+
+    def _recount(self) -> None:
+        """Sum the documents root anew. Cost: O(scopes), at each change of a document."""
+        ledger = RootLedger(self._ctx.group_tag)
+        documents = self._ctx.documents
+        items: list[tuple[int, bytes, bytes]] = []
+        if documents.trust is not None:
+            newest = hashlib.sha256(documents.trust_envelopes[-1]).digest()
+            items.append((_ITEM_TRUST, b"", encode([_ITEM_TRUST, documents.trust.version, newest])))
+        for scope in documents.scopes():
+            held = documents.in_force(scope)
+            if held is not None:
+                content = encode([_ITEM_SCOPE, scope, held.version, held.manifest_hash])
+                items.append((_ITEM_SCOPE, scope.encode(), content))
+        for kind, subject, content in items:
+            digest = ledger.digest(content)
+            ledger.put(kind, subject, Item(Rank(0, 0, 0, digest), int.from_bytes(digest, "big")))
+        self.root = ledger.root
+
+    def summary(self) -> DocumentsSummary:
+        """Return what we hold, as a stream comparison carries it."""
+        documents = self._ctx.documents
+        held = [documents.in_force(scope) for scope in documents.scopes()]
+        scopes = tuple((h.scope, h.version, h.manifest_hash) for h in held if h is not None)
+        return DocumentsSummary(self._trust_version(), scopes[: limits.SCOPES_MAX])
+
+    def _trust_version(self) -> int:
+        trust = self._ctx.documents.trust
+        return 0 if trust is None else trust.version
+
+    def consider(self, member: Member, summary: DocumentsSummary) -> None:
+        """Fetch whatever a peer holds that is newer."""
+        self.receive_trust(member, TrustAnnouncement(summary.trust_version))
+        for scope, version, manifest_hash in summary.scopes:
+            self.receive_policy(member, PolicyAnnouncement(scope, version, manifest_hash))
+
+    def announce_to(self, member: Member) -> None:
+        """Tell a peer whose documents differ what we hold, at most once a second.
+
+        It fetches what it lacks, and tells us likewise: one packet each way instead of a stream.
+        """
+        if member.announced_at >= 0 and self._ctx.now - member.announced_at < SECOND_NS:
+            return
+        member.announced_at = self._ctx.now
+        summary = self.summary()
+        announcements = [PolicyAnnouncement(*held) for held in summary.scopes[:_ANNOUNCEMENTS_MAX]]
+        messages = [encode_message(announcement) for announcement in announcements]
+        self._courier.send(member, [encode_message(TrustAnnouncement(summary.trust_version)), *messages])
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"policies": self._publish, "doubt": self._settle_doubt, "hurry": self._hurry}
+
+    def policy_statuses(self) -> tuple[PolicyStatus, ...]:
+        """Return what we run and what we last refused, sorted by scope."""
+        documents = self._ctx.documents
+        statuses: list[PolicyStatus] = []
+        for scope in sorted(dict.fromkeys([*documents.scopes(), *self._shown])):
+            held = documents.in_force(scope)
+            version, manifest_hash = (0, b"") if held is None else held.floor
+            statuses.append(
+                PolicyStatus(scope, version, manifest_hash, *self._shown.get(scope, (0, b"", "")))
+            )
+        return tuple(statuses[: limits.SCOPES_MAX])
+
+    def offer(self, policy_set: PolicySet) -> None:
+        """Verify a set given to this node, apply and announce it.
+
+        Raises:
+            PolicyRefusal: State unchanged, except that the refusal will be published.
+        """
+        try:
+            accepted = self._ctx.documents.check_untrusted(policy_set)
+        except PolicyRefusal as refusal:
+            self._refuse(refusal, b"")
+            raise
+        self._apply(accepted, b"")
+
+    def _apply(self, accepted: AcceptedSet, origin_id: bytes) -> None:
+        scope, version, manifest_hash = accepted.scope, accepted.version, accepted.manifest_hash
+        self._ctx.persist(PersistKind.POLICY_SET, scope.encode(), accepted.raw.to_bytes())
+        self._ctx.persist(PersistKind.FLOOR, scope.encode(), encode([version, manifest_hash]), durable=True)
+        self._ctx.documents.adopt(accepted)
+        self._ctx.statistics.applied_policies += 1
+        shown = self._shown.get(scope)
+        if shown is not None and (shown[0], shown[1]) <= (version, manifest_hash):
+            del self._shown[scope]
+        self._recount()
+        self._ctx.notify(PolicyApplied(scope, version, manifest_hash))
+        message = encode_message(PolicyAnnouncement(scope, version, manifest_hash))
+        self._courier.enqueue((POLICY_KIND, scope.encode(), b""), message)
+        self._courier.push([message], origin_id)
+        self._publish()
+
+    def _publish(self) -> None:
+        self._ctx.timers.cancel(("policies", None))
+        self._own.policies = self.policy_statuses()
+        self._intake.follow(self._own.publish_state(), None)
+
+    def _refuse(self, refusal: PolicyRefusal, announcer: bytes) -> None:
+        table = self._ctx.statistics.refused_policies
+        table[refusal.code] = table.get(refusal.code, 0) + 1
+        if refusal.code in _BENIGN and announcer:
+            return
+        scope, version, manifest_hash = refusal.scope, refusal.version, refusal.manifest_hash
+        self._remember(b"" if refusal.code in _INTRINSIC else announcer, (scope, version, manifest_hash))
+        self._ctx.notify(PolicyRefused(scope, version, manifest_hash, refusal.code, refusal.reason))
+        if scope and (scope in self._shown or len(self._shown) < limits.SCOPES_MAX // 4):
+            self._shown[scope] = (version, manifest_hash, f"{refusal.code}: {refusal.reason}"[:160])
+            if not self._ctx.timers.pending(("policies", None)):
+                self._ctx.timers.set(("policies", None), self._ctx.now + _PUBLISH_WAIT_NS)
+
+    def _remember(self, announcer: bytes, announced: Announced) -> None:
+        self._refused[(announcer, *announced)] = None
+        if len(self._refused) > limits.REFUSED_POLICIES_REMEMBERED_MAX:
+            del self._refused[next(iter(self._refused))]
+
+    def doubt_floors(self) -> None:
+        """Fetch nothing before three peers have said what they run: our own floors may be too low."""
+        self._doubt = _Doubt()
+
+    def _consult(self, member: Member, announcement: PolicyAnnouncement) -> None:
+        """Note what a peer runs; settle once enough have spoken, or nobody else does for a while."""
+        doubt = self._doubt
+        assert doubt is not None
+        if len(doubt.heard) < limits.SCOPES_MAX * _PEERS_ASKED:
+            doubt.heard.append((member, announcement))
+        if len({bytes(peer.node_id) for peer, _ in doubt.heard}) >= _PEERS_ASKED:
+            self._settle_doubt()
+        elif not self._ctx.timers.pending(("doubt", None)):
+            self._ctx.timers.set(("doubt", None), self._ctx.now + _DOUBT_NS)
+
+    def _settle_doubt(self) -> None:
+        doubt, self._doubt = self._doubt, None
+        self._ctx.timers.cancel(("doubt", None))
+        heard = [] if doubt is None else doubt.heard
+        best = {
+            a.scope: max((b.version, b.manifest_hash) for _, b in heard if b.scope == a.scope)
+            for _, a in heard
+        }
+        for member, announcement in heard:
+            if (announcement.version, announcement.manifest_hash) == best[announcement.scope]:
+                self.receive_policy(member, announcement)
+
+    def receive_policy(self, member: Member, announcement: PolicyAnnouncement) -> None:
+        """Fetch an announced set, if it is above our floor and was not refused before."""
+        if self._doubt is not None:
+            self._consult(member, announcement)
+            return
+        scope = announcement.scope
+        announced = (scope, announcement.version, announcement.manifest_hash)
+        offered = announced[1:]
+        if self._is_slow(member.node_id):
+            return
+        documents = self._ctx.documents
+        held = documents.in_force(scope)
+        floor = documents.floor(scope)
+        if offered < floor or (held is not None and held.floor == offered):
+            return
+        if (b"", *announced) in self._refused or (bytes(member.node_id), *announced) in self._refused:
+            return
+        pending = self._pending.get(scope)
+        stuck = pending is not None and self._ctx.now - pending.since >= _STUCK_NS
+        if (
+            pending is not None
+            and pending.announced[1:] >= offered
+            and not (stuck and pending.announced != announced)
+        ):
+            known = [*pending.announcers, *pending.asked]
+            if (
+                pending.announced == announced
+                and len(known) < _ANNOUNCERS_MAX
+                and member.node_id not in known
+            ):
+                pending.announcers.append(member.node_id)
+            return
+        if pending is None and len(self._pending) >= limits.SCOPES_MAX:
+            return
+        fresh = _Pending(announced, member.node_id, self._ctx.now)
+        self._pending[scope] = fresh
+        if pending is not None and offered > pending.announced[1:]:
+            fresh.since, fresh.asked = pending.since, pending.asked
+        else:
+            self._fetch_next(scope)
+
+    def _fetch_next(self, scope: str) -> None:
+        """Ask one announcer more; forget the set when nobody is left to ask or answering."""
+        pending = self._pending[scope]
+        for announcer in [one for one in pending.announcers if one not in pending.asked]:
+            pending.announcers.remove(announcer)
+            if self.fetch(announcer, scope):
+                pending.asked[announcer] = (pending.announced, self._ctx.now)
+                break
+        if not pending.asked:
+            del self._pending[scope]
+        elif len(pending.asked) < _ASKED_AT_ONCE:
+            self._ctx.timers.set(("hurry", scope), self._ctx.now + _HURRY_NS)
+
+    def _hurry(self, scope: str) -> None:
+        """Ask a second announcer for what the first has not begun to send: a lost segment costs it long."""
+        if scope in self._pending:
+            self._fetch_next(scope)
+
+    def arriving(self, scope: str) -> None:
+        """Note that a piece of a long set is here: nobody else is asked meanwhile, unless it takes long."""
+        pending = self._pending.get(scope)
+        if pending is not None and len(pending.asked) < _ASKED_AT_ONCE:
+            due = max(self._ctx.now, pending.since + _LONG_NS)
+            self._ctx.timers.set(("hurry", scope), due)
+
+    def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> None:
+        """Take the answer to a fetch; None: the stream failed."""
+        pending = self._pending.get(scope)
+        if pending is None:
+            return
+        announced, asked_at = pending.asked.pop(member_id, (pending.announced, self._ctx.now))
+        if data is not None:
+            self._take(member_id, announced, data, is_late=self._ctx.now - pending.since >= _STUCK_NS)
+        else:
+            self._note_failure(member_id, asked_at)
+        held = self._ctx.documents.in_force(scope)
+        settled = held is not None and held.floor >= pending.announced[1:]
+        if settled:
+            self._ctx.timers.cancel(("hurry", scope))
+            del self._pending[scope]
+        else:
+            self._fetch_next(scope)
+
+    def _take(self, member_id: bytes, announced: Announced, data: bytes, *, is_late: bool) -> None:
+        documents = self._ctx.documents
+        try:
+            accepted = documents.check_untrusted(decode_policy_set_untrusted(data))
+            is_less = (accepted.version, accepted.manifest_hash) < announced[1:]
+            if is_less and not is_late and documents.floor(announced[0]) == NO_FLOOR:
+                raise PolicyRefusal("older", "a set older than was announced", *announced)
+            if is_less:
+                self._remember(member_id, announced)  # it has not got what it announced
+            self._apply(accepted, member_id)
+        except PolicyRefusal as refusal:
+            self._remember(member_id, announced)
+            self._refuse(refusal, member_id)
+        except MalformedInput as error:
+            self._remember(member_id, announced)
+            self._refuse(PolicyRefusal("malformed", str(error), *announced), member_id)
+
+    def _note_failure(self, member_id: bytes, asked_at: Instant) -> None:
+        """Listen less to who took long and brought nothing; who fails at once has too many streams."""
+        if self._ctx.now - asked_at < _SLOW_NS:
+            return
+        self._ctx.dropped("slow announcer")
+        self._slow.pop(member_id, None)
+        self._slow[member_id] = self._ctx.now
+        if len(self._slow) > _SLOW_REMEMBERED_MAX:
+            del self._slow[next(iter(self._slow))]
+
+    def _is_slow(self, member_id: bytes) -> bool:
+        failed_at = self._slow.get(member_id)
+        return failed_at is not None and self._ctx.now - failed_at < _SLOW_FORGOTTEN_NS
+
+    def receive_trust(self, member: Member, announcement: TrustAnnouncement) -> None:
+        """Fetch the Trust versions we lack; of a second member when the first takes long."""
+        if not announcement.version > self._trust_version() > 0 or self._is_slow(member.node_id):
+            return
+        busy = any(self._ctx.now - asked_at < _STUCK_NS for asked_at in self._trust_asked.values())
+        if not busy and member.node_id not in self._trust_asked and self.fetch(member.node_id, None):
+            self._trust_asked[member.node_id] = self._ctx.now
+
+    def offer_trust(self, envelope: bytes) -> None:
+        """Take the next Trust given to this node.
+
+        Raises:
+            MalformedInput: it does not follow ours. State unchanged.
+        """
+        before = self._trust_version()
+        self._load_trust_untrusted(envelope)
+        if self._trust_version() > before:
+            self._take_new_trust(b"")
+
+    def _load_trust_untrusted(self, envelope: bytes) -> None:
+        trust = self._ctx.documents.load_trust_untrusted(envelope)
+        key = trust.version.to_bytes(8, "big")
+        self._ctx.persist(PersistKind.TRUST, key, envelope, durable=True)
+
+    def fetched_trust(self, member_id: bytes, data: bytes | None) -> None:
+        """Take Trust envelopes, oldest first; None: the stream failed."""
+        asked_at = self._trust_asked.pop(member_id, self._ctx.now)
+        before = self._trust_version()
+        try:
+            envelopes = () if data is None else _decode_envelopes_untrusted(data)
+            for envelope in envelopes:
+                self._load_trust_untrusted(envelope)
+        except MalformedInput:
+            self._ctx.refused("trust")
+        if self._trust_version() > before:
+            self._take_new_trust(member_id)
+        else:
+            self._note_failure(member_id, asked_at)
+
+    def _take_new_trust(self, origin_id: bytes) -> None:
+        """Announce the Trust that is now in force, and judge anew what was refused under the old one."""
+        self._refused.clear()
+        self._recount()
+        self._ctx.notify(TrustChanged(self._trust_version()))
+        message = encode_message(TrustAnnouncement(self._trust_version()))
+        self._courier.enqueue((TRUST_KIND, b"", b""), message)
+        self._courier.push([message], origin_id)
+        self.trust_changed()
+
+    def answer_policy(self, scope: str) -> bytes:
+        """Return the set in force of a scope for a peer; empty when there is none."""
+        held = self._ctx.documents.in_force(scope)
+        return b"" if held is None else held.raw.to_bytes()
+
+    def answer_trust(self, version: int) -> bytes:
+        """Return the envelopes above a version for a peer, as much as one answer holds."""
+        documents = self._ctx.documents
+        if documents.trust is None or version >= documents.trust.version:
+            return b""
+        first = documents.trust.version - len(documents.trust_envelopes) + 1
+        chosen: list[bytes] = []
+        room_bytes = limits.POLICY_SET_BYTES_MAX - 16
+        for envelope in documents.trust_envelopes[max(0, version + 1 - first) :]:
+            room_bytes -= len(envelope) + 5
+            if room_bytes < 0:
+                break
+            chosen.append(envelope)
+        return encode(chosen)
+
+
+def _decode_envelopes_untrusted(data: bytes) -> tuple[bytes, ...]:
+    if not data:
+        return ()
+    envelopes: tuple[bytes, ...] = decode_untrusted(
+        data,
+        tuple[bytes, ...],
+        bytes_max=limits.POLICY_SET_BYTES_MAX,
+    )
+    return envelopes

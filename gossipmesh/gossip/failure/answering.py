@@ -1,0 +1,131 @@
+"""When this node answers a certificate against itself: at once, unless it would soon be certified again.
+
+Rules:
+1. Whoever returns from being deaf or degraded is held down by all who heard of it. So it answers only once
+   word has gone round: its new state must not overtake the certificate anywhere.
+2. Whoever had answered its accusers all the while and is called silent is not heard. It answers once most of
+   two rounds of pings were answered; until then it would only go and come. Being told things is no answer.
+Paper: none; SWIM refutes at once. Deviation: in GOSSIP 1.5 only the others wait; see ADR 7.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.verdicts import CertificateJudge, is_held_down
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.records import Certificate, SignedRecord
+
+_SPREAD_NS: Final = 5 * SECOND_NS  # ten times what a record may take to 99.9 % of a thousand members
+_UNDER_WAY_NS: Final = 200 * MILLISECOND_NS
+_ACCUSERS_MAX: Final = 64
+_ROUNDS: Final = 2
+
+
+class Answering:
+    """The certificate against us that waits, if any; `take` is given its record again in the end.
+
+    `ping` sends a plain ping and returns its sequence.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        courier: Courier,
+        judge: CertificateJudge,
+        *,
+        ping: Callable[[Member], int],
+        take: Callable[[SignedRecord], None],
+    ) -> None:
+        self._ctx = ctx
+        self._courier = courier
+        self._judge = judge
+        self._ping = ping
+        self._take = take
+        self._answered: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        self._against = (0, 0)
+        self._is_due = False
+        self._waiting: SignedRecord | None = None
+        self._in_rounds = False
+        self._asked: dict[int, bool] = {}
+        self._rounds: deque[tuple[int, int]] = deque(maxlen=_ROUNDS)
+
+    def answered(self, node_id: bytes) -> None:
+        """Note that we answered a member's suspicion, and not late."""
+        before, last = self._answered.pop(node_id, (-1, -1))
+        before = last if self._ctx.now - last >= _UNDER_WAY_NS else before
+        self._answered[node_id] = (before, self._ctx.now)
+        if len(self._answered) > _ACCUSERS_MAX:
+            self._answered.popitem(last=False)
+
+    def paused(self) -> None:
+        """Forget it all: what we read after a pause we answered late, whatever its stamp says."""
+        self._answered.clear()
+
+    def is_later(self, certificate: Certificate, record: SignedRecord) -> bool:
+        """Tell whether a certificate against our present incarnation is answered later, and see to it."""
+        against = (certificate.generation, certificate.epoch)
+        if against == self._against:
+            return not self._is_due
+        if is_held_down(certificate.votes) and self._judge.is_valid(certificate):
+            self._waiting, self._in_rounds = record, False
+            self._ctx.timers.set(("answer", None), self._ctx.now + _SPREAD_NS)
+        elif self._was_in_vain(certificate):
+            self._rounds.clear()
+            self._waiting, self._in_rounds = record, True
+            self._round()
+        else:
+            return False
+        self._against, self._is_due = against, False
+        return True
+
+    def _was_in_vain(self, certificate: Certificate) -> bool:
+        """Tell whether most of the voters had asked us, and been answered, while they heard nothing."""
+        newest = self._ctx.now - _UNDER_WAY_NS
+        oldest = self._ctx.now - self._ctx.settings.monitor.silence_ns
+        answers = [self._answered.get(vote.voter, (-1, -1)) for vote in certificate.votes]
+        return 2 * sum(any(oldest <= at <= newest for at in pair) for pair in answers) > len(answers)
+
+    def _round(self) -> None:
+        """Ping some members; whoever has not answered in half a silence has not heard us, or we not it."""
+        settings = self._ctx.settings.monitor
+        peers = self._courier.choose(settings.control_peers, b"")
+        self._asked = {self._ping(member): False for member in peers}
+        wait_ns = settings.silence_ns // _ROUNDS
+        self._ctx.timers.set(("answer", None), self._ctx.now + wait_ns)
+
+    def acked(self, sequence: int) -> None:
+        """Take a direct ack."""
+        if sequence in self._asked:
+            self._asked[sequence] = True
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"answer": self._due}
+
+    def _due(self) -> None:
+        if self._in_rounds:
+            self._round_over()
+        else:
+            self._answer()
+
+    def _round_over(self) -> None:
+        self._rounds.append((len(self._asked), sum(self._asked.values())))
+        self._asked = {}
+        asked = sum(count for count, _ in self._rounds)
+        heard = sum(count for _, count in self._rounds)
+        is_heard = 100 * heard >= self._ctx.settings.monitor.control_percent * asked
+        if len(self._rounds) == _ROUNDS and is_heard:
+            self._answer()
+        else:
+            self._round()
+
+    def _answer(self) -> None:
+        record, self._waiting = self._waiting, None
+        self._is_due = True
+        if record is not None:
+            self._take(record)

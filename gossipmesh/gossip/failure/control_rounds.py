@@ -1,0 +1,114 @@
+"""Whether we hear the world at all: no monitor may call one silent while most are silent to it.
+
+While a case is open, eight random members other than its target are pinged every half silence; who was not
+heard is pinged again at half time. Rules:
+1. Two whole rounds, in the time of the silence itself, must be heard to 70 %; before that nothing is said.
+2. Rounds that fail restart every clock: it is we who are cut off.
+Paper: none. Lifeguard's local health infers as much from failed probes; this asks directly.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.membership.member import Member
+
+_ROUNDS = 2
+
+
+class ControlRounds:
+    """Runs while cases are open; `target` names one of them to leave out, `ping` sends a plain ping.
+
+    `ended` is told after each round.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        courier: Courier,
+        *,
+        target: Callable[[], bytes | None],
+        ping: Callable[[Member], None],
+        ended: Callable[[], None],
+    ) -> None:
+        self._ctx = ctx
+        self._courier = courier
+        self._target = target
+        self._ping = ping
+        self._ended = ended
+        self._peers: list[Member] = []
+        self._began = -1
+        self._rounds: deque[tuple[int, int]] = deque(maxlen=_ROUNDS)
+
+    @property
+    def passed(self) -> bool:
+        """Tell whether two rounds were heard."""
+        return len(self._rounds) == _ROUNDS and self._heard_enough()
+
+    @property
+    def failed(self) -> bool:
+        """Tell whether two rounds were held and too few were heard."""
+        return len(self._rounds) == _ROUNDS and not self._heard_enough()
+
+    def _heard_enough(self) -> bool:
+        asked = sum(count for count, _ in self._rounds)
+        heard = sum(count for _, count in self._rounds)
+        return asked > 0 and 100 * heard >= self._ctx.settings.monitor.control_percent * asked
+
+    def begin(self) -> None:
+        """Start rounds, if none run."""
+        if self._began < 0:
+            self._round()
+
+    def restart(self) -> None:
+        """Forget what was heard; a round under way counts for nothing."""
+        self._rounds.clear()
+        if self._began >= 0:
+            self._round()
+
+    def _round(self) -> None:
+        target = self._target()
+        if target is None:
+            self._began = -1
+            self._rounds.clear()
+            self._ctx.timers.cancel(("control half", None))
+            return
+        settings = self._ctx.settings.monitor
+        self._ctx.statistics.control_rounds += 1
+        self._began = self._ctx.now
+        self._peers = self._courier.choose(settings.control_peers, target)
+        for member in self._peers:
+            self._ping(member)
+        half_ns = settings.silence_ns // (2 * _ROUNDS)
+        self._ctx.timers.set(("control half", None), self._ctx.now + half_ns)
+        # A moment before half a silence, so that the tick that finds the silence finds two rounds.
+        lag_ns = self._ctx.lag.current_ns(self._ctx.now)
+        end_at = self._ctx.now + settings.silence_ns // _ROUNDS - 1_000_000 + lag_ns
+        self._ctx.timers.set(("control", None), end_at)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"control half": self._half, "control": self._end}
+
+    def _heard(self, member: Member) -> bool:
+        patience_ns = min(member.lag_ms * 1_000_000, self._ctx.settings.monitor.tolerance_max_ns)
+        return member.heard_at >= self._began - patience_ns
+
+    def _half(self) -> None:
+        for member in self._peers:
+            if not self._heard(member):
+                self._ping(member)
+
+    def _end(self) -> None:
+        if self._began < 0:
+            return
+        heard = sum(1 for member in self._peers if self._heard(member))
+        self._rounds.append((len(self._peers), heard))
+        if self.failed:
+            self._ctx.statistics.control_failures += 1
+        began = self._began
+        self._ended()
+        if self._began == began:
+            self._round()

@@ -1,0 +1,115 @@
+"""What the core asks of a failure detector; two are built, a group runs one of them.
+
+`swim_detector.SwimDetector` is SWIM with Lifeguard: claims, suspicion, refutation.
+`monitor_detector.MonitorDetector` is the default: fixed monitors that vote, certificates.
+Paper: SWIM section 3 names one detector. Deviation: it is exchangeable here, so that both can be compared.
+"""
+
+from typing import Protocol
+
+from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.failure.local_health import LocalHealth
+from gossipmesh.gossip.membership.catalog import Change, Checks
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.member import Address
+from gossipmesh.model.records import Vote
+from gossipmesh.wire.datagram import (
+    Ack,
+    CertificateId,
+    Check,
+    Heartbeat,
+    Nack,
+    Ping,
+    PingReq,
+    RelayedAck,
+    Seen,
+    Unvote,
+)
+
+
+class Detector(Protocol):
+    """Finds members that stopped. Every call is within a step of the core; effects go to its context."""
+
+    health: LocalHealth
+
+    def start(self) -> None:
+        """Begin."""
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers it sets, and what each is for."""
+
+    def next_sequence(self) -> int:
+        """Return a fresh ping sequence."""
+
+    def ping_message(self, sequence: int) -> bytes:
+        """Return an encoded ping with our roots."""
+
+    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
+        """Take that an authentic packet arrived; None for `seen`: a stream proved it lives now."""
+
+    def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
+        """Answer."""
+
+    def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
+        """Take an answer."""
+
+    def receive_ping_req(self, member: Member, request: PingReq) -> None:
+        """Ping for another."""
+
+    def receive_nack(self, member: Member, nack: Nack) -> None:
+        """Take that a helper is well."""
+
+    def receive_relayed_ack(self, member: Member, ack: RelayedAck) -> None:
+        """Take a helper's word."""
+
+    def receive_heartbeat(self, member: Member, heartbeat: Heartbeat) -> None:
+        """Take a sign of life of somebody we watch."""
+
+    def receive_check(self, member: Member, check: Check) -> None:
+        """Look at a target of ours."""
+
+    def receive_vote(self, member: Member, vote: Vote, arrived: Instant, checks: Checks) -> None:
+        """Take a monitor's vote."""
+
+    def receive_unvote(self, member: Member, unvote: Unvote) -> None:
+        """Take a vote back."""
+
+    def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
+        """Take that a member holds a certificate."""
+
+    def paused(self, late_ns: int) -> None:
+        """Void what a pause of our own made look like silence."""
+
+    def status_changed(self, member: Member, accuser: bytes | None) -> None:
+        """Follow a change of a member's status or state."""
+
+    def confirm(self, member: Member, accuser: bytes) -> bool:
+        """Count another accuser of a suspicion; False when that is nothing new."""
+
+    def certificate_held(self, change: Change, sender: Member | None) -> None:
+        """Deal with a certificate that what we heard ourselves contradicts."""
+
+    def answers_later(self, change: Change) -> bool:
+        """Tell whether a certificate against ourselves is answered later than now."""
+
+    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
+        """Follow a certificate that took effect, and pass it on, not back to where it came from."""
+
+    def engine_probed(self, number: int, answered: bool, refused: bool) -> None:
+        """Take an engine's answer."""
+
+    def port_refused(self, address: Address) -> None:
+        """Take that a gossip port refused a packet of ours; anyone can forge that."""
+
+    def lag_noted(self) -> None:
+        """Follow a change of our own lag."""
+
+    def view_complete(self) -> None:
+        """Take that we once held all that a peer holds."""
+
+    def release_mass_death(self) -> None:
+        """Let go the endpoints of those who died together."""
+
+    def forget(self, member: Member) -> None:
+        """Drop everything that waits for a member that is no more."""

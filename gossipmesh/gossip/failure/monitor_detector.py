@@ -1,0 +1,600 @@
+"""Finds members that stopped, by fixed monitors that vote: nobody is declared gone by one member's word.
+
+It composes the parts: `monitors` (who watches whom), `heartbeats`, `prober`, `case_desk` (cases and votes of
+our own), `votes` (those of others), `verdicts` (quorums), `quarantine`, `mass_death`. Rules:
+1. Votes go to the target's other monitors only; certificates go to everybody.
+2. Whoever holds a quorum of fresh votes makes the certificate; it takes effect like anyone's.
+3. A certificate older than what we heard of its target is not applied: the target is shown it and answers.
+4. Gone members are pinged in turn with what is held against them, so any partition heals by itself.
+5. Who cannot judge what is held against the gone, for it joined later, has their monitors vote again.
+Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: GOSSIP 1.5 as a whole; docs/GOSSIP.md says why.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.lag import step_of
+from gossipmesh.gossip.base.timers import Deadlines, joined
+from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.answering import Answering
+from gossipmesh.gossip.failure.case_desk import CaseDesk
+from gossipmesh.gossip.failure.engine_questions import Asker, EngineQuestions
+from gossipmesh.gossip.failure.heartbeats import Heartbeats
+from gossipmesh.gossip.failure.life_first import LifeFirst
+from gossipmesh.gossip.failure.monitors import Monitors
+from gossipmesh.gossip.failure.prober import Prober
+from gossipmesh.gossip.failure.quarantine import HoldDowns
+from gossipmesh.gossip.failure.renewals import Renewals
+from gossipmesh.gossip.failure.retained_endpoints import EndpointHolds
+from gossipmesh.gossip.failure.verdict_wants import CertificateWants
+from gossipmesh.gossip.failure.verdicts import (
+    CertificateJudge,
+    decode_certificate_untrusted,
+    is_held_down,
+    make_certificate,
+    voter_names,
+)
+from gossipmesh.gossip.failure.votes import VoteBox
+from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, order_start
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.records import Cause, RecordKind, SignedRecord, Vote
+from gossipmesh.trust.records import vote_of
+from gossipmesh.wire.datagram import (
+    Ack,
+    CertificateId,
+    Check,
+    Heartbeat,
+    Nack,
+    Ping,
+    PingReq,
+    RelayedAck,
+    Seen,
+    Unvote,
+    encode_message,
+)
+
+_LAG_GAP_NS: Final = 10 * SECOND_NS
+_TOLD_GAP_NS: Final = SECOND_NS
+_EPOCH_SHIFT: Final = 32
+
+
+class MonitorDetector:
+    """The detector of voting monitors; `merge` takes a certificate, `publish` signs our state anew."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        catalog: Catalog,
+        courier: Courier,
+        own: OwnRecords,
+        *,
+        roots: Callable[[], tuple[bytes, bytes]],
+        stream_ping: Callable[[Member], None],
+        merge: Callable[[SignedRecord], None],
+        publish: Callable[[], None],
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._courier = courier
+        self._own = own
+        self._merge = merge
+        self._publish = publish
+        settings = ctx.settings.monitor
+        self.monitors = Monitors(catalog.eligible_ids)
+        self.judge = CertificateJudge(ctx, self.monitors, member_of=catalog.get)
+        self.prober = Prober(
+            ctx,
+            catalog,
+            courier,
+            roots=roots,
+            stream_ping=stream_ping,
+            failed=self._probe_failed,
+            answered=self._answered,
+            wanted_life=self._wanted_life,
+        )
+        self.health = self.prober.health
+        self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors, missed=self._heartbeat_missed)
+        self._engines = EngineQuestions(ctx)
+        self._wants = CertificateWants(ctx, catalog, courier)
+        self._renewals = Renewals()
+        self._life = LifeFirst(ctx, courier, ping=self._fresh_ping, merge=merge)
+        self._answering = Answering(ctx, courier, self.judge, ping=self.prober.ping, take=merge)
+        self.desk = CaseDesk(
+            ctx,
+            catalog,
+            courier,
+            self.prober,
+            self._engines,
+            cast=self._cast,
+            withdraw=self._withdraw,
+            is_ours=self._may_watch,
+            stream_ping=stream_ping,
+        )
+        self.votes = VoteBox(settings)
+        self._hold_downs = HoldDowns(settings)
+        self._holds = EndpointHolds(ctx, catalog, note=self._note_held)
+        self._vote_count = 0
+        self._last_votes: dict[bytes, int] = {}
+        self._checked_at: dict[bytes, int] = {}
+        self._lag_published_at = -_LAG_GAP_NS
+        self._tombstone_turn = 0
+        self._judge_for(catalog)
+
+    def _judge_for(self, catalog: Catalog) -> None:
+        catalog.eligible_changed = self.monitors.expire
+        catalog.note_eligible()
+        catalog.certificate_judge = self.judge
+        catalog.beaten_by_life = self._life.beats
+
+    def start(self) -> None:
+        """Begin probing, beating and pinging the gone."""
+        self.prober.start()
+        self.heartbeats.start()
+        self._set_tombstone_timer()
+        self._set_lag_timer()
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here and in the parts, and what each is for."""
+        own: Deadlines = {
+            "question": self.engine_probed,
+            "hold-down": self._release,
+            "engine": self._look,
+            "obituary": self._tombstone,
+            "lag": self._lag_round,
+        }
+        watching = (self.prober, self.heartbeats, self.desk)
+        verdicts = (self._wants, self._life, self._answering, self._holds)
+        return joined(own, *(part.deadlines() for part in watching + verdicts))
+
+    def restore(self, records: list[SignedRecord]) -> None:
+        """Take back certificates of the last run; this node judged them then, so signatures suffice."""
+        for record in records:
+            try:
+                certificate = decode_certificate_untrusted(record)
+                member = self._catalog.get(certificate.node_id)
+                for part in certificate.votes:
+                    self.judge.require_signed_untrusted(vote_of(certificate, part), lambda: None)
+            except MalformedInput as error:
+                self._ctx.refused(type(error).__name__)
+                continue
+            incarnation = (certificate.generation, certificate.epoch)
+            if member is not None and member.state and order_start(member.state.order) == incarnation:
+                self._catalog.install_certificate(member, certificate, record)
+
+    def next_sequence(self) -> int:
+        """Return a fresh ping sequence."""
+        return self.prober.next_sequence()
+
+    def ping_message(self, sequence: int) -> bytes:
+        """Return an encoded ping with our roots."""
+        return self.prober.ping_message(sequence)
+
+    # What we hear
+
+    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
+        """Take an authentic packet: life, the target's beat, its lag."""
+        member.heard_at = max(member.heard_at, arrived)
+        if member.beat_run != member.run:
+            member.beat_run, member.beat, member.lag_ms = member.run, 0, 0
+        if seen is None:
+            self.prober.proved(member)
+        else:
+            member.beat = max(member.beat, seen.beat)
+            member.lag_ms = seen.lag_ms
+        self.desk.reached(member)
+        self.desk.heard(member, arrived, None if seen is None else seen.counter)
+
+    def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
+        """Answer."""
+        self.prober.receive_ping(member, ping, arrived)
+
+    def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
+        """Take an answer."""
+        self.prober.receive_ack(member, ack, arrived)
+
+    def receive_ping_req(self, member: Member, request: PingReq) -> None:
+        """Ping for another."""
+        self.prober.receive_ping_req(member, request)
+
+    def receive_nack(self, member: Member, nack: Nack) -> None:
+        """Take that a helper is well."""
+        self.prober.receive_nack(member, nack)
+
+    def receive_relayed_ack(self, member: Member, ack: RelayedAck) -> None:
+        """Take a helper's word."""
+        self.prober.receive_relayed_ack(member, ack)
+
+    def receive_heartbeat(self, member: Member, heartbeat: Heartbeat) -> None:
+        """Watch whoever counts on us."""
+        self.heartbeats.received(member)
+
+    def paused(self, late_ns: int) -> None:
+        """Void probes, restart every clock: what we did not hear we could not hear."""
+        self._ctx.statistics.pauses += 1
+        self.health.add(1)
+        self._ctx.lag.note(late_ns, self._ctx.now)
+        self.prober.paused()
+        self.heartbeats.paused()
+        self._answering.paused()
+        self.desk.slept()
+
+    def _answered(self, member: Member, sequence: int, at: Instant) -> None:
+        self.desk.answered(member, sequence, at)
+        self._answering.acked(sequence)
+
+    def _wanted_life(self, member: Member, in_time: bool) -> None:
+        self.heartbeats.show_life()
+        if in_time:
+            self._answering.answered(member.node_id)
+
+    # Doubt
+
+    def _may_watch(self, member: Member) -> bool:
+        return self.judge.view_is_whole and self.heartbeats.is_ours(member)
+
+    def _heartbeat_missed(self, member: Member) -> None:
+        lags = self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
+        if not lags and self.desk.get(member.node_id) is None:
+            self.prober.probe(member)
+
+    def _probe_failed(self, member: Member) -> None:
+        self._alarm(member)
+        self.desk.open(member, "probe failed")
+
+    def _alarm(self, member: Member) -> None:
+        """Have the other monitors of a member look, at most once a second."""
+        checked_at = self._checked_at.get(member.node_id, -SECOND_NS)
+        if member.state is None or self._ctx.now - checked_at < self._ctx.settings.monitor.check_gap_ns:
+            return
+        self._checked_at[member.node_id] = self._ctx.now
+        message = encode_message(Check(member.node_id, *order_start(member.state.order)))
+        for other in self._monitors_of(member):
+            self._ctx.statistics.checks_sent += 1
+            self._courier.send(other, [message])
+
+    def _monitors_of(self, member: Member) -> list[Member]:
+        ids = self.monitors.of(member.node_id, self._ctx.settings.monitor.monitors_max)
+        others = [self._catalog.get(node_id) for node_id in ids if node_id != self._own.node_id]
+        return [other for other in others if other is not None]
+
+    def receive_check(self, member: Member, check: Check) -> None:
+        """Open a case against a target of ours; whoever asks about the gone is shown why."""
+        target = self._catalog.get(check.target)
+        if target is None or target.state is None or target.node_id == self._own.node_id:
+            return
+        if order_start(target.state.order) != (check.generation, check.epoch):
+            return
+        if not self.judge.accusations.admits_check(member.node_id, target.node_id, self._ctx.now):
+            self._ctx.dropped("check over budget")
+            return
+        shown = self._show_verdict(target, member)
+        renews_until = self._renewed_until(target)
+        if not shown or renews_until or target.status is MemberStatus.UNATTENDED:
+            self.desk.open(target, f"alarm of {member.name}", renews_until=renews_until)
+
+    def _renewed_until(self, target: Member) -> Instant | None:
+        """Return until when what we hold against a member is voted on anew, if it is (rule 5)."""
+        certificate = target.certificate
+        if certificate is None:
+            return None
+        convinces = self.judge.is_valid(certificate)
+        return self._renewals.asked(target.node_id, self._ctx.now, convinces=convinces)
+
+    def _show_verdict(self, target: Member, to: Member) -> bool:
+        """Send a member what is held against another, now and then; False when nothing is."""
+        if target.certificate is None:
+            return False
+        if to.shown_at < 0 or self._ctx.now - to.shown_at >= _TOLD_GAP_NS:
+            to.shown_at = self._ctx.now
+            self._courier.send(to, [target.messages[RecordKind.CERTIFICATE]], fill=False)
+        return True
+
+    def port_refused(self, address: Address) -> None:
+        """Take that a gossip port refused a packet of ours: its engine is asked (anyone can forge it)."""
+        self._ctx.statistics.ports_refused += 1
+        host = address.host.encode()
+        for member in self._catalog.reachable:
+            if member.may_be_at(host) and member.address == address:
+                self._alarm(member)
+                self.desk.port_refused(member)
+                return
+
+    def engine_probed(self, number: int, answered: bool = False, refused: bool = False) -> None:
+        """Take an engine's answer, or that it is silent."""
+        question = self._engines.take(number)
+        if question is None:
+            return
+        if question.asker is Asker.CASE:
+            self.desk.engine_said(question.node_id, answered, refused)
+        else:
+            self._looked(question.node_id, answered)
+
+    # Votes
+
+    def _cast(self, member: Member, cause: Cause) -> None:
+        """Sign a vote and send it to the other monitors; refreshed at each tick while it holds."""
+        if member.state is None:
+            return
+        self._vote_count += 1
+        beat = self._last_beat(member, order_start(member.state.order))
+        vote = Vote(
+            node_id=member.node_id,
+            generation=member.state.generation,
+            epoch=member.state.epoch,
+            cause=int(cause),
+            voter=self._own.node_id,
+            sequence=(self._own.epoch << _EPOCH_SHIFT) + self._vote_count,
+            beat=beat,
+            signature=b"",
+        )
+        vote = self._own.sign_vote(vote)
+        self._ctx.statistics.votes_sent += 1
+        if member.node_id not in self._last_votes:
+            self._ctx.statistics.votes_cast += 1
+            self._note(member, "vote-sent", self._own.node_id, cause.label, f"last beat {beat}")
+        self._last_votes[member.node_id] = vote.sequence
+        message = encode_message(vote)
+        for other in self._monitors_of(member):
+            self._courier.send(other, [message])
+        self.votes.put(vote, self._ctx.now)
+        self._count(member)
+
+    def _last_beat(self, member: Member, life: tuple[int, int]) -> int:
+        if member.beat_run == member.run and member.beat:
+            return member.beat
+        return self.votes.beat_of_others(member.node_id, life, self._own.node_id, self._ctx.now)
+
+    def _withdraw(self, member: Member) -> None:
+        sequence = self._last_votes.pop(member.node_id, None)
+        if sequence is None:
+            return
+        self._ctx.statistics.unvotes += 1
+        self.votes.withdraw(member.node_id, self._own.node_id, sequence, self._ctx.now)
+        message = encode_message(Unvote(member.node_id, sequence))
+        for other in self._monitors_of(member):
+            self._courier.send(other, [message])
+
+    def receive_vote(self, member: Member, vote: Vote, arrived: Instant, checks: Checks) -> None:
+        """Take a vote from its voter; a new quorum makes a certificate."""
+        target = self._catalog.get(vote.node_id)
+        if target is None or target.state is None or target.node_id == self._own.node_id:
+            return
+        if (vote.generation, vote.epoch) != order_start(target.state.order):
+            self._ctx.statistics.votes_refused += 1
+            return
+        settled = target.status is MemberStatus.DEAD or vote.cause == Cause.AGENT_GONE
+        settled = self._show_verdict(target, member) and settled
+        if not self.votes.is_new(vote):
+            return
+        if not self.judge.accusations.admits_vote(member.node_id, target.node_id, self._ctx.now):
+            self._ctx.dropped("vote over budget")
+            return
+        renews_until = self._renewed_until(target) if settled else None
+        if settled and not renews_until:
+            return
+        try:
+            self._require_vote_untrusted(member, vote, checks)
+        except MalformedInput as error:
+            self._ctx.statistics.votes_refused += 1
+            self._ctx.refused(type(error).__name__)
+            return
+        fresh = self.votes.fresh(target.node_id, order_start(target.state.order), self._ctx.now)
+        if all(held.voter != vote.voter or held.cause != vote.cause for held in fresh):
+            detail = f"last beat {vote.beat}"
+            self._note(target, "vote-received", member.node_id, Cause(vote.cause).label, detail)
+        if self.votes.put(vote, arrived):
+            self._ctx.statistics.votes_received += 1
+            self.desk.open(target, f"vote of {member.name}", renews_until=renews_until)
+            self._count(target)
+
+    def _require_vote_untrusted(self, member: Member, vote: Vote, checks: Checks) -> None:
+        if vote.voter != member.node_id or vote.cause not in tuple(Cause):
+            raise MalformedInput("a vote of somebody else, or of an unknown cause")
+        self.judge.require_monitor_untrusted(vote.node_id, vote.voter)
+        self.judge.require_signed_untrusted(vote, checks.spend_untrusted)
+
+    def receive_unvote(self, member: Member, unvote: Unvote) -> None:
+        """Take a vote back."""
+        target = self._catalog.get(unvote.target)
+        if self.votes.withdraw(unvote.target, member.node_id, unvote.sequence, self._ctx.now) and target:
+            self._note(target, "unvote", member.node_id)
+
+    def _count(self, member: Member) -> None:
+        """Make a certificate once a quorum of fresh votes agrees."""
+        if member.state is None or not self.judge.view_is_whole:
+            return
+        needed = self.judge.needed(member.node_id)
+        incarnation = order_start(member.state.order)
+        found = self.votes.quorum(member.node_id, incarnation, needed, self._ctx.now)
+        if found is None or found[0] < member.status:
+            return
+        held = member.certificate
+        if found[0] == member.status and (held is None or self.judge.is_valid(held)):
+            return
+        self._ctx.statistics.certificates_made += 1
+        self._note(member, "certificate", self._own.node_id, "", f"{found[0].label} by {len(found[1])} votes")
+        self._merge(make_certificate(found[1], found[0]))
+
+    # Certificates
+
+    def certificate_held(self, change: Change, sender: Member | None) -> None:
+        """Note it, and ask its target first."""
+        self._ctx.statistics.certificates_held += 1
+        self._note(change.member, "beaten-by-life", b"" if sender is None else sender.node_id)
+        self._life.ask(change, sender)
+
+    def _fresh_ping(self) -> bytes:
+        return self.ping_message(self.next_sequence())
+
+    def answers_later(self, change: Change) -> bool:
+        """Tell whether a certificate against ourselves is answered later than now."""
+        assert change.certificate is not None
+        assert change.record is not None
+        return self._answering.is_later(change.certificate, change.record)
+
+    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
+        """Follow a certificate that took effect here: its name is pushed on, and who lacks it asks."""
+        member, certificate = change.member, change.certificate
+        assert certificate is not None
+        self._ctx.statistics.certificates_applied += 1
+        self._life.settle(member)
+        names = voter_names(certificate, self._name_of)
+        self._note(member, "applied", self._own.node_id, MemberStatus(certificate.status).label, names)
+        if is_held_down(certificate.votes):
+            self._hold_down(member)
+        message = CertificateId(member.node_id, certificate.generation, certificate.epoch, certificate.status)
+        name = encode_message(message)
+        self._courier.enqueue((RecordKind.CERTIFICATE, member.node_id, b""), name)
+        fanout = self._ctx.settings.eager_fanout
+        # Those who had the votes have it at one moment, half a dozen of them.
+        self._courier.push_name(name, change.message, origin_id, fanout if origin_id else fanout // 2)
+
+    def _name_of(self, node_id: bytes) -> str:
+        member = self._catalog.get(node_id)
+        return node_id.hex()[:8] if member is None else member.name
+
+    def _hold_down(self, member: Member) -> None:
+        until = self._hold_downs.certified(member.node_id, self._ctx.now)
+        member.held_down_until = until
+        self._ctx.statistics.held_down += 1
+        self._note(member, "hold-down", self._own.node_id)
+        self._ctx.timers.set(("hold-down", member.node_id), until)
+
+    def _release(self, node_id: bytes) -> None:
+        member = self._catalog.get(node_id)
+        if member is not None:
+            member.held_down_until = None
+            self._catalog.resettle(member)
+            self.status_changed(member, None)
+
+    def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
+        """Ask for a certificate we lack, once we judge any."""
+        if self.judge.view_is_whole:
+            self._wants.named(member, held)
+
+    # Status
+
+    def status_changed(self, member: Member, accuser: bytes | None) -> None:
+        """Bring cases, votes and holds in line with a member's status."""
+        node_id = member.node_id
+        if node_id == self._own.node_id:
+            return
+        if member.status in (MemberStatus.DEAD, MemberStatus.LEFT):
+            self.desk.settle(member, member.status.label)
+            self._last_votes.pop(node_id, None)
+            self.votes.drop(node_id)
+            self.votes.drop_voter(node_id)
+            self.heartbeats.forget(member)
+        if member.status is not MemberStatus.ALIVE and member.unreachable:
+            member.unreachable = False
+        if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED):
+            self._holds.died(member)
+        else:
+            self._holds.returned(member)
+        if member.status is MemberStatus.UNATTENDED:
+            self.desk.settle(member, "unattended")
+            self._arm_engine(member)
+        else:
+            self._ctx.timers.cancel(("engine", node_id))
+
+    def _note_held(self, gone: Member) -> None:
+        self._note(gone, "held-mass-death", self._own.node_id)
+
+    def release_mass_death(self) -> None:
+        """Let go the endpoints of those who died together."""
+        self._holds.release()
+
+    def _arm_engine(self, member: Member, *, again: bool = False) -> None:
+        """Look at an unattended member's engine now and then; its monitors take turns, one an interval."""
+        interval_ns = self._ctx.settings.engine_interval_ns
+        ids = self.monitors.of(member.node_id, self._ctx.settings.monitor.monitors_max)
+        turn = ids.index(self._own.node_id) if self._own.node_id in ids else len(ids)
+        first_ns = turn * interval_ns + self._ctx.rng.randrange(interval_ns)
+        wait_ns = max(1, len(ids)) * interval_ns if again else first_ns
+        self._ctx.timers.set(("engine", member.node_id), self._ctx.now + wait_ns)
+
+    def _look(self, node_id: bytes) -> None:
+        member = self._catalog.get(node_id)
+        if member is None or member.status is not MemberStatus.UNATTENDED:
+            return
+        self._arm_engine(member, again=True)
+        if self._may_watch(member) and self.desk.get(member.node_id) is None:
+            self._engines.ask(member, Asker.LOOK)
+
+    def _looked(self, node_id: bytes, answered: bool) -> None:
+        member = self._catalog.get(node_id)
+        if member is not None and not answered and member.status is MemberStatus.UNATTENDED:
+            self._alarm(member)
+            self.desk.open(member, "its engine does not answer either")
+
+    def confirm(self, member: Member, accuser: bytes) -> bool:
+        """Nothing: claims are refused here."""
+        return False
+
+    def view_complete(self) -> None:
+        """Judge certificates and watch others from now on."""
+        self.judge.view_is_whole = True
+        self._holds.view_complete()
+
+    # Around
+
+    def _set_tombstone_timer(self) -> None:
+        interval_ns = self._ctx.settings.obituary_interval_ns
+        self._ctx.timers.set(("obituary", None), self._ctx.on_beat(self._ctx.now + interval_ns))
+
+    def _tombstone(self) -> None:
+        """Ping one gone member with its certificate; if it lives it answers with a later incarnation."""
+        self._set_tombstone_timer()
+        gone = [member for member in self._catalog if member.certificate is not None and member.address]
+        if not gone:
+            return
+        self._tombstone_turn = (self._tombstone_turn + 1) % len(gone)
+        member = gone[self._tombstone_turn]
+        self._ctx.statistics.obituaries += 1
+        member.address_index += 1
+        messages = [self.ping_message(self.next_sequence()), member.messages[RecordKind.CERTIFICATE]]
+        self._courier.send(member, messages, fill=False)
+
+    def lag_noted(self) -> None:
+        """Publish our lag when its step changed, at most every ten seconds."""
+        step = step_of(self._ctx.lag.current_ns(self._ctx.now), self._own.lag_ms)
+        if step == self._own.lag_ms or self._ctx.now - self._lag_published_at < _LAG_GAP_NS:
+            return
+        self._own.lag_ms = step
+        self._lag_published_at = self._ctx.now
+        self._publish()
+
+    def _set_lag_timer(self) -> None:
+        self._ctx.timers.set(("lag", None), self._ctx.on_beat(self._ctx.now + _LAG_GAP_NS))
+
+    def _lag_round(self) -> None:
+        self._set_lag_timer()
+        self.lag_noted()
+
+    def _note(self, member: Member, kind: str, by: bytes, cause: str = "", detail: str = "") -> None:
+        self._ctx.history.note(
+            self._ctx.now, member.node_id, kind, NodeId(by), cause, detail, self.health.score
+        )
+
+    def forget(self, member: Member) -> None:
+        """Drop everything that waits for a member that is no more."""
+        self.prober.forget(member)
+        self.heartbeats.forget(member)
+        self.desk.forget(member)
+        self.votes.drop(member.node_id)
+        self.votes.drop_voter(member.node_id)
+        self._hold_downs.forget(member.node_id)
+        self._wants.forget(member.node_id)
+        self._life.forget(member)
+        self._holds.forget(member.node_id)
+        self._renewals.forget(member.node_id)
+        for table in (self._last_votes, self._checked_at):
+            table.pop(member.node_id, None)
+        for name in ("engine", "hold-down"):
+            self._ctx.timers.cancel((name, member.node_id))

@@ -1,0 +1,302 @@
+"""Pings: the random probe of every round, probes on demand, pings for others, and answers.
+
+It finds that a member did not answer; what that means is the case desk's to say. Rules:
+1. Only an answer ends a probe: an ack, one relayed, or a stream handshake. Other packets prove life, not
+   hearing.
+2. A probe that overlapped a pause of ours, or ended while we lag, proves nothing.
+3. After a pause the newest ping of each sender is answered and no other: the rest are history.
+4. A helper's word that a target answered ends a probe while we heard the target within a silence ourselves;
+   beyond that a helper that lies would hide a death for ever, since nothing in it is signed by the target.
+5. Probes of a round carry roots; pings of cases, of control rounds and for others do not: those come by the
+   dozen just when the mesh has trouble enough, and rounds go on meanwhile.
+6. A member that says it is late has that much longer to answer a round's probe: its heartbeats, which do not
+   wait for its reader, tell its monitors of its death. What it takes is no round trip either.
+7. Pings for others have a budget by requester and by target, message by message: a target that we were made
+   to flood would drop our acks with the rest, and hold us deaf.
+Paper: SWIM sections 3 and 4.3, Lifeguard IV.A (nack). Deviation: timeouts follow the measured round trip.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.local_health import LocalHealth
+from gossipmesh.gossip.failure.probe import Probe, ProbeList, RelayedPing, RelayTable, is_probed
+from gossipmesh.gossip.membership.catalog import Catalog
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.model import limits
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
+
+_ROUND_TRIPS_MAX: Final = 64
+_ROUND_TRIPS_MIN: Final = 3  # a wait too short opens a case and no more; eight would take sixteen seconds
+_SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
+_INDIRECT_HELPERS: Final = 3
+_WALL_S_MAX: Final = 2**40  # what a member says of its clock is its own word, and may be any number
+_Roots = tuple[bytes | None, bytes | None]
+_NO_ROOTS: Final[_Roots] = (None, None)
+
+
+class Prober:
+    """`failed` takes a member whose probe failed, `answered` each direct ack.
+
+    `wanted_life` takes who suspects us, and whether it was answered in time.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        catalog: Catalog,
+        courier: Courier,
+        *,
+        roots: Callable[[], tuple[bytes, bytes]],
+        stream_ping: Callable[[Member], None],
+        failed: Callable[[Member], None],
+        answered: Callable[[Member, int, Instant], None],
+        wanted_life: Callable[[Member, bool], None],
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._courier = courier
+        self._roots = roots
+        self._stream_ping = stream_ping
+        self._failed = failed
+        self._answered = answered
+        self._wanted_life = wanted_life
+        self.health = LocalHealth(ctx.settings.local_health_max)
+        self._list = ProbeList(ctx.rng)
+        self._sequence = 0
+        self._pings: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
+        self._probes: dict[int, Probe] = {}
+        self._probed: dict[bytes, int] = {}
+        self._relays = RelayTable()
+        self._round_trips: deque[int] = deque(maxlen=_ROUND_TRIPS_MAX)
+        self._skews: deque[int] = deque(maxlen=_SKEW_SAMPLES_MAX)
+        self._late_pings: dict[bytes, tuple[Member, Ping]] = {}
+
+    def start(self) -> None:
+        """Begin the rounds at a random moment, so that nodes do not march."""
+        first_ns = self._ctx.rng.randrange(self._ctx.settings.monitor.probe_interval_ns)
+        self._ctx.timers.set(("probe", None), self._ctx.now + first_ns)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {
+            "probe": self._round,
+            "probe late": self._ask_others,
+            "probe over": self._conclude,
+            "late pings": self._answer_late,
+            "nack": self._nack,
+        }
+
+    def next_sequence(self) -> int:
+        """Return a fresh ping sequence."""
+        self._sequence += 1
+        return self._sequence
+
+    def ping_message(self, sequence: int) -> bytes:
+        """Return an encoded ping with our roots."""
+        return encode_message(Ping(sequence, *self._roots(), self._ctx.wall_s))
+
+    def ping(self, member: Member, *, compares: bool = False, suspect: bool = False) -> int:
+        """Ping a member and return the sequence its ack will carry; with our roots if it `compares`."""
+        sequence = self.next_sequence()
+        self._pings[sequence] = (member.node_id, self._ctx.now)
+        if len(self._pings) > limits.PROBES_PENDING_MAX:
+            self._pings.popitem(last=False)
+        roots: _Roots = self._roots() if compares else _NO_ROOTS
+        self._courier.send(member, [encode_message(Ping(sequence, *roots, self._ctx.wall_s, suspect))])
+        return sequence
+
+    def probe(self, member: Member, *, is_patient: bool = False) -> None:
+        """Ping a member and see whether it answers, with help; one probe of each member at a time.
+
+        `is_patient`: it may take as much longer as the member says it is late (rule 6).
+        """
+        running = self._probes.get(self._probed.get(member.node_id, 0))
+        if running is not None and running.is_patient and not is_patient:
+            self._end(running)
+        elif running is not None or len(self._probes) >= limits.PROBES_PENDING_MAX:
+            return
+        self._ctx.statistics.probes += 1
+        sequence = self.ping(member, compares=True)
+        probe = Probe(member, sequence, self._ctx.now, is_patient=is_patient)
+        self._probes[probe.sequence] = probe
+        self._probed[member.node_id] = probe.sequence
+        direct_ns = self.health.scale(self.direct_wait_ns())
+        if is_patient:
+            direct_ns += min(member.told_lag_ns, self._ctx.settings.monitor.tolerance_max_ns)
+        all_ns = direct_ns + self.health.scale(self._ctx.settings.monitor.indirect_ns)
+        self._ctx.timers.set(("probe late", probe.sequence), self._ctx.now + direct_ns)
+        self._ctx.timers.set(("probe over", probe.sequence), self._ctx.now + all_ns)
+
+    def direct_wait_ns(self) -> int:
+        """Return how long a direct ack may take: four times the p99 round trip, within bounds."""
+        settings = self._ctx.settings.monitor
+        if len(self._round_trips) < _ROUND_TRIPS_MIN:
+            return settings.probe_max_ns
+        worst = sorted(self._round_trips)[-max(1, len(self._round_trips) // 100)]
+        return min(max(4 * worst, settings.probe_min_ns), settings.probe_max_ns)
+
+    def _round(self) -> None:
+        interval_ns = self._ctx.settings.monitor.probe_interval_ns
+        self._ctx.timers.set(("probe", None), self._ctx.on_beat(self._ctx.now + interval_ns))
+        target = self._list.next(self._catalog)
+        if target is not None:
+            self.probe(target, is_patient=True)
+
+    def _lags(self) -> bool:
+        return self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
+
+    def _ask_others(self, sequence: int) -> None:
+        probe = self._probes[sequence]
+        if probe.answered or self._lags():
+            return
+        self._ctx.statistics.probes_indirect += 1
+        helpers = self._courier.choose(_INDIRECT_HELPERS, probe.target.node_id)
+        probe.helpers = [member.node_id for member in helpers]
+        for member in helpers:
+            self.ask_for(member, probe.sequence, probe.target)
+        self._stream_ping(probe.target)
+
+    def ask_for(self, helper: Member, sequence: int, target: Member) -> None:
+        """Ask a member to ping another for us."""
+        self._courier.send(helper, [encode_message(PingReq(sequence, target.node_id))])
+
+    def _end(self, probe: Probe) -> None:
+        self._probes.pop(probe.sequence, None)
+        self._probed.pop(probe.target.node_id, None)
+        self._ctx.timers.cancel(("probe late", probe.sequence))
+        self._ctx.timers.cancel(("probe over", probe.sequence))
+
+    def _conclude(self, sequence: int) -> None:
+        probe = self._probes[sequence]
+        self._end(probe)
+        target = probe.target
+        if probe.answered:
+            return
+        if self._lags():
+            self._ctx.statistics.probes_voided += 1
+            return
+        if self._catalog.get(target.node_id) is not target or not is_probed(target, self._catalog.own_id):
+            return
+        self._ctx.statistics.probes_failed += 1
+        self.health.add(max(0, len(probe.helpers) - len(probe.nacks)))
+        target.address_index += 1
+        self._failed(target)
+
+    def _succeed(self, probe: Probe) -> None:
+        if not probe.answered:
+            probe.answered = True
+            # It would only wake us to find nothing to ask.
+            self._ctx.timers.cancel(("probe late", probe.sequence))
+            self.health.add(-1)
+
+    def paused(self) -> None:
+        """Void every probe under way."""
+        for probe in list(self._probes.values()):
+            self._ctx.statistics.probes_voided += 1
+            self._end(probe)
+
+    def proved(self, member: Member) -> None:
+        """Take a stream handshake as an answer."""
+        member.answered_at = self._ctx.now
+        probe = self._probes.get(self._probed.get(member.node_id, 0))
+        if probe is not None:
+            self._succeed(probe)
+
+    def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
+        """Answer; what lay unread for long is answered once, by its newest, when all is read."""
+        _note_clock(member, ping.wall_s, arrived)
+        if self._ctx.now - arrived <= self._ctx.settings.monitor.lag_gate_ns:
+            self._answer(member, ping, in_time=True)
+            return
+        self._late_pings.pop(member.node_id, None)
+        self._late_pings[member.node_id] = (member, ping)
+        if not self._ctx.timers.pending(("late pings", None)):
+            self._ctx.timers.set(("late pings", None), self._ctx.now + MILLISECOND_NS)
+
+    def _answer_late(self) -> None:
+        pings, self._late_pings = self._late_pings, {}
+        for member, ping in pings.values():
+            self._answer(member, ping, in_time=False)
+
+    def _answer(self, member: Member, ping: Ping, *, in_time: bool) -> None:
+        roots: _Roots = _NO_ROOTS if ping.group_root is None else self._roots()
+        self._courier.send(member, [encode_message(Ack(ping.sequence, *roots, self._ctx.wall_s))])
+        if ping.suspect:
+            self._wanted_life(member, in_time)
+
+    def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
+        """Note round trip and clock of the peer; pass an ack on that another member waits for."""
+        # Sequences can be guessed: what another answers in its stead is not the answer we wait for.
+        target_id, sent_at = self._pings.get(ack.sequence, (b"", 0))
+        if target_id == member.node_id:
+            del self._pings[ack.sequence]
+            member.answered_at = max(member.answered_at, arrived)
+            _note_clock(member, ack.wall_s, arrived)
+            self._note_skew(ack)
+            if member.lag_ms * MILLISECOND_NS <= self._ctx.settings.monitor.lag_gate_ns:
+                self._round_trips.append(max(0, arrived - sent_at))
+            probe = self._probes.get(ack.sequence)
+            if probe is not None:
+                self._succeed(probe)
+            self._answered(member, ack.sequence, arrived)
+        relayed = self._relays.get(ack.sequence)
+        if relayed is not None and relayed.target_id == member.node_id:
+            self._relays.take(ack.sequence)
+            self._ctx.timers.cancel(("nack", ack.sequence))
+            self._courier.send(relayed.requester, [encode_message(RelayedAck(relayed.requester_sequence))])
+
+    def _note_skew(self, ack: Ack) -> None:
+        self._skews.append(ack.wall_s - self._ctx.wall_s)
+        if len(self._skews) >= 3:
+            self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
+
+    def receive_ping_req(self, member: Member, request: PingReq) -> None:
+        """Ping a member for another; say after 80 % of the wait that we try (Lifeguard IV.A)."""
+        target = self._catalog.get(request.target)
+        if target is None or target.address is None or target.node_id == self._catalog.own_id:
+            return
+        if not self._relays.admits(member.node_id, target.node_id, self._ctx.now):
+            self._ctx.dropped("ping-req over budget")
+            return
+        sequence = self.next_sequence()
+        self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))
+        self._courier.send(target, [encode_message(Ping(sequence, *_NO_ROOTS, self._ctx.wall_s))])
+        wait_ns = self._ctx.settings.monitor.indirect_ns * 4 // 5
+        self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns)
+
+    def _nack(self, sequence: int) -> None:
+        relayed = self._relays.get(sequence)
+        if relayed is not None:
+            self._courier.send(relayed.requester, [encode_message(Nack(relayed.requester_sequence))])
+
+    def receive_nack(self, member: Member, nack: Nack) -> None:
+        """Count a helper that is well."""
+        probe = self._probes.get(nack.sequence)
+        if probe is not None and member.node_id in probe.helpers and member.node_id not in probe.nacks:
+            probe.nacks.append(member.node_id)
+
+    def receive_relayed_ack(self, member: Member, ack: RelayedAck) -> None:
+        """Take a helper's word that the target answered (rule 4)."""
+        probe = self._probes.get(ack.sequence)
+        if probe is None or member.node_id not in probe.helpers:
+            return
+        if self._ctx.now - probe.target.heard_at < self._ctx.settings.monitor.silence_ns:
+            self._succeed(probe)
+
+    def forget(self, member: Member) -> None:
+        """Drop what is under way with a member that is no more."""
+        probe = self._probes.get(self._probed.get(member.node_id, 0))
+        if probe is not None:
+            self._end(probe)
+        self._late_pings.pop(member.node_id, None)
+
+
+def _note_clock(member: Member, wall_s: int, arrived: Instant) -> None:
+    """Note a member's civil time beside our monotonic one, which is never set."""
+    member.wall_offset_s = min(max(wall_s, 0), _WALL_S_MAX) - arrived // SECOND_NS

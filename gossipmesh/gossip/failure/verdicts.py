@@ -1,0 +1,207 @@
+"""A quorum's votes as one record that anybody can check: made here, verified here.
+
+Rules:
+1. Valid is: one vote per voter, each signed, each of a monitor of rank <= 10, as many as a quorum of what
+   this node sees, about one incarnation, within `beats_apart_max` beats, and of causes that allow the status.
+2. What is cheap is checked first; signatures last, all of them, but before a ranking that is not at hand: a
+   vote that was not verified counts for nothing, neither for the quorum nor for how late, or of what cause,
+   the certificate is.
+3. About ourselves we ask less: signatures and two voters. Whoever holds it believes it, so it is answered.
+   What else it says (deaf, in vain) only verified votes say.
+Paper: none. Deviation: a vote names an incarnation, not one sequence in it, since monitors may hold different
+    states of their target.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.failure.accusations import Accusations
+from gossipmesh.gossip.failure.monitors import Monitors, panel_of
+from gossipmesh.gossip.failure.votes import verdict_of
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput, Untrusted
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.records import (
+    SEQUENCE_WHOLE,
+    Cause,
+    Certificate,
+    CertificateVote,
+    RecordKind,
+    SignedRecord,
+    Vote,
+)
+from gossipmesh.trust.records import BadSignature, vote_bytes, vote_of
+from gossipmesh.wire.codec import decode_untrusted, encode
+
+
+class NotYetJudged(Untrusted):
+    """A certificate that a newcomer, whose view may be a part, leaves for later."""
+
+
+def make_certificate(votes: list[Vote], status: MemberStatus) -> SignedRecord:
+    """Return the record of a quorum; its votes agree on target and incarnation."""
+    first = votes[0]
+    parts = tuple(
+        CertificateVote(vote.cause, vote.voter, vote.sequence, vote.beat, vote.signature)
+        for vote in sorted(votes, key=lambda vote: vote.voter)
+    )
+    certificate = Certificate(
+        first.node_id, first.generation, first.epoch, SEQUENCE_WHOLE, int(status), parts
+    )
+    return SignedRecord(int(RecordKind.CERTIFICATE), encode(certificate), b"")
+
+
+def decode_certificate_untrusted(record: SignedRecord) -> Certificate:
+    """Read a certificate; verifies nothing but its form.
+
+    Raises:
+        MalformedInput: not such a record. Remote's fault. State unchanged.
+    """
+    if record.kind != RecordKind.CERTIFICATE or record.signature or record.key_id:
+        raise Untrusted("a certificate with a signature of its own")
+    certificate = decode_untrusted(record.body, Certificate, bytes_max=limits.RECORD_BYTES_MAX)
+    if encode(certificate) != record.body:
+        raise Untrusted("a certificate in another encoding than the one")
+    if certificate.sequence != SEQUENCE_WHOLE:
+        raise Untrusted("a certificate against a part of an incarnation")
+    if certificate.status not in (MemberStatus.DEAD, MemberStatus.UNATTENDED):
+        raise Untrusted("a certificate of a status nobody may certify")
+    if not 0 < len(certificate.votes) <= limits.CERTIFICATE_VOTES_MAX:
+        raise Untrusted("a certificate of too many votes, or none")
+    voters = [vote.voter for vote in certificate.votes]
+    if voters != sorted(dict.fromkeys(voters)) or certificate.node_id in voters:
+        raise Untrusted("a certificate with one voter twice, out of order, or with its target's own vote")
+    return certificate
+
+
+class CertificateJudge:
+    """Checks certificates and votes by what this node knows of members."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        monitors: Monitors,
+        *,
+        member_of: Callable[[bytes], Member | None],
+    ) -> None:
+        self._ctx = ctx
+        self._monitors = monitors
+        self._member_of = member_of
+        self.accusations = Accusations(monitors)
+        self.view_is_whole = False
+
+    def needed(self, target: bytes) -> int:
+        """Return how many votes certify a target; 0: no number does."""
+        maximum = self._ctx.settings.monitor.monitors_max
+        return panel_of(self._monitors.others_count(target), maximum).quorum
+
+    def require_monitor_untrusted(self, target: bytes, voter: bytes) -> None:
+        """Refuse a voter that is none of the target's monitors, by a rank that allows for views that differ.
+
+        Raises:
+            Untrusted: Remote's fault. State unchanged.
+        """
+        if self._member_of(voter) is None:
+            raise Untrusted("a vote of somebody unknown")
+        if self._monitors.rank_as_if(target, voter) > self._ctx.settings.monitor.voter_rank_max:
+            raise Untrusted("a vote of a member that is no monitor of its target")
+
+    def require_signed_untrusted(self, vote: Vote, spend: Callable[[], None]) -> None:
+        """Verify a vote's signature by its voter's credential.
+
+        Raises:
+            MalformedInput: it does not hold, or no check is left. Remote's fault. State unchanged.
+        """
+        voter = self._member_of(vote.voter)
+        if voter is None:
+            raise Untrusted("a vote of somebody unknown")
+        spend()
+        self._ctx.statistics.signature_checks += 1
+        message = vote_bytes(self._ctx.trust_domain, vote)
+        if not self._ctx.verifier.verify(voter.credential.signing_key, message, vote.signature):
+            raise BadSignature("a vote whose signature does not verify")
+
+    def require_valid_untrusted(self, certificate: Certificate, spend: Callable[[], None]) -> None:
+        """Refuse a certificate that is none.
+
+        Raises:
+            NotYetJudged: our own view may be a part only. State unchanged.
+            MalformedInput: rule 1 does not hold. Remote's fault. State unchanged.
+        """
+        votes = [vote_of(certificate, part) for part in certificate.votes]
+        if any(vote.cause not in tuple(Cause) for vote in votes):
+            raise Untrusted("a vote of an unknown cause")
+        if not self.view_is_whole:
+            raise NotYetJudged("a certificate that came before our view was whole")
+        needed = self.needed(certificate.node_id)
+        if len(votes) < needed:
+            raise Untrusted("a certificate of fewer votes than a quorum")
+        is_ranked = self._monitors.has_ranked(certificate.node_id)
+        if not is_ranked:
+            # A ranking costs as much as there are members, and is made for nobody who cannot show signatures.
+            self._require_all_signed_untrusted(votes, spend)
+        for vote in votes:
+            self.require_monitor_untrusted(certificate.node_id, vote.voter)
+        found = verdict_of(votes, needed, self._ctx.settings.monitor.beats_apart_max)
+        if found is None or found[0] < certificate.status:
+            raise Untrusted("a certificate without a quorum that belongs together")
+        if len(votes) != len(_within(votes, self._ctx.settings.monitor.beats_apart_max)):
+            raise Untrusted("a certificate of votes of different times")
+        if is_ranked:
+            self._require_all_signed_untrusted(votes, spend)
+
+    def _require_all_signed_untrusted(self, votes: list[Vote], spend: Callable[[], None]) -> None:
+        for vote in votes:
+            self.require_signed_untrusted(vote, spend)
+
+    def answerable_untrusted(self, certificate: Certificate, spend: Callable[[], None]) -> Certificate:
+        """Return a certificate about ourselves with its verified votes alone (rule 3).
+
+        Raises:
+            MalformedInput: fewer than two members signed it. Remote's fault. State unchanged.
+        """
+        if len(certificate.votes) < 2:
+            raise Untrusted("a certificate of one voter")
+        verified = list(certificate.votes[:2])
+        for part in verified:
+            self.require_signed_untrusted(vote_of(certificate, part), spend)
+        for part in certificate.votes[2:]:
+            try:
+                self.require_signed_untrusted(vote_of(certificate, part), spend)
+            except MalformedInput as error:
+                self._ctx.refused(type(error).__name__)
+                continue
+            verified.append(part)
+        return msgspec.structs.replace(certificate, votes=tuple(verified))
+
+    def is_valid(self, certificate: Certificate) -> bool:
+        """Tell whether a certificate we hold would still be accepted by somebody new, signatures aside."""
+        votes = [vote_of(certificate, part) for part in certificate.votes]
+        needed = self.needed(certificate.node_id)
+        rank_max = self._ctx.settings.monitor.voter_rank_max
+        ranked = all(
+            self._member_of(vote.voter) is not None
+            and self._monitors.rank_as_if(certificate.node_id, vote.voter) <= rank_max
+            for vote in votes
+        )
+        return ranked and 0 < needed <= len(votes)
+
+
+def _within(votes: list[Vote], beats_apart_max: int) -> list[Vote]:
+    latest = max(vote.beat for vote in votes)
+    return [vote for vote in votes if latest - vote.beat <= beats_apart_max]
+
+
+def is_held_down(votes: tuple[CertificateVote, ...]) -> bool:
+    """Tell whether a certificate rests on deaf and degraded votes: its target will be back at once."""
+    firm = sum(1 for vote in votes if vote.cause in (Cause.DEAF, Cause.DEGRADED))
+    return 2 * firm > len(votes)
+
+
+def voter_names(certificate: Certificate, name_of: Callable[[NodeId], str]) -> str:
+    """Return who voted, for people."""
+    return ", ".join(f"{name_of(vote.voter)}: {Cause(vote.cause).label}" for vote in certificate.votes)

@@ -1,0 +1,597 @@
+"""The members and what they signed: merging is a maximum, so every order of arrival ends alike.
+
+Rules:
+1. Verify before storing or forwarding; compare orders before verifying, so that echoes cost nothing.
+2. Status: (order, rank) of the owner's state or of a claim against an order, whichever is greater;
+   a claim stands until a state of higher order comes; `left` is final for its incarnation. A certificate is
+   a claim against a whole incarnation, by a quorum; a group takes one of the two, by its detector.
+3. Roots count credentials, states, service sets, unknown kinds and standing unattended/dead claims or
+   certificates of members whose credential has not ended. Suspicion comes and goes and is not counted.
+4. Records of equal order and different content are settled by hash, so even a liar's views converge.
+Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgpack
+
+from gossipmesh.gossip.base.budgets import KeyedBudgets
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import MemberChanged, PersistKind, ServicesChanged
+from gossipmesh.gossip.failure.verdicts import CertificateJudge, decode_certificate_untrusted
+from gossipmesh.gossip.membership.member import Member, short_id_of
+from gossipmesh.gossip.membership.soundness import (
+    lasting,
+    lasting_order_untrusted,
+    require_order_untrusted,
+    require_services_allowed_untrusted,
+    state_is_sound,
+)
+from gossipmesh.gossip.membership.standing import Standing
+from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput, Untrusted
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import MemberStatus, NodePhase, Order
+from gossipmesh.model.records import (
+    Certificate,
+    Claim,
+    NodeCredential,
+    NodeState,
+    RecordKind,
+    ServiceSet,
+    SignedRecord,
+)
+from gossipmesh.trust.records import open_credential_untrusted, open_opaque_untrusted, open_owned_untrusted
+from gossipmesh.wire.codec import decode_untrusted, encode
+from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
+
+MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
+_RATES_MAX = 1_024  # a flood stays among the names used last; what is forgotten begins with a full burst
+# Read once: a member of an enum costs 0.2 us each time in Python 3.11.
+_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _CLAIM, _CERTIFICATE = map(int, RecordKind)
+
+
+class Checks:
+    """How many signature checks one input may still cost."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend_untrusted(self) -> None:
+        """Take one.
+
+        Raises:
+            MalformedInput: none is left. Remote's fault. State unchanged.
+        """
+        if self.left <= 0:
+            raise MalformedInput("more signature checks than one input may cost")
+        self.left -= 1
+
+
+class Change(NamedTuple):
+    """A record was merged; `fresh_incarnation`: it is the first of its kind since its owner started."""
+
+    member: Member
+    kind: int
+    message: bytes
+    status_before: MemberStatus | None
+    fresh_incarnation: bool
+    claim: Claim | None = None
+    record: SignedRecord | None = None
+    held: bool = False
+    certificate: Certificate | None = None
+
+
+class Catalog:
+    """All members with a living credential, ourselves among them, in order of arrival."""
+
+    def __init__(self, ctx: Context, own_id: bytes) -> None:
+        self._ctx = ctx
+        self.own_id = own_id
+        self.ends_at: Callable[[int], None] = lambda ends: None
+        self.contradicted: Callable[[Member], bool] = lambda member: False
+        self.says_nothing: Callable[[Member, bytes], bool] = lambda member, accuser: False
+        self.beaten_by_life: Callable[[Member, Certificate], bool] = lambda member, certificate: False
+        self.eligible_changed: Callable[[int, bytes | None, bool], None] = lambda version, one, joins: None
+        self.certificate_judge: CertificateJudge | None = None
+        self.ledger = RootLedger(ctx.group_tag)
+        self._members: dict[bytes, Member] = {}
+        self._by_short: dict[int, Member] = {}
+        self.standing = Standing(own_id)
+        self._signers: dict[bytes, bytes] = {}
+        self._rates = KeyedBudgets(
+            limits.RECORDS_PER_OWNER_PER_S, limits.RECORDS_PER_OWNER_BURST, keys_max=_RATES_MAX
+        )
+        self._keys_version = -1
+        self._keys: dict[bytes, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def get(self, node_id: bytes) -> Member | None:
+        """Return a member by id."""
+        return self._members.get(node_id)
+
+    def by_short(self, short_id: int) -> Member | None:
+        """Return a member by the id in packet headers."""
+        return self._by_short.get(short_id)
+
+    @property
+    def own_node_id(self) -> NodeId:
+        """Return our id."""
+        return NodeId(self.own_id)
+
+    def eligible_ids(self) -> list[bytes]:
+        """Return who may be a monitor: ourselves and everyone reachable."""
+        return [self.own_id, *(member.node_id for member in self.reachable)]
+
+    @property
+    def serving_count(self) -> int:
+        """Return how many members are neither dead nor left, ourselves included, at least 1."""
+        return max(1, self.standing.serving_count)
+
+    @property
+    def reachable(self) -> list[Member]:
+        """Return whom packets go to: the alive and the suspect, without ourselves."""
+        return self.standing.reachable
+
+    def recently_dead(self, since: int) -> list[Member]:
+        """Return who died after `since`, the last first."""
+        return self.standing.recently_dead(since)
+
+    def merge_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
+        """Merge one record from outside; None when it says nothing new.
+
+        Raises:
+            MalformedInput: unreadable, unsigned, not allowed, or `checks` are used up. Remote's fault.
+                State unchanged.
+        """
+        kind = record.kind
+        if kind == _CREDENTIAL:
+            return self._merge_credential(record, checks)
+        node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
+        require_order_untrusted(kind, epoch, sequence, self._ctx.wall_s)
+        member = self._members.get(node_id)
+        if member is None:
+            raise UnknownOwner(node_id)
+        order = Order(generation, epoch, sequence)
+        if kind == (_CLAIM if self._ctx.settings.detector == "monitors" else _CERTIFICATE):
+            raise Untrusted("a verdict of the other detector's kind")
+        if kind == _CLAIM:
+            return self._merge_claim(member, record, order, checks)
+        if kind == _CERTIFICATE:
+            return self._merge_certificate(member, record, checks)
+        if generation != member.credential.generation:
+            raise Untrusted("a record of another generation than its owner's credential")
+        if kind == _NODE_STATE:
+            return self._merge_state(member, record, order, checks)
+        if kind == _SERVICE_SET:
+            return self._merge_services(member, record, order, checks)
+        return self._merge_opaque(member, record, order, checks)
+
+    def merge_held(self, member: Member, claim: Claim, record: SignedRecord) -> Change | None:
+        """Apply a verified claim that was held back; None when it was overtaken meanwhile."""
+        if self._claim_is_stale(member, claim):
+            return None
+        return self._apply_claim(member, claim, record)
+
+    def _open(self, record: SignedRecord, owner: Member, checks: Checks) -> object:
+        key = self._allow(record, owner, checks)
+        value = open_owned_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
+        self._rates.take_key((owner.node_id, record.kind), self._ctx.now)
+        return value
+
+    def _allow(self, record: SignedRecord, owner: Member, checks: Checks) -> bytes:
+        """Count a check, unless the owner is over its rate; return the key. What verifies is counted after:
+        nobody else can use up what an owner may say."""
+        if record.kind != RecordKind.CLAIM:
+            self._rates.require_untrusted((owner.node_id, record.kind), self._ctx.now)
+        checks.spend_untrusted()
+        self._ctx.statistics.signature_checks += 1
+        return owner.credential.signing_key
+
+    def verify_owned_untrusted(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
+        """Verify that `owner` signed a record, of whatever kind; merges nothing.
+
+        Raises:
+            MalformedInput: it did not. Remote's fault. State unchanged.
+        """
+        if record.kind in tuple(RecordKind):
+            self._open(record, owner, checks)
+        else:
+            self._open_opaque(record, owner, checks)
+
+    def _open_opaque(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
+        key = self._allow(record, owner, checks)
+        open_opaque_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
+        self._rates.take_key((owner.node_id, record.kind), self._ctx.now)
+
+    def _stale(self) -> None:
+        self._ctx.statistics.records_stale += 1
+
+    def credential_keys(self) -> dict[bytes, bytes]:
+        """Return the authority's document keys; rebuilt when Trust changes."""
+        trust = self._ctx.documents.trust
+        version = 0 if trust is None else trust.version
+        if version != self._keys_version:
+            self._keys = self._ctx.documents.credential_keys
+            self._keys_version = version
+        return self._keys
+
+    def open_credential_untrusted(self, record: SignedRecord, checks: Checks) -> NodeCredential:
+        """Verify a credential and that it holds now; merges nothing.
+
+        Raises:
+            MalformedInput: not signed by the authority, not valid now, or of unusable fields.
+                Remote's fault. State unchanged.
+        """
+        checks.spend_untrusted()
+        self._ctx.statistics.signature_checks += 1
+        credential = open_credential_untrusted(
+            record, self._ctx.trust_domain, self.credential_keys(), self._ctx.verifier
+        )
+        if not credential.not_before <= self._ctx.wall_s < credential.ends:
+            raise Untrusted("a credential that does not hold now")
+        return credential
+
+    def _merge_credential(self, record: SignedRecord, checks: Checks) -> Change | None:
+        offered = decode_untrusted(record.body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
+        member = self._members.get(offered.node_id)
+        if member is not None:
+            held = member.records[RecordKind.CREDENTIAL]
+            if held.body == record.body or _credential_rank(offered, record) <= _credential_rank(
+                member.credential, held
+            ):
+                self._stale()
+                return None
+        credential = self.open_credential_untrusted(record, checks)
+        return self.install_credential(credential, record)
+
+    def install_credential(self, credential: NodeCredential, record: SignedRecord) -> Change:
+        """Take a verified credential, newer than any held of this node.
+
+        Raises:
+            Untrusted: the table is full, or another member has the same short id. State unchanged.
+        """
+        member = self._members.get(credential.node_id)
+        fresh = member is None
+        if member is None:
+            other = self._by_short.get(short_id_of(credential.node_id))
+            if other is not None or len(self._members) >= limits.MEMBERS_MAX:
+                raise Untrusted("no room for another member, or its short id is taken")
+            member = Member(credential, self._ctx.now)
+            self._members[credential.node_id] = member
+            self._by_short[member.short_id] = member
+            self._ctx.statistics.members = len(self._members)
+        elif credential.generation > member.credential.generation:
+            self._forget_records(member)
+        if not fresh and member.credential.exchange_key != credential.exchange_key:
+            member.link = None
+        member.ends = credential.ends
+        member.signer = self._signers.setdefault(record.key_id, record.key_id)
+        self.ends_at(credential.ends)
+        self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
+        self._persist(member)
+        self.standing.note(member)
+        self.note_eligible(member)
+        return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
+
+    def _merge_state(
+        self, member: Member, record: SignedRecord, order: Order, checks: Checks
+    ) -> Change | None:
+        held = self.ledger.get(record.kind, member.node_id)
+        if held is not None and order_tuple(order) < held.rank[:3] and order_start(order) == held.rank[:2]:
+            order = lasting_order_untrusted(record, order)
+        if self._overtaken(member, record, order):
+            return None
+        state = self._open(record, member, checks)
+        if not isinstance(state, NodeState) or not state_is_sound(state, member.name):
+            raise Untrusted("a NodeState that contradicts its credential or its limits")
+        return self.install_state(member, state, record)
+
+    def install_state(self, member: Member, state: NodeState, record: SignedRecord) -> Change:
+        """Take a verified state, newer than the one held."""
+        old = member.state
+        before = None if old is None else member.status
+        fresh = old is None or order_start(state.order) > order_start(old.order)
+        moved = old is None or (old.gossip_addresses, old.mesh_addresses, old.phase) != (
+            state.gossip_addresses,
+            state.mesh_addresses,
+            state.phase,
+        )
+        if state.run_id and state.run_id != member.run and fresh:
+            member.run = state.run_id
+            member.link = None
+        member.address_index = 0 if moved else member.address_index
+        self._store(member, record, rank_of(lasting(state)))
+        if member.claim is not None and member.claim.order < state.order:
+            self._drop_claim(member)
+        if member.certificate is not None and member.certificate.order <= lasting(state):
+            self._drop_certificate(member)
+        member.restarting_until = self._ctx.now + state.restarting_s * SECOND_NS if state.restarting_s else -1
+        if member.held is not None and member.held.order < state.order:
+            member.held = None
+        self._settled(member, before, moved)
+        return Change(member, record.kind, member.messages[record.kind], before, fresh)
+
+    def _merge_services(
+        self, member: Member, record: SignedRecord, order: Order, checks: Checks
+    ) -> Change | None:
+        if self._overtaken(member, record, order):
+            return None
+        services = self._open(record, member, checks)
+        if not isinstance(services, ServiceSet):
+            raise Untrusted("a record of another kind than it says")
+        require_services_allowed_untrusted(services, member.credential)
+        return self.install_services(member, services, record)
+
+    def install_services(self, member: Member, services: ServiceSet, record: SignedRecord) -> Change:
+        """Take a verified service set, newer than the one held."""
+        held = self.ledger.get(record.kind, member.node_id)
+        fresh = held is None or held.rank[:2] < order_start(services.order)
+        self._store(member, record, rank_of(services.order))
+        self._persist(member)
+        self._ctx.notify(ServicesChanged(member.node_id))
+        return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
+
+    def _merge_opaque(
+        self, member: Member, record: SignedRecord, order: Order, checks: Checks
+    ) -> Change | None:
+        if self._overtaken(member, record, order):
+            return None
+        kinds = sorted({*member.opaque, record.kind})[: limits.UNKNOWN_KINDS_PER_MEMBER_MAX]
+        if record.kind not in kinds:
+            raise Untrusted("more unknown record kinds than one member may have")
+        self._open_opaque(record, member, checks)
+        # The lowest are kept, so that all hold the same ones in whatever order they come.
+        for kind in [kind for kind in member.opaque if kind not in kinds]:
+            self.ledger.put(kind, member.node_id, None)
+            member.messages.drop(kind)
+        self._store(member, record, rank_of(order))
+        self._persist(member)
+        return Change(member, record.kind, member.messages[record.kind], member.status, False)
+
+    def _overtaken(self, member: Member, record: SignedRecord, order: Order) -> bool:
+        held = self.ledger.get(record.kind, member.node_id)
+        if held is None:
+            return False
+        offered = order_tuple(order)
+        if offered > held.rank[:3]:
+            return False
+        if offered == held.rank[:3]:
+            digest = self.ledger.digest(bytes((record.kind,)) + record.body)
+            if digest > held.rank.tie:
+                return False
+        self._stale()
+        return True
+
+    def open_claim_untrusted(self, record: SignedRecord, checks: Checks) -> Claim:
+        """Verify a claim; merges nothing.
+
+        Raises:
+            MalformedInput: unreadable, or not signed by the member it names. Remote's fault.
+                State unchanged.
+        """
+        offered = decode_untrusted(record.body, Claim, bytes_max=limits.RECORD_BYTES_MAX)
+        accuser = self._members.get(offered.accuser)
+        if accuser is None:
+            raise UnknownOwner(offered.accuser)
+        if offered.status not in (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD):
+            raise Untrusted("a claim of a status nobody may claim")
+        self._open(record, accuser, checks)
+        return offered
+
+    def _merge_claim(
+        self, member: Member, record: SignedRecord, order: Order, checks: Checks
+    ) -> Change | None:
+        offered = decode_untrusted(record.body, Claim, bytes_max=limits.RECORD_BYTES_MAX)
+        own = member.node_id == self.own_id
+        if order > member.order:
+            # Nobody may be condemned in advance: a claim waits until what its subject signed is here.
+            raise UnknownOwner(member.node_id)
+        stale = not own and self._claim_is_stale(member, offered)
+        # A confirmation comes a dozen times; what is counted already need not be verified again.
+        news = self._claim_confirms(member, offered) and not self.says_nothing(member, offered.accuser)
+        if stale and not news:
+            self._stale()
+            return None
+        claim = self.open_claim_untrusted(record, checks)
+        if own or self._claim_confirms(member, claim):
+            # A refutation or a confirmation is the caller's; neither changes what is held.
+            return Change(member, record.kind, encode_message(record), member.status, False, claim, record)
+        if claim.status >= MemberStatus.UNATTENDED and self.contradicted(member):
+            member.held = claim
+            self._ctx.statistics.claims_held += 1
+            return Change(
+                member, record.kind, encode_message(record), member.status, False, claim, record, True
+            )
+        return self._apply_claim(member, claim, record)
+
+    def _claim_confirms(self, member: Member, claim: Claim) -> bool:
+        held = member.claim
+        return (
+            held is not None
+            and held.status == MemberStatus.SUSPECT == claim.status
+            and held.order == claim.order
+            and held.accuser != claim.accuser
+        )
+
+    def _claim_is_stale(self, member: Member, claim: Claim) -> bool:
+        if claim.order < member.order or (member.state is not None and member.state.phase == NodePhase.LEFT):
+            return True
+        held = member.claim
+        return held is not None and (claim.order, claim.status) <= (held.order, held.status)
+
+    def _apply_claim(self, member: Member, claim: Claim, record: SignedRecord) -> Change:
+        before = None if member.state is None else member.status
+        member.claim = claim
+        member.messages[record.kind] = encode_message(record)
+        counted = claim.status >= MemberStatus.UNATTENDED
+        rank = Rank(*order_tuple(claim.order), bytes((claim.status,)))
+        content = bytes((record.kind,)) + encode([claim.node_id, order_tuple(claim.order), claim.status])
+        digest = int.from_bytes(self.ledger.digest(content), "big")
+        self.ledger.put(record.kind, member.node_id, Item(rank, digest) if counted else None)
+        self._settled(member, before, False)
+        return Change(member, record.kind, member.messages[record.kind], before, False, claim, record)
+
+    def _merge_certificate(self, member: Member, record: SignedRecord, checks: Checks) -> Change | None:
+        certificate = decode_certificate_untrusted(record)
+        judge = self.certificate_judge
+        if judge is None:
+            raise Untrusted("a certificate before anybody can judge it")
+        order = certificate.order
+        if member.node_id == self.own_id:
+            certificate = judge.answerable_untrusted(certificate, checks.spend_untrusted)
+            message = encode_message(record)
+            return Change(
+                member, record.kind, message, member.status, False, record=record, certificate=certificate
+            )
+        if member.state is None or order_start(order) > order_start(member.order):
+            raise UnknownOwner(member.node_id)
+        held = member.certificate
+        renews = held is not None and (order, certificate.status) == (held.order, held.status)
+        if self._certificate_is_stale(member, certificate) and not (
+            renews and held is not None and not judge.is_valid(held) and judge.is_valid(certificate)
+        ):
+            self._stale()
+            return None
+        judge.require_valid_untrusted(certificate, checks.spend_untrusted)
+        if not renews and self.beaten_by_life(member, certificate):
+            message = encode_message(record)
+            return Change(member, record.kind, message, member.status, False, None, record, True, certificate)
+        return self.install_certificate(member, certificate, record)
+
+    def _certificate_is_stale(self, member: Member, certificate: Certificate) -> bool:
+        if certificate.order < member.order or member.status is MemberStatus.LEFT:
+            return True
+        held = member.certificate
+        return held is not None and (certificate.order, certificate.status) <= (held.order, held.status)
+
+    def install_certificate(self, member: Member, certificate: Certificate, record: SignedRecord) -> Change:
+        """Take a certificate that holds against the member's incarnation."""
+        before = None if member.state is None else member.status
+        member.certificate = certificate
+        member.messages[record.kind] = encode_message(record)
+        rank = Rank(*order_tuple(certificate.order), bytes((certificate.status,)))
+        content = bytes((record.kind,)) + encode(
+            [certificate.node_id, order_tuple(certificate.order), certificate.status]
+        )
+        digest = int.from_bytes(self.ledger.digest(content), "big")
+        self.ledger.put(record.kind, member.node_id, Item(rank, digest))
+        self._settled(member, before, False)
+        message = member.messages[record.kind]
+        return Change(member, record.kind, message, before, False, None, record, False, certificate)
+
+    def note_eligible(self, member: Member | None = None) -> None:
+        """Tell whether a member may be a monitor now, or (None) that Trust changed."""
+        trust = self._ctx.documents.trust
+        joins = member is not None and (member.place >= 0 or member.node_id == self.own_id)
+        node_id = None if member is None else member.node_id
+        self.eligible_changed(0 if trust is None else trust.version, node_id, joins)
+
+    def resettle(self, member: Member) -> None:
+        """Find a member's status anew, because time changed it."""
+        self._settled(member, member.status, False)
+
+    def _drop_certificate(self, member: Member) -> None:
+        member.certificate = None
+        member.messages.drop(RecordKind.CERTIFICATE)
+        self.ledger.put(RecordKind.CERTIFICATE, member.node_id, None)
+
+    def _drop_claim(self, member: Member) -> None:
+        member.claim = None
+        member.messages.drop(RecordKind.CLAIM)
+        self.ledger.put(RecordKind.CLAIM, member.node_id, None)
+
+    def _store(self, member: Member, record: SignedRecord, rank: Rank) -> None:
+        digest = self.ledger.digest(bytes((record.kind,)) + record.body)
+        self.ledger.put(
+            record.kind, member.node_id, Item(rank._replace(tie=digest), int.from_bytes(digest, "big"))
+        )
+        member.messages[record.kind] = encode_message(record)
+        self._ctx.statistics.records_merged += 1
+
+    def _settled(self, member: Member, before: MemberStatus | None, moved: bool) -> None:
+        member.status = member.settle()
+        if member.status is not before or moved:
+            if member.status is not before:
+                member.changed_at = self._ctx.now
+            self.standing.note(member)
+            self.note_eligible(member)
+            self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
+            was_serving = before is not None and before < MemberStatus.DEAD
+            if RecordKind.SERVICE_SET in member.messages and (was_serving != member.serving or moved):
+                self._ctx.notify(ServicesChanged(member.node_id))
+        if member.status is not MemberStatus.SUSPECT:
+            self._persist(member)
+
+    def _forget_records(self, member: Member) -> None:
+        for kind in member.messages:
+            if kind != RecordKind.CREDENTIAL:
+                member.messages.drop(kind)
+                self.ledger.put(kind, member.node_id, None)
+        member.claim = member.held = member.link = None
+        member.certificate = None
+        member.run = 0
+        member.status = MemberStatus.ALIVE
+
+    def forget(self, member: Member) -> None:
+        """Drop a member whose credential no longer holds, and everything it signed."""
+        before = member.status
+        had_state = member.state is not None
+        self._forget_records(member)
+        self.ledger.put(RecordKind.CREDENTIAL, member.node_id, None)
+        del self._members[member.node_id]
+        del self._by_short[member.short_id]
+        self.standing.drop(member)
+        self.note_eligible(member)
+        self._ctx.statistics.members = len(self._members)
+        self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
+        if had_state:
+            self._ctx.notify(MemberChanged(member.node_id, member.name, MemberStatus.DEAD, before))
+            self._ctx.notify(ServicesChanged(member.node_id))
+
+    def _persist(self, member: Member) -> None:
+        # A message is the two bytes of [RECORD, ...] and the record, already encoded.
+        records = [
+            message[2:]
+            for kind, message in member.messages.items()
+            if kind != RecordKind.CLAIM or member.status >= MemberStatus.UNATTENDED
+        ]
+        value = msgpack.Packer().pack_array_header(len(records)) + b"".join(records)
+        self._ctx.persist(PersistKind.MEMBER, member.node_id, value)
+
+
+class UnknownOwner(Untrusted):
+    """A record whose owner or accuser is not known here; it may be asked for."""
+
+    def __init__(self, node_id: bytes) -> None:
+        super().__init__("a record of an unknown owner")
+        self.node_id = node_id
+
+
+def order_tuple(order: Order) -> tuple[int, int, int]:
+    """Return an order as plain numbers."""
+    return (order.generation, order.epoch, order.sequence)
+
+
+def order_start(order: Order) -> tuple[int, int]:
+    """Return what SWIM calls incarnation."""
+    return (order.generation, order.epoch)
+
+
+def rank_of(order: Order) -> Rank:
+    """Return an order as a ledger rank without a tie-break."""
+    return Rank(order.generation, order.epoch, order.sequence, b"")
+
+
+def _credential_rank(credential: NodeCredential, record: SignedRecord) -> tuple[int, int, bytes]:
+    return (credential.generation, credential.serial, record.body)

@@ -1,0 +1,134 @@
+"""What this node signs: its state, its services, its claims about others.
+
+Rules:
+1. An epoch is on disk before anyone hears of it.
+2. A refutation only ever raises our own order; nobody else can.
+Paper: SWIM section 4.2 (only the member itself raises its incarnation). Deviation: suspicion is refuted
+by a higher sequence, death by a higher epoch, so that ordinary refutations need no fsync.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.gossip.base.settings import NodeProfile
+from gossipmesh.gossip.membership.catalog import Catalog, Change
+from gossipmesh.gossip.membership.soundness import require_services_allowed_untrusted
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.member import MemberStatus, NodePhase, Order
+from gossipmesh.model.records import (
+    Claim,
+    NodeCredential,
+    NodeState,
+    PolicyStatus,
+    RecordKind,
+    ServiceSet,
+    SignedRecord,
+    Vote,
+)
+from gossipmesh.model.service import ServiceEntry
+from gossipmesh.trust.records import sign_record, vote_bytes
+from gossipmesh.wire.codec import encode
+from gossipmesh.wire.versions import FEATURES, WIRE_MAX, WIRE_MIN
+
+
+class OwnRecords:
+    """Our own order and the records that carry it."""
+
+    def __init__(
+        self, ctx: Context, catalog: Catalog, credential: NodeCredential, profile: NodeProfile, epoch: int
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._credential = credential
+        self._profile = profile
+        self.generation = credential.generation
+        self.epoch = epoch
+        self._sequence = 0
+        self.phase = NodePhase.SERVING
+        self.policies: tuple[PolicyStatus, ...] = ()
+        self.lag_ms = 0
+        self.restarting_s = 0
+        self.state = self._next_state()
+
+    @property
+    def node_id(self) -> NodeId:
+        """Return our id."""
+        return self._credential.node_id
+
+    def replace_credential(self, credential: NodeCredential) -> None:
+        """Go on under a renewed credential of the same keys."""
+        self._credential = credential
+        self.generation = credential.generation
+
+    def persist_epoch(self) -> None:
+        """Put our epoch on disk, before anything that shows it."""
+        self._ctx.persist(PersistKind.EPOCH, b"", encode(self.epoch), durable=True)
+
+    def raise_epoch(self, above: int) -> None:
+        """Begin a new incarnation above `above`; the next record signed carries it."""
+        self.epoch = max(self.epoch, above) + 1
+        self._ctx.statistics.epochs_raised += 1
+        self.persist_epoch()
+
+    def _next_state(self) -> NodeState:
+        self._sequence += 1
+        return NodeState(
+            node_id=self._credential.node_id,
+            generation=self.generation,
+            epoch=self.epoch,
+            sequence=self._sequence,
+            name=self._profile.name,
+            gossip_addresses=self._profile.gossip_addresses,
+            mesh_addresses=self._profile.mesh_addresses,
+            phase=int(self.phase),
+            build=self._profile.build,
+            wire_min=WIRE_MIN,
+            wire_max=WIRE_MAX,
+            features=FEATURES,
+            policies=self.policies,
+            run_id=self._ctx.run_id,
+            lag_ms=self.lag_ms,
+            restarting_s=self.restarting_s,
+        )
+
+    def publish_state(self) -> Change:
+        """Sign our state anew, one sequence higher, and take it into the catalog."""
+        self.state = self._next_state()
+        record = self._sign(RecordKind.NODE_STATE, self.state)
+        member = self._catalog.get(self._credential.node_id)
+        assert member is not None
+        return self._catalog.install_state(member, self.state, record)
+
+    def publish_services(self, entries: Sequence[ServiceEntry]) -> Change:
+        """Sign our services as a whole.
+
+        Raises:
+            Untrusted: a service our credential does not allow. Local fault. State unchanged.
+        """
+        ordered = tuple(sorted(entries, key=lambda entry: entry.registration))
+        services = ServiceSet(
+            self._credential.node_id, self.generation, self.epoch, self._sequence + 1, ordered
+        )
+        require_services_allowed_untrusted(services, self._credential)
+        self._sequence += 1
+        member = self._catalog.get(self._credential.node_id)
+        assert member is not None
+        return self._catalog.install_services(member, services, self._sign(RecordKind.SERVICE_SET, services))
+
+    def claim(self, subject: NodeId, order: Order, status: MemberStatus) -> tuple[Claim, SignedRecord]:
+        """Sign a claim about another member."""
+        claim = Claim(
+            subject, order.generation, order.epoch, order.sequence, int(status), self._credential.node_id
+        )
+        return claim, self._sign(RecordKind.CLAIM, claim)
+
+    def sign_vote(self, vote: Vote) -> Vote:
+        """Return a vote of ours with its signature."""
+        message = vote_bytes(self._ctx.trust_domain, vote)
+        return msgspec.structs.replace(vote, signature=self._ctx.keys.signing.sign(message))
+
+    def _sign(self, kind: RecordKind, value: msgspec.Struct) -> SignedRecord:
+        return sign_record(self._ctx.trust_domain, kind, value, self._ctx.keys.signing)

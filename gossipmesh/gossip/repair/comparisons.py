@@ -1,0 +1,432 @@
+"""Decides when to compare with whom, and leads the conversations on authenticated streams.
+
+Roots in every ping say that something differs; what is said then is `conversation`'s, the first table of
+a newcomer `joining`'s.
+Rules:
+1. Equal roots are the only proof of agreement; a finished comparison is judged by them as well.
+2. Unequal twice with one peer, or for 0.7 s with anybody, opens a stream. While our own root moves,
+   news is still on its way and may settle it: then a little later, but not much.
+3. A silent difference is looked into without waiting for another ping.
+4. On a stream only its own kind of answer is taken, once, and a comparison ends only after its list: whoever
+   says "done" out of place would leave a fetch unsettled, or a view whole that never was.
+5. What came by the dozen goes on by streams: packets would take as many seconds. So whoever was given much
+   by a comparison opens a few more, and halves of a mesh that meet again agree within as many rounds.
+6. One peer that does not come to an end keeps us from comparing with others for seconds, no longer.
+Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by roots, not by a period alone.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import ViewRepaired
+from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.dissemination.documents import PolicySpreading
+from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.membership.catalog import Catalog
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.repair.conversation import Conversation
+from gossipmesh.gossip.repair.joining import Joining
+from gossipmesh.gossip.sessions.session import Session
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.wire.frames import (
+    PAGE_BYTES,
+    Compare,
+    Done,
+    Entries,
+    FetchPolicy,
+    FetchTrust,
+    FrameMessage,
+    Part,
+    PolicyPart,
+    Records,
+    Request,
+    Table,
+    TrustPart,
+    Turn,
+)
+
+_HASTY_ROUNDS: Final = 3
+_MANY_RECORDS: Final = 24  # about what ticks carry in a second
+_HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
+_QUESTIONS_MAX: Final = 4  # comparisons and fetches; pages are counted by `conversation`
+_SETTLING_MS: Final = (150, 350, 550, 750, 950, 1_150, 1_350, 1_550)
+_SETTLING_NS: Final = tuple(milliseconds * MILLISECOND_NS for milliseconds in _SETTLING_MS)
+_SETTLING_PINGS: Final = 2
+_MOVING_WAITS_MAX: Final = 1
+_SYNC_ALONE_NS: Final = 5 * SECOND_NS  # an honest comparison takes less; then another peer is asked as well
+_OPENING_ALONE_NS: Final = SECOND_NS  # a peer beyond a cut never opens, and must not outlast the cut
+_SYNCS_MAX: Final = 4
+_PATIENT_TRIES: Final = 32  # 250 that join by one seed need nine; then twice as long, up to some 5 s
+_TRIES_DOUBLINGS_MAX: Final = 5
+_ANSWERS: Final[dict[str, tuple[type, ...]]] = {"policy": (PolicyPart,), "trust": (TrustPart,), "ping": ()}
+_TABLE_ANSWERS: Final = (Records, Entries, Turn, Done)
+_SECOND_OPENER_NS: Final = 20 * MILLISECOND_NS  # so that of two nodes that differ mostly one opens
+
+
+class Repair:
+    """Both sides of every conversation, and when to begin one."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        catalog: Catalog,
+        courier: Courier,
+        own: OwnRecords,
+        intake: Intake,
+        spreading: PolicySpreading,
+        *,
+        say: Callable[[Session, object], None],
+        close: Callable[[Session], None],
+        open_to: Callable[[Member, str], bool],
+        serves: Callable[[bytes], bool],
+        ask: Callable[[Member], None],
+    ) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._own = own
+        self._spreading = spreading
+        self._say = say
+        self._close = close
+        self._open_to = open_to
+        self._serves = serves
+        self._ask = ask
+        self._conversation = Conversation(
+            ctx, catalog, courier, intake, spreading, say=self._speak, given=self._note_given
+        )
+        self._joining = Joining(
+            ctx,
+            catalog,
+            self._conversation,
+            spreading,
+            say=self._speak,
+            close=close,
+            open_table=lambda member: open_to(member, "table"),
+        )
+        self.whole: Callable[[], None] = lambda: None
+        self._syncing: dict[bytes, int] = {}  # until when each comparison keeps us from one with others
+        self._synced_at: int | None = None
+        self._unequal_since: int | None = None
+        self._unequal_with = b""
+        self._root = bytes(16)
+        self._finished_root = bytes(16)
+        self._introducer: Member | None = None
+        self._turned_away_by: Member | None = None
+        self._tries = 0
+        self._root_moved_at = ctx.now
+        self._moving_waits = 0
+        self._repaired: dict[bytes, None] = {}
+        self._fruitless_count = 0
+        self._hasty: list[Member] = []
+
+    def start(self) -> None:
+        """Begin the periodic full comparison at a random moment of its interval."""
+        wait_ns = self._ctx.rng.randrange(self._ctx.settings.full_compare_interval_ns)
+        self._ctx.timers.set(("full compare", None), self._ctx.now + wait_ns)
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here and for long work, and what each is for."""
+        return {
+            "full compare": self._full_compare,
+            "unequal": self._still_unequal,
+            "settle in": self._settle_round,
+            "hasten": self._hasty_round,
+            "try again": self._try_again,
+            **self._conversation.deadlines(),
+        }
+
+    def _speak(self, session: Session, message: object) -> None:
+        self._say(session, message)
+
+    def _full_compare(self) -> None:
+        wait_ns = self._ctx.settings.full_compare_interval_ns
+        self._ctx.timers.set(("full compare", None), self._ctx.now + wait_ns)
+        members = [member for member in self._catalog.reachable if member.run]
+        if members:
+            self.sync(self._ctx.rng.choice(members))
+
+    # When
+
+    def compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
+        """Take a peer's roots; open a comparison once they differ for good."""
+        now = self._ctx.now
+        if self._catalog.ledger.root != self._root:
+            self._root, self._root_moved_at = self._catalog.ledger.root, now
+        if group_root == self._root:
+            member.agreed_at = now
+        if (group_root, documents_root) == (self._root, self._spreading.root):
+            self._settled(member)
+            self._agreed(member.node_id, False)
+            return
+        if documents_root != self._spreading.root:
+            self._spreading.announce_to(member)
+        member.unequal_count += 1
+        self._unequal_with = member.node_id
+        if self._unequal_since is None:
+            self._unequal_since = now
+            self._look_again(self._ctx.settings.repair_after_ns)
+        # A handshake alone is several pings: twice means twice, some time apart.
+        apart = now - self._unequal_since >= self._ctx.settings.repair_after_ns // 4
+        if apart and member.unequal_count >= (2 if self._own.node_id < member.node_id else 3):
+            self._open_if_rested(member, group_root != self._root)
+
+    def _look_again(self, wait_ns: int) -> None:
+        wait_ns += 0 if self._own.node_id < self._unequal_with else _SECOND_OPENER_NS
+        self._ctx.timers.set(("unequal", None), self._ctx.now + wait_ns)
+
+    def _still_unequal(self) -> None:
+        """Compare, since nobody was found equal meanwhile; unless what we hold moved just now."""
+        member = self._catalog.get(self._unequal_with)
+        if self._unequal_since is None or member is None:
+            self._unequal_since = None
+            return
+        wait_ns = self._ctx.settings.repair_after_ns
+        moved = self._catalog.ledger.root != self._root or self._ctx.now - self._root_moved_at < wait_ns
+        if moved and self._moving_waits < _MOVING_WAITS_MAX:
+            self._moving_waits += 1
+        else:
+            self._open_if_rested(member, True)
+        self._look_again(wait_ns)
+
+    def _open_if_rested(self, member: Member, records_differ: bool) -> None:
+        # Records come to rest soon; documents one side refuses may differ for good, so ask ever less.
+        doublings = min(self._fruitless_count, 2 if records_differ else 6)
+        gap_ns = self._ctx.settings.repair_gap_ns << doublings
+        if self._synced_at is None or self._ctx.now - self._synced_at >= gap_ns:
+            self.sync(member)
+
+    def _settled(self, member: Member | None) -> None:
+        self._unequal_since = None
+        self._moving_waits = 0
+        self._fruitless_count = 0
+        self._ctx.timers.cancel(("unequal", None))
+        if member is not None:
+            member.unequal_count = 0
+
+    def _settle_in(self, introducer: Member | None) -> None:
+        """After the first comparison look again soon, and again: others join in the same moment.
+
+        Whoever let us in is asked first: it most likely let in the others too. Once we agreed with
+        somebody, pings to a few tell whether others know more.
+        """
+        self._introducer = introducer
+        for number, wait_ns in enumerate(_SETTLING_NS):
+            jitter_ns = self._ctx.rng.randrange(_SETTLING_NS[0])
+            self._ctx.timers.set(("settle in", number), self._ctx.now + wait_ns + jitter_ns)
+
+    def _settle_round(self, _number: int) -> None:
+        members = self._catalog.reachable
+        if self._unequal_since is None and self._catalog.ledger.root == self._finished_root:
+            for member in self._ctx.rng.sample(members, min(_SETTLING_PINGS, len(members))):
+                self._ask(member)
+        elif members:
+            member = self._ctx.rng.choice(members)
+            if self._introducer in members and len(members) <= self._ctx.settings.eager_many_members:
+                member = self._introducer
+            self._introducer = None
+            self.sync(member)
+
+    def hasten(self) -> None:
+        """Compare with a few random members soon: something has come that packets do not carry."""
+        chosen = [member for member in self._catalog.reachable if member.run]
+        self._hasty = self._ctx.rng.sample(chosen, min(_HASTY_ROUNDS, len(chosen)))
+        if not self._ctx.timers.pending(("hasten", None)):
+            wait_ns = self._ctx.rng.randrange(_HASTY_GAP_NS)
+            self._ctx.timers.set(("hasten", None), self._ctx.now + wait_ns)
+
+    def _hasty_round(self) -> None:
+        if self._hasty:
+            self.sync(self._hasty.pop())
+        if self._hasty:
+            self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS)
+
+    def sync(self, member: Member) -> None:
+        """Open a comparison with a member, unless one runs, it asks us already, or we still join (rule 6)."""
+        if self._is_busy(member) or self._serves(member.node_id):
+            return
+        if self._open_to(member, "sync"):
+            self._syncing[member.node_id] = self._ctx.now + _OPENING_ALONE_NS
+            self._synced_at = self._ctx.now
+            self._ctx.statistics.repairs_started += 1
+
+    def _is_busy(self, member: Member) -> bool:
+        alone_until = self._syncing.values()
+        if member.node_id in self._syncing or len(alone_until) >= _SYNCS_MAX:
+            return True
+        return self._joining.active or any(self._ctx.now < until for until in alone_until)
+
+    def _try_again(self) -> None:
+        """Ask again for what a first stream did not bring: a seed that many join by turns some away.
+
+        Every other time somebody else: but newcomers who ask one another learn little.
+        """
+        members = [member for member in self._catalog.reachable if member.run]
+        if not members:
+            return
+        self._tries += 1
+        member = self._ctx.rng.choice(members)
+        if self._tries % 2 and self._turned_away_by in members:
+            member = self._turned_away_by
+        self.sync(member)
+
+    def _agreed(self, node_id: bytes, finished: bool) -> None:
+        if node_id not in self._repaired:
+            self._repaired[node_id] = None
+            if len(self._repaired) > len(self._catalog):
+                self._repaired = {held: None for held in self._repaired if self._catalog.get(held)}
+        elif not finished:
+            return
+        self._ctx.notify(ViewRepaired(len(self._repaired)))
+
+    # What is said
+
+    def begin(self, session: Session) -> None:
+        """Say what an opened stream is for."""
+        if session.expected is not None and session.expected.node_id in self._syncing:
+            self._syncing[session.expected.node_id] = self._ctx.now + _SYNC_ALONE_NS
+        match session.purpose:
+            case "policy":
+                assert session.scope is not None
+                self._say(session, FetchPolicy(session.scope))
+            case "trust":
+                trust = self._ctx.documents.trust
+                self._say(session, FetchTrust(0 if trust is None else trust.version))
+            case "ping":
+                session.completed = True
+                self._close(session)
+            case _ if self._joining.wanted:
+                self._joining.begin(session)
+            case _:
+                self._conversation.compare(session)
+
+    def receive(self, session: Session, message: FrameMessage) -> None:
+        """Go on with a conversation.
+
+        Raises:
+            MalformedInput: a message out of place or beyond limits. Remote's fault; the stream ends.
+        """
+        if session.opener and not isinstance(message, _ANSWERS.get(session.purpose, _TABLE_ANSWERS)):
+            raise MalformedInput("an answer to another question than the stream's")
+        if isinstance(message, Records):
+            self._conversation.take_records(session, message.records)
+            if message.more and not session.opener:
+                self._conversation.then(session, lambda: self._say(session, Turn()))
+        elif session.opener:
+            self._receive_answer(session, message)
+        else:
+            self._receive_question(session, message)
+
+    def _note_given(self, session: Session) -> None:
+        """Hasten once when a comparison brings much (rule 5); who has just joined looks around anyway."""
+        settles_in = self._ctx.timers.pending(("settle in", len(_SETTLING_NS) - 1))
+        if session.purpose == "table" or self._conversation.is_first or settles_in:
+            return
+        session.news_count += 1
+        if session.news_count == _MANY_RECORDS:
+            self.hasten()
+
+    def _receive_question(self, session: Session, message: FrameMessage) -> None:
+        member = session.member
+        assert member is not None
+        if isinstance(message, Compare | FetchPolicy | FetchTrust):
+            session.questions_count += 1
+            if session.questions_count > _QUESTIONS_MAX:
+                raise MalformedInput("more questions than one stream may ask")
+        match message:
+            case Compare():
+                self._conversation.answer_compare(session, message)
+                self._spreading.consider(member, message.documents)
+            case Table():
+                self._conversation.answer_table(session, message)
+                if session.pages_count == 1:
+                    self._spreading.consider(member, message.documents)
+            case Request():
+                self._conversation.answer_request(session, message)
+            case FetchPolicy():
+                self._send_parts(session, PolicyPart, self._spreading.answer_policy(message.scope))
+            case FetchTrust():
+                self._send_parts(session, TrustPart, self._spreading.answer_trust(message.version))
+            case _:
+                raise MalformedInput("a stream message out of place")
+
+    def _receive_answer(self, session: Session, message: FrameMessage) -> None:
+        match message:
+            case Entries():
+                self._conversation.receive_entries(session, message)
+            case Turn() | Done() if session.purpose == "sync" and not session.listed:
+                raise MalformedInput("the end of a comparison before its list")
+            case Turn():
+                self._conversation.then(session, lambda: self._on_turn(session, message.after))
+            case Done():
+                self._conversation.then(session, lambda: self._on_done(session, message))
+            case PolicyPart() | TrustPart():
+                self._receive_part(session, message)
+            case _:
+                raise MalformedInput("a stream message out of place")
+
+    def _on_turn(self, session: Session, after: bytes) -> None:
+        if session.purpose == "table":
+            self._joining.receive_turn(session, after)
+        elif session.give or session.ask:
+            self._conversation.go_on(session)
+        else:
+            self._close(session)
+
+    def _on_done(self, session: Session, done: Done) -> None:
+        if session.purpose == "table" and not self._joining.receive_done(session):
+            return
+        session.completed = True
+        self.whole()
+        self._ctx.statistics.repairs_completed += 1
+        self._fruitless_count += 1
+        if self._conversation.is_first:
+            self._conversation.is_first = False
+            self._settle_in(session.member)
+        if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):
+            self._finished_root = self._catalog.ledger.root
+            self._settled(session.member)
+            self._agreed(session.peer_id, True)
+        self._close(session)
+
+    def _send_parts(self, session: Session, shape: type[PolicyPart] | type[TrustPart], data: bytes) -> None:
+        for start in range(0, max(1, len(data)), PAGE_BYTES):
+            self._say(session, shape(len(data), data[start : start + PAGE_BYTES]))
+
+    def _receive_part(self, session: Session, part: Part) -> None:
+        session.parts += part.data
+        if len(session.parts) > part.total:
+            raise MalformedInput("more bytes than were announced")
+        if len(session.parts) < part.total:
+            if session.purpose == "policy" and session.scope is not None:
+                self._spreading.arriving(session.scope)
+            return
+        session.completed = True
+        data = bytes(session.parts)
+        self._close(session)
+        self._deliver(session, data or None)
+
+    def _deliver(self, session: Session, data: bytes | None) -> None:
+        peer_id = b"" if session.expected is None else session.expected.node_id
+        if session.purpose == "policy" and session.scope is not None:
+            self._spreading.fetched_policy(peer_id, session.scope, data)
+        elif session.purpose == "trust":
+            self._spreading.fetched_trust(peer_id, data)
+
+    def ended(self, session: Session) -> None:
+        """Clean up after a stream, however it ended."""
+        self._conversation.forget(session)
+        if session.opener and session.began == "sync" and session.expected is not None:
+            self._syncing.pop(session.expected.node_id, None)
+        if session.opener:
+            self._joining.ended(session)
+        if session.opener and not session.completed and self._conversation.is_first:
+            wait_ns = _HASTY_GAP_NS // 2 + self._ctx.rng.randrange(_HASTY_GAP_NS)
+            wait_ns <<= min(self._tries // _PATIENT_TRIES, _TRIES_DOUBLINGS_MAX)
+            self._turned_away_by = session.expected
+            self._ctx.timers.set(("try again", None), self._ctx.now + wait_ns)
+        if session.opener and not session.completed and session.purpose in ("policy", "trust"):
+            session.completed = True
+            self._deliver(session, None)
