@@ -1,0 +1,174 @@
+"""This node's own checks: each fault has its mark, and says why it matters and what to do."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gossipmesh.agent import checks
+from gossipmesh.agent.check_facts import Disk, Facts
+from gossipmesh.agent.mesh_checks import MeshView
+from gossipmesh.gossip.base.settings import GossipStatistics
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.records import PolicyStatus
+from gossipmesh.model.service import EndpointHealth
+from tests.unit.agent.member_rows import itself
+
+WALL_S = 1_800_000_000
+HOUR_S = 3_600
+GIBIBYTE = 2**30
+MEBIBYTE = 2**20
+
+
+class Node:
+    """What checks read of a core that is well."""
+
+    def __init__(self) -> None:
+        self.local_health = 0
+        self.own_state = SimpleNamespace(policies=(PolicyStatus("mesh", 2, b""),))
+        self.skew_s = 0
+        self.alive, self.members, self.held = 3, 3, 0
+        self.gone: list[str] = []
+
+    def statistics(self) -> GossipStatistics:
+        return GossipStatistics(clock_skew_s=self.skew_s)
+
+    def tally(self) -> Any:
+        by_status = {MemberStatus.ALIVE: self.alive}
+        return SimpleNamespace(
+            by_status=by_status, members_count=self.members, endpoints_held_count=self.held
+        )
+
+    def names(self, statuses: Any, count_max: int) -> list[str]:
+        return self.gone
+
+    def roots(self) -> tuple[bytes, bytes]:
+        return bytes(16), bytes(16)
+
+
+class Agent:
+    """An agent's parts, all well; a test changes what it is about."""
+
+    def __init__(self) -> None:
+        self.node = Node()
+        self.state_dir = Path("/var/lib/gossipmesh")
+        self.ends, self.missing = WALL_S + 12 * HOUR_S, list[str]()
+        self.identity = SimpleNamespace(
+            failure=None,
+            missing_services=lambda: self.missing,
+            identity=SimpleNamespace(authority=Address("10.0.0.1", 7900), svids={}),
+        )
+        self.told = SimpleNamespace(
+            attached=True, pid=7, acked_version="ab", wanted_version="ab", refused_version=None,
+            refused_reason="", answering=True, full=(),
+        )  # fmt: skip
+        self.engine = SimpleNamespace(view=lambda: self.told)
+        self.documents = SimpleNamespace(kept_floors=list, in_force=lambda scope: None)
+        self.health = EndpointHealth.PASSING
+        entry = SimpleNamespace(service="shop/cart", workload=Address("127.0.0.1", 9000), registration="cart")
+        self.services = SimpleNamespace(
+            problems=lambda: self.file_problems, registrations=lambda: [entry], health=lambda _: self.health
+        )
+        self.file_problems: list[str] = []
+        self.port_problems: list[str] = []
+        self.facts = Facts([Address("127.0.0.1", 9000)], Disk(20 * GIBIBYTE, 40 * GIBIBYTE), None)
+
+    def engine_port_problems(self) -> list[str]:
+        return self.port_problems
+
+
+def marks(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return the mark of every row that is not ok; each of them says why and what to do."""
+    monkeypatch.setattr(checks, "wall_seconds", lambda: WALL_S)
+    monkeypatch.setattr(checks, "horizon", lambda _: agent.ends)
+    view = MeshView()
+    view.take(itself())
+    parts: Any = agent
+    rows = checks.run_checks(parts, agent.facts, view, [])
+    wrong = [row for row in rows if row["mark"] != "ok"]
+    for row in wrong:
+        assert row["why"], row
+        assert row["hint"], row
+    return {row["name"]: row["mark"] for row in wrong}
+
+
+def disk(free_bytes: int, size_bytes: int) -> Callable[[Agent], None]:
+    def change(agent: Agent) -> None:
+        agent.facts = agent.facts._replace(disk=Disk(free_bytes, size_bytes))
+
+    return change
+
+
+def told(**fields: Any) -> Callable[[Agent], None]:
+    """Return a change of what the engine's supervisor tells."""
+    return lambda agent: vars(agent.told).update(fields)
+
+
+def core(**fields: Any) -> Callable[[Agent], None]:
+    return lambda agent: vars(agent.node).update(fields)
+
+
+def agent_with(**fields: Any) -> Callable[[Agent], None]:
+    return lambda agent: vars(agent).update(fields)
+
+
+REFUSED = SimpleNamespace(policies=(PolicyStatus("mesh", 2, b"", 3, b"", "it requires http-route"),))
+WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
+    "certificates end soon": (agent_with(ends=WALL_S + 3 * HOUR_S), {"identity": "FAIL"}),
+    "a renewal failed": (lambda a: vars(a.identity).update(failure="no answer"), {"identity": "warn"}),
+    "a service without one": (agent_with(missing=["shop/cart"]), {"service identities": "FAIL"}),
+    "the authority is gone": (
+        lambda a: vars(a).update(facts=a.facts._replace(authority_failure="Connection refused")),
+        {"authority": "warn"},
+    ),
+    "the clock drifts": (core(skew_s=-30), {"clock": "warn"}),
+    "the clock is wrong": (core(skew_s=90), {"clock": "FAIL"}),
+    "the disk fills": (disk(3 * GIBIBYTE, 40 * GIBIBYTE), {"disk": "warn"}),
+    "the disk is full": (disk(9 * MEBIBYTE, 40 * GIBIBYTE), {"disk": "FAIL"}),
+    "alone": (core(alive=1, gone=["n2", "n3"]), {"group": "FAIL"}),
+    "it doubts itself": (core(local_health=3), {"local health": "warn"}),
+    "it believes nothing it hears": (core(local_health=7), {"local health": "FAIL"}),
+    "many died": (core(held=2), {"mass death": "FAIL"}),
+    "no engine": (told(attached=False), {"engine": "FAIL"}),
+    "an old snapshot": (told(acked_version="aa", refused_version="ab"), {"snapshot": "FAIL"}),
+    "a silent mesh port": (told(answering=False), {"mesh port": "FAIL"}),
+    "no places": (told(full=("mesh",)), {"places": "FAIL"}),
+    "a port that is taken": (agent_with(port_problems=["127.0.0.1:80 is in use"]), {"upstream port": "FAIL"}),
+    "a set refused": (core(own_state=REFUSED), {"policy": "FAIL"}),
+    "a set that cannot be read": (
+        lambda a: vars(a.documents).update(kept_floors=lambda: [("mesh", 2, b"")]),
+        {"policy": "FAIL"},
+    ),
+    "a bad file": (agent_with(file_problems=["cart.yaml: no service"]), {"service file": "FAIL"}),
+    "a workload that fails": (agent_with(health=EndpointHealth.FAILING), {"service": "FAIL"}),
+    "a workload around the mesh": (
+        lambda a: vars(a).update(facts=a.facts._replace(listening=[Address("0.0.0.0", 9000)])),
+        {"exposure": "warn"},
+    ),
+}
+FINE: dict[str, Callable[[Agent], None]] = {
+    "all is well": lambda agent: None,
+    "others are dead": core(alive=2, gone=["n3"]),
+    "one alone": core(alive=1, members=1),
+    "a small disk with room": disk(3 * MEBIBYTE, 4 * MEBIBYTE),
+    "a disk that cannot be asked": lambda a: vars(a).update(facts=a.facts._replace(disk=None)),
+    "no authority is known": lambda a: vars(a.identity.identity).update(authority=None),
+    "no policy": core(own_state=SimpleNamespace(policies=())),
+}
+
+
+@pytest.mark.parametrize("name", list(WRONG))
+def test_a_fault_has_its_mark_and_no_other(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, expected = WRONG[name]
+    agent = Agent()
+    change(agent)
+    assert marks(agent, monkeypatch) == expected
+
+
+@pytest.mark.parametrize("name", list(FINE))
+def test_what_is_well_is_ok(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent()
+    FINE[name](agent)
+    assert marks(agent, monkeypatch) == {}
