@@ -11,7 +11,7 @@ from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfil
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
 from gossipmesh.model.identity import node_id_of, node_spiffe_id
-from gossipmesh.model.instant import HOUR_S, SECOND_NS, Instant
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import NodeCredential, NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.model.service import ServiceEntry
@@ -111,14 +111,14 @@ class Swarm:
         now: Instant = START,
         wall_offset_s: int = WALL_OFFSET_S,
     ) -> GossipNode:
-        """Return node `number`, which holds these members from an earlier run and probes hardly anyone."""
+        """Return node `number`, which holds these members from an earlier run."""
         who = self.identity(number)
         verifier = Verifier(4_096)
         documents = TrustedDocuments(trust_domain=self.domain, verifier=verifier, features=FEATURES)
         for envelope in self.trust_envelopes:
             documents.load_trust_untrusted(envelope)
         return GossipNode(
-            settings=GossipSettings(probe_interval_ns=HOUR_S * SECOND_NS),
+            settings=GossipSettings(),
             trust_domain=self.domain,
             keys=NodeKeys(who.credential, who.signing, who.exchange),
             profile=NodeProfile(who.name, (who.address,), (Address(who.address.host, MESH_PORT),), "0.3.0"),

@@ -20,7 +20,6 @@ from gossipmesh.control.issuing import Issuer, TokenOrder
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Plan, create_authority
 from gossipmesh.control.server import AuthorityServer
-from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes
@@ -50,9 +49,8 @@ class OurGroup(Group):
 
     @property
     def version(self) -> str:
-        """Return our version and the detector in force."""
-        detector = getattr(GossipSettings(), "detector", "swim")
-        return f"gossipmesh {__version__} (detector: {detector})"
+        """Return our version."""
+        return f"gossipmesh {__version__}"
 
     async def prepare(self) -> None:
         """Write configurations and enrol every node."""

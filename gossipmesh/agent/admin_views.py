@@ -126,7 +126,6 @@ def _loop(parts: Parts) -> dict[str, Any]:
 def _detector(parts: Parts, counts: GossipStatistics) -> dict[str, Any]:
     """Return what the failure detector is at: open cases, votes so far, what is held back."""
     return {
-        "name": parts.node.detector_name,
         "cases_open": counts.cases_open,
         "cases_opened": counts.cases_opened,
         "votes_cast": counts.votes_cast,

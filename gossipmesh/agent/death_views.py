@@ -1,6 +1,6 @@
-"""Why a member is held as it is: GET /v1/why. Plain values from the core's journal; nothing is decided here.
+"""Why a member is held as it is: GET /v1/why.
 
-Both detectors write one journal: with `monitors` votes and certificates, with `swim` claims.
+Plain values from the core's journal, of votes and certificates; nothing is decided here.
 """
 
 from typing import Any, Final
@@ -39,7 +39,6 @@ def why(parts: Parts, name: str | None) -> dict[str, Any]:
     return {
         "node": name if view is None else view.name,
         "seen_by": parts.identity.identity.name,
-        "detector": parts.node.detector_name,
         "member": None if view is None else member_row(parts, view),
         "summary": summary(view, rows),
         "local_health": parts.node.local_health,

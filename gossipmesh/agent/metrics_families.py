@@ -29,7 +29,6 @@ _GAUGES_OF_GOSSIP: Final = (
     "members",
     "links",
     "clock_skew_s",
-    "claims_held",
     "cases_open",
     "endpoints_held",
     "lag_ms",

@@ -74,8 +74,7 @@ def headlines(answer: Mapping[str, Any]) -> list[str]:
         line = f"Status {member['status']} for {duration_text(member['since_s'])}"
         lines.append(f"{line}, incarnation {incarnation}, {word}, its lag {member['lag_ms']} ms.")
     lines.append(
-        f"This node now: local health {answer['local_health']} (0 is healthy), lag {answer['lag_ms']} ms, "
-        f"detector {answer['detector']}."
+        f"This node now: local health {answer['local_health']} (0 is healthy), lag {answer['lag_ms']} ms."
     )
     return lines
 

@@ -10,7 +10,7 @@ from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus, Order
-from gossipmesh.model.records import Certificate, Claim, Vote
+from gossipmesh.model.records import Certificate, Vote
 
 
 class Held(NamedTuple):
@@ -21,7 +21,6 @@ class Held(NamedTuple):
     status: MemberStatus
     order: Order
     certificate: Certificate | None
-    claim: Claim | None
     kinds: tuple[int, ...]
     heard_at: int
     has_run: bool
@@ -55,7 +54,7 @@ class Timer(NamedTuple):
 
 
 class Judging(NamedTuple):
-    """What the monitors' detector weighs; `rounds` are (asked, heard) of the last control rounds."""
+    """What the detector weighs; `rounds` are (asked, heard) of the last control rounds."""
 
     votes: tuple[HeldVote, ...]
     cases: tuple[OpenCase, ...]
@@ -64,20 +63,17 @@ class Judging(NamedTuple):
 
 
 class Inspection(NamedTuple):
-    """A core at one moment; `judging` is None where the detector is SWIM's, which has `suspected`."""
+    """A core at one moment."""
 
     now: Instant
     members: tuple[Held, ...]
     timers: tuple[Timer, ...]
     scopes_pending: tuple[str, ...]
-    suspected: tuple[bytes, ...]
-    judging: Judging | None
+    judging: Judging
 
 
 def inspect(core: GossipNode) -> Inspection:
     """Return what the core holds and waits for. Cost: O(members)."""
-    detector: Any = core._detector
-    is_swim = core.detector_name == "swim"
     return Inspection(
         now=core._ctx.now,
         members=tuple(members(core)),
@@ -86,8 +82,7 @@ def inspect(core: GossipNode) -> Inspection:
             for (name, subject), (at, _) in core._ctx.timers._live.items()
         ),
         scopes_pending=tuple(sorted(core._spreading._pending)),
-        suspected=tuple(detector._suspicions) if is_swim else (),
-        judging=None if is_swim else _judging(detector),
+        judging=_judging(core._detector),
     )
 
 
@@ -109,7 +104,6 @@ def _held(member: Any) -> Held:
         status=member.status,
         order=member.order,
         certificate=member.certificate,
-        claim=member.claim,
         kinds=tuple(sorted(int(kind) for kind in member.messages)),
         heard_at=member.heard_at,
         has_run=member.run != 0,

@@ -1,11 +1,10 @@
-"""What happens once a record was merged: who is told, who is suspected, how we answer for ourselves.
+"""What happens once a record was merged: who is told, and how we answer for ourselves.
 
 Rules:
 1. Records about ourselves never overwrite what we sign; they make us sign something higher.
-2. A death or unattended claim whose subject was heard moments ago is held back while the subject is told.
-3. What is new is queued; deaths, new incarnations, refutations and services go on at once, but of
+2. What is new is queued; deaths, new incarnations, refutations and services go on at once, but of
    newcomers only so many a second.
-Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: rule 2, see `detector`.
+Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: a death is a quorum's word.
 """
 
 from collections.abc import Callable
@@ -13,10 +12,8 @@ from collections.abc import Callable
 from gossipmesh.gossip.base.budgets import KeyedBudgets, TokenBucket
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import IdentityStolen
-from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.failure.detector import Detector
-from gossipmesh.gossip.failure.suspicion import suspicion_min_ns
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
@@ -26,14 +23,13 @@ from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
-from gossipmesh.model.records import Certificate, Claim, RecordKind, SignedRecord
+from gossipmesh.model.records import RETIRED_KINDS, Certificate, RecordKind, SignedRecord
 from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
 _NEWCOMERS_PER_S = 2  # first states and first service sets; what joins one by one is never held back
 _NEWCOMERS_BURST = 6
-_DOUBTED = (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD)
 _NOWHERE = Address("0.0.0.0", 0)
 
 
@@ -55,9 +51,6 @@ class Intake:
         self._newcomers = TokenBucket(_NEWCOMERS_PER_S, _NEWCOMERS_BURST, ctx.now)
         self._refuted_at = -SECOND_NS
         self.oversize: Callable[[], None] = lambda: None
-        self._held_records: dict[bytes, SignedRecord] = {}
-        self._held_changes: dict[bytes, tuple[Change, int]] = {}
-        catalog.contradicted = self._contradicted
 
     def take(self, record: SignedRecord, sender: Member | None, checks: Checks) -> None:
         """Merge one record from outside; refusals are counted, never raised."""
@@ -94,19 +87,8 @@ class Intake:
         ]
         self._courier.send(sender, wants)
 
-    def _contradicted(self, member: Member) -> bool:
-        fresh_ns = 2 * self._ctx.settings.probe_interval_ns
-        return (
-            member.status is MemberStatus.ALIVE
-            and member.heard_at >= 0
-            and self._ctx.now - member.heard_at < fresh_ns
-        )
-
     def follow(self, change: Change, sender: Member | None) -> None:
         """Queue, forward and act on one change, wherever it came from (None: ourselves)."""
-        if change.kind == RecordKind.CLAIM:
-            self._follow_claim(change, sender)
-            return
         if change.kind == RecordKind.CERTIFICATE:
             self._follow_certificate(change, sender)
             return
@@ -116,15 +98,14 @@ class Intake:
         self._courier.enqueue((change.kind, member.node_id, b""), change.message)
         urgent: list[bytes] = []
         if change.kind == RecordKind.NODE_STATE:
-            if member.claim is None:
-                self._courier.queue.drop_subject(RecordKind.CLAIM, member.node_id)
-            if member.certificate is None:
+            if member.verdict_message is None:
                 self._courier.queue.drop_subject(RecordKind.CERTIFICATE, member.node_id)
-            if change.status_before in _DOUBTED and member.status is MemberStatus.ALIVE:
+            before = change.status_before
+            if before is not None and _is_doubted(before) and member.status is MemberStatus.ALIVE:
                 order = member.order
-                told = f"was {change.status_before.label}, answers as {order.generation}.{order.epoch}"
+                told = f"was {before.label}, answers as {order.generation}.{order.epoch}"
                 self._note(member, "refuted", member.node_id, detail=told)
-            self._detector.status_changed(member, None)
+            self._detector.status_changed(member)
             if change.fresh_incarnation:
                 urgent = [member.messages[RecordKind.CREDENTIAL], change.message]
             elif (
@@ -145,41 +126,13 @@ class Intake:
         A newcomer that everybody forwards to a few costs each member a few packets; a storm of them would
         cost the square. Whoever answers a verdict is forwarded at once, however many do.
         """
-        if change.status_before in _DOUBTED or change.member.node_id == self._own.node_id:
+        before = change.status_before
+        if change.member.node_id == self._own.node_id or (before is not None and _is_doubted(before)):
             return False
         if self._newcomers.take(self._ctx.now):
             return False
         self._ctx.statistics.eager_limited += 1
         return True
-
-    def _follow_claim(self, change: Change, sender: Member | None) -> None:
-        member, claim = change.member, change.claim
-        assert claim is not None
-        if member.node_id == self._own.node_id:
-            self._refute(claim, sender)
-            return
-        label = MemberStatus(claim.status).label
-        if change.held:
-            self._note(member, "beaten-by-life", claim.accuser, label)
-            self._hold(change)
-            return
-        own = claim.accuser == self._own.node_id
-        said = "vote-sent" if own else "vote-received"
-        if member.claim is not claim:
-            # Our own confirmations were counted by the detector when it signed them.
-            if own or self._detector.confirm(member, claim.accuser):
-                self._note(member, said, claim.accuser, label)
-                self._courier.enqueue((RecordKind.CLAIM, member.node_id, claim.accuser), change.message)
-            return
-        self._note(member, said, claim.accuser, label)
-        self._courier.queue.drop_subject(RecordKind.CLAIM, member.node_id)
-        suspect = claim.status == MemberStatus.SUSPECT
-        key = (int(RecordKind.CLAIM), bytes(member.node_id), bytes(claim.accuser) if suspect else b"")
-        self._courier.enqueue(key, change.message)
-        self._detector.status_changed(member, claim.accuser)
-        if not suspect:
-            self._note(member, "applied", claim.accuser, label)
-            self._courier.push([change.message], b"" if sender is None else sender.node_id)
 
     def _follow_certificate(self, change: Change, sender: Member | None) -> None:
         """Refute it, hold it, or apply it once."""
@@ -191,7 +144,7 @@ class Intake:
             self._detector.certificate_held(change, sender)
         else:
             self._detector.certificate_applied(change, b"" if sender is None else sender.node_id)
-            self._detector.status_changed(member, None)
+            self._detector.status_changed(member)
 
     def _refute_certificate(self, change: Change, certificate: Certificate, sender: Member | None) -> None:
         """Begin a new incarnation above a certificate against ours, at most once a second."""
@@ -205,42 +158,12 @@ class Intake:
         self._own.raise_epoch(certificate.epoch)
         self._answer_anew(sender)
 
-    def _hold(self, change: Change) -> None:
-        assert change.record is not None
-        member = change.member
-        self._held_records[member.node_id] = change.record
-        self._courier.send(
-            member, [self._detector.ping_message(self._detector.next_sequence()), change.message]
-        )
-        self._held_changes[member.node_id] = (change, self._ctx.now)
-        wait_ns = suspicion_min_ns(self._ctx.settings, self._catalog.serving_count)
-        self._ctx.timers.set(("held claim", member.node_id), self._ctx.now + wait_ns)
-
-    def deadlines(self) -> Deadlines:
-        """Return the kinds of timers set here, and what each is for."""
-        return {"held claim": self._release}
-
-    def _release(self, node_id: bytes) -> None:
-        """Apply a held claim, unless its subject refuted it or was heard again."""
-        change, since = self._held_changes.pop(node_id)
-        member, claim = change.member, change.claim
-        record = self._held_records.pop(member.node_id, None)
-        if member.held is None or member.held is not claim or record is None:
-            return
-        if member.heard_at > since and self._contradicted(member):
-            self._hold(change)
-            return
-        member.held = None
-        applied = self._catalog.merge_held(member, claim, record)
-        if applied is not None:
-            self.follow(applied, None)
-
     def _about_us(self, record: SignedRecord, sender: Member | None, checks: Checks) -> bool:
-        """Deal with what others say we signed, or claim of us; True when nothing is left to merge."""
+        """Deal with what others say we signed, or hold against us; True when nothing is left to merge."""
         if record.kind == RecordKind.CREDENTIAL:
             return self._is_own_credential(record)
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
-        if node_id != self._own.node_id:
+        if node_id != self._own.node_id or record.kind in RETIRED_KINDS:
             return False
         require_order_untrusted(record.kind, epoch, sequence, self._ctx.wall_s)
         order = Order(generation, epoch, sequence)
@@ -250,12 +173,6 @@ class Intake:
             if order_start(order) < (self._own.generation, self._own.epoch):
                 self._answer(sender)
             return True
-        if record.kind == RecordKind.CLAIM:
-            if order != self._own.state.order:
-                # Against an order we did not sign, or one that our newest state has overtaken.
-                self._answer(sender)
-                return True
-            return False
         if order_start(order) < (self._own.generation, self._own.epoch):
             return record.kind == RecordKind.NODE_STATE
         if record.kind == RecordKind.NODE_STATE:
@@ -276,7 +193,7 @@ class Intake:
         return own is not None and bytes(self._own.node_id) in record.body[:24]
 
     def _answer(self, sender: Member | None) -> None:
-        """Send our state to whoever still claims something it has overtaken."""
+        """Send our state to whoever still holds against us what it has overtaken."""
         if sender is None or (sender.told_at >= 0 and self._ctx.now - sender.told_at < _ANSWER_GAP_NS):
             return
         sender.told_at = self._ctx.now
@@ -311,16 +228,6 @@ class Intake:
         if own is not None and own.services is not None:
             self.follow(self._own.publish_services(own.services.entries), None)
 
-    def _refute(self, claim: Claim, sender: Member | None) -> None:
-        """Answer a claim against us that our newest state does not beat yet."""
-        if self._own.phase is NodePhase.LEFT:
-            return
-        label = MemberStatus(claim.status).label
-        self._note(self._own_member(), "refuted", claim.accuser, label, "claimed by it")
-        if claim.status == MemberStatus.DEAD:
-            self._own.raise_epoch(claim.epoch)
-        self._answer_anew(sender)
-
     def _own_member(self) -> Member:
         own = self._catalog.get(self._own.node_id)
         assert own is not None
@@ -341,3 +248,8 @@ class Intake:
         if sender is not None:
             self._courier.send(sender, [change.message])
         self._courier.push([change.message], b"" if sender is None else sender.node_id)
+
+
+def _is_doubted(status: MemberStatus) -> bool:
+    """Tell whether others hold something against a member of that status."""
+    return MemberStatus.ALIVE < status < MemberStatus.LEFT

@@ -31,7 +31,6 @@ from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.dissemination.queue import Share
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
-from gossipmesh.gossip.failure.swim_detector import SwimDetector
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership import views
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
@@ -103,8 +102,8 @@ class GossipNode:
         credential = open_credential_untrusted(
             keys.credential, trust_domain, documents.credential_keys, verifier
         )
-        self._own_id = own_id = credential.node_id
-        self._catalog = catalog = Catalog(ctx, own_id)
+        self._own_id = credential.node_id
+        self._catalog = catalog = self._make_catalog()
         self._credentials = CredentialWatch(ctx, catalog, forget=self._forget)
         catalog.ends_at = self._credentials.ending
         catalog.install_credential(credential, keys.credential)
@@ -126,7 +125,7 @@ class GossipNode:
         )
         self._courier = Courier(ctx, catalog, own_id, introduce=self._handshake.start)
         self._detector = self._make_detector()
-        self._intake = Intake(ctx, catalog, self._courier, own, self._detector)
+        self._intake = self._make_intake()
         self._spreading = PolicySpreading(ctx, self._courier, own, self._intake)
         self._streams = Streams(
             ctx,
@@ -150,7 +149,7 @@ class GossipNode:
             self._spreading,
             compared=self._compared,
         )
-        parts = (self._courier, self._handshake, self._detector, self._intake, self._spreading, self._streams)
+        parts = (self._courier, self._handshake, self._detector, self._spreading, self._streams)
         tables = [part.deadlines() for part in (*parts, self._credentials)]
         self._deadlines = joined({"join": self._join, "seeds": self._ask_seeds}, *tables)
         self._streams.when_whole(self._detector.view_complete)
@@ -161,18 +160,14 @@ class GossipNode:
         if self._floors_unknown:
             self._spreading.doubt_floors()
 
+    def _make_catalog(self) -> Catalog:
+        return Catalog(self._ctx, self._own_id)
+
+    def _make_intake(self) -> Intake:
+        return Intake(self._ctx, self._catalog, self._courier, self._own, self._detector)
+
     def _make_detector(self) -> Detector:
         ctx, catalog, courier, own = self._ctx, self._catalog, self._courier, self._own
-        if ctx.settings.detector == "swim":
-            return SwimDetector(
-                ctx,
-                catalog,
-                courier,
-                own,
-                roots=self.roots,
-                declared=lambda change: self._intake.follow(change, None),
-                stream_ping=lambda member: self._streams.ping(member),
-            )
         detector = MonitorDetector(
             ctx,
             catalog,
@@ -209,7 +204,7 @@ class GossipNode:
         self._seeds = self._others_of(seeds)
         self._detector.start()
         for member in list(self._catalog):
-            self._detector.status_changed(member, None)
+            self._detector.status_changed(member)
         self._join()
         # Each node at a moment of its own: a mesh that starts at once does not knock at once.
         self._set_seeds_timer(short_id_of(self._own_id) % _SEEDS_AGAIN_NS)
@@ -471,11 +466,6 @@ class GossipNode:
         """Return how many updates wait to be sent, by the share they are filled from."""
         queue = self._courier.queue
         return {share.name.lower(): queue.length_of(share) for share in Share}
-
-    @property
-    def detector_name(self) -> str:
-        """Return which failure detector runs: `monitors` or `swim`."""
-        return self._ctx.settings.detector
 
     def statistics(self) -> GossipStatistics:
         """Return a copy of the counters."""

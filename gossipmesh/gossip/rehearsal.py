@@ -35,7 +35,7 @@ def know(core: GossipNode, records: Sequence[SignedRecord]) -> list[Effect]:
     """Let a core that has just started know a whole mesh, as if it had joined and compared with all of it."""
     _merge(core, records)
     for member in list(core._catalog):
-        core._detector.status_changed(member, None)
+        core._detector.status_changed(member)
     end_joining(core)
     # Only a newcomer forwards nothing of its first comparison, and tries again until there was one.
     core._streams._repair._conversation.is_first = False

@@ -26,16 +26,23 @@ class RecordKind(IntEnum):
     CREDENTIAL = 1
     NODE_STATE = 2
     SERVICE_SET = 3
-    CLAIM = 4
     CERTIFICATE = 5
+
+
+RETIRED_KINDS: Final = frozenset({4})
+"""Kinds that are refused, whoever signs them, and never used anew: 4 was one member's word against another.
+
+Nodes of 0.1 and 0.2 refuse it, too. If it were kept as unknown kinds are, it would count in our roots and
+never in theirs, and the two would compare for ever.
+"""
 
 
 class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record as it travels and rests: kind, the signed bytes, an Ed25519 signature of 64 bytes.
 
     `key_id` names the authority's document key for a credential and is empty for the rest,
-    whose key stands in their owner's (a claim: the accuser's) credential. A certificate carries its
-    votes' signatures inside and none of its own.
+    whose key stands in their owner's credential. A certificate carries its votes' signatures inside and
+    none of its own.
     """
 
     kind: int
@@ -119,25 +126,6 @@ class ServiceSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def order(self) -> Order:
         """Return when this record was signed."""
-        return Order(self.generation, self.epoch, self.sequence)
-
-
-class Claim(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a member says of another: suspect, unattended or dead, against one `Order` of its state.
-
-    The first four fields name the subject; the accuser signs.
-    """
-
-    node_id: NodeId
-    generation: int
-    epoch: int
-    sequence: int
-    status: int
-    accuser: NodeId
-
-    @property
-    def order(self) -> Order:
-        """Return the order of the subject's state the claim is made against."""
         return Order(self.generation, self.epoch, self.sequence)
 
 

@@ -19,7 +19,6 @@ from gossipmesh.model.identity import node_id_of
 from gossipmesh.model.records import (
     Certificate,
     CertificateVote,
-    Claim,
     NodeCredential,
     NodeState,
     RecordKind,
@@ -38,7 +37,6 @@ _SHAPES: Mapping[RecordKind, type[Any]] = {
     RecordKind.CREDENTIAL: NodeCredential,
     RecordKind.NODE_STATE: NodeState,
     RecordKind.SERVICE_SET: ServiceSet,
-    RecordKind.CLAIM: Claim,
 }
 
 
@@ -52,10 +50,10 @@ def signed_bytes(trust_domain: str, kind: int, body: bytes) -> bytes:
     return b"gossipmesh record v1\0" + bytes((kind, len(domain))) + domain + body
 
 
-def sign_record(trust_domain: str, kind: RecordKind, value: Any, key: SigningKey) -> SignedRecord:
+def sign_record(trust_domain: str, kind: int, value: Any, key: SigningKey) -> SignedRecord:
     """Encode and sign a record; a credential carries the id of the authority key that signed it."""
     body = encode(value)
-    name = key_id(key.public) if kind is RecordKind.CREDENTIAL else b""
+    name = key_id(key.public) if kind == RecordKind.CREDENTIAL else b""
     return SignedRecord(int(kind), body, key.sign(signed_bytes(trust_domain, kind, body)), name)
 
 
@@ -118,7 +116,7 @@ def open_credential_untrusted(
 def open_owned_untrusted(
     record: SignedRecord, trust_domain: str, owner_key: bytes, verifier: Verifier
 ) -> Any:
-    """Verify a record signed by a member and return its `NodeState`, `ServiceSet` or `Claim`.
+    """Verify a record signed by a member and return its `NodeState` or `ServiceSet`.
 
     Raises:
         MalformedInput: undecodable, unknown kind, or not signed with `owner_key`.

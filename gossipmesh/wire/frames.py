@@ -115,7 +115,7 @@ class Compare(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """What one side holds: a record's kind, subject, order, and a tie-break (a claim: its status)."""
+    """What one side holds: a record's kind, subject, order, and a tie-break (a certificate: its status)."""
 
     kind: Annotated[int, msgspec.Meta(ge=1, le=255)]
     subject: Bytes16

@@ -9,9 +9,9 @@ import msgspec
 from gossipmesh.dataplane import protocol
 from gossipmesh.model.documents import Manifest
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.member import Address, MemberStatus, NodePhase
+from gossipmesh.model.member import Address, NodePhase
 from gossipmesh.model.policy import HTTPRoute
-from gossipmesh.model.records import Claim, NodeState, PolicyStatus, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.records import NodeState, PolicyStatus, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.model.snapshot import (
     PathMatch,
     RetryRule,
@@ -69,8 +69,7 @@ def signed_records() -> list[SignedRecord]:
         keys.node_id, 1, 2, 3, "n1", address, address, NodePhase.SERVING, "1", 1, 1, FEATURES, policies
     )
     services = ServiceSet(keys.node_id, 1, 2, 3, (service_entry(labels=[("version", "2")]),))
-    claim = Claim(keys.node_id, 1, 2, 3, MemberStatus.SUSPECT, keys.node_id)
-    owned = [(RecordKind.NODE_STATE, state), (RecordKind.SERVICE_SET, services), (RecordKind.CLAIM, claim)]
+    owned = [(RecordKind.NODE_STATE, state), (RecordKind.SERVICE_SET, services)]
     return [
         keys.credential,
         *(sign_record(DOMAIN.trust_domain, kind, value, keys.signing) for kind, value in owned),
@@ -98,7 +97,7 @@ def record_targets() -> list[Target]:
         """A hostile owner signs what it likes: only the decoders stand in its way."""
         accepted_count = 0
         datagram.peek_order_untrusted(data)
-        for shape in (NodeState, ServiceSet, Claim):
+        for shape in (NodeState, ServiceSet):
             try:
                 decode_untrusted(data, shape, bytes_max=20_000)
             except MalformedInput:

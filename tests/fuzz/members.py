@@ -13,11 +13,12 @@ from gossipmesh.gossip.sessions.links import derive_pair_untrusted
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.records import Claim, NodeState, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.testing.builders import http_route, service_entry
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.node import NodeFactory
 from gossipmesh.testing.simulator.world import Observer, World
+from gossipmesh.testing.swim.claims import CLAIM, Claim
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import signed_bytes
 from gossipmesh.trust.seal import Sealer
@@ -190,7 +191,7 @@ def own_bodies() -> list[bytes]:
     values: list[tuple[int, Any]] = [
         (RecordKind.NODE_STATE, state),
         (RecordKind.SERVICE_SET, services),
-        (RecordKind.CLAIM, claim),
+        (CLAIM, claim),
         (5, services),
     ]
     return [bytes((kind - 1,)) + encode(value) for kind, value in values]

@@ -13,6 +13,7 @@ from tests.mutants.table_votes import VOTE_MUTANTS
 
 _CATCH: Final = "tests/mutants/test_catchers.py::"
 _LATTICE: Final = "tests/unit/gossip/membership/test_lattice.py::"
+_CLAIMS: Final = "tests/unit/testing/swim/test_claims.py::"
 _DOCUMENTS: Final = "tests/unit/trust/test_documents.py::"
 _SEAL: Final = "tests/unit/trust/test_seal.py::"
 _RECORDS: Final = "tests/unit/trust/test_records.py::"
@@ -226,27 +227,43 @@ _CATALOG_MUTANTS: Final = (
     ),
     mutant(
         "roots-count-suspicion",
-        "gossip.membership.catalog",
+        "testing.swim.catalog",
         "counted = claim.status >= MemberStatus.UNATTENDED",
         "counted = claim.status >= MemberStatus.SUSPECT",
-        _LATTICE + "test_suspicion_does_not_move_the_root_and_a_death_does",
+        _CLAIMS + "test_suspicion_does_not_move_the_root_and_a_death_does",
         "roots never come to rest while anybody is suspected",
     ),
     mutant(
         "condemned-in-advance",
-        "gossip.membership.catalog",
+        "testing.swim.catalog",
         "        if order > member.order:\n",
         "        if False:\n",
-        _CATCH + "test_nobody_is_condemned_in_advance",
+        _CLAIMS + "test_nobody_is_condemned_in_advance",
         "a claim against an order its subject never signed counts",
     ),
     mutant(
         "claim-outlives-its-refutation",
-        "gossip.membership.catalog",
-        "if member.claim is not None and member.claim.order < state.order:",
+        "testing.swim.catalog",
+        "if subject.claim is not None and subject.claim.order < state.order:",
         "if False:",
-        _LATTICE + "test_a_higher_state_beats_any_claim_and_an_equal_one_none",
+        _CLAIMS + "test_a_higher_state_beats_any_claim_and_an_equal_one_none",
         "a higher order does not clear what was claimed",
+    ),
+    mutant(
+        "retired-kind-kept",
+        "gossip.membership.catalog",
+        "        if kind in RETIRED_KINDS:\n",
+        "        if False:\n",
+        _LATTICE + "test_a_retired_kind_is_refused_whoever_signs_it",
+        "what released nodes refuse is kept, and roots differ for ever",
+    ),
+    mutant(
+        "retired-kind-answered",
+        "gossip.intake",
+        " or record.kind in RETIRED_KINDS:",
+        ":",
+        _LATTICE + "test_a_retired_kind_under_our_own_name_is_no_theft_and_no_reason_to_answer",
+        "a record nobody keeps drives our epoch up and is taken for theft",
     ),
     mutant(
         "generation-unchecked",

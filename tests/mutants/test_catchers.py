@@ -11,7 +11,7 @@ from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import Instant
-from gossipmesh.model.member import MemberStatus, NodePhase, Order
+from gossipmesh.model.member import NodePhase, Order
 from gossipmesh.model.records import RecordKind, ServiceSet, SignedRecord
 from gossipmesh.testing.builders import TrustDomainBuilder, http_route
 from gossipmesh.trust.documents import PolicyRefusal
@@ -19,7 +19,7 @@ from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import open_owned_untrusted, sign_record, signed_bytes
 from gossipmesh.wire.codec import encode
 from tests.unit.gossip.group import DOMAIN, WALL_OFFSET_S, Group, credential_of, key_of, signed_credential
-from tests.unit.gossip.membership.test_lattice import claim_record, state_record, view_after
+from tests.unit.gossip.membership.test_lattice import state_record, view_after
 
 
 def lone() -> Group:
@@ -47,7 +47,7 @@ def test_two_sets_of_one_version_have_one_winner_in_either_order() -> None:
 def test_a_signature_is_good_for_one_kind_alone() -> None:
     key = key_of("x")
     body = encode(ServiceSet(credential_of("x").node_id, 1, 1, 1, ()))
-    for kind in (RecordKind.NODE_STATE, RecordKind.CLAIM):
+    for kind in (RecordKind.NODE_STATE, RecordKind.CERTIFICATE):
         record = SignedRecord(int(RecordKind.SERVICE_SET), body, key.sign(signed_bytes(DOMAIN, kind, body)))
         with pytest.raises(Untrusted):
             open_owned_untrusted(record, DOMAIN, key.public, Verifier())
@@ -64,13 +64,6 @@ def test_an_older_state_never_replaces_a_newer() -> None:
     newest = Order(1, 2, 1)
     for older in (state_record("x", 1, 9), state_record("x", 1, 1), state_record("x", 2, 0)):
         assert view_after([state_record("x", 2, 1), older])[1] == newest
-
-
-@pytest.mark.parametrize("sequence", [2, 2**61])
-def test_nobody_is_condemned_in_advance(sequence: int) -> None:
-    """A claim against an order its subject never signed could not be answered before it counts."""
-    claim = claim_record("x", 1, sequence, MemberStatus.DEAD)
-    assert view_after([state_record("x", 1, 1), claim])[0] == "alive"
 
 
 def test_records_of_another_generation_are_nobodys() -> None:

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from gossipmesh.gossip.base.settings import FAST, GossipSettings
+from gossipmesh.gossip.base.settings import FAST
 from gossipmesh.gossip.failure.cases import MOVES, Act, CaseInput, CaseState, Circumstances, Evidence, judge
 from gossipmesh.gossip.failure.mass_death import MassDeath
 from gossipmesh.gossip.failure.monitors import panel_of
@@ -192,7 +192,7 @@ def test_a_certificate_older_than_life_asks_its_target_first(
     beats_ago: int, heard_s: int, asks: bool
 ) -> None:
     """`beats_ago`: how much later we heard the target than its voters; `heard_s`: how long ago that was."""
-    group = Group("a b c", settings=GossipSettings(detector="monitors"))
+    group = Group("a b c")
     group.start_all()
     group.run(3)
     node = group.node("b")

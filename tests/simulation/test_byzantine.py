@@ -10,12 +10,14 @@ import msgspec
 import pytest
 
 from gossipmesh.gossip.base.effects import MemberChanged, SendDatagram
-from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
-from gossipmesh.model.records import Cause, Claim, NodeState, RecordKind, ServiceSet, SignedRecord, Vote
+from gossipmesh.model.records import Cause, NodeState, RecordKind, ServiceSet, SignedRecord, Vote
 from gossipmesh.testing.builders import service_entry
+from gossipmesh.testing.swim.claims import CLAIM, Claim
+from gossipmesh.testing.swim.node import SwimNode
 from gossipmesh.trust.records import sign_record, signed_bytes, vote_bytes
 from gossipmesh.wire.datagram import (
     CertificateId,
@@ -29,14 +31,13 @@ from gossipmesh.wire.datagram import (
 )
 from tests.unit.gossip.group import DOMAIN, Group, credential_of, key_of, policy_set
 
-MONITORS = GossipSettings(detector="monitors")
 HOSTILE, VICTIM = "a", "g"
 BAD = (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD, MemberStatus.LEFT)
 
 
-def mesh(names: str = "a b c d e f g", *, settings: GossipSettings = MONITORS, seed: int = 1) -> Group:
+def mesh(names: str = "a b c d e f g", *, seed: int = 1, node_class: type[GossipNode] = GossipNode) -> Group:
     """Return a settled group in which everybody hears everybody."""
-    group = Group(names, seed=seed, settings=settings)
+    group = Group(names, seed=seed, node_class=node_class)
     group.start_all()
     group.run_until(lambda: alive(group) and group.converged(), 15)
     group.run(6)
@@ -118,7 +119,7 @@ def claims(group: Group) -> list[bytes]:
         )
         for status in (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD)
     ]
-    return [encode_message(sign_record(DOMAIN, RecordKind.CLAIM, claim, key_of(HOSTILE))) for claim in made]
+    return [encode_message(sign_record(DOMAIN, CLAIM, claim, key_of(HOSTILE))) for claim in made]
 
 
 def certificate_of_one(group: Group) -> list[bytes]:
@@ -192,7 +193,7 @@ def test_one_member_kills_nobody(weapon: Callable[[Group], list[bytes]]) -> None
 
 def test_the_same_claims_do_harm_under_the_other_detector() -> None:
     """The control: the weapon is real, and SWIM has nothing against it but the victim's answer."""
-    group = mesh(settings=GossipSettings(detector="swim"))
+    group = mesh(node_class=SwimNode)
     for _ in range(4):
         spray(group, *claims(group))
         group.run(0.25)

@@ -9,12 +9,12 @@ import pytest
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.gossip.failure.cases import Evidence
 from gossipmesh.gossip.failure.control_rounds import ControlRounds
-from gossipmesh.gossip.failure.swim_detector import SwimDetector
 from gossipmesh.gossip.failure.verdicts import CertificateJudge
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.testing.simulator.__main__ import run_seed
+from gossipmesh.testing.swim.detector import SwimDetector
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.wire.codec import encode
@@ -24,7 +24,6 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 def no_refutation(patch: pytest.MonkeyPatch) -> None:
     """A node that is called dead does not answer."""
-    patch.setattr(Intake, "_refute", lambda self, claim, sender: None)
     patch.setattr(Intake, "_answer", lambda self, sender: None)
     patch.setattr(Intake, "_refute_certificate", lambda self, *told: None)
 

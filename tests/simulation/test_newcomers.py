@@ -5,13 +5,13 @@ import pytest
 from gossipmesh.gossip.base.effects import MassDeathHeld
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.testing.builders import service_entry
-from tests.simulation.test_byzantine import MONITORS, mesh
+from tests.simulation.test_byzantine import mesh
 from tests.unit.gossip.group import WALL_OFFSET_S, Group, credential_of, trust_envelope
 
 
 def after_deaths(names: str, dead: str, *, seed: int = 1) -> Group:
     """Return a group whose last node is yet to join, some of the others having died one by one."""
-    group = Group(names, seed=seed, settings=MONITORS)
+    group = Group(names, seed=seed)
     first, *rest = names.split()[:-1]
     group.start(first)
     for name in rest:
@@ -76,7 +76,7 @@ def test_a_restart_takes_no_old_deaths_for_a_catastrophe() -> None:
 
 def test_who_was_certified_dead_and_then_left_has_left_for_newcomers_too() -> None:
     names = "a b c d e f h g i"
-    group = Group(names, seed=1, settings=MONITORS)
+    group = Group(names, seed=1)
     group.start("a")
     for name in "bcdefhg":
         group.start(name, "a")

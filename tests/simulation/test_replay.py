@@ -1,7 +1,7 @@
 """A simulated node with a flight recorder: what the recorder's file says happened happens again."""
 
 import random
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import pytest
@@ -30,10 +30,9 @@ class Recorded:
         seed: int = 1,
         *,
         nodes_count: int = 6,
-        detector: Literal["swim", "monitors"] = "monitors",
         **recorder: Any,
     ) -> None:
-        self.run = Run(seed, nodes_count=nodes_count, loss_ratio=0.05, verifier=VERIFIER, detector=detector)
+        self.run = Run(seed, nodes_count=nodes_count, loss_ratio=0.05, verifier=VERIFIER)
         self.recorder = FlightRecorder(**recorder)
         self.run.factory.node_class = self._make  # type: ignore[assignment]
         self.host = self.run.world.hosts[NODE]
@@ -130,10 +129,8 @@ def test_a_file_does_not_tell_what_the_node_draws_later() -> None:
     assert "reseed" not in {entry.method for entry in first.entries}
 
 
-@pytest.mark.parametrize("detector", ["swim", "monitors"])
-def test_a_long_run_replays_from_a_checkpoint(detector: Literal["swim", "monitors"]) -> None:
+def test_a_long_run_replays_from_a_checkpoint() -> None:
     recorded = Recorded(
-        detector=detector,
         checkpoint=take_checkpoint,
         checkpoint_interval_ns=4 * SECOND_NS,
         window_ns=8 * SECOND_NS,

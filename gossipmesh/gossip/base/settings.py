@@ -4,7 +4,7 @@ Sources: durations and counts are memberlist's LAN defaults (config.go, DefaultL
 says otherwise. Paper: SWIM section 3; Lifeguard IV.
 """
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -117,16 +117,8 @@ class GossipSettings(msgspec.Struct, frozen=True):
     """Timing of the protocol; every member of a group should use the same.
 
     Attributes:
-        detector: `monitors` (votes and certificates) or `swim` (claims); a group runs one of them.
-        monitor: timing of the first; the probe and suspicion fields below are the second's.
-        probe_interval_ns: one probe per interval; shorter finds deaths sooner and costs
-            packets in proportion.
-        probe_timeout_ns: wait for a direct ack before asking others; above the p99 round trip,
-            below half the interval.
-        indirect_probes: helpers asked when the direct ack is late (SWIM's k).
-        suspicion_mult: shortest suspicion in intervals, times log10 of the members; less makes false deaths.
-        suspicion_max_mult: longest suspicion as a multiple of the shortest, when nobody else confirms.
-        local_health_max: greatest local health; SWIM stretches interval and timeouts by 1 plus that.
+        monitor: timing of the failure detector.
+        local_health_max: greatest local health; waits for answers are stretched by 1 plus that.
         tick_interval_ns, tick_fanout: how often and to how many queued updates go besides probes.
         early_ticks_ns: how long after urgent news was forwarded ticks of their own follow.
         transmit_mult, refutation_mult: sendings per update, times log10(members + 1); 6 for one's own
@@ -144,13 +136,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
         pause_ns: a timer later than this means the process was stopped: probes in flight prove nothing.
     """
 
-    detector: Literal["monitors", "swim"] = "monitors"
     monitor: MonitorSettings = FAST
-    probe_interval_ns: int = SECOND_NS
-    probe_timeout_ns: int = 500 * MILLISECOND_NS
-    indirect_probes: int = 3
-    suspicion_mult: int = 4
-    suspicion_max_mult: int = 6
     local_health_max: int = 8
     tick_interval_ns: int = 200 * MILLISECOND_NS
     tick_fanout: int = 3
@@ -219,13 +205,8 @@ class GossipStatistics(msgspec.Struct):
     probes_indirect: int = 0
     probes_voided: int = 0
     pauses: int = 0
-    suspicions: int = 0
-    suspicions_postponed: int = 0
-    claims_held: int = 0
     refutations: int = 0
     epochs_raised: int = 0
-    deaths_declared: int = 0
-    unattended_declared: int = 0
     engine_probes: int = 0
     obituaries: int = 0
     hellos_sent: int = 0

@@ -175,7 +175,7 @@ class Courier:
         return True
 
     def choose(self, count: int, except_id: bytes) -> list[Member]:
-        """Return up to `count` distinct random members that are alive or suspect."""
+        """Return up to `count` distinct random members that packets go to."""
         reachable = self._catalog.reachable
         if len(reachable) > count + 1:
             # One more than asked for, in case the excepted one is drawn: never a walk over all members.

@@ -38,7 +38,6 @@ _SHARES: Final[dict[int, Share]] = {
     RecordKind.CREDENTIAL: Share.ALIVE,
     RecordKind.NODE_STATE: Share.ALIVE,
     RecordKind.SERVICE_SET: Share.SERVICES,
-    RecordKind.CLAIM: Share.DEATHS,
     RecordKind.CERTIFICATE: Share.DEATHS,
 }
 # What is said of a subject before anything else when it is the receiver: its death, then its state.

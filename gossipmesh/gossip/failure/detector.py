@@ -1,8 +1,7 @@
-"""What the core asks of a failure detector; two are built, a group runs one of them.
+"""What the core asks of its failure detector, `monitor_detector.MonitorDetector`: fixed monitors that vote.
 
-`swim_detector.SwimDetector` is SWIM with Lifeguard: claims, suspicion, refutation.
-`monitor_detector.MonitorDetector` is the default: fixed monitors that vote, certificates.
-Paper: SWIM section 3 names one detector. Deviation: it is exchangeable here, so that both can be compared.
+Ends at the names: the simulator composes a core of another detector, to compare the two.
+Paper: SWIM section 3 names one detector. Deviation: see `monitor_detector`.
 """
 
 from typing import Protocol
@@ -81,11 +80,8 @@ class Detector(Protocol):
     def paused(self, late_ns: int) -> None:
         """Void what a pause of our own made look like silence."""
 
-    def status_changed(self, member: Member, accuser: bytes | None) -> None:
+    def status_changed(self, member: Member) -> None:
         """Follow a change of a member's status or state."""
-
-    def confirm(self, member: Member, accuser: bytes) -> bool:
-        """Count another accuser of a suspicion; False when that is nothing new."""
 
     def certificate_held(self, change: Change, sender: Member | None) -> None:
         """Deal with a certificate that what we heard ourselves contradicts."""

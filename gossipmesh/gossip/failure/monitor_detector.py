@@ -471,7 +471,7 @@ class MonitorDetector:
         if member is not None:
             member.held_down_until = None
             self._catalog.resettle(member)
-            self.status_changed(member, None)
+            self.status_changed(member)
 
     def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
         """Ask for a certificate we lack, once we judge any."""
@@ -480,7 +480,7 @@ class MonitorDetector:
 
     # Status
 
-    def status_changed(self, member: Member, accuser: bytes | None) -> None:
+    def status_changed(self, member: Member) -> None:
         """Bring cases, votes and holds in line with a member's status."""
         node_id = member.node_id
         if node_id == self._own.node_id:
@@ -532,10 +532,6 @@ class MonitorDetector:
         if member is not None and not answered and member.status is MemberStatus.UNATTENDED:
             self._alarm(member)
             self.desk.open(member, "its engine does not answer either")
-
-    def confirm(self, member: Member, accuser: bytes) -> bool:
-        """Nothing: claims are refused here."""
-        return False
 
     def view_complete(self) -> None:
         """Judge certificates and watch others from now on."""

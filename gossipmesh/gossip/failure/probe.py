@@ -98,9 +98,9 @@ class RelayTable:
 
 
 def is_probed(member: Member, own_id: bytes) -> bool:
-    """Tell whether probes go to this member: alive or suspect, and with an address."""
+    """Tell whether probes go to this member: its agent answers, as far as we know, at an address."""
     return (
         member.node_id != own_id
         and member.messages.state is not None
-        and member.status in (MemberStatus.ALIVE, MemberStatus.SUSPECT)
+        and member.status < MemberStatus.UNATTENDED
     )

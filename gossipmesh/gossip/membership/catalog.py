@@ -2,19 +2,19 @@
 
 Rules:
 1. Verify before storing or forwarding; compare orders before verifying, so that echoes cost nothing.
-2. Status: (order, rank) of the owner's state or of a claim against an order, whichever is greater;
-   a claim stands until a state of higher order comes; `left` is final for its incarnation. A certificate is
-   a claim against a whole incarnation, by a quorum; a group takes one of the two, by its detector.
-3. Roots count credentials, states, service sets, unknown kinds and standing unattended/dead claims or
-   certificates of members whose credential has not ended. Suspicion comes and goes and is not counted.
+2. Status: (order, rank) of the owner's state or of a certificate against its incarnation, whichever is
+   greater; a certificate stands until a state of higher order comes; `left` is final for its incarnation.
+3. Roots count credentials, states, service sets, unknown kinds and standing certificates of members whose
+   credential has not ended. Retired kinds are refused.
 4. Records of equal order and different content are settled by hash, so even a liar's views converge.
 Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
 """
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import ClassVar
 
 import msgpack
+import msgspec
 
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
@@ -34,10 +34,10 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.model.member import MemberStatus, NodePhase, Order
+from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.model.records import (
+    RETIRED_KINDS,
     Certificate,
-    Claim,
     NodeCredential,
     NodeState,
     RecordKind,
@@ -51,7 +51,7 @@ from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
 _RATES_MAX = 1_024  # a flood stays among the names used last; what is forgotten begins with a full burst
 # Read once: a member of an enum costs 0.2 us each time in Python 3.11.
-_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _CLAIM, _CERTIFICATE = map(int, RecordKind)
+_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _CERTIFICATE = map(int, RecordKind)
 
 
 class Checks:
@@ -73,7 +73,7 @@ class Checks:
         self.left -= 1
 
 
-class Change(NamedTuple):
+class Change(msgspec.Struct, frozen=True):
     """A record was merged; `fresh_incarnation`: it is the first of its kind since its owner started."""
 
     member: Member
@@ -81,7 +81,6 @@ class Change(NamedTuple):
     message: bytes
     status_before: MemberStatus | None
     fresh_incarnation: bool
-    claim: Claim | None = None
     record: SignedRecord | None = None
     held: bool = False
     certificate: Certificate | None = None
@@ -90,12 +89,13 @@ class Change(NamedTuple):
 class Catalog:
     """All members with a living credential, ourselves among them, in order of arrival."""
 
+    member_class: ClassVar[type[Member]] = Member
+    verdict_kind: ClassVar[int] = _CERTIFICATE
+
     def __init__(self, ctx: Context, own_id: bytes) -> None:
         self._ctx = ctx
         self.own_id = own_id
         self.ends_at: Callable[[int], None] = lambda ends: None
-        self.contradicted: Callable[[Member], bool] = lambda member: False
-        self.says_nothing: Callable[[Member, bytes], bool] = lambda member, accuser: False
         self.beaten_by_life: Callable[[Member, Certificate], bool] = lambda member, certificate: False
         self.eligible_changed: Callable[[int, bytes | None, bool], None] = lambda version, one, joins: None
         self.certificate_judge: CertificateJudge | None = None
@@ -140,7 +140,7 @@ class Catalog:
 
     @property
     def reachable(self) -> list[Member]:
-        """Return whom packets go to: the alive and the suspect, without ourselves."""
+        """Return whom packets go to, without ourselves."""
         return self.standing.reachable
 
     def recently_dead(self, since: int) -> list[Member]:
@@ -163,10 +163,8 @@ class Catalog:
         if member is None:
             raise UnknownOwner(node_id)
         order = Order(generation, epoch, sequence)
-        if kind == (_CLAIM if self._ctx.settings.detector == "monitors" else _CERTIFICATE):
-            raise Untrusted("a verdict of the other detector's kind")
-        if kind == _CLAIM:
-            return self._merge_claim(member, record, order, checks)
+        if kind in RETIRED_KINDS:
+            raise Untrusted("a record of a retired kind")
         if kind == _CERTIFICATE:
             return self._merge_certificate(member, record, checks)
         if generation != member.credential.generation:
@@ -177,12 +175,6 @@ class Catalog:
             return self._merge_services(member, record, order, checks)
         return self._merge_opaque(member, record, order, checks)
 
-    def merge_held(self, member: Member, claim: Claim, record: SignedRecord) -> Change | None:
-        """Apply a verified claim that was held back; None when it was overtaken meanwhile."""
-        if self._claim_is_stale(member, claim):
-            return None
-        return self._apply_claim(member, claim, record)
-
     def _open(self, record: SignedRecord, owner: Member, checks: Checks) -> object:
         key = self._allow(record, owner, checks)
         value = open_owned_untrusted(record, self._ctx.trust_domain, key, self._ctx.verifier)
@@ -192,8 +184,7 @@ class Catalog:
     def _allow(self, record: SignedRecord, owner: Member, checks: Checks) -> bytes:
         """Count a check, unless the owner is over its rate; return the key. What verifies is counted after:
         nobody else can use up what an owner may say."""
-        if record.kind != RecordKind.CLAIM:
-            self._rates.require_untrusted((owner.node_id, record.kind), self._ctx.now)
+        self._rates.require_untrusted((owner.node_id, record.kind), self._ctx.now)
         checks.spend_untrusted()
         self._ctx.statistics.signature_checks += 1
         return owner.credential.signing_key
@@ -267,7 +258,7 @@ class Catalog:
             other = self._by_short.get(short_id_of(credential.node_id))
             if other is not None or len(self._members) >= limits.MEMBERS_MAX:
                 raise Untrusted("no room for another member, or its short id is taken")
-            member = Member(credential, self._ctx.now)
+            member = self.member_class(credential, self._ctx.now)
             self._members[credential.node_id] = member
             self._by_short[member.short_id] = member
             self._ctx.statistics.members = len(self._members)
@@ -312,14 +303,11 @@ class Catalog:
             member.link = None
         member.address_index = 0 if moved else member.address_index
         self._store(member, record, rank_of(lasting(state)))
-        if member.claim is not None and member.claim.order < state.order:
-            self._drop_claim(member)
         if member.certificate is not None and member.certificate.order <= lasting(state):
             self._drop_certificate(member)
         member.restarting_until = self._ctx.now + state.restarting_s * SECOND_NS if state.restarting_s else -1
-        if member.held is not None and member.held.order < state.order:
-            member.held = None
         self._settled(member, before, moved)
+        self._persist(member)
         return Change(member, record.kind, member.messages[record.kind], before, fresh)
 
     def _merge_services(
@@ -373,75 +361,6 @@ class Catalog:
         self._stale()
         return True
 
-    def open_claim_untrusted(self, record: SignedRecord, checks: Checks) -> Claim:
-        """Verify a claim; merges nothing.
-
-        Raises:
-            MalformedInput: unreadable, or not signed by the member it names. Remote's fault.
-                State unchanged.
-        """
-        offered = decode_untrusted(record.body, Claim, bytes_max=limits.RECORD_BYTES_MAX)
-        accuser = self._members.get(offered.accuser)
-        if accuser is None:
-            raise UnknownOwner(offered.accuser)
-        if offered.status not in (MemberStatus.SUSPECT, MemberStatus.UNATTENDED, MemberStatus.DEAD):
-            raise Untrusted("a claim of a status nobody may claim")
-        self._open(record, accuser, checks)
-        return offered
-
-    def _merge_claim(
-        self, member: Member, record: SignedRecord, order: Order, checks: Checks
-    ) -> Change | None:
-        offered = decode_untrusted(record.body, Claim, bytes_max=limits.RECORD_BYTES_MAX)
-        own = member.node_id == self.own_id
-        if order > member.order:
-            # Nobody may be condemned in advance: a claim waits until what its subject signed is here.
-            raise UnknownOwner(member.node_id)
-        stale = not own and self._claim_is_stale(member, offered)
-        # A confirmation comes a dozen times; what is counted already need not be verified again.
-        news = self._claim_confirms(member, offered) and not self.says_nothing(member, offered.accuser)
-        if stale and not news:
-            self._stale()
-            return None
-        claim = self.open_claim_untrusted(record, checks)
-        if own or self._claim_confirms(member, claim):
-            # A refutation or a confirmation is the caller's; neither changes what is held.
-            return Change(member, record.kind, encode_message(record), member.status, False, claim, record)
-        if claim.status >= MemberStatus.UNATTENDED and self.contradicted(member):
-            member.held = claim
-            self._ctx.statistics.claims_held += 1
-            return Change(
-                member, record.kind, encode_message(record), member.status, False, claim, record, True
-            )
-        return self._apply_claim(member, claim, record)
-
-    def _claim_confirms(self, member: Member, claim: Claim) -> bool:
-        held = member.claim
-        return (
-            held is not None
-            and held.status == MemberStatus.SUSPECT == claim.status
-            and held.order == claim.order
-            and held.accuser != claim.accuser
-        )
-
-    def _claim_is_stale(self, member: Member, claim: Claim) -> bool:
-        if claim.order < member.order or (member.state is not None and member.state.phase == NodePhase.LEFT):
-            return True
-        held = member.claim
-        return held is not None and (claim.order, claim.status) <= (held.order, held.status)
-
-    def _apply_claim(self, member: Member, claim: Claim, record: SignedRecord) -> Change:
-        before = None if member.state is None else member.status
-        member.claim = claim
-        member.messages[record.kind] = encode_message(record)
-        counted = claim.status >= MemberStatus.UNATTENDED
-        rank = Rank(*order_tuple(claim.order), bytes((claim.status,)))
-        content = bytes((record.kind,)) + encode([claim.node_id, order_tuple(claim.order), claim.status])
-        digest = int.from_bytes(self.ledger.digest(content), "big")
-        self.ledger.put(record.kind, member.node_id, Item(rank, digest) if counted else None)
-        self._settled(member, before, False)
-        return Change(member, record.kind, member.messages[record.kind], before, False, claim, record)
-
     def _merge_certificate(self, member: Member, record: SignedRecord, checks: Checks) -> Change | None:
         certificate = decode_certificate_untrusted(record)
         judge = self.certificate_judge
@@ -451,9 +370,7 @@ class Catalog:
         if member.node_id == self.own_id:
             certificate = judge.answerable_untrusted(certificate, checks.spend_untrusted)
             message = encode_message(record)
-            return Change(
-                member, record.kind, message, member.status, False, record=record, certificate=certificate
-            )
+            return Change(member, record.kind, message, member.status, False, record, False, certificate)
         if member.state is None or order_start(order) > order_start(member.order):
             raise UnknownOwner(member.node_id)
         held = member.certificate
@@ -466,7 +383,7 @@ class Catalog:
         judge.require_valid_untrusted(certificate, checks.spend_untrusted)
         if not renews and self.beaten_by_life(member, certificate):
             message = encode_message(record)
-            return Change(member, record.kind, message, member.status, False, None, record, True, certificate)
+            return Change(member, record.kind, message, member.status, False, record, True, certificate)
         return self.install_certificate(member, certificate, record)
 
     def _certificate_is_stale(self, member: Member, certificate: Certificate) -> bool:
@@ -487,8 +404,9 @@ class Catalog:
         digest = int.from_bytes(self.ledger.digest(content), "big")
         self.ledger.put(record.kind, member.node_id, Item(rank, digest))
         self._settled(member, before, False)
+        self._persist(member)
         message = member.messages[record.kind]
-        return Change(member, record.kind, message, before, False, None, record, False, certificate)
+        return Change(member, record.kind, message, before, False, record, False, certificate)
 
     def note_eligible(self, member: Member | None = None) -> None:
         """Tell whether a member may be a monitor now, or (None) that Trust changed."""
@@ -500,16 +418,12 @@ class Catalog:
     def resettle(self, member: Member) -> None:
         """Find a member's status anew, because time changed it."""
         self._settled(member, member.status, False)
+        self._persist(member)
 
     def _drop_certificate(self, member: Member) -> None:
         member.certificate = None
         member.messages.drop(RecordKind.CERTIFICATE)
         self.ledger.put(RecordKind.CERTIFICATE, member.node_id, None)
-
-    def _drop_claim(self, member: Member) -> None:
-        member.claim = None
-        member.messages.drop(RecordKind.CLAIM)
-        self.ledger.put(RecordKind.CLAIM, member.node_id, None)
 
     def _store(self, member: Member, record: SignedRecord, rank: Rank) -> None:
         digest = self.ledger.digest(bytes((record.kind,)) + record.body)
@@ -530,16 +444,13 @@ class Catalog:
             was_serving = before is not None and before < MemberStatus.DEAD
             if RecordKind.SERVICE_SET in member.messages and (was_serving != member.serving or moved):
                 self._ctx.notify(ServicesChanged(member.node_id))
-        if member.status is not MemberStatus.SUSPECT:
-            self._persist(member)
 
     def _forget_records(self, member: Member) -> None:
         for kind in member.messages:
             if kind != RecordKind.CREDENTIAL:
                 member.messages.drop(kind)
                 self.ledger.put(kind, member.node_id, None)
-        member.claim = member.held = member.link = None
-        member.certificate = None
+        member.certificate = member.link = None
         member.run = 0
         member.status = MemberStatus.ALIVE
 
@@ -560,22 +471,23 @@ class Catalog:
             self._ctx.notify(ServicesChanged(member.node_id))
 
     def _persist(self, member: Member) -> None:
-        # A message is the two bytes of [RECORD, ...] and the record, already encoded.
-        records = [
-            message[2:]
-            for kind, message in member.messages.items()
-            if kind != RecordKind.CLAIM or member.status >= MemberStatus.UNATTENDED
-        ]
-        value = msgpack.Packer().pack_array_header(len(records)) + b"".join(records)
+        value = pack_records(message for _, message in member.messages.items())
         self._ctx.persist(PersistKind.MEMBER, member.node_id, value)
 
 
 class UnknownOwner(Untrusted):
-    """A record whose owner or accuser is not known here; it may be asked for."""
+    """A record whose owner is not known here; it may be asked for."""
 
     def __init__(self, node_id: bytes) -> None:
         super().__init__("a record of an unknown owner")
         self.node_id = node_id
+
+
+def pack_records(messages: Iterable[bytes]) -> bytes:
+    """Return a member's records as they rest on disk, from the messages they travelled in."""
+    # A message is the two bytes of [RECORD, ...] and the record, already encoded.
+    records = [message[2:] for message in messages]
+    return bytes(msgpack.Packer().pack_array_header(len(records)) + b"".join(records))
 
 
 def order_tuple(order: Order) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
 """One member as this node holds it: signed records, and what was observed locally.
 
-The effective status is a maximum over the owner's state and the best claim; nothing else is merged.
+The effective status is a maximum over the owner's state and the best certificate; nothing else is merged.
 Paper: SWIM section 4.2. Deviation: see `catalog`.
 """
 
@@ -17,7 +17,6 @@ from gossipmesh.model.instant import MILLISECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
     Certificate,
-    Claim,
     NodeCredential,
     NodeState,
     RecordKind,
@@ -152,7 +151,7 @@ class Records:
 
 
 class Member:
-    """Mutable; owned by the catalog. `claim` and `certificate` are kept while `state` does not beat them.
+    """Mutable; owned by the catalog. `certificate` is kept while `state` does not beat it.
 
     What it signed is decoded when it is asked for; those asked for lately are found again.
     """
@@ -166,12 +165,10 @@ class Member:
         "beat_run",
         "certificate",
         "changed_at",
-        "claim",
         "counted_as",
         "endpoints_held",
         "ends",
         "heard_at",
-        "held",
         "held_down_until",
         "lag_ms",
         "link",
@@ -195,9 +192,7 @@ class Member:
         self.node_id: NodeId = credential.node_id
         self.short_id = short_id_of(credential.node_id)
         self.name = node_name_of_spiffe_id(credential.spiffe_id) or ""
-        self.claim: Claim | None = None
         self.certificate: Certificate | None = None
-        self.held: Claim | None = None
         self.messages = Messages()
         self.ends = credential.ends
         self.signer = b""
@@ -284,16 +279,12 @@ class Member:
             return MemberStatus.LEFT
         if self.certificate is not None:
             return MemberStatus(self.certificate.status)
-        if self.held_down_until is not None:
-            return MemberStatus.DEAD
-        return MemberStatus.ALIVE if self.claim is None else MemberStatus(self.claim.status)
+        return MemberStatus.ALIVE if self.held_down_until is None else MemberStatus.DEAD
 
     @property
     def verdict_message(self) -> bytes | None:
         """Return what is held against the member, encoded; None when nothing is."""
-        if self.certificate is not None:
-            return self.messages.get(RecordKind.CERTIFICATE)
-        return None if self.claim is None else self.messages.get(RecordKind.CLAIM)
+        return None if self.certificate is None else self.messages.get(RecordKind.CERTIFICATE)
 
     def view(self, now: Instant) -> MemberView | None:
         """Return the member as the rest of the agent reads it; None before a state is known."""

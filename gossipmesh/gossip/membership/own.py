@@ -1,4 +1,4 @@
-"""What this node signs: its state, its services, its claims about others.
+"""What this node signs: its state, its services, its votes.
 
 Rules:
 1. An epoch is on disk before anyone hears of it.
@@ -17,9 +17,8 @@ from gossipmesh.gossip.base.settings import NodeProfile
 from gossipmesh.gossip.membership.catalog import Catalog, Change
 from gossipmesh.gossip.membership.soundness import require_services_allowed_untrusted
 from gossipmesh.model.identity import NodeId
-from gossipmesh.model.member import MemberStatus, NodePhase, Order
+from gossipmesh.model.member import NodePhase
 from gossipmesh.model.records import (
-    Claim,
     NodeCredential,
     NodeState,
     PolicyStatus,
@@ -117,13 +116,6 @@ class OwnRecords:
         member = self._catalog.get(self._credential.node_id)
         assert member is not None
         return self._catalog.install_services(member, services, self._sign(RecordKind.SERVICE_SET, services))
-
-    def claim(self, subject: NodeId, order: Order, status: MemberStatus) -> tuple[Claim, SignedRecord]:
-        """Sign a claim about another member."""
-        claim = Claim(
-            subject, order.generation, order.epoch, order.sequence, int(status), self._credential.node_id
-        )
-        return claim, self._sign(RecordKind.CLAIM, claim)
 
     def sign_vote(self, vote: Vote) -> Vote:
         """Return a vote of ours with its signature."""

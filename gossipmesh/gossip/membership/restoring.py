@@ -29,7 +29,7 @@ def restore_members(
             records = tuple(r for r in records if r.kind != RecordKind.CREDENTIAL)
         certificates += [r for r in records if r.kind == RecordKind.CERTIFICATE]
         kept += [r for r in records if r.kind != RecordKind.CERTIFICATE]
-    # Credentials first: a claim can only be verified by its accuser's.
+    # Credentials first: what a member signed is verified by its own.
     for record in sorted(kept, key=lambda record: record.kind):
         try:
             catalog.merge_untrusted(record, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
@@ -37,7 +37,7 @@ def restore_members(
             ctx.refused(type(error).__name__)
     own = catalog.get(catalog.own_id)
     assert own is not None
-    signed = [record.epoch for record in (own.state, own.services, own.claim) if record is not None]
+    signed = [record.epoch for record in (own.state, own.services) if record is not None]
     return max(signed, default=0), certificates
 
 

@@ -2,7 +2,7 @@
 
 A table of ten thousand members that is joined in one go would otherwise be walked ten thousand times.
 Rules:
-1. Reachable are the alive and the suspect, without ourselves: probes, ticks and pushes go to them.
+1. Reachable are those who serve and are attended, without ourselves: probes, ticks and pushes go to them.
 2. Those who left are only counted: nothing is ever sent to them.
 Paper: memberlist's GossipToTheDead for the recently dead. Deviation: none.
 """

@@ -18,7 +18,6 @@ from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
-from gossipmesh.gossip.dissemination.queue import Share, share_of
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.state_sums import Rank
@@ -235,7 +234,7 @@ class Conversation:
         about: list[bytes] = []
         for kind, message in sorted(member.messages.items()) if member is not None else ():
             if self._catalog.ledger.get(kind, subject) is not None:
-                target = about if share_of(kind) is Share.DEATHS else owned
+                target = about if kind == self._catalog.verdict_kind else owned
                 target.append(message[_MESSAGE_PREFIX_BYTES:])
         return owned, about
 
@@ -303,7 +302,7 @@ class Conversation:
 
     def _plan(self, session: Session, differing: bytes) -> Iterator[None]:
         """Sort out who lacks what, a few buckets at a time, and begin the exchange."""
-        ledger = self._catalog.ledger
+        ledger, verdict_kind = self._catalog.ledger, self._catalog.verdict_kind
         theirs: dict[int, list[Name]] = {}
         for name in session.entries:
             theirs.setdefault(name[1][0], []).append(name)
@@ -313,11 +312,11 @@ class Conversation:
             for kind, subject, rank in ledger.bucket(number):
                 held = session.entries.get((kind, subject))
                 if held is None or held < rank:
-                    (late_give if _is_verdict(kind) else session.give).append((kind, subject))
+                    (late_give if kind == verdict_kind else session.give).append((kind, subject))
             for name in sorted(theirs.get(number, ())):
                 own = ledger.get(*name)
                 if own is None or own.rank < session.entries[name]:
-                    (late_ask if _is_verdict(name[0]) else session.ask).append(name)
+                    (late_ask if name[0] == verdict_kind else session.ask).append(name)
             if turn % _BUCKETS_PER_STEP == _BUCKETS_PER_STEP - 1:
                 yield
         session.entries = {}
@@ -336,7 +335,3 @@ class Conversation:
         for _ in names:
             session.ask.popleft()
         self._say(session, Request(names, not session.ask))
-
-
-def _is_verdict(kind: int) -> bool:
-    return share_of(kind) is Share.DEATHS

@@ -38,7 +38,6 @@ _RECORD_NAMES: Final = {
     RecordKind.CREDENTIAL: "credential",
     RecordKind.NODE_STATE: "state",
     RecordKind.SERVICE_SET: "services",
-    RecordKind.CLAIM: "claim",
 }
 
 

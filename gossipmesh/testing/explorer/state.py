@@ -89,16 +89,13 @@ def _describe_member(member: Held, now: int, ids: dict[bytes, str]) -> tuple[Any
     if certificate is not None:
         voters = sorted(ids[vote.voter] for vote in certificate.votes)
         against = (certificate.generation, certificate.epoch, certificate.status, voters)
-    claim = None if member.claim is None else (order_tuple(member.claim.order), member.claim.status)
     order = order_tuple(member.order)
     heard = age_step(now, member.heard_at)
-    return (int(member.status), order, against, claim, list(member.kinds), heard, not member.has_run)
+    return (int(member.status), order, against, list(member.kinds), heard, not member.has_run)
 
 
 def _describe_detector(inside: Inspection, ids: dict[bytes, str]) -> tuple[Any, ...]:
     now, judging = inside.now, inside.judging
-    if judging is None:
-        return tuple(sorted(ids.get(subject, "") for subject in inside.suspected))
     votes = sorted(
         (
             ids[held.target],

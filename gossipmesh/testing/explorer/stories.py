@@ -19,7 +19,7 @@ from gossipmesh.testing.explorer.state import Watch, fingerprint, require_rest
 from gossipmesh.trust.documents import PolicyRefusal, PolicySet
 from gossipmesh.wire.codec import convert_untrusted, decode_untrusted, unpack_untrusted
 
-MONITORS: Final = GossipSettings(detector="monitors")
+MONITORS: Final = GossipSettings()
 VICTIM: Final = "n1"
 _CASE_NS: Final = 1_500 * MILLISECOND_NS
 _STAGGER_NS: Final = 1_500 * MILLISECOND_NS

@@ -117,7 +117,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=_seeds, default=[1], metavar="A-B")
     parser.add_argument("--nodes", type=int, default=30)
     parser.add_argument("--loss", type=float, default=0.05, help="share of datagrams lost")
-    parser.add_argument("--detector", choices=["monitors", "swim"], help="(default: the core's own)")
+    parser.add_argument("--detector", choices=["monitors", "swim"], help="(default: monitors, the product)")
     parser.add_argument("--json", action="store_true", help="one JSON object per seed")
     parser.add_argument(
         "--jobs",

@@ -12,10 +12,11 @@ from gossipmesh.gossip import rehearsal
 from gossipmesh.model.documents import Manifest
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus, NodePhase
-from gossipmesh.model.records import Claim, NodeState, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.testing.builders import http_route, seal_policy_set, service_entry
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.run import Run
+from gossipmesh.testing.swim.claims import CLAIM, Claim
 from gossipmesh.trust.documents import AcceptedSet, PolicyRefusal, PolicySet, TrustedDocuments
 from gossipmesh.trust.envelope import MANIFEST_PAYLOAD_TYPE, decode_envelope_untrusted, seal_envelope
 from gossipmesh.trust.records import sign_record
@@ -116,18 +117,18 @@ def forged_records(run: Run, hostile: Host, victim: Host) -> list[SignedRecord]:
         MemberStatus.DEAD,
         run.core(other).own_node_id,
     )
-    values: list[tuple[RecordKind, Any]] = [
+    values: list[tuple[int, Any]] = [
         (RecordKind.NODE_STATE, msgspec.structs.replace(above, phase=int(NodePhase.LEFT))),
         (RecordKind.NODE_STATE, far),
         (RecordKind.SERVICE_SET, services),
         (RecordKind.SERVICE_SET, msgspec.structs.replace(services, epoch=EPOCH_FAR)),
-        (RecordKind.CLAIM, claim),
-        (RecordKind.CLAIM, msgspec.structs.replace(claim, epoch=EPOCH_FAR)),
+        (CLAIM, claim),
+        (CLAIM, msgspec.structs.replace(claim, epoch=EPOCH_FAR)),
     ]
     forged = [sign_record(run.domain.trust_domain, kind, value, keys.signing) for kind, value in values]
     unknown = SignedRecord(200, forged[3].body, forged[3].signature)
     lie = msgspec.structs.replace(claim, epoch=EPOCH_FAR, accuser=keys.node_id)
-    return [*forged, unknown, sign_record(run.domain.trust_domain, RecordKind.CLAIM, lie, keys.signing)]
+    return [*forged, unknown, sign_record(run.domain.trust_domain, CLAIM, lie, keys.signing)]
 
 
 def send_records(run: Run, hostile: Host, target: Host, records: list[SignedRecord]) -> None:

@@ -2,11 +2,10 @@
 
 import random
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
+from typing import Any, Final
 
 from gossipmesh.gossip.base.settings import GossipSettings
+from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.identity import NodeId, node_id_of, node_spiffe_id
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
@@ -20,12 +19,15 @@ from gossipmesh.testing.simulator.network import LinkSettings
 from gossipmesh.testing.simulator.node import NodeFactory
 from gossipmesh.testing.simulator.trace import Trace
 from gossipmesh.testing.simulator.world import SimulationFailure, World
+from gossipmesh.testing.swim.node import SwimNode
 from gossipmesh.trust.documents import PolicySet
 from gossipmesh.trust.keys import Verifier
 
 LOOK_NS = 100 * MILLISECOND_NS
 SETTLE_NS = 12 * SECOND_NS
 GRACE_NS = {"swim": 25 * SECOND_NS, "monitors": 12 * SECOND_NS}
+CORES: Final[dict[str, type[GossipNode]]] = {"monitors": GossipNode, "swim": SwimNode}
+"""The product, and what it is compared with, by the name of the failure detector."""
 
 
 class Run:
@@ -41,17 +43,16 @@ class Run:
         trace: Trace | None = None,
         detector: str | None = None,
     ) -> None:
-        """Make the hosts; `detector` is `monitors` or `swim`, None for what is the default."""
+        """Make the hosts; `detector` is a name in `CORES`, None for the product's."""
         self.seed = seed
         self.script = random.Random(f"{seed}/script")
         self.domain = TrustDomainBuilder(signers={"policy": ("mesh",), "other": ("elsewhere",)})
         self.verifier = verifier
         self.invariants = Invariants()
-        settings_core = GossipSettings()
-        if detector is not None:
-            settings_core = msgspec.structs.replace(settings_core, detector=detector)
-        self.factory = NodeFactory(self.domain, verifier, settings_core)
-        self.invariants.grace_ns = GRACE_NS[settings_core.detector]
+        self.detector = detector or "monitors"
+        self.factory = NodeFactory(self.domain, verifier, GossipSettings())
+        self.factory.node_class = CORES[self.detector]
+        self.invariants.grace_ns = GRACE_NS[self.detector]
         settings = LinkSettings(duplicate_ratio=0.01, reorder_ratio=0.02)
         self.world = World(seed, self.factory, settings=settings, trace=trace, observer=self.invariants)
         if loss_ratio:
@@ -66,7 +67,7 @@ class Run:
     @property
     def votes(self) -> bool:
         """Tell whether the monitors judge; otherwise SWIM with Lifeguard does."""
-        return self.factory.settings.detector == "monitors"
+        return self.detector == "monitors"
 
     # -- choosing ---------------------------------------------------------------------------
 

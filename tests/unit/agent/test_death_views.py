@@ -18,7 +18,6 @@ class Core:
     """What is read of a core that remembers one vote."""
 
     local_health = 0
-    detector_name = "monitors"
 
     def find(self, name: str) -> NodeId:
         return _NODE

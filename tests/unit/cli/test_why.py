@@ -28,7 +28,6 @@ def entry(kind: str, by: str, age_s: float, cause: str = "", detail: str = "") -
 WHY = {
     "node": "node5",
     "seen_by": "node1",
-    "detector": "monitors",
     "member": {
         "name": "node5",
         "status": "dead",

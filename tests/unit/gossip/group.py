@@ -146,8 +146,16 @@ class Host:
 class Group:
     """Hosts on one perfect or imperfect network; every random choice comes from one seed."""
 
-    def __init__(self, names: str, *, seed: int = 1, settings: GossipSettings | None = None) -> None:
+    def __init__(
+        self,
+        names: str,
+        *,
+        seed: int = 1,
+        settings: GossipSettings | None = None,
+        node_class: type[GossipNode] = GossipNode,
+    ) -> None:
         self.settings = settings or GossipSettings()
+        self.node_class = node_class
         self.rng = random.Random(seed)
         self.seed = seed
         self.now = SECOND_NS
@@ -185,7 +193,7 @@ class Group:
         host.starts += 1
         if not host.is_up:
             host.is_up = host.engine_serves = True
-        host.node = GossipNode(
+        host.node = self.node_class(
             settings=self.settings,
             trust_domain=DOMAIN,
             keys=NodeKeys(signed_credential(name, ends=ends, leaves=leaves), key_of(name), exchange_of(name)),

@@ -1,17 +1,15 @@
-"""The small machines: budgets, queue, suspicion, local health, probe order, roots."""
+"""The small machines: budgets, queue, local health, probe order, roots."""
 
 import random
 
 import pytest
 
 from gossipmesh.gossip.base.budgets import PREFIXES_MAX, PrefixBudgets, TokenBucket
-from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.dissemination.queue import UpdateQueue, sends_max
 from gossipmesh.gossip.failure.local_health import LocalHealth
-from gossipmesh.gossip.failure.suspicion import Suspicion, suspicion_min_ns, suspicion_timeout_ns
 from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger
 from gossipmesh.model.instant import SECOND_NS, Instant
-from gossipmesh.model.member import Address, Order
+from gossipmesh.model.member import Address
 
 
 def test_a_bucket_refills_with_time() -> None:
@@ -60,31 +58,6 @@ def test_what_does_not_fit_waits_and_smaller_ones_go() -> None:
 @pytest.mark.parametrize(("members", "expected"), [(1, 4), (9, 4), (10, 8), (99, 8), (100, 12)])
 def test_sends_grow_with_the_logarithm(members: int, expected: int) -> None:
     assert sends_max(4, members) == expected
-
-
-def test_suspicion_shortens_with_each_confirmation_down_to_its_least() -> None:
-    settings = GossipSettings()
-    timeouts = [suspicion_timeout_ns(settings, 10, confirmations) for confirmations in range(4)]
-    assert timeouts[0] == 24 * SECOND_NS
-    assert timeouts[3] == suspicion_min_ns(settings, 10) == 4 * SECOND_NS
-    assert timeouts == sorted(timeouts, reverse=True)
-
-
-def test_with_nobody_to_confirm_suspicion_is_as_short_as_it_gets() -> None:
-    settings = GossipSettings()
-    assert suspicion_timeout_ns(settings, 2, 0) == suspicion_min_ns(settings, 2)
-
-
-def test_an_accuser_counts_once() -> None:
-    suspicion = Suspicion(Order(1, 1, 1), b"a", Instant(0))
-    assert [suspicion.confirm(name) for name in (b"a", b"b", b"b", b"c", b"d", b"e")] == [
-        False,
-        True,
-        False,
-        True,
-        True,
-        False,
-    ]
 
 
 def test_local_health_stays_within_bounds_and_scales() -> None:

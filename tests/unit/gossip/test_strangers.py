@@ -9,7 +9,6 @@ from gossipmesh.gossip.base.effects import SendDatagram
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import RecordKind
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.datagram import (
     HEADER_BYTES,
@@ -221,7 +220,7 @@ def test_a_record_flood_stops_at_twelve_checks_per_packet() -> None:
     messages = []
     for sequence in range(1, 40):
         body = [bytes(a.own_node_id), 1, 99, sequence, "x" * 4]
-        record = sign_record(DOMAIN, RecordKind.CLAIM, body, key_of("b"))
+        record = sign_record(DOMAIN, 99, body, key_of("b"))
         messages.append(encode_message(msgspec.structs.replace(record, kind=200 + sequence % 4)))
     link = a._catalog.get(b.own_node_id).link
     packet = link.packet(a._ctx.group_tag, a._courier._own_short, a._ctx.run_id, messages[:8] + messages[8:])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.base.timers import Deadlines, Timer, Timers, fire, joined
 from gossipmesh.model.instant import NEVER, Instant
 from tests.unit.gossip.group import Group
@@ -15,8 +14,8 @@ _SET = re.compile(r"timers\.set\(\s*\(\"([a-z -]+)\"")
 _ROW = re.compile(r"^\| `([a-z -]+)` \| ", re.MULTILINE)
 
 
-def table_of(detector: str) -> Deadlines:
-    return Group("a", settings=GossipSettings(detector=detector)).start("a")._deadlines
+def table() -> Deadlines:
+    return Group("a").start("a")._deadlines
 
 
 def due(timers: Timers, now: int) -> list[Timer]:
@@ -82,11 +81,11 @@ def test_no_kind_has_two_meanings() -> None:
 def test_every_kind_that_is_set_stands_in_the_table_and_every_one_there_is_set() -> None:
     sources = sorted((ROOT / "gossipmesh" / "gossip").rglob("*.py"))
     kinds = {kind for path in sources for kind in _SET.findall(path.read_text())}
-    assert kinds == table_of("monitors").keys() | table_of("swim").keys()
+    assert kinds == table().keys()
     assert len(kinds) > 30
 
 
 def test_the_documents_list_every_kind() -> None:
     text = (ROOT / "docs" / "GOSSIP.md").read_text()
     section = text.split("## Timers", 1)[1].split("\n## ", 1)[0]
-    assert set(_ROW.findall(section)) == table_of("monitors").keys()
+    assert set(_ROW.findall(section)) == table().keys()

@@ -67,7 +67,7 @@ def test_owned_records_open_with_their_owners_key_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [RecordKind.NODE_STATE, RecordKind.CLAIM, RecordKind.CREDENTIAL, 99, -1, 300]
+    "kind", [RecordKind.NODE_STATE, RecordKind.CERTIFICATE, RecordKind.CREDENTIAL, 4, 99, -1, 300]
 )
 def test_a_record_does_not_pass_as_another_kind(kind: int) -> None:
     record = sign_record("mesh.test", RecordKind.SERVICE_SET, SERVICES, NODE.signing)
@@ -79,7 +79,7 @@ def test_a_record_does_not_pass_as_another_kind(kind: int) -> None:
 
 def test_a_record_too_large_is_refused_before_its_signature_is_checked() -> None:
     verifier = Verifier()
-    huge = SignedRecord(int(RecordKind.CLAIM), b"\x00" * 20_000, bytes(64))
+    huge = SignedRecord(int(RecordKind.NODE_STATE), b"\x00" * 20_000, bytes(64))
     with pytest.raises(Untrusted):
         open_owned_untrusted(huge, "mesh.test", NODE.signing.public, verifier)
     assert verifier.computed_count == 0

@@ -5,7 +5,6 @@ import pytest
 
 from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, PolicyRefused, TrustChanged
 from gossipmesh.model.instant import Instant
-from gossipmesh.model.records import RecordKind
 from gossipmesh.trust.documents import PolicyRefusal
 from gossipmesh.trust.records import sign_record
 from tests.unit.gossip.group import DOMAIN, Group, key_of, policy_set, trust_envelope
@@ -174,8 +173,7 @@ def test_a_record_of_unknown_kind_is_kept_counted_and_passed_on() -> None:
     group = joined()
     node = group.node("a")
     value = [bytes(node.own_node_id), 1, 1, 7, {"from": "the future"}]
-    record = sign_record(DOMAIN, RecordKind.CLAIM, value, key_of("a"))
-    future = msgspec.structs.replace(record, kind=99, signature=resign(record.body, 99))
+    future = sign_record(DOMAIN, 99, value, key_of("a"))
     before = node.roots()
     from gossipmesh.gossip.membership.catalog import Checks
 
@@ -205,7 +203,7 @@ def test_unknown_kinds_are_bounded_per_member() -> None:
     body = encode([bytes(group.node("a").own_node_id), 1, 1, 7])
     for kind in range(50, 62):
         record = msgspec.structs.replace(
-            sign_record(DOMAIN, RecordKind.CLAIM, [], key_of("a")),
+            sign_record(DOMAIN, 99, [], key_of("a")),
             kind=kind,
             body=body,
             signature=resign(body, kind),

@@ -19,7 +19,7 @@ from tests.unit.gossip.group import DOMAIN, Group, key_of
 from tests.unit.gossip.test_transcripts import CART, everybody, publish, serving
 
 FIVE = "a b c d e"
-VOTING = GossipSettings(detector="monitors")
+VOTING = GossipSettings()
 
 
 def voting(names: str = FIVE, *, seed: int = 1, settings: GossipSettings = VOTING) -> Group:
@@ -79,7 +79,7 @@ def test_a_killed_node_whose_machine_refuses_is_dead_within_a_second_or_so(seed:
 
 
 def test_the_steady_profile_waits_longer() -> None:
-    group = voting(settings=GossipSettings(detector="monitors", monitor=STEADY))
+    group = voting(settings=GossipSettings(monitor=STEADY))
     group.kill("e", silent=True)
     group.run(6)
     assert set(group.statuses("e").values()) == {"alive"}

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.failure.verdicts import decode_certificate_untrusted, make_certificate
 from gossipmesh.gossip.membership.catalog import Checks, order_start
 from gossipmesh.gossip.node import GossipNode
@@ -22,6 +21,7 @@ from gossipmesh.model.records import (
     SignedRecord,
     Vote,
 )
+from gossipmesh.testing.swim.claims import sign_claim
 from gossipmesh.trust.records import vote_bytes
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import Unvote, encode_message
@@ -38,7 +38,7 @@ def id_of(name: str):
 
 @pytest.fixture(scope="module")
 def mesh() -> Group:
-    group = Group(NAMES, settings=GossipSettings(detector="monitors"))
+    group = Group(NAMES)
     group.start_all()
     group.run_until(group.converged, 10)
     group.run(5)
@@ -280,9 +280,8 @@ def test_only_a_monitors_own_vote_about_the_present_incarnation_is_collected(mes
 
 
 def test_a_claim_of_the_other_detector_counts_for_nothing(mesh: Group) -> None:
-    accuser = mesh.node("a")
     state = mesh.node(TARGET).own_state
-    _, record = accuser._own.claim(state.node_id, state.order, MemberStatus.DEAD)
+    _, record = sign_claim(DOMAIN, key_of("a"), id_of("a"), state.node_id, state.order, MemberStatus.DEAD)
     node = judge_of(mesh)
     node._intake.take(record, node._catalog.get(id_of("a")), Checks(12))
     node._ctx.drain()

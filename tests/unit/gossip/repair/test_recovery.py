@@ -6,7 +6,6 @@ import msgspec
 import pytest
 
 from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, SendStream
-from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model import limits
@@ -21,7 +20,6 @@ from tests.unit.gossip.dissemination.test_documents import offer, versions
 from tests.unit.gossip.group import AUTHORITY, DOMAIN, Group, policy_set
 from tests.unit.gossip.test_transcripts import CART, everybody, joined, publish
 
-QUIET = GossipSettings(probe_interval_ns=3_600 * SECOND_NS)
 ONE_SIGNER, ONE_EXCHANGE = SigningKey(bytes(32)), ExchangeKey(bytes(32))
 
 
@@ -50,7 +48,7 @@ def learn(group: Group, name: str, records: list) -> None:
 
 
 def test_a_first_table_comes_in_pages_from_several_peers_and_in_small_steps() -> None:
-    group = Group("a b c d e", settings=QUIET)
+    group = Group("a b c d e")
     group.start_all()
     group.run_until(group.converged, 10)
     group.kill("e")
@@ -93,7 +91,7 @@ def test_a_first_table_comes_in_pages_from_several_peers_and_in_small_steps() ->
 
 
 def test_a_peer_that_dies_in_the_middle_of_a_table_leaves_its_range_to_others() -> None:
-    group = Group("a b c d", settings=QUIET)
+    group = Group("a b c d")
     group.start_all()
     group.run_until(group.converged, 10)
     records = paper_members(800)
@@ -109,7 +107,7 @@ def test_a_peer_that_dies_in_the_middle_of_a_table_leaves_its_range_to_others() 
 
 
 def test_two_whole_tables_that_differ_are_exchanged_in_pages_too() -> None:
-    group = Group("a b", settings=QUIET)
+    group = Group("a b")
     group.start_all()
     group.run_until(group.converged, 10)
     records = paper_members(1_200)

@@ -8,9 +8,9 @@ as in memberlist.
 
 import math
 
-from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Order
+from gossipmesh.testing.swim.settings import SwimTiming
 
 CONFIRMATIONS_MAX = 3
 
@@ -37,24 +37,24 @@ class Suspicion:
         """Tell whether another word of an accuser says nothing new."""
         return accuser in self.accusers or len(self.accusers) > CONFIRMATIONS_MAX
 
-    def deadline(self, settings: GossipSettings, members_count: int) -> Instant:
+    def deadline(self, timing: SwimTiming, members_count: int) -> Instant:
         """Return when it runs out, as things stand."""
-        timeout_ns = suspicion_timeout_ns(settings, members_count, len(self.accusers) - 1)
+        timeout_ns = suspicion_timeout_ns(timing, members_count, len(self.accusers) - 1)
         return Instant(self.started + timeout_ns)
 
 
-def suspicion_min_ns(settings: GossipSettings, members_count: int) -> int:
+def suspicion_min_ns(timing: SwimTiming, members_count: int) -> int:
     """Return Min."""
     scale = max(1.0, math.log10(max(1, members_count)))
-    return int(settings.suspicion_mult * scale * settings.probe_interval_ns)
+    return int(timing.suspicion_mult * scale * timing.probe_interval_ns)
 
 
-def suspicion_timeout_ns(settings: GossipSettings, members_count: int, confirmations: int) -> int:
+def suspicion_timeout_ns(timing: SwimTiming, members_count: int, confirmations: int) -> int:
     """Return the timeout for C = `confirmations` among `members_count` members."""
-    shortest_ns = suspicion_min_ns(settings, members_count)
+    shortest_ns = suspicion_min_ns(timing, members_count)
     expected = min(CONFIRMATIONS_MAX, members_count - 2)
     if expected < 1:
         return shortest_ns
-    longest_ns = settings.suspicion_max_mult * shortest_ns
+    longest_ns = timing.suspicion_max_mult * shortest_ns
     share = math.log(confirmations + 1) / math.log(expected + 1)
     return max(shortest_ns, int(longest_ns - (longest_ns - shortest_ns) * share))

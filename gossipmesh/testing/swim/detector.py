@@ -20,14 +20,18 @@ from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.local_health import LocalHealth
 from gossipmesh.gossip.failure.probe import Probe, ProbeList, RelayedPing, RelayTable, is_probed
-from gossipmesh.gossip.failure.suspicion import Suspicion, suspicion_min_ns
-from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks
+from gossipmesh.gossip.membership.catalog import Change, Checks
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.model import limits
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, Order
-from gossipmesh.model.records import RecordKind, Vote
+from gossipmesh.model.records import Vote
+from gossipmesh.testing.swim.catalog import ClaimChange, SwimCatalog
+from gossipmesh.testing.swim.claims import CLAIM, sign_claim
+from gossipmesh.testing.swim.member import claimed
+from gossipmesh.testing.swim.settings import LAN, SwimStatistics
+from gossipmesh.testing.swim.suspicion import Suspicion, suspicion_min_ns
 from gossipmesh.wire.datagram import (
     Ack,
     CertificateId,
@@ -61,18 +65,20 @@ class SwimDetector:
     def __init__(
         self,
         ctx: Context,
-        catalog: Catalog,
+        catalog: SwimCatalog,
         courier: Courier,
         own: OwnRecords,
+        counts: SwimStatistics,
         *,
         roots: Callable[[], tuple[bytes, bytes]],
-        declared: Callable[[Change], None],
+        declared: Callable[[ClaimChange], None],
         stream_ping: Callable[[Member], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._courier = courier
         self._own = own
+        self._counts = counts
         self._roots = roots
         self._declared = declared
         self._stream_ping = stream_ping
@@ -91,7 +97,7 @@ class SwimDetector:
 
     def start(self) -> None:
         """Begin probing; the first round starts at a random moment, so that nodes do not march."""
-        first_ns = self._ctx.rng.randrange(self._ctx.settings.probe_interval_ns)
+        first_ns = self._ctx.rng.randrange(LAN.probe_interval_ns)
         self._ctx.timers.set(("probe", None), self._ctx.now + first_ns)
         self._ctx.timers.set(("obituary", None), self._ctx.now + self._ctx.settings.obituary_interval_ns)
 
@@ -118,8 +124,7 @@ class SwimDetector:
 
     def _round(self) -> None:
         self._conclude()
-        settings = self._ctx.settings
-        self._ctx.timers.set(("probe", None), self._ctx.now + self.health.scale(settings.probe_interval_ns))
+        self._ctx.timers.set(("probe", None), self._ctx.now + self.health.scale(LAN.probe_interval_ns))
         target = self._list.next(self._catalog)
         if target is None:
             return
@@ -127,9 +132,9 @@ class SwimDetector:
         self._probe = Probe(target, self.next_sequence(), self._ctx.now)
         messages = [self.ping_message(self._probe.sequence)]
         if target.status is MemberStatus.SUSPECT:
-            messages.append(target.messages[RecordKind.CLAIM])
+            messages.append(target.messages[CLAIM])
         self._courier.send(target, messages)
-        late_ns = self.health.scale(settings.probe_timeout_ns)
+        late_ns = self.health.scale(LAN.probe_timeout_ns)
         self._ctx.timers.set(("probe late", None), self._ctx.now + late_ns)
 
     def _ask_others(self) -> None:
@@ -139,9 +144,9 @@ class SwimDetector:
         self._ctx.statistics.probes_indirect += 1
         helpers = [
             member
-            for member in self._courier.choose(self._ctx.settings.indirect_probes + 1, probe.target.node_id)
+            for member in self._courier.choose(LAN.indirect_probes + 1, probe.target.node_id)
             if member.status is MemberStatus.ALIVE
-        ][: self._ctx.settings.indirect_probes]
+        ][: LAN.indirect_probes]
         probe.helpers = [member.node_id for member in helpers]
         for member in helpers:
             self._courier.send(member, [encode_message(PingReq(probe.sequence, probe.target.node_id))])
@@ -162,35 +167,36 @@ class SwimDetector:
         self._claim(target, target.order, MemberStatus.SUSPECT)
 
     def _claim(self, member: Member, order: Order, status: MemberStatus) -> None:
-        claim, record = self._own.claim(member.node_id, order, status)
+        key, own_id = self._ctx.keys.signing, self._own.node_id
+        claim, record = sign_claim(self._ctx.trust_domain, key, own_id, member.node_id, order, status)
         if status is MemberStatus.SUSPECT and member.status is MemberStatus.SUSPECT:
             suspicion = self._suspicions.get(member.node_id)
             if suspicion is None or not suspicion.confirm(claim.accuser):
                 return
             self._arm(member, suspicion)
-            self._declared(Change(member, record.kind, encode_message(record), member.status, False, claim))
+            message = encode_message(record)
+            self._declared(ClaimChange(member, CLAIM, message, member.status, False, claim=claim))
             return
-        change = self._catalog.merge_held(member, claim, record)
+        change = self._catalog.merge_held(claimed(member), claim, record)
         if change is None:
             return
         if status is MemberStatus.DEAD:
-            self._ctx.statistics.deaths_declared += 1
+            self._counts.deaths_declared += 1
         elif status is MemberStatus.UNATTENDED:
-            self._ctx.statistics.unattended_declared += 1
+            self._counts.unattended_declared += 1
         self._declared(change)
 
-    def status_changed(self, member: Member, accuser: bytes | None) -> None:
+    def status_changed(self, member: Member, accuser: bytes | None = None) -> None:
         """Bring suspicion and engine questions in line with a member's status."""
-        if member.status is MemberStatus.SUSPECT and member.claim is not None:
+        claim = claimed(member).claim
+        if member.status is MemberStatus.SUSPECT and claim is not None:
             suspicion = self._suspicions.get(member.node_id)
-            if suspicion is None or suspicion.order != member.claim.order:
-                self._ctx.statistics.suspicions += 1
-                suspicion = Suspicion(member.claim.order, member.claim.accuser, self._ctx.now)
+            if suspicion is None or suspicion.order != claim.order:
+                self._counts.suspicions += 1
+                suspicion = Suspicion(claim.order, claim.accuser, self._ctx.now)
                 self._suspicions[member.node_id] = suspicion
                 # The suspect should hear of it first, while it can still answer (Lifeguard IV.C).
-                self._courier.send(
-                    member, [self.ping_message(self.next_sequence()), member.messages[RecordKind.CLAIM]]
-                )
+                self._courier.send(member, [self.ping_message(self.next_sequence()), member.messages[CLAIM]])
             elif accuser is not None:
                 suspicion.confirm(accuser)
             self._arm(member, suspicion)
@@ -221,14 +227,14 @@ class SwimDetector:
         return suspicion is None or suspicion.knows(accuser)
 
     def _arm(self, member: Member, suspicion: Suspicion) -> None:
-        at = suspicion.deadline(self._ctx.settings, self._catalog.serving_count)
+        at = suspicion.deadline(LAN, self._catalog.serving_count)
         self._ctx.timers.set(("suspicion", member.node_id), at)
 
     def _expired(self, node_id: bytes) -> None:
         suspicion, member = self._suspicions.get(node_id), self._catalog.get(node_id)
         if suspicion is None or member is None or member.status is not MemberStatus.SUSPECT:
             return
-        shortest_ns = suspicion_min_ns(self._ctx.settings, self._catalog.serving_count)
+        shortest_ns = suspicion_min_ns(LAN, self._catalog.serving_count)
         if member.heard_at > suspicion.started:
             self._restart(member, suspicion, member.heard_at)
         elif suspicion.postponed_count < 1 and self._cut_off(member, self._ctx.now - shortest_ns):
@@ -240,7 +246,7 @@ class SwimDetector:
             self._ask_engine(member, suspicion.order)
 
     def _restart(self, member: Member, suspicion: Suspicion, at: int) -> None:
-        self._ctx.statistics.suspicions_postponed += 1
+        self._counts.suspicions_postponed += 1
         suspicion.started = type(self._ctx.now)(at)
         self._arm(member, suspicion)
 
@@ -255,7 +261,7 @@ class SwimDetector:
         if member.state is None:
             return
         if len(self._questions) >= limits.ENGINE_PROBES_MAX:
-            wait_ns = self._ctx.settings.probe_timeout_ns
+            wait_ns = LAN.probe_timeout_ns
             kind = "suspicion" if member.status is MemberStatus.SUSPECT else "engine"
             self._ctx.timers.set((kind, member.node_id), self._ctx.now + wait_ns)
             return
@@ -273,7 +279,8 @@ class SwimDetector:
         if question is None:
             return
         member = self._catalog.get(question.node_id)
-        if member is None or member.claim is None or member.claim.order != question.order:
+        claim = None if member is None else claimed(member).claim
+        if member is None or claim is None or claim.order != question.order:
             return
         if member.status is MemberStatus.SUSPECT:
             suspicion = self._suspicions.get(member.node_id)
@@ -295,7 +302,7 @@ class SwimDetector:
         """Ask again so that all members together ask about once an interval; soon, after a failure."""
         settings = self._ctx.settings
         if self._engine_failures.get(member.node_id, 0):
-            wait_ns = settings.probe_interval_ns
+            wait_ns = LAN.probe_interval_ns
         else:
             # Independent askers with exponential waits ask about once an interval together.
             mean_ns = settings.engine_interval_ns * max(1, self._catalog.serving_count - 1)
@@ -304,10 +311,9 @@ class SwimDetector:
 
     def _engine_due(self, node_id: bytes) -> None:
         member = self._catalog.get(node_id)
-        if member is None or member.claim is None:
-            return
-        if member.status is MemberStatus.UNATTENDED:
-            self._ask_engine(member, member.claim.order)
+        claim = None if member is None else claimed(member).claim
+        if member is not None and claim is not None and member.status is MemberStatus.UNATTENDED:
+            self._ask_engine(member, claim.order)
 
     def _obituary(self) -> None:
         """Ping one dead or unattended member with its claim; who hears it refutes (rule 4)."""
@@ -316,14 +322,15 @@ class SwimDetector:
         gone = [
             member
             for member in self._catalog
-            if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED) and member.claim is not None
+            if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED)
+            and claimed(member).claim is not None
         ]
         if not gone:
             return
         self._obituary_turn = (self._obituary_turn + 1) % len(gone)
         member = gone[self._obituary_turn]
         self._ctx.statistics.obituaries += 1
-        messages = [self.ping_message(self.next_sequence()), member.messages[RecordKind.CLAIM]]
+        messages = [self.ping_message(self.next_sequence()), member.messages[CLAIM]]
         self._courier.send(member, messages, fill=False)
 
     def forget(self, member: Member) -> None:
@@ -365,7 +372,7 @@ class SwimDetector:
         sequence = self.next_sequence()
         self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))
         self._courier.send(target, [self.ping_message(sequence)])
-        wait_ns = self._ctx.settings.probe_timeout_ns * 4 // 5
+        wait_ns = LAN.probe_timeout_ns * 4 // 5
         self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns)
 
     def _nack(self, sequence: int) -> None:
