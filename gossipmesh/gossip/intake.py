@@ -7,8 +7,6 @@ Rules:
 Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: a death is a quorum's word.
 """
 
-from collections.abc import Callable
-
 from gossipmesh.gossip.base.budgets import KeyedBudgets, TokenBucket
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import IdentityStolen
@@ -18,6 +16,7 @@ from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, Unknow
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.membership.soundness import require_order_untrusted
+from gossipmesh.gossip.repair.haste import Haste
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
@@ -37,7 +36,13 @@ class Intake:
     """Merges records from one sender and does what follows from each."""
 
     def __init__(
-        self, ctx: Context, catalog: Catalog, courier: Courier, own: OwnRecords, detector: Detector
+        self,
+        ctx: Context,
+        catalog: Catalog,
+        courier: Courier,
+        own: OwnRecords,
+        detector: Detector,
+        haste: Haste,
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -50,7 +55,7 @@ class Intake:
         )
         self._newcomers = TokenBucket(_NEWCOMERS_PER_S, _NEWCOMERS_BURST, ctx.now)
         self._refuted_at = -SECOND_NS
-        self.oversize: Callable[[], None] = lambda: None
+        self._haste = haste
 
     def take(self, record: SignedRecord, sender: Member | None, checks: Checks) -> None:
         """Merge one record from outside; refusals are counted, never raised."""
@@ -60,7 +65,7 @@ class Intake:
         try:
             if self._about_us(record, sender, checks):
                 return
-            change = self._catalog.merge_untrusted(record, checks)
+            change = self._merge_untrusted(record, checks)
         except UnknownOwner as unknown:
             self._ctx.refused("unknown owner")
             if sender is not None:
@@ -73,6 +78,11 @@ class Intake:
             return
         if change is not None:
             self.follow(change, sender)
+
+    def _merge_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
+        if record.kind == RecordKind.CERTIFICATE:
+            return self._detector.merge_verdict_untrusted(record, checks)
+        return self._catalog.merge_untrusted(record, checks)
 
     def _want(self, sender: Member, node_id: bytes) -> None:
         """Ask for what makes a record readable, unless so many start that comparisons bring it sooner."""
@@ -94,7 +104,7 @@ class Intake:
             return
         member = change.member
         if len(change.message) > MESSAGES_BYTES_MAX:
-            self.oversize()
+            self._haste.hasten()
         self._courier.enqueue((change.kind, member.node_id, b""), change.message)
         urgent: list[bytes] = []
         if change.kind == RecordKind.NODE_STATE:
@@ -135,16 +145,13 @@ class Intake:
         return True
 
     def _follow_certificate(self, change: Change, sender: Member | None) -> None:
-        """Refute it, hold it, or apply it once."""
+        """Answer it, if it is about us, or leave it to the detector."""
         member, certificate = change.member, change.certificate
         assert certificate is not None
         if member.node_id == self._own.node_id:
             self._refute_certificate(change, certificate, sender)
-        elif change.held:
-            self._detector.certificate_held(change, sender)
         else:
-            self._detector.certificate_applied(change, b"" if sender is None else sender.node_id)
-            self._detector.status_changed(member)
+            self._detector.verdict_merged(change, sender)
 
     def _refute_certificate(self, change: Change, certificate: Certificate, sender: Member | None) -> None:
         """Begin a new incarnation above a certificate against ours, at most once a second."""

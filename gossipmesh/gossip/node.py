@@ -35,27 +35,25 @@ from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership import views
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credential_watch import CredentialWatch
-from gossipmesh.gossip.membership.member import Member, short_id_of
+from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.membership.restoring import restore_members
-from gossipmesh.gossip.router import Reception
+from gossipmesh.gossip.repair.comparisons import Repair
+from gossipmesh.gossip.repair.haste import Haste
+from gossipmesh.gossip.router import Rooms, Router
+from gossipmesh.gossip.sessions.entrance import JOIN_FANOUT, Entrance
 from gossipmesh.gossip.sessions.handshake import Handshake
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
-from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.trust.documents import PolicySet, TrustedDocuments
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import open_credential_untrusted
-
-_JOIN_FANOUT = 4
-_JOIN_WAIT_NS = SECOND_NS
-_JOIN_ROUNDS_MAX = 5  # whom we ask may be gone for good, while others have come to us
-_SEEDS_AGAIN_NS = 300 * SECOND_NS  # 12 padded hellos each: below 50 B/s for a seed that is gone
 
 
 class GossipNode:
@@ -104,91 +102,65 @@ class GossipNode:
         )
         self._own_id = credential.node_id
         self._catalog = catalog = self._make_catalog()
-        self._credentials = CredentialWatch(ctx, catalog, forget=self._forget)
-        catalog.ends_at = self._credentials.ending
+        self._credentials = CredentialWatch(ctx, catalog)
         catalog.install_credential(credential, keys.credential)
         restored_epoch, self._restored_certificates = restore_members(ctx, catalog, restored)
         epoch = max(restored.epoch, restored_epoch) + 1
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
-        self._seeds: tuple[Address, ...] = ()
-        self._joined = False
-        self._join_rounds_count = 0
         self._floors_unknown = restored.floors_unknown
         self._compose()
-        ctx.drain()
+        self._finish()
 
     def _compose(self) -> None:
-        """Make the parts and tie them together; what knows less is made first."""
+        """Make the rooms, each with those below it, and the router that knows them all."""
         ctx, catalog, own, own_id = self._ctx, self._catalog, self._own, self._own_id
-        self._handshake = Handshake(
-            ctx, catalog, own_id, met=self._met, let_in=self._let_in, too_long=self._too_long, ask=self._ask
-        )
-        self._courier = Courier(ctx, catalog, own_id, introduce=self._handshake.start)
-        self._detector = self._make_detector()
-        self._intake = self._make_intake()
-        self._spreading = PolicySpreading(ctx, self._courier, own, self._intake)
-        self._streams = Streams(
-            ctx,
+        self._handshake = handshake = Handshake(ctx, catalog, own_id)
+        self._entrance = Entrance(ctx, catalog, handshake)
+        self._streams = streams = Streams(ctx, catalog, handshake)
+        self._courier = courier = Courier(ctx, catalog, own_id, handshake)
+        self._spreading = spreading = PolicySpreading(ctx, catalog.sums, courier, own, streams)
+        self._detector = detector = self._make_detector()
+        self._haste = Haste(ctx, catalog)
+        self._repair = repair = Repair(ctx, catalog, own_id, streams, spreading, self._haste)
+        self._intake = intake = self._make_intake()
+        rooms = Rooms(
             catalog,
-            self._courier,
             own,
-            self._handshake,
-            self._intake,
-            self._spreading,
-            met=self._met,
-            answered=self._answered,
-            ask=self._ask,
+            handshake,
+            self._entrance,
+            streams,
+            courier,
+            spreading,
+            detector,
+            repair,
+            intake,
         )
-        self._reception = Reception(
-            ctx,
-            catalog,
-            self._courier,
-            self._handshake,
-            self._detector,
-            self._intake,
-            self._spreading,
-            compared=self._compared,
+        self._router = Router(ctx, rooms)
+        self._deadlines = joined(
+            {"credentials": self._forget_ended},
+            handshake.deadlines(),
+            self._entrance.deadlines(),
+            streams.deadlines(),
+            courier.deadlines(),
+            spreading.deadlines(),
+            detector.deadlines(),
+            repair.deadlines(),
         )
-        parts = (self._courier, self._handshake, self._detector, self._spreading, self._streams)
-        tables = [part.deadlines() for part in (*parts, self._credentials)]
-        self._deadlines = joined({"join": self._join, "seeds": self._ask_seeds}, *tables)
-        self._streams.when_whole(self._detector.view_complete)
-        self._spreading.fetch = self._streams.fetch
-        self._intake.oversize = self._streams.hasten
-        self._spreading.trust_changed = self._credentials.look
-        own.policies = self._spreading.policy_statuses()
+        own.policies = spreading.policy_statuses()
         if self._floors_unknown:
-            self._spreading.doubt_floors()
+            spreading.doubt_floors()
 
     def _make_catalog(self) -> Catalog:
         return Catalog(self._ctx, self._own_id)
 
     def _make_intake(self) -> Intake:
-        return Intake(self._ctx, self._catalog, self._courier, self._own, self._detector)
+        return Intake(self._ctx, self._catalog, self._courier, self._own, self._detector, self._haste)
 
     def _make_detector(self) -> Detector:
         ctx, catalog, courier, own = self._ctx, self._catalog, self._courier, self._own
-        detector = MonitorDetector(
-            ctx,
-            catalog,
-            courier,
-            own,
-            roots=self.roots,
-            stream_ping=lambda member: self._streams.ping(member),
-            merge=lambda record: self._intake.take(
-                record, None, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
-            ),
-            publish=lambda: self._intake.follow(own.publish_state(), None),
-        )
+        detector = MonitorDetector(ctx, catalog, courier, own, self._streams)
         detector.restore(self._restored_certificates)
         return detector
-
-    def _compared(self, member: Member, group_root: bytes | None, documents_root: bytes | None) -> None:
-        if group_root is None or documents_root is None:
-            return
-        if group_root == self._catalog.ledger.root:
-            self._detector.view_complete()
-        self._streams.compared(member, group_root, documents_root)
 
     # Inputs
 
@@ -201,28 +173,21 @@ class GossipNode:
         self._ctx.now = now
         self._own.persist_epoch()
         self._own.publish_state()
-        self._seeds = self._others_of(seeds)
         self._detector.start()
         for member in list(self._catalog):
             self._detector.status_changed(member)
-        self._join()
-        # Each node at a moment of its own: a mesh that starts at once does not knock at once.
-        self._set_seeds_timer(short_id_of(self._own_id) % _SEEDS_AGAIN_NS)
-        self._credentials.look()
-        self._streams.start()
-        return self._ctx.drain()
+        self._entrance.start(seeds, self._own.state.gossip_addresses)
+        self._forget_ended()
+        self._repair.start()
+        return self._finish()
 
     def seeds_changed(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
         """Take where members may be found from now on; where we know no member we say hello at once."""
         self._advance(now)
-        held, self._seeds = self._seeds, self._others_of(seeds)
-        if not held:
-            self._set_seeds_timer(short_id_of(self._own_id) % _SEEDS_AGAIN_NS)
-        self._join()
-        for seed in self._seeds_without_member():
-            if seed not in held:
-                self._handshake.start(seed)
-        return self._ctx.drain()
+        held = self._entrance.seeds
+        self._router.take(self._entrance.change_seeds(seeds, self._own.state.gossip_addresses))
+        self._entrance.greet_unknown(held)
+        return self._finish()
 
     def next_deadline(self) -> Instant:
         """Return when `handle_deadline` is due; early, late and repeated calls are harmless."""
@@ -235,8 +200,9 @@ class GossipNode:
         late_ns = now - timers.next_deadline()
         if late_ns > self._ctx.settings.pause_ns:
             self._detector.paused(late_ns)
-        fire_due(timers, self._deadlines, now)
-        return self._ctx.drain()
+        for fact in fire_due(timers, self._deadlines, now):
+            self._router.take_all(fact)
+        return self._finish()
 
     def receive_datagram(
         self, payload: bytes, sender: Address, now: Instant, arrived: Instant | None = None
@@ -252,46 +218,46 @@ class GossipNode:
         at = self._ctx.now if arrived is None else Instant(min(arrived, self._ctx.now))
         if arrived is not None:
             self._ctx.lag.note(self._ctx.now - at, self._ctx.now)
-            self._detector.lag_noted()
-        self._reception.receive(payload, sender, at)
-        return self._ctx.drain()
+            self._note_lag()
+        self._router.receive(payload, sender, at)
+        return self._finish()
 
     def port_refused(self, address: Address, now: Instant) -> list[Effect]:
         """Take that a packet of ours to a gossip port was refused (ICMP): a hint that anybody can forge."""
         self._advance(now)
         self._detector.port_refused(address)
-        return self._ctx.drain()
+        return self._finish()
 
     def note_lag(self, lag_ns: int, now: Instant) -> list[Effect]:
         """Take how late the shell's loop ran."""
         self._advance(now)
         self._ctx.lag.note(lag_ns, self._ctx.now)
-        self._detector.lag_noted()
-        return self._ctx.drain()
+        self._note_lag()
+        return self._finish()
 
     def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
         """Take a connection; `stream` is odd and new."""
         self._advance(now)
         self._streams.accepted(stream, peer)
-        return self._ctx.drain()
+        return self._finish()
 
     def stream_opened(self, stream: StreamId, now: Instant) -> list[Effect]:
         """Note that a connection we asked for stands."""
         self._advance(now)
         self._streams.opened(stream)
-        return self._ctx.drain()
+        return self._finish()
 
     def receive_stream(self, stream: StreamId, data: bytes, now: Instant) -> list[Effect]:
         """Feed bytes of a connection, in any chunking."""
         self._advance(now)
-        self._streams.receive(stream, data)
-        return self._ctx.drain()
+        self._router.stream_bytes(stream, data)
+        return self._finish()
 
     def stream_closed(self, stream: StreamId, now: Instant) -> list[Effect]:
         """Note that a connection ended or never came about."""
         self._advance(now)
-        self._streams.closed(stream)
-        return self._ctx.drain()
+        self._router.take(self._streams.closed(stream))
+        return self._finish()
 
     def engine_probed(
         self, probe: int, answered: bool, now: Instant, *, refused: bool = False
@@ -299,7 +265,7 @@ class GossipNode:
         """Take the answer to a `ProbeEngine`; `refused`: the connection was refused, not just unanswered."""
         self._advance(now)
         self._detector.engine_probed(probe, answered, refused and not answered)
-        return self._ctx.drain()
+        return self._finish()
 
     def publish_services(self, entries: Sequence[ServiceEntry], now: Instant) -> list[Effect]:
         """Replace our services as a whole.
@@ -309,7 +275,7 @@ class GossipNode:
         """
         self._advance(now)
         self._intake.follow(self._own.publish_services(entries), None)
-        return self._ctx.drain()
+        return self._finish()
 
     def offer_policy(self, policy_set: PolicySet, now: Instant) -> list[Effect]:
         """Verify a set, put it in force and announce it.
@@ -319,8 +285,8 @@ class GossipNode:
                 deadline. Whoever made the set is at fault. State otherwise unchanged.
         """
         self._advance(now)
-        self._spreading.offer(policy_set)
-        return self._ctx.drain()
+        self._router.take(self._spreading.offer(policy_set))
+        return self._finish()
 
     def offer_trust(self, envelope: bytes, now: Instant) -> list[Effect]:
         """Verify the next Trust, put it in force and announce it; one already held changes nothing.
@@ -331,7 +297,7 @@ class GossipNode:
         """
         self._advance(now)
         self._spreading.offer_trust(envelope)
-        return self._ctx.drain()
+        return self._finish()
 
     def renew_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
         """Go on under a newer credential of the same keys.
@@ -363,8 +329,8 @@ class GossipNode:
             self._intake.follow(self._own.publish_state(), None)
             if services is not None:
                 self._intake.follow(self._own.publish_services(services.entries), None)
-        self._credentials.look()
-        return self._ctx.drain()
+        self._forget_ended()
+        return self._finish()
 
     def set_draining(self, now: Instant) -> list[Effect]:
         """Tell everyone that we want no new work."""
@@ -375,20 +341,20 @@ class GossipNode:
         self._advance(now)
         self._own.restarting_s = min(max(0, for_s), limits.RESTARTING_S_MAX)
         self._intake.follow(self._own.publish_state(), None)
-        return self._ctx.drain()
+        return self._finish()
 
     def release_mass_death(self, now: Instant) -> list[Effect]:
         """Let go the endpoints of members that died together, on the operator's word."""
         self._advance(now)
         self._detector.release_mass_death()
-        return self._ctx.drain()
+        return self._finish()
 
     def leave(self, now: Instant) -> list[Effect]:
         """Tell everyone that we go; final until the next start."""
         effects = self._set_phase(NodePhase.LEFT, now)
-        for member in self._courier.choose(limits.MEMBERS_MAX, b"")[: 4 * _JOIN_FANOUT]:
+        for member in self._courier.choose(limits.MEMBERS_MAX, b"")[: 4 * JOIN_FANOUT]:
             self._courier.send(member, [self._own_member().messages[RecordKind.NODE_STATE]], fill=False)
-        return effects + self._ctx.drain()
+        return effects + self._finish()
 
     def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
         """Note that civil time was set; credentials are judged anew at the next deadline."""
@@ -456,7 +422,7 @@ class GossipNode:
 
     def roots(self) -> tuple[bytes, bytes]:
         """Return the group root and the documents root, 16 bytes each."""
-        return self._catalog.ledger.root, self._spreading.root
+        return self._catalog.sums.both()
 
     def history(self, node_id: bytes) -> list[HistoryEntry]:
         """Return what was said for and against a member, oldest first; the last 256 entries over all."""
@@ -484,6 +450,10 @@ class GossipNode:
 
     # Inside
 
+    def _note_lag(self) -> None:
+        if self._detector.lag_noted():
+            self._intake.follow(self._own.publish_state(), None)
+
     def _advance(self, now: Instant) -> None:
         self._ctx.now = max(now, self._ctx.now)
 
@@ -492,99 +462,23 @@ class GossipNode:
         assert member is not None
         return member
 
-    def _met(self, member: Member, run: int, records: list[SignedRecord], checks: Checks) -> None:
-        """Take a peer that proved itself: link, state, and what it may not know of itself."""
-        self._courier.link_untrusted(member, run)
-        shown = [record.body for record in records]
-        newcomer = member.state is None
-        for record in records:
-            self._intake.take(record, member, checks)
-        member.run = run
-        self._detector.heard(member, self._ctx.now, None)
-        if member.state is None:
-            return
-        messages = [self._detector.ping_message(self._detector.next_sequence())]
-        if shown and member.records[RecordKind.NODE_STATE].body not in shown:
-            messages.append(member.messages[RecordKind.NODE_STATE])
-        if (verdict := member.verdict_message) is not None:
-            messages.append(verdict)
-        self._courier.send(member, messages)
-        if newcomer:
-            self._courier.enqueue(
-                (RecordKind.CREDENTIAL, member.node_id, b""), member.messages[RecordKind.CREDENTIAL]
-            )
-        if self._join_rounds_count == 0:
-            self._let_in(member)
-
-    def _let_in(self, member: Member) -> None:
-        """Take our first table from whoever answered us, not from newcomers who come to us meanwhile."""
-        if not self._joined:
-            self._answered()
-            self._streams.sync(member)
-
-    def _answered(self) -> None:
-        self._joined = True
-        self._ctx.timers.cancel(("join", None))
-
-    def _ask(self, member: Member) -> None:
-        self._courier.send(member, [self._detector.ping_message(self._detector.next_sequence())], fill=False)
-
-    def _too_long(self, address: Address) -> None:
-        self._streams.sync_address(address)
-
-    def _join(self) -> None:
-        """Say hello to every seed and a few restored members, again until somebody answers."""
-        if self._joined:
-            return
-        met = [member for member in self._catalog.reachable if member.link is not None]
-        if met and self._join_rounds_count >= _JOIN_ROUNDS_MAX:
-            self._let_in(self._ctx.rng.choice(met))
-            return
-        known = [m for m in self._catalog if m.messages.state is not None and m.node_id != self._own_id]
-        known = [m for m in known if m.status is not MemberStatus.LEFT]
-        if len(known) > _JOIN_FANOUT:
-            known = self._ctx.rng.sample(known, _JOIN_FANOUT)
-        addresses = [*self._seeds, *(m.address for m in known if m.address is not None)]
-        for address in dict.fromkeys(addresses):
-            self._handshake.start(address)
-        if addresses:
-            self._join_rounds_count += 1
-            self._ctx.timers.set(("join", None), self._ctx.now + _JOIN_WAIT_NS)
-
-    def _set_seeds_timer(self, wait_ns: int) -> None:
-        if self._seeds:
-            self._ctx.timers.set(("seeds", None), self._ctx.now + wait_ns)
-
-    def _ask_seeds(self) -> None:
-        """Say hello to a seed where we know no member.
-
-        Two halves that are apart for longer than credentials live forget each other: then neither has
-        anybody left to ping, and only a seed on the other side brings them together again.
-        """
-        self._set_seeds_timer(_SEEDS_AGAIN_NS)
-        unknown = self._seeds_without_member()
-        if self._joined and unknown:
-            self._handshake.start(self._ctx.rng.choice(unknown))
-
-    def _others_of(self, seeds: Sequence[Address]) -> tuple[Address, ...]:
-        own_addresses = self._own.state.gossip_addresses
-        return tuple(address for address in seeds if address not in own_addresses)
-
-    def _seeds_without_member(self) -> list[Address]:
-        """Return the seeds where no member is known to be."""
-        hosts = [seed.host.encode() for seed in self._seeds]
-        near = [member.state for member in self._catalog if any(map(member.may_be_at, hosts))]
-        held = [address for state in near if state is not None for address in state.gossip_addresses]
-        return [seed for seed in self._seeds if seed not in held]
-
     def _set_phase(self, phase: NodePhase, now: Instant) -> list[Effect]:
         self._advance(now)
         if self._own.phase is not phase and self._own.phase is not NodePhase.LEFT:
             self._own.phase = phase
             self._intake.follow(self._own.publish_state(), None)
-        return self._ctx.drain()
+        return self._finish()
 
-    def _forget(self, member: Member) -> None:
-        self._catalog.forget(member)
-        self._courier.forget(member.node_id)
-        self._detector.forget(member)
+    def _forget_ended(self) -> None:
+        """Drop everywhere whoever is a member no more."""
+        for member in self._credentials.look():
+            self._catalog.forget(member)
+            self._courier.forget(member.node_id)
+            self._detector.forget(member)
+
+    def _finish(self) -> list[Effect]:
+        """See to what this step as a whole asks for, and return its effects."""
+        self._credentials.keep_up()
+        if self._spreading.take_trust_change():
+            self._forget_ended()
+        return self._ctx.drain()

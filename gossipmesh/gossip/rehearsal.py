@@ -38,14 +38,14 @@ def know(core: GossipNode, records: Sequence[SignedRecord]) -> list[Effect]:
         core._detector.status_changed(member)
     end_joining(core)
     # Only a newcomer forwards nothing of its first comparison, and tries again until there was one.
-    core._streams._repair._conversation.is_first = False
+    core._repair.take_no_table()
     core._detector.view_complete()
     return core._ctx.drain()
 
 
 def end_joining(core: GossipNode) -> None:
     """Let a core take its own join for done, as if somebody had answered it."""
-    core._joined = True
+    core._entrance.is_in = True
 
 
 def know_renewed(core: GossipNode, records: Sequence[SignedRecord]) -> None:

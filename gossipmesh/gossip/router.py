@@ -1,30 +1,52 @@
-"""Takes datagrams: who sent it, is it new, does it open, and which part each message in it is for.
+"""The router: it alone knows all rooms, and hands what one of them tells to the next.
 
+The life of a packet stands here from top to bottom: a datagram is taken (`receive`), opened by `sessions`
+(`_receive_data_untrusted`), heard by `failure`, and each message goes to its room (`_dispatch`); records
+go through `intake` to `membership`, and on. A stream's bytes become facts (`stream_bytes`), which are taken
+one by one (`take`), like those that a timer brought.
 Rules:
 1. Nothing of a packet is believed before its link opened it; strangers get a cookie and no more.
 2. Every packet that opened is told to the detector, with its kernel's arrival, before it is acted on.
 3. A packet is a packet's work: one ping of it is answered, and records are wanted within a budget.
 4. Whoever is not held alive is shown why, at most once a second.
+5. Rooms call those below them and return facts to this one; what a fact leads to is written here.
 Paper: none; SWIM's packets are unauthenticated.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import StreamId
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.failure.detector import Detector
+from gossipmesh.gossip.failure.facts import AnswerDue
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
+from gossipmesh.gossip.membership.facts import StateOutdated
 from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.repair.comparisons import Repair
+from gossipmesh.gossip.repair.facts import PingsDue, PolicyFetched, RecordArrived, TrustFetched, ViewWhole
+from gossipmesh.gossip.sessions.entrance import Entrance
+from gossipmesh.gossip.sessions.facts import (
+    FrameReceived,
+    LetIn,
+    PeerMet,
+    PingDue,
+    StreamEnded,
+    StreamReady,
+    TooLong,
+)
 from gossipmesh.gossip.sessions.handshake import Handshake
+from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.records import SignedRecord, Vote
+from gossipmesh.model.records import RecordKind, SignedRecord, Vote
 from gossipmesh.wire.datagram import (
     DATA,
     HEADER_BYTES,
@@ -52,29 +74,29 @@ from gossipmesh.wire.datagram import (
 from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 
-class Reception:
-    """Routes what arrives; `compared` takes the roots of each ping and ack."""
+class Rooms(NamedTuple):
+    """The facades, from the bottom to the top."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        catalog: Catalog,
-        courier: Courier,
-        handshake: Handshake,
-        detector: Detector,
-        intake: Intake,
-        spreading: PolicySpreading,
-        *,
-        compared: Callable[[Member, bytes | None, bytes | None], None],
-    ) -> None:
+    catalog: Catalog
+    own: OwnRecords
+    handshake: Handshake
+    entrance: Entrance
+    streams: Streams
+    courier: Courier
+    spreading: PolicySpreading
+    detector: Detector
+    repair: Repair
+    intake: Intake
+
+
+class Router:
+    """What happens to a datagram, to bytes of a stream, and to each fact that a room tells."""
+
+    def __init__(self, ctx: Context, rooms: Rooms) -> None:
         self._ctx = ctx
-        self._catalog = catalog
-        self._courier = courier
-        self._handshake = handshake
-        self._detector = detector
-        self._intake = intake
-        self._spreading = spreading
-        self._compared = compared
+        self._catalog, self._own, self._handshake, self._entrance, self._streams, self._courier = rooms[:6]
+        self._spreading, self._detector, self._repair, self._intake = rooms[6:]
+        detector, spreading = self._detector, self._spreading
         self._plain: dict[type[Any], Callable[[Member, Any], None]] = {
             Heartbeat: detector.receive_heartbeat,
             PingReq: detector.receive_ping_req,
@@ -90,10 +112,11 @@ class Reception:
         self._budgets = KeyedBudgets(
             limits.PACKETS_PER_MEMBER_PER_S, limits.PACKETS_PER_MEMBER_BURST, keys_max=1_024
         )
-
         self._wants = KeyedBudgets(
             limits.WANTS_PER_MEMBER_PER_S, limits.WANTS_PER_MEMBER_BURST, keys_max=1_024
         )
+
+    # A datagram
 
     def receive(self, payload: bytes, sender: Address, arrived: Instant) -> None:
         """Feed one packet; what cannot be used is counted and dropped."""
@@ -113,13 +136,23 @@ class Reception:
         elif header.type == DATA:
             self._receive_data_untrusted(header, payload, sender, arrived)
         else:
-            message = decode_plain_untrusted(header.type, payload[HEADER_BYTES:])
-            if isinstance(message, Hello):
-                self._handshake.receive_hello_untrusted(header, message, len(payload), sender)
-            elif isinstance(message, Welcome):
-                self._handshake.receive_welcome_untrusted(header, message)
-            else:
-                self._handshake.receive_cookie(header, message, sender)
+            self._receive_plain_untrusted(header, payload, sender)
+
+    def _receive_plain_untrusted(self, header: Header, payload: bytes, sender: Address) -> None:
+        """Take a packet of a stranger; who proves itself by a hello is met before it is welcomed."""
+        message = decode_plain_untrusted(header.type, payload[HEADER_BYTES:])
+        if isinstance(message, Hello):
+            met = self._handshake.receive_hello_untrusted(header, message, len(payload), sender)
+            if met is not None:
+                self.take(met)
+                self._handshake.welcome(header, message.nonce, sender)
+        elif isinstance(message, Welcome):
+            fact = self._handshake.receive_welcome_untrusted(header, message)
+            self.take(fact)
+            if isinstance(fact, PeerMet):
+                self._let_in(fact.member)
+        else:
+            self.take(self._handshake.receive_cookie(header, message, sender))
 
     def _receive_data_untrusted(
         self, header: Header, payload: bytes, sender: Address, arrived: Instant
@@ -162,16 +195,24 @@ class Reception:
         # Types are compared, most frequent first: `isinstance` on a struct that is another costs 0.15 us.
         if type(message) is Ping:
             self._detector.receive_ping(member, message, arrived)
-            self._compared(member, message.group_root, message.documents_root)
+            self._compare(member, message.group_root, message.documents_root)
         elif type(message) is Ack:
             self._detector.receive_ack(member, message, arrived)
-            self._compared(member, message.group_root, message.documents_root)
+            self._compare(member, message.group_root, message.documents_root)
         elif type(message) is SignedRecord:
             self._intake.take(message, member, checks)
         elif type(message) is Vote:
             self._detector.receive_vote(member, message, arrived, checks)
         else:
             self._plain[type(message)](member, message)
+
+    def _compare(self, member: Member, group_root: bytes | None, documents_root: bytes | None) -> None:
+        """Take the sums of a ping or an ack; equal ones prove that we hold what a peer holds."""
+        if group_root is None or documents_root is None:
+            return
+        if group_root == self._catalog.ledger.root:
+            self._detector.view_complete()
+        self._repair.compared(member, group_root, documents_root)
 
     def _receive_want(self, member: Member, want: Want) -> None:
         if not self._wants.take_key(member.node_id, self._ctx.now):
@@ -190,3 +231,113 @@ class Reception:
             return
         member.told_at = self._ctx.now
         self._courier.send(member, [verdict], fill=False)
+
+    # A stream
+
+    def stream_bytes(self, stream: StreamId, data: bytes) -> None:
+        """Take bytes of a connection; one that brings what it may not is closed."""
+        for fact in self._streams.receive(stream, data):
+            try:
+                self.take(fact)
+            except MalformedInput as error:
+                self.take(self._streams.spoil(stream, error))
+                return
+
+    # What rooms tell
+
+    def take_all(self, facts: object) -> None:
+        """Take what a timer brought: nothing, a fact, or one fact after the other."""
+        if facts is None:
+            return
+        if isinstance(facts, Iterator):
+            for fact in facts:
+                self.take(fact)
+        else:
+            self.take(facts)
+
+    def take(self, fact: object) -> None:
+        """Do what follows from a fact; None is none."""
+        match fact:
+            case None:
+                return
+            case PeerMet():
+                self._meet(fact)
+            case StreamReady():
+                self._repair.begin(fact.session)
+            case FrameReceived():
+                self.take(self._repair.receive(fact.session, fact.message))
+            case StreamEnded():
+                self.take(self._repair.ended(fact.session))
+            case RecordArrived():
+                self._take_record(fact)
+            case PolicyFetched():
+                self.take(self._spreading.fetched_policy(fact.member_id, fact.scope, fact.data))
+                self._spreading.go_on(fact.scope)
+            case TrustFetched():
+                self._spreading.fetched_trust(fact.member_id, fact.data)
+            case ViewWhole():
+                self._detector.view_complete()
+            case StateOutdated():
+                self._intake.follow(self._own.publish_state(), None)
+            case AnswerDue():
+                self._intake.take(fact.record, None, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
+            case _:
+                self._take_wish(fact)
+
+    def _take_wish(self, fact: object) -> None:
+        """Do what a room asks for and another does."""
+        match fact:
+            case LetIn():
+                self._let_in(fact.member)
+            case TooLong():
+                self._streams.open_at(fact.address)
+            case PingDue():
+                self._ping(fact.member)
+            case PingsDue():
+                for member in fact.members:
+                    self._ping(member)
+            case _:
+                raise TypeError(f"a fact that nothing follows from: {type(fact).__name__}")
+
+    def _take_record(self, arrived: RecordArrived) -> None:
+        self._courier.muted = arrived.is_quiet
+        try:
+            self._intake.take(arrived.record, arrived.session.member, arrived.checks)
+        finally:
+            self._courier.muted = False
+
+    def _meet(self, met: PeerMet) -> None:
+        """Take a peer that proved itself: link, state, and what it may not know of itself."""
+        member = met.member
+        if met.was_asked:
+            self._entrance.answered()
+        self._courier.link_untrusted(member, met.run)
+        shown = [record.body for record in met.records]
+        newcomer = member.state is None
+        for record in met.records:
+            self._intake.take(record, member, met.checks)
+        member.run = met.run
+        self._detector.heard(member, self._ctx.now, None)
+        if member.state is None:
+            return
+        messages = [self._detector.ping_message(self._detector.next_sequence())]
+        if shown and member.records[RecordKind.NODE_STATE].body not in shown:
+            messages.append(member.messages[RecordKind.NODE_STATE])
+        if (verdict := member.verdict_message) is not None:
+            messages.append(verdict)
+        self._courier.send(member, messages)
+        if newcomer:
+            self._courier.enqueue(
+                (RecordKind.CREDENTIAL, member.node_id, b""), member.messages[RecordKind.CREDENTIAL]
+            )
+        if self._entrance.asked_nobody:
+            self._let_in(member)
+
+    def _let_in(self, member: Member) -> None:
+        """Take our first table from whoever answered us, not from newcomers who come to us meanwhile."""
+        if not self._entrance.is_in:
+            self._entrance.answered()
+            self._repair.sync(member)
+
+    def _ping(self, member: Member) -> None:
+        self._courier.send(member, [self._detector.ping_message(self._detector.next_sequence())], fill=False)

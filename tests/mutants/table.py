@@ -252,7 +252,7 @@ _CATALOG_MUTANTS: Final = (
     mutant(
         "retired-kind-kept",
         "gossip.membership.catalog",
-        "        if kind in RETIRED_KINDS:\n",
+        "        if record.kind in RETIRED_KINDS:\n",
         "        if False:\n",
         _LATTICE + "test_a_retired_kind_is_refused_whoever_signs_it",
         "what released nodes refuse is kept, and roots differ for ever",
@@ -268,7 +268,7 @@ _CATALOG_MUTANTS: Final = (
     mutant(
         "generation-unchecked",
         "gossip.membership.catalog",
-        "        if generation != member.credential.generation:",
+        "        if order.generation != member.credential.generation:",
         "        if False:",
         _CATCH + "test_records_of_another_generation_are_nobodys",
         "a key of an older enrolment still signs",

@@ -298,7 +298,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "late-watchers-vote-apart",
-        "gossip.failure.monitor_detector",
+        "gossip.failure.ballot",
         "        return self.votes.beat_of_others(",
         "        return 0 and self.votes.beat_of_others(",
         _MONITORS + "test_a_death_is_certified_though_most_of_its_monitors_began_to_watch_after_it",
@@ -307,8 +307,8 @@ VOTE_MUTANTS: Final = (
     mutant(
         "quorum-of-votes-verified",
         "gossip.failure.verdicts",
-        "        for vote in votes:\n            self.require_signed_untrusted(vote, spend)",
-        "        for vote in found[1]:\n            self.require_signed_untrusted(vote, spend)",
+        "        for vote in votes:\n            self.require_signed_untrusted(vote, checks)",
+        "        for vote in found[1]:\n            self.require_signed_untrusted(vote, checks)",
         _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
         "votes nobody signed make an old certificate look young",
     ),

@@ -423,7 +423,8 @@ def test_a_helper_that_lies_hides_no_death(names: str) -> None:
         prober._courier.send(member, [encode_message(RelayedAck(request.sequence))])
 
     prober.receive_ping_req = lie
-    prober._failed = lambda member: None  # and it never raises an alarm itself
+    honest = prober.conclude
+    prober.conclude = lambda sequence: honest(sequence) and None  # and it never raises an alarm itself
     group.node(HOSTILE)._detector.desk.open = lambda member, why, **more: None
     group.kill(VICTIM, silent=True)
     others = [name for name in names.split() if name not in (HOSTILE, VICTIM)]

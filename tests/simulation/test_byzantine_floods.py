@@ -7,6 +7,8 @@ from gossipmesh.gossip.base.effects import SendDatagram
 from gossipmesh.gossip.failure.accusations import Accusations
 from gossipmesh.gossip.failure.monitors import Monitors
 from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.membership.eligible import Eligible
+from gossipmesh.gossip.membership.standing import Standing
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
@@ -76,7 +78,9 @@ def test_alarms_about_everybody_make_few_rankings() -> None:
 
 
 def test_whom_it_watches_is_at_hand_and_costs_an_honest_monitor_nothing() -> None:
-    monitors = Monitors(lambda: [bytes([number]) * 16 for number in range(40)])
+    eligible = Eligible(Standing(bytes(16)), bytes(16))
+    eligible.ids = lambda: [bytes([number]) * 16 for number in range(40)]
+    monitors = Monitors(eligible)
     accusations = Accusations(monitors)
     target = bytes(16)
     monitors.of(target, 8)

@@ -1,6 +1,7 @@
 """One member that answers streams out of place, without end, or too much: others do what it holds up."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -35,7 +36,7 @@ _NOBODYS = 2**40
 
 def answers_with(node: GossipNode, answer: Callable[[Session, object], bool]) -> None:
     """Have a member answer some questions in its own way; those `answer` says False to, as always."""
-    repair = node._streams._repair
+    repair = node._repair
     honest = repair._receive_question
     repair._receive_question = lambda session, message: answer(session, message) or honest(session, message)
 
@@ -57,7 +58,7 @@ def drips(group: Group, *kinds: type) -> None:
         for session, frame in held:
             if session.stream in node._streams._sessions:
                 node._streams._watch(session, 10**13)
-                node._streams._say(session, frame)
+                node._streams.say(session, frame)
 
     answers_with(node, answer)
     node._deadlines["drip"] = drip
@@ -94,7 +95,7 @@ def test_an_end_out_of_place_freezes_no_document() -> None:
 
     def done(session: Session, message: object) -> bool:
         if isinstance(message, FetchPolicy | FetchTrust):
-            node._streams._say(session, Done(bytes(16), bytes(16)))
+            node._streams.say(session, Done(bytes(16), bytes(16)))
         return isinstance(message, FetchPolicy | FetchTrust)
 
     answers_with(node, done)
@@ -132,7 +133,7 @@ def test_a_comparison_without_end_keeps_nobody_from_comparing_with_others() -> N
     group = mesh("a b c d e f")
     drips(group, Compare)
     node = group.node(HOSTILE)
-    node._detector.prober._roots = lambda: (b"\1" * 16, b"\2" * 16)
+    node._catalog.sums = SimpleNamespace(both=lambda: (b"\1" * 16, b"\2" * 16))
     group.run(10)
     assert node._catalog.get(credential_of("b").node_id) is not None
     honest_take = group.node("b")._intake.take
@@ -153,7 +154,7 @@ def session_to(group: Group, at: str, purpose: str) -> Session:
 @pytest.mark.parametrize("purpose", ["sync", "table"])
 def test_a_list_is_taken_once_and_only_when_asked_for(purpose: str) -> None:
     group = mesh("a b c d")
-    repair = group.node("b")._streams._repair
+    repair = group.node("b")._repair
     session = session_to(group, "b", purpose)
     entries = Entries((), bytes(range(256)), True, DocumentsSummary(1, ()))
     if purpose == "sync":
@@ -189,11 +190,11 @@ def test_records_of_unknown_kinds_too_many_for_a_frame_keep_no_newcomer_out() ->
 def test_a_first_stream_that_fails_for_ever_is_asked_for_ever_less() -> None:
     group = mesh("a b c")
     node = group.node("b")
-    repair = node._streams._repair
+    repair = node._repair
     repair._conversation.is_first = True
     opened_before = node.statistics().streams_opened
-    answers_with(group.node("a"), lambda session, message: group.node("a")._streams._close(session) or True)
-    answers_with(group.node("c"), lambda session, message: group.node("c")._streams._close(session) or True)
+    answers_with(group.node("a"), lambda session, message: group.node("a")._repair._close(session) or True)
+    answers_with(group.node("c"), lambda session, message: group.node("c")._repair._close(session) or True)
     node._ctx.now = Instant(group.now)
     repair.sync(node._catalog.get(credential_of("a").node_id))
     group.perform(group.hosts["b"], node._ctx.drain())

@@ -8,7 +8,7 @@ Deviation: none from a paper; SWIM leaves timers to its implementer.
 """
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from gossipmesh.model.instant import NEVER, Instant
@@ -17,8 +17,10 @@ from gossipmesh.model.member import Address
 Subject = None | int | bytes | str | Address
 Timer = tuple[str, Subject]
 """A kind and its subject: a member's id, a number, a scope, an address; None for the only one of its kind."""
-Deadlines = Mapping[str, Callable[..., None]]
-"""What is done when a timer of a kind is due: called with its subject, with nothing where that is None."""
+Deadlines = Mapping[str, Callable[..., object]]
+"""What is done when a timer of a kind is due: called with its subject, with nothing where that is None.
+
+It returns a fact for the router, or None."""
 _STALE_MIN: Final = 64
 
 
@@ -95,27 +97,24 @@ class Timers:
             self.set(timer, self._live[timer][0] + by_ns)
 
 
-def fire(deadlines: Deadlines, timer: Timer) -> None:
-    """Do what a table says of a timer that is due."""
+def fire(deadlines: Deadlines, timer: Timer) -> object:
+    """Do what a table says of a timer that is due; return the fact that came of it, if any."""
     kind, subject = timer
-    if subject is None:
-        deadlines[kind]()
-    else:
-        deadlines[kind](subject)
+    return deadlines[kind]() if subject is None else deadlines[kind](subject)
 
 
-def fire_due(timers: Timers, deadlines: Deadlines, now: Instant) -> None:
-    """Do what is due, in order, at most as often as timers are set now."""
+def fire_due(timers: Timers, deadlines: Deadlines, now: Instant) -> Iterator[object]:
+    """Do what is due, in order, at most as often as timers are set now; yield what comes of each."""
     for _ in range(len(timers)):
         timer = timers.pop_due(now)
         if timer is None:
             return
-        fire(deadlines, timer)
+        yield fire(deadlines, timer)
 
 
-def joined(*tables: Deadlines) -> dict[str, Callable[..., None]]:
+def joined(*tables: Deadlines) -> dict[str, Callable[..., object]]:
     """Return one table of several; no kind is in two."""
-    table: dict[str, Callable[..., None]] = {}
+    table: dict[str, Callable[..., object]] = {}
     for one in tables:
         assert not table.keys() & one.keys()
         table.update(one)

@@ -9,19 +9,17 @@ Paper: SWIM section 4.1 (piggyback), memberlist's gossip tick. Deviation: urgent
 for a tick, because a death that waits for probes is a second of failed requests on every node.
 """
 
-from collections.abc import Callable
-
 from gossipmesh.gossip.base.budgets import TokenBucket
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.queue import Key, UpdateQueue, sends_max
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member, short_id_of
+from gossipmesh.gossip.sessions.handshake import Handshake
 from gossipmesh.gossip.sessions.links import Link, LinkMaker
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.model.member import Address
 from gossipmesh.wire.datagram import HEADER_BYTES, TAG_BYTES
 
 # Header, tag, the array prefix (3) and the `seen` message (22) are always there.
@@ -37,13 +35,11 @@ class Courier:
     `muted` while a first table is taken in: what a newcomer learns there the others know.
     """
 
-    def __init__(
-        self, ctx: Context, catalog: Catalog, own_id: bytes, *, introduce: Callable[[Address], None]
-    ) -> None:
+    def __init__(self, ctx: Context, catalog: Catalog, own_id: bytes, handshake: Handshake) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._own_short = short_id_of(own_id)
-        self._introduce = introduce
+        self._handshake = handshake
         self._links = LinkMaker(ctx, own_id)
         self.queue = UpdateQueue()
         self._own_id = own_id
@@ -69,7 +65,7 @@ class Courier:
         if address is None:
             return
         if member.run == 0:
-            self._introduce(address)
+            self._handshake.start(address)
             return
         link = member.link
         if link is None:

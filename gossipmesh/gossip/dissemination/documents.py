@@ -13,7 +13,6 @@ Paper: TUF section 5 for versions and floors. Deviation: pairs (version, hash); 
 """
 
 import hashlib
-from collections.abc import Callable
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
@@ -21,10 +20,11 @@ from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, PolicyRef
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.queue import POLICY_KIND, TRUST_KIND
-from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.membership.facts import StateOutdated
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
-from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger
+from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger, StateSums
+from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
@@ -84,20 +84,21 @@ class _Doubt:
 class PolicySpreading:
     """Announces, fetches, applies and refuses policy sets and Trust."""
 
-    def __init__(self, ctx: Context, courier: Courier, own: OwnRecords, intake: Intake) -> None:
+    def __init__(
+        self, ctx: Context, sums: StateSums, courier: Courier, own: OwnRecords, streams: Streams
+    ) -> None:
         self._ctx = ctx
+        self._sums = sums
         self._courier = courier
         self._own = own
-        self._intake = intake
+        self._streams = streams
         self._refused: dict[tuple[bytes, str, int, bytes], None] = {}
         self._shown: dict[str, tuple[int, bytes, str]] = {}
         self._pending: dict[str, _Pending] = {}
         self._trust_asked: dict[bytes, Instant] = {}
         self._slow: dict[bytes, Instant] = {}
         self._doubt: _Doubt | None = None
-        self.root = bytes(16)
-        self.fetch: Callable[[bytes, str | None], bool] = lambda node_id, scope: False
-        self.trust_changed: Callable[[], None] = lambda: None
+        self._took_trust = False
         self._recount()
 
     def _recount(self) -> None:
@@ -116,7 +117,12 @@ class PolicySpreading:
         for kind, subject, content in items:
             digest = ledger.digest(content)
             ledger.put(kind, subject, Item(Rank(0, 0, 0, digest), int.from_bytes(digest, "big")))
-        self.root = ledger.root
+        self._sums.documents = ledger.root
+
+    @property
+    def root(self) -> bytes:
+        """Return the sum of the documents, 16 bytes."""
+        return self._sums.documents
 
     def summary(self) -> DocumentsSummary:
         """Return what we hold, as a stream comparison carries it."""
@@ -150,7 +156,7 @@ class PolicySpreading:
 
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers set here, and what each is for."""
-        return {"policies": self._publish, "doubt": self._settle_doubt, "hurry": self._hurry}
+        return {"policies": self._restate, "doubt": self._settle_doubt, "hurry": self._hurry}
 
     def policy_statuses(self) -> tuple[PolicyStatus, ...]:
         """Return what we run and what we last refused, sorted by scope."""
@@ -164,7 +170,7 @@ class PolicySpreading:
             )
         return tuple(statuses[: limits.SCOPES_MAX])
 
-    def offer(self, policy_set: PolicySet) -> None:
+    def offer(self, policy_set: PolicySet) -> StateOutdated:
         """Verify a set given to this node, apply and announce it.
 
         Raises:
@@ -175,9 +181,9 @@ class PolicySpreading:
         except PolicyRefusal as refusal:
             self._refuse(refusal, b"")
             raise
-        self._apply(accepted, b"")
+        return self._apply(accepted, b"")
 
-    def _apply(self, accepted: AcceptedSet, origin_id: bytes) -> None:
+    def _apply(self, accepted: AcceptedSet, origin_id: bytes) -> StateOutdated:
         scope, version, manifest_hash = accepted.scope, accepted.version, accepted.manifest_hash
         self._ctx.persist(PersistKind.POLICY_SET, scope.encode(), accepted.raw.to_bytes())
         self._ctx.persist(PersistKind.FLOOR, scope.encode(), encode([version, manifest_hash]), durable=True)
@@ -191,12 +197,13 @@ class PolicySpreading:
         message = encode_message(PolicyAnnouncement(scope, version, manifest_hash))
         self._courier.enqueue((POLICY_KIND, scope.encode(), b""), message)
         self._courier.push([message], origin_id)
-        self._publish()
+        return self._restate()
 
-    def _publish(self) -> None:
+    def _restate(self) -> StateOutdated:
+        """Take what we run and refuse into our state, which is to be signed anew."""
         self._ctx.timers.cancel(("policies", None))
         self._own.policies = self.policy_statuses()
-        self._intake.follow(self._own.publish_state(), None)
+        return StateOutdated()
 
     def _refuse(self, refusal: PolicyRefusal, announcer: bytes) -> None:
         table = self._ctx.statistics.refused_policies
@@ -289,7 +296,7 @@ class PolicySpreading:
         pending = self._pending[scope]
         for announcer in [one for one in pending.announcers if one not in pending.asked]:
             pending.announcers.remove(announcer)
-            if self.fetch(announcer, scope):
+            if self._streams.fetch(announcer, scope):
                 pending.asked[announcer] = (pending.announced, self._ctx.now)
                 break
         if not pending.asked:
@@ -309,16 +316,23 @@ class PolicySpreading:
             due = max(self._ctx.now, pending.since + _LONG_NS)
             self._ctx.timers.set(("hurry", scope), due)
 
-    def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> None:
-        """Take the answer to a fetch; None: the stream failed."""
+    def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> StateOutdated | None:
+        """Take the answer to a fetch; None: the stream failed. `go_on` then asks others."""
+        pending = self._pending.get(scope)
+        if pending is None:
+            return None
+        announced, asked_at = pending.asked.pop(member_id, (pending.announced, self._ctx.now))
+        if data is not None:
+            is_late = self._ctx.now - pending.since >= _STUCK_NS
+            return self._take(member_id, announced, data, is_late=is_late)
+        self._note_failure(member_id, asked_at)
+        return None
+
+    def go_on(self, scope: str) -> None:
+        """Ask others for a set that is still wanted after a fetch."""
         pending = self._pending.get(scope)
         if pending is None:
             return
-        announced, asked_at = pending.asked.pop(member_id, (pending.announced, self._ctx.now))
-        if data is not None:
-            self._take(member_id, announced, data, is_late=self._ctx.now - pending.since >= _STUCK_NS)
-        else:
-            self._note_failure(member_id, asked_at)
         held = self._ctx.documents.in_force(scope)
         settled = held is not None and held.floor >= pending.announced[1:]
         if settled:
@@ -327,7 +341,9 @@ class PolicySpreading:
         else:
             self._fetch_next(scope)
 
-    def _take(self, member_id: bytes, announced: Announced, data: bytes, *, is_late: bool) -> None:
+    def _take(
+        self, member_id: bytes, announced: Announced, data: bytes, *, is_late: bool
+    ) -> StateOutdated | None:
         documents = self._ctx.documents
         try:
             accepted = documents.check_untrusted(decode_policy_set_untrusted(data))
@@ -336,13 +352,14 @@ class PolicySpreading:
                 raise PolicyRefusal("older", "a set older than was announced", *announced)
             if is_less:
                 self._remember(member_id, announced)  # it has not got what it announced
-            self._apply(accepted, member_id)
+            return self._apply(accepted, member_id)
         except PolicyRefusal as refusal:
             self._remember(member_id, announced)
             self._refuse(refusal, member_id)
         except MalformedInput as error:
             self._remember(member_id, announced)
             self._refuse(PolicyRefusal("malformed", str(error), *announced), member_id)
+        return None
 
     def _note_failure(self, member_id: bytes, asked_at: Instant) -> None:
         """Listen less to who took long and brought nothing; who fails at once has too many streams."""
@@ -363,7 +380,7 @@ class PolicySpreading:
         if not announcement.version > self._trust_version() > 0 or self._is_slow(member.node_id):
             return
         busy = any(self._ctx.now - asked_at < _STUCK_NS for asked_at in self._trust_asked.values())
-        if not busy and member.node_id not in self._trust_asked and self.fetch(member.node_id, None):
+        if not busy and member.node_id not in self._trust_asked and self._streams.fetch(member.node_id, None):
             self._trust_asked[member.node_id] = self._ctx.now
 
     def offer_trust(self, envelope: bytes) -> None:
@@ -405,7 +422,12 @@ class PolicySpreading:
         message = encode_message(TrustAnnouncement(self._trust_version()))
         self._courier.enqueue((TRUST_KIND, b"", b""), message)
         self._courier.push([message], origin_id)
-        self.trust_changed()
+        self._took_trust = True
+
+    def take_trust_change(self) -> bool:
+        """Tell whether newer Trust was put in force since the last call."""
+        took, self._took_trust = self._took_trust, False
+        return took
 
     def answer_policy(self, scope: str) -> bytes:
         """Return the set in force of a scope for a peer; empty when there is none."""

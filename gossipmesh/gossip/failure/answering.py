@@ -9,14 +9,12 @@ Paper: none; SWIM refutes at once. Deviation: in GOSSIP 1.5 only the others wait
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.prober import Prober
 from gossipmesh.gossip.failure.verdicts import CertificateJudge, is_held_down
-from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.records import Certificate, SignedRecord
 
@@ -27,25 +25,19 @@ _ROUNDS: Final = 2
 
 
 class Answering:
-    """The certificate against us that waits, if any; `take` is given its record again in the end.
-
-    `ping` sends a plain ping and returns its sequence.
-    """
+    """The certificate against us that waits, if any; `due` returns its record again in the end."""
 
     def __init__(
         self,
         ctx: Context,
         courier: Courier,
         judge: CertificateJudge,
-        *,
-        ping: Callable[[Member], int],
-        take: Callable[[SignedRecord], None],
+        prober: Prober,
     ) -> None:
         self._ctx = ctx
         self._courier = courier
         self._judge = judge
-        self._ping = ping
-        self._take = take
+        self._prober = prober
         self._answered: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         self._against = (0, 0)
         self._is_due = False
@@ -94,7 +86,7 @@ class Answering:
         """Ping some members; whoever has not answered in half a silence has not heard us, or we not it."""
         settings = self._ctx.settings.monitor
         peers = self._courier.choose(settings.control_peers, b"")
-        self._asked = {self._ping(member): False for member in peers}
+        self._asked = {self._prober.ping(member): False for member in peers}
         wait_ns = settings.silence_ns // _ROUNDS
         self._ctx.timers.set(("answer", None), self._ctx.now + wait_ns)
 
@@ -103,29 +95,23 @@ class Answering:
         if sequence in self._asked:
             self._asked[sequence] = True
 
-    def deadlines(self) -> Deadlines:
-        """Return the kinds of timers set here, and what each is for."""
-        return {"answer": self._due}
+    def due(self) -> SignedRecord | None:
+        """Return the certificate that is answered now (timer `answer`); None while we are not heard."""
+        return self._answer() if not self._in_rounds or self._is_heard_again() else None
 
-    def _due(self) -> None:
-        if self._in_rounds:
-            self._round_over()
-        else:
-            self._answer()
-
-    def _round_over(self) -> None:
+    def _is_heard_again(self) -> bool:
+        """Count a round of pings; begin another unless most of two rounds were answered."""
         self._rounds.append((len(self._asked), sum(self._asked.values())))
         self._asked = {}
         asked = sum(count for count, _ in self._rounds)
         heard = sum(count for _, count in self._rounds)
         is_heard = 100 * heard >= self._ctx.settings.monitor.control_percent * asked
         if len(self._rounds) == _ROUNDS and is_heard:
-            self._answer()
-        else:
-            self._round()
+            return True
+        self._round()
+        return False
 
-    def _answer(self) -> None:
+    def _answer(self) -> SignedRecord | None:
         record, self._waiting = self._waiting, None
         self._is_due = True
-        if record is not None:
-            self._take(record)
+        return record

@@ -10,13 +10,14 @@
 Paper: SWIM section 4.2 (suspicion before death). Deviation: see `cases`.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import MemberChanged, ServicesChanged
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.ballot import Ballot
 from gossipmesh.gossip.failure.cases import CAUSES, Act, Case, CaseInput, CaseState, Circumstances, judge
 from gossipmesh.gossip.failure.control_rounds import ControlRounds
 from gossipmesh.gossip.failure.engine_questions import Asker, EngineQuestions
@@ -25,7 +26,7 @@ from gossipmesh.gossip.membership.catalog import Catalog, order_start
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.model.records import Cause
+from gossipmesh.model.records import SignedRecord
 
 _QUIET_NS: Final = 900 * MILLISECOND_NS
 _LIVELY_NS: Final = 600 * MILLISECOND_NS
@@ -36,7 +37,7 @@ _WATCHABLE: Final = (MemberStatus.ALIVE, MemberStatus.UNATTENDED)
 
 
 class CaseDesk:
-    """All open cases of this node; `cast` sends a vote, `withdraw` takes it back, `is_ours` knows targets."""
+    """All open cases of this node; what is judged may return the verdict that our vote completes."""
 
     def __init__(
         self,
@@ -45,29 +46,16 @@ class CaseDesk:
         courier: Courier,
         prober: Prober,
         engines: EngineQuestions,
-        *,
-        cast: Callable[[Member, Cause], None],
-        withdraw: Callable[[Member], None],
-        is_ours: Callable[[Member], bool],
-        stream_ping: Callable[[Member], None],
+        ballot: Ballot,
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._courier = courier
         self._prober = prober
         self._engines = engines
-        self._cast = cast
-        self._withdraw = withdraw
-        self._is_ours = is_ours
-        self._stream_ping = stream_ping
+        self._ballot = ballot
         self._cases: dict[bytes, Case] = {}
-        self.control = ControlRounds(
-            ctx,
-            courier,
-            target=self._first,
-            ping=lambda member: void(prober.ping(member)),
-            ended=self._round_ended,
-        )
+        self.control = ControlRounds(ctx, courier, prober)
 
     def __len__(self) -> int:
         return len(self._cases)
@@ -89,7 +77,7 @@ class CaseDesk:
             case.renews_until = renews_until or case.renews_until
             return case
         watchable = renews_until is not None or member.status in _WATCHABLE
-        if member.state is None or not watchable or not self._is_ours(member):
+        if member.state is None or not watchable or not self._ballot.may_watch(member):
             return None
         sent_count = 0 if member.link is None else member.link.sent_count
         case = Case(self._ctx.now, order_start(member.state.order), sent_count)
@@ -98,7 +86,7 @@ class CaseDesk:
         self._ctx.statistics.cases_opened += 1
         self._ctx.statistics.cases_open = len(self._cases)
         self._note(member, "case-opened", detail=why)
-        self.control.begin()
+        self.control.begin(next(iter(self._cases)))
         self._press(member, case)
         return case
 
@@ -133,11 +121,11 @@ class CaseDesk:
         what = CaseInput.ANSWERED if enough else CaseInput.ANSWER
         self._act(member, case, case.take(what), "answered")
 
-    def port_refused(self, member: Member) -> None:
+    def port_refused(self, member: Member) -> SignedRecord | None:
         """Take a hint that the agent is gone: the engine knows better."""
         case = self.open(member, "port refused")
         if case is None:
-            return
+            return None
         case.evidence.port_refusals.append(self._ctx.now)
         del case.evidence.port_refusals[1:-1]
         if self._ctx.now - case.pinged_at >= _HINT_PING_GAP_NS:
@@ -145,11 +133,11 @@ class CaseDesk:
             self._ping(member, case)
         if not case.evidence.engine_refusals and case.evidence.engine_answered_at < 0:
             self._ask_engine(member)
-        self._judge(member, case)
+        return self._judge(member, case)
 
     def slept(self) -> None:
         """Restart every case after a pause of our own."""
-        self.control.restart()
+        self.control.restart(self._first())
         for node_id in list(self._cases):
             case, member = self._cases[node_id], self._catalog.get(node_id)
             if member is not None:
@@ -165,30 +153,36 @@ class CaseDesk:
 
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers set here and for control rounds, and what each is for."""
-        return {"case": self._tick, "again": self._again, **self.control.deadlines()}
+        return {
+            "again": self._again,
+            **self.control.deadlines(),
+        }
 
-    def _tick(self, node_id: bytes) -> None:
+    def tick(self, node_id: bytes) -> Iterator[SignedRecord]:
+        """Judge a case and press its target (timer `case`); yield the verdict that our vote completes."""
         case, member = self._cases.get(node_id), self._catalog.get(node_id)
         if case is None or member is None:
             return
-        self._judge(member, case)
+        verdict = self._judge(member, case)
+        if verdict is not None:
+            yield verdict
         if self._cases.get(member.node_id) is case:
             self._press(member, case)
 
-    def _judge(self, member: Member, case: Case) -> None:
+    def _judge(self, member: Member, case: Case) -> SignedRecord | None:
         state = member.state
         known = self._catalog.get(member.node_id) is member and state is not None
         if not known or state is None or order_start(state.order) != case.incarnation:
             # Whatever is judged between two ticks: what one life refused is nothing against the next.
             self.settle(member, "another incarnation")
-            return
+            return None
         renews = case.renews_until > self._ctx.now
-        if not (renews or member.status in _WATCHABLE) or not self._is_ours(member):
+        if not (renews or member.status in _WATCHABLE) or not self._ballot.may_watch(member):
             self.settle(member, "not ours any more")
-            return
+            return None
         if self.control.failed:
             self._cut_off()
-            return
+            return None
         evidence, settings = case.evidence, self._ctx.settings.monitor
         lag_ns = self._ctx.lag.current_ns(self._ctx.now)
         what = judge(
@@ -204,10 +198,10 @@ class CaseDesk:
         known = what is CaseInput.FOUND_AGENT_GONE and member.status is MemberStatus.UNATTENDED
         if known and not renews:
             what = CaseInput.SETTLED
-        self._act(member, case, case.take(what), "nothing found")
+        return self._act(member, case, case.take(what), "nothing found")
 
     def _cut_off(self) -> None:
-        self.control.restart()
+        self.control.restart(self._first())
         for node_id in list(self._cases):
             case, member = self._cases[node_id], self._catalog.get(node_id)
             if member is not None:
@@ -224,7 +218,7 @@ class CaseDesk:
             for helper in self._courier.choose(1, member.node_id):
                 self._prober.ask_for(helper, sequence, member)
         if quiet and case.ticks_count % 4 == 2:
-            self._stream_ping(member)
+            self._prober.ping_by_stream(member)
         if quiet and now - case.engine_asked_at >= SECOND_NS:
             self._ask_engine(member)
         self._mark_unreachable(member, case)
@@ -248,12 +242,22 @@ class CaseDesk:
     def _patience_ns(self, member: Member) -> int:
         return self._ctx.settings.monitor.silence_ns + self._tolerance_ns(member)
 
-    def _round_ended(self) -> None:
-        """Judge what waited for a control round, so that it does not wait for the next tick as well."""
+    def round_over(self) -> Iterator[SignedRecord]:
+        """End a control round (timer `control`) and begin the next; yield the verdicts our votes complete.
+
+        What waited for the round is judged at once, so that it does not wait for the next tick as well.
+        """
+        began = self.control.began
+        if not self.control.end():
+            return
         for node_id in list(self._cases):
             case, member = self._cases.get(node_id), self._catalog.get(node_id)
             if case is not None and member is not None and case.state is CaseState.WATCHING:
-                self._judge(member, case)
+                verdict = self._judge(member, case)
+                if verdict is not None:
+                    yield verdict
+        if self.control.began == began:
+            self.control.go_on(self._first())
 
     def _ping(self, member: Member, case: Case) -> int:
         case.pinged_at = self._ctx.now
@@ -266,17 +270,17 @@ class CaseDesk:
         if case is not None and self._engines.ask(member, Asker.CASE):
             case.engine_asked_at = self._ctx.now
 
-    def engine_said(self, node_id: bytes, answered: bool, refused: bool) -> None:
+    def engine_said(self, node_id: bytes, answered: bool, refused: bool) -> SignedRecord | None:
         """Take an engine's answer to a case's question, which is dropped together with its case."""
         case, member = self._cases.get(node_id), self._catalog.get(node_id)
         if case is None or member is None:
-            return
+            return None
         evidence, now = case.evidence, self._ctx.now
         evidence.engine_said(answered, refused, now)
         if (answered or refused) and evidence.port_refusals:
             again_ns = self._ctx.settings.monitor.refusal_ns
             self._ctx.timers.set(("again", member.node_id), now + again_ns)
-        self._judge(member, case)
+        return self._judge(member, case)
 
     def _again(self, node_id: bytes) -> None:
         """Make sure of a refusal: port and engine are asked once more."""
@@ -288,30 +292,31 @@ class CaseDesk:
 
     # What follows
 
-    def _vote(self, member: Member, case: Case) -> None:
+    def _vote(self, member: Member, case: Case) -> SignedRecord | None:
         """Cast our vote: at once when its class is new, else at the pace of ticks.
 
         Other monitors may be gone as well; a vote for each of their kernels' refusals would feed on itself.
         """
         is_soon = self._ctx.now - case.voted_at < self._ctx.settings.monitor.case_tick_ns // 2
         if case.voted_in is case.state and case.voted_at >= 0 and is_soon:
-            return
+            return None
         case.voted_at, case.voted_in = self._ctx.now, case.state
-        self._cast(member, CAUSES[case.state])
+        return self._ballot.cast(member, CAUSES[case.state])
 
-    def _act(self, member: Member, case: Case, act: Act, why: str) -> None:
+    def _act(self, member: Member, case: Case, act: Act, why: str) -> SignedRecord | None:
         if act is Act.VOTE:
-            self._vote(member, case)
+            return self._vote(member, case)
         if act in (Act.UNVOTE, Act.UNVOTE_AND_RESTART, Act.UNVOTE_AND_CLOSE):
             case.voted_at = -1
             self._note(member, "unvote", detail=why)
-            self._withdraw(member)
+            self._ballot.withdraw(member)
         if act in (Act.RESTART, Act.UNVOTE_AND_RESTART):
             case.evidence.restart(self._ctx.now)
         if case.state is CaseState.CLOSED and self._cases.pop(member.node_id, None) is not None:
             self._ctx.statistics.cases_open = len(self._cases)
             self._note(member, "case-closed", detail=why)
             self._drop_timers(member)
+        return None
 
     def _drop_timers(self, member: Member) -> None:
         for name in ("case", "again"):
@@ -345,7 +350,3 @@ class CaseDesk:
         if self._cases.pop(member.node_id, None) is not None:
             self._ctx.statistics.cases_open = len(self._cases)
         self._drop_timers(member)
-
-
-def void(value: object) -> None:
-    """Return nothing, whatever was returned."""

@@ -8,36 +8,23 @@ Paper: none. Lifeguard's local health infers as much from failed probes; this as
 """
 
 from collections import deque
-from collections.abc import Callable
 
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.prober import Prober
 from gossipmesh.gossip.membership.member import Member
 
 _ROUNDS = 2
 
 
 class ControlRounds:
-    """Runs while cases are open; `target` names one of them to leave out, `ping` sends a plain ping.
+    """Runs while cases are open; whoever begins a round names one of their targets, to be left out."""
 
-    `ended` is told after each round.
-    """
-
-    def __init__(
-        self,
-        ctx: Context,
-        courier: Courier,
-        *,
-        target: Callable[[], bytes | None],
-        ping: Callable[[Member], None],
-        ended: Callable[[], None],
-    ) -> None:
+    def __init__(self, ctx: Context, courier: Courier, prober: Prober) -> None:
         self._ctx = ctx
         self._courier = courier
-        self._target = target
-        self._ping = ping
-        self._ended = ended
+        self._prober = prober
         self._peers: list[Member] = []
         self._began = -1
         self._rounds: deque[tuple[int, int]] = deque(maxlen=_ROUNDS)
@@ -57,19 +44,19 @@ class ControlRounds:
         heard = sum(count for _, count in self._rounds)
         return asked > 0 and 100 * heard >= self._ctx.settings.monitor.control_percent * asked
 
-    def begin(self) -> None:
+    def begin(self, target: bytes) -> None:
         """Start rounds, if none run."""
         if self._began < 0:
-            self._round()
+            self.go_on(target)
 
-    def restart(self) -> None:
+    def restart(self, target: bytes | None) -> None:
         """Forget what was heard; a round under way counts for nothing."""
         self._rounds.clear()
         if self._began >= 0:
-            self._round()
+            self.go_on(target)
 
-    def _round(self) -> None:
-        target = self._target()
+    def go_on(self, target: bytes | None) -> None:
+        """Begin the next round; without a target there is nobody to judge, and rounds end."""
         if target is None:
             self._began = -1
             self._rounds.clear()
@@ -80,7 +67,7 @@ class ControlRounds:
         self._began = self._ctx.now
         self._peers = self._courier.choose(settings.control_peers, target)
         for member in self._peers:
-            self._ping(member)
+            self._prober.ping(member)
         half_ns = settings.silence_ns // (2 * _ROUNDS)
         self._ctx.timers.set(("control half", None), self._ctx.now + half_ns)
         # A moment before half a silence, so that the tick that finds the silence finds two rounds.
@@ -90,7 +77,7 @@ class ControlRounds:
 
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers set here, and what each is for."""
-        return {"control half": self._half, "control": self._end}
+        return {"control half": self._half}
 
     def _heard(self, member: Member) -> bool:
         patience_ns = min(member.lag_ms * 1_000_000, self._ctx.settings.monitor.tolerance_max_ns)
@@ -99,16 +86,19 @@ class ControlRounds:
     def _half(self) -> None:
         for member in self._peers:
             if not self._heard(member):
-                self._ping(member)
+                self._prober.ping(member)
 
-    def _end(self) -> None:
+    def end(self) -> bool:
+        """Count what a round heard (timer `control`); False when none ran."""
         if self._began < 0:
-            return
+            return False
         heard = sum(1 for member in self._peers if self._heard(member))
         self._rounds.append((len(self._peers), heard))
         if self.failed:
             self._ctx.statistics.control_failures += 1
-        began = self._began
-        self._ended()
-        if self._began == began:
-            self._round()
+        return True
+
+    @property
+    def began(self) -> int:
+        """Return when the round under way began; -1 when none runs."""
+        return self._began

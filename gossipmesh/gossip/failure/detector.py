@@ -12,7 +12,7 @@ from gossipmesh.gossip.membership.catalog import Change, Checks
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import Vote
+from gossipmesh.model.records import SignedRecord, Vote
 from gossipmesh.wire.datagram import (
     Ack,
     CertificateId,
@@ -83,14 +83,18 @@ class Detector(Protocol):
     def status_changed(self, member: Member) -> None:
         """Follow a change of a member's status or state."""
 
-    def certificate_held(self, change: Change, sender: Member | None) -> None:
-        """Deal with a certificate that what we heard ourselves contradicts."""
+    def merge_verdict_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
+        """Judge a verdict from outside and have it kept if it holds; None when it says nothing new.
+
+        Raises:
+            MalformedInput: it does not hold, or is about somebody unknown. Remote's fault. State unchanged.
+        """
+
+    def verdict_merged(self, change: Change, sender: Member | None) -> None:
+        """Follow a verdict about another: ask its target first, or let it take effect and pass it on."""
 
     def answers_later(self, change: Change) -> bool:
         """Tell whether a certificate against ourselves is answered later than now."""
-
-    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
-        """Follow a certificate that took effect, and pass it on, not back to where it came from."""
 
     def engine_probed(self, number: int, answered: bool, refused: bool) -> None:
         """Take an engine's answer."""
@@ -98,8 +102,8 @@ class Detector(Protocol):
     def port_refused(self, address: Address) -> None:
         """Take that a gossip port refused a packet of ours; anyone can forge that."""
 
-    def lag_noted(self) -> None:
-        """Follow a change of our own lag."""
+    def lag_noted(self) -> bool:
+        """Follow a change of our own lag; True when our state is to be signed anew."""
 
     def view_complete(self) -> None:
         """Take that we once held all that a peer holds."""

@@ -8,7 +8,6 @@ Paper: none; SWIM's targets are passive. Deviation: a target's own timer, not it
     node that reads late is not silent.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
@@ -25,7 +24,7 @@ _MESSAGE: Final = encode_message(Heartbeat())
 
 
 class Heartbeats:
-    """Both sides; `missed` takes a member whose turn passed in silence."""
+    """Both sides of heartbeats; `due` returns a member whose turn passed in silence."""
 
     def __init__(
         self,
@@ -33,14 +32,11 @@ class Heartbeats:
         catalog: Catalog,
         courier: Courier,
         monitors: Monitors,
-        *,
-        missed: Callable[[Member], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._courier = courier
         self._monitors = monitors
-        self._missed = missed
         self._turn = 0
         self._shown_at = -SECOND_NS
         self._watched: dict[bytes, None] = {}
@@ -113,23 +109,24 @@ class Heartbeats:
 
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers set here, and what each is for."""
-        return {"heartbeat": self._beat, "watch": self._due}
+        return {"heartbeat": self._beat}
 
-    def _due(self, node_id: bytes) -> None:
+    def due(self, node_id: bytes) -> Member | None:
+        """Return a member whose turn passed in silence (timer `watch`); watch on, if it is ours."""
         member = self._catalog.get(node_id)
         if member is None:
             self._watched.pop(node_id, None)
-            return
+            return None
         if member.status is not MemberStatus.ALIVE or not self.is_ours(member):
             self.forget(member)
-            return
+            return None
         grace_ns = self._ctx.settings.monitor.heartbeat_grace_ns
         if member.heard_at + self._period_ns(member) + grace_ns > self._ctx.now:
             self._arm(member, member.heard_at)
-            return
+            return None
         self._ctx.statistics.heartbeats_missed += 1
         self._arm(member, self._ctx.now)
-        self._missed(member)
+        return member
 
     def paused(self) -> None:
         """Give everyone a whole turn after a pause of ours."""

@@ -10,12 +10,11 @@ True votes of a past moment can be kept and shown again. Rules:
 Paper: none; GOSSIP 1.5, rule 9. Deviation: there an ack of ours decides, here anything heard.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.prober import Prober
 from gossipmesh.gossip.failure.verdicts import is_held_down
 from gossipmesh.gossip.membership.catalog import Change, order_start
 from gossipmesh.gossip.membership.member import Member
@@ -32,20 +31,12 @@ class _Held(NamedTuple):
 
 
 class LifeFirst:
-    """Whom we asked, and when; `merge` is given the certificate again once the target had its time."""
+    """Whom we asked, and when; `release` returns the certificate again once the target had its time."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        courier: Courier,
-        *,
-        ping: Callable[[], bytes],
-        merge: Callable[[SignedRecord], None],
-    ) -> None:
+    def __init__(self, ctx: Context, courier: Courier, prober: Prober) -> None:
         self._ctx = ctx
         self._courier = courier
-        self._ping = ping
-        self._merge = merge
+        self._prober = prober
         self._asked_at: dict[bytes, int] = {}
         self._asked_anew_at: dict[bytes, tuple[tuple[int, int], int]] = {}
         self._held: dict[bytes, _Held] = {}
@@ -92,22 +83,17 @@ class LifeFirst:
         is_deaf, incarnation = is_held_down(certificate.votes), order_start(certificate.order)
         if is_deaf and self._asked_ns(member, incarnation) is None:
             self._asked_anew_at[member.node_id] = (incarnation, self._ctx.now)
-        self._courier.send(member, [self._ping(), change.message])
+        self._courier.send(member, [self._prober.fresh_ping(), change.message])
         if sender is not None and RecordKind.NODE_STATE in member.messages:
             self._courier.send(sender, [member.messages[RecordKind.NODE_STATE]], fill=False)
         self._held[member.node_id] = _Held(member, record, is_deaf, member.heard_at)
         until = self._ctx.now + self._ctx.settings.monitor.silence_ns
         self._ctx.timers.set(("held", member.node_id), until)
 
-    def deadlines(self) -> Deadlines:
-        """Return the kinds of timers set here, and what each is for."""
-        return {"held": self._release}
-
-    def _release(self, node_id: bytes) -> None:
-        """Give a certificate its way once its target had its time and was not heard."""
+    def release(self, node_id: bytes) -> SignedRecord | None:
+        """Return a certificate whose target had its time (timer `held`); None where that was heard."""
         held = self._held.pop(node_id)
-        if held.is_deaf or held.member.heard_at <= held.heard_at:
-            self._merge(held.record)
+        return held.record if held.is_deaf or held.member.heard_at <= held.heard_at else None
 
     def settle(self, member: Member) -> None:
         """Let nothing wait for a member against whom a certificate took effect."""

@@ -10,7 +10,6 @@ our own), `votes` (those of others), `verdicts` (quorums), `quarantine`, `mass_d
 Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: GOSSIP 1.5 as a whole; docs/GOSSIP.md says why.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
@@ -18,10 +17,13 @@ from gossipmesh.gossip.base.lag import step_of
 from gossipmesh.gossip.base.timers import Deadlines, joined
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.answering import Answering
+from gossipmesh.gossip.failure.ballot import Ballot
 from gossipmesh.gossip.failure.case_desk import CaseDesk
 from gossipmesh.gossip.failure.engine_questions import Asker, EngineQuestions
+from gossipmesh.gossip.failure.facts import AnswerDue
 from gossipmesh.gossip.failure.heartbeats import Heartbeats
 from gossipmesh.gossip.failure.life_first import LifeFirst
+from gossipmesh.gossip.failure.merging import VerdictMerger
 from gossipmesh.gossip.failure.monitors import Monitors
 from gossipmesh.gossip.failure.prober import Prober
 from gossipmesh.gossip.failure.quarantine import HoldDowns
@@ -32,13 +34,14 @@ from gossipmesh.gossip.failure.verdicts import (
     CertificateJudge,
     decode_certificate_untrusted,
     is_held_down,
-    make_certificate,
     voter_names,
 )
-from gossipmesh.gossip.failure.votes import VoteBox
-from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, order_start
+from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
+from gossipmesh.gossip.membership.facts import StateOutdated
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.sessions.streams import Streams
+from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -61,11 +64,10 @@ from gossipmesh.wire.datagram import (
 
 _LAG_GAP_NS: Final = 10 * SECOND_NS
 _TOLD_GAP_NS: Final = SECOND_NS
-_EPOCH_SHIFT: Final = 32
 
 
 class MonitorDetector:
-    """The detector of voting monitors; `merge` takes a certificate, `publish` signs our state anew."""
+    """The detector of voting monitors."""
 
     def __init__(
         self,
@@ -73,64 +75,33 @@ class MonitorDetector:
         catalog: Catalog,
         courier: Courier,
         own: OwnRecords,
-        *,
-        roots: Callable[[], tuple[bytes, bytes]],
-        stream_ping: Callable[[Member], None],
-        merge: Callable[[SignedRecord], None],
-        publish: Callable[[], None],
+        streams: Streams,
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._courier = courier
         self._own = own
-        self._merge = merge
-        self._publish = publish
         settings = ctx.settings.monitor
-        self.monitors = Monitors(catalog.eligible_ids)
-        self.judge = CertificateJudge(ctx, self.monitors, member_of=catalog.get)
-        self.prober = Prober(
-            ctx,
-            catalog,
-            courier,
-            roots=roots,
-            stream_ping=stream_ping,
-            failed=self._probe_failed,
-            answered=self._answered,
-            wanted_life=self._wanted_life,
-        )
+        self.monitors = Monitors(catalog.eligible)
+        self.judge = CertificateJudge(ctx, self.monitors, catalog)
+        self.prober = Prober(ctx, catalog, courier, streams)
         self.health = self.prober.health
-        self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors, missed=self._heartbeat_missed)
+        self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors)
         self._engines = EngineQuestions(ctx)
         self._wants = CertificateWants(ctx, catalog, courier)
         self._renewals = Renewals()
-        self._life = LifeFirst(ctx, courier, ping=self._fresh_ping, merge=merge)
-        self._answering = Answering(ctx, courier, self.judge, ping=self.prober.ping, take=merge)
-        self.desk = CaseDesk(
-            ctx,
-            catalog,
-            courier,
-            self.prober,
-            self._engines,
-            cast=self._cast,
-            withdraw=self._withdraw,
-            is_ours=self._may_watch,
-            stream_ping=stream_ping,
-        )
-        self.votes = VoteBox(settings)
+        self._life = LifeFirst(ctx, courier, self.prober)
+        self._answering = Answering(ctx, courier, self.judge, self.prober)
+        self.ballot = Ballot(ctx, catalog, courier, own, self.judge, self.health)
+        self.votes = self.ballot.votes
+        self.desk = CaseDesk(ctx, catalog, courier, self.prober, self._engines, self.ballot)
         self._hold_downs = HoldDowns(settings)
-        self._holds = EndpointHolds(ctx, catalog, note=self._note_held)
-        self._vote_count = 0
-        self._last_votes: dict[bytes, int] = {}
+        self._holds = EndpointHolds(ctx, catalog)
         self._checked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
         self._tombstone_turn = 0
-        self._judge_for(catalog)
-
-    def _judge_for(self, catalog: Catalog) -> None:
-        catalog.eligible_changed = self.monitors.expire
+        self._merger = VerdictMerger(ctx, catalog, self.judge, self._life)
         catalog.note_eligible()
-        catalog.certificate_judge = self.judge
-        catalog.beaten_by_life = self._life.beats
 
     def start(self) -> None:
         """Begin probing, beating and pinging the gone."""
@@ -147,19 +118,27 @@ class MonitorDetector:
             "engine": self._look,
             "obituary": self._tombstone,
             "lag": self._lag_round,
+            "held": self._held_is_due,
+            "watch": self._watch_due,
+            "case": self._case_tick,
+            "control": self._control_over,
+            "probe over": self._probe_over,
+            "late pings": self._answer_late,
+            "answer": self._answer_is_due,
         }
         watching = (self.prober, self.heartbeats, self.desk)
-        verdicts = (self._wants, self._life, self._answering, self._holds)
+        verdicts = (self._wants, self._holds)
         return joined(own, *(part.deadlines() for part in watching + verdicts))
 
     def restore(self, records: list[SignedRecord]) -> None:
         """Take back certificates of the last run; this node judged them then, so signatures suffice."""
         for record in records:
+            checks = Checks(limits.CERTIFICATE_VOTES_MAX)
             try:
                 certificate = decode_certificate_untrusted(record)
                 member = self._catalog.get(certificate.node_id)
                 for part in certificate.votes:
-                    self.judge.require_signed_untrusted(vote_of(certificate, part), lambda: None)
+                    self.judge.require_signed_untrusted(vote_of(certificate, part), checks)
             except MalformedInput as error:
                 self._ctx.refused(type(error).__name__)
                 continue
@@ -192,11 +171,19 @@ class MonitorDetector:
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer."""
-        self.prober.receive_ping(member, ping, arrived)
+        if self.prober.receive_ping(member, ping, arrived):
+            self.heartbeats.show_life()
+            self._answering.answered(member.node_id)
+
+    def _answer_late(self) -> None:
+        for _ in self.prober.answer_late():
+            self.heartbeats.show_life()
 
     def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
         """Take an answer."""
-        self.prober.receive_ack(member, ack, arrived)
+        if self.prober.receive_ack(member, ack, arrived):
+            self.desk.answered(member, ack.sequence, arrived)
+            self._answering.acked(ack.sequence)
 
     def receive_ping_req(self, member: Member, request: PingReq) -> None:
         """Ping for another."""
@@ -224,28 +211,22 @@ class MonitorDetector:
         self._answering.paused()
         self.desk.slept()
 
-    def _answered(self, member: Member, sequence: int, at: Instant) -> None:
-        self.desk.answered(member, sequence, at)
-        self._answering.acked(sequence)
-
-    def _wanted_life(self, member: Member, in_time: bool) -> None:
-        self.heartbeats.show_life()
-        if in_time:
-            self._answering.answered(member.node_id)
-
     # Doubt
 
-    def _may_watch(self, member: Member) -> bool:
-        return self.judge.view_is_whole and self.heartbeats.is_ours(member)
-
-    def _heartbeat_missed(self, member: Member) -> None:
+    def _watch_due(self, node_id: bytes) -> None:
+        """Probe whoever missed its turn, unless we lag or a case is open."""
+        member = self.heartbeats.due(node_id)
+        if member is None:
+            return
         lags = self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
         if not lags and self.desk.get(member.node_id) is None:
             self.prober.probe(member)
 
-    def _probe_failed(self, member: Member) -> None:
-        self._alarm(member)
-        self.desk.open(member, "probe failed")
+    def _probe_over(self, sequence: int) -> None:
+        member = self.prober.conclude(sequence)
+        if member is not None:
+            self._alarm(member)
+            self.desk.open(member, "probe failed")
 
     def _alarm(self, member: Member) -> None:
         """Have the other monitors of a member look, at most once a second."""
@@ -254,14 +235,9 @@ class MonitorDetector:
             return
         self._checked_at[member.node_id] = self._ctx.now
         message = encode_message(Check(member.node_id, *order_start(member.state.order)))
-        for other in self._monitors_of(member):
+        for other in self.ballot.monitors_of(member):
             self._ctx.statistics.checks_sent += 1
             self._courier.send(other, [message])
-
-    def _monitors_of(self, member: Member) -> list[Member]:
-        ids = self.monitors.of(member.node_id, self._ctx.settings.monitor.monitors_max)
-        others = [self._catalog.get(node_id) for node_id in ids if node_id != self._own.node_id]
-        return [other for other in others if other is not None]
 
     def receive_check(self, member: Member, check: Check) -> None:
         """Open a case against a target of ours; whoever asks about the gone is shown why."""
@@ -302,7 +278,7 @@ class MonitorDetector:
         for member in self._catalog.reachable:
             if member.may_be_at(host) and member.address == address:
                 self._alarm(member)
-                self.desk.port_refused(member)
+                self._take_verdict(self.desk.port_refused(member))
                 return
 
     def engine_probed(self, number: int, answered: bool = False, refused: bool = False) -> None:
@@ -311,54 +287,11 @@ class MonitorDetector:
         if question is None:
             return
         if question.asker is Asker.CASE:
-            self.desk.engine_said(question.node_id, answered, refused)
+            self._take_verdict(self.desk.engine_said(question.node_id, answered, refused))
         else:
             self._looked(question.node_id, answered)
 
     # Votes
-
-    def _cast(self, member: Member, cause: Cause) -> None:
-        """Sign a vote and send it to the other monitors; refreshed at each tick while it holds."""
-        if member.state is None:
-            return
-        self._vote_count += 1
-        beat = self._last_beat(member, order_start(member.state.order))
-        vote = Vote(
-            node_id=member.node_id,
-            generation=member.state.generation,
-            epoch=member.state.epoch,
-            cause=int(cause),
-            voter=self._own.node_id,
-            sequence=(self._own.epoch << _EPOCH_SHIFT) + self._vote_count,
-            beat=beat,
-            signature=b"",
-        )
-        vote = self._own.sign_vote(vote)
-        self._ctx.statistics.votes_sent += 1
-        if member.node_id not in self._last_votes:
-            self._ctx.statistics.votes_cast += 1
-            self._note(member, "vote-sent", self._own.node_id, cause.label, f"last beat {beat}")
-        self._last_votes[member.node_id] = vote.sequence
-        message = encode_message(vote)
-        for other in self._monitors_of(member):
-            self._courier.send(other, [message])
-        self.votes.put(vote, self._ctx.now)
-        self._count(member)
-
-    def _last_beat(self, member: Member, life: tuple[int, int]) -> int:
-        if member.beat_run == member.run and member.beat:
-            return member.beat
-        return self.votes.beat_of_others(member.node_id, life, self._own.node_id, self._ctx.now)
-
-    def _withdraw(self, member: Member) -> None:
-        sequence = self._last_votes.pop(member.node_id, None)
-        if sequence is None:
-            return
-        self._ctx.statistics.unvotes += 1
-        self.votes.withdraw(member.node_id, self._own.node_id, sequence, self._ctx.now)
-        message = encode_message(Unvote(member.node_id, sequence))
-        for other in self._monitors_of(member):
-            self._courier.send(other, [message])
 
     def receive_vote(self, member: Member, vote: Vote, arrived: Instant, checks: Checks) -> None:
         """Take a vote from its voter; a new quorum makes a certificate."""
@@ -391,13 +324,13 @@ class MonitorDetector:
         if self.votes.put(vote, arrived):
             self._ctx.statistics.votes_received += 1
             self.desk.open(target, f"vote of {member.name}", renews_until=renews_until)
-            self._count(target)
+            self._take_verdict(self.ballot.count(target))
 
     def _require_vote_untrusted(self, member: Member, vote: Vote, checks: Checks) -> None:
         if vote.voter != member.node_id or vote.cause not in tuple(Cause):
             raise MalformedInput("a vote of somebody else, or of an unknown cause")
         self.judge.require_monitor_untrusted(vote.node_id, vote.voter)
-        self.judge.require_signed_untrusted(vote, checks.spend_untrusted)
+        self.judge.require_signed_untrusted(vote, checks)
 
     def receive_unvote(self, member: Member, unvote: Unvote) -> None:
         """Take a vote back."""
@@ -405,32 +338,57 @@ class MonitorDetector:
         if self.votes.withdraw(unvote.target, member.node_id, unvote.sequence, self._ctx.now) and target:
             self._note(target, "unvote", member.node_id)
 
-    def _count(self, member: Member) -> None:
-        """Make a certificate once a quorum of fresh votes agrees."""
-        if member.state is None or not self.judge.view_is_whole:
-            return
-        needed = self.judge.needed(member.node_id)
-        incarnation = order_start(member.state.order)
-        found = self.votes.quorum(member.node_id, incarnation, needed, self._ctx.now)
-        if found is None or found[0] < member.status:
-            return
-        held = member.certificate
-        if found[0] == member.status and (held is None or self.judge.is_valid(held)):
-            return
-        self._ctx.statistics.certificates_made += 1
-        self._note(member, "certificate", self._own.node_id, "", f"{found[0].label} by {len(found[1])} votes")
-        self._merge(make_certificate(found[1], found[0]))
-
     # Certificates
 
-    def certificate_held(self, change: Change, sender: Member | None) -> None:
-        """Note it, and ask its target first."""
+    def merge_verdict_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
+        """Judge a verdict from outside and have it kept if it holds; None when it says nothing new.
+
+        Raises:
+            MalformedInput: it does not hold, or is about somebody unknown. Remote's fault. State unchanged.
+        """
+        return self._merger.merge_untrusted(record, checks)
+
+    def _take_verdict(self, record: SignedRecord | None) -> None:
+        """Take a verdict about another that was made, or waited, here, if there is one."""
+        if record is None:
+            return
+        try:
+            change = self._merger.merge_untrusted(record, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
+        except UnknownOwner:
+            self._ctx.refused("unknown owner")
+        except MalformedInput as error:
+            self._ctx.refused(type(error).__name__)
+        else:
+            if change is not None:
+                self.verdict_merged(change, None)
+
+    def verdict_merged(self, change: Change, sender: Member | None) -> None:
+        """Follow a verdict about another: ask its target first, or let it take effect."""
+        if change.held:
+            self._ask_first(change, sender)
+        else:
+            self._applied(change, b"" if sender is None else sender.node_id)
+            self.status_changed(change.member)
+
+    def _ask_first(self, change: Change, sender: Member | None) -> None:
         self._ctx.statistics.certificates_held += 1
         self._note(change.member, "beaten-by-life", b"" if sender is None else sender.node_id)
         self._life.ask(change, sender)
 
-    def _fresh_ping(self) -> bytes:
-        return self.ping_message(self.next_sequence())
+    def _held_is_due(self, node_id: bytes) -> None:
+        self._take_verdict(self._life.release(node_id))
+
+    def _case_tick(self, node_id: bytes) -> None:
+        for verdict in self.desk.tick(node_id):
+            self._take_verdict(verdict)
+
+    def _control_over(self) -> None:
+        for verdict in self.desk.round_over():
+            self._take_verdict(verdict)
+
+    def _answer_is_due(self) -> AnswerDue | None:
+        record = self._answering.due()
+        return None if record is None else AnswerDue(record)
 
     def answers_later(self, change: Change) -> bool:
         """Tell whether a certificate against ourselves is answered later than now."""
@@ -438,13 +396,13 @@ class MonitorDetector:
         assert change.record is not None
         return self._answering.is_later(change.certificate, change.record)
 
-    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
+    def _applied(self, change: Change, origin_id: bytes) -> None:
         """Follow a certificate that took effect here: its name is pushed on, and who lacks it asks."""
         member, certificate = change.member, change.certificate
         assert certificate is not None
         self._ctx.statistics.certificates_applied += 1
         self._life.settle(member)
-        names = voter_names(certificate, self._name_of)
+        names = voter_names(certificate, self._catalog)
         self._note(member, "applied", self._own.node_id, MemberStatus(certificate.status).label, names)
         if is_held_down(certificate.votes):
             self._hold_down(member)
@@ -454,10 +412,6 @@ class MonitorDetector:
         fanout = self._ctx.settings.eager_fanout
         # Those who had the votes have it at one moment, half a dozen of them.
         self._courier.push_name(name, change.message, origin_id, fanout if origin_id else fanout // 2)
-
-    def _name_of(self, node_id: bytes) -> str:
-        member = self._catalog.get(node_id)
-        return node_id.hex()[:8] if member is None else member.name
 
     def _hold_down(self, member: Member) -> None:
         until = self._hold_downs.certified(member.node_id, self._ctx.now)
@@ -487,14 +441,13 @@ class MonitorDetector:
             return
         if member.status in (MemberStatus.DEAD, MemberStatus.LEFT):
             self.desk.settle(member, member.status.label)
-            self._last_votes.pop(node_id, None)
-            self.votes.drop(node_id)
-            self.votes.drop_voter(node_id)
+            self.ballot.settle(node_id)
             self.heartbeats.forget(member)
         if member.status is not MemberStatus.ALIVE and member.unreachable:
             member.unreachable = False
         if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED):
-            self._holds.died(member)
+            for gone in self._holds.died(member):
+                self._note(gone, "held-mass-death", self._own.node_id)
         else:
             self._holds.returned(member)
         if member.status is MemberStatus.UNATTENDED:
@@ -502,9 +455,6 @@ class MonitorDetector:
             self._arm_engine(member)
         else:
             self._ctx.timers.cancel(("engine", node_id))
-
-    def _note_held(self, gone: Member) -> None:
-        self._note(gone, "held-mass-death", self._own.node_id)
 
     def release_mass_death(self) -> None:
         """Let go the endpoints of those who died together."""
@@ -524,7 +474,7 @@ class MonitorDetector:
         if member is None or member.status is not MemberStatus.UNATTENDED:
             return
         self._arm_engine(member, again=True)
-        if self._may_watch(member) and self.desk.get(member.node_id) is None:
+        if self.ballot.may_watch(member) and self.desk.get(member.node_id) is None:
             self._engines.ask(member, Asker.LOOK)
 
     def _looked(self, node_id: bytes, answered: bool) -> None:
@@ -557,21 +507,21 @@ class MonitorDetector:
         messages = [self.ping_message(self.next_sequence()), member.messages[RecordKind.CERTIFICATE]]
         self._courier.send(member, messages, fill=False)
 
-    def lag_noted(self) -> None:
-        """Publish our lag when its step changed, at most every ten seconds."""
+    def lag_noted(self) -> bool:
+        """Take our lag into our state when its step changed, at most every ten seconds; False otherwise."""
         step = step_of(self._ctx.lag.current_ns(self._ctx.now), self._own.lag_ms)
         if step == self._own.lag_ms or self._ctx.now - self._lag_published_at < _LAG_GAP_NS:
-            return
+            return False
         self._own.lag_ms = step
         self._lag_published_at = self._ctx.now
-        self._publish()
+        return True
 
     def _set_lag_timer(self) -> None:
         self._ctx.timers.set(("lag", None), self._ctx.on_beat(self._ctx.now + _LAG_GAP_NS))
 
-    def _lag_round(self) -> None:
+    def _lag_round(self) -> StateOutdated | None:
         self._set_lag_timer()
-        self.lag_noted()
+        return StateOutdated() if self.lag_noted() else None
 
     def _note(self, member: Member, kind: str, by: bytes, cause: str = "", detail: str = "") -> None:
         self._ctx.history.note(
@@ -583,14 +533,12 @@ class MonitorDetector:
         self.prober.forget(member)
         self.heartbeats.forget(member)
         self.desk.forget(member)
-        self.votes.drop(member.node_id)
-        self.votes.drop_voter(member.node_id)
+        self.ballot.settle(member.node_id)
         self._hold_downs.forget(member.node_id)
         self._wants.forget(member.node_id)
         self._life.forget(member)
         self._holds.forget(member.node_id)
         self._renewals.forget(member.node_id)
-        for table in (self._last_votes, self._checked_at):
-            table.pop(member.node_id, None)
+        self._checked_at.pop(member.node_id, None)
         for name in ("engine", "hold-down"):
             self._ctx.timers.cancel((name, member.node_id))

@@ -14,9 +14,10 @@ Paper: Thaler and Ravishankar 1998 (rendezvous hashing). Deviation: Trust's vers
 import hashlib
 from bisect import insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
 from heapq import nlargest
 from typing import Final, NamedTuple
+
+from gossipmesh.gossip.membership.eligible import Eligible
 
 _HASH_BYTES: Final = 8
 _KEPT_TARGETS_MAX: Final = 256
@@ -52,10 +53,10 @@ class _Ranking:
 
 
 class Monitors:
-    """Rankings over the eligible members; `eligible` lists their ids when nothing tells who changed."""
+    """Rankings over the eligible members, who are listed when nothing tells who changed."""
 
-    def __init__(self, eligible: Callable[[], Iterable[bytes]]) -> None:
-        self._list = eligible
+    def __init__(self, eligible: Eligible) -> None:
+        self._eligible = eligible
         self._members: dict[bytes, None] = {}
         self._version = bytes(8)
         self._is_stale = True
@@ -64,24 +65,26 @@ class Monitors:
         self.computed_count = 0
         self.listed_count = 0
 
-    def expire(self, trust_version: int, node_id: bytes | None = None, joins: bool = False) -> None:
-        """Note that Trust changed, or that a member is eligible (`joins`) or not; acted on when next asked.
-
-        Without a member everybody may have changed. Cost then: O(members), once.
-        """
-        version = trust_version.to_bytes(8, "big")
+    def _take_changes(self) -> None:
+        """Note what became of Trust and of who is eligible; acted on by `_refresh`."""
+        changes = self._eligible.take()
+        version = changes.trust_version.to_bytes(8, "big")
         if version != self._version:
             self._version = version
             self._rankings.clear()
-        if node_id is None:
+        if changes.joins is None:
             self._is_stale = True
         elif not self._is_stale:
-            self._changes[node_id] = joins
+            self._changes.update(changes.joins)
 
     def _refresh(self) -> None:
+        """Bring members and rankings in line. Cost: O(members) where nothing tells who changed."""
+        self._take_changes()
+        if not self._is_stale and not self._changes:
+            return
         if self._is_stale:
             self.listed_count += 1
-            members = dict.fromkeys(self._list())
+            members = dict.fromkeys(self._eligible.ids())
             gone = {node_id: None for node_id in self._members if node_id not in members}
             new = [node_id for node_id in members if node_id not in self._members]
             self._members = members
@@ -125,8 +128,7 @@ class Monitors:
         return -int.from_bytes(digest, "big")
 
     def _ranking(self, target: bytes) -> list[tuple[int, bytes]]:
-        if self._is_stale or self._changes:
-            self._refresh()
+        self._refresh()
         ranking = self._rankings.get(target)
         if ranking is None:
             self.computed_count += 1
@@ -157,12 +159,12 @@ class Monitors:
 
     def has_ranked(self, target: bytes) -> bool:
         """Tell whether the monitors of a target are at hand; O(members) otherwise."""
+        self._take_changes()
         return target in self._rankings
 
     def others_count(self, target: bytes) -> int:
         """Return how many eligible members could watch a target."""
-        if self._is_stale or self._changes:
-            self._refresh()
+        self._refresh()
         return len(self._members) - (target in self._members)
 
     def of(self, target: bytes, count: int) -> list[bytes]:

@@ -17,7 +17,7 @@ Paper: SWIM sections 3 and 4.3, Lifeguard IV.A (nack). Deviation: timeouts follo
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
@@ -27,6 +27,7 @@ from gossipmesh.gossip.failure.local_health import LocalHealth
 from gossipmesh.gossip.failure.probe import Probe, ProbeList, RelayedPing, RelayTable, is_probed
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
@@ -41,31 +42,19 @@ _NO_ROOTS: Final[_Roots] = (None, None)
 
 
 class Prober:
-    """`failed` takes a member whose probe failed, `answered` each direct ack.
-
-    `wanted_life` takes who suspects us, and whether it was answered in time.
-    """
+    """Rounds of probes, what is under way, and how long an answer may take."""
 
     def __init__(
         self,
         ctx: Context,
         catalog: Catalog,
         courier: Courier,
-        *,
-        roots: Callable[[], tuple[bytes, bytes]],
-        stream_ping: Callable[[Member], None],
-        failed: Callable[[Member], None],
-        answered: Callable[[Member, int, Instant], None],
-        wanted_life: Callable[[Member, bool], None],
+        streams: Streams,
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._courier = courier
-        self._roots = roots
-        self._stream_ping = stream_ping
-        self._failed = failed
-        self._answered = answered
-        self._wanted_life = wanted_life
+        self._streams = streams
         self.health = LocalHealth(ctx.settings.local_health_max)
         self._list = ProbeList(ctx.rng)
         self._sequence = 0
@@ -87,8 +76,6 @@ class Prober:
         return {
             "probe": self._round,
             "probe late": self._ask_others,
-            "probe over": self._conclude,
-            "late pings": self._answer_late,
             "nack": self._nack,
         }
 
@@ -99,7 +86,11 @@ class Prober:
 
     def ping_message(self, sequence: int) -> bytes:
         """Return an encoded ping with our roots."""
-        return encode_message(Ping(sequence, *self._roots(), self._ctx.wall_s))
+        return encode_message(Ping(sequence, *self._catalog.sums.both(), self._ctx.wall_s))
+
+    def fresh_ping(self) -> bytes:
+        """Return an encoded ping with our sums, of a sequence that nothing waits for."""
+        return self.ping_message(self.next_sequence())
 
     def ping(self, member: Member, *, compares: bool = False, suspect: bool = False) -> int:
         """Ping a member and return the sequence its ack will carry; with our roots if it `compares`."""
@@ -107,7 +98,7 @@ class Prober:
         self._pings[sequence] = (member.node_id, self._ctx.now)
         if len(self._pings) > limits.PROBES_PENDING_MAX:
             self._pings.popitem(last=False)
-        roots: _Roots = self._roots() if compares else _NO_ROOTS
+        roots: _Roots = self._catalog.sums.both() if compares else _NO_ROOTS
         self._courier.send(member, [encode_message(Ping(sequence, *roots, self._ctx.wall_s, suspect))])
         return sequence
 
@@ -160,7 +151,11 @@ class Prober:
         probe.helpers = [member.node_id for member in helpers]
         for member in helpers:
             self.ask_for(member, probe.sequence, probe.target)
-        self._stream_ping(probe.target)
+        self.ping_by_stream(probe.target)
+
+    def ping_by_stream(self, member: Member) -> None:
+        """Try TCP: a handshake proves that a member lives, though packets do not come through."""
+        self._streams.ping(member)
 
     def ask_for(self, helper: Member, sequence: int, target: Member) -> None:
         """Ask a member to ping another for us."""
@@ -172,21 +167,22 @@ class Prober:
         self._ctx.timers.cancel(("probe late", probe.sequence))
         self._ctx.timers.cancel(("probe over", probe.sequence))
 
-    def _conclude(self, sequence: int) -> None:
+    def conclude(self, sequence: int) -> Member | None:
+        """End a probe (timer `probe over`); return its target, unless that answered or nothing is proven."""
         probe = self._probes[sequence]
         self._end(probe)
         target = probe.target
         if probe.answered:
-            return
+            return None
         if self._lags():
             self._ctx.statistics.probes_voided += 1
-            return
+            return None
         if self._catalog.get(target.node_id) is not target or not is_probed(target, self._catalog.own_id):
-            return
+            return None
         self._ctx.statistics.probes_failed += 1
         self.health.add(max(0, len(probe.helpers) - len(probe.nacks)))
         target.address_index += 1
-        self._failed(target)
+        return target
 
     def _succeed(self, probe: Probe) -> None:
         if not probe.answered:
@@ -208,30 +204,35 @@ class Prober:
         if probe is not None:
             self._succeed(probe)
 
-    def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
-        """Answer; what lay unread for long is answered once, by its newest, when all is read."""
+    def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> bool:
+        """Answer, and tell whether its sender suspected us and was answered in time.
+
+        What lay unread for long is answered once, by its newest, when all is read.
+        """
         _note_clock(member, ping.wall_s, arrived)
         if self._ctx.now - arrived <= self._ctx.settings.monitor.lag_gate_ns:
-            self._answer(member, ping, in_time=True)
-            return
+            self._answer(member, ping)
+            return ping.suspect
         self._late_pings.pop(member.node_id, None)
         self._late_pings[member.node_id] = (member, ping)
         if not self._ctx.timers.pending(("late pings", None)):
             self._ctx.timers.set(("late pings", None), self._ctx.now + MILLISECOND_NS)
+        return False
 
-    def _answer_late(self) -> None:
+    def answer_late(self) -> Iterator[Member]:
+        """Answer what lay unread (timer `late pings`); yield each member that suspected us."""
         pings, self._late_pings = self._late_pings, {}
         for member, ping in pings.values():
-            self._answer(member, ping, in_time=False)
+            self._answer(member, ping)
+            if ping.suspect:
+                yield member
 
-    def _answer(self, member: Member, ping: Ping, *, in_time: bool) -> None:
-        roots: _Roots = _NO_ROOTS if ping.group_root is None else self._roots()
+    def _answer(self, member: Member, ping: Ping) -> None:
+        roots: _Roots = _NO_ROOTS if ping.group_root is None else self._catalog.sums.both()
         self._courier.send(member, [encode_message(Ack(ping.sequence, *roots, self._ctx.wall_s))])
-        if ping.suspect:
-            self._wanted_life(member, in_time)
 
-    def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
-        """Note round trip and clock of the peer; pass an ack on that another member waits for."""
+    def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> bool:
+        """Take an ack: of a ping of ours (True: note round trip and clock), or one that another waits for."""
         # Sequences can be guessed: what another answers in its stead is not the answer we wait for.
         target_id, sent_at = self._pings.get(ack.sequence, (b"", 0))
         if target_id == member.node_id:
@@ -244,12 +245,13 @@ class Prober:
             probe = self._probes.get(ack.sequence)
             if probe is not None:
                 self._succeed(probe)
-            self._answered(member, ack.sequence, arrived)
+            return True
         relayed = self._relays.get(ack.sequence)
         if relayed is not None and relayed.target_id == member.node_id:
             self._relays.take(ack.sequence)
             self._ctx.timers.cancel(("nack", ack.sequence))
             self._courier.send(relayed.requester, [encode_message(RelayedAck(relayed.requester_sequence))])
+        return False
 
     def _note_skew(self, ack: Ack) -> None:
         self._skews.append(ack.wall_s - self._ctx.wall_s)

@@ -8,8 +8,6 @@ Rules:
 Paper: none; see `mass_death`.
 """
 
-from collections.abc import Callable
-
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import MassDeathHeld, ServicesChanged
 from gossipmesh.gossip.base.timers import Deadlines
@@ -21,12 +19,11 @@ from gossipmesh.model.member import MemberStatus
 
 
 class EndpointHolds:
-    """What deaths do to endpoints, here; `note` writes a hold into the history."""
+    """What deaths do to endpoints, here."""
 
-    def __init__(self, ctx: Context, catalog: Catalog, *, note: Callable[[Member], None]) -> None:
+    def __init__(self, ctx: Context, catalog: Catalog) -> None:
         self._ctx = ctx
         self._catalog = catalog
-        self._note = note
         self._mass_death = MassDeath(ctx.settings.monitor)
         self._whole_at: Instant | None = None
 
@@ -45,23 +42,23 @@ class EndpointHolds:
         is_young = self._ctx.now - self._whole_at < self._ctx.settings.monitor.mass_death_window_ns
         return member.heard_at >= 0 or not is_young
 
-    def died(self, member: Member) -> None:
-        """Count a member that is dead or unattended; hold its endpoints if too many are."""
+    def died(self, member: Member) -> list[Member]:
+        """Count a member that is gone; if too many are, hold their endpoints and return whose."""
         if (member.held_down_until is not None and member.certificate is None) or not self._is_news(member):
-            return
+            return []
         held = self._mass_death.died(member.node_id, self._catalog.serving_count, self._ctx.now)
         fresh = [
             gone for gone in map(self._catalog.get, held) if gone is not None and not gone.endpoints_held
         ]
         for gone in fresh:
             gone.endpoints_held = True
-            self._note(gone)
             self._ctx.notify(ServicesChanged(gone.node_id))
         if fresh and not self._ctx.timers.pending(("mass death", None)):
             self._ctx.statistics.mass_deaths += 1
             until = self._mass_death.until or self._ctx.now
             self._ctx.notify(MassDeathHeld(len(held)))
             self._ctx.timers.set(("mass death", None), until)
+        return fresh
 
     def returned(self, member: Member) -> None:
         """Take that a member is back, or has left."""

@@ -12,18 +12,15 @@ Paper: none. Deviation: a vote names an incarnation, not one sequence in it, sin
     states of their target.
 """
 
-from collections.abc import Callable
-
 import msgspec
 
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.failure.accusations import Accusations
 from gossipmesh.gossip.failure.monitors import Monitors, panel_of
 from gossipmesh.gossip.failure.votes import verdict_of
-from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
-from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import (
     SEQUENCE_WHOLE,
@@ -85,12 +82,11 @@ class CertificateJudge:
         self,
         ctx: Context,
         monitors: Monitors,
-        *,
-        member_of: Callable[[bytes], Member | None],
+        catalog: Catalog,
     ) -> None:
         self._ctx = ctx
         self._monitors = monitors
-        self._member_of = member_of
+        self._catalog = catalog
         self.accusations = Accusations(monitors)
         self.view_is_whole = False
 
@@ -99,33 +95,41 @@ class CertificateJudge:
         maximum = self._ctx.settings.monitor.monitors_max
         return panel_of(self._monitors.others_count(target), maximum).quorum
 
+    def monitors_of(self, target: bytes) -> list[bytes]:
+        """Return the ids of a target's monitors, best first."""
+        return self._monitors.of(target, self._ctx.settings.monitor.monitors_max)
+
+    def is_monitor(self, target: bytes, node_id: bytes) -> bool:
+        """Tell whether a member is among the monitors of a target."""
+        return node_id in self.monitors_of(target)
+
     def require_monitor_untrusted(self, target: bytes, voter: bytes) -> None:
         """Refuse a voter that is none of the target's monitors, by a rank that allows for views that differ.
 
         Raises:
             Untrusted: Remote's fault. State unchanged.
         """
-        if self._member_of(voter) is None:
+        if self._catalog.get(voter) is None:
             raise Untrusted("a vote of somebody unknown")
         if self._monitors.rank_as_if(target, voter) > self._ctx.settings.monitor.voter_rank_max:
             raise Untrusted("a vote of a member that is no monitor of its target")
 
-    def require_signed_untrusted(self, vote: Vote, spend: Callable[[], None]) -> None:
+    def require_signed_untrusted(self, vote: Vote, checks: Checks) -> None:
         """Verify a vote's signature by its voter's credential.
 
         Raises:
             MalformedInput: it does not hold, or no check is left. Remote's fault. State unchanged.
         """
-        voter = self._member_of(vote.voter)
+        voter = self._catalog.get(vote.voter)
         if voter is None:
             raise Untrusted("a vote of somebody unknown")
-        spend()
+        checks.spend_untrusted()
         self._ctx.statistics.signature_checks += 1
         message = vote_bytes(self._ctx.trust_domain, vote)
         if not self._ctx.verifier.verify(voter.credential.signing_key, message, vote.signature):
             raise BadSignature("a vote whose signature does not verify")
 
-    def require_valid_untrusted(self, certificate: Certificate, spend: Callable[[], None]) -> None:
+    def require_valid_untrusted(self, certificate: Certificate, checks: Checks) -> None:
         """Refuse a certificate that is none.
 
         Raises:
@@ -143,7 +147,7 @@ class CertificateJudge:
         is_ranked = self._monitors.has_ranked(certificate.node_id)
         if not is_ranked:
             # A ranking costs as much as there are members, and is made for nobody who cannot show signatures.
-            self._require_all_signed_untrusted(votes, spend)
+            self._require_all_signed_untrusted(votes, checks)
         for vote in votes:
             self.require_monitor_untrusted(certificate.node_id, vote.voter)
         found = verdict_of(votes, needed, self._ctx.settings.monitor.beats_apart_max)
@@ -152,13 +156,13 @@ class CertificateJudge:
         if len(votes) != len(_within(votes, self._ctx.settings.monitor.beats_apart_max)):
             raise Untrusted("a certificate of votes of different times")
         if is_ranked:
-            self._require_all_signed_untrusted(votes, spend)
+            self._require_all_signed_untrusted(votes, checks)
 
-    def _require_all_signed_untrusted(self, votes: list[Vote], spend: Callable[[], None]) -> None:
+    def _require_all_signed_untrusted(self, votes: list[Vote], checks: Checks) -> None:
         for vote in votes:
-            self.require_signed_untrusted(vote, spend)
+            self.require_signed_untrusted(vote, checks)
 
-    def answerable_untrusted(self, certificate: Certificate, spend: Callable[[], None]) -> Certificate:
+    def answerable_untrusted(self, certificate: Certificate, checks: Checks) -> Certificate:
         """Return a certificate about ourselves with its verified votes alone (rule 3).
 
         Raises:
@@ -168,10 +172,10 @@ class CertificateJudge:
             raise Untrusted("a certificate of one voter")
         verified = list(certificate.votes[:2])
         for part in verified:
-            self.require_signed_untrusted(vote_of(certificate, part), spend)
+            self.require_signed_untrusted(vote_of(certificate, part), checks)
         for part in certificate.votes[2:]:
             try:
-                self.require_signed_untrusted(vote_of(certificate, part), spend)
+                self.require_signed_untrusted(vote_of(certificate, part), checks)
             except MalformedInput as error:
                 self._ctx.refused(type(error).__name__)
                 continue
@@ -184,7 +188,7 @@ class CertificateJudge:
         needed = self.needed(certificate.node_id)
         rank_max = self._ctx.settings.monitor.voter_rank_max
         ranked = all(
-            self._member_of(vote.voter) is not None
+            self._catalog.get(vote.voter) is not None
             and self._monitors.rank_as_if(certificate.node_id, vote.voter) <= rank_max
             for vote in votes
         )
@@ -202,6 +206,10 @@ def is_held_down(votes: tuple[CertificateVote, ...]) -> bool:
     return 2 * firm > len(votes)
 
 
-def voter_names(certificate: Certificate, name_of: Callable[[NodeId], str]) -> str:
+def voter_names(certificate: Certificate, catalog: Catalog) -> str:
     """Return who voted, for people."""
-    return ", ".join(f"{name_of(vote.voter)}: {Cause(vote.cause).label}" for vote in certificate.votes)
+    members = ((catalog.get(vote.voter), vote) for vote in certificate.votes)
+    return ", ".join(
+        f"{vote.voter.hex()[:8] if member is None else member.name}: {Cause(vote.cause).label}"
+        for member, vote in members
+    )

@@ -10,7 +10,7 @@ Rules:
 Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import msgpack
@@ -19,7 +19,7 @@ import msgspec
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import MemberChanged, PersistKind, ServicesChanged
-from gossipmesh.gossip.failure.verdicts import CertificateJudge, decode_certificate_untrusted
+from gossipmesh.gossip.membership.eligible import Eligible
 from gossipmesh.gossip.membership.member import Member, short_id_of
 from gossipmesh.gossip.membership.soundness import (
     lasting,
@@ -29,7 +29,7 @@ from gossipmesh.gossip.membership.soundness import (
     state_is_sound,
 )
 from gossipmesh.gossip.membership.standing import Standing
-from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger
+from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger, StateSums
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
@@ -95,14 +95,13 @@ class Catalog:
     def __init__(self, ctx: Context, own_id: bytes) -> None:
         self._ctx = ctx
         self.own_id = own_id
-        self.ends_at: Callable[[int], None] = lambda ends: None
-        self.beaten_by_life: Callable[[Member, Certificate], bool] = lambda member, certificate: False
-        self.eligible_changed: Callable[[int, bytes | None, bool], None] = lambda version, one, joins: None
-        self.certificate_judge: CertificateJudge | None = None
+        self._ending: int | None = None
         self.ledger = RootLedger(ctx.group_tag)
+        self.sums = StateSums(self.ledger)
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
         self.standing = Standing(own_id)
+        self.eligible = Eligible(self.standing, own_id)
         self._signers: dict[bytes, bytes] = {}
         self._rates = KeyedBudgets(
             limits.RECORDS_PER_OWNER_PER_S, limits.RECORDS_PER_OWNER_BURST, keys_max=_RATES_MAX
@@ -129,10 +128,6 @@ class Catalog:
         """Return our id."""
         return NodeId(self.own_id)
 
-    def eligible_ids(self) -> list[bytes]:
-        """Return who may be a monitor: ourselves and everyone reachable."""
-        return [self.own_id, *(member.node_id for member in self.reachable)]
-
     @property
     def serving_count(self) -> int:
         """Return how many members are neither dead nor left, ourselves included, at least 1."""
@@ -157,23 +152,32 @@ class Catalog:
         kind = record.kind
         if kind == _CREDENTIAL:
             return self._merge_credential(record, checks)
-        node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
-        require_order_untrusted(kind, epoch, sequence, self._ctx.wall_s)
-        member = self._members.get(node_id)
-        if member is None:
-            raise UnknownOwner(node_id)
-        order = Order(generation, epoch, sequence)
-        if kind in RETIRED_KINDS:
-            raise Untrusted("a record of a retired kind")
+        member, order = self.subject_untrusted(record)
         if kind == _CERTIFICATE:
-            return self._merge_certificate(member, record, checks)
-        if generation != member.credential.generation:
+            raise Untrusted("a verdict, which is not merged before it was judged")
+        if order.generation != member.credential.generation:
             raise Untrusted("a record of another generation than its owner's credential")
         if kind == _NODE_STATE:
             return self._merge_state(member, record, order, checks)
         if kind == _SERVICE_SET:
             return self._merge_services(member, record, order, checks)
         return self._merge_opaque(member, record, order, checks)
+
+    def subject_untrusted(self, record: SignedRecord) -> tuple[Member, Order]:
+        """Return whom a record is about, and of what order it says it is; nothing is verified yet.
+
+        Raises:
+            MalformedInput: unreadable, of an order nobody could outbid, of a retired kind, or about somebody
+                unknown (`UnknownOwner`). Remote's fault. State unchanged.
+        """
+        node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
+        require_order_untrusted(record.kind, epoch, sequence, self._ctx.wall_s)
+        member = self._members.get(node_id)
+        if member is None:
+            raise UnknownOwner(node_id)
+        if record.kind in RETIRED_KINDS:
+            raise Untrusted("a record of a retired kind")
+        return member, Order(generation, epoch, sequence)
 
     def _open(self, record: SignedRecord, owner: Member, checks: Checks) -> object:
         key = self._allow(record, owner, checks)
@@ -268,7 +272,7 @@ class Catalog:
             member.link = None
         member.ends = credential.ends
         member.signer = self._signers.setdefault(record.key_id, record.key_id)
-        self.ends_at(credential.ends)
+        self._ending = credential.ends if self._ending is None else min(self._ending, credential.ends)
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
         self.standing.note(member)
@@ -361,37 +365,6 @@ class Catalog:
         self._stale()
         return True
 
-    def _merge_certificate(self, member: Member, record: SignedRecord, checks: Checks) -> Change | None:
-        certificate = decode_certificate_untrusted(record)
-        judge = self.certificate_judge
-        if judge is None:
-            raise Untrusted("a certificate before anybody can judge it")
-        order = certificate.order
-        if member.node_id == self.own_id:
-            certificate = judge.answerable_untrusted(certificate, checks.spend_untrusted)
-            message = encode_message(record)
-            return Change(member, record.kind, message, member.status, False, record, False, certificate)
-        if member.state is None or order_start(order) > order_start(member.order):
-            raise UnknownOwner(member.node_id)
-        held = member.certificate
-        renews = held is not None and (order, certificate.status) == (held.order, held.status)
-        if self._certificate_is_stale(member, certificate) and not (
-            renews and held is not None and not judge.is_valid(held) and judge.is_valid(certificate)
-        ):
-            self._stale()
-            return None
-        judge.require_valid_untrusted(certificate, checks.spend_untrusted)
-        if not renews and self.beaten_by_life(member, certificate):
-            message = encode_message(record)
-            return Change(member, record.kind, message, member.status, False, record, True, certificate)
-        return self.install_certificate(member, certificate, record)
-
-    def _certificate_is_stale(self, member: Member, certificate: Certificate) -> bool:
-        if certificate.order < member.order or member.status is MemberStatus.LEFT:
-            return True
-        held = member.certificate
-        return held is not None and (certificate.order, certificate.status) <= (held.order, held.status)
-
     def install_certificate(self, member: Member, certificate: Certificate, record: SignedRecord) -> Change:
         """Take a certificate that holds against the member's incarnation."""
         before = None if member.state is None else member.status
@@ -408,12 +381,17 @@ class Catalog:
         message = member.messages[record.kind]
         return Change(member, record.kind, message, before, False, record, False, certificate)
 
+    def take_ending(self) -> int | None:
+        """Return when the first of the credentials ends that came since the last call; None: none came."""
+        ending, self._ending = self._ending, None
+        return ending
+
     def note_eligible(self, member: Member | None = None) -> None:
-        """Tell whether a member may be a monitor now, or (None) that Trust changed."""
+        """Note whether a member may be a monitor now, or (None) that Trust changed."""
         trust = self._ctx.documents.trust
         joins = member is not None and (member.place >= 0 or member.node_id == self.own_id)
         node_id = None if member is None else member.node_id
-        self.eligible_changed(0 if trust is None else trust.version, node_id, joins)
+        self.eligible.note(0 if trust is None else trust.version, node_id, joins)
 
     def resettle(self, member: Member) -> None:
         """Find a member's status anew, because time changed it."""

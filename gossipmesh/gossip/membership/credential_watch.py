@@ -7,11 +7,9 @@ Rules:
 Paper: none.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
@@ -22,33 +20,40 @@ _DOUBT_NS: Final = 600 * SECOND_NS
 
 
 class CredentialWatch:
-    """One timer for all members; `forget` drops a member everywhere."""
+    """One timer for all members; whom to forget everywhere it returns."""
 
-    def __init__(self, ctx: Context, catalog: Catalog, *, forget: Callable[[Member], None]) -> None:
+    def __init__(self, ctx: Context, catalog: Catalog) -> None:
         self._ctx = ctx
         self._catalog = catalog
-        self._forget = forget
         self._at: Instant = NEVER
         self._doubted_until: Instant = ctx.now
 
-    def deadlines(self) -> Deadlines:
-        """Return the kinds of timers set here, and what each is for."""
-        return {"credentials": self.look}
-
-    def look(self) -> None:
-        """Forget who is a member no more, and look again in time."""
+    def look(self) -> list[Member]:
+        """Return who is a member no more, and look again in time (timer `credentials`)."""
+        self._catalog.take_ending()
         keys = self._catalog.credential_keys()
         self._catalog.note_eligible()
         wall_s, is_doubted = self._ctx.wall_s, self._ctx.now < self._doubted_until
-        for member in list(self._catalog):
-            gone = (member.ends <= wall_s and not is_doubted) or member.signer not in keys
-            if gone and member.node_id != self._catalog.own_id:
-                self._forget(member)
-        ends = min((m.ends for m in self._catalog if m.node_id != self._catalog.own_id), default=None)
+        gone: list[Member] = []
+        next_end: int | None = None
+        for member in self._catalog:
+            if member.node_id == self._catalog.own_id:
+                continue
+            if (member.ends <= wall_s and not is_doubted) or member.signer not in keys:
+                gone.append(member)
+            elif next_end is None or member.ends < next_end:
+                next_end = member.ends
         self._at = NEVER
-        self.ending(wall_s + _WAIT_S_MAX if ends is None else ends)
+        self._look_by(wall_s + _WAIT_S_MAX if next_end is None else next_end)
+        return gone
 
-    def ending(self, ends: int) -> None:
+    def keep_up(self) -> None:
+        """Look in time for the credentials that have come since."""
+        ends = self._catalog.take_ending()
+        if ends is not None:
+            self._look_by(ends)
+
+    def _look_by(self, ends: int) -> None:
         """Look again when a credential ends, or within a minute."""
         wait_s = min(_WAIT_S_MAX, max(1, ends - self._ctx.wall_s))
         at = Instant(self._ctx.now + wait_s * SECOND_NS)

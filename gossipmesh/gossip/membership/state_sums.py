@@ -108,6 +108,20 @@ class RootLedger:
         )
 
 
+class StateSums:
+    """The two sums that stand in pings and acks: of the records, by their ledger, and of the documents."""
+
+    __slots__ = ("_ledger", "documents")
+
+    def __init__(self, ledger: RootLedger) -> None:
+        self._ledger = ledger
+        self.documents = bytes(16)
+
+    def both(self) -> tuple[bytes, bytes]:
+        """Return the sum of the records and that of the documents, 16 bytes each."""
+        return self._ledger.root, self.documents
+
+
 def _pack(kind: int, item: Item) -> bytes:
     rank = item.rank
     digest = item.digest.to_bytes(16, "big")

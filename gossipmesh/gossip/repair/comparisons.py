@@ -15,21 +15,21 @@ Rules:
 Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by roots, not by a period alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import ViewRepaired
 from gossipmesh.gossip.base.timers import Deadlines
-from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
-from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
-from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.repair.conversation import Conversation
-from gossipmesh.gossip.repair.joining import Joining
+from gossipmesh.gossip.repair.facts import PingsDue, PolicyFetched, RecordArrived, TrustFetched, ViewWhole
+from gossipmesh.gossip.repair.haste import HASTY_GAP_NS, Haste
+from gossipmesh.gossip.repair.joining import Joining, Next
 from gossipmesh.gossip.sessions.session import Session
+from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.wire.frames import (
@@ -49,9 +49,7 @@ from gossipmesh.wire.frames import (
     Turn,
 )
 
-_HASTY_ROUNDS: Final = 3
 _MANY_RECORDS: Final = 24  # about what ticks carry in a second
-_HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
 _QUESTIONS_MAX: Final = 4  # comparisons and fetches; pages are counted by `conversation`
 _SETTLING_MS: Final = (150, 350, 550, 750, 950, 1_150, 1_350, 1_550)
 _SETTLING_NS: Final = tuple(milliseconds * MILLISECOND_NS for milliseconds in _SETTLING_MS)
@@ -74,39 +72,19 @@ class Repair:
         self,
         ctx: Context,
         catalog: Catalog,
-        courier: Courier,
-        own: OwnRecords,
-        intake: Intake,
+        own_id: bytes,
+        streams: Streams,
         spreading: PolicySpreading,
-        *,
-        say: Callable[[Session, object], None],
-        close: Callable[[Session], None],
-        open_to: Callable[[Member, str], bool],
-        serves: Callable[[bytes], bool],
-        ask: Callable[[Member], None],
+        haste: Haste,
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
-        self._own = own
+        self._own_id = own_id
+        self._streams = streams
         self._spreading = spreading
-        self._say = say
-        self._close = close
-        self._open_to = open_to
-        self._serves = serves
-        self._ask = ask
-        self._conversation = Conversation(
-            ctx, catalog, courier, intake, spreading, say=self._speak, given=self._note_given
-        )
-        self._joining = Joining(
-            ctx,
-            catalog,
-            self._conversation,
-            spreading,
-            say=self._speak,
-            close=close,
-            open_table=lambda member: open_to(member, "table"),
-        )
-        self.whole: Callable[[], None] = lambda: None
+        self._haste = haste
+        self._conversation = Conversation(ctx, catalog, streams, spreading)
+        self._joining = Joining(ctx, catalog, streams, spreading)
         self._syncing: dict[bytes, int] = {}  # until when each comparison keeps us from one with others
         self._synced_at: int | None = None
         self._unequal_since: int | None = None
@@ -120,7 +98,6 @@ class Repair:
         self._moving_waits = 0
         self._repaired: dict[bytes, None] = {}
         self._fruitless_count = 0
-        self._hasty: list[Member] = []
 
     def start(self) -> None:
         """Begin the periodic full comparison at a random moment of its interval."""
@@ -135,11 +112,12 @@ class Repair:
             "settle in": self._settle_round,
             "hasten": self._hasty_round,
             "try again": self._try_again,
-            **self._conversation.deadlines(),
+            "slice": self._work,
         }
 
-    def _speak(self, session: Session, message: object) -> None:
-        self._say(session, message)
+    def take_no_table(self) -> None:
+        """Begin as one who has its first table already."""
+        self._conversation.is_first = False
 
     def _full_compare(self) -> None:
         wait_ns = self._ctx.settings.full_compare_interval_ns
@@ -170,11 +148,11 @@ class Repair:
             self._look_again(self._ctx.settings.repair_after_ns)
         # A handshake alone is several pings: twice means twice, some time apart.
         apart = now - self._unequal_since >= self._ctx.settings.repair_after_ns // 4
-        if apart and member.unequal_count >= (2 if self._own.node_id < member.node_id else 3):
+        if apart and member.unequal_count >= (2 if self._own_id < member.node_id else 3):
             self._open_if_rested(member, group_root != self._root)
 
     def _look_again(self, wait_ns: int) -> None:
-        wait_ns += 0 if self._own.node_id < self._unequal_with else _SECOND_OPENER_NS
+        wait_ns += 0 if self._own_id < self._unequal_with else _SECOND_OPENER_NS
         self._ctx.timers.set(("unequal", None), self._ctx.now + wait_ns)
 
     def _still_unequal(self) -> None:
@@ -217,37 +195,28 @@ class Repair:
             jitter_ns = self._ctx.rng.randrange(_SETTLING_NS[0])
             self._ctx.timers.set(("settle in", number), self._ctx.now + wait_ns + jitter_ns)
 
-    def _settle_round(self, _number: int) -> None:
+    def _settle_round(self, _number: int) -> PingsDue | None:
         members = self._catalog.reachable
         if self._unequal_since is None and self._catalog.ledger.root == self._finished_root:
-            for member in self._ctx.rng.sample(members, min(_SETTLING_PINGS, len(members))):
-                self._ask(member)
-        elif members:
+            return PingsDue(self._ctx.rng.sample(members, min(_SETTLING_PINGS, len(members))))
+        if members:
             member = self._ctx.rng.choice(members)
             if self._introducer in members and len(members) <= self._ctx.settings.eager_many_members:
                 member = self._introducer
             self._introducer = None
             self.sync(member)
-
-    def hasten(self) -> None:
-        """Compare with a few random members soon: something has come that packets do not carry."""
-        chosen = [member for member in self._catalog.reachable if member.run]
-        self._hasty = self._ctx.rng.sample(chosen, min(_HASTY_ROUNDS, len(chosen)))
-        if not self._ctx.timers.pending(("hasten", None)):
-            wait_ns = self._ctx.rng.randrange(_HASTY_GAP_NS)
-            self._ctx.timers.set(("hasten", None), self._ctx.now + wait_ns)
+        return None
 
     def _hasty_round(self) -> None:
-        if self._hasty:
-            self.sync(self._hasty.pop())
-        if self._hasty:
-            self._ctx.timers.set(("hasten", None), self._ctx.now + _HASTY_GAP_NS)
+        member = self._haste.next()
+        if member is not None:
+            self.sync(member)
 
     def sync(self, member: Member) -> None:
         """Open a comparison with a member, unless one runs, it asks us already, or we still join (rule 6)."""
-        if self._is_busy(member) or self._serves(member.node_id):
+        if self._is_busy(member) or self._streams.serves(member.node_id):
             return
-        if self._open_to(member, "sync"):
+        if self._streams.open_to(member, "sync"):
             self._syncing[member.node_id] = self._ctx.now + _OPENING_ALONE_NS
             self._synced_at = self._ctx.now
             self._ctx.statistics.repairs_started += 1
@@ -290,20 +259,34 @@ class Repair:
         match session.purpose:
             case "policy":
                 assert session.scope is not None
-                self._say(session, FetchPolicy(session.scope))
+                self._streams.say(session, FetchPolicy(session.scope))
             case "trust":
                 trust = self._ctx.documents.trust
-                self._say(session, FetchTrust(0 if trust is None else trust.version))
+                self._streams.say(session, FetchTrust(0 if trust is None else trust.version))
             case "ping":
                 session.completed = True
                 self._close(session)
             case _ if self._joining.wanted:
-                self._joining.begin(session)
+                self._go_on(session, self._joining.begin(session))
             case _:
                 self._conversation.compare(session)
 
-    def receive(self, session: Session, message: FrameMessage) -> None:
-        """Go on with a conversation.
+    def _go_on(self, session: Session, then: Next) -> None:
+        if then is Next.CLOSE:
+            self._close(session)
+        elif then is Next.COMPARE:
+            self._conversation.compare(session)
+
+    def _work(self) -> Iterator[object]:
+        """Do a step of long work, and yield the facts it tells; note which records were news."""
+        for fact in self._conversation.work():
+            merged_before = self._ctx.statistics.records_merged
+            yield fact
+            if isinstance(fact, RecordArrived) and self._ctx.statistics.records_merged > merged_before:
+                self._note_given(fact.session)
+
+    def receive(self, session: Session, message: FrameMessage) -> PolicyFetched | TrustFetched | None:
+        """Go on with a conversation; return what was fetched, once it is here.
 
         Raises:
             MalformedInput: a message out of place or beyond limits. Remote's fault; the stream ends.
@@ -313,11 +296,12 @@ class Repair:
         if isinstance(message, Records):
             self._conversation.take_records(session, message.records)
             if message.more and not session.opener:
-                self._conversation.then(session, lambda: self._say(session, Turn()))
+                self._conversation.then(session, lambda: self._streams.say(session, Turn()))
         elif session.opener:
-            self._receive_answer(session, message)
+            return self._receive_answer(session, message)
         else:
             self._receive_question(session, message)
+        return None
 
     def _note_given(self, session: Session) -> None:
         """Hasten once when a comparison brings much (rule 5); who has just joined looks around anyway."""
@@ -326,7 +310,7 @@ class Repair:
             return
         session.news_count += 1
         if session.news_count == _MANY_RECORDS:
-            self.hasten()
+            self._haste.hasten()
 
     def _receive_question(self, session: Session, message: FrameMessage) -> None:
         member = session.member
@@ -352,7 +336,7 @@ class Repair:
             case _:
                 raise MalformedInput("a stream message out of place")
 
-    def _receive_answer(self, session: Session, message: FrameMessage) -> None:
+    def _receive_answer(self, session: Session, message: FrameMessage) -> PolicyFetched | TrustFetched | None:
         match message:
             case Entries():
                 self._conversation.receive_entries(session, message)
@@ -363,23 +347,27 @@ class Repair:
             case Done():
                 self._conversation.then(session, lambda: self._on_done(session, message))
             case PolicyPart() | TrustPart():
-                self._receive_part(session, message)
+                return self._receive_part(session, message)
             case _:
                 raise MalformedInput("a stream message out of place")
+        return None
 
     def _on_turn(self, session: Session, after: bytes) -> None:
         if session.purpose == "table":
-            self._joining.receive_turn(session, after)
+            self._go_on(session, self._joining.receive_turn(session, after))
         elif session.give or session.ask:
             self._conversation.go_on(session)
         else:
             self._close(session)
 
-    def _on_done(self, session: Session, done: Done) -> None:
-        if session.purpose == "table" and not self._joining.receive_done(session):
-            return
+    def _on_done(self, session: Session, done: Done) -> Iterator[object]:
+        if session.purpose == "table":
+            then = self._joining.receive_done(session)
+            if then is not Next.END:
+                self._go_on(session, then)
+                return
         session.completed = True
-        self.whole()
+        yield ViewWhole()
         self._ctx.statistics.repairs_completed += 1
         self._fruitless_count += 1
         if self._conversation.is_first:
@@ -393,40 +381,48 @@ class Repair:
 
     def _send_parts(self, session: Session, shape: type[PolicyPart] | type[TrustPart], data: bytes) -> None:
         for start in range(0, max(1, len(data)), PAGE_BYTES):
-            self._say(session, shape(len(data), data[start : start + PAGE_BYTES]))
+            self._streams.say(session, shape(len(data), data[start : start + PAGE_BYTES]))
 
-    def _receive_part(self, session: Session, part: Part) -> None:
+    def _receive_part(self, session: Session, part: Part) -> PolicyFetched | TrustFetched | None:
         session.parts += part.data
         if len(session.parts) > part.total:
             raise MalformedInput("more bytes than were announced")
         if len(session.parts) < part.total:
             if session.purpose == "policy" and session.scope is not None:
                 self._spreading.arriving(session.scope)
-            return
+            return None
         session.completed = True
         data = bytes(session.parts)
         self._close(session)
-        self._deliver(session, data or None)
+        return _fetched(session, data or None)
 
-    def _deliver(self, session: Session, data: bytes | None) -> None:
-        peer_id = b"" if session.expected is None else session.expected.node_id
-        if session.purpose == "policy" and session.scope is not None:
-            self._spreading.fetched_policy(peer_id, session.scope, data)
-        elif session.purpose == "trust":
-            self._spreading.fetched_trust(peer_id, data)
+    def _close(self, session: Session) -> None:
+        if self._streams.close(session):
+            self._tidy(session)
 
-    def ended(self, session: Session) -> None:
-        """Clean up after a stream, however it ended."""
+    def ended(self, session: Session) -> PolicyFetched | TrustFetched | None:
+        """Clean up after a stream that others ended; return that it failed to fetch what it was for."""
+        self._tidy(session)
+        if session.opener and not session.completed:
+            session.completed = True
+            return _fetched(session, None)
+        return None
+
+    def _tidy(self, session: Session) -> None:
         self._conversation.forget(session)
         if session.opener and session.began == "sync" and session.expected is not None:
             self._syncing.pop(session.expected.node_id, None)
         if session.opener:
             self._joining.ended(session)
         if session.opener and not session.completed and self._conversation.is_first:
-            wait_ns = _HASTY_GAP_NS // 2 + self._ctx.rng.randrange(_HASTY_GAP_NS)
+            wait_ns = HASTY_GAP_NS // 2 + self._ctx.rng.randrange(HASTY_GAP_NS)
             wait_ns <<= min(self._tries // _PATIENT_TRIES, _TRIES_DOUBLINGS_MAX)
             self._turned_away_by = session.expected
             self._ctx.timers.set(("try again", None), self._ctx.now + wait_ns)
-        if session.opener and not session.completed and session.purpose in ("policy", "trust"):
-            session.completed = True
-            self._deliver(session, None)
+
+
+def _fetched(session: Session, data: bytes | None) -> PolicyFetched | TrustFetched | None:
+    peer_id = b"" if session.expected is None else session.expected.node_id
+    if session.purpose == "policy" and session.scope is not None:
+        return PolicyFetched(peer_id, session.scope, data)
+    return TrustFetched(peer_id, data) if session.purpose == "trust" else None

@@ -9,20 +9,19 @@ Paper: Demers et al. 1987 (anti-entropy). Deviation: sums in 256 buckets instead
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.timers import Deadlines
-from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
-from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.state_sums import Rank
+from gossipmesh.gossip.repair.facts import RecordArrived
 from gossipmesh.gossip.repair.slices import Slices
 from gossipmesh.gossip.sessions.session import Name, Session, Step
+from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import SignedRecord
@@ -47,26 +46,19 @@ _MESSAGE_PREFIX_BYTES: Final = 2  # a kept message is [RECORD, record]; a page h
 
 
 class Conversation:
-    """Both sides of comparisons and tables; `given` is told of each record that changed what we hold."""
+    """Both sides of comparisons and tables."""
 
     def __init__(
         self,
         ctx: Context,
         catalog: Catalog,
-        courier: Courier,
-        intake: Intake,
+        streams: Streams,
         spreading: PolicySpreading,
-        *,
-        say: Callable[[Session, object], None],
-        given: Callable[[Session], None],
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
-        self._courier = courier
-        self._intake = intake
+        self._streams = streams
         self._spreading = spreading
-        self._say = say
-        self._given = given
         self.is_first = True  # until the first comparison, or table, of this run was gone through
         self._slices = Slices(ctx)
         self._pages = KeyedBudgets(
@@ -93,9 +85,9 @@ class Conversation:
         session.backlog.append(step)
         self._work(session)
 
-    def deadlines(self) -> Deadlines:
-        """Return the kind of timer of long work."""
-        return self._slices.deadlines()
+    def work(self) -> Iterator[object]:
+        """Do a step of what waits (timer `slice`), and yield the facts it tells."""
+        return self._slices.step()
 
     def forget(self, session: Session) -> None:
         """Do no more for a stream that ended."""
@@ -106,35 +98,26 @@ class Conversation:
         if session.stream not in self._slices:
             self._slices.add(session.stream, self._job(session))
 
-    def _job(self, session: Session) -> Iterator[None]:
+    def _job(self, session: Session) -> Iterator[object]:
         checks = Checks(limits.STREAM_CHECKS_PER_STEP_MAX)
         count = 0
         while session.backlog:
             spent = checks.left < limits.DATAGRAM_SIGNATURE_CHECKS_MAX
             if spent or count == limits.STREAM_RECORDS_PER_STEP_MAX:
-                yield
+                yield None
                 checks, count = Checks(limits.STREAM_CHECKS_PER_STEP_MAX), 0
                 continue
             item = session.backlog.popleft()
             if isinstance(item, SignedRecord):
                 count += 1
-                self._merge(session, item, checks)
+                # What a newcomer learns from a first table, or comparison, is news to nobody but itself.
+                is_quiet = session.purpose == "table" or (self.is_first and session.opener)
+                yield RecordArrived(session, item, checks, is_quiet)
                 continue
             pieces = item()
             if pieces is not None:
                 yield from pieces
             count = limits.STREAM_RECORDS_PER_STEP_MAX
-
-    def _merge(self, session: Session, record: SignedRecord, checks: Checks) -> None:
-        # What a newcomer learns from a first table, or first comparison, is news to nobody but itself.
-        self._courier.muted = session.purpose == "table" or (self.is_first and session.opener)
-        merged_before = self._ctx.statistics.records_merged
-        try:
-            self._intake.take(record, session.member, checks)
-        finally:
-            self._courier.muted = False
-        if self._ctx.statistics.records_merged > merged_before:
-            self._given(session)
 
     def count_page(self, session: Session) -> None:
         """Count one page asked of us, by stream and by identity.
@@ -155,7 +138,7 @@ class Conversation:
         """List what we hold in the buckets that differ."""
         self.then(session, lambda: self._list_differing(session, compare))
 
-    def _list_differing(self, session: Session, compare: Compare) -> Iterator[None]:
+    def _list_differing(self, session: Session, compare: Compare) -> Iterator[object]:
         own, size = self._catalog.ledger.bucket_hashes(), BUCKET_BYTES
         differing = bytes(
             number
@@ -170,12 +153,14 @@ class Conversation:
                 Entry(kind, subject, *rank) for kind, subject, rank in self._catalog.ledger.bucket(number)
             ]
             while len(entries) > ENTRIES_PER_FRAME:
-                self._say(session, Entries(tuple(entries[:ENTRIES_PER_FRAME]), differing, False, summary))
+                self._streams.say(
+                    session, Entries(tuple(entries[:ENTRIES_PER_FRAME]), differing, False, summary)
+                )
                 del entries[:ENTRIES_PER_FRAME]
-                yield
+                yield None
             if turn % _BUCKETS_PER_STEP == _BUCKETS_PER_STEP - 1:
-                yield
-        self._say(session, Entries(tuple(entries), differing, True, summary))
+                yield None
+        self._streams.say(session, Entries(tuple(entries), differing, True, summary))
 
     def answer_table(self, session: Session, table: Table) -> None:
         """Send one page of a range of buckets.
@@ -201,7 +186,7 @@ class Conversation:
                 full = len(page) + len(verdicts) > limits.FRAME_RECORDS_MAX // 2
                 if page and (full or page_bytes + size > PAGE_BYTES):
                     self._say_records(session, page + verdicts)
-                    self._say(session, Turn(last))
+                    self._streams.say(session, Turn(last))
                     return
                 page += owned
                 verdicts += about
@@ -217,15 +202,15 @@ class Conversation:
         frame_bytes = 0
         for record in records:
             if frame and frame_bytes + len(record) > PAGE_BYTES:
-                self._say(session, encode_records_frame(frame, more=False))
+                self._streams.say(session, encode_records_frame(frame, more=False))
                 frame, frame_bytes = [], 0
             frame.append(record)
             frame_bytes += len(record)
-        self._say(session, encode_records_frame(frame, more=False))
+        self._streams.say(session, encode_records_frame(frame, more=False))
 
     def say_done(self, session: Session) -> None:
         """Say that everything asked for was sent, and our roots."""
-        self._say(session, Done(self._catalog.ledger.root, self._spreading.root))
+        self._streams.say(session, Done(self._catalog.ledger.root, self._spreading.root))
 
     def _raw_of_subject(self, subject: bytes) -> tuple[list[bytes], list[bytes]]:
         """Return a member's records as kept: what it signed, credential first, and verdicts about it."""
@@ -247,17 +232,17 @@ class Conversation:
         self.count_page(session)
         self.then(session, lambda: self._send_named(session, request))
 
-    def _send_named(self, session: Session, request: Request) -> Iterator[None]:
+    def _send_named(self, session: Session, request: Request) -> Iterator[object]:
         names = deque(request.names)
         while names:
             page = self._take_page(names)
             if page:
-                self._say(session, encode_records_frame(page, more=False))
-                yield
+                self._streams.say(session, encode_records_frame(page, more=False))
+                yield None
         if request.last:
             self.say_done(session)
         else:
-            self._say(session, Turn())
+            self._streams.say(session, Turn())
 
     def _take_page(self, names: deque[Name]) -> list[bytes]:
         """Take as many names as fill a page and return their records as kept."""
@@ -279,7 +264,7 @@ class Conversation:
 
     def compare(self, session: Session) -> None:
         """Ask where the other differs."""
-        self._say(session, Compare(self._catalog.ledger.bucket_hashes(), self._spreading.summary()))
+        self._streams.say(session, Compare(self._catalog.ledger.bucket_hashes(), self._spreading.summary()))
 
     def receive_entries(self, session: Session, message: Entries) -> None:
         """Take a list of what the other holds; after the last, exchange records.
@@ -300,7 +285,7 @@ class Conversation:
             assert session.member is not None
             self._spreading.consider(session.member, message.documents)
 
-    def _plan(self, session: Session, differing: bytes) -> Iterator[None]:
+    def _plan(self, session: Session, differing: bytes) -> Iterator[object]:
         """Sort out who lacks what, a few buckets at a time, and begin the exchange."""
         ledger, verdict_kind = self._catalog.ledger, self._catalog.verdict_kind
         theirs: dict[int, list[Name]] = {}
@@ -318,7 +303,7 @@ class Conversation:
                 if own is None or own.rank < session.entries[name]:
                     (late_ask if name[0] == verdict_kind else session.ask).append(name)
             if turn % _BUCKETS_PER_STEP == _BUCKETS_PER_STEP - 1:
-                yield
+                yield None
         session.entries = {}
         session.give.extend(late_give)
         session.ask.extend(late_ask)
@@ -328,10 +313,10 @@ class Conversation:
         """Give the next page, or ask for the next: the last page given and the question go together."""
         if session.give:
             page = self._take_page(session.give)
-            self._say(session, encode_records_frame(page, more=bool(session.give)))
+            self._streams.say(session, encode_records_frame(page, more=bool(session.give)))
             if session.give:
                 return
         names = tuple(islice(session.ask, _NAMES_PER_REQUEST))
         for _ in names:
             session.ask.popleft()
-        self._say(session, Request(names, not session.ask))
+        self._streams.say(session, Request(names, not session.ask))

@@ -8,7 +8,7 @@ Paper: none; memberlist's push/pull sends the whole table at once. Deviation: th
 """
 
 from collections import deque
-from collections.abc import Callable
+from enum import Enum
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -16,9 +16,8 @@ from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import StreamId
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.membership.catalog import Catalog
-from gossipmesh.gossip.membership.member import Member
-from gossipmesh.gossip.repair.conversation import Conversation
 from gossipmesh.gossip.sessions.session import Session
+from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.wire.frames import BUCKETS_COUNT, Table
 
 _PEERS_MAX: Final = 4
@@ -33,27 +32,23 @@ class Range(NamedTuple):
     after: bytes
 
 
+class Next(Enum):
+    """What is to be done with a stream next."""
+
+    WAIT = "wait for what was asked for"
+    COMPARE = "compare with its peer"
+    CLOSE = "close it"
+    END = "take it for ended: it brought all there is"
+
+
 class Joining:
     """Which ranges are here, and who is asked for which."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        catalog: Catalog,
-        conversation: Conversation,
-        spreading: PolicySpreading,
-        *,
-        say: Callable[[Session, object], None],
-        close: Callable[[Session], None],
-        open_table: Callable[[Member], bool],
-    ) -> None:
+    def __init__(self, ctx: Context, catalog: Catalog, streams: Streams, spreading: PolicySpreading) -> None:
         self._ctx = ctx
         self._catalog = catalog
-        self._conversation = conversation
+        self._streams = streams
         self._spreading = spreading
-        self._say = say
-        self._close = close
-        self._open_table = open_table
         self._ranges: deque[Range] = deque([Range(0, BUCKETS_COUNT, b"")])
         self._active: dict[StreamId, Range] = {}
         self._peers: dict[StreamId, bytes] = {}
@@ -61,28 +56,27 @@ class Joining:
         self._split = False
         self.done = False
 
-    def begin(self, session: Session) -> None:
+    def begin(self, session: Session) -> Next:
         """Ask a peer for the next range; when none is left, compare with it."""
         session.purpose = "table"
         if session.expected is not None:
             self._opening.discard(session.expected.node_id)
         if not self._ranges:
-            self._finish_with(session)
-            return
+            return self._finish_with(session)
         self._active[session.stream] = self._ranges.popleft()
         self._peers[session.stream] = session.peer_id
         self._ask(session)
         self._recruit()
+        return Next.WAIT
 
     def _ask(self, session: Session) -> None:
-        self._say(session, Table(self._spreading.summary(), *self._active[session.stream]))
+        self._streams.say(session, Table(self._spreading.summary(), *self._active[session.stream]))
 
-    def receive_turn(self, session: Session, after: bytes) -> None:
+    def receive_turn(self, session: Session, after: bytes) -> Next:
         """Go on after a page that was not the last of its range."""
         held = self._active.get(session.stream)
         if held is None or not after or after <= held.after:
-            self._close(session)
-            return
+            return Next.CLOSE
         rest = Range(max(held.first, after[0]), held.until, after)
         if not self._split:
             self._split = True
@@ -90,6 +84,7 @@ class Joining:
         self._active[session.stream] = rest
         self._ask(session)
         self._recruit()
+        return Next.WAIT
 
     def _cut(self, rest: Range) -> Range:
         """Cut what is left into ranges; return the first, which goes on where the page ended."""
@@ -111,31 +106,26 @@ class Joining:
             if streams >= _PEERS_MAX:
                 return
             asked = member.node_id in self._opening or member.node_id in self._peers.values()
-            if not asked and self._open_table(member):
+            if not asked and self._streams.open_to(member, "table"):
                 self._opening.add(member.node_id)
                 streams += 1
 
-    def receive_done(self, session: Session) -> bool:
-        """Take the end of a range; True when that was the end of a whole table that one peer sent."""
+    def receive_done(self, session: Session) -> Next:
+        """Take the end of a range; END when that was the end of a whole table that one peer sent."""
         self._active.pop(session.stream, None)
         if not self._split and not self._ranges:
             self.done = True
-            return True
-        if self._ranges:
-            self.begin(session)
-        else:
-            self._finish_with(session)
-        return False
+            return Next.END
+        return self.begin(session) if self._ranges else self._finish_with(session)
 
-    def _finish_with(self, session: Session) -> None:
+    def _finish_with(self, session: Session) -> Next:
         """Compare with the last peer at work; the others are not needed any more."""
         if self._active or self.done:
             session.completed = True
-            self._close(session)
-            return
+            return Next.CLOSE
         self.done = True
         session.purpose = "sync"
-        self._conversation.compare(session)
+        return Next.COMPARE
 
     def ended(self, session: Session) -> None:
         """Leave the range of a stream that ended early to another."""

@@ -1,6 +1,7 @@
 """Long work in small steps: one step of one job per deadline, so that no table of any size holds the loop.
 
-A job is an iterator that yields where it may be interrupted, after some 4 ms of work at most.
+A job is an iterator that yields None where it may be interrupted, after some 4 ms of work at most, and facts
+for the router in between.
 Rules:
 1. One job at a time goes one step; jobs take turns, so many streams cost the loop no more than one.
 2. The next step is a nanosecond away: a shell serves its sockets and other tasks in between.
@@ -10,7 +11,6 @@ Paper: none. Deviation: none.
 from collections.abc import Iterator
 
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.timers import Deadlines
 
 
 class Slices:
@@ -18,7 +18,7 @@ class Slices:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._jobs: dict[int, Iterator[None]] = {}
+        self._jobs: dict[int, Iterator[object]] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -26,7 +26,7 @@ class Slices:
     def __contains__(self, key: int) -> bool:
         return key in self._jobs
 
-    def add(self, key: int, job: Iterator[None]) -> None:
+    def add(self, key: int, job: Iterator[object]) -> None:
         """Begin a job at the next deadline, after those that wait."""
         self._jobs[key] = job
         self._arm()
@@ -39,21 +39,17 @@ class Slices:
         if not self._ctx.timers.pending(("slice", None)):
             self._ctx.timers.set(("slice", None), self._ctx.now + 1)
 
-    def deadlines(self) -> Deadlines:
-        """Return the kinds of timers set here, and what each is for."""
-        return {"slice": self._step}
-
-    def _step(self) -> None:
+    def step(self) -> Iterator[object]:
+        """Do a step of one job (timer `slice`), and yield the facts it tells."""
         if not self._jobs:
             return
         key, job = next(iter(self._jobs.items()))
         del self._jobs[key]
         self._ctx.statistics.slices += 1
-        try:
-            next(job)
-        except StopIteration:
-            pass
-        else:
-            self._jobs.setdefault(key, job)
+        for fact in job:
+            if fact is None:
+                self._jobs.setdefault(key, job)
+                break
+            yield fact
         if self._jobs:
             self._arm()

@@ -9,13 +9,12 @@ Rules:
 Paper: none; the cookie is DTLS's (RFC 9147 section 5.1).
 """
 
-from collections.abc import Callable
-
 from gossipmesh.gossip.base.budgets import PrefixBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.member import Member, short_id_of
+from gossipmesh.gossip.sessions.facts import PeerMet, PingDue, TooLong
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS
@@ -60,27 +59,13 @@ class _Attempt:
 
 
 class Handshake:
-    """Both sides of the datagram handshake; calls `met` once a peer has proved itself."""
+    """Both sides of the datagram handshake; returns who has proved itself."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        catalog: Catalog,
-        own_id: bytes,
-        *,
-        met: Callable[[Member, int, list[SignedRecord], Checks], None],
-        let_in: Callable[[Member], None],
-        too_long: Callable[[Address], None],
-        ask: Callable[[Member], None],
-    ) -> None:
+    def __init__(self, ctx: Context, catalog: Catalog, own_id: bytes) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._own_id = own_id
         self._own_short = short_id_of(own_id)
-        self._met = met
-        self._let_in = let_in
-        self._too_long = too_long
-        self._ask = ask
         self._jar = CookieJar(ctx.fresh(32), ctx.settings.cookie_age_s)
         self._attempts: dict[Address, _Attempt] = {}
         self._by_echo: dict[int, _Attempt] = {}
@@ -93,20 +78,24 @@ class Handshake:
         """Return how many hellos wait for an answer."""
         return len(self._attempts)
 
-    def start(self, address: Address, cookie: bytes = b"", peer_run: int = 0) -> None:
-        """Introduce ourselves at `address`, unless that is under way; a cookie saves a round trip."""
+    def start(self, address: Address) -> None:
+        """Introduce ourselves at `address`, unless that is under way."""
+        self._begin(address, b"", 0)
+
+    def _begin(self, address: Address, cookie: bytes, peer_run: int) -> TooLong | None:
+        """Begin a hello; with a cookie, which saves a round trip, it may be too long."""
         if address in self._attempts or len(self._attempts) >= limits.HELLOS_PENDING_MAX:
-            return
+            return None
         attempt = _Attempt(address, self._ctx.fresh_number(), self._ctx.fresh(_NONCE_BYTES))
         attempt.cookie, attempt.peer_run, attempt.cookie_at = cookie, peer_run, self._ctx.now
         self._attempts[address] = attempt
         self._by_echo[attempt.echo] = attempt
-        self._send(attempt)
+        return self._send(attempt)
 
-    def _send(self, attempt: _Attempt) -> None:
+    def _send(self, attempt: _Attempt) -> TooLong | None:
         if attempt.tries >= _TRIES_MAX:
             self._finish(attempt)
-            return
+            return None
         # A cookie is used while it is surely good; then a new one is asked for.
         if self._ctx.now - attempt.cookie_at > self._ctx.settings.cookie_age_s * SECOND_NS // 2:
             attempt.cookie = b""
@@ -114,8 +103,7 @@ class Handshake:
         body = self._hello(attempt)
         if body is None:
             self._finish(attempt)
-            self._too_long(attempt.address)
-            return
+            return TooLong(attempt.address)
         self._ctx.statistics.hellos_sent += 1
         header = Header(
             WIRE_MAX, PacketType.HELLO, self._ctx.group_tag, self._own_short, self._ctx.run_id, attempt.echo
@@ -125,13 +113,14 @@ class Handshake:
         doublings = _WAIT_DOUBLINGS_MAX if attempt.cookie or attempt.tries > 1 else 0
         wait_ns = self._ctx.settings.hello_retry_ns << doublings
         self._ctx.timers.set(("hello", attempt.address), self._ctx.now + wait_ns)
+        return None
 
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers set here, and what each is for."""
         return {"hello": self._again, "unknown": self._ask_again}
 
-    def _again(self, address: Address) -> None:
-        self._send(self._attempts[address])
+    def _again(self, address: Address) -> TooLong | None:
+        return self._send(self._attempts[address])
 
     def _finish(self, attempt: _Attempt) -> None:
         self._attempts.pop(attempt.address, None)
@@ -181,8 +170,10 @@ class Handshake:
             self._ctx.statistics.cookies_sent += 1
             self._ctx.send(sender, payload)
 
-    def receive_hello_untrusted(self, header: Header, hello: Hello, size_bytes: int, sender: Address) -> None:
-        """Answer a hello: with a cookie first, with a welcome when it proves itself.
+    def receive_hello_untrusted(
+        self, header: Header, hello: Hello, size_bytes: int, sender: Address
+    ) -> PeerMet | None:
+        """Answer a hello with a cookie, or return who has proved itself and is to be welcomed.
 
         Raises:
             MalformedInput: the credential, state or proof does not hold. Remote's fault. State unchanged.
@@ -194,19 +185,14 @@ class Handshake:
             hello.cookie, str(sender), header.run, now_s
         ):
             self.challenge(header, size_bytes, sender)
-            return
+            return None
         if not self._budgets.take(sender, self._ctx.now):
             self._ctx.dropped("stranger over budget")
-            return
+            return None
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         member = self._admit_untrusted(header, hello, _ROLE_HELLO, hello.cookie + hello.nonce, checks)
         self._ctx.statistics.hellos_accepted += 1
-        self._met_peer(member, header.run, hello, checks)
-        self._send_welcome(header, hello.nonce, sender)
-
-    def _met_peer(self, member: Member, run: int, message: Hello | Welcome, checks: Checks) -> None:
-        records = [] if message.state is None else [message.state]
-        self._met(member, run, records, checks)
+        return _met(member, header.run, hello, checks)
 
     def _admit_untrusted(
         self, header: Header, message: Hello | Welcome, role: bytes, fresh: bytes, checks: Checks
@@ -260,7 +246,8 @@ class Handshake:
                 return member
         return self._catalog.install_credential(credential, record).member
 
-    def _send_welcome(self, header: Header, nonce: bytes, sender: Address) -> None:
+    def welcome(self, header: Header, nonce: bytes, sender: Address) -> None:
+        """Tell whoever proved itself by a hello who we are."""
         own = self._catalog.get(self._own_id)
         assert own is not None
         proof = self._ctx.keys.signing.sign(self._proof(_ROLE_WELCOME, header.run, b"", nonce))
@@ -278,29 +265,28 @@ class Handshake:
             body = encode(Welcome(nonce, None, None, proof))
         self._ctx.send(sender, encode_header(answer) + body)
 
-    def receive_cookie(self, header: Header, cookie: Cookie, sender: Address) -> None:
+    def receive_cookie(self, header: Header, cookie: Cookie, sender: Address) -> TooLong | None:
         """Go on with our hello, or begin one because a member could not open our packet."""
         # A peer with several addresses may answer from another than was asked; the echo is the proof.
         attempt = self._by_echo.get(header.counter)
         if attempt is not None:
             if attempt.cookie and attempt.peer_run == header.run:
-                return
+                return None
             attempt.cookie, attempt.peer_run, attempt.cookie_at = cookie.cookie, header.run, self._ctx.now
-            self._send(attempt)
-            return
+            return self._send(attempt)
         member = self._catalog.by_short(header.sender)
         if sender in self._attempts or member is None or member.node_id == self._own_id:
             self._ctx.dropped("cookie not asked for")
-            return
+            return None
         if member.state is None or sender not in member.state.gossip_addresses:
             self._ctx.dropped("cookie not asked for")
-            return
+            return None
         if header.run == member.run and self._asks_again(member):
-            return
+            return None
         if member.told_at >= 0 and self._ctx.now - member.told_at < SECOND_NS // 2:
-            return
+            return None
         member.told_at = self._ctx.now
-        self.start(sender, cookie.cookie, header.run)
+        return self._begin(sender, cookie.cookie, header.run)
 
     def _asks_again(self, member: Member) -> bool:
         """Ask a member that does not know us yet once more in a moment; False: that was done, to no avail."""
@@ -316,17 +302,17 @@ class Handshake:
             self._ctx.timers.set(("unknown", member.node_id), now + _UNKNOWN_WAIT_NS)
         return True
 
-    def _ask_again(self, node_id: bytes) -> None:
+    def _ask_again(self, node_id: bytes) -> PingDue | None:
         member, since = self._catalog.get(node_id), self._ask_since.pop(node_id)
         if member is None:
-            return
+            return None
         if member.heard_at > since:
             self._unknown_to.pop(member.node_id, None)
-        else:
-            self._ask(member)
+            return None
+        return PingDue(member)
 
-    def receive_welcome_untrusted(self, header: Header, welcome: Welcome) -> None:
-        """Finish our hello.
+    def receive_welcome_untrusted(self, header: Header, welcome: Welcome) -> PeerMet | TooLong:
+        """Finish our hello, and return who answered it.
 
         Raises:
             MalformedInput: not the answer to a hello of ours, or it proves nothing. Remote's fault.
@@ -337,13 +323,15 @@ class Handshake:
             raise MalformedInput("a welcome not asked for")
         if welcome.credential is None:
             self._finish(attempt)
-            self._too_long(attempt.address)
-            return
+            return TooLong(attempt.address)
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         member = self._admit_untrusted(header, welcome, _ROLE_WELCOME, welcome.nonce, checks)
         self._finish(attempt)
-        self._met_peer(member, header.run, welcome, checks)
-        self._let_in(member)
+        return _met(member, header.run, welcome, checks)
+
+
+def _met(member: Member, run: int, message: Hello | Welcome, checks: Checks) -> PeerMet:
+    return PeerMet(member, run, [] if message.state is None else [message.state], checks)
 
 
 def proof_bytes(group_tag: int, role: bytes, node_id: bytes, run: int, peer_run: int, fresh: bytes) -> bytes:

@@ -15,8 +15,8 @@ from gossipmesh.trust.seal import Sealer
 from gossipmesh.wire.frames import FrameReader, StreamHello
 
 Name = tuple[int, bytes]
-Step = Callable[[], Iterator[None] | None]
-"""What is done once everything before it was merged; long ones yield."""
+Step = Callable[[], Iterator[object] | None]
+"""What is done once everything before it was merged; yields facts, and None where it may be interrupted."""
 
 
 class Session:

@@ -1,6 +1,6 @@
 """Streams: the handshake over TCP, sealed frames, and who may have how many of them.
 
-What is said inside an authenticated stream is `repair`'s. Rules:
+What is said inside an authenticated stream is the router's to hand on. Rules:
 1. The first frame of each side is plain and signed; everything after is sealed under keys bound to
    both nonces and runs, so a replayed opening ends at its second frame.
 2. The opener is believed only once a sealed frame of its opens; the acceptor signed both nonces.
@@ -9,20 +9,16 @@ What is said inside an authenticated stream is `repair`'s. Rules:
 Paper: memberlist's TCP ping and push/pull. Deviation: caps by identity, not address (NAT, loopback).
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
 from gossipmesh.gossip.base.budgets import PrefixBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendStream, StreamId
 from gossipmesh.gossip.base.timers import Deadlines
-from gossipmesh.gossip.dissemination.courier import Courier
-from gossipmesh.gossip.dissemination.documents import PolicySpreading
-from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.member import Member
-from gossipmesh.gossip.membership.own import OwnRecords
-from gossipmesh.gossip.repair.comparisons import Repair
+from gossipmesh.gossip.sessions.facts import FrameReceived, PeerMet, StreamEnded, StreamFact, StreamReady
 from gossipmesh.gossip.sessions.handshake import Handshake, proof_bytes
 from gossipmesh.gossip.sessions.links import derive_pair_untrusted
 from gossipmesh.gossip.sessions.session import Session
@@ -30,7 +26,7 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import RecordKind, SignedRecord
+from gossipmesh.model.records import RecordKind
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.frames import (
     StreamHello,
@@ -46,89 +42,39 @@ _OPENED_MAX: Final = 32
 _ROLE_OPENER: Final = b"stream opener"
 _ROLE_ACCEPTOR: Final = b"stream acceptor"
 
-Met = Callable[[Member, int, list[SignedRecord], Checks], None]
-
 
 class Streams:
     """All streams of this node, opened and accepted."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        catalog: Catalog,
-        courier: Courier,
-        own: OwnRecords,
-        handshake: Handshake,
-        intake: Intake,
-        spreading: PolicySpreading,
-        *,
-        met: Met,
-        answered: Callable[[], None],
-        ask: Callable[[Member], None],
-    ) -> None:
+    def __init__(self, ctx: Context, catalog: Catalog, handshake: Handshake) -> None:
         self._ctx = ctx
         self._catalog = catalog
-        self._own = own
         self._handshake = handshake
-        self._met = met
-        self._answered = answered
         self._sessions: dict[StreamId, Session] = {}
         self._next_id = 0
         self._prefixes = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
-        self._repair = Repair(
-            ctx,
-            catalog,
-            courier,
-            own,
-            intake,
-            spreading,
-            say=self._say,
-            close=self._close,
-            open_to=lambda member, purpose: self._open_to(member, purpose, None),
-            serves=self._serves,
-            ask=ask,
-        )
 
-    def start(self) -> None:
-        """Begin the periodic full comparison."""
-        self._repair.start()
-
-    def when_whole(self, action: Callable[[], None]) -> None:
-        """Call `action` whenever a comparison, or a first table, was gone through to its end."""
-        self._repair.whole = action
-
-    def compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
-        """Take a peer's roots from a ping or an ack."""
-        self._repair.compared(member, group_root, documents_root)
-
-    def hasten(self) -> None:
-        """Spread by stream what no packet can carry."""
-        self._repair.hasten()
-
-    def sync(self, member: Member) -> None:
-        """Compare everything with a member."""
-        self._repair.sync(member)
-
-    def sync_address(self, address: Address) -> None:
-        """Compare everything with whoever is at an address; for hellos that fit no datagram."""
+    def open_at(self, address: Address) -> None:
+        """Open a comparison with whoever is at an address; for hellos that fit no datagram."""
         self._open(address, None, "sync", None)
 
-    def _serves(self, node_id: bytes) -> bool:
+    def serves(self, node_id: bytes) -> bool:
         """Tell whether a stream that this member opened is being answered."""
         return any(s.peer_id == node_id and not s.opener for s in self._sessions.values())
 
     def ping(self, member: Member) -> None:
         """Prove by TCP that a member lives: it must sign our nonce."""
-        self._open_to(member, "ping", None)
+        self.open_to(member, "ping")
 
     def fetch(self, node_id: bytes, scope: str | None) -> bool:
         """Fetch a scope's set, or newer Trust (None), from a member; False when that cannot be tried."""
         member = self._catalog.get(node_id)
-        if member is None or node_id == self._own.node_id:
+        if member is None or node_id == self._catalog.own_id:
             return False
-        return self._open_to(member, "trust" if scope is None else "policy", scope)
+        return self.open_to(member, "trust" if scope is None else "policy", scope)
 
-    def _open_to(self, member: Member, purpose: str, scope: str | None) -> bool:
+    def open_to(self, member: Member, purpose: str, scope: str | None = None) -> bool:
+        """Open a stream to a member for a purpose (see `Session`); False when that cannot be tried."""
         address = member.address
         return address is not None and self._open(address, member, purpose, scope)
 
@@ -160,12 +106,14 @@ class Streams:
         self._ctx.timers.set(("stream", session.stream), due)
 
     def deadlines(self) -> Deadlines:
-        """Return the kinds of timers set here and in the parts of a conversation."""
-        return {"stream": self._timeout, **self._repair.deadlines()}
+        """Return the kinds of timers set here, and what each is for."""
+        return {"stream": self._timeout}
 
-    def _timeout(self, stream: StreamId) -> None:
+    def _timeout(self, stream: StreamId) -> StreamEnded:
         self._ctx.dropped("stream timeout")
-        self._close(self._sessions[stream])
+        session = self._sessions[stream]
+        self.close(session)
+        return StreamEnded(session)
 
     def accepted(self, stream: StreamId, peer: Address) -> None:
         """Take a connection; it has a second to say who it is."""
@@ -186,7 +134,7 @@ class Streams:
         silent = next((session for session in accepted if session.member is None), None)
         if silent is not None:
             self._ctx.dropped("stream of a silent stranger")
-            self._close(silent)
+            self.close(silent)  # nothing was said on it, so nothing is to be tidied up after it
         return silent is not None
 
     def opened(self, stream: StreamId) -> None:
@@ -197,26 +145,42 @@ class Streams:
         self._send_hello(session, _ROLE_OPENER, 0, session.nonce)
         self._watch(session, _OPEN_TIMEOUT_NS)
 
-    def closed(self, stream: StreamId) -> None:
+    def closed(self, stream: StreamId) -> StreamEnded | None:
         """Forget a connection that ended."""
         session = self._sessions.get(stream)
-        if session is not None:
-            self._end(session)
+        if session is None:
+            return None
+        self._end(session)
+        return StreamEnded(session)
 
-    def _close(self, session: Session) -> None:
-        if session.stream in self._sessions:
-            self._ctx.emit(CloseStream(session.stream))
-            self._end(session)
+    def close(self, session: Session) -> bool:
+        """Close a stream; False when it had ended already."""
+        if session.stream not in self._sessions:
+            return False
+        self._ctx.emit(CloseStream(session.stream))
+        self._end(session)
+        return True
+
+    def spoil(self, stream: StreamId, error: MalformedInput) -> StreamEnded | None:
+        """Close a stream that brought what it may not, and count that."""
+        self._ctx.dropped("stream " + type(error).__name__)
+        session = self._sessions.get(stream)
+        if session is None:
+            return None
+        self.close(session)
+        return StreamEnded(session)
 
     def _end(self, session: Session) -> None:
         self._sessions.pop(session.stream, None)
         self._ctx.timers.cancel(("stream", session.stream))
         if session.opener and not session.completed:
             self._ctx.statistics.streams_failed += 1
-        self._repair.ended(session)
 
-    def receive(self, stream: StreamId, data: bytes) -> None:
-        """Take bytes of a connection; a bad one ends it."""
+    def receive(self, stream: StreamId, data: bytes) -> Iterator[StreamFact]:
+        """Take bytes of a connection, and yield what they say, one fact after the other; a bad one ends it.
+
+        Each fact is to be acted on before the next is asked for: what follows from it may end the stream.
+        """
         session = self._sessions.get(stream)
         if session is None:
             return
@@ -225,31 +189,32 @@ class Streams:
             for frame in session.reader.feed_untrusted(data):
                 if stream not in self._sessions:
                     return
-                self._receive_frame_untrusted(session, frame)
+                yield from self._receive_frame_untrusted(session, frame)
         except MalformedInput as error:
-            self._ctx.dropped("stream " + type(error).__name__)
-            self._close(session)
+            ended = self.spoil(stream, error)
+            if ended is not None:
+                yield ended
 
-    def _receive_frame_untrusted(self, session: Session, frame: bytes) -> None:
+    def _receive_frame_untrusted(self, session: Session, frame: bytes) -> Iterator[StreamFact]:
         if session.sealer is None or session.unsealer is None:
             hello = decode_stream_hello_untrusted(frame)
-            self._receive_hello_untrusted(session, hello)
+            yield from self._receive_hello_untrusted(session, hello)
             return
         body = session.unsealer.open_untrusted(session.received_count, b"", frame)
         session.received_count += 1
         self._watch(session, limits.STREAM_IDLE_TIMEOUT_NS)
         if not session.opener and session.received_count == 1:
-            self._believe(session)
+            yield self._believe(session)
         message = decode_frame_message_untrusted(body)
         if message is not None:
-            self._repair.receive(session, message)
+            yield FrameReceived(session, message)
 
-    def _receive_hello_untrusted(self, session: Session, hello: StreamHello) -> None:
+    def _receive_hello_untrusted(self, session: Session, hello: StreamHello) -> Iterator[StreamFact]:
         if not WIRE_MIN <= hello.version <= WIRE_MAX or hello.group_tag != self._ctx.group_tag:
             raise Untrusted("a stream of another version or group")
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         credential = self._handshake.admissible_untrusted(hello.credential, checks)
-        if credential.node_id == self._own.node_id:
+        if credential.node_id == self._catalog.own_id:
             raise Untrusted("a stream from ourselves")
         expected = session.expected
         if expected is not None and credential.node_id != expected.node_id:
@@ -273,31 +238,32 @@ class Streams:
             credential.exchange_key,
             self._ctx.group_tag,
             b"stream",
-            self._own.node_id + self._ctx.run_id.to_bytes(8, "big") + nonces,
+            self._catalog.own_id + self._ctx.run_id.to_bytes(8, "big") + nonces,
             credential.node_id + hello.run.to_bytes(8, "big") + nonces,
         )
         if session.opener:
-            self._believe(session)
+            yield self._believe(session)
             self._watch(session, limits.STREAM_IDLE_TIMEOUT_NS)
-            self._repair.begin(session)
+            yield StreamReady(session)
         else:
             self._send_hello(session, _ROLE_ACCEPTOR, hello.run, hello.nonce + session.nonce)
 
-    def _believe(self, session: Session) -> None:
+    def _believe(self, session: Session) -> PeerMet:
         """Admit the peer of a session that has proved itself."""
         hello, credential = session.hello, session.credential
         assert hello is not None
         assert credential is not None
         member = self._handshake.take_untrusted(credential, hello.credential)
         session.member = member
-        if session.opener:
-            self._answered()
-        self._met(member, hello.run, [hello.state], Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
+        checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+        return PeerMet(member, hello.run, [hello.state], checks, was_asked=session.opener)
 
     def _send_hello(self, session: Session, role: bytes, peer_run: int, fresh: bytes) -> None:
-        own = self._catalog.get(self._own.node_id)
+        own = self._catalog.get(self._catalog.own_id)
         assert own is not None
-        proof = proof_bytes(self._ctx.group_tag, role, self._own.node_id, self._ctx.run_id, peer_run, fresh)
+        proof = proof_bytes(
+            self._ctx.group_tag, role, self._catalog.own_id, self._ctx.run_id, peer_run, fresh
+        )
         hello = StreamHello(
             version=WIRE_MAX,
             group_tag=self._ctx.group_tag,
@@ -309,7 +275,7 @@ class Streams:
         )
         self._send(session, encode(hello))
 
-    def _say(self, session: Session, message: object) -> None:
+    def say(self, session: Session, message: object) -> None:
         """Seal and send one frame message, or one that is encoded already; nothing once the stream ended."""
         if session.stream not in self._sessions:
             return

@@ -26,7 +26,7 @@ from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.model import limits
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, Order
-from gossipmesh.model.records import Vote
+from gossipmesh.model.records import SignedRecord, Vote
 from gossipmesh.testing.swim.catalog import ClaimChange, SwimCatalog
 from gossipmesh.testing.swim.claims import CLAIM, sign_claim
 from gossipmesh.testing.swim.member import claimed
@@ -433,22 +433,28 @@ class SwimDetector:
     def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
         """Ignore it."""
 
-    def certificate_held(self, change: Change, sender: Member | None) -> None:
+    def merge_verdict_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
+        """Have the catalog refuse it: there are no certificates here.
+
+        Raises:
+            MalformedInput: always. State unchanged.
+        """
+        return self._catalog.merge_untrusted(record, checks)
+
+    def verdict_merged(self, change: Change, sender: Member | None) -> None:
         """Nothing: certificates are refused here."""
 
     def answers_later(self, change: Change) -> bool:
         """Nothing: there are no certificates."""
         return False
 
-    def certificate_applied(self, change: Change, origin_id: bytes) -> None:
-        """Nothing: certificates are refused here."""
-
     def port_refused(self, address: Address) -> None:
         """Count it; SWIM waits for silence."""
         self._ctx.statistics.ports_refused += 1
 
-    def lag_noted(self) -> None:
+    def lag_noted(self) -> bool:
         """Nothing: Lifeguard's local health stands for lag."""
+        return False
 
     def view_complete(self) -> None:
         """Nothing: one accuser suffices, however little is known."""

@@ -16,6 +16,7 @@ from gossipmesh.gossip.membership.catalog import Change, Checks
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.membership.soundness import require_order_untrusted
+from gossipmesh.gossip.repair.haste import Haste
 from gossipmesh.model.member import MemberStatus, NodePhase, Order
 from gossipmesh.model.records import RecordKind, SignedRecord
 from gossipmesh.testing.swim.catalog import ClaimChange, SwimCatalog
@@ -34,9 +35,15 @@ class SwimIntake(Intake):
     """Merges records from one sender and does what follows from each, claims among them."""
 
     def __init__(
-        self, ctx: Context, catalog: SwimCatalog, courier: Courier, own: OwnRecords, detector: SwimDetector
+        self,
+        ctx: Context,
+        catalog: SwimCatalog,
+        courier: Courier,
+        own: OwnRecords,
+        detector: SwimDetector,
+        haste: Haste,
     ) -> None:
-        super().__init__(ctx, catalog, courier, own, detector)
+        super().__init__(ctx, catalog, courier, own, detector, haste)
         self._claims = catalog
         self._suspecter = detector
         self._held: dict[bytes, tuple[ClaimChange, int]] = {}

@@ -37,10 +37,12 @@ class SwimNode(GossipNode):
             self._counts,
             roots=self.roots,
             declared=lambda change: self._intake.follow(change, None),
-            stream_ping=lambda member: self._streams.ping(member),
+            stream_ping=self._streams.ping,
         )
         return self._suspecter
 
     def _make_intake(self) -> Intake:
-        self._claim_intake = SwimIntake(self._ctx, self._claims, self._courier, self._own, self._suspecter)
+        self._claim_intake = SwimIntake(
+            self._ctx, self._claims, self._courier, self._own, self._suspecter, self._haste
+        )
         return self._claim_intake

@@ -267,6 +267,9 @@ class WorkingCore(ScriptedCore):
         self._due = self.began + (len(self.late_ns) + 1) * 20 * MILLISECOND_NS
         self.timers.set(("beat", None), self._due)
 
+    def _slice(self) -> None:
+        assert not list(self._slices.step())
+
     def _beat(self) -> None:
         self.late_ns.append(self.clock - self._due)
         self._set_beat()
@@ -281,7 +284,7 @@ class WorkingCore(ScriptedCore):
     def handle_deadline(self, now: Instant) -> list[Effect]:
         self.now = max(self.now, now)
         while (timer := self.timers.pop_due(now)) is not None:
-            fire({"beat": self._beat, **self._slices.deadlines()}, timer)
+            fire({"beat": self._beat, "slice": self._slice}, timer)
         return []
 
 

@@ -70,24 +70,24 @@ def test_mutated_frames_raise_only_what_they_may(seed: int) -> None:
     frames: list[bytes] = []
     for name in "ab":
         streams = group.node(name)._streams
-        original = streams._repair._say
+        original = streams.say
 
         def say(session, message, original=original):
             frames.append(message if isinstance(message, bytes) else encode_frame_message(message))
             original(session, message)
 
-        streams._repair._say = say
+        streams.say = say
     group.perform(group.hosts["a"], group.node("a").offer_policy(policy_set(1), Instant(group.now)))
-    group.node("b")._streams.sync(group.node("b")._catalog.get(group.node("a").own_node_id))
+    group.node("b")._repair.sync(group.node("b")._catalog.get(group.node("a").own_node_id))
     group.perform(group.hosts["b"], group.node("b")._ctx.drain())
     group.run(5)
     assert len(frames) >= 5
-    repair = group.node("b")._streams._repair
+    repair = group.node("b")._repair
     outcomes = {"read": 0, "refused": 0}
     for number in range(2_000):
         session = Session(500_000 + number, opener=rng.random() < 0.5, purpose="serve", scope=None)
         session.member = group.node("b")._catalog.get(group.node("a").own_node_id)
-        repair._say = lambda session, message: None
+        group.node("b")._streams.say = lambda session, message: None
         try:
             message = decode_frame_message_untrusted(mutate(rng, rng.choice(frames)))
             if message is not None:

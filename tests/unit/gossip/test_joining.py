@@ -47,7 +47,7 @@ def tell(group: Group, name: str, subject: str) -> None:
 
 def ping(group: Group, name: str, other: str) -> None:
     node = group.node(name)
-    node._ask(node._catalog.get(group.node(other).own_node_id))
+    node._router._ping(node._catalog.get(group.node(other).own_node_id))
     group.perform(group.hosts[name], node._ctx.drain())
 
 
@@ -119,7 +119,7 @@ def test_a_first_stream_that_is_turned_away_is_tried_again_soon() -> None:
     group.start("b", "a")
     group.run_until(lambda: group.status("a", "b") == "alive", 2)
     group.start("c", "a")
-    took_s = group.run_until(lambda: not group.node("c")._streams._repair._conversation.is_first, 3)
+    took_s = group.run_until(lambda: not group.node("c")._repair._conversation.is_first, 3)
     assert refused
     assert took_s <= 0.4
 
@@ -148,8 +148,8 @@ def test_who_is_met_by_other_newcomers_still_takes_its_table_from_whom_it_asked(
     group.node("a")._handshake.start(group.hosts["b"].address)
     group.run(0.1)
     assert group.status("b", "a") == "alive"
-    assert not group.node("b")._joined
-    group.run_until(lambda: group.node("b")._joined, 1)
+    assert not group.node("b")._entrance.is_in
+    group.run_until(lambda: group.node("b")._entrance.is_in, 1)
     assert len(lost) == 2
 
 
@@ -157,7 +157,7 @@ def test_a_node_whose_seeds_are_gone_settles_for_who_came_to_it() -> None:
     group = Group("a b gone")
     group.start("a", "gone")
     group.start("b", "a")
-    group.run_until(lambda: group.node("a")._joined, 7)
+    group.run_until(lambda: group.node("a")._entrance.is_in, 7)
     assert everybody(group, "alive")
 
 

@@ -94,7 +94,7 @@ def believes(group: Group, record: SignedRecord) -> bool:
     member = node._catalog.get(id_of(TARGET))
     try:
         held = decode_certificate_untrusted(record)
-        judge.require_valid_untrusted(held, checks.spend_untrusted)
+        judge.require_valid_untrusted(held, checks)
     except MalformedInput:
         return False
     return order_start(held.order) == order_start(member.state.order)

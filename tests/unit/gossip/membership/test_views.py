@@ -39,8 +39,8 @@ def test_counts_and_monitors_follow_each_change_without_a_walk() -> None:
     def agrees() -> None:
         statuses = [member.status for member in catalog if member.state is not None]
         assert node.tally().by_status == {status: statuses.count(status) for status in MemberStatus}
-        assert monitors.others_count(b"") == len(catalog.eligible_ids())
-        assert sorted(monitors._members) == sorted(catalog.eligible_ids())
+        assert monitors.others_count(b"") == len(catalog.eligible.ids())
+        assert sorted(monitors._members) == sorted(catalog.eligible.ids())
 
     agrees()
     group.kill("g", silent=True)

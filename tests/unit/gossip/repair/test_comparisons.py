@@ -22,15 +22,16 @@ class Opened:
         self.group: Group = voting("a b c d e f")
         self.group.run(rested_s)
         self.node = self.group.node("a")
-        self.repair: Repair = self.node._streams._repair
+        self.repair: Repair = self.node._repair
         self.began = self.node._ctx.now = Instant(self.group.now)
         self.at_ms: dict[str, int] = {}
 
-        def open_to(member: Member, purpose: str) -> bool:
-            self.at_ms[member.name] = (self.node._ctx.now - self.began) // MILLISECOND_NS
+        def open_to(member: Member, purpose: str, scope: str | None = None) -> bool:
+            if purpose == "sync":
+                self.at_ms[member.name] = (self.node._ctx.now - self.began) // MILLISECOND_NS
             return True
 
-        monkeypatch.setattr(self.repair, "_open_to", open_to)
+        monkeypatch.setattr(self.node._streams, "open_to", open_to)
         # Nobody answers, and that is not what these tests are about.
         monkeypatch.setattr(self.node._ctx, "send", lambda address, packet: None)
 
@@ -58,7 +59,7 @@ class Opened:
 def test_who_is_given_much_compares_with_three_more(monkeypatch: pytest.MonkeyPatch, purpose: str) -> None:
     """Packets would take seconds; halves of a mesh that meet again agree within a few rounds."""
     opened = Opened(monkeypatch)
-    opened.repair._hasty = []
+    opened.repair._haste._members = []
     session = opened.session(purpose, "b")
     opened.give(session, MANY)
     monkeypatch.setattr(opened.repair, "_is_busy", lambda member: False)
@@ -113,8 +114,7 @@ def test_a_comparison_that_never_opens_keeps_nobody_for_longer_than_a_second(
 def test_a_comparison_that_opened_has_five(monkeypatch: pytest.MonkeyPatch) -> None:
     opened = Opened(monkeypatch)
     opened.repair.sync(opened.member("b"))
-    monkeypatch.setattr(opened.repair, "_say", lambda session, message: None)
-    monkeypatch.setattr(opened.repair._conversation, "_say", lambda session, message: None)
+    monkeypatch.setattr(opened.node._streams, "say", lambda session, message: None)
     opened.repair.begin(opened.session("sync", "b"))
     opened.node._ctx.now = Instant(opened.began + 5 * SECOND_NS - 1)
     opened.repair.sync(opened.member("c"))

@@ -122,7 +122,7 @@ def test_two_whole_tables_that_differ_are_exchanged_in_pages_too() -> None:
         perform(host, effects)
 
     group.perform = watched
-    group.node("b")._streams.sync(group.node("b")._catalog.get(group.node("a").own_node_id))
+    group.node("b")._repair.sync(group.node("b")._catalog.get(group.node("a").own_node_id))
     group.perform(group.hosts["b"], group.node("b")._ctx.drain())
     group.run_until(lambda: len(group.node("a")._catalog) == 1_202 and group.converged(), 10)
     assert biggest <= 2 * limits.FRAME_BYTES_MAX
@@ -131,17 +131,17 @@ def test_two_whole_tables_that_differ_are_exchanged_in_pages_too() -> None:
 def test_a_member_that_asks_for_pages_without_end_is_cut_off() -> None:
     group = joined("a b")
     a, b = group.node("a"), group.node("b")
-    a._streams._open_to(a._catalog.get(b.own_node_id), "sync", None)
-    begin = a._streams._repair.begin
+    a._streams.open_to(a._catalog.get(b.own_node_id), "sync")
+    begin = a._repair.begin
 
     def ask_without_end(session) -> None:
         for _ in range(limits.STREAM_PAGES_PER_MEMBER_BURST + 100):
-            a._streams._say(session, Table(DocumentsSummary(1, ())))
+            a._streams.say(session, Table(DocumentsSummary(1, ())))
 
-    a._streams._repair.begin = ask_without_end
+    a._repair.begin = ask_without_end
     group.perform(group.hosts["a"], a._ctx.drain())
     group.run(0.5)
-    a._streams._repair.begin = begin
+    a._repair.begin = begin
     assert b.statistics().dropped["stream MalformedInput"] == 1
     assert b.statistics().pages_sent <= limits.STREAM_PAGES_PER_MEMBER_BURST + 60
     assert everybody(group, "alive")

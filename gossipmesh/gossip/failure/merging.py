@@ -1,0 +1,80 @@
+"""Whether a verdict that comes in takes effect: new, valid, and not older than what was heard of its target.
+
+Ends at the catalogue, which keeps it; what follows is the detector's, and ours to answer `intake`'s. Rules:
+1. What is overtaken is found before anything is verified, so that echoes cost nothing.
+2. A verdict of the same name replaces the held one only where that would convince nobody any more.
+3. One against ourselves is never merged: it is returned with its verified votes, to be answered.
+Paper: none; SWIM merges whatever claims the highest order. Deviation: that.
+"""
+
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.failure.life_first import LifeFirst
+from gossipmesh.gossip.failure.verdicts import CertificateJudge, decode_certificate_untrusted
+from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.records import Certificate, SignedRecord
+from gossipmesh.wire.datagram import encode_message
+
+
+class VerdictMerger:
+    """Judges verdicts of others and has the catalogue keep those that hold."""
+
+    def __init__(self, ctx: Context, catalog: Catalog, judge: CertificateJudge, life: LifeFirst) -> None:
+        self._ctx = ctx
+        self._catalog = catalog
+        self._judge = judge
+        self._life = life
+
+    def merge_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
+        """Merge one verdict; None when it says nothing new, `held` when its target is to be asked first.
+
+        Raises:
+            MalformedInput: unreadable, not a quorum's, about somebody unknown, or `checks` are used up.
+                Remote's fault. State unchanged.
+        """
+        member, _ = self._catalog.subject_untrusted(record)
+        certificate = decode_certificate_untrusted(record)
+        if member.node_id == self._catalog.own_id:
+            certificate = self._judge.answerable_untrusted(certificate, checks)
+            return self._unmerged(member, certificate, record, held=False)
+        if member.state is None or order_start(certificate.order) > order_start(member.order):
+            raise UnknownOwner(member.node_id)
+        renews = _is_same(member.certificate, certificate)
+        if _is_stale(member, certificate) and not (renews and self._convinces_anew(member, certificate)):
+            self._ctx.statistics.records_stale += 1
+            return None
+        self._judge.require_valid_untrusted(certificate, checks)
+        if not renews and self._life.beats(member, certificate):
+            return self._unmerged(member, certificate, record, held=True)
+        return self._catalog.install_certificate(member, certificate, record)
+
+    def _convinces_anew(self, member: Member, certificate: Certificate) -> bool:
+        held = member.certificate
+        return held is not None and not self._judge.is_valid(held) and self._judge.is_valid(certificate)
+
+    def _unmerged(
+        self, member: Member, certificate: Certificate, record: SignedRecord, *, held: bool
+    ) -> Change:
+        message = encode_message(record)
+        return Change(
+            member,
+            record.kind,
+            message,
+            member.status,
+            False,
+            record=record,
+            held=held,
+            certificate=certificate,
+        )
+
+
+def _is_same(held: Certificate | None, offered: Certificate) -> bool:
+    return held is not None and (offered.order, offered.status) == (held.order, held.status)
+
+
+def _is_stale(member: Member, certificate: Certificate) -> bool:
+    if certificate.order < member.order or member.status is MemberStatus.LEFT:
+        return True
+    held = member.certificate
+    return held is not None and (certificate.order, certificate.status) <= (held.order, held.status)
