@@ -19,6 +19,7 @@ from gossipmesh.agent.restore import own_address
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
+from gossipmesh.model.records import NodeState
 
 log = logging.getLogger("gossipmesh.agent.addresses")
 
@@ -61,6 +62,20 @@ def missing_addresses(config: AgentConfig, towards: Sequence[Address]) -> dict[s
         except OperatorError as error:
             missing[f"spec.{section}.advertise"] = str(error)
     return missing
+
+
+def lost_addresses(config: AgentConfig, state: NodeState) -> list[str]:
+    """Return the hosts this node listens on, or found at its start and tells others, that this machine lost.
+
+    What `advertise` names is another machine's, mostly: the one that translates addresses.
+    """
+    hosts = [bind.host for bind in config.binds().values()]
+    for advertise, told in (
+        (config.gossip_advertise, state.gossip_addresses),
+        (config.mesh_advertise, state.mesh_addresses),
+    ):
+        hosts += [address.host for address in told if advertise is None]
+    return [host for host in dict.fromkeys(hosts) if not _is_here(host)]
 
 
 def _is_here(host: str) -> bool:

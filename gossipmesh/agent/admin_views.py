@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -10,6 +9,7 @@ import trio
 
 from gossipmesh import __version__
 from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_supervisor import EngineSupervisor
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Response, json_response, json_rows_response
@@ -47,8 +47,8 @@ class Parts(Protocol):
     build: str
 
     @property
-    def state_dir(self) -> Path:
-        """Return the folder of everything the agent keeps."""
+    def config(self) -> AgentConfig:
+        """Return what the agent was started with."""
 
     def other_seeds(self) -> list[Address]:
         """Return the seeds' addresses that are not this node itself."""

@@ -15,7 +15,6 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -305,9 +304,9 @@ class Agent:
         return sorted(self._listeners.problems.values())
 
     @property
-    def state_dir(self) -> Path:
-        """Return the folder of everything this agent keeps."""
-        return self._config.state_dir
+    def config(self) -> AgentConfig:
+        """Return what this agent was started with."""
+        return self._config
 
     def other_seeds(self) -> list[Address]:
         """Return the seeds that should answer: one list of seeds serves all nodes, these included."""

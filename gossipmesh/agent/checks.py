@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from gossipmesh.agent.addresses import lost_addresses
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.catalog_feed import lacking_scopes
 from gossipmesh.agent.check_facts import Facts
@@ -36,6 +37,7 @@ def run_checks(parts: Parts, facts: Facts, view: MeshView, standing: Sequence[Ro
     return [
         *_check_identity(parts),
         *_check_authority(parts, facts),
+        *_check_addresses(parts),
         *_check_clock(parts),
         *_check_disk(parts, facts),
         *standing,
@@ -80,6 +82,18 @@ def _check_authority(parts: Parts, facts: Facts) -> list[Row]:
     return [make_row("authority", warn_unless(failure is None), detail, why, hint, failure=failure)]
 
 
+def _check_addresses(parts: Parts) -> list[Row]:
+    """An address may go under a running agent, by DHCP or by hand; its sockets do not notice."""
+    state = parts.node.own_state
+    lost = lost_addresses(parts.config, state)
+    detail = f"others find this node at {', '.join(map(str, state.gossip_addresses))}"
+    if lost:
+        detail += f"; this machine has lost {', '.join(lost)}"
+    why = "nothing that others send there arrives: they hold this node dead, or will soon"
+    hint = "give the machine that address back, or change spec.gossip and spec.mesh and restart the agent"
+    return [make_row("addresses", fail_unless(not lost), detail, why, hint, lost=lost)]
+
+
 def _check_disk(parts: Parts, facts: Facts) -> list[Row]:
     disk = facts.disk
     if disk is None or not disk.size_bytes:
@@ -89,7 +103,7 @@ def _check_disk(parts: Parts, facts: Facts) -> list[Row]:
     if mark is not Mark.OK and disk.free_bytes < _DISK_FREE_BYTES_MIN:
         mark = Mark.FAIL
     free, size = (amount // _MEBIBYTE for amount in disk)
-    detail = f"{free} of {size} MiB are free for {parts.state_dir}"
+    detail = f"{free} of {size} MiB are free for {parts.config.state_dir}"
     why = "the access log leaves lines out, and an agent whose disk is full ends: its engine serves on alone"
     evidence = {"free_bytes": disk.free_bytes, "size_bytes": disk.size_bytes}
     return [make_row("disk", mark, detail, why, "make room there", **evidence)]

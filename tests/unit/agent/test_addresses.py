@@ -13,11 +13,13 @@ import pytest
 import trio
 
 from gossipmesh.agent import addresses
-from gossipmesh.agent.addresses import missing_addresses, wait_for_addresses
+from gossipmesh.agent.addresses import lost_addresses, missing_addresses, wait_for_addresses
 from gossipmesh.agent.config import AgentConfig, parse_config_untrusted
 from gossipmesh.agent.seeds import SeedName, Seeds
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import Address
+from gossipmesh.model.records import NodeState
 
 ABSENT = "192.0.2.77"  # RFC 5737: no machine has it
 TEXT = """
@@ -150,3 +152,23 @@ def test_a_real_agent_starts_before_the_network_and_goes_on_with_it(tmp_path: Pa
     # It has bound what it needs and asks for what it lacks: a token.
     assert "token" in lines[-1]
     assert code == 1
+
+
+def told(gossip: str, mesh: str) -> NodeState:
+    """Return the state of a node that tells others these hosts."""
+    addresses = ((Address(gossip, 7948),), (Address(mesh, 15008),))
+    return NodeState(NodeId(bytes(16)), 1, 1, 1, "n", *addresses, 0, "", 1, 1, ())
+
+
+def test_an_address_that_went_is_lost_whether_it_was_bound_or_found() -> None:
+    here, gone = told("127.0.0.1", "127.0.0.1"), told(ABSENT, "127.0.0.1")
+    wildcard = config(gossip_bind=Address("0.0.0.0", 7948), gossip_advertise=None)
+    assert lost_addresses(config(), here) == []
+    assert lost_addresses(config(mesh_bind=Address(ABSENT, 15008)), here) == [ABSENT]
+    assert lost_addresses(wildcard, here) == []
+    assert lost_addresses(wildcard, gone) == [ABSENT]
+
+
+def test_what_is_advertised_may_be_another_machines() -> None:
+    behind = config(gossip_bind=Address("0.0.0.0", 7948), gossip_advertise=Address(ABSENT, 7948))
+    assert lost_addresses(behind, told(ABSENT, "127.0.0.1")) == []

@@ -5,10 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from gossipmesh.agent import checks
 from gossipmesh.agent.check_facts import Disk, Facts
+from gossipmesh.agent.config import parse_config_untrusted
 from gossipmesh.agent.mesh_checks import MeshView
 from gossipmesh.gossip.base.settings import GossipStatistics
 from gossipmesh.model.member import Address, MemberStatus
@@ -20,6 +22,19 @@ WALL_S = 1_800_000_000
 HOUR_S = 3_600
 GIBIBYTE = 2**30
 MEBIBYTE = 2**20
+CONFIG = """
+apiVersion: gossipmesh.dev/v1
+kind: AgentConfig
+spec:
+  gossip: {bind: "127.0.0.1:7948"}
+  mesh: {bind: "127.0.0.1:15008"}
+"""
+
+
+def state(*policies: PolicyStatus) -> Any:
+    """Return what a node says of itself, as far as it is checked."""
+    here = (Address("127.0.0.1", 7948),)
+    return SimpleNamespace(policies=policies, gossip_addresses=here, mesh_addresses=here)
 
 
 class Node:
@@ -27,7 +42,7 @@ class Node:
 
     def __init__(self) -> None:
         self.local_health = 0
-        self.own_state = SimpleNamespace(policies=(PolicyStatus("mesh", 2, b""),))
+        self.own_state = state(PolicyStatus("mesh", 2, b""))
         self.skew_s = 0
         self.alive, self.members, self.held = 3, 3, 0
         self.gone: list[str] = []
@@ -53,7 +68,7 @@ class Agent:
 
     def __init__(self) -> None:
         self.node = Node()
-        self.state_dir = Path("/var/lib/gossipmesh")
+        self.config = parse_config_untrusted(CONFIG, Path("agent.yaml"))
         self.ends, self.missing = WALL_S + 12 * HOUR_S, list[str]()
         self.identity = SimpleNamespace(
             failure=None,
@@ -114,7 +129,8 @@ def agent_with(**fields: Any) -> Callable[[Agent], None]:
     return lambda agent: vars(agent).update(fields)
 
 
-REFUSED = SimpleNamespace(policies=(PolicyStatus("mesh", 2, b"", 3, b"", "it requires http-route"),))
+REFUSED = state(PolicyStatus("mesh", 2, b"", 3, b"", "it requires http-route"))
+LOST = Address("192.0.2.77", 7948)  # RFC 5737: no machine has it
 WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     "certificates end soon": (agent_with(ends=WALL_S + 3 * HOUR_S), {"identity": "FAIL"}),
     "a renewal failed": (lambda a: vars(a.identity).update(failure="no answer"), {"identity": "warn"}),
@@ -122,6 +138,10 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     "the authority is gone": (
         lambda a: vars(a).update(facts=a.facts._replace(authority_failure="Connection refused")),
         {"authority": "warn"},
+    ),
+    "its address went": (
+        lambda a: vars(a).update(config=msgspec.structs.replace(a.config, gossip_bind=LOST)),
+        {"addresses": "FAIL"},
     ),
     "the clock drifts": (core(skew_s=-30), {"clock": "warn"}),
     "the clock is wrong": (core(skew_s=90), {"clock": "FAIL"}),
@@ -155,7 +175,7 @@ FINE: dict[str, Callable[[Agent], None]] = {
     "a small disk with room": disk(3 * MEBIBYTE, 4 * MEBIBYTE),
     "a disk that cannot be asked": lambda a: vars(a).update(facts=a.facts._replace(disk=None)),
     "no authority is known": lambda a: vars(a.identity.identity).update(authority=None),
-    "no policy": core(own_state=SimpleNamespace(policies=())),
+    "no policy": core(own_state=state()),
 }
 
 
