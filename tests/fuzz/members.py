@@ -225,7 +225,7 @@ def stream_targets() -> list[Target]:
         now, before = pair.tick(), pair.work()
         streams, member = pair.victim._streams, pair.victim._catalog.get(pair.hostile.own_node_id)
         purpose = ("sync", "policy", "trust")[len(message) % 3]
-        if not streams._open_to(member, purpose, "mesh" if purpose == "policy" else None):
+        if not streams.open_to(member, purpose, "mesh" if purpose == "policy" else None):
             raise AssertionError("the victim may open no stream any more")
         opened = [e for e in pair.victim._ctx.drain() if type(e) is OpenStream][-1].stream
         asked = pair.sent(pair.victim.stream_opened(opened, now))
