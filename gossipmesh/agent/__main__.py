@@ -15,7 +15,7 @@ import trio
 from gossipmesh.agent.app import run_agent
 from gossipmesh.agent.config import read_config
 from gossipmesh.agent.logs import start_logging
-from gossipmesh.model.errors import OperatorError, UsageError, operator_error_in
+from gossipmesh.model.errors import OperatorError, operator_error_in
 from gossipmesh.model.text import visible
 from gossipmesh.net.collector import calm_collector
 from gossipmesh.net.interpreter import hold_standard_descriptors
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         if failure is None or os.environ.get("GOSSIPMESH_DEBUG", "") not in ("", "0"):
             raise
         sys.stderr.write(visible(f"gossipmesh: {failure}\n"))
-        return 2 if isinstance(failure, UsageError) else 1
+        return failure.exit_code
     return 0
 
 

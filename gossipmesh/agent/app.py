@@ -6,7 +6,7 @@ nursery: gossip (shell), engine (supervisor), snapshots (feed), services (files 
 goes through the small methods of `Agent`.
 
 Whatever ends the agent in error leaves the engine serving, and so does a planned restart, which the
-others are told of first; only leaving the mesh ends both.
+others are told of first; only leaving the mesh ends both, and a name that was enrolled again elsewhere.
 """
 
 import logging
@@ -42,6 +42,7 @@ from gossipmesh.agent.services import LocalServices
 from gossipmesh.agent.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
 from gossipmesh.gossip.base.effects import (
+    EnrolledAgain,
     Event,
     IdentityStolen,
     MassDeathHeld,
@@ -56,7 +57,7 @@ from gossipmesh.gossip.base.settings import FAST, STEADY, GossipSettings, NodeKe
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.replay.checkpoint import take_checkpoint
 from gossipmesh.gossip.replay.recorder import FlightRecorder
-from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.errors import MalformedInput, NodeReplaced, OperatorError
 from gossipmesh.model.identity import node_name_of_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import SECOND_NS, WallSeconds
 from gossipmesh.model.member import Address, MemberStatus
@@ -358,6 +359,14 @@ class Agent:
                 "that one, remove the identity folder here and enrol this node again: both have one name"
             )
             self._failed.set()
+        elif isinstance(event, EnrolledAgain):
+            name, folder = self.identity.identity.name, self._config.state_dir / "identity"
+            self._failure = NodeReplaced(
+                f"{name} was enrolled again elsewhere (generation {event.generation}, here it is "
+                f"{self.node.incarnation[0]}): that machine is {name} now, so this agent and its engine end; "
+                f"to have this machine in the mesh, run `rm -r {folder}` and enrol it under a name of its own"
+            )
+            self._failed.set()
 
     def _engine_told(self, event: EngineEvent) -> None:
         self._counts.add(event)
@@ -466,6 +475,8 @@ class Agent:
 
     async def _end_when_failed(self) -> None:
         await self._failed.wait()
+        if isinstance(self._failure, NodeReplaced):
+            self.engine.kill()
         if self._failure is not None:
             raise self._failure
 

@@ -227,6 +227,12 @@ class EngineSupervisor:
         if self._pid is not None:
             end_engine(self._pid, signal.SIGTERM)
 
+    def kill(self) -> None:
+        """End the engine this instant, with all that is in flight: it may speak for this node no more."""
+        self._stopping = True
+        if self._pid is not None:
+            end_engine(self._pid, signal.SIGKILL)
+
     def reopen_log(self) -> None:
         """Have the engine that is attached open its access log anew; one that starts does so anyway."""
         if self._client is not None and self._pid is not None:

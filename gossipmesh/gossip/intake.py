@@ -14,7 +14,7 @@ from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.membership.member import Member
-from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.membership.own import OwnRecords, tell_successor
 from gossipmesh.gossip.membership.soundness import require_order_untrusted
 from gossipmesh.gossip.repair.haste import Haste
 from gossipmesh.model import limits
@@ -22,8 +22,9 @@ from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
-from gossipmesh.model.records import RETIRED_KINDS, Certificate, RecordKind, SignedRecord
+from gossipmesh.model.records import RETIRED_KINDS, Certificate, NodeCredential, RecordKind, SignedRecord
 from gossipmesh.trust.records import BadSignature
+from gossipmesh.wire.codec import decode_untrusted
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
@@ -168,7 +169,7 @@ class Intake:
     def _about_us(self, record: SignedRecord, sender: Member | None, checks: Checks) -> bool:
         """Deal with what others say we signed, or hold against us; True when nothing is left to merge."""
         if record.kind == RecordKind.CREDENTIAL:
-            return self._is_own_credential(record)
+            return self._is_own_credential(record, checks)
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
         if node_id != self._own.node_id or record.kind in RETIRED_KINDS:
             return False
@@ -195,9 +196,15 @@ class Intake:
         self._outbid(epoch, sender)
         return True
 
-    def _is_own_credential(self, record: SignedRecord) -> bool:
-        own = self._catalog.get(self._own.node_id)
-        return own is not None and bytes(self._own.node_id) in record.body[:24]
+    def _is_own_credential(self, record: SignedRecord, checks: Checks) -> bool:
+        """Tell whether a credential is of our name; one of a later generation is looked at."""
+        if bytes(self._own.node_id) not in record.body[:24]:
+            return False
+        offered = decode_untrusted(record.body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
+        if offered.generation > self._own.generation:
+            credential = self._catalog.open_credential_untrusted(record, checks)
+            tell_successor(self._ctx, self._catalog, credential)
+        return True
 
     def _answer(self, sender: Member | None) -> None:
         """Send our state to whoever still holds against us what it has overtaken."""

@@ -6,11 +6,21 @@
 
 
 class OperatorError(Exception):
-    """Something the person at the keyboard can mend; printed as one sentence, exit code 1."""
+    """Something the person at the keyboard can mend; printed as one sentence."""
+
+    exit_code = 1
 
 
 class UsageError(OperatorError):
-    """The command's words are wrong; exit code 2."""
+    """The command's words are wrong."""
+
+    exit_code = 2
+
+
+class NodeReplaced(OperatorError):
+    """This node's name belongs to another one now: no supervisor may start this agent again (EX_CONFIG)."""
+
+    exit_code = 78
 
 
 class Interrupted(KeyboardInterrupt):

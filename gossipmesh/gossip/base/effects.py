@@ -117,6 +117,15 @@ class IdentityStolen(msgspec.Struct, frozen=True):
     sender: Address
 
 
+class EnrolledAgain(msgspec.Struct, frozen=True):
+    """The authority gave our name to another agent: whoever told us, its credential is a later one than ours.
+
+    Nobody takes what we sign any more. May be told more than once.
+    """
+
+    generation: int
+
+
 class ViewRepaired(msgspec.Struct, frozen=True):
     """A comparison with one peer ended with equal roots; `peers_count` distinct peers so far this start."""
 
@@ -137,6 +146,7 @@ Event = (
     | PolicyApplied
     | PolicyRefused
     | IdentityStolen
+    | EnrolledAgain
     | ViewRepaired
 )
 

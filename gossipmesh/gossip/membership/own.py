@@ -3,6 +3,7 @@
 Rules:
 1. An epoch is on disk before anyone hears of it.
 2. A refutation only ever raises our own order; nobody else can.
+3. A later credential of our name, with other keys, is our successor's: we have nothing to say any more.
 Paper: SWIM section 4.2 (only the member itself raises its incarnation). Deviation: suspicion is refuted
 by a higher sequence, death by a higher epoch, so that ordinary refutations need no fsync.
 """
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind
 from gossipmesh.gossip.base.settings import NodeProfile
 from gossipmesh.gossip.membership.catalog import Catalog, Change
 from gossipmesh.gossip.membership.soundness import require_services_allowed_untrusted
@@ -124,3 +125,12 @@ class OwnRecords:
 
     def _sign(self, kind: RecordKind, value: msgspec.Struct) -> SignedRecord:
         return sign_record(self._ctx.trust_domain, kind, value, self._ctx.keys.signing)
+
+
+def tell_successor(ctx: Context, catalog: Catalog, credential: NodeCredential) -> None:
+    """Tell the shell if a verified credential of our own name is a later one, and another agent's."""
+    own = catalog.get(catalog.own_id)
+    if own is None or credential.generation <= own.credential.generation:
+        return
+    if credential.signing_key != own.credential.signing_key:
+        ctx.notify(EnrolledAgain(credential.generation))

@@ -6,6 +6,8 @@ Rules:
 3. A packet that cannot be opened is answered with a cookie: the sender may hold an older run of ours.
    Of the run it holds, the cookie says that we are not known there yet: news of us is likely on its way,
    so we ask once more before we say hello. Many who join at once would all greet one another otherwise.
+4. Whoever proves a credential that a later enrolment of its name replaced is welcomed with the later one, in
+   the place of ours: the authority's word that it must stop.
 Paper: none; the cookie is DTLS's (RFC 9147 section 5.1).
 """
 
@@ -14,6 +16,7 @@ from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.member import Member, short_id_of
+from gossipmesh.gossip.membership.own import tell_successor
 from gossipmesh.gossip.sessions.facts import PeerMet, PingDue, TooLong
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
@@ -41,6 +44,14 @@ _UNKNOWN_WAIT_NS = SECOND_NS  # in a storm news takes a few ticks; no silence is
 _UNKNOWN_FORGOTTEN_NS = 10 * SECOND_NS
 _ROLE_HELLO = b"hello"
 _ROLE_WELCOME = b"welcome"
+
+
+class Replaced(Untrusted):
+    """A credential of a name that was enrolled again since; `newer` is the later one's record."""
+
+    def __init__(self, newer: SignedRecord) -> None:
+        super().__init__("a credential of an older generation")
+        self.newer = newer
 
 
 class _Attempt:
@@ -190,7 +201,11 @@ class Handshake:
             self._ctx.dropped("stranger over budget")
             return None
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
-        member = self._admit_untrusted(header, hello, _ROLE_HELLO, hello.cookie + hello.nonce, checks)
+        try:
+            member = self._admit_untrusted(header, hello, _ROLE_HELLO, hello.cookie + hello.nonce, checks)
+        except Replaced as replaced:
+            self._answer_hello(header, Welcome(hello.nonce, replaced.newer, None, b""), sender)
+            raise
         self._ctx.statistics.hellos_accepted += 1
         return _met(member, header.run, hello, checks)
 
@@ -200,6 +215,8 @@ class Handshake:
         if message.credential is None:
             raise Untrusted("a hello without a credential")
         credential = self.admissible_untrusted(message.credential, checks)
+        if credential.node_id == self._own_id:
+            tell_successor(self._ctx, self._catalog, credential)
         if short_id_of(credential.node_id) != header.sender or credential.node_id == self._own_id:
             raise Untrusted("a hello whose sender is not its credential's node")
         proof = proof_bytes(
@@ -233,13 +250,14 @@ class Handshake:
         """Store a proven credential unless a newer one is held, and return its member.
 
         Raises:
-            Untrusted: a newer generation is held, or there is no room. Remote's fault. State unchanged.
+            Replaced: a newer generation is held. Remote's fault. State unchanged.
+            Untrusted: there is no room. Remote's fault. State unchanged.
         """
         member = self._catalog.get(credential.node_id)
         if member is not None:
             held = member.credential
             if credential.generation < held.generation:
-                raise Untrusted("a credential of an older generation")
+                raise Replaced(member.records[RecordKind.CREDENTIAL])
             if (credential.generation, credential.serial) <= (held.generation, held.serial):
                 if credential.signing_key != held.signing_key:
                     raise Untrusted("a credential that was replaced")
@@ -252,6 +270,10 @@ class Handshake:
         assert own is not None
         proof = self._ctx.keys.signing.sign(self._proof(_ROLE_WELCOME, header.run, b"", nonce))
         credential, state = own.record(RecordKind.CREDENTIAL), own.record(RecordKind.NODE_STATE)
+        self._answer_hello(header, Welcome(nonce, credential, state, proof), sender)
+
+    def _answer_hello(self, header: Header, welcome: Welcome, sender: Address) -> None:
+        """Send a welcome, without its records where they do not fit: then a stream has to be used."""
         answer = Header(
             WIRE_MAX,
             PacketType.WELCOME,
@@ -260,9 +282,9 @@ class Handshake:
             self._ctx.run_id,
             header.counter,
         )
-        body = encode(Welcome(nonce, credential, state, proof))
+        body = encode(welcome)
         if HEADER_BYTES + len(body) > limits.DATAGRAM_BYTES_MAX - 2:
-            body = encode(Welcome(nonce, None, None, proof))
+            body = encode(Welcome(welcome.nonce, None, None, welcome.proof))
         self._ctx.send(sender, encode_header(answer) + body)
 
     def receive_cookie(self, header: Header, cookie: Cookie, sender: Address) -> TooLong | None:

@@ -18,15 +18,16 @@ from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendStream, 
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.member import Member
+from gossipmesh.gossip.membership.own import tell_successor
 from gossipmesh.gossip.sessions.facts import FrameReceived, PeerMet, StreamEnded, StreamFact, StreamReady
-from gossipmesh.gossip.sessions.handshake import Handshake, proof_bytes
+from gossipmesh.gossip.sessions.handshake import Handshake, Replaced, proof_bytes
 from gossipmesh.gossip.sessions.links import derive_pair_untrusted
 from gossipmesh.gossip.sessions.session import Session
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import RecordKind
+from gossipmesh.model.records import RecordKind, SignedRecord
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.frames import (
     StreamHello,
@@ -215,6 +216,7 @@ class Streams:
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         credential = self._handshake.admissible_untrusted(hello.credential, checks)
         if credential.node_id == self._catalog.own_id:
+            tell_successor(self._ctx, self._catalog, credential)
             raise Untrusted("a stream from ourselves")
         expected = session.expected
         if expected is not None and credential.node_id != expected.node_id:
@@ -245,8 +247,15 @@ class Streams:
             yield self._believe(session)
             self._watch(session, limits.STREAM_IDLE_TIMEOUT_NS)
             yield StreamReady(session)
-        else:
-            self._send_hello(session, _ROLE_ACCEPTOR, hello.run, hello.nonce + session.nonce)
+            return
+        fresh = hello.nonce + session.nonce
+        member = self._catalog.get(credential.node_id)
+        if member is not None and credential.generation < member.credential.generation:
+            # It learns from a hello that carries its successor's credential instead of ours.
+            newer = member.records[RecordKind.CREDENTIAL]
+            self._send_hello(session, _ROLE_ACCEPTOR, hello.run, fresh, newer)
+            raise Replaced(newer)
+        self._send_hello(session, _ROLE_ACCEPTOR, hello.run, fresh)
 
     def _believe(self, session: Session) -> PeerMet:
         """Admit the peer of a session that has proved itself."""
@@ -258,7 +267,14 @@ class Streams:
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         return PeerMet(member, hello.run, [hello.state], checks, was_asked=session.opener)
 
-    def _send_hello(self, session: Session, role: bytes, peer_run: int, fresh: bytes) -> None:
+    def _send_hello(
+        self,
+        session: Session,
+        role: bytes,
+        peer_run: int,
+        fresh: bytes,
+        credential: SignedRecord | None = None,
+    ) -> None:
         own = self._catalog.get(self._catalog.own_id)
         assert own is not None
         proof = proof_bytes(
@@ -269,7 +285,7 @@ class Streams:
             group_tag=self._ctx.group_tag,
             run=self._ctx.run_id,
             nonce=session.nonce,
-            credential=own.records[RecordKind.CREDENTIAL],
+            credential=credential or own.records[RecordKind.CREDENTIAL],
             state=own.records[RecordKind.NODE_STATE],
             proof=self._ctx.keys.signing.sign(proof),
         )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gossipmesh.gossip.base.effects import (
+    EnrolledAgain,
     Event,
     IdentityStolen,
     MassDeathHeld,
@@ -53,6 +54,7 @@ EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
         f"policy-refused {told.scope} {told.version} {told.manifest_hash.hex()} {told.code}"
     ),
     IdentityStolen: lambda told: f"identity-stolen {place(told.sender)}",
+    EnrolledAgain: lambda told: f"enrolled-again {told.generation}",
     ViewRepaired: lambda told: f"view-repaired {told.peers_count}",
     MassDeathHeld: lambda told: f"mass-death-held {told.gone_count}",
 }

@@ -15,11 +15,11 @@ import trio
 
 from gossipmesh.agent.app import run_agent
 from gossipmesh.agent.config import AgentConfig, read_config
-from gossipmesh.agent.engine_process import end_engine
+from gossipmesh.agent.engine_process import end_engine, is_running
 from gossipmesh.agent.identity_store import load_identity
 from gossipmesh.cli.admin_client import AdminClient
 from gossipmesh.gossip.replay.recording import read_recording_untrusted
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import NodeReplaced, OperatorError
 from gossipmesh.testing.admin import AdminError, AgentSilent, ask
 from gossipmesh.testing.builders import TrustDomainBuilder
 from gossipmesh.testing.simulator.replay import replay
@@ -338,3 +338,42 @@ async def test_sighup_reads_files_anew_and_ends_nothing(tmp_path: Path) -> None:
         assert path.exists()
         status = await node.wait(lambda status: status["engine"]["answering"])
         assert status["engine"]["pid"] == before["engine"]["pid"]
+
+
+async def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine(tmp_path: Path) -> None:
+    """The new one's only seed is the old one, which learns of it from that very greeting."""
+    there = own_host(3)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    new.mkdir()
+    async with a_node(old) as node, running_authority(tmp_path / "authority") as authority:
+        again = Node(new, there)
+        for folder in (old, new):
+            authority.token(folder / "token", "n1", ("shop/*",))
+        document = json.loads((new / "agent.yaml").read_text())
+        document["spec"]["seeds"] = [f"{HOST}:{PORTS['gossip']}"]
+        (new / "agent.yaml").write_text(json.dumps(document))
+        failures: list[NodeReplaced] = []
+
+        async def run_old(nursery: trio.Nursery) -> None:
+            try:
+                await run_agent(node.config())
+            except NodeReplaced as failure:
+                failures.append(failure)
+            nursery.cancel_scope.cancel()
+
+        try:
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(run_old, nursery)
+                    status = await node.wait(lambda status: status["engine"]["answering"])
+                    nursery.start_soon(run_agent, again.config())
+        finally:
+            again.end_engines()
+        (failure,) = failures
+        assert "n1 was enrolled again elsewhere (generation 2, here it is 1)" in str(failure)
+        assert f"run `rm -r {node.state}/identity`" in str(failure)
+        assert failure.exit_code == 78
+        assert not is_running(status["engine"]["pid"])
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream(HOST, PORTS["readiness"])

@@ -98,15 +98,18 @@ def policy_set(version: int, path: str = "/", signer: SigningKey = POLICY) -> Po
     return PolicySet(envelope.to_bytes(), (body,))
 
 
-def credential_of(name: str, *, serial: int = 1, generation: int = 1, ends: int = 2**33) -> NodeCredential:
+def credential_of(
+    name: str, *, serial: int = 1, generation: int = 1, ends: int = 2**33, keys: str | None = None
+) -> NodeCredential:
+    """Return the credential of a name; `keys`: whose keys it is for, if not the name's own."""
     spiffe_id = node_spiffe_id(DOMAIN, name)
     return NodeCredential(
         node_id=node_id_of(spiffe_id),
         spiffe_id=spiffe_id,
         generation=generation,
         serial=serial,
-        signing_key=key_of(name).public,
-        exchange_key=exchange_of(name).public,
+        signing_key=key_of(keys or name).public,
+        exchange_key=exchange_of(keys or name).public,
         spki_hashes=(),
         service_patterns=("shop/*",),
         not_before=0,
@@ -119,9 +122,15 @@ def exchange_of(name: str) -> ExchangeKey:
 
 
 def signed_credential(
-    name: str, *, serial: int = 1, ends: int = 2**33, leaves: int = 0, generation: int = 1
+    name: str,
+    *,
+    serial: int = 1,
+    ends: int = 2**33,
+    leaves: int = 0,
+    generation: int = 1,
+    keys: str | None = None,
 ) -> SignedRecord:
-    credential = credential_of(name, serial=serial, ends=ends, generation=generation)
+    credential = credential_of(name, serial=serial, ends=ends, generation=generation, keys=keys)
     hashes = tuple(number.to_bytes(32, "big") for number in range(leaves))
     credential = msgspec.structs.replace(credential, spki_hashes=hashes)
     return sign_record(DOMAIN, RecordKind.CREDENTIAL, credential, AUTHORITY)
@@ -175,8 +184,13 @@ class Group:
         self._streams: dict[tuple[str, int], tuple[str, int] | None] = {}
         self._odd = 1
 
-    def start(self, name: str, *seeds: str, ends: int = 2**33, leaves: int = 0) -> GossipNode:
+    def start(
+        self, name: str, *seeds: str, ends: int = 2**33, leaves: int = 0, enrolled_as: str | None = None
+    ) -> GossipNode:
+        """Start a host's node; `enrolled_as`: with the name of another host, enrolled again here."""
         host = self.hosts[name]
+        called, generation = (name, 1) if enrolled_as is None else (enrolled_as, 2)
+        credential = signed_credential(called, ends=ends, leaves=leaves, generation=generation, keys=name)
         documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
         documents.load_trust_untrusted(trust_envelope())
         for (kind, key), value in host.disk.items():
@@ -196,8 +210,8 @@ class Group:
         host.node = self.node_class(
             settings=self.settings,
             trust_domain=DOMAIN,
-            keys=NodeKeys(signed_credential(name, ends=ends, leaves=leaves), key_of(name), exchange_of(name)),
-            profile=NodeProfile(name, (host.address,), (Address(host.address.host, 15008),), "test"),
+            keys=NodeKeys(credential, key_of(name), exchange_of(name)),
+            profile=NodeProfile(called, (host.address,), (Address(host.address.host, 15008),), "test"),
             documents=documents,
             verifier=self.verifier,
             restored=RestoredState(
