@@ -6,7 +6,7 @@ from it by the checkers the scenario names. Exit 0 only if all of them hold.
 
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -51,6 +51,7 @@ def main(scenario: str, backend: str, seed: int, runs: int, as_json: bool, keep:
     ok = all(result["ok"] for result in results)
     if runs > 1:
         summary = {"scenario": loaded.name, "ok": ok, "seen_dead_s": seen_dead_s(results)}
+        summary["replaced_ended_s"] = replaced_ended_s(results)
         click.echo(msgspec.json.encode({**summary, "runs": results} if as_json else summary))
     elif as_json:
         click.echo(msgspec.json.encode(results[0]))
@@ -73,12 +74,22 @@ def _print_result(result: dict[str, Any]) -> None:
 
 def seen_dead_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return p50 and max over runs of the time by which every member saw the victim dead; {} for none."""
-    times = sorted(
+    return _spread(
         max(seconds.values())
         for result in results
         for seconds in result["measures"]["seen_dead_s"].values()
         if seconds and None not in seconds.values()
     )
+
+
+def replaced_ended_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return p50 and max over runs of how long agents ran on whose name was enrolled again; {} for none."""
+    ended = [result["measures"].get("replaced_ended_s", {}) for result in results]
+    return _spread(seconds for one in ended for seconds in one.values() if seconds is not None)
+
+
+def _spread(found: Iterable[float]) -> dict[str, float]:
+    times = sorted(found)
     return {"runs": len(times), "p50": times[len(times) // 2], "max": times[-1]} if times else {}
 
 

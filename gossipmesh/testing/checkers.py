@@ -13,6 +13,8 @@ from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
 
+_PORTS: Final = ("readiness_open", "mesh_port_open")
+
 Checker = Callable[..., list[str]]
 
 
@@ -258,6 +260,29 @@ def finally_waiting_push_told(evidence: Evidence, name: str) -> list[str]:
     return problems
 
 
+def finally_replaced_agents_ended(evidence: Evidence, within_s: float) -> list[str]:
+    """Agents whose name was enrolled again elsewhere ended in time, in words and for good; nothing serves."""
+    problems = []
+    for fault in (fault for fault in evidence.faults if fault.kind == "enrol-again"):
+        detail = fault.detail
+        took_s = replaced_ended_s(evidence)[fault.node]
+        if took_s is None or took_s > within_s:
+            problems.append(f"agent and engine of {fault.node} ended after {took_s} s, bound {within_s:g} s")
+        if detail["exit_code"] != 78 or "was enrolled again elsewhere" not in detail["said"]:
+            problems.append(f"{fault.node} ended with {detail['exit_code']}: {detail['said']}")
+        problems += [f"{fault.node} has its {key} still" for key in _PORTS if detail[key]]
+    return problems
+
+
+def replaced_ended_s(evidence: Evidence) -> dict[str, float | None]:
+    """Return node -> seconds from the start of the new agent until the old agent and its engine had ended."""
+    ended: dict[str, float | None] = {}
+    for fault in (fault for fault in evidence.faults if fault.kind == "enrol-again"):
+        times = [fault.detail["agent_ended_after_s"], fault.detail["engine_ended_after_s"]]
+        ended[fault.node] = None if None in times else max(times)
+    return ended
+
+
 CHECKERS: Final[dict[str, Checker]] = {
     function.__name__: function
     for function in (
@@ -275,6 +300,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_one_policy,
         finally_losers_told,
         finally_waiting_push_told,
+        finally_replaced_agents_ended,
         request_checkers.anytime_requests_of_leavers_succeed,
         request_checkers.anytime_sessions_hold,
         request_checkers.eventually_isolation_costs_nothing,

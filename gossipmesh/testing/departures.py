@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from typing import Any, Final
 
 import trio
@@ -22,7 +23,37 @@ async def leave(mesh: Mesh, name: str, by: str, within_s: float) -> dict[str, An
     engine = (await node.status())["engine"]["pid"]
     started_s = trio.current_time()
     told: dict[str, Any] = {"by": by, "told": False, "engine_pid": engine}
-    ended: dict[str, float | None] = {"agent": None, "engine": None}
+    ended: dict[str, float | None] = {}
+
+    async def order() -> None:
+        if by == BY_SIGNAL:
+            told["told"] = bool(node.signal("agent", signal.SIGTERM))
+        else:
+            result = await mesh.gossipmesh("leave", node=name, timeout_s=within_s)
+            told["told"] = result.code == 0
+            told["said"] = (result.stdout + result.stderr).strip()[-500:]
+
+    async def watch() -> None:
+        ended.update(
+            await watch_ends({"agent": node.pids("agent")[0], "engine": engine}, started_s, within_s)
+        )
+
+    with trio.move_on_after(within_s + 1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(order)
+            nursery.start_soon(watch)
+    code = None if node.agent is None else node.agent.poll()
+    return {
+        **told,
+        "exit_code": code,
+        "agent_ended_after_s": ended["agent"],
+        "engine_ended_after_s": ended["engine"],
+    }
+
+
+async def watch_ends(pids: Mapping[str, int], started_s: float, within_s: float) -> dict[str, float | None]:
+    """Return when each process ended, in seconds since `started_s`; None when not `within_s` from now."""
+    ended: dict[str, float | None] = dict.fromkeys(pids)
 
     async def watch(what: str, pid: int) -> None:
         try:
@@ -36,24 +67,8 @@ async def leave(mesh: Mesh, name: str, by: str, within_s: float) -> dict[str, An
                 os.close(handle)
         ended[what] = round(trio.current_time() - started_s, 3)
 
-    async def order() -> None:
-        if by == BY_SIGNAL:
-            told["told"] = bool(node.signal("agent", signal.SIGTERM))
-        else:
-            result = await mesh.gossipmesh("leave", node=name, timeout_s=within_s)
-            told["told"] = result.code == 0
-            told["said"] = (result.stdout + result.stderr).strip()[-500:]
-
     with trio.move_on_after(within_s):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(order)
-            for pid in node.pids("agent"):
-                nursery.start_soon(watch, "agent", pid)
-            nursery.start_soon(watch, "engine", engine)
-    code = None if node.agent is None else node.agent.poll()
-    return {
-        **told,
-        "exit_code": code,
-        "agent_ended_after_s": ended["agent"],
-        "engine_ended_after_s": ended["engine"],
-    }
+            for what, pid in pids.items():
+                nursery.start_soon(watch, what, pid)
+    return ended

@@ -13,9 +13,9 @@ import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import departures, layout
+from gossipmesh.testing import departures, enrolments, layout
 from gossipmesh.testing.agent_log import replacement_s
-from gossipmesh.testing.checkers import judge, listener_gap_s, seen_after_fault
+from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
 from gossipmesh.testing.load import Client, NoAnswer, Outcome, Tally, Target
 from gossipmesh.testing.load_control import Load
@@ -119,7 +119,7 @@ class Run:
             evidence.sessions.append(end | times)
 
     def _breaks_victim(self) -> bool:
-        breaks = ("kill", "pause", "restart-agent", "upgrade", "leave")
+        breaks = ("kill", "pause", "restart-agent", "upgrade", "leave", "enrol-again")
         return any(step.do in breaks for step in self._scenario.steps)
 
     def _struck(self, step: Step) -> list[str]:
@@ -146,6 +146,8 @@ class Run:
             for name in self._struck(step):
                 await self._leave_and_rejoin(step, name, say)
                 await trio.sleep(step.for_s)
+        elif step.do == "enrol-again":
+            await self._enrol_again(step, say)
         elif step.do == "call":
             self._call(step, nursery)
             await trio.sleep(step.for_s)
@@ -230,6 +232,14 @@ class Run:
 
         await self._wait(f"{step.name} {name}", f"{name} is back", back, step.within_s, say)
         fault.detail["back_s"] = self._observer.now_s()
+
+    async def _enrol_again(self, step: Step, say: Callable[[str], None]) -> None:
+        """Have the victim's name enrolled elsewhere; the new agent takes its place."""
+        at_s = self._observer.now_s()
+        self._observer.ignore(self.victim)
+        detail = await enrolments.enrol_again(self._mesh, self.victim, step.within_s)
+        say(f"          {self.victim} was enrolled again: {detail}")
+        self._fired(step.do, self.victim, 1, at_s, **detail)
 
     def _call(self, step: Step, nursery: trio.Nursery) -> None:
         """Start one request of each kind from every node but the victim; each is told when it has ended."""
@@ -416,6 +426,7 @@ def _describe(step: Step, victim: str) -> str:
         "upgrade": f"restart the agent of {victim}, one after the other",
         "leave": f"{victim} leaves",
         "leave-rejoin": f"{victim} leaves and joins again, one after the other",
+        "enrol-again": f"enrol the name of {victim} elsewhere",
         "isolate": f"cut {victim} off from all others",
         "call": f"{', '.join(step.kinds)} to {step.host} from every node but {victim}",
         "partition": f"partition {step.sides[0]} | {step.sides[1]}",
@@ -443,6 +454,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         "engine_replaced_s": {
             fault.node: replacement_s(evidence.engine_steps, fault.node, fault.at_s) for fault in kills
         },
+        "replaced_ended_s": replaced_ended_s(evidence),
         "isolation_failures_s": isolation_failures_s(evidence),
         "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},
     }

@@ -21,6 +21,7 @@ STEP_KINDS: Final = (
     "upgrade",
     "leave",
     "leave-rejoin",
+    "enrol-again",
     "partition",
     "isolate",
     "heal",
@@ -30,10 +31,20 @@ STEP_KINDS: Final = (
     "await",
     "load",
 )
-FAULT_KINDS: Final = ("kill", "pause", "upgrade", "leave", "leave-rejoin", "partition", "isolate", "race")
-REAL_STEPS: Final = ("leave", "leave-rejoin", "isolate", "call")
+FAULT_KINDS: Final = (
+    "kill",
+    "pause",
+    "upgrade",
+    "leave",
+    "leave-rejoin",
+    "enrol-again",
+    "partition",
+    "isolate",
+    "race",
+)
+REAL_STEPS: Final = ("leave", "leave-rejoin", "enrol-again", "isolate", "call")
 """What the simulator cannot show, because requests are all it is about."""
-TIMED_STEPS: Final = ("await", "push", "upgrade", "leave", "leave-rejoin")
+TIMED_STEPS: Final = ("await", "push", "upgrade", "leave", "leave-rejoin", "enrol-again")
 TARGETS: Final = ("agent", "engine", "workloads")
 
 
@@ -70,11 +81,12 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `do`: kill / pause (`targets` on the victim, pause `for_s`), restart-agent, upgrade (an agent is told to
     restart, ends by itself and is started again; `within_s` for each, then `for_s` of load), leave (drained
     and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
-    then `for_s` of load), partition (the seed chooses `sides`), isolate (the victim from all others), heal,
-    race (pushes from one base on both sides), push (at one node of the first side, waiting `within_s`), call
-    (one request of each of `kinds` to `host` from every node but the victim, not waited for until the end;
-    then `for_s`), await (`until`, `within_s`), load (let the load run `for_s`). `everywhere`: kill,
-    restart-agent, upgrade and leave-rejoin take every node, not the victim. `name` is what a push, an
+    then `for_s` of load), enrol-again (the victim's name is enrolled elsewhere, its agent runs on; what
+    becomes of it is watched for `within_s`), partition (the seed chooses `sides`), isolate (the victim from
+    all others), heal, race (pushes from one base on both sides), push (at one node of the first side, waiting
+    `within_s`), call (one request of each of `kinds` to `host` from every node but the victim, not waited for
+    until the end; then `for_s`), await (`until`, `within_s`), load (let the load run `for_s`). `everywhere`:
+    kill, restart-agent, upgrade and leave-rejoin take every node, not the victim. `name` is what a push, an
     upgrade, a leave or an await is called in the evidence.
     """
 

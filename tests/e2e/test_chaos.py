@@ -95,6 +95,12 @@ def test_a_workload_that_stops_or_dies_costs_nobody_a_request(name: str) -> None
     assert not wrong(told), told["logs"]
 
 
+def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine() -> None:
+    told = run_chaos(SCENARIOS / "enrolled-again.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    assert list(told["measures"]["replaced_ended_s"]) == told["evidence"]["victims"]
+
+
 def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path) -> None:
     """One node here, and sessions that end by themselves; the shipped scenario takes all, to the limit."""
     text = (SCENARIOS / "leave-rejoin-all.toml").read_text()

@@ -190,6 +190,33 @@ def test_a_push_that_cannot_reach_all_says_whom() -> None:
     assert problems(push(1, "node3", "other"))
 
 
+def replaced(**detail: Any) -> FaultFired:
+    ended = {"agent_ended_after_s": 1.5, "engine_ended_after_s": 1.4, "exit_code": 78}
+    ports = {"readiness_open": False, "mesh_port_open": False}
+    said = {"said": "gossipmesh: node1 was enrolled again elsewhere (generation 2, here it is 1): ..."}
+    return FaultFired(3.0, "enrol-again", "node1", count=1, detail={**ended, **ports, **said, **detail})
+
+
+@pytest.mark.parametrize(
+    ("detail", "problem"),
+    [
+        ({}, None),
+        ({"agent_ended_after_s": 5.1}, "agent and engine of node1 ended after 5.1 s, bound 5 s"),
+        ({"engine_ended_after_s": None}, "agent and engine of node1 ended after None s, bound 5 s"),
+        ({"exit_code": 1}, "node1 ended with 1: "),
+        ({"said": "gossipmesh: cannot write"}, "node1 ended with 78: gossipmesh: cannot write"),
+        ({"readiness_open": True}, "node1 has its readiness_open still"),
+        ({"mesh_port_open": True}, "node1 has its mesh_port_open still"),
+    ],
+)
+def test_an_agent_whose_name_is_anothers_has_ended_with_all_it_served(
+    detail: dict[str, Any], problem: str | None
+) -> None:
+    found = checkers.finally_replaced_agents_ended(evidence(faults=[replaced(**detail)]), 5.0)
+    assert [item.startswith(problem) for item in found if problem] == [True] * (problem is not None)
+    assert len(found) == (problem is not None)
+
+
 def test_judge_names_unknown_checkers_and_wrong_parameters() -> None:
     scenario = Scenario(
         "test", "", steps=(), checks=(Check("anytime_typo"), Check("finally_all_alive", {"within_s": 1}))
