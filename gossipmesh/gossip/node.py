@@ -478,7 +478,9 @@ class GossipNode:
 
     def _finish(self) -> list[Effect]:
         """See to what this step as a whole asks for, and return its effects."""
-        self._credentials.keep_up()
-        if self._spreading.take_trust_change():
+        if self._catalog.ending is not None:
+            self._credentials.keep_up()
+        if self._spreading.has_new_trust:
+            self._spreading.take_trust_change()
             self._forget_ended()
         return self._ctx.drain()

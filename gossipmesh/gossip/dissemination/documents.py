@@ -98,7 +98,7 @@ class PolicySpreading:
         self._trust_asked: dict[bytes, Instant] = {}
         self._slow: dict[bytes, Instant] = {}
         self._doubt: _Doubt | None = None
-        self._took_trust = False
+        self.has_new_trust = False  # since `take_trust_change`; asked at the end of each step
         self._recount()
 
     def _recount(self) -> None:
@@ -422,12 +422,11 @@ class PolicySpreading:
         message = encode_message(TrustAnnouncement(self._trust_version()))
         self._courier.enqueue((TRUST_KIND, b"", b""), message)
         self._courier.push([message], origin_id)
-        self._took_trust = True
+        self.has_new_trust = True
 
-    def take_trust_change(self) -> bool:
-        """Tell whether newer Trust was put in force since the last call."""
-        took, self._took_trust = self._took_trust, False
-        return took
+    def take_trust_change(self) -> None:
+        """Note that what follows from newer Trust is seen to."""
+        self.has_new_trust = False
 
     def answer_policy(self, scope: str) -> bytes:
         """Return the set in force of a scope for a peer; empty when there is none."""

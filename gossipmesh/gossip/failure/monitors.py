@@ -67,6 +67,8 @@ class Monitors:
 
     def _take_changes(self) -> None:
         """Note what became of Trust and of who is eligible; acted on by `_refresh`."""
+        if not self._eligible.has_news:
+            return
         changes = self._eligible.take()
         version = changes.trust_version.to_bytes(8, "big")
         if version != self._version:

@@ -95,7 +95,7 @@ class Catalog:
     def __init__(self, ctx: Context, own_id: bytes) -> None:
         self._ctx = ctx
         self.own_id = own_id
-        self._ending: int | None = None
+        self.ending: int | None = None  # see `take_ending`; asked at the end of each step
         self.ledger = RootLedger(ctx.group_tag)
         self.sums = StateSums(self.ledger)
         self._members: dict[bytes, Member] = {}
@@ -272,7 +272,7 @@ class Catalog:
             member.link = None
         member.ends = credential.ends
         member.signer = self._signers.setdefault(record.key_id, record.key_id)
-        self._ending = credential.ends if self._ending is None else min(self._ending, credential.ends)
+        self.ending = credential.ends if self.ending is None else min(self.ending, credential.ends)
         self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
         self._persist(member)
         self.standing.note(member)
@@ -383,7 +383,7 @@ class Catalog:
 
     def take_ending(self) -> int | None:
         """Return when the first of the credentials ends that came since the last call; None: none came."""
-        ending, self._ending = self._ending, None
+        ending, self.ending = self.ending, None
         return ending
 
     def note_eligible(self, member: Member | None = None) -> None:

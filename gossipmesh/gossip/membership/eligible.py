@@ -24,6 +24,7 @@ class Eligible:
         self._own_id = own_id
         self._trust_version = 0
         self._joins: dict[bytes, bool] | None = None
+        self.has_news = True  # asked with every vote and beat, and nearly always answered by no
 
     def ids(self) -> list[bytes]:
         """Return who may be a monitor: ourselves and everyone reachable."""
@@ -32,6 +33,7 @@ class Eligible:
     def note(self, trust_version: int, node_id: bytes | None = None, joins: bool = False) -> None:
         """Note that a member may be a monitor now (`joins`) or not; without one anybody may have changed."""
         self._trust_version = trust_version
+        self.has_news = True
         if node_id is None:
             self._joins = None
         elif self._joins is not None:
@@ -40,6 +42,6 @@ class Eligible:
     def take(self) -> EligibleChanges:
         """Return what changed since the last call."""
         changes = EligibleChanges(self._trust_version, self._joins)
-        if self._joins != {}:
-            self._joins = {}
+        self._joins = {}
+        self.has_news = False
         return changes
