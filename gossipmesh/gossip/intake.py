@@ -189,7 +189,7 @@ class Intake:
         held = self._catalog.ledger.get(record.kind, node_id)
         if held is not None and held.rank[:3] >= (generation, epoch, sequence):
             return True
-        # A record of this very incarnation that we did not send: an older disk, or a thief.
+        # We did not send this record of our incarnation: our disk is an older one, or somebody is a thief.
         own = self._catalog.get(self._own.node_id)
         assert own is not None
         self._catalog.verify_owned_untrusted(record, own, checks)

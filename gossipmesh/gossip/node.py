@@ -223,13 +223,13 @@ class GossipNode:
         return self._finish()
 
     def port_refused(self, address: Address, now: Instant) -> list[Effect]:
-        """Take that a packet of ours to a gossip port was refused (ICMP): a hint that anybody can forge."""
+        """Note that a packet of ours to a gossip port was refused (ICMP): a hint that anybody can forge."""
         self._advance(now)
         self._detector.port_refused(address)
         return self._finish()
 
     def note_lag(self, lag_ns: int, now: Instant) -> list[Effect]:
-        """Take how late the shell's loop ran."""
+        """Note how late the shell's loop ran."""
         self._advance(now)
         self._ctx.lag.note(lag_ns, self._ctx.now)
         self._note_lag()

@@ -52,7 +52,7 @@ def step_of(lag_ns: int, published_ms: int) -> int:
     """
     lag_ms = lag_ns // MILLISECOND_NS
     if not published_ms and lag_ms < STEPS_MS[1]:
-        return 0  # asked with every packet, and so answered nearly always
+        return 0  # every packet asks, and nearly always this is the answer
     reached = max(step for step in STEPS_MS if step <= lag_ms)
     if reached >= published_ms:
         return reached

@@ -119,7 +119,7 @@ class Courier:
         """Return random members, one of them recently dead now and then: it may live and not know."""
         targets = self.choose(count, b"")
         dead = self._catalog.recently_dead(self._ctx.now - _GOSSIP_TO_DEAD_NS)
-        # In proportion, so that a rack that died at once does not eat the sendings of the living.
+        # Their share is in proportion: a rack that dies at once does not take the packets of the living.
         if dead and self._ctx.rng.randrange(len(self._catalog.reachable) + len(dead)) < count * len(dead):
             targets = [*targets[: count - 1], self._ctx.rng.choice(dead)]
         return targets

@@ -53,7 +53,7 @@ _LONG_NS: Final = 2 * SECOND_NS
 _SLOW_FORGOTTEN_NS: Final = 10 * SECOND_NS
 _SLOW_REMEMBERED_MAX: Final = 256
 _HURRY_NS: Final = 60 * MILLISECOND_NS  # a fetch is four round trips of a LAN; a lost segment 200 ms and more
-_PEERS_ASKED: Final = 3  # GOSSIP 1.9: after damage the highest validly signed of three peers
+_PEERS_ASKED: Final = 3  # after damage the highest set that is validly signed at three peers counts
 _DOUBT_NS: Final = 5 * SECOND_NS
 _ANNOUNCEMENTS_MAX: Final = 8  # 8 of at most 112 bytes fit a packet; more scopes are left to repair
 

@@ -183,7 +183,7 @@ class UpdateQueue:
                         misses += 1
                         continue
                     if size > credit_bytes:
-                        return  # its turn, and not affordable yet: nothing after it may spend what it saves
+                        return  # it saves for its turn, so nothing behind it may spend that
                     filling.take(key, update.message)
                     credit_bytes -= size
 

@@ -5,7 +5,7 @@ Rules:
    word has gone round: its new state must not overtake the certificate anywhere.
 2. Whoever had answered its accusers all the while and is called silent is not heard. It answers once most of
    two rounds of pings were answered; until then it would only go and come. Being told things is no answer.
-Paper: none; SWIM refutes at once. Deviation: in GOSSIP 1.5 only the others wait; see ADR 7.
+Paper: none. Deviation: SWIM refutes at once; docs/adr/0007 says why the target waits as well.
 """
 
 from collections import OrderedDict, deque

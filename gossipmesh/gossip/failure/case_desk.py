@@ -173,7 +173,7 @@ class CaseDesk:
         state = member.state
         known = self._catalog.get(member.node_id) is member and state is not None
         if not known or state is None or order_start(state.order) != case.incarnation:
-            # Whatever is judged between two ticks: what one life refused is nothing against the next.
+            # This holds between two ticks as well: what one life refused says nothing of the next.
             self.settle(member, "another incarnation")
             return None
         renews = case.renews_until > self._ctx.now
@@ -235,7 +235,7 @@ class CaseDesk:
     def _tolerance_ns(self, member: Member) -> int:
         most_ns = self._ctx.settings.monitor.tolerance_max_ns
         if member.restarting_until > self._ctx.now:
-            # Only its engine can speak for it now, and no one tells how late that is: the most is assumed.
+            # Only its engine can speak for it now; how late that is nobody knows, so the most is assumed.
             return most_ns
         return min(most_ns, member.told_lag_ns)
 

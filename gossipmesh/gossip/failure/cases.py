@@ -7,7 +7,7 @@ Pure: no clock, no packets. The table `MOVES` is data; docs and tests are made f
    withdrawn: then it is we who were cut off.
 4. Three direct answers in a row close a case.
 Paper: Lifeguard IV.B gives a suspect time in proportion to confirmations; here the time is fixed and the
-    number of independent witnesses is (GOSSIP 1.5).
+    number of independent witnesses is (docs/GOSSIP.md, "Failure detection").
 """
 
 from collections import deque

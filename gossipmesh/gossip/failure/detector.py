@@ -45,7 +45,7 @@ class Detector(Protocol):
         """Return an encoded ping with our roots."""
 
     def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
-        """Take that an authentic packet arrived; None for `seen`: a stream proved it lives now."""
+        """Note that an authentic packet arrived; None for `seen`: a stream proved it lives now."""
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer."""
@@ -57,7 +57,7 @@ class Detector(Protocol):
         """Ping for another."""
 
     def receive_nack(self, member: Member, nack: Nack) -> None:
-        """Take that a helper is well."""
+        """Note that a helper is well: it said that it had asked, and that the target did not answer."""
 
     def receive_relayed_ack(self, member: Member, ack: RelayedAck) -> None:
         """Take a helper's word."""
@@ -75,7 +75,7 @@ class Detector(Protocol):
         """Take a vote back."""
 
     def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
-        """Take that a member holds a certificate."""
+        """Note that a member holds a certificate."""
 
     def paused(self, late_ns: int) -> None:
         """Void what a pause of our own made look like silence."""
@@ -100,13 +100,13 @@ class Detector(Protocol):
         """Take an engine's answer."""
 
     def port_refused(self, address: Address) -> None:
-        """Take that a gossip port refused a packet of ours; anyone can forge that."""
+        """Note that a gossip port refused a packet of ours; anyone can forge that."""
 
     def lag_noted(self) -> bool:
         """Follow a change of our own lag; True when our state is to be signed anew."""
 
     def view_complete(self) -> None:
-        """Take that we once held all that a peer holds."""
+        """Note that we once held all that a peer holds."""
 
     def release_mass_death(self) -> None:
         """Let go the endpoints of those who died together."""

@@ -86,7 +86,7 @@ class Heartbeats:
     def received(self, member: Member) -> None:
         """Watch whoever counts on us."""
         if member.node_id in self._watched:
-            # Moved on at each beat: a timer that fires only to be set anew costs a whole wake-up.
+            # The timer moves on at each beat: one that fires only to be set anew costs a whole wake-up.
             self._arm(member, member.heard_at)
         elif self.is_ours(member):
             self._watched[member.node_id] = None

@@ -7,7 +7,7 @@ True votes of a past moment can be kept and shown again. Rules:
    votes are of another time, again and again, and only a new incarnation in `deaf_ns` is an answer. That is
    longer than it waits itself, so that its answer overtakes no certificate (`answering`).
 3. How old votes are, their second latest beat says: one voter alone makes nothing look young.
-Paper: none; GOSSIP 1.5, rule 9. Deviation: there an ack of ours decides, here anything heard.
+Paper: none; docs/GOSSIP.md, "Failure detection", 7.
 """
 
 from typing import NamedTuple

@@ -7,7 +7,8 @@ our own), `votes` (those of others), `verdicts` (quorums), `quarantine`, `mass_d
 3. A certificate older than what we heard of its target is not applied: the target is shown it and answers.
 4. Gone members are pinged in turn with what is held against them, so any partition heals by itself.
 5. Who cannot judge what is held against the gone, for it joined later, has their monitors vote again.
-Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: GOSSIP 1.5 as a whole; docs/GOSSIP.md says why.
+Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: monitors are fixed and vote;
+    docs/GOSSIP.md, "Failure detection", has the rules, docs/adr/0007 the reasons.
 """
 
 from typing import Final
@@ -190,7 +191,7 @@ class MonitorDetector:
         self.prober.receive_ping_req(member, request)
 
     def receive_nack(self, member: Member, nack: Nack) -> None:
-        """Take that a helper is well."""
+        """Note that a helper is well: it said that it had asked, and that the target did not answer."""
         self.prober.receive_nack(member, nack)
 
     def receive_relayed_ack(self, member: Member, ack: RelayedAck) -> None:
@@ -272,7 +273,7 @@ class MonitorDetector:
         return True
 
     def port_refused(self, address: Address) -> None:
-        """Take that a gossip port refused a packet of ours: its engine is asked (anyone can forge it)."""
+        """Note that a gossip port refused a packet of ours: its engine is asked (anyone can forge it)."""
         self._ctx.statistics.ports_refused += 1
         host = address.host.encode()
         for member in self._catalog.reachable:
@@ -410,7 +411,7 @@ class MonitorDetector:
         name = encode_message(message)
         self._courier.enqueue((RecordKind.CERTIFICATE, member.node_id, b""), name)
         fanout = self._ctx.settings.eager_fanout
-        # Those who had the votes have it at one moment, half a dozen of them.
+        # About half a dozen had the votes, and each of them makes the verdict at that moment.
         self._courier.push_name(name, change.message, origin_id, fanout if origin_id else fanout // 2)
 
     def _hold_down(self, member: Member) -> None:

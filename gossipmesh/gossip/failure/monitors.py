@@ -23,7 +23,7 @@ _HASH_BYTES: Final = 8
 _KEPT_TARGETS_MAX: Final = 256
 _KEPT_RANKS: Final = 24
 _SPARE_RANKS: Final = 12
-_CANDIDATES_MAX: Final = 8 * _KEPT_RANKS  # of a ranking in the making: more would be memory, less be sorting
+_CANDIDATES_MAX: Final = 8 * _KEPT_RANKS  # kept while a ranking is made: more cost memory, fewer cost sorting
 _HASHES_PER_REFRESH_MAX: Final = 1_024  # 1 ms; beyond, rankings are made anew one by one, when asked for
 
 

@@ -33,7 +33,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
 
 _ROUND_TRIPS_MAX: Final = 64
-_ROUND_TRIPS_MIN: Final = 3  # a wait too short opens a case and no more; eight would take sixteen seconds
+_ROUND_TRIPS_MIN: Final = 3  # too short a wait only opens a case; eight round trips take sixteen seconds
 _SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
 _INDIRECT_HELPERS: Final = 3
 _WALL_S_MAX: Final = 2**40  # what a member says of its clock is its own word, and may be any number
@@ -187,7 +187,7 @@ class Prober:
     def _succeed(self, probe: Probe) -> None:
         if not probe.answered:
             probe.answered = True
-            # It would only wake us to find nothing to ask.
+            # A timer would only wake us, and we would find nobody to ask.
             self._ctx.timers.cancel(("probe late", probe.sequence))
             self.health.add(-1)
 

@@ -7,7 +7,7 @@ it for ever. Rules:
    makes the target's monitors look again and vote, for ten seconds.
 3. Then they are quiet for half a minute: their own votes are no reason for one another to go on.
 4. A new certificate replaces the held one only where that is valid no more; else it is for the newcomer.
-Paper: none; GOSSIP 1.5 has monitors certify anew what a set that has moved certified.
+Paper: none; docs/GOSSIP.md, "Failure detection", 14.
 """
 
 from typing import Final

@@ -61,7 +61,7 @@ class EndpointHolds:
         return fresh
 
     def returned(self, member: Member) -> None:
-        """Take that a member is back, or has left."""
+        """Note that a member is back, or has left."""
         if member.endpoints_held or member.status is MemberStatus.ALIVE:
             self._mass_death.returned(member.node_id)
             member.endpoints_held = False

@@ -5,7 +5,7 @@ Rules:
 2. Of one voter only a higher sequence replaces; a withdrawal is remembered, so that a late vote stays dead.
 3. A quorum must agree on the incarnation and have heard the target within `beats_apart_max` beats, so that
    votes of different hours cannot be put together.
-Paper: none; see GOSSIP 1.5, rules 7 and 8.
+Paper: none; docs/GOSSIP.md, "Failure detection", 5 and 6.
 """
 
 from typing import Final, NamedTuple

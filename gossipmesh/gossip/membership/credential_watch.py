@@ -62,7 +62,7 @@ class CredentialWatch:
             self._ctx.timers.set(("credentials", None), at)
 
     def clock_set(self, wall_offset_s: int) -> None:
-        """Take that civil time was set; look at the next deadline."""
+        """Note that civil time was set; look at the next deadline."""
         if wall_offset_s - self._ctx.wall_offset_s >= _STEP_S_MIN:
             self._doubted_until = Instant(self._ctx.now + _DOUBT_NS)
         self._ctx.wall_offset_s = wall_offset_s

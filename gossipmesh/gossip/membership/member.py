@@ -29,8 +29,8 @@ _CREDENTIAL: Final = int(RecordKind.CREDENTIAL)
 _STATE: Final = int(RecordKind.NODE_STATE)
 _SERVICES: Final = int(RecordKind.SERVICE_SET)
 _KNOWN: Final = tuple(int(kind) for kind in RecordKind)
-# How many records of a shape stay decoded, over all cores of a process: in a table of thousands only few are
-# asked for again and again, states (addresses) most.
+# So many records of a kind stay decoded, over all cores of a process. In a table of thousands only a few are
+# asked for again and again; states are asked for most, for their addresses.
 _STATES_MAX: Final = 1_024
 _OTHERS_MAX: Final = 256
 _CREDENTIALS: Final = msgspec.msgpack.Decoder(NodeCredential)
@@ -85,7 +85,7 @@ class Messages:
         return message
 
     def __setitem__(self, kind: int, message: bytes) -> None:
-        message = bytes(memoryview(message))  # an encoder's own bytes keep the room it had them grow into
+        message = bytes(memoryview(message))  # bytes that an encoder made keep the spare room it gave them
         if kind == _STATE:
             self.state = message
         elif kind == _CREDENTIAL:

@@ -77,7 +77,7 @@ class RootLedger:
         """Return what is counted under a name."""
         held = self._subjects[subject[0] if subject else 0].get(subject, b"")
         start = 0
-        while start < len(held):  # asked for every record that comes: no item is cut out but the one
+        while start < len(held):  # every record that comes asks for one, so only that one is cut out
             size = held[start + _ITEM_BYTES - 1]
             end = start + _ITEM_BYTES + (0 if size == _TIE_IS_DIGEST else size)
             if held[start] == kind:

@@ -146,7 +146,7 @@ class Repair:
         if self._unequal_since is None:
             self._unequal_since = now
             self._look_again(self._ctx.settings.repair_after_ns)
-        # A handshake alone is several pings: twice means twice, some time apart.
+        # One handshake brings several pings, so only pings some time apart count as two.
         apart = now - self._unequal_since >= self._ctx.settings.repair_after_ns // 4
         if apart and member.unequal_count >= (2 if self._own_id < member.node_id else 3):
             self._open_if_rested(member, group_root != self._root)

@@ -3,8 +3,8 @@
 Rules:
 1. A link belongs to the pair of runs; a peer that starts anew gets a new link, counters from one.
 2. A link is derived from what both sides hold anyway (credentials and run ids); nothing is negotiated.
-Deviation: GOSSIP 1.3 learns the receiver's run in `hello`; here a signed NodeState carries it as well,
-so that members who know one another by gossip need no handshake at all.
+Paper: none. A signed NodeState carries its node's run, so members who know one another by gossip need no
+handshake at all; docs/GOSSIP.md, "Packets".
 """
 
 from gossipmesh.gossip.base.context import Context
