@@ -33,6 +33,16 @@ async def push(
     return result.code, json.loads(result.stdout or "{}"), result.stderr
 
 
+async def replace(mesh: Mesh, name: str, *program: list[str]) -> None:
+    """Have a node leave and come back, by another build or by this one."""
+    agent = mesh.nodes[name].agent
+    assert agent is not None
+    agent.send_signal(signal.SIGTERM)
+    await mesh.wait_ended(name)
+    mesh.start_agent(name, *program)
+    await mesh.wait_statuses(dict.fromkeys(mesh.nodes, "alive"), timeout_s=40.0)
+
+
 async def test_when_all_take_it_the_push_says_so(mesh: Mesh, tmp_path: Path) -> None:
     code, told, stderr = await push(mesh, tmp_path, 10)
     assert (code, stderr) == (0, "")
@@ -44,12 +54,7 @@ async def test_when_all_take_it_the_push_says_so(mesh: Mesh, tmp_path: Path) -> 
 
 async def test_a_node_that_refuses_is_named_with_its_reason(mesh: Mesh, tmp_path: Path) -> None:
     """It keeps the policy it had, and says why everywhere one may ask."""
-    agent = mesh.nodes["node5"].agent
-    assert agent is not None
-    agent.send_signal(signal.SIGTERM)
-    await mesh.wait_ended("node5")
-    mesh.start_agent("node5", OLDER_BUILD)
-    await mesh.wait_statuses(dict.fromkeys(mesh.nodes, "alive"), timeout_s=40.0)
+    await replace(mesh, "node5", OLDER_BUILD)
     code, told, stderr = await push(mesh, tmp_path, 20, "--timeout", "15s")
     assert code == 1, told
     assert [refusal["member"] for refusal in told["refused"]] == ["node5"]
@@ -59,6 +64,8 @@ async def test_a_node_that_refuses_is_named_with_its_reason(mesh: Mesh, tmp_path
     assert row["state"] == "refused"
     assert row["refused_version"] == told["version"]
     assert row["refused_reason"]
+    await replace(mesh, "node5")
+    await mesh.wait_policy(told["version"], on=["node5"])
 
 
 async def test_a_node_that_cannot_be_reached_is_named_and_catches_up(mesh: Mesh, tmp_path: Path) -> None:
