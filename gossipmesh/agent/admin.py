@@ -133,7 +133,7 @@ class AdminApi:
         except MalformedInput as error:
             raise Refused(409, "malformed", f"not a policy set: {error}") from None
         try:
-            self._parts.shell.step(lambda now: self._parts.node.offer_policy(policy_set, now))
+            self._parts.shell.step(lambda now: self._parts.inputs.offer_policy(policy_set, now))
         except PolicyRefusal as refusal:
             raise Refused(409, refusal.code, f"the policy set is refused: {refusal.reason}") from None
         return next(
@@ -148,7 +148,7 @@ class AdminApi:
 
     async def _release_held(self, _: Request) -> Any:
         released = self._parts.node.tally().endpoints_held_count
-        self._parts.shell.step(self._parts.node.release_mass_death)
+        self._parts.shell.step(self._parts.inputs.release_mass_death)
         return {"released": released}
 
     async def _restart_agent(self, _: Request) -> Any:

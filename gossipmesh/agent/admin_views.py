@@ -18,6 +18,7 @@ from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.gossip.base.settings import GossipStatistics, MemberView
 from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.replay.recorded_inputs import RecordedInputs
 from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
@@ -35,6 +36,7 @@ class Parts(Protocol):
     """The agent's parts, as far as views read them."""
 
     node: GossipNode
+    inputs: GossipNode | RecordedInputs
     documents: TrustedDocuments
     shell: GossipShell
     engine: EngineSupervisor

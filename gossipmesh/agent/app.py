@@ -184,8 +184,9 @@ class Agent:
         self.build = build_name()
         self.recorder = FlightRecorder(checkpoint=take_checkpoint) if config.flight_recorder else None
         self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
+        self.inputs = self.node if self.recorder is None else self.recorder.inputs
         self.shell = GossipShell(
-            self.node,
+            self.inputs,
             sockets.udp,
             store,
             on_event=self._gossip_told,
@@ -230,7 +231,7 @@ class Agent:
         await self.services.scan()
         self._give_listeners()
         self._listeners.close_unused()
-        self.shell.step(lambda now: self.node.start(self.seeds.addresses, now))
+        self.shell.step(lambda now: self.inputs.start(self.seeds.addresses, now))
         nursery.start_soon(self.shell.run, self._sockets.streams)
         nursery.start_soon(self.seeds.run, self._seeds_changed, self._is_alone)
         nursery.start_soon(self.feed.run)
@@ -261,10 +262,10 @@ class Agent:
         self._leaving = True
         log.info("draining, then leaving the mesh")
         self.services.set_draining()
-        self.shell.step(self.node.set_draining)
+        self.shell.step(self.inputs.set_draining)
         await trio.sleep(_DRAINING_HEARD_S)
         await self.engine.drain(DEFAULT_LIMITS.drain_timeout_ns / SECOND_NS)
-        self.shell.step(self.node.leave)
+        self.shell.step(self.inputs.leave)
         await trio.sleep(_LAST_WORD_HEARD_S)
         log.info("left the mesh")
         self._ended.set()
@@ -276,7 +277,7 @@ class Agent:
         """
         if not self._leaving:
             log.info("telling the mesh of a restart", extra=fields(within_s=_RESTARTING_S))
-            self.shell.step(lambda now: self.node.set_restarting(_RESTARTING_S, now))
+            self.shell.step(lambda now: self.inputs.set_restarting(_RESTARTING_S, now))
             await trio.sleep(_LAST_WORD_HEARD_S)
         if self._leaving:
             await self._ended.wait()
@@ -395,7 +396,7 @@ class Agent:
 
     def _publish(self, entries: Sequence[ServiceEntry]) -> None:
         try:
-            self.shell.step(lambda now: self.node.publish_services(entries, now))
+            self.shell.step(lambda now: self.inputs.publish_services(entries, now))
         except MalformedInput as error:
             log.error("the services could not be published: %s", error)
         self.feed.changed(urgent=True)
@@ -404,7 +405,7 @@ class Agent:
     def _identity_renewed(self, identity: NodeIdentity) -> None:
         self._give_identities()
         try:
-            self.shell.step(lambda now: self.node.renew_credential(identity.credential, now))
+            self.shell.step(lambda now: self.inputs.renew_credential(identity.credential, now))
         except MalformedInput as error:
             log.error("the renewed credential was not taken: %s", error)
         self.services.refresh()
@@ -432,7 +433,7 @@ class Agent:
         return self.seeds.name_others(self._own_addresses())
 
     def _seeds_changed(self, seeds: Sequence[Address]) -> None:
-        self.shell.step(lambda now: self.node.seeds_changed(seeds, now))
+        self.shell.step(lambda now: self.inputs.seeds_changed(seeds, now))
 
     def _is_alone(self) -> bool:
         return self.node.tally().attended_count <= 1  # it is one of them itself

@@ -89,9 +89,7 @@ class GossipCore(Protocol):
     def stream_closed(self, stream: StreamId, now: Instant) -> list[Effect]:
         """Learn that a stream is gone."""
 
-    def engine_probed(
-        self, probe: int, answered: bool, now: Instant, *, refused: bool = False
-    ) -> list[Effect]:
+    def engine_probed(self, probe: int, answered: bool, now: Instant, refused: bool = False) -> list[Effect]:
         """Learn what a `ProbeEngine` found."""
 
     def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:

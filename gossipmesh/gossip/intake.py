@@ -7,6 +7,7 @@ Rules:
 Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: a death is a quorum's word.
 """
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets, TokenBucket
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import IdentityStolen
@@ -33,6 +34,7 @@ _NEWCOMERS_BURST = 6
 _NOWHERE = Address("0.0.0.0", 0)
 
 
+@kept.part("intake")
 class Intake:
     """Merges records from one sender and does what follows from each."""
 

@@ -259,9 +259,7 @@ class GossipNode:
         self._router.take(self._streams.closed(stream))
         return self._finish()
 
-    def engine_probed(
-        self, probe: int, answered: bool, now: Instant, *, refused: bool = False
-    ) -> list[Effect]:
+    def engine_probed(self, probe: int, answered: bool, now: Instant, refused: bool = False) -> list[Effect]:
         """Take the answer to a `ProbeEngine`; `refused`: the connection was refused, not just unanswered."""
         self._advance(now)
         self._detector.engine_probed(probe, answered, refused and not answered)

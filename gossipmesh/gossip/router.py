@@ -16,6 +16,7 @@ Paper: none; SWIM's packets are unauthenticated.
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import StreamId
@@ -89,6 +90,7 @@ class Rooms(NamedTuple):
     intake: Intake
 
 
+@kept.part("router")
 class Router:
     """What happens to a datagram, to bytes of a stream, and to each fact that a room tells."""
 

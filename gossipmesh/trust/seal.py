@@ -123,6 +123,15 @@ class ReplayWindow:
         self.highest = 0
         self._bits = 0
 
+    @property
+    def taken(self) -> int:
+        """Return which counters were taken: bit n for the one n below the highest."""
+        return self._bits
+
+    def restore(self, highest: int, taken: int) -> None:
+        """Go on where another window stood."""
+        self.highest, self._bits = highest, taken & _WINDOW_MASK
+
     def fresh(self, counter: int) -> bool:
         """Tell whether `counter` may still be taken; changes nothing, so ask before opening."""
         if counter > self.highest:

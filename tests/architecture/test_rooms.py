@@ -16,7 +16,7 @@ LEVELS: Final = {
     "dissemination": 3,
     "failure": 6,
     "repair": 3,
-    "replay": 3,
+    "replay": 4,
     "": 4,
 }
 LEVELS_MAX: Final = 6

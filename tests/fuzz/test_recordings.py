@@ -8,11 +8,12 @@ import pytest
 from gossipmesh.gossip.replay.checkpoint import open_checkpoint_untrusted, take_checkpoint
 from gossipmesh.gossip.replay.recording import read_recording_untrusted
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.testing.simulator.recorded import RECORDED
 from gossipmesh.testing.simulator.replay import replay
 from gossipmesh.trust.keys import ExchangeKey, SigningKey
 from tests.fuzz.budget import fuzz
 from tests.fuzz.decoders import Target
-from tests.simulation.test_replay import NODE, Recorded
+from tests.simulation.test_replay import Recorded
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +47,11 @@ def test_mutated_files_are_refused_or_a_recording(recorded: Recorded) -> None:
 
 
 def test_mutated_checkpoints_are_refused_or_a_core(recorded: Recorded) -> None:
-    data = take_checkpoint(recorded.run.core(recorded.host))
+    data = take_checkpoint(recorded.core)
     assert data is not None
-    nodes = msgspec.msgpack.decode(data)
+    fields = msgspec.msgpack.decode(data)
     seed = random.Random(1).randbytes(32)
-    public = recorded.run.domain.node(NODE).signing
+    public = recorded.run.domain.node(RECORDED).signing
 
     def feed(content: bytes) -> tuple[int, int]:
         open_checkpoint_untrusted(content, SigningKey(seed), ExchangeKey(seed))
@@ -58,5 +59,5 @@ def test_mutated_checkpoints_are_refused_or_a_core(recorded: Recorded) -> None:
 
     feed(data)
     assert public.seed() not in data
-    few = [msgspec.msgpack.encode(nodes[begin : begin + 40]) for begin in range(0, len(nodes), 40)]
+    few = [msgspec.msgpack.encode(fields | {"parts": {name: held}}) for name, held in fields["parts"].items()]
     fuzz(Target("checkpoint", 5, "mixed", [data, *few], feed, 0, 1))

@@ -1,29 +1,26 @@
 """A simulated node with a flight recorder: what the recorder's file says happened happens again."""
 
-import random
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.replay.checkpoint import open_checkpoint_untrusted, take_checkpoint
+from gossipmesh.gossip.replay.checkpoint import take_checkpoint
 from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.gossip.replay.recording import Entry, Recording, read_recording_untrusted, state_of
-from gossipmesh.gossip.replay.rekeying import Own, make_recording
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.model.member import MemberStatus
-from gossipmesh.testing.simulator.replay import replay
+from gossipmesh.testing.simulator.recorded import RECORDED, RecordedMesh, record_a_kill
+from gossipmesh.testing.simulator.replay import main, replay
 from gossipmesh.testing.simulator.run import Run
-from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
+from gossipmesh.trust.keys import Verifier
 
 VERIFIER = Verifier(1_000_000)
-NODE = "n3"
 
 
-class Recorded:
-    """A small mesh one of whose nodes is recorded."""
+class Recorded(RecordedMesh):
+    """A small mesh one of whose nodes is recorded, with what a test sets of its recorder."""
 
     def __init__(
         self,
@@ -32,43 +29,19 @@ class Recorded:
         nodes_count: int = 6,
         **recorder: Any,
     ) -> None:
-        self.run = Run(seed, nodes_count=nodes_count, loss_ratio=0.05, verifier=VERIFIER)
-        self.recorder = FlightRecorder(**recorder)
-        self.run.factory.node_class = self._make  # type: ignore[assignment]
-        self.host = self.run.world.hosts[NODE]
+        run = Run(seed, nodes_count=nodes_count, loss_ratio=0.05, verifier=VERIFIER)
+        super().__init__(run, FlightRecorder(**recorder))
 
-    def _make(self, **arguments: Any) -> GossipNode:
-        if arguments["profile"].name == NODE:
-            return self.recorder.build(GossipNode, **arguments)
-        return GossipNode(**arguments)
-
-    def kill_another(self) -> None:
+    def join_and_kill(self) -> None:
         """Join, kill one node and wait until everyone holds it dead."""
-        run = self.run
-        run.boot_and_settle()
-        victim = run.hosts[4]
-        run.world.kill_node(victim)
-        run.wait_status(victim, MemberStatus.DEAD, 60 * SECOND_NS)
-
-    def file(self) -> bytes:
-        core = self.run.core(self.host)
-        keys = self.run.domain.node(NODE)
-        own = Own(
-            name=NODE,
-            node_id=core.own_node_id,
-            run=core.own_state.run_id,
-            trust_domain=self.run.domain.trust_domain,
-            exchange=keys.exchange,
-            throwaway_seed=random.Random(7).randbytes(32),
-            signing_public=keys.signing.public,
-        )
-        return make_recording(self.recorder.tape(), own, build="test", wall_offset_s=0, ending=state_of(core))
+        self.run.boot_and_settle()
+        self.kill_another()
 
 
 @pytest.fixture(scope="module")
 def killed() -> tuple[Recorded, bytes]:
     recorded = Recorded()
-    recorded.kill_another()
+    recorded.join_and_kill()
     return recorded, recorded.file()
 
 
@@ -78,7 +51,7 @@ def test_a_kill_replays_to_the_same_states(killed: tuple[Recorded, bytes]) -> No
     result = replay(recording)
     assert result.differences == ()
     assert result.steps_count == result.matched_count > 150
-    assert result.state == state_of(recorded.run.core(recorded.host))
+    assert result.state == state_of(recorded.core)
     assert {member.name: member.status for member in result.state.members}["n5"] == "dead"
     story = [(row["kind"], row["cause"]) for row in result.history if row["subject"] == "n5"]
     assert ("applied", "dead") in story
@@ -89,7 +62,7 @@ def test_a_kill_replays_to_the_same_states(killed: tuple[Recorded, bytes]) -> No
 
 def test_the_file_holds_no_key_and_nothing_that_was_on_the_wire(killed: tuple[Recorded, bytes]) -> None:
     recorded, data = killed
-    keys = recorded.run.domain.node(NODE)
+    keys = recorded.run.domain.node(RECORDED)
     assert keys.signing.seed() not in data
     assert keys.exchange.seed() not in data
     sealed = [
@@ -135,43 +108,40 @@ def test_a_long_run_replays_from_a_checkpoint() -> None:
         checkpoint_interval_ns=4 * SECOND_NS,
         window_ns=8 * SECOND_NS,
     )
-    recorded.kill_another()
+    recorded.join_and_kill()
     recorded.run.world.run_for(10 * SECOND_NS)
     assert recorded.recorder.checkpoints_count > 2
     data = recorded.file()
     recording = read_recording_untrusted(data)
     assert recording.start is None
     assert recording.checkpoint is not None
-    keys = recorded.run.domain.node(NODE)
+    keys = recorded.run.domain.node(RECORDED)
     assert keys.signing.seed() not in data
     assert keys.exchange.seed() not in data
-    core = recorded.run.core(recorded.host)
+    core = recorded.core
     for member in core._catalog:
         assert member.link is None or member.link._sealer._key not in data
     result = replay(recording)
     assert result.differences == ()
-    assert result.steps_count > 50
+    assert result.steps_count > 40
 
 
-@pytest.mark.parametrize(
-    "nodes",
-    [
-        [],
-        "text",
-        [("object", ["gossipmesh.net.udp:UdpSocket", []])],
-        [("object", ["subprocess:Popen", []])],
-        [("class", "gossipmesh.trust.keys:hashlib.sha256")],
-        [("class", "gossipmesh.gossip.node:GossipNode")],
-        [("function", ["gossipmesh.net.secret_files", "write_secret", [], [], None])],
-        [("function", ["gossipmesh.gossip.node", "GossipNode.start", [0], [], None])],
-        [("tuple", [[0]])],
-        [("eval", "1")],
-    ],
-)
-def test_a_checkpoint_names_nothing_but_the_cores(nodes: Any) -> None:
-    data = msgspec.msgpack.encode(nodes)
-    with pytest.raises(MalformedInput):
-        open_checkpoint_untrusted(data, SigningKey(bytes(32)), ExchangeKey(bytes(32)))
+def test_a_kill_in_a_larger_mesh_replays_from_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `record FILE --nodes 300` and `replay FILE` do, by as many members as take a second."""
+    recorded = record_a_kill(30)
+    file = tmp_path / "recording"
+    file.write_bytes(recorded.file())
+    recording = read_recording_untrusted(file.read_bytes())
+    assert recording.start is None
+    assert recording.checkpoint is not None
+    result = replay(recording)
+    assert result.differences == ()
+    assert result.state == state_of(recorded.core)
+    assert {member.name: member.status for member in result.state.members}["n5"] == "dead"
+    assert main([str(file)]) == 0
+    assert "every step and the state at the end are as recorded" in capsys.readouterr().out
 
 
 def test_memory_is_bounded_and_a_lost_beginning_is_said() -> None:
@@ -189,7 +159,7 @@ def test_a_state_too_long_to_keep_is_not_written_at_every_input() -> None:
     """A stretch is soon half of the ring, and no checkpoint fits: each would be work for nothing."""
     asked: list[int] = []
 
-    def too_long(core: Any) -> bytes:
+    def too_long(core: Any, length_max: int) -> bytes:
         asked.append(core._ctx.now)
         return bytes(20_000)
 

@@ -8,6 +8,7 @@ import ipaddress
 from collections import OrderedDict
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
@@ -15,6 +16,7 @@ from gossipmesh.model.member import Address
 PREFIXES_MAX: Final = 4_096
 
 
+@kept.value("token bucket", is_alone=True)
 class TokenBucket:
     """`per_s` tokens a second, at most `burst` saved; starts full. Kept as the instant it is full again."""
 
@@ -38,8 +40,11 @@ class TokenBucket:
         return True
 
 
+@kept.value("budgets")
 class KeyedBudgets:
     """One bucket per key, the least recently used forgotten first."""
+
+    __slots__ = ("_buckets", "_burst", "_keys_max", "_per_s")
 
     def __init__(self, per_s: int, burst: int, *, keys_max: int = PREFIXES_MAX) -> None:
         self._per_s = per_s
@@ -80,8 +85,11 @@ class OverRate(Untrusted):
     """What comes faster than anybody needs; the newest of it is taken later, by repair."""
 
 
+@kept.value("prefix budgets")
 class PrefixBudgets(KeyedBudgets):
     """One bucket per sender prefix (v4: address, v6: /64)."""
+
+    __slots__ = ()
 
     def take(self, sender: Address, now: Instant) -> bool:
         """Take one token of the sender's prefix."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.model import limits
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
@@ -42,6 +43,7 @@ class HistoryEntry(msgspec.Struct, frozen=True):
     local_health: int
 
 
+@kept.part("history")
 class History:
     """The last `limits.HISTORY_ENTRIES_MAX` entries over all members."""
 

@@ -12,6 +12,7 @@ Paper: none; Lifeguard infers its own slowness from failed probes, here it is me
 from collections import deque
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.model.instant import MILLISECOND_NS, Instant
 
 _SLOT_NS: Final = 100 * MILLISECOND_NS
@@ -19,6 +20,7 @@ _WINDOW_SLOTS: Final = 50
 STEPS_MS: Final = (0, 50, 200, 1_000)
 
 
+@kept.part("lag")
 class LagMeter:
     """The worst lag noted within the window, by slots: (slot, lag), oldest and greatest first."""
 

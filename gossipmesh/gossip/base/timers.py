@@ -8,7 +8,8 @@ Deviation: none from a paper; SWIM leaves timers to its implementer.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Final
 
 from gossipmesh.model.instant import NEVER, Instant
@@ -65,6 +66,17 @@ class Timers:
         """Return when the timer is due; None when it is not set."""
         entry = self._live.get(timer)
         return None if entry is None else Instant(entry[0])
+
+    def pending_all(self) -> list[tuple[Timer, int]]:
+        """Return every timer that is set and its instant, those of one instant in their order."""
+        ordered = sorted(self._live.items(), key=itemgetter(1))
+        return [(timer, at) for timer, (at, _) in ordered]
+
+    def restore(self, pending: Iterable[tuple[Timer, int]]) -> None:
+        """Set these timers and no others."""
+        self._heap, self._live, self._next = [], {}, None
+        for timer, at in pending:
+            self.set(timer, at)
 
     def next_deadline(self) -> Instant:
         """Return the earliest instant, or NEVER."""

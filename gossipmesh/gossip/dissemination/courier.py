@@ -9,6 +9,7 @@ Paper: SWIM section 4.1 (piggyback), memberlist's gossip tick. Deviation: urgent
 for a tick, because a death that waits for probes is a second of failed requests on every node.
 """
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import TokenBucket
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
@@ -29,6 +30,7 @@ _EARLY_GAP_NS = SECOND_NS
 _GOSSIP_TO_DEAD_NS = 30 * SECOND_NS  # memberlist's GossipToTheDeadTime
 
 
+@kept.part("courier")
 class Courier:
     """Everything that leaves as a sealed datagram.
 

@@ -15,6 +15,7 @@ Paper: TUF section 5 for versions and floors. Deviation: pairs (version, hash); 
 import hashlib
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, PolicyRefused, TrustChanged
 from gossipmesh.gossip.base.timers import Deadlines
@@ -60,6 +61,7 @@ _ANNOUNCEMENTS_MAX: Final = 8  # 8 of at most 112 bytes fit a packet; more scope
 Announced = tuple[str, int, bytes]
 
 
+@kept.value("pending fetch")
 class _Pending:
     """A set being fetched: who is asked for it, for what and when, who else announced it, and since when."""
 
@@ -72,6 +74,7 @@ class _Pending:
         self.since = since
 
 
+@kept.value("floor doubt")
 class _Doubt:
     """What peers say they run, while our own floors are unknown."""
 
@@ -81,6 +84,7 @@ class _Doubt:
         self.heard: list[tuple[Member, PolicyAnnouncement]] = []
 
 
+@kept.part("spreading")
 class PolicySpreading:
     """Announces, fetches, applies and refuses policy sets and Trust."""
 

@@ -14,6 +14,7 @@ import math
 from enum import IntEnum
 from typing import Final, NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.model import limits
 from gossipmesh.model.records import RecordKind
 
@@ -54,6 +55,7 @@ def share_of(kind: int) -> Share:
     return _SHARES.get(kind, Share.REST)
 
 
+@kept.value("update")
 class Update(NamedTuple):
     """An encoded message and the most times it may be sent."""
 
@@ -61,6 +63,7 @@ class Update(NamedTuple):
     sends_max: int
 
 
+@kept.value("lane")
 class _Lane:
     """The updates of one share, grouped by how often they were sent; within a group oldest first."""
 
@@ -96,6 +99,7 @@ class _Filling:
         self.count -= 1
 
 
+@kept.part("update queue")
 class UpdateQueue:
     """Updates by key, in one lane for each share."""
 

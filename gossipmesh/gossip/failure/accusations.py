@@ -7,12 +7,14 @@ Rules:
 Deviation: no paper counts what accusing costs the accused's monitors.
 """
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.failure.monitors import Monitors
 from gossipmesh.model import limits
 from gossipmesh.model.instant import Instant
 
 
+@kept.part("accusations")
 class Accusations:
     """Budgets of votes by (voter, target), and of rankings by whoever has us make them."""
 

@@ -11,6 +11,7 @@ Paper: none. Deviation: SWIM refutes at once; docs/adr/0007 says why the target 
 from collections import OrderedDict, deque
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.prober import Prober
@@ -24,6 +25,7 @@ _ACCUSERS_MAX: Final = 64
 _ROUNDS: Final = 2
 
 
+@kept.part("answering")
 class Answering:
     """The certificate against us that waits, if any; `due` returns its record again in the end."""
 

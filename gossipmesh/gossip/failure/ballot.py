@@ -9,6 +9,7 @@ Paper: none; SWIM's accuser is alone. Deviation: that.
 
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.local_health import LocalHealth
@@ -23,6 +24,7 @@ from gossipmesh.wire.datagram import Unvote, encode_message
 _EPOCH_SHIFT: Final = 32
 
 
+@kept.part("ballot")
 class Ballot:
     """The votes held here, and the last one of ours about each target."""
 

@@ -13,6 +13,7 @@ Paper: SWIM section 4.2 (suspicion before death). Deviation: see `cases`.
 from collections.abc import Iterator
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import MemberChanged, ServicesChanged
 from gossipmesh.gossip.base.timers import Deadlines
@@ -36,6 +37,7 @@ _UNREACHABLE_NS_MAX: Final = 5 * SECOND_NS
 _WATCHABLE: Final = (MemberStatus.ALIVE, MemberStatus.UNATTENDED)
 
 
+@kept.part("case desk")
 class CaseDesk:
     """All open cases of this node; what is judged may return the verdict that our vote completes."""
 

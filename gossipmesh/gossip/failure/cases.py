@@ -14,6 +14,7 @@ from collections import deque
 from enum import Enum
 from typing import Final, NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.settings import MonitorSettings
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.records import Cause
@@ -23,6 +24,7 @@ _SPAN_NEW_NS: Final = 3_000_000_000  # pings younger than this may still be answ
 _SPAN_OLD_NS: Final = 20_000_000_000
 
 
+@kept.value("case state")
 class CaseState(Enum):
     """What this monitor says of the target just now."""
 
@@ -130,6 +132,7 @@ def _table() -> dict[tuple[CaseState, CaseInput], Move]:
 MOVES: Final[dict[tuple[CaseState, CaseInput], Move]] = _table()
 
 
+@kept.value("evidence")
 class Evidence:
     """What one monitor knows of its target since the case opened."""
 
@@ -288,6 +291,7 @@ def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) ->
     return CaseInput.FOUND_NOTHING
 
 
+@kept.value("case")
 class Case:
     """One open case; `sent_before` is the link's counter when it opened, so that old packets show.
 

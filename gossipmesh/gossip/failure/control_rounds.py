@@ -9,6 +9,7 @@ Paper: none. Lifeguard's local health infers as much from failed probes; this as
 
 from collections import deque
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
@@ -18,6 +19,7 @@ from gossipmesh.gossip.membership.member import Member
 _ROUNDS = 2
 
 
+@kept.part("control rounds")
 class ControlRounds:
     """Runs while cases are open; whoever begins a round names one of their targets, to be left out."""
 

@@ -8,12 +8,14 @@ Deviation: no paper asks a second process of the same machine before it calls th
 from enum import StrEnum
 from typing import NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import ProbeEngine
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model import limits
 
 
+@kept.value("asker")
 class Asker(StrEnum):
     """For whom an engine is asked: an open case, or the look now and then at an unattended member's."""
 
@@ -21,6 +23,7 @@ class Asker(StrEnum):
     LOOK = "look"
 
 
+@kept.value("question")
 class Question(NamedTuple):
     """Whose engine is asked, and for whom."""
 
@@ -28,6 +31,7 @@ class Question(NamedTuple):
     asker: Asker
 
 
+@kept.part("engine questions")
 class EngineQuestions:
     """Questions under way, by number and by member."""
 

@@ -10,6 +10,7 @@ Paper: none; SWIM's targets are passive. Deviation: a target's own timer, not it
 
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
@@ -23,6 +24,7 @@ from gossipmesh.wire.datagram import Heartbeat, encode_message
 _MESSAGE: Final = encode_message(Heartbeat())
 
 
+@kept.part("heartbeats")
 class Heartbeats:
     """Both sides of heartbeats; `due` returns a member whose turn passed in silence."""
 

@@ -12,6 +12,7 @@ Paper: none; docs/GOSSIP.md, "Failure detection", 7.
 
 from typing import NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.prober import Prober
@@ -21,6 +22,7 @@ from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.records import Certificate, RecordKind, SignedRecord
 
 
+@kept.value("held certificate")
 class _Held(NamedTuple):
     """A certificate that waits, and when its target was last heard before it."""
 
@@ -30,6 +32,7 @@ class _Held(NamedTuple):
     heard_at: int
 
 
+@kept.part("life first")
 class LifeFirst:
     """Whom we asked, and when; `release` returns the certificate again once the target had its time."""
 

@@ -4,7 +4,10 @@ Paper: Lifeguard IV.A (LHM). The score rises with a failed probe, each missed na
 ourselves, falls with a success; interval and timeouts are multiplied by score + 1.
 """
 
+from gossipmesh.gossip.base import kept
 
+
+@kept.part("local health")
 class LocalHealth:
     """The score, 0 (healthy) to `maximum` - 1 (memberlist counts 8 values)."""
 

@@ -8,12 +8,14 @@ Paper: none; Envoy's panic threshold is the idea (better a doubtful endpoint tha
 
 from collections import deque
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.settings import MonitorSettings
 from gossipmesh.model.instant import Instant
 
 _LEAST = 2
 
 
+@kept.part("mass death")
 class MassDeath:
     """Deaths of the last minute, and whether they are held."""
 

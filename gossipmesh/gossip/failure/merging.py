@@ -7,6 +7,7 @@ Ends at the catalogue, which keeps it; what follows is the detector's, and ours 
 Paper: none; SWIM merges whatever claims the highest order. Deviation: that.
 """
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.failure.life_first import LifeFirst
 from gossipmesh.gossip.failure.verdicts import CertificateJudge, decode_certificate_untrusted
@@ -17,6 +18,7 @@ from gossipmesh.model.records import Certificate, SignedRecord
 from gossipmesh.wire.datagram import encode_message
 
 
+@kept.part("verdict merger")
 class VerdictMerger:
     """Judges verdicts of others and has the catalogue keep those that hold."""
 

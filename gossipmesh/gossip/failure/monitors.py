@@ -17,6 +17,7 @@ from collections import OrderedDict
 from heapq import nlargest
 from typing import Final, NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.membership.eligible import Eligible
 
 _HASH_BYTES: Final = 8
@@ -42,6 +43,7 @@ def panel_of(others_count: int, monitors_max: int) -> Panel:
     return Panel(monitors_count, monitors_count // 2 + 1)
 
 
+@kept.value("ranking")
 class _Ranking:
     """The best of one target, as (hash, id) with the greatest hash first (hashes are negated)."""
 
@@ -52,6 +54,7 @@ class _Ranking:
         self.is_whole = is_whole
 
 
+@kept.part("monitors")
 class Monitors:
     """Rankings over the eligible members, who are listed when nothing tells who changed."""
 

@@ -7,6 +7,7 @@ handshake runs beside the indirect pings (memberlist), so that a filter on UDP a
 
 import random
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
@@ -15,6 +16,7 @@ from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus
 
 
+@kept.part("probe list")
 class ProbeList:
     """Every probed member once per round, in a new random order each round.
 
@@ -42,6 +44,7 @@ class ProbeList:
         return self._round.pop()
 
 
+@kept.value("probe")
 class Probe:
     """One running probe of one member."""
 
@@ -57,6 +60,7 @@ class Probe:
         self.nacks: list[bytes] = []
 
 
+@kept.value("relayed ping")
 class RelayedPing:
     """A ping made because another member asked; its ack is passed on."""
 
@@ -68,6 +72,7 @@ class RelayedPing:
         self.target_id = target_id
 
 
+@kept.part("relays")
 class RelayTable:
     """Relayed pings by our own sequence, oldest forgotten first, within a budget by requester and target."""
 

@@ -20,6 +20,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
@@ -41,6 +42,7 @@ _Roots = tuple[bytes | None, bytes | None]
 _NO_ROOTS: Final[_Roots] = (None, None)
 
 
+@kept.part("prober")
 class Prober:
     """Rounds of probes, what is under way, and how long an answer may take."""
 

@@ -6,10 +6,12 @@ Rules:
 Paper: none; BGP's route flap damping (RFC 2439) is the idea. Simulated with the first step only.
 """
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.settings import MonitorSettings
 from gossipmesh.model.instant import Instant
 
 
+@kept.part("hold-downs")
 class HoldDowns:
     """When each member that was deaf or degraded may return."""
 

@@ -12,6 +12,7 @@ Paper: none; docs/GOSSIP.md, "Failure detection", 14.
 
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.model.instant import SECOND_NS, Instant
 
 _RENEWAL_NS: Final = 10 * SECOND_NS
@@ -20,6 +21,7 @@ _PATIENCE_NS: Final = 5 * SECOND_NS
 _GAP_NS: Final = 5 * SECOND_NS
 
 
+@kept.value("doubted death")
 class _Doubt:
     """What was said against one of the gone: since when, last when, and until when we vote anew."""
 
@@ -31,6 +33,7 @@ class _Doubt:
         self.until = Instant(-1)
 
 
+@kept.part("renewals")
 class Renewals:
     """Doubts about deaths, by whose death it is."""
 

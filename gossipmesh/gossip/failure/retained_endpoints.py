@@ -8,6 +8,7 @@ Rules:
 Paper: none; see `mass_death`.
 """
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import MassDeathHeld, ServicesChanged
 from gossipmesh.gossip.base.timers import Deadlines
@@ -18,6 +19,7 @@ from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus
 
 
+@kept.part("endpoint holds")
 class EndpointHolds:
     """What deaths do to endpoints, here."""
 

@@ -9,6 +9,7 @@ Paper: Plumtree (Leitao et al. 2007), lazy push. Deviation: every push is lazy, 
 
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
@@ -22,6 +23,7 @@ _HOLDERS_MAX: Final = 4
 _AGAIN_NS: Final = 100 * MILLISECOND_NS
 
 
+@kept.part("certificate wants")
 class CertificateWants:
     """What we asked for and who else has it, by target."""
 

@@ -14,6 +14,7 @@ Paper: none. Deviation: a vote names an incarnation, not one sequence in it, sin
 
 import msgspec
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.failure.accusations import Accusations
 from gossipmesh.gossip.failure.monitors import Monitors, panel_of
@@ -75,6 +76,7 @@ def decode_certificate_untrusted(record: SignedRecord) -> Certificate:
     return certificate
 
 
+@kept.part("certificate judge")
 class CertificateJudge:
     """Checks certificates and votes by what this node knows of members."""
 

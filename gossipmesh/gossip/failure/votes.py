@@ -10,6 +10,7 @@ Paper: none; docs/GOSSIP.md, "Failure detection", 5 and 6.
 
 from typing import Final, NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.settings import MonitorSettings
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus
@@ -19,12 +20,14 @@ DEADLY: Final = (Cause.SILENT, Cause.REFUSED, Cause.DEAF, Cause.DEGRADED)
 _VOTERS_MAX: Final = 16
 
 
+@kept.value("held vote")
 class _Held(NamedTuple):
     vote: Vote | None
     sequence: int
     arrived: Instant
 
 
+@kept.part("vote box")
 class VoteBox:
     """All votes this node holds."""
 

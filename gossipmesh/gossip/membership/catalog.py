@@ -16,6 +16,7 @@ from typing import ClassVar
 import msgpack
 import msgspec
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import MemberChanged, PersistKind, ServicesChanged
@@ -86,6 +87,7 @@ class Change(msgspec.Struct, frozen=True):
     certificate: Certificate | None = None
 
 
+@kept.part("catalog")
 class Catalog:
     """All members with a living credential, ourselves among them, in order of arrival."""
 

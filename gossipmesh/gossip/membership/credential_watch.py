@@ -9,6 +9,7 @@ Paper: none.
 
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
@@ -19,6 +20,7 @@ _STEP_S_MIN: Final = 60
 _DOUBT_NS: Final = 600 * SECOND_NS
 
 
+@kept.part("credential watch")
 class CredentialWatch:
     """One timer for all members; whom to forget everywhere it returns."""
 

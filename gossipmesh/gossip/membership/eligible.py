@@ -6,6 +6,7 @@ that is joined page by page costs one note a member. Paper: none. Deviation: non
 
 from typing import NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.membership.standing import Standing
 
 
@@ -16,6 +17,7 @@ class EligibleChanges(NamedTuple):
     joins: dict[bytes, bool] | None
 
 
+@kept.part("eligible")
 class Eligible:
     """Ourselves and everyone reachable, with what changed; never more changes than there were members."""
 

@@ -39,7 +39,8 @@ _SERVICE_SETS: Final = msgspec.msgpack.Decoder(ServiceSet)
 
 
 @lru_cache(_OTHERS_MAX)
-def _credential_of(message: bytes) -> NodeCredential:
+def credential_of(message: bytes) -> NodeCredential:
+    """Return the credential in a message that was verified when it came."""
     return _CREDENTIALS.decode(decode_record(message).body)
 
 
@@ -222,7 +223,7 @@ class Member:
     @property
     def credential(self) -> NodeCredential:
         """Return its ticket into the group."""
-        return _credential_of(self.messages[_CREDENTIAL])
+        return credential_of(self.messages[_CREDENTIAL])
 
     @property
     def state(self) -> NodeState | None:

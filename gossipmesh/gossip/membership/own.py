@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind
 from gossipmesh.gossip.base.settings import NodeProfile
@@ -34,6 +35,7 @@ from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import FEATURES, WIRE_MAX, WIRE_MIN
 
 
+@kept.part("own records")
 class OwnRecords:
     """Our own order and the records that carry it."""
 

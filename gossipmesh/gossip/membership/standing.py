@@ -9,12 +9,14 @@ Paper: memberlist's GossipToTheDead for the recently dead. Deviation: none.
 
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.member import MemberStatus
 
 _UNCOUNTED: Final = -1
 
 
+@kept.part("standing")
 class Standing:
     """Members by what is done with them; the order of `reachable` is that of arrival until one goes."""
 

@@ -10,6 +10,8 @@ import hashlib
 import struct
 from typing import Final, NamedTuple
 
+from gossipmesh.gossip.base import kept
+
 BUCKETS_COUNT: Final = 256
 _MASK: Final = (1 << 128) - 1
 _ITEM: Final = struct.Struct("!BQQQ16sB")
@@ -33,6 +35,7 @@ class Item(NamedTuple):
     digest: int
 
 
+@kept.part("root ledger")
 class RootLedger:
     """The counted items of one root; names are (kind, subject).
 
@@ -108,6 +111,7 @@ class RootLedger:
         )
 
 
+@kept.part("state sums")
 class StateSums:
     """The two sums that stand in pings and acks: of the records, by their ledger, and of the documents."""
 

@@ -18,6 +18,7 @@ Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by roots, not by 
 from collections.abc import Iterator
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import ViewRepaired
 from gossipmesh.gossip.base.timers import Deadlines
@@ -65,6 +66,7 @@ _TABLE_ANSWERS: Final = (Records, Entries, Turn, Done)
 _SECOND_OPENER_NS: Final = 20 * MILLISECOND_NS  # so that of two nodes that differ mostly one opens
 
 
+@kept.part("repair")
 class Repair:
     """Both sides of every conversation, and when to begin one."""
 

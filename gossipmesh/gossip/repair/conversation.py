@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
@@ -45,6 +46,7 @@ _BUCKETS_PER_STEP: Final = 8
 _MESSAGE_PREFIX_BYTES: Final = 2  # a kept message is [RECORD, record]; a page holds the record alone
 
 
+@kept.part("conversation")
 class Conversation:
     """Both sides of comparisons and tables."""
 

@@ -5,6 +5,7 @@ Ends at whom to compare with. Paper: none. Deviation: none.
 
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
@@ -14,6 +15,7 @@ _ROUNDS: Final = 3
 HASTY_GAP_NS: Final = 150 * MILLISECOND_NS
 
 
+@kept.part("haste")
 class Haste:
     """A few members that we compare with, one after the other."""
 

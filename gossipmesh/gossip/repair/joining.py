@@ -12,6 +12,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import StreamId
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
@@ -24,6 +25,7 @@ _PEERS_MAX: Final = 4
 _RANGES_COUNT: Final = 16
 
 
+@kept.value("range")
 class Range(NamedTuple):
     """Buckets still to come: `first` to before `until`, subjects above `after`."""
 
@@ -41,6 +43,7 @@ class Next(Enum):
     END = "take it for ended: it brought all there is"
 
 
+@kept.part("joining")
 class Joining:
     """Which ranges are here, and who is asked for which."""
 

@@ -10,9 +10,11 @@ Paper: none. Deviation: none.
 
 from collections.abc import Iterator
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 
 
+@kept.part("slices")
 class Slices:
     """Jobs by key, at most one per key."""
 

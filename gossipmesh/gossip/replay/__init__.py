@@ -6,8 +6,8 @@ Ends at the file: who may have one is the agent's to say, and playing it is the 
 Rules:
 1. Recording never changes what a core does; what fails in it costs the recording alone.
 2. No key of this node is ever written.
-3. Memory has a bound; reaching it is counted, and the oldest goes first.
+3. Memory has a bound, and reaching it is counted: a beginning comes first, then the newest inputs.
 In: the inputs of one core. Out: a `Tape`, a `Recording`, a checkpoint.
-Facade: `recorder.FlightRecorder`; `rekeying.make_recording`, `checkpoint`.
+Facade: `recorder.FlightRecorder` and its `inputs`; `rekeying.make_recording`, `checkpoint`.
 Paper: none. Deviation: none.
 """

@@ -1,372 +1,330 @@
-"""The whole state of a core as bytes, so that a replay may begin in the middle of its life.
+"""The whole state of a core as one versioned encoding, so that a replay may begin in the middle of its life.
 
-What is written is the graph of the core's objects, as data: nothing in it is executed when it is read, and
-it may name classes and code of the cores only. Timers wait with functions, which are named by where their
-code stands; so writer and reader must be of one build.
+Written are what a core is made of (settings, credential, documents), its members, what its parts hold and
+its timers: names and values, no code. The reader makes a core of its own build and gives its parts what they
+held.
 Rules:
-1. Nothing is written while a stream is open or long work is under way: neither can be put into bytes.
-2. No key is written: our own are holes that the reader fills, those of links are derived anew.
-3. Whatever this module does not know is refused, not guessed.
+1. A checkpoint of an older build is read as long as `VERSION` is the same: what it lacks is what a new core
+   has, or what `kept` says of a value. One of another version is refused, in one sentence.
+2. Nothing is written while a stream is open or long work is under way: neither is a value.
+3. No key is written: ours are given to the reader, those of links are derived anew.
 Paper: none. Deviation: none.
 """
 
-import importlib
-from collections import OrderedDict, deque
-from enum import Enum
-from functools import cache
+from operator import attrgetter
 from random import Random
-from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final
 
 import msgspec
 
+from gossipmesh.gossip.base import kept
+from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.settings import (
+    GossipSettings,
+    GossipStatistics,
+    MonitorSettings,
+    NodeKeys,
+    NodeProfile,
+    RestoredState,
+)
+from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
+from gossipmesh.gossip.failure.verdicts import decode_certificate_untrusted
+from gossipmesh.gossip.membership.catalog import Catalog
+from gossipmesh.gossip.membership.member import Member, Messages, credential_of
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.replay.recording import inputs_of
+from gossipmesh.gossip.replay.packing import Packed, Packer, Unpacker, Unwritable, fields_of, plain
+from gossipmesh.gossip.sessions.links import Link, LinkMaker
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.records import RecordKind, SignedRecord
+from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
 from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
-from gossipmesh.trust.seal import Ciphers, Sealer
+from gossipmesh.wire.versions import FEATURES
 
-MEMBERS_MAX: Final = 100  # more would hold the loop for longer than 20 ms
-_RINGS: Final = ("gossip", "model", "trust", "wire", "telemetry")
-_SCALARS: Final = (type(None), bool, float, str, bytes)
-_BUILTINS: Final[dict[str, type]] = {
-    kind.__name__: kind for kind in (bool, int, float, str, bytes, tuple, list, dict)
-}
-_INT_MAX: Final = 2**63
-_CIPHERS_MAX: Final = 64
-_NAME_MAX: Final = 64
+VERSION: Final = 1
+_VERDICTS_MAX: Final = 1_000_000
+_LENGTH_MAX: Final = 2**31
+_MEMBER_BYTES: Final = 900  # about what one takes: three records, its row, its part of the state sums
+_WINDOW_BYTES: Final = 64
+# What composition gives to a part and no input changes; what is made of keys; what `Context` holds for all.
+_WIRING: Final = (Context, GossipSettings, MonitorSettings, LinkMaker, Verifier, TrustedDocuments, Random)
+_MEMBERS_OF: Final = ("members", "by_short")  # of the catalog: they stand in a table of their own
+_DERIVED: Final = ("messages", "link", "certificate", "node_id", "short_id", "name", "ends", "status")
+_COLUMNS: Final = tuple(name for name in Member.__slots__ if name not in _DERIVED)
+_VALUES_OF: Final = attrgetter(*_COLUMNS)
 
-Node = tuple[Any, ...]
+Row = tuple[Any, ...]
+
+kept.part("node")(GossipNode)
+kept.part("monitor detector")(MonitorDetector)
 
 
-class Unwritable(Exception):
-    """Something in the core cannot be put into bytes just now. Nobody's fault. State unchanged."""
+class Documents(msgspec.Struct, frozen=True):
+    """What a node believes, as its owner restores it: Trust, floors and sets in force."""
+
+    trust_envelopes: tuple[bytes, ...]
+    floors: tuple[tuple[str, int, bytes], ...]
+    policy_sets: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, documents: TrustedDocuments) -> "Documents":
+        """Return what is held."""
+        held = [documents.in_force(scope) for scope in documents.scopes()]
+        sets = tuple(accepted.raw.to_bytes() for accepted in held if accepted is not None)
+        return cls(tuple(documents.trust_envelopes), tuple(documents.kept_floors()), sets)
+
+    def restore(self, trust_domain: str, verifier: Verifier) -> TrustedDocuments:
+        """Return documents in that state.
+
+        Raises:
+            MalformedInput: one of them does not verify. State unchanged.
+        """
+        documents = TrustedDocuments(trust_domain=trust_domain, verifier=verifier, features=FEATURES)
+        for envelope in self.trust_envelopes:
+            documents.load_trust_untrusted(envelope)
+        for scope, version, manifest_hash in self.floors:
+            documents.restore_floor(scope, version, manifest_hash)
+        for data in self.policy_sets:
+            documents.restore_untrusted(decode_policy_set_untrusted(data))
+        return documents
 
 
-def take_checkpoint(core: GossipNode) -> bytes | None:
-    """Return the core's state, None while that is not possible or would take too long."""
-    if core._streams._sessions or len(core._catalog) > MEMBERS_MAX:
+class MemberTable(msgspec.Struct, frozen=True):
+    """All members in their order; `columns` name the values after each row's first six.
+
+    Those are credential, state, services, further records by kind, link (run, sent, highest received and
+    which of those before it), status; then the columns. Rows beyond `count` are of those who are members no
+    more and that something still names.
+    """
+
+    count: int
+    columns: tuple[str, ...]
+    rows: list[Row]
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: int
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """The file's form; a field that is added later has a default."""
+
+    version: int
+    settings: GossipSettings
+    trust_domain: str
+    credential: SignedRecord
+    profile: NodeProfile
+    documents: Documents
+    generator: tuple[int, tuple[int, ...], float | None]
+    now: int
+    started: int
+    wall_offset_s: int
+    run_id: int
+    statistics: GossipStatistics
+    members: MemberTable
+    layouts: dict[str, tuple[str, ...]]
+    objects: list[Packed]
+    parts: dict[str, dict[str, Packed]]
+    timers: list[tuple[int, str, Packed]]
+
+
+def take_checkpoint(core: GossipNode, length_max: int = _LENGTH_MAX) -> bytes | None:
+    """Return the core's state; None while a stream is open, and where it would be longer than so many bytes.
+
+    Cost: O(members), some 10 us each; none where so many members are known to be too long.
+    """
+    if core._streams._sessions or len(core._catalog) * _MEMBER_BYTES > length_max:
         return None
     try:
-        return msgspec.msgpack.encode(_Writer().write(core))
-    except (Unwritable, TypeError, ValueError):  # a set without order, an empty cell
+        return write_checkpoint(core)
+    except Unwritable:
         return None
+
+
+def write_checkpoint(core: GossipNode) -> bytes:
+    """Return the core's state.
+
+    Raises:
+        Unwritable: something in it is no value just now. State unchanged.
+    """
+    ctx = core._ctx
+    packer = Packer(list(core._catalog))
+    count = len(packer.members)
+    parts = {name: _fields(name, part, packer) for name, part in parts_of(core).items()}
+    timers = [(at, timer[0], packer.pack(timer[1])) for timer, at in ctx.timers.pending_all()]
+    checkpoint = Checkpoint(
+        version=VERSION,
+        settings=ctx.settings,
+        trust_domain=ctx.trust_domain,
+        credential=ctx.keys.credential,
+        profile=core._own._profile,
+        documents=Documents.of(ctx.documents),
+        generator=ctx.rng.getstate(),
+        now=ctx.now,
+        started=ctx.started,
+        wall_offset_s=ctx.wall_offset_s,
+        run_id=ctx.run_id,
+        statistics=ctx.statistics,
+        members=_table_of(packer, count),
+        layouts=packer.layouts,
+        objects=packer.objects,
+        parts=parts,
+        timers=timers,
+    )
+    return msgspec.msgpack.encode(checkpoint)
 
 
 def open_checkpoint_untrusted(data: bytes, signing: SigningKey, exchange: ExchangeKey) -> GossipNode:
     """Return a core in that state, speaking by these keys.
 
     Raises:
-        MalformedInput: not a checkpoint of this build. State unchanged.
+        MalformedInput: not a checkpoint, or of a version that this build does not read. State unchanged.
     """
     try:
-        nodes = msgspec.msgpack.decode(data, type=list[tuple[str, Any]])
-        core = _Reader(nodes, {"signing": signing, "exchange": exchange}).read()
-        if not isinstance(core, GossipNode):
-            raise MalformedInput("a checkpoint of something else")
-        _derive_links(core)
+        version = msgspec.msgpack.decode(data, type=_Version).version
+        if version != VERSION:
+            problem = f"a checkpoint of version {version}, and this build reads {VERSION}"
+            raise MalformedInput(f"{problem}: replay it with the build that wrote it")
+        checkpoint = msgspec.msgpack.decode(data, type=Checkpoint)
+        return _Reading(checkpoint, signing, exchange).core
     except MalformedInput:
         raise
     except Exception as error:  # building from foreign data fails in as many ways as there are classes
-        problem = f"not a checkpoint of this build: {type(error).__name__}: {error}"
-        raise MalformedInput(problem[:300]) from None
-    return core
+        raise MalformedInput(f"not a checkpoint: {type(error).__name__}: {error}"[:300]) from None
 
 
-def _derive_links(core: GossipNode) -> None:
-    """Give every link the keys that the node's exchange key makes."""
-    links_count = core._ctx.statistics.links
-    for member in core._catalog:
-        link = member.link
-        if link is not None:
-            key = member.credential.exchange_key
-            fresh = core._courier._links.derive_untrusted(member.node_id, key, link.run)
-            link._sealer, link._opener = fresh._sealer, fresh._opener
-    core._ctx.statistics.links = links_count
+# Parts
 
 
-class _Writer:
-    """Walks the graph; a value is a scalar, or a list that holds the number of a node."""
+def parts_of(core: GossipNode) -> dict[str, Any]:
+    """Return the parts of a core by their names, each once.
 
-    def __init__(self) -> None:
-        self._numbers: dict[int, int] = {}
-        self._objects: list[Any] = []  # held, so that no id is used twice
-
-    def write(self, root: Any) -> list[Node]:
-        self._value(root)
-        nodes: list[Node] = []
-        for value in self._objects:  # grows while we walk
-            nodes.append(self._node(value))
-        return nodes
-
-    def _value(self, value: Any) -> Any:
-        kind = type(value)
-        if kind in _SCALARS or (kind is int and -_INT_MAX <= value < _INT_MAX):
-            return value
-        number = self._numbers.get(id(value))
-        if number is None:
-            number = self._numbers[id(value)] = len(self._objects)
-            self._objects.append(value)
-        return [number]
-
-    def _values(self, values: Any) -> list[Any]:
-        return [self._value(value) for value in values]
-
-    def _pairs(self, mapping: Any) -> list[Any]:
-        return [[self._value(key), self._value(value)] for key, value in mapping.items()]
-
-    def _node(self, value: Any) -> Node:
-        kind: Any = type(value)
-        if kind is dict:
-            return "dict", self._pairs(value)
-        if kind is tuple:
-            return "tuple", self._values(value)
-        if kind is list:
-            return "list", self._values(value)
-        if isinstance(value, msgspec.Struct):
-            return "struct", [_name(kind), *self._values(getattr(value, f) for f in kind.__struct_fields__)]
-        if isinstance(value, Enum):
-            return "enum", [_name(kind), value.name]
-        if isinstance(value, tuple):
-            return "named", [_name(kind), *self._values(value)]
-        if kind is OrderedDict:
-            return "ordered", self._pairs(value)
-        if kind is deque:
-            return "deque", [value.maxlen, *self._values(value)]
-        if kind in (set, frozenset):
-            return kind.__name__, self._values(sorted(value))
-        if kind is bytearray:
-            return "bytearray", bytes(value)
-        if kind is int:
-            return "int", str(value)
-        return self._rare_node(value, kind)
-
-    def _rare_node(self, value: Any, kind: type) -> Node:
-        if isinstance(value, SigningKey):
-            return "hole", "signing"
-        if isinstance(value, ExchangeKey):
-            return "hole", "exchange"
-        if kind is FunctionType:
-            return "function", self._function(value)
-        if kind is MethodType:
-            return "method", [self._value(value.__self__), value.__name__]
-        if kind is Random:
-            return "random", self._value(value.getstate())
-        if kind is type and value in _BUILTINS.values():
-            return "builtin", value.__name__
-        if isinstance(value, type):
-            return "class", _name(value)
-        if kind in (Sealer, Ciphers, Verifier):
-            return "fresh", kind.__name__
-        if isinstance(value, GossipNode):
-            inputs = inputs_of(kind)  # a recorder stands before them
-            kept = {name: part for name, part in vars(value).items() if name not in inputs}
-            return "object", [_name(kind), self._pairs(kept)]
-        return "object", [_name(kind), self._pairs(_attributes(value, kind))]
-
-    def _function(self, function: FunctionType) -> list[Any]:
-        cells = self._values(cell.cell_contents for cell in function.__closure__ or ())
-        outer, _, _ = function.__qualname__.partition(".<locals>")
-        try:
-            place = _place_of(function.__code__, _code_at(function.__module__, outer))
-        except MalformedInput as error:
-            raise Unwritable(str(error)) from None
-        if place is None or function.__kwdefaults__:
-            raise Unwritable(function.__qualname__)
-        return [function.__module__, outer, list(place), cells, self._value(function.__defaults__)]
-
-
-class _Reader:
-    """Builds the graph again: what can hold others first, empty; then what needs them; then fills."""
-
-    def __init__(self, nodes: list[tuple[str, Any]], holes: dict[str, Any]) -> None:
-        self._nodes = nodes
-        self._holes = holes
-        self._made: dict[int, Any] = {}
-
-    def read(self) -> Any:
-        for number, (tag, content) in enumerate(self._nodes):
-            if tag in _EMPTY:
-                self._made[number] = _EMPTY[tag](content)
-        for number in range(len(self._nodes)):
-            self._fill(number)
-        return self._get(0)
-
-    def _value(self, value: Any) -> Any:
-        return self._get(value[0]) if type(value) is list else value
-
-    def _values(self, values: list[Any]) -> list[Any]:
-        return [self._value(value) for value in values]
-
-    def _get(self, number: int) -> Any:
-        if number not in self._made:
-            tag, content = self._nodes[number]
-            self._made[number] = self._make(tag, content)
-        return self._made[number]
-
-    def _make(self, tag: str, content: Any) -> Any:
-        match tag:
-            case "tuple":
-                return tuple(self._values(content))
-            case "frozenset":
-                return frozenset(self._values(content))
-            case "struct":
-                kind = _class_of(content[0], msgspec.Struct)
-                return kind(**dict(zip(kind.__struct_fields__, self._values(content[1:]), strict=True)))
-            case "named":
-                return _class_of(content[0], tuple)(*self._values(content[1:]))
-            case "enum":
-                return _class_of(content[0], Enum)[content[1]]
-            case "int":
-                return int(content)
-            case "hole":
-                return self._holes[content]
-            case "class":
-                return _class_of(content, object)
-            case "builtin":
-                return _BUILTINS[content]
-            case "fresh":
-                return _FRESH[content]()
-            case "method":
-                return _bound(self._value(content[0]), content[1])
-            case "function":
-                module, outer, place, cells, defaults = content
-                return _function(module, outer, place, self._values(cells), self._value(defaults))
-            case "random":
-                made = Random()
-                made.setstate(self._value(content))
-                return made
-            case _:
-                raise MalformedInput(f"a checkpoint with a {tag[:40]!r}")
-
-    def _fill(self, number: int) -> None:
-        tag, content = self._nodes[number]
-        made = self._get(number)
-        if tag in ("dict", "ordered"):
-            for key, value in content:
-                made[self._value(key)] = self._value(value)
-        elif tag == "list":
-            made.extend(self._values(content))
-        elif tag == "deque":
-            made.extend(self._values(content[1:]))
-        elif tag == "set":
-            made.update(self._values(content))
-        elif tag == "object":
-            for name, value in content[1]:
-                # A class keeps the names its instances once had, however long.
-                if len(name) > _NAME_MAX or not name.isidentifier():
-                    raise MalformedInput(f"a checkpoint with an attribute {name[:40]!r}")
-                object.__setattr__(made, name, self._value(value))
-
-
-def _blank(content: Any) -> Any:
-    kind = _class_of(content[0], object)
-    if not _is_plain(kind):
-        raise MalformedInput(f"a checkpoint with an object of {content[0]}"[:200])
-    return object.__new__(kind)
-
-
-_EMPTY: Final[dict[str, Any]] = {
-    "dict": lambda _: {},
-    "ordered": lambda _: OrderedDict(),
-    "list": lambda _: [],
-    "set": lambda _: set(),
-    "deque": lambda content: deque(maxlen=content[0]),
-    "bytearray": lambda content: bytearray(memoryview(content)),
-    "object": _blank,
-}
-_FRESH: Final[dict[str, Any]] = {
-    "Sealer": lambda: Sealer(bytes(32), Ciphers(1)),
-    "Ciphers": lambda: Ciphers(_CIPHERS_MAX),
-    "Verifier": Verifier,
-}
-
-
-def _is_plain(kind: Any) -> bool:
-    """Tell whether an instance is its attributes and nothing else."""
-    return kind.__new__ is object.__new__
-
-
-def _attributes(value: Any, kind: type) -> dict[str, Any]:
-    """Return a plain object's attributes, of its dictionary and its slots."""
-    if kind.__module__.partition(".")[0] != "gossipmesh" or not _is_plain(kind):
-        raise Unwritable(f"{kind.__module__}.{kind.__qualname__}")
-    found = dict(getattr(value, "__dict__", {}))
-    for name in _slots_of(kind):
-        if hasattr(value, name):
-            found[name] = getattr(value, name)
+    Raises:
+        Unwritable: two parts of one name. State unchanged.
+    """
+    found: dict[str, Any] = {}
+    waiting: list[Any] = [core, core._ctx.lag, core._ctx.history]
+    while waiting:
+        part = waiting.pop(0)
+        name = kept.NAMES[type(part)]
+        if found.setdefault(name, part) is not part:
+            raise Unwritable(f"two parts called {name}")
+        for _, held in fields_of(part):
+            if _is_part(held) and found.get(kept.NAMES[type(held)]) is not held:
+                waiting.append(held)
     return found
 
 
-@cache
-def _slots_of(kind: Any) -> tuple[str, ...]:
-    return tuple(name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
+def _is_part(held: Any) -> bool:
+    return kept.NAMES.get(type(held)) in kept.PARTS
 
 
-@cache
-def _name(kind: Any) -> str:
-    module, _, rest = kind.__module__.partition(".")
-    if module != "gossipmesh" or rest.partition(".")[0] not in _RINGS or "<" in kind.__qualname__:
-        raise Unwritable(f"{kind.__module__}.{kind.__qualname__}")
-    return f"{kind.__module__}:{kind.__qualname__}"
+def _is_wiring(held: Any) -> bool:
+    if _is_part(held) or callable(held) or isinstance(held, _WIRING):
+        return True
+    return isinstance(held, dict) and any(callable(one) for one in held.values())
 
 
-def _module(name: str) -> Any:
-    package, _, rest = name.partition(".")
-    if package != "gossipmesh" or rest.partition(".")[0] not in _RINGS:
-        raise MalformedInput(f"a checkpoint that names the module {name}"[:200])
-    return importlib.import_module(name)
-
-
-def _class_of(name: str, base: type) -> Any:
-    module_name, _, path = name.partition(":")
-    found: Any = _module(module_name)
-    for part in path.split("."):
-        found = vars(found).get(part)
-    if not isinstance(found, type) or not issubclass(found, base) or found.__module__ != module_name:
-        raise MalformedInput(f"a checkpoint that names {name}"[:200])
+def _fields(name: str, part: Any, packer: Packer) -> dict[str, Packed]:
+    found: dict[str, Packed] = {}
+    for field, held in fields_of(part):
+        if not _is_wiring(held) and not (name == "catalog" and plain(field) in _MEMBERS_OF):
+            found[plain(field)] = packer.pack(held)
     return found
 
 
-# Functions, by where their code stands
+# Members
 
 
-def _code_at(module_name: str, path: str) -> CodeType:
-    """Return the code of a function or method of a module of the cores."""
-    found: Any = _module(module_name)
-    for part in path.split("."):
-        found = vars(found).get(part)
-        found = getattr(found, "fget", None) or getattr(found, "__func__", None) or found
-    if not isinstance(found, FunctionType):
-        raise MalformedInput(f"a checkpoint that names {module_name}.{path}"[:200])
-    return found.__code__
+def _table_of(packer: Packer, count: int) -> MemberTable:
+    return MemberTable(count, _COLUMNS, [_row_of(member) for member in packer.members])
 
 
-def _place_of(wanted: CodeType, outer: CodeType) -> tuple[int, ...] | None:
-    """Return the way through constants from a function's code to one written within it; () for itself."""
-    if outer is wanted:
-        return ()
-    for index, constant in enumerate(outer.co_consts):
-        if isinstance(constant, CodeType):
-            place = _place_of(wanted, constant)
-            if place is not None:
-                return (index, *place)
-    return None
+def _row_of(member: Member) -> Row:
+    messages = member.messages
+    return (
+        messages.credential,
+        messages.state,
+        messages.services,
+        messages._others,
+        None if member.link is None else _link_row(member.link),
+        int(member.status),
+        *_VALUES_OF(member),
+    )
 
 
-def _function(module_name: str, path: str, place: list[int], cells: list[Any], defaults: Any) -> FunctionType:
-    code = _code_at(module_name, path)
-    for index in place:
-        code = code.co_consts[index]
-        if not isinstance(code, CodeType):
-            raise MalformedInput("a checkpoint that names no function")
-    closure = tuple(CellType(value) for value in cells)
-    return FunctionType(code, vars(_module(module_name)), code.co_name, defaults, closure)
+def _link_row(link: Link) -> tuple[int, int, int, bytes]:
+    window = link._window
+    return link.run, link._sent, window.highest, window.taken.to_bytes(_WINDOW_BYTES, "big").lstrip(b"\0")
 
 
-def _bound(owner: Any, name: str) -> MethodType:
-    _module(type(owner).__module__)
-    function = getattr(type(owner), name, None)
-    if not isinstance(function, FunctionType):
-        raise MalformedInput(f"a checkpoint that names no method: {name}"[:200])
-    return MethodType(function, owner)
+class _Reading:
+    """Makes a core of this build and gives it what a checkpoint holds."""
+
+    def __init__(self, checkpoint: Checkpoint, signing: SigningKey, exchange: ExchangeKey) -> None:
+        self._checkpoint = checkpoint
+        verifier = Verifier(_VERDICTS_MAX)
+        self.core = GossipNode(
+            settings=checkpoint.settings,
+            trust_domain=checkpoint.trust_domain,
+            keys=NodeKeys(checkpoint.credential, signing, exchange),
+            profile=checkpoint.profile,
+            documents=checkpoint.documents.restore(checkpoint.trust_domain, verifier),
+            verifier=verifier,
+            restored=RestoredState(),
+            rng=Random(0),
+            now=Instant(checkpoint.now),
+            wall_offset_s=checkpoint.wall_offset_s,
+        )
+        members = [self._member(row) for row in checkpoint.members.rows]
+        self._unpacker = Unpacker(members, checkpoint.objects, checkpoint.layouts)
+        self._restore_parts()
+        self._restore_catalog(members[: checkpoint.members.count])
+        self._restore_context(members)
+
+    def _member(self, row: Row) -> Member:
+        now = Instant(self._checkpoint.now)
+        messages = Messages()
+        messages.credential, messages.state, messages.services, others, _, status = row[:6]
+        messages._others = others
+        member = Member(credential_of(messages.credential or b""), now)
+        member.messages = messages
+        member.status = MemberStatus(status)
+        for name, held in zip(self._checkpoint.members.columns, row[6:], strict=True):
+            if name in _COLUMNS:
+                setattr(member, name, held)
+        certificate = member.record(RecordKind.CERTIFICATE)
+        member.certificate = None if certificate is None else decode_certificate_untrusted(certificate)
+        return member
+
+    def _restore_parts(self) -> None:
+        for name, part in parts_of(self.core).items():
+            own = {plain(field): (field, held) for field, held in fields_of(part)}
+            for field, packed in self._checkpoint.parts.get(name, {}).items():
+                if field in own and not _is_wiring(own[field][1]):
+                    setattr(part, own[field][0], self._unpacker.unpack(packed))
+
+    def _restore_catalog(self, members: list[Member]) -> None:
+        catalog: Catalog = self.core._catalog
+        catalog._members = {member.node_id: member for member in members}
+        catalog._by_short = {member.short_id: member for member in members}
+
+    def _restore_context(self, members: list[Member]) -> None:
+        ctx, checkpoint = self.core._ctx, self._checkpoint
+        ctx.run_id, ctx.started = checkpoint.run_id, Instant(checkpoint.started)
+        for member, row in zip(members, checkpoint.members.rows, strict=True):
+            if row[4] is not None:
+                member.link = self._link(member, *row[4])
+        statistics = checkpoint.statistics
+        ctx.statistics = statistics
+        ctx.rng.setstate(checkpoint.generator)
+        timers = [((kind, self._unpacker.unpack(subject)), at) for at, kind, subject in checkpoint.timers]
+        ctx.timers.restore(timers)
+
+    def _link(self, member: Member, run: int, sent: int, highest: int, bits: bytes) -> Link:
+        key = member.credential.exchange_key
+        link = self.core._courier._links.derive_untrusted(member.node_id, key, run)
+        link._sent = sent
+        link._window.restore(highest, int.from_bytes(bits, "big"))
+        return link

@@ -1,10 +1,13 @@
 """The flight recorder: the last ten minutes of a core's inputs, kept so that what it did can be done again.
 
-It wraps the inputs of one core and its signing key; the core does not know. Ends at a `Tape`, a copy of
-what is held: `rekeying` makes a file of it that has no key of ours.
+It stands beside the core: a shell hands inputs over to it (`RecordedInputs`), and it hands them on. The key
+that the core signs with tells it what was signed. Ends at a `Tape`, a copy of what is held: `rekeying` makes
+a file of it that has no key of ours.
 Rules:
-1. Memory has a bound, reaching it is counted, and the oldest goes first.
-2. A stretch of entries is of use only from a beginning: the core's start, or a checkpoint.
+1. Memory has a bound, and reaching it is counted. A beginning comes first, then the newest inputs: the oldest
+   go as soon as a newer beginning is there.
+2. A stretch of entries is of use only from a beginning: the core's start, or a checkpoint. One is taken in
+   time, so that the newest inputs have one; where none can be, only inputs are held, and the file says so.
 3. Recording never changes what the core does, and a checkpoint that fails only costs the recording.
 Paper: none. Deviation: none.
 """
@@ -20,14 +23,13 @@ from gossipmesh.gossip.base.effects import CloseStream, MemberChanged, Notify, S
 from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.node import GossipNode
+from gossipmesh.gossip.replay.checkpoint import Documents
+from gossipmesh.gossip.replay.recorded_inputs import RecordedInputs, Told
 from gossipmesh.gossip.replay.recording import (
     RESEED,
     Entry,
     Start,
-    arguments_of,
-    defaults_of,
     failure_digest,
-    inputs_of,
     message_digest,
     step_digest,
 )
@@ -41,13 +43,15 @@ from gossipmesh.wire.frames import LENGTH_BYTES, decode_stream_hello_untrusted
 RECORDER_BYTES_MAX: Final = 4_194_304
 WINDOW_NS: Final = 600 * SECOND_NS
 CHECKPOINT_INTERVAL_NS: Final = 300 * SECOND_NS
-CHECKPOINT_RETRY_NS: Final = 10 * SECOND_NS
+CHECKPOINT_RETRY_NS: Final = SECOND_NS  # a stream is open for less, mostly
+BEGINNING_PERCENT_MAX: Final = 50  # of the memory; more would leave no room for what happens since
 PEERS_MAX: Final = 1_024
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _ENTRY_OVERHEAD_BYTES: Final = 56  # the object that holds an entry's bytes, and its place in the queue
 
 Peer = tuple[NodeId, bytes]
-Checkpointer = Callable[[GossipNode], bytes | None]
+Checkpointer = Callable[[GossipNode, int], bytes | None]
+"""Returns a core's state; None when that cannot be had now, or would be longer than so many bytes."""
 
 
 class TappedSigningKey(SigningKey):
@@ -74,10 +78,11 @@ class TappedSigningKey(SigningKey):
 class _Stretch:
     """Entries since one beginning; None once the beginning itself was let go."""
 
-    __slots__ = ("began", "beginning", "entries", "size_bytes")
+    __slots__ = ("began", "beginning", "beginning_bytes", "entries", "size_bytes")
 
     def __init__(self, beginning: Start | bytes | None, began: int, size_bytes: int) -> None:
         self.beginning = beginning
+        self.beginning_bytes = size_bytes
         self.began = began
         self.size_bytes = size_bytes
         self.entries: deque[bytes] = deque()
@@ -102,7 +107,7 @@ class FlightRecorder:
         *,
         bytes_max: int = RECORDER_BYTES_MAX,
         window_ns: int = WINDOW_NS,
-        checkpoint: Checkpointer = lambda _: None,
+        checkpoint: Checkpointer = lambda core, length_max: None,
         checkpoint_interval_ns: int = CHECKPOINT_INTERVAL_NS,
     ) -> None:
         self._bytes_max = bytes_max
@@ -116,9 +121,9 @@ class FlightRecorder:
         self._signatures: list[tuple[bytes, bytes]] = []
         self._spoken: set[int] = set()
         self._peers: dict[int, tuple[Peer, ...]] = {}
-        self._busy = False
         self._now = 0
         self._core: GossipNode | None = None
+        self._inputs: RecordedInputs | None = None
         self._rng = random.Random()
         self.entries_count = 0
         self.dropped_count = 0
@@ -154,18 +159,15 @@ class FlightRecorder:
         Raises:
             MalformedInput: as `GossipNode`.
         """
+        held = Documents.of(documents)
         start = Start(
             settings=settings,
             trust_domain=trust_domain,
             credential=keys.credential,
             profile=profile,
-            trust_envelopes=tuple(documents.trust_envelopes),
-            floors=tuple(documents.kept_floors()),
-            policy_sets=tuple(
-                accepted.raw.to_bytes()
-                for scope in documents.scopes()
-                if (accepted := documents.in_force(scope)) is not None
-            ),
+            trust_envelopes=held.trust_envelopes,
+            floors=held.floors,
+            policy_sets=held.policy_sets,
             restored=restored,
             generator=rng.getstate(),
             now=now,
@@ -185,10 +187,16 @@ class FlightRecorder:
         )
         self._rng = rng
         size_bytes = sum(len(value) for _, value in restored.members)
-        fits = size_bytes <= self._bytes_max // 3
+        fits = size_bytes <= self._bytes_max * BEGINNING_PERCENT_MAX // 100
         self._begin(start if fits else None, now, size_bytes if fits else 0)
-        self._attach(core)
+        self._core, self._inputs = core, RecordedInputs(core, self)
         return core
+
+    @property
+    def inputs(self) -> RecordedInputs:
+        """Return what a shell is given in the stead of the core that was built last."""
+        assert self._inputs is not None
+        return self._inputs
 
     def tape(self) -> Tape:
         """Return what is held now, oldest first; the newest beginning that lies outside the window counts."""
@@ -220,44 +228,28 @@ class FlightRecorder:
     def _signed(self, message: bytes, signature: bytes) -> None:
         self._signatures.append((message_digest(message), signature))
 
-    def _attach(self, core: GossipNode) -> None:
-        """Put ourselves before every input of the core; what it calls of itself is not recorded twice."""
-        self._core = core
-        for name, (parameters, _) in inputs_of(type(core)).items():
-            setattr(core, name, self._wrapped(core, name, parameters))
-
-    def _wrapped(self, core: GossipNode, name: str, parameters: tuple[str, ...]) -> Callable[..., Any]:
-        function = getattr(core, name)
-        defaults = defaults_of(function)
-        now_at, closes = parameters.index("now"), name == "stream_closed"
-
-        def call(*given: Any, **named: Any) -> Any:
-            if self._busy:
-                return function(*given, **named)
-            self._busy = True
-            arguments = arguments_of(parameters, given, named, defaults)
-            packed = msgspec.Raw(_ENCODER.encode(arguments))
-            try:
-                effects = function(*given, **named)
-            except Exception as error:
-                self._note(Entry(name, packed, failure_digest(error), tuple(self._signatures)))
-                raise
-            else:
-                digest = step_digest(effects, core.next_deadline())
-                nonces = self._follow(core, effects) if effects else ()
-                self._note(Entry(name, packed, digest, tuple(self._signatures), nonces))
-            finally:
-                self._busy = False
-                self._signatures.clear()
-            if closes:
-                self._spoken.discard(arguments[0])
-            now = arguments[now_at]
-            if now > self._now:
-                self._now = now
-            self._turn(core)
-            return effects
-
-        return call
+    def take(self, now: Instant, call: Callable[..., Told], *arguments: Any) -> Told:
+        """Call an input of the core, note it and what came of it, and return or raise that."""
+        core, name = self._core, call.__name__
+        assert core is not None
+        packed = msgspec.Raw(_ENCODER.encode(arguments))
+        try:
+            effects = call(*arguments)
+        except Exception as error:
+            self._note(Entry(name, packed, failure_digest(error), tuple(self._signatures)))
+            raise
+        else:
+            digest = step_digest(effects, core.next_deadline())  # type: ignore[arg-type]
+            nonces = self._follow(core, effects) if effects else ()
+            self._note(Entry(name, packed, digest, tuple(self._signatures), nonces))
+        finally:
+            self._signatures.clear()
+        if name == "stream_closed":
+            self._spoken.discard(arguments[0])
+        if now > self._now:
+            self._now = now
+        self._turn(core)
+        return effects
 
     def _follow(self, core: GossipNode, effects: Any) -> tuple[tuple[int, bytes], ...]:
         """Note what opening recorded packets will take: peers' public keys, our nonces of streams."""
@@ -293,11 +285,11 @@ class FlightRecorder:
     def _turn(self, core: GossipNode) -> None:
         """Begin a new stretch when one is due, and let go of what is too old or too much."""
         now, stretches = self._now, self._stretches
-        full = stretches[-1].size_bytes > self._bytes_max // 2 and now >= self._retry_at
-        if now >= self._next_checkpoint or full:
+        if now >= self._next_checkpoint or (now >= self._retry_at and self._is_full()):
             self._next_checkpoint = self._retry_at = now + CHECKPOINT_RETRY_NS
-            state = self._checkpoint(core)
-            if state is not None and len(state) <= self._bytes_max // 3:
+            length_max = self._bytes_max * BEGINNING_PERCENT_MAX // 100
+            state = self._checkpoint(core, length_max)
+            if state is not None and len(state) <= length_max:
                 self.checkpoints_count += 1
                 self._begin(state, now, len(state))
             elif state is not None:
@@ -316,6 +308,21 @@ class FlightRecorder:
             size_bytes = len(last.entries.popleft()) + _ENTRY_OVERHEAD_BYTES
             last.size_bytes -= size_bytes
             self._size_bytes -= size_bytes
+
+    def _is_full(self) -> bool:
+        """Tell whether the inputs since the last beginning take the room they may, or have lost it.
+
+        They may have half of what two beginnings leave, so that those before can be replayed meanwhile; where
+        that is little, nearly all that one leaves.
+        """
+        last = self._stretches[-1]
+        if last.beginning is None:
+            return True
+        inputs_bytes = last.size_bytes - last.beginning_bytes
+        spare_bytes = self._bytes_max - 2 * last.beginning_bytes
+        if spare_bytes >= self._bytes_max // 3:
+            return inputs_bytes > spare_bytes // 2
+        return 10 * inputs_bytes > 9 * (self._bytes_max - last.beginning_bytes)
 
 
 def _add_peer(peers: dict[int, tuple[Peer, ...]], member: Member) -> None:

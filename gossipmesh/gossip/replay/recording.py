@@ -13,7 +13,7 @@ Deviation: none.
 import hashlib
 import inspect
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from gossipmesh.model.instant import Instant
 from gossipmesh.model.records import SignedRecord
 from gossipmesh.wire.datagram import DATA, HEADER_BYTES
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 STEP_DIGEST_BYTES: Final = 8
 _RINGS: Final = ("model", "wire", "trust", "gossip")
 RESEED: Final = "reseed"  # the one entry that is no method: the random generator was seeded anew
@@ -141,23 +141,6 @@ def _inputs_of(core: Any) -> Inputs:
             shape: Any = tuple[tuple(hints.values())]  # type: ignore[misc]
             found[name] = (parameters, shape)
     return found
-
-
-def arguments_of(
-    parameters: Sequence[str], given: Sequence[Any], named: Mapping[str, Any], defaults: Mapping[str, Any]
-) -> Sequence[Any]:
-    """Return one call's arguments in the order of its parameters."""
-    if not named and len(given) == len(parameters):
-        return given
-    filled = dict(zip(parameters, given, strict=False))
-    return [filled[name] if name in filled else named.get(name, defaults.get(name)) for name in parameters]
-
-
-def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the defaults of a function's parameters."""
-    signature = inspect.signature(function)
-    empty = inspect.Parameter.empty
-    return {p.name: p.default for p in signature.parameters.values() if p.default is not empty}
 
 
 def step_digest(effects: Sequence[Effect] | None, deadline: Instant) -> bytes:

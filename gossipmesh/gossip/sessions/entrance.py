@@ -11,6 +11,7 @@ Paper: none; memberlist's Join asks its list once. Deviation: that.
 from collections.abc import Sequence
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog
@@ -26,6 +27,7 @@ _JOIN_ROUNDS_MAX: Final = 5  # whom we ask may be gone for good, while others ha
 _SEEDS_AGAIN_NS: Final = 300 * SECOND_NS  # 12 padded hellos each: below 50 B/s for a seed that is gone
 
 
+@kept.part("entrance")
 class Entrance:
     """Whom we ask to let us in, and whether somebody did."""
 

@@ -11,6 +11,7 @@ Rules:
 Paper: none; the cookie is DTLS's (RFC 9147 section 5.1).
 """
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import PrefixBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
@@ -44,6 +45,7 @@ _UNKNOWN_WAIT_NS = SECOND_NS  # in a storm news takes a few ticks; no silence is
 _UNKNOWN_FORGOTTEN_NS = 10 * SECOND_NS
 _ROLE_HELLO = b"hello"
 _ROLE_WELCOME = b"welcome"
+kept.value("cookie jar")(CookieJar)
 
 
 class Replaced(Untrusted):
@@ -54,6 +56,7 @@ class Replaced(Untrusted):
         self.newer = newer
 
 
+@kept.value("hello attempt")
 class _Attempt:
     """A hello of ours that is not answered yet."""
 
@@ -69,6 +72,7 @@ class _Attempt:
         self.tries = 0
 
 
+@kept.part("handshake")
 class Handshake:
     """Both sides of the datagram handshake; returns who has proved itself."""
 

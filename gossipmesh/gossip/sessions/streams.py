@@ -12,6 +12,7 @@ Paper: memberlist's TCP ping and push/pull. Deviation: caps by identity, not add
 from collections.abc import Iterator
 from typing import Final
 
+from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import PrefixBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendStream, StreamId
@@ -44,6 +45,7 @@ _ROLE_OPENER: Final = b"stream opener"
 _ROLE_ACCEPTOR: Final = b"stream acceptor"
 
 
+@kept.part("streams")
 class Streams:
     """All streams of this node, opened and accepted."""
 

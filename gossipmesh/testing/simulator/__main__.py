@@ -1,7 +1,8 @@
 """Run scenarios by seed: `python -m gossipmesh.testing.simulator steady --seeds 1-10 --nodes 30`.
 
 Prints one line per seed (JSON with --json) and exits 1 when any failed, with the command that
-replays the first failure. `replay FILE` instead does again what a flight recorder kept (`replay`).
+replays the first failure. `replay FILE` instead does again what a flight recorder kept (`replay`), `record
+FILE` makes such a file of a simulated mesh (`recorded`).
 The trace's hash is the same for a seed under any PYTHONHASHSEED.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.testing.simulator import grid, replay
+from gossipmesh.testing.simulator import grid, recorded, replay
 from gossipmesh.testing.simulator.hardships import ON_REQUEST
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.scenarios import SCENARIOS
@@ -134,6 +135,8 @@ def main(words: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if words is None else list(words)
     if given[:1] == ["replay"]:
         return replay.main(given[1:])
+    if given[:1] == ["record"]:
+        return recorded.main(given[1:])
     if given[:1] == ["grid"]:
         return grid.main(given[1:])
     arguments = _arguments(given)

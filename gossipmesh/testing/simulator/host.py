@@ -8,6 +8,8 @@ import random
 from collections.abc import Callable
 
 from gossipmesh.gossip.base.effects import StreamId
+from gossipmesh.gossip.replay.recorded_inputs import RecordedInputs
+from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.testing.simulator.core import Core
@@ -29,6 +31,7 @@ class Host:
         self.disk = Disk()
         self.generation = 1
         self.core: Core | None = None
+        self.recorder: FlightRecorder | None = None
         self.run = 0
         self.is_up = True
         self.engine_is_up = True
@@ -48,6 +51,12 @@ class Host:
         self._next_accepted = 1
         self._seed = seed
         self._origin_ns = 0
+
+    @property
+    def inputs(self) -> Core | RecordedInputs:
+        """Return where the shell hands inputs over: the core that runs, or the recorder beside it."""
+        assert self.core is not None, self.name
+        return self.core if self.recorder is None else self.recorder.inputs
 
     @property
     def is_running(self) -> bool:

@@ -1,6 +1,7 @@
 """Builds the real gossip core of a simulated host from its disk, as the agent does at its start."""
 
 import random
+from functools import partial
 
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
@@ -65,7 +66,8 @@ class NodeFactory:
     ) -> GossipNode:
         """Build a core from what was restored."""
         keys = self.domain.node(host.name, generation=host.generation, ends=self.credential_ends)
-        return self.node_class(
+        make = self.node_class if host.recorder is None else partial(host.recorder.build, self.node_class)
+        return make(
             settings=self.settings,
             trust_domain=self.domain.trust_domain,
             keys=NodeKeys(

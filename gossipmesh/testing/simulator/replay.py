@@ -17,7 +17,7 @@ import msgspec
 from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.base.settings import NodeKeys
 from gossipmesh.gossip.node import GossipNode
-from gossipmesh.gossip.replay.checkpoint import open_checkpoint_untrusted
+from gossipmesh.gossip.replay.checkpoint import Documents, open_checkpoint_untrusted
 from gossipmesh.gossip.replay.recording import (
     RESEED,
     CoreState,
@@ -34,9 +34,8 @@ from gossipmesh.gossip.replay.recording import (
 )
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
-from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
+from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
-from gossipmesh.wire.versions import FEATURES
 
 _VERDICTS_MAX = 1_000_000
 
@@ -151,14 +150,8 @@ def _start(
 
 
 def _documents(start: Start, verifier: Verifier) -> TrustedDocuments:
-    documents = TrustedDocuments(trust_domain=start.trust_domain, verifier=verifier, features=FEATURES)
-    for envelope in start.trust_envelopes:
-        documents.load_trust_untrusted(envelope)
-    for scope, version, manifest_hash in start.floors:
-        documents.restore_floor(scope, version, manifest_hash)
-    for data in start.policy_sets:
-        documents.restore_untrusted(decode_policy_set_untrusted(data))
-    return documents
+    held = Documents(start.trust_envelopes, start.floors, start.policy_sets)
+    return held.restore(start.trust_domain, verifier)
 
 
 def _step(core: GossipNode, entry: Entry, signer: RecordedSigner, node_class: type[GossipNode]) -> bytes:

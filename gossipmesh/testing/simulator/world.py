@@ -215,7 +215,7 @@ class World:
         self.trace.record(self.now_ns, f"clock {host.name} {by_s}")
         host.wall_skew_s += by_s
         if host.core is not None:
-            core: Any = host.core
+            core: Any = host.inputs
             core.adjust_wall_clock(host.wall_offset_s(), host.instant(self.now_ns))
             self._rearm(host)
 
@@ -256,7 +256,7 @@ class World:
     def call(self, host: Host, step: Step) -> None:
         """Give a running core an input of its agent's; what it raises goes to the caller."""
         assert host.core is not None, host.name
-        effects = step(host.core, host.instant(self.now_ns))
+        effects = step(host.inputs, host.instant(self.now_ns))
         self._after(host, effects)
 
     def record_ends(self) -> None:
@@ -285,7 +285,7 @@ class World:
         if host.is_paused:
             host.inbox.append(lambda: self.feed(host, run, step))
             return
-        self._step(host, step, host.core, host.instant(self.now_ns))
+        self._step(host, step, host.inputs, host.instant(self.now_ns))
 
     def _step(self, host: Host, step: Callable[..., list[Effect]], *arguments: Any) -> None:
         try:
@@ -359,7 +359,7 @@ class World:
         now = target.instant(self.now_ns)
         arrived = now if target.is_stamped else None
         if target.read_late_ns is None and not target.is_paused:
-            self._step(target, target.core.receive_datagram, payload, sender, now, arrived)
+            self._step(target, target.inputs.receive_datagram, payload, sender, now, arrived)
             return
         self.arrive(
             target, target.run, lambda core, now: core.receive_datagram(payload, sender, now, arrived)
@@ -421,7 +421,7 @@ class World:
         if host.timers_in_a_row_count > TIMERS_IN_A_ROW_MAX:
             raise SimulationFailure(f"{host.name} spins: its deadline never comes to lie ahead")
         self.trace.record(self.now_ns, f"timer {host.name}")
-        self._step(host, host.core.handle_deadline, host.instant(self.now_ns))
+        self._step(host, host.inputs.handle_deadline, host.instant(self.now_ns))
 
     def _end(self, host: Host, fault: str) -> None:
         if host.core is None:
