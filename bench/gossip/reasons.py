@@ -25,7 +25,7 @@ REASONS: Final = (
         "",
         "half of what the busiest send is bodies of certificates, given by whoever learned first to 25 and "
         "more who ask, and ten deaths are certified within one second; a bound on bodies would make a rack "
-        "that dies at once known some ten seconds later; the design's own model had 25 KB/s",
+        "that dies at once known some ten seconds later; the independent model had 25 KB/s",
     ),
     (
         "G15",

@@ -1,6 +1,6 @@
 """From raw figures to rows: ours, the peers' in the same run, the gate, whether it was met, and why.
 
-A row is made for every figure of the design's table that this benchmark is about, measured or not: what
+A row is made for every gate (G1, G2, ...) that this benchmark is about, measured or not: what
 was not measured has no `met` and says so. Nothing here measures, and nothing is carried over between runs.
 """
 
@@ -14,7 +14,7 @@ from bench.gossip.virtual_rows import virtual_rows
 
 
 def build_rows(results: Raw) -> list[Row]:
-    """Return all rows, in the order of the design's table, wall-clock before virtual."""
+    """Return all rows, in the order of their gates, wall-clock before virtual."""
     rows = [
         detection(results, "kill", "G1", "kill -9 of a whole node to every member knowing", 1.5),
         detection(results, "silent", "G2", "silent host (packets dropped) to every member knowing", 4.2),

@@ -48,7 +48,7 @@ from gossipmesh.net.udp import Datagram, UdpSocket
 log = logging.getLogger("gossipmesh.agent.gossip")
 
 _WALL_CLOCK_STEP_S_MIN: Final = 2
-_SLICE_NS: Final = 5 * MILLISECOND_NS  # GOSSIP 1.1: nothing holds the loop for more
+_SLICE_NS: Final = 5 * MILLISECOND_NS  # no single piece of work may hold the loop for longer
 _STALL_NS: Final = 20_000_000  # a timer later than this: something held the loop, or the machine is busy
 # A timer later than this is judged at the present, and so told how late it is. One that is later than a slice
 # is judged in a core that knows the present; less does no harm: what is sent seems sent that much sooner.
@@ -67,7 +67,7 @@ class GossipCore(Protocol):
         """Do what is due by `now`, which may lie before what was told already."""
 
     def note_lag(self, lag_ns: int, now: Instant) -> list[Effect]:
-        """Take how late the loop ran, and what time it is."""
+        """Note how late the loop ran, and what time it is."""
 
     def receive_datagram(
         self, payload: bytes, sender: Address, now: Instant, arrived: Instant | None = None

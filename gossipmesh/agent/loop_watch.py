@@ -48,7 +48,7 @@ class LoopWatch(trio.abc.Instrument):
         self._began_busy_ns = thread_busy_ns()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Take how long it went on."""
+        """Note how long a turn of the loop went on."""
         spent_ns = monotonic() - self._began
         if spent_ns <= self._short_ns:
             return

@@ -7,8 +7,8 @@ Rules:
    damaged file aside and is said loudly (`damage`).
 4. One agent per state folder, by `flock` on `lock`.
 5. Values stay on the disk: memory holds where each one is, for ten thousand members are 10 MB.
-Spec: GOSSIP 1.9. Deviation: CRC-32 (zlib) instead of CRC-32C, which no standard library has: it finds
-    the same torn and flipped bytes at these sizes, and is not meant against an attacker.
+Spec: docs/GOSSIP.md, "Disk". Deviation: CRC-32 (zlib) instead of CRC-32C, which no standard library has: it
+    finds the same torn and flipped bytes at these sizes, and is not meant against an attacker.
 """
 
 import errno
@@ -337,7 +337,7 @@ class StateStore:
         ]
 
     def _move(self, before: list[tuple[str, bytes, int]], after: list[int]) -> Iterator[None]:
-        """Take that records stand in the snapshot now, but for those put again meanwhile; yield now and then.
+        """Note that records stand in the snapshot now, but for those put again meanwhile; yield now and then.
 
         The files before it are read until all have moved, and only then closed.
         """

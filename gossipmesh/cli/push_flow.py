@@ -38,7 +38,7 @@ from gossipmesh.trust.manifest import (
     sign_set,
 )
 
-SETTLE_S: Final = 2.0  # a rival push of the same version shows itself within this; POLICY rule 5
+SETTLE_S: Final = 2.0  # a rival push of the same version shows itself within this
 POLL_S: Final = 0.05
 QUIET_S: Final = 1.0  # progress is for pushes that take longer than a glance
 REBASE_ATTEMPTS_MAX: Final = 5

@@ -5,7 +5,7 @@ Sans-IO but for the ledger: requests and the time come in, answers go out. Rules
 2. A request proves its keys: each PKCS #10 by its own, the whole by the Ed25519 signing key.
 3. A generation rises with each enrolment of a node, a serial with each issue; neither ever falls.
 4. A node gets the services its token allowed and no other; a renewal cannot widen them.
-Spec: GOSSIP 1.8. Ends at values; sockets are `control.server`'s.
+Spec: docs/IDENTITY.md. Ends at values; sockets are `control.server`'s.
 """
 
 from collections.abc import Sequence

@@ -23,7 +23,7 @@ STREAM_QUEUE_BYTES_MAX: Final = 4_194_304  # four whole policy sets
 STREAM_IDLE_TIMEOUT_NS: Final = 10_000_000_000
 
 # Records
-RECORDS_PER_OWNER_PER_S: Final = 2  # of one kind; GOSSIP section 5, risk 1
+RECORDS_PER_OWNER_PER_S: Final = 2  # of one kind; docs/GOSSIP.md, "What a member may cost"
 RECORDS_PER_OWNER_BURST: Final = 10
 BAD_SIGNATURES_PER_MEMBER_PER_S: Final = 2  # what a member may show that does not verify
 BAD_SIGNATURES_PER_MEMBER_BURST: Final = 10

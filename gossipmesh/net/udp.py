@@ -6,7 +6,7 @@ Rules:
 2. Sending never blocks: what the kernel does not take is dropped and counted.
 3. Whoever judges a deadline drains the socket first (`receive_nowait` until it answers less than a batch).
 4. Ports that refuse (ICMP, by IP_RECVERR) are told by address; a hint only, since anybody can forge it.
-Spec: GOSSIP 1.1. Deviation: none.
+Spec: docs/GOSSIP.md, "Packets". Deviation: none.
 """
 
 import errno

@@ -14,7 +14,7 @@ from typing import Final
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant, after
 from gossipmesh.model.member import MemberStatus
 
-UNATTENDED_NS_MAX: Final = 600 * SECOND_NS  # GOSSIP 1.5, rule 14
+UNATTENDED_NS_MAX: Final = 600 * SECOND_NS  # docs/adr/0009 says why nothing is removed then
 
 LAST_RESORT: Final = MemberStatus.SUSPECT
 """The status an endpoint of the last resort is compiled as."""

@@ -179,7 +179,7 @@ WEAPONS: list[Callable[[Group], list[bytes]]] = [
 
 @pytest.mark.parametrize("weapon", WEAPONS, ids=lambda weapon: weapon.__name__)
 def test_one_member_kills_nobody(weapon: Callable[[Group], list[bytes]]) -> None:
-    """GOSSIP 1.5: five of eight monitors certify, one member never; volleys four times a second."""
+    """Five of eight monitors certify, one member never does; it sends volleys four times a second."""
     group = mesh()
     before = state_of(group, VICTIM)
     for _ in range(24):

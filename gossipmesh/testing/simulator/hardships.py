@@ -1,7 +1,7 @@
 """Named scenarios of what networks, machines and operators do to a mesh that must call nobody dead for it.
 
-A part of `scenarios`: those whose bounds are figures of the design (G7, G8, G12, G15, G17, G18, G28), so
-each measures what it bounds.
+A part of `scenarios`: their bounds are gates of docs/BENCHMARKS.md (G7, G8, G12, G15, G17, G18, G28), so each
+of them measures what it bounds.
 """
 
 from collections.abc import Callable, Sequence
