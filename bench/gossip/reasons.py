@@ -9,7 +9,7 @@ REASONS: Final = (
         "G4",
         VIRTUAL,
         "",
-        "whom neither the push nor the two early ticks reached learns at the next tick, and certificates go "
+        "whom neither the push nor the two early ticks reached learns at the next tick, and verdicts go "
         "by name, their bodies to who asks: half the bytes of many deaths, one more exchange for the last",
     ),
     (
@@ -23,8 +23,8 @@ REASONS: Final = (
         "G14",
         VIRTUAL,
         "",
-        "half of what the busiest send is bodies of certificates, given by whoever learned first to 25 and "
-        "more who ask, and ten deaths are certified within one second; a bound on bodies would make a rack "
+        "half of what the busiest send is bodies of verdicts, given by whoever learned first to 25 and "
+        "more who ask, and ten verdicts are made within one second; a bound on bodies would make a rack "
         "that dies at once known some ten seconds later; the independent model had 25 KB/s",
     ),
     (

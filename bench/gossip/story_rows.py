@@ -15,7 +15,7 @@ STORY_ROWS: Final = (
     (
         "G17",
         ("heal-no-eviction", "minority"),
-        "a heal removes no endpoint; two of five certify nobody",
+        "a heal removes no endpoint; two of five condemn nobody",
         "none",
         "endpoints looked at every 20 ms",
     ),

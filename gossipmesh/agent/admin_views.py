@@ -133,9 +133,9 @@ def _detector(parts: Parts, counts: GossipStatistics) -> dict[str, Any]:
         "votes_cast": counts.votes_cast,
         "votes_received": counts.votes_received,
         "unvotes": counts.unvotes,
-        "certificates_made": counts.certificates_made,
-        "certificates_applied": counts.certificates_applied,
-        "certificates_held": counts.certificates_held,
+        "verdicts_made": counts.verdicts_made,
+        "verdicts_applied": counts.verdicts_applied,
+        "verdicts_held": counts.verdicts_held,
         "control_failures": counts.control_failures,
         "refutations": counts.refutations,
         "unreachable": parts.node.tally().unreachable_count,
@@ -202,7 +202,7 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
 def reachability(view: MemberView) -> str:
     """Return how this node stands to a member, in a word.
 
-    `reachable`: heard lately or not missed; `unreachable`: not heard here and certified by nobody; `stale`:
+    `reachable`: heard lately or not missed; `unreachable`: not heard here and condemned by nobody; `stale`:
     what is known of it is a dead member's last word.
     """
     if view.status in (MemberStatus.DEAD, MemberStatus.LEFT):

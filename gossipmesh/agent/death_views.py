@@ -1,6 +1,6 @@
 """Why a member is held as it is: GET /v1/why.
 
-Plain values from the core's journal, of votes and certificates; nothing is decided here.
+Plain values from the core's journal, of votes and verdicts; nothing is decided here.
 """
 
 from typing import Any, Final

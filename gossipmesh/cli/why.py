@@ -17,7 +17,7 @@ WORDS: Final[dict[str, str]] = {
     "vote-sent": "voted against it",
     "vote-received": "voted against it",
     "unvote": "withdrew the vote",
-    "certificate": "had a quorum",
+    "verdict": "had a quorum",
     "applied": "took the verdict",
     "refuted": "it refuted",
     "beaten-by-life": "verdict not taken: it lives",

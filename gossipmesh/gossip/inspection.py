@@ -10,7 +10,7 @@ from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus, Order
-from gossipmesh.model.records import Certificate, Vote
+from gossipmesh.model.records import Verdict, Vote
 
 
 class Held(NamedTuple):
@@ -20,7 +20,7 @@ class Held(NamedTuple):
     name: str
     status: MemberStatus
     order: Order
-    certificate: Certificate | None
+    verdict: Verdict | None
     kinds: tuple[int, ...]
     heard_at: int
     has_run: bool
@@ -103,7 +103,7 @@ def _held(member: Any) -> Held:
         name=member.name,
         status=member.status,
         order=member.order,
-        certificate=member.certificate,
+        verdict=member.verdict,
         kinds=tuple(sorted(int(kind) for kind in member.messages)),
         heard_at=member.heard_at,
         has_run=member.run != 0,

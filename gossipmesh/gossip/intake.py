@@ -23,7 +23,7 @@ from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
-from gossipmesh.model.records import RETIRED_KINDS, Certificate, NodeCredential, RecordKind, SignedRecord
+from gossipmesh.model.records import RETIRED_KINDS, NodeCredential, RecordKind, SignedRecord, Verdict
 from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.codec import decode_untrusted
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
@@ -83,7 +83,7 @@ class Intake:
             self.follow(change, sender)
 
     def _merge_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
-        if record.kind == RecordKind.CERTIFICATE:
+        if record.kind == RecordKind.VERDICT:
             return self._detector.merge_verdict_untrusted(record, checks)
         return self._catalog.merge_untrusted(record, checks)
 
@@ -102,8 +102,8 @@ class Intake:
 
     def follow(self, change: Change, sender: Member | None) -> None:
         """Queue, forward and act on one change, wherever it came from (None: ourselves)."""
-        if change.kind == RecordKind.CERTIFICATE:
-            self._follow_certificate(change, sender)
+        if change.kind == RecordKind.VERDICT:
+            self._follow_verdict(change, sender)
             return
         member = change.member
         if len(change.message) > MESSAGES_BYTES_MAX:
@@ -112,7 +112,7 @@ class Intake:
         urgent: list[bytes] = []
         if change.kind == RecordKind.NODE_STATE:
             if member.verdict_message is None:
-                self._courier.queue.drop_subject(RecordKind.CERTIFICATE, member.node_id)
+                self._courier.queue.drop_subject(RecordKind.VERDICT, member.node_id)
             before = change.status_before
             if before is not None and _is_doubted(before) and member.status is MemberStatus.ALIVE:
                 order = member.order
@@ -147,25 +147,25 @@ class Intake:
         self._ctx.statistics.eager_limited += 1
         return True
 
-    def _follow_certificate(self, change: Change, sender: Member | None) -> None:
+    def _follow_verdict(self, change: Change, sender: Member | None) -> None:
         """Answer it, if it is about us, or leave it to the detector."""
-        member, certificate = change.member, change.certificate
-        assert certificate is not None
+        member, verdict = change.member, change.verdict
+        assert verdict is not None
         if member.node_id == self._own.node_id:
-            self._refute_certificate(change, certificate, sender)
+            self._refute_verdict(change, verdict, sender)
         else:
             self._detector.verdict_merged(change, sender)
 
-    def _refute_certificate(self, change: Change, certificate: Certificate, sender: Member | None) -> None:
-        """Begin a new incarnation above a certificate against ours, at most once a second."""
+    def _refute_verdict(self, change: Change, verdict: Verdict, sender: Member | None) -> None:
+        """Begin a new incarnation above a verdict against ours, at most once a second."""
         if self._own.phase is NodePhase.LEFT or self._ctx.now - self._refuted_at < SECOND_NS:
             return
         if self._detector.answers_later(change):
             return
         self._refuted_at = self._ctx.now
-        names = f"{MemberStatus(certificate.status).label} by {len(certificate.votes)} votes"
+        names = f"{MemberStatus(verdict.status).label} by {len(verdict.votes)} votes"
         self._note(self._own_member(), "refuted", self._own.node_id, detail=names)
-        self._own.raise_epoch(certificate.epoch)
+        self._own.raise_epoch(verdict.epoch)
         self._answer_anew(sender)
 
     def _about_us(self, record: SignedRecord, sender: Member | None, checks: Checks) -> bool:
@@ -177,7 +177,7 @@ class Intake:
             return False
         require_order_untrusted(record.kind, epoch, sequence, self._ctx.wall_s)
         order = Order(generation, epoch, sequence)
-        if record.kind == RecordKind.CERTIFICATE:
+        if record.kind == RecordKind.VERDICT:
             if order_start(order) == (self._own.generation, self._own.epoch):
                 return False
             if order_start(order) < (self._own.generation, self._own.epoch):

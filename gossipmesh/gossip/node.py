@@ -104,7 +104,7 @@ class GossipNode:
         self._catalog = catalog = self._make_catalog()
         self._credentials = CredentialWatch(ctx, catalog)
         catalog.install_credential(credential, keys.credential)
-        restored_epoch, self._restored_certificates = restore_members(ctx, catalog, restored)
+        restored_epoch, self._restored_verdicts = restore_members(ctx, catalog, restored)
         epoch = max(restored.epoch, restored_epoch) + 1
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
         self._floors_unknown = restored.floors_unknown
@@ -159,7 +159,7 @@ class GossipNode:
     def _make_detector(self) -> Detector:
         ctx, catalog, courier, own = self._ctx, self._catalog, self._courier, self._own
         detector = MonitorDetector(ctx, catalog, courier, own, self._streams)
-        detector.restore(self._restored_certificates)
+        detector.restore(self._restored_verdicts)
         return detector
 
     # Inputs

@@ -17,7 +17,7 @@ from gossipmesh.model.member import Address, Order
 from gossipmesh.model.service import ServiceEntry
 
 SEQUENCE_WHOLE: Final = 2**62 - 1
-"""The sequence a certificate carries: it is about an incarnation as a whole, so no state of it is later."""
+"""The sequence a verdict carries: it is about an incarnation as a whole, so no state of it is later."""
 
 
 class RecordKind(IntEnum):
@@ -26,7 +26,7 @@ class RecordKind(IntEnum):
     CREDENTIAL = 1
     NODE_STATE = 2
     SERVICE_SET = 3
-    CERTIFICATE = 5
+    VERDICT = 5
 
 
 RETIRED_KINDS: Final = frozenset({4})
@@ -41,7 +41,7 @@ class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A record as it travels and rests: kind, the signed bytes, an Ed25519 signature of 64 bytes.
 
     `key_id` names the authority's document key for a credential and is empty for the rest,
-    whose key stands in their owner's credential. A certificate carries its votes' signatures inside and
+    whose key stands in their owner's credential. A verdict carries its votes' signatures inside and
     none of its own.
     """
 
@@ -160,8 +160,8 @@ class Vote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     signature: bytes
 
 
-class CertificateVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A vote without what all votes of one certificate have in common."""
+class VerdictVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A vote without what all votes of one verdict have in common."""
 
     cause: int
     voter: NodeId
@@ -170,7 +170,7 @@ class CertificateVote(msgspec.Struct, frozen=True, array_like=True, gc=False):
     signature: bytes
 
 
-class Certificate(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Verdict(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A quorum of monitors found an incarnation dead or unattended; `sequence` is `SEQUENCE_WHOLE`."""
 
     node_id: NodeId
@@ -178,7 +178,7 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     epoch: int
     sequence: int
     status: int
-    votes: tuple[CertificateVote, ...]
+    votes: tuple[VerdictVote, ...]
 
     @property
     def order(self) -> Order:

@@ -17,13 +17,13 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.model.identity import node_id_of
 from gossipmesh.model.records import (
-    Certificate,
-    CertificateVote,
     NodeCredential,
     NodeState,
     RecordKind,
     ServiceSet,
     SignedRecord,
+    Verdict,
+    VerdictVote,
     Vote,
 )
 from gossipmesh.trust.keys import SigningKey, Verifier, key_id
@@ -58,7 +58,7 @@ def sign_record(trust_domain: str, kind: int, value: Any, key: SigningKey) -> Si
 
 
 def vote_bytes(trust_domain: str, vote: Vote) -> bytes:
-    """Return what a vote's signature covers: a fixed layout, so that a certificate need not repeat it.
+    """Return what a vote's signature covers: a fixed layout, so that a verdict need not repeat it.
 
     Raises:
         Untrusted: an id or a number beyond its field. Remote's fault. State unchanged.
@@ -75,12 +75,12 @@ def vote_bytes(trust_domain: str, vote: Vote) -> bytes:
     return b"gossipmesh vote v1\0" + bytes((len(domain),)) + domain + body
 
 
-def vote_of(certificate: Certificate, part: CertificateVote) -> Vote:
-    """Return one vote of a certificate as it was signed."""
+def vote_of(verdict: Verdict, part: VerdictVote) -> Vote:
+    """Return one vote of a verdict as it was signed."""
     return Vote(
-        node_id=certificate.node_id,
-        generation=certificate.generation,
-        epoch=certificate.epoch,
+        node_id=verdict.node_id,
+        generation=verdict.generation,
+        epoch=verdict.epoch,
         cause=part.cause,
         voter=part.voter,
         sequence=part.sequence,

@@ -96,7 +96,7 @@ class MessageType(IntEnum):
     CHECK = 11
     VOTE = 12
     UNVOTE = 13
-    CERTIFICATE_ID = 14
+    VERDICT_ID = 14
 
 
 class Seen(msgspec.Struct, frozen=True, array_like=True):
@@ -193,8 +193,8 @@ class Unvote(msgspec.Struct, frozen=True, array_like=True):
     sequence: Count
 
 
-class CertificateId(msgspec.Struct, frozen=True, array_like=True):
-    """The sender holds a certificate of that status against that incarnation; ask with `Want`."""
+class VerdictId(msgspec.Struct, frozen=True, array_like=True):
+    """The sender holds a verdict of that status against that incarnation; ask with `Want`."""
 
     target: Bytes16
     generation: Count
@@ -217,7 +217,7 @@ Message = (
     | Check
     | Vote
     | Unvote
-    | CertificateId
+    | VerdictId
 )
 
 _SHAPES: Final[dict[int, Any]] = {
@@ -235,7 +235,7 @@ _SHAPES: Final[dict[int, Any]] = {
     MessageType.CHECK: Check,
     MessageType.VOTE: Vote,
     MessageType.UNVOTE: Unvote,
-    MessageType.CERTIFICATE_ID: CertificateId,
+    MessageType.VERDICT_ID: VerdictId,
 }
 _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
 _BODY: Final = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]])

@@ -375,7 +375,7 @@ _EXPLORED_MUTANTS: Final = (
         "encode(self.epoch), durable=True)",
         "encode(self.epoch), durable=False)",
         _EXPLORER + "test_nothing_breaks_in_any_order[refutation-3-2]",
-        "an incarnation that answered a certificate is begun a second time",
+        "an incarnation that answered a verdict is begun a second time",
     ),
 )
 

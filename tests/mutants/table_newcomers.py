@@ -25,11 +25,11 @@ NEWCOMER_MUTANTS: Final = (
         "monitors of the dead vote to each other for ever",
     ),
     mutant(
-        "a-leave-keeps-its-certificate",
+        "a-leave-keeps-its-verdict",
         "gossip.membership.catalog",
-        "member.certificate.order <= lasting(state):",
-        "member.certificate.order < state.order:",
-        _NEWCOMERS + "test_who_was_certified_dead_and_then_left_has_left_for_newcomers_too",
+        "member.verdict.order <= lasting(state):",
+        "member.verdict.order < state.order:",
+        _NEWCOMERS + "test_who_was_condemned_and_then_left_has_left_for_newcomers_too",
         "roots never equal a newcomer's",
     ),
     mutant(
@@ -54,7 +54,7 @@ NEWCOMER_MUTANTS: Final = (
         "        if target_id == member.node_id:\n            del",
         "        if target_id:\n            del",
         "tests/unit/gossip/failure/test_prober.py::test_an_ack_of_another_is_not_the_one_that_is_waited_for",
-        "one liar has honest monitors certify a live node deaf",
+        "one liar has honest monitors condemn a live node deaf",
     ),
     mutant(
         "wants-without-a-budget",
@@ -75,10 +75,10 @@ NEWCOMER_MUTANTS: Final = (
     mutant(
         "ranked-for-whoever-signs-nothing",
         "gossip.failure.verdicts",
-        "is_ranked = self._monitors.has_ranked(certificate.node_id)",
+        "is_ranked = self._monitors.has_ranked(verdict.node_id)",
         "is_ranked = True",
-        _FLOODS + "test_certificates_that_nobody_signed_make_no_rankings",
-        "certificates that nobody signed stall a node of ten thousand members",
+        _FLOODS + "test_verdicts_that_nobody_signed_make_no_rankings",
+        "verdicts that nobody signed stall a node of ten thousand members",
     ),
     mutant(
         "the-lesser-name-stands",

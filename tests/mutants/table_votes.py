@@ -1,4 +1,4 @@
-"""The kept mutants of monitors, cases, votes and certificates: a part of `table`."""
+"""The kept mutants of monitors, cases, votes and verdicts: a part of `table`."""
 
 from typing import Final
 
@@ -6,19 +6,19 @@ from tests.mutants.mutate import mutant
 
 _VOTES: Final = "tests/mutants/test_catchers_votes.py::"
 _MONITORS: Final = "tests/unit/gossip/failure/test_monitor_detector.py::"
-_CERTIFICATES: Final = "tests/unit/gossip/failure/test_verdicts.py::"
+_VERDICTS: Final = "tests/unit/gossip/failure/test_verdicts.py::"
 _BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
-_BYZANTINE_CERTIFICATES: Final = "tests/simulation/test_byzantine_certificates.py::"
+_BYZANTINE_VERDICTS: Final = "tests/simulation/test_byzantine_verdicts.py::"
 _ANSWERING: Final = "tests/unit/gossip/failure/test_answering.py::"
 _PROBER: Final = "tests/unit/gossip/failure/test_prober.py::"
 
 VOTE_MUTANTS: Final = (
     mutant(
-        "two-certify-one-another",
+        "two-condemn-one-another",
         "gossip.failure.monitors",
         "    if others_count < 2:",
         "    if others_count < 1:",
-        _VOTES + "test_a_quorum_is_more_than_half_and_two_nodes_certify_nobody",
+        _VOTES + "test_a_quorum_is_more_than_half_and_two_nodes_condemn_nobody",
         "of two nodes that part each holds the other dead",
     ),
     mutant(
@@ -35,7 +35,7 @@ VOTE_MUTANTS: Final = (
         "while vote.beat - ordered[first].beat > beats_apart_max:",
         "while False:",
         _VOTES + "test_votes_of_different_hours_make_no_quorum",
-        "old votes can be assembled into a new certificate",
+        "old votes can be assembled into a new verdict",
     ),
     mutant(
         "votes-of-different-lives",
@@ -115,7 +115,7 @@ VOTE_MUTANTS: Final = (
         "[body if member.told_lag_ns > gate_ns else name]",
         "[name]",
         "tests/unit/gossip/failure/test_verdict_wants.py::"
-        "test_members_that_are_late_are_given_the_certificate_itself",
+        "test_members_that_are_late_are_given_the_verdict_itself",
         "who reads late learns of a death after two late readings instead of one",
     ),
     mutant(
@@ -128,9 +128,9 @@ VOTE_MUTANTS: Final = (
         "whoever loses one packet learns of a death by comparison, a second later",
     ),
     mutant(
-        "return-overtakes-its-certificate",
+        "return-overtakes-its-verdict",
         "gossip.failure.answering",
-        "        if is_held_down(certificate.votes) and ",
+        "        if is_held_down(verdict.votes) and ",
         "        if False and ",
         _ANSWERING + "test_who_was_deaf_answers_once_word_has_gone_round",
         "whoever hears of a deaf member's return first never keeps it out",
@@ -138,7 +138,7 @@ VOTE_MUTANTS: Final = (
     mutant(
         "unheard-answers",
         "gossip.failure.answering",
-        "        elif self._was_in_vain(certificate):",
+        "        elif self._was_in_vain(verdict):",
         "        elif False:",
         _ANSWERING + "test_who_answered_in_vain_answers_once_it_is_heard",
         "a member of which little is heard goes and comes",
@@ -149,7 +149,7 @@ VOTE_MUTANTS: Final = (
         "            return not self._is_due",
         "            return False",
         _ANSWERING + "test_who_answered_in_vain_answers_once_it_is_heard",
-        "a second copy of a certificate ends the wait that the first began",
+        "a second copy of a verdict ends the wait that the first began",
     ),
     mutant(
         "planned-restart-accused",
@@ -213,7 +213,7 @@ VOTE_MUTANTS: Final = (
         "gossip.failure.verdicts",
         "if self._monitors.rank_as_if(target, voter) > self._ctx.settings.monitor.voter_rank_max:",
         "if self._monitors.rank_as_if(target, voter) > 2**31:",
-        _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
+        _VERDICTS + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
         "any five members are a quorum against any victim",
     ),
     mutant(
@@ -221,15 +221,15 @@ VOTE_MUTANTS: Final = (
         "gossip.failure.verdicts",
         "if not self._ctx.verifier.verify(voter.credential.signing_key, message, vote.signature):",
         "if False:",
-        _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
+        _VERDICTS + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
         "one member writes the votes of all",
     ),
     mutant(
         "voter-counts-twice",
         "gossip.failure.verdicts",
-        "if voters != sorted(dict.fromkeys(voters)) or certificate.node_id in voters:",
-        "if certificate.node_id in voters:",
-        _VOTES + "test_a_certificate_has_each_voter_once_and_never_its_target",
+        "if voters != sorted(dict.fromkeys(voters)) or verdict.node_id in voters:",
+        "if verdict.node_id in voters:",
+        _VOTES + "test_a_verdict_has_each_voter_once_and_never_its_target",
         "one member's vote, repeated, is a quorum",
     ),
     mutant(
@@ -237,7 +237,7 @@ VOTE_MUTANTS: Final = (
         "gossip.failure.verdicts",
         "        if not self.view_is_whole:",
         "        if False:",
-        _CERTIFICATES + "test_a_newcomer_judges_nothing_before_its_view_was_whole",
+        _VERDICTS + "test_a_newcomer_judges_nothing_before_its_view_was_whole",
         "a crafted small view makes a small quorum",
     ),
     mutant(
@@ -249,19 +249,19 @@ VOTE_MUTANTS: Final = (
         "a genuine vote is relabelled for a later incarnation",
     ),
     mutant(
-        "certificate-over-fresh-life",
+        "verdict-over-fresh-life",
         "gossip.failure.life_first",
         "return asked_at <= member.heard_at or self._ctx.now - asked_at < settings.silence_ns",
         "return False",
         _BYZANTINE + "test_votes_that_were_true_once_kill_nobody_later[seven]",
-        "a certificate beats what was just heard of its target",
+        "a verdict beats what was just heard of its target",
     ),
     mutant(
-        "old-certificate-unasked",
+        "old-verdict-unasked",
         "gossip.failure.life_first",
         "if beats_later <= 0 and beats_now <= settings.beats_apart_max:",
         "if beats_later <= 0:",
-        _VOTES + "test_a_certificate_older_than_life_asks_its_target_first",
+        _VOTES + "test_a_verdict_older_than_life_asks_its_target_first",
         "who heard little of a member believes old votes against it",
     ),
     mutant(
@@ -301,23 +301,23 @@ VOTE_MUTANTS: Final = (
         "gossip.failure.ballot",
         "        return self.votes.beat_of_others(",
         "        return 0 and self.votes.beat_of_others(",
-        _MONITORS + "test_a_death_is_certified_though_most_of_its_monitors_began_to_watch_after_it",
-        "a machine lost in a power cut is never certified dead",
+        _MONITORS + "test_a_verdict_is_made_though_most_of_its_monitors_began_to_watch_after_it",
+        "a machine lost in a power cut is never condemned",
     ),
     mutant(
         "quorum-of-votes-verified",
         "gossip.failure.verdicts",
         "        for vote in votes:\n            self.require_signed_untrusted(vote, checks)",
         "        for vote in found[1]:\n            self.require_signed_untrusted(vote, checks)",
-        _CERTIFICATES + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
-        "votes nobody signed make an old certificate look young",
+        _VERDICTS + "test_what_looks_like_a_quorum_and_is_none_is_not_believed",
+        "votes nobody signed make an old verdict look young",
     ),
     mutant(
         "deaf-has-no-age",
         "gossip.failure.life_first",
-        "return beats_old > beats_old_max and not self._had_its_time(member, certificate)",
+        "return beats_old > beats_old_max and not self._had_its_time(member, verdict)",
         "return False",
-        _BYZANTINE_CERTIFICATES + "test_a_deaf_members_votes_that_were_true_once_kill_nobody_later[four]",
+        _BYZANTINE_VERDICTS + "test_a_deaf_members_votes_that_were_true_once_kill_nobody_later[four]",
         "old votes against a deaf member kill it when it has long been well",
     ),
     mutant(
@@ -355,9 +355,9 @@ VOTE_MUTANTS: Final = (
     mutant(
         "one-young-vote-suffices",
         "gossip.failure.life_first",
-        "heard_by_two = sorted(certificate.beats)[-2:][0]",
-        "heard_by_two = max(certificate.beats)",
-        _VOTES + "test_a_certificate_older_than_life_asks_its_target_first",
+        "heard_by_two = sorted(verdict.beats)[-2:][0]",
+        "heard_by_two = max(verdict.beats)",
+        _VOTES + "test_a_verdict_older_than_life_asks_its_target_first",
         "a liar's vote of today makes true ones of ten seconds ago a quorum",
     ),
     mutant(
@@ -366,7 +366,7 @@ VOTE_MUTANTS: Final = (
         'raise BadSignature("a vote whose',
         'raise Untrusted("a vote whose',
         "tests/simulation/test_byzantine_floods.py::"
-        "test_certificates_with_votes_that_do_not_verify_are_their_senders_fault",
-        "forged certificates cost twelve checks a packet, a thousand times a second",
+        "test_verdicts_with_votes_that_do_not_verify_are_their_senders_fault",
+        "forged verdicts cost twelve checks a packet, a thousand times a second",
     ),
 )

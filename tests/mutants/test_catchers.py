@@ -47,7 +47,7 @@ def test_two_sets_of_one_version_have_one_winner_in_either_order() -> None:
 def test_a_signature_is_good_for_one_kind_alone() -> None:
     key = key_of("x")
     body = encode(ServiceSet(credential_of("x").node_id, 1, 1, 1, ()))
-    for kind in (RecordKind.NODE_STATE, RecordKind.CERTIFICATE):
+    for kind in (RecordKind.NODE_STATE, RecordKind.VERDICT):
         record = SignedRecord(int(RecordKind.SERVICE_SET), body, key.sign(signed_bytes(DOMAIN, kind, body)))
         with pytest.raises(Untrusted):
             open_owned_untrusted(record, DOMAIN, key.public, Verifier())

@@ -8,13 +8,13 @@ from gossipmesh.gossip.failure.cases import MOVES, Act, CaseInput, CaseState, Ci
 from gossipmesh.gossip.failure.mass_death import MassDeath
 from gossipmesh.gossip.failure.monitors import panel_of
 from gossipmesh.gossip.failure.quarantine import HoldDowns
-from gossipmesh.gossip.failure.verdicts import decode_certificate_untrusted, is_held_down, make_certificate
+from gossipmesh.gossip.failure.verdicts import decode_verdict_untrusted, is_held_down, make_verdict
 from gossipmesh.gossip.failure.votes import VoteBox, verdict_of
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.model.records import Cause, CertificateVote, Vote
+from gossipmesh.model.records import Cause, VerdictVote, Vote
 from gossipmesh.trust.records import vote_bytes
 from gossipmesh.wire.codec import encode
 from tests.unit.gossip.group import Group, credential_of
@@ -42,7 +42,7 @@ def box_of(*votes: Vote, at: int = 0) -> VoteBox:
 @pytest.mark.parametrize(
     ("others", "quorum"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 3), (7, 4), (8, 5), (9, 5), (999, 5)]
 )
-def test_a_quorum_is_more_than_half_and_two_nodes_certify_nobody(others: int, quorum: int) -> None:
+def test_a_quorum_is_more_than_half_and_two_nodes_condemn_nobody(others: int, quorum: int) -> None:
     assert panel_of(others, 8).quorum == quorum
 
 
@@ -134,26 +134,26 @@ def test_life_withdraws_a_vote_of_silence_and_being_cut_off_withdraws_any() -> N
         assert MOVES[state, CaseInput.SLEPT] == (CaseState.WATCHING, Act.UNVOTE_AND_RESTART)
 
 
-def test_a_certificate_has_each_voter_once_and_never_its_target() -> None:
-    good = make_certificate([vote(2), vote(1)], MemberStatus.DEAD)
-    certificate = decode_certificate_untrusted(good)
-    twice = (certificate.votes[0], certificate.votes[0], certificate.votes[1])
-    own = (*certificate.votes, CertificateVote(1, TARGET, 1, 100, b""))
-    for votes in (twice, tuple(sorted(own, key=lambda part: part.voter)), certificate.votes[::-1]):
-        changed = msgspec.structs.replace(certificate, votes=votes)
+def test_a_verdict_has_each_voter_once_and_never_its_target() -> None:
+    good = make_verdict([vote(2), vote(1)], MemberStatus.DEAD)
+    verdict = decode_verdict_untrusted(good)
+    twice = (verdict.votes[0], verdict.votes[0], verdict.votes[1])
+    own = (*verdict.votes, VerdictVote(1, TARGET, 1, 100, b""))
+    for votes in (twice, tuple(sorted(own, key=lambda part: part.voter)), verdict.votes[::-1]):
+        changed = msgspec.structs.replace(verdict, votes=votes)
         with pytest.raises(MalformedInput):
-            decode_certificate_untrusted(msgspec.structs.replace(good, body=encode(changed)))
+            decode_verdict_untrusted(msgspec.structs.replace(good, body=encode(changed)))
 
 
 def test_a_deaf_member_stays_out_for_two_minutes_and_twice_as_long_the_next_time() -> None:
     holds = HoldDowns(FAST)
-    first = holds.certified(TARGET, Instant(0))
+    first = holds.condemned(TARGET, Instant(0))
     assert holds.until(TARGET, Instant(first - 1)) == first == 120 * SECOND_NS
     assert holds.until(TARGET, first) is None
-    again = holds.certified(TARGET, first)
+    again = holds.condemned(TARGET, first)
     assert again - first == 240 * SECOND_NS
-    deaf = make_certificate([vote(1, cause=Cause.DEAF), vote(2, cause=Cause.DEAF)], MemberStatus.DEAD)
-    assert is_held_down(decode_certificate_untrusted(deaf).votes)
+    deaf = make_verdict([vote(1, cause=Cause.DEAF), vote(2, cause=Cause.DEAF)], MemberStatus.DEAD)
+    assert is_held_down(decode_verdict_untrusted(deaf).votes)
 
 
 def test_many_deaths_in_a_minute_are_held() -> None:
@@ -178,7 +178,7 @@ def test_many_deaths_in_a_minute_are_held() -> None:
     ids=lambda other: next(iter(other)),
 )
 def test_a_votes_signature_covers_every_field(other: dict[str, object]) -> None:
-    """A certificate carries signatures alone: what they did not cover could be written in."""
+    """A verdict carries signatures alone: what they did not cover could be written in."""
     one = vote(1)
     assert vote_bytes("mesh.test", one) != vote_bytes("mesh.test", msgspec.structs.replace(one, **other))
     assert vote_bytes("mesh.test", one) != vote_bytes("mesh.tess", one)
@@ -188,9 +188,7 @@ def test_a_votes_signature_covers_every_field(other: dict[str, object]) -> None:
     ("beats_ago", "heard_s", "asks"),
     [(0, 3, False), (10, 3, False), (11, 0, True), (11, 9, True), (0, 20, True), (0, 15, False)],
 )
-def test_a_certificate_older_than_life_asks_its_target_first(
-    beats_ago: int, heard_s: int, asks: bool
-) -> None:
+def test_a_verdict_older_than_life_asks_its_target_first(beats_ago: int, heard_s: int, asks: bool) -> None:
     """`beats_ago`: how much later we heard the target than its voters; `heard_s`: how long ago that was."""
     group = Group("a b c")
     group.start_all()
@@ -201,11 +199,9 @@ def test_a_certificate_older_than_life_asks_its_target_first(
     node._ctx.now = Instant(group.now + 60 * SECOND_NS)
     member.beat, member.heard_at = 500, Instant(node._ctx.now - heard_s * SECOND_NS)
     member.beat_run = member.run
-    record = make_certificate(
-        [vote(1, beat=500 - beats_ago), vote(2, beat=500 - beats_ago)], MemberStatus.DEAD
-    )
-    certificate = decode_certificate_untrusted(record)
-    assert node._detector._life.beats(member, certificate) is asks
+    record = make_verdict([vote(1, beat=500 - beats_ago), vote(2, beat=500 - beats_ago)], MemberStatus.DEAD)
+    verdict = decode_verdict_untrusted(record)
+    assert node._detector._life.beats(member, verdict) is asks
     # One voter alone makes old votes no younger.
-    record = make_certificate([vote(1, beat=500), vote(2, beat=500 - beats_ago)], MemberStatus.DEAD)
-    assert node._detector._life.beats(member, decode_certificate_untrusted(record)) is asks
+    record = make_verdict([vote(1, beat=500), vote(2, beat=500 - beats_ago)], MemberStatus.DEAD)
+    assert node._detector._life.beats(member, decode_verdict_untrusted(record)) is asks

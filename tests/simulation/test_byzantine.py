@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gossipmesh.gossip.base.effects import MemberChanged, SendDatagram
-from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.failure.verdicts import make_verdict
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
@@ -20,13 +20,13 @@ from gossipmesh.testing.swim.claims import CLAIM, Claim
 from gossipmesh.testing.swim.node import SwimNode
 from gossipmesh.trust.records import sign_record, signed_bytes, vote_bytes
 from gossipmesh.wire.datagram import (
-    CertificateId,
     Check,
     Heartbeat,
     PingReq,
     PolicyAnnouncement,
     RelayedAck,
     Unvote,
+    VerdictId,
     encode_message,
 )
 from tests.unit.gossip.group import DOMAIN, Group, credential_of, key_of, policy_set
@@ -122,21 +122,21 @@ def claims(group: Group) -> list[bytes]:
     return [encode_message(sign_record(DOMAIN, CLAIM, claim, key_of(HOSTILE))) for claim in made]
 
 
-def certificate_of_one(group: Group) -> list[bytes]:
+def verdict_of_one(group: Group) -> list[bytes]:
     vote = vote_by(group, HOSTILE, HOSTILE, beat=beat_of(group))
-    return [encode_message(make_certificate([vote], MemberStatus.DEAD))]
+    return [encode_message(make_verdict([vote], MemberStatus.DEAD))]
 
 
-def certificate_of_itself(group: Group) -> list[bytes]:
+def verdict_of_itself(group: Group) -> list[bytes]:
     """Its own vote under the names of all other monitors."""
     votes = [vote_by(group, name, HOSTILE, beat=beat_of(group)) for name in "abcdef"]
-    return [encode_message(make_certificate(votes, MemberStatus.DEAD))]
+    return [encode_message(make_verdict(votes, MemberStatus.DEAD))]
 
 
-def certificate_of_copies(group: Group) -> list[bytes]:
+def verdict_of_copies(group: Group) -> list[bytes]:
     vote = vote_by(group, HOSTILE, HOSTILE, beat=beat_of(group))
     copies = [msgspec.structs.replace(vote, sequence=vote.sequence + n) for n in range(4)]
-    return [encode_message(make_certificate(copies, MemberStatus.DEAD))]
+    return [encode_message(make_verdict(copies, MemberStatus.DEAD))]
 
 
 def votes_of_all_causes(group: Group) -> list[bytes]:
@@ -153,7 +153,7 @@ def alarms(group: Group) -> list[bytes]:
     state = state_of(group, VICTIM)
     return [
         encode_message(Check(state.node_id, state.generation, state.epoch)),
-        encode_message(CertificateId(state.node_id, state.generation, state.epoch, int(MemberStatus.DEAD))),
+        encode_message(VerdictId(state.node_id, state.generation, state.epoch, int(MemberStatus.DEAD))),
         encode_message(Unvote(state.node_id, 2**60)),
     ]
 
@@ -167,9 +167,9 @@ def death_in_its_name(group: Group) -> list[bytes]:
 
 WEAPONS: list[Callable[[Group], list[bytes]]] = [
     claims,
-    certificate_of_one,
-    certificate_of_itself,
-    certificate_of_copies,
+    verdict_of_one,
+    verdict_of_itself,
+    verdict_of_copies,
     votes_of_all_causes,
     votes_of_others,
     alarms,
@@ -179,7 +179,7 @@ WEAPONS: list[Callable[[Group], list[bytes]]] = [
 
 @pytest.mark.parametrize("weapon", WEAPONS, ids=lambda weapon: weapon.__name__)
 def test_one_member_kills_nobody(weapon: Callable[[Group], list[bytes]]) -> None:
-    """Five of eight monitors certify, one member never does; it sends volleys four times a second."""
+    """Five of eight monitors condemn, one member never does; it sends volleys four times a second."""
     group = mesh()
     before = state_of(group, VICTIM)
     for _ in range(24):
@@ -223,23 +223,23 @@ def test_votes_that_were_true_once_kill_nobody_later(names: str) -> None:
     quorum = len(voters) // 2 + 1
     old = [vote_by(group, name, name, beat=beat_of(group)) for name in voters[:quorum]]
     group.run(20)
-    kept = make_certificate(old, MemberStatus.DEAD)
+    kept = make_verdict(old, MemberStatus.DEAD)
     spray(group, encode_message(kept))
     group.run(3)
     assert verdicts(group) == []
     fresh = vote_by(group, voters[0], voters[0], beat=beat_of(group))
-    mixed = make_certificate([fresh, *old[1:]], MemberStatus.DEAD)
+    mixed = make_verdict([fresh, *old[1:]], MemberStatus.DEAD)
     spray(group, encode_message(mixed))
     group.run(3)
     assert verdicts(group) == []
     assert alive(group)
 
 
-def test_a_certificate_does_not_outlive_a_restart() -> None:
+def test_a_verdict_does_not_outlive_a_restart() -> None:
     """What was true of one start is not brought up against the next."""
     group = mesh()
     old = [vote_by(group, name, name, beat=beat_of(group)) for name in "abcd"]
-    record = make_certificate(old, MemberStatus.DEAD)
+    record = make_verdict(old, MemberStatus.DEAD)
     group.kill(VICTIM)
     group.start(VICTIM)
     group.run(3)

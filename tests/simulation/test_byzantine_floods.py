@@ -6,7 +6,7 @@ import pytest
 from gossipmesh.gossip.base.effects import SendDatagram
 from gossipmesh.gossip.failure.accusations import Accusations
 from gossipmesh.gossip.failure.monitors import Monitors
-from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.failure.verdicts import make_verdict
 from gossipmesh.gossip.membership.eligible import Eligible
 from gossipmesh.gossip.membership.standing import Standing
 from gossipmesh.model import limits
@@ -42,7 +42,7 @@ def test_votes_that_do_not_verify_cost_few_signature_checks() -> None:
     assert verdicts(group) == []
 
 
-def test_certificates_with_votes_that_do_not_verify_are_their_senders_fault() -> None:
+def test_verdicts_with_votes_that_do_not_verify_are_their_senders_fault() -> None:
     """The last of a quorum is forged, so that all the others are looked at first."""
     names = "a b c d e f h g"
     group = mesh(names)
@@ -53,7 +53,7 @@ def test_certificates_with_votes_that_do_not_verify_are_their_senders_fault() ->
     forged = msgspec.structs.replace(vote_by(group, "h", "h", beat=beat), signature=bytes(64))
     for number in range(300):
         votes = [*true, msgspec.structs.replace(forged, sequence=2**41 + number)]
-        send(group, "b", encode_message(make_certificate(votes, MemberStatus.DEAD)))
+        send(group, "b", encode_message(make_verdict(votes, MemberStatus.DEAD)))
         group.run(0.002)
     assert node.statistics().signature_checks - before <= 4 * 13
     assert node.statistics().refused["sender over budget"] > 250
@@ -118,7 +118,7 @@ def test_many_questions_in_a_packet_are_not_many_answers(what: str) -> None:
     assert node.statistics().dropped[refusal] > 1_000
 
 
-def test_certificates_that_nobody_signed_make_no_rankings() -> None:
+def test_verdicts_that_nobody_signed_make_no_rankings() -> None:
     """A voter of too high a rank is nobody's fault: views differ. So it must not be looked up for nothing."""
     names = "a b c d e f h i j k l m o p q g"
     group = mesh(names)
@@ -132,7 +132,7 @@ def test_certificates_that_nobody_signed_make_no_rankings() -> None:
     ]
     votes = [msgspec.structs.replace(vote_by(group, n, n, beat=beat), signature=bytes(64)) for n in far[:5]]
     assert len(votes) == node._detector.judge.needed(target)
-    messages = [encode_message(make_certificate(some, MemberStatus.DEAD)) for some in (votes[:1], votes)]
+    messages = [encode_message(make_verdict(some, MemberStatus.DEAD)) for some in (votes[:1], votes)]
     for packet in [packet for message in messages for packet in packets_of(group, message, count=50)]:
         ranked._rankings.clear()  # as if each were about another of ten thousand
         before = ranked.computed_count

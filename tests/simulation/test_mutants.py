@@ -9,7 +9,7 @@ import pytest
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.gossip.failure.cases import Evidence
 from gossipmesh.gossip.failure.control_rounds import ControlRounds
-from gossipmesh.gossip.failure.verdicts import CertificateJudge
+from gossipmesh.gossip.failure.verdicts import VerdictJudge
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.own import OwnRecords
@@ -25,7 +25,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 def no_refutation(patch: pytest.MonkeyPatch) -> None:
     """A node that is called dead does not answer."""
     patch.setattr(Intake, "_answer", lambda self, sender: None)
-    patch.setattr(Intake, "_refute_certificate", lambda self, *told: None)
+    patch.setattr(Intake, "_refute_verdict", lambda self, *told: None)
 
 
 def floors_fall(patch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def hasty_deaths(patch: pytest.MonkeyPatch) -> None:
 
 def lone_votes(patch: pytest.MonkeyPatch) -> None:
     """One monitor's vote is a quorum, and nobody asks whether it hears anybody."""
-    patch.setattr(CertificateJudge, "needed", lambda self, target: 1)
+    patch.setattr(VerdictJudge, "needed", lambda self, target: 1)
     patch.setattr(ControlRounds, "passed", property(lambda self: True))
     patch.setattr(ControlRounds, "failed", property(lambda self: False))
 
@@ -102,7 +102,7 @@ MUTANTS: list[tuple[Patch, str, str]] = [
     (no_obituaries, "partition-heal", "not everyone is alive|roots differ"),
     (stale_records_win, "steady", "went back|roots differ|does not come to rest"),
     (hasty_deaths, "steady", "false death"),
-    (lone_votes, "partition-heal", "certified somebody|false death|roots differ"),
+    (lone_votes, "partition-heal", "condemned somebody|false death|roots differ"),
     (deaf_to_life, "pause", "false death|given up"),
 ]
 

@@ -74,7 +74,7 @@ def test_a_restart_takes_no_old_deaths_for_a_catastrophe() -> None:
     assert not [view for view in group.node("b").members() if view.endpoints_held]
 
 
-def test_who_was_certified_dead_and_then_left_has_left_for_newcomers_too() -> None:
+def test_who_was_condemned_and_then_left_has_left_for_newcomers_too() -> None:
     names = "a b c d e f h g i"
     group = Group(names, seed=1)
     group.start("a")
@@ -87,7 +87,7 @@ def test_who_was_certified_dead_and_then_left_has_left_for_newcomers_too() -> No
     group.run(1)
     group.kill("g", silent=True)
     group.run_until(lambda: set(group.statuses("g").values()) == {"left"}, 10)
-    assert group.node("b")._catalog.get(credential_of("g").node_id).certificate is None
+    assert group.node("b")._catalog.get(credential_of("g").node_id).verdict is None
     group.start("i", "a")
     assert group.run_until(group.converged, 30) < 30
 
@@ -116,7 +116,7 @@ def test_a_newcomer_agrees_though_trust_has_moved_every_monitor_since() -> None:
     group = after_deaths("a b c d e f g h i j k l m o p q n", "f")
     group.perform(group.hosts["a"], group.node("a").offer_trust(trust_envelope(2), Instant(group.now)))
     group.run(5)
-    held = group.node("b")._catalog.get(credential_of("f").node_id).certificate
+    held = group.node("b")._catalog.get(credential_of("f").node_id).verdict
     assert not group.node("b")._detector.judge.is_valid(held)
     group.start("n", "a")
     assert group.run_until(lambda: group.status("n", "f") == "dead", 90) < 90

@@ -20,7 +20,7 @@ KINDS: Final = (
     "vote-sent",
     "vote-received",
     "unvote",
-    "certificate",
+    "verdict",
     "applied",
     "refuted",
     "beaten-by-life",

@@ -72,7 +72,7 @@ class MonitorSettings(msgspec.Struct, frozen=True):
         lag_gate_ns: with more lag of our own, failed probes prove nothing.
         tolerance_max_ns: greatest patience a target's published lag earns it.
         beats_apart_max: votes that heard beats further apart are of different times.
-        unreachable_after_ns: how much longer than silence until traffic avoids a target nobody certifies.
+        unreachable_after_ns: how much longer than silence until traffic avoids a target nobody condemns.
         mass_death_percent, mass_death_window_ns, mass_death_hold_ns: more deaths than that within the window
             keep their endpoints for so long.
     """
@@ -162,7 +162,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
 class MemberView(msgspec.Struct, frozen=True):
     """A member as the rest of the agent reads it.
 
-    `unreachable`: not heard here for a while and nobody certified it; for routing only. `heard_age_ns`:
+    `unreachable`: not heard here for a while and nobody condemned it; for routing only. `heard_age_ns`:
     since its last packet, None when there was none. `answered_age_ns`: since it answered, having heard us.
     `agreed_age_ns`: since its state sum was ours. `wall_offset_s`: its civil time as it last told it, less
     our monotonic seconds. `lag_ms`: the step it published. `hold_down_until`: it is back and stays out
@@ -240,9 +240,9 @@ class GossipStatistics(msgspec.Struct):
     unvotes: int = 0
     control_rounds: int = 0
     control_failures: int = 0
-    certificates_made: int = 0
-    certificates_applied: int = 0
-    certificates_held: int = 0
+    verdicts_made: int = 0
+    verdicts_applied: int = 0
+    verdicts_held: int = 0
     ports_refused: int = 0
     unreachable: int = 0
     held_down: int = 0

@@ -39,7 +39,7 @@ _SHARES: Final[dict[int, Share]] = {
     RecordKind.CREDENTIAL: Share.ALIVE,
     RecordKind.NODE_STATE: Share.ALIVE,
     RecordKind.SERVICE_SET: Share.SERVICES,
-    RecordKind.CERTIFICATE: Share.DEATHS,
+    RecordKind.VERDICT: Share.DEATHS,
 }
 # What is said of a subject before anything else when it is the receiver: its death, then its state.
 _BUDDY_ORDER: Final = {Share.DEATHS: 0, Share.ALIVE: 1, Share.SERVICES: 2, Share.REST: 3, Share.DOCUMENTS: 4}

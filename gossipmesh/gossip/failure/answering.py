@@ -1,8 +1,8 @@
-"""When this node answers a certificate against itself: at once, unless it would soon be certified again.
+"""When this node answers a verdict against itself: at once, unless it would soon be condemned again.
 
 Rules:
 1. Whoever returns from being deaf or degraded is held down by all who heard of it. So it answers only once
-   word has gone round: its new state must not overtake the certificate anywhere.
+   word has gone round: its new state must not overtake the verdict anywhere.
 2. Whoever had answered its accusers all the while and is called silent is not heard. It answers once most of
    two rounds of pings were answered; until then it would only go and come. Being told things is no answer.
 Paper: none. Deviation: SWIM refutes at once; docs/adr/0007 says why the target waits as well.
@@ -15,9 +15,9 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.prober import Prober
-from gossipmesh.gossip.failure.verdicts import CertificateJudge, is_held_down
+from gossipmesh.gossip.failure.verdicts import VerdictJudge, is_held_down
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
-from gossipmesh.model.records import Certificate, SignedRecord
+from gossipmesh.model.records import SignedRecord, Verdict
 
 _SPREAD_NS: Final = 5 * SECOND_NS  # ten times what a record may take to 99.9 % of a thousand members
 _UNDER_WAY_NS: Final = 200 * MILLISECOND_NS
@@ -27,13 +27,13 @@ _ROUNDS: Final = 2
 
 @kept.part("answering")
 class Answering:
-    """The certificate against us that waits, if any; `due` returns its record again in the end."""
+    """The verdict against us that waits, if any; `due` returns its record again in the end."""
 
     def __init__(
         self,
         ctx: Context,
         courier: Courier,
-        judge: CertificateJudge,
+        judge: VerdictJudge,
         prober: Prober,
     ) -> None:
         self._ctx = ctx
@@ -60,15 +60,15 @@ class Answering:
         """Forget it all: what we read after a pause we answered late, whatever its stamp says."""
         self._answered.clear()
 
-    def is_later(self, certificate: Certificate, record: SignedRecord) -> bool:
-        """Tell whether a certificate against our present incarnation is answered later, and see to it."""
-        against = (certificate.generation, certificate.epoch)
+    def is_later(self, verdict: Verdict, record: SignedRecord) -> bool:
+        """Tell whether a verdict against our present incarnation is answered later, and see to it."""
+        against = (verdict.generation, verdict.epoch)
         if against == self._against:
             return not self._is_due
-        if is_held_down(certificate.votes) and self._judge.is_valid(certificate):
+        if is_held_down(verdict.votes) and self._judge.is_valid(verdict):
             self._waiting, self._in_rounds = record, False
             self._ctx.timers.set(("answer", None), self._ctx.now + _SPREAD_NS)
-        elif self._was_in_vain(certificate):
+        elif self._was_in_vain(verdict):
             self._rounds.clear()
             self._waiting, self._in_rounds = record, True
             self._round()
@@ -77,11 +77,11 @@ class Answering:
         self._against, self._is_due = against, False
         return True
 
-    def _was_in_vain(self, certificate: Certificate) -> bool:
+    def _was_in_vain(self, verdict: Verdict) -> bool:
         """Tell whether most of the voters had asked us, and been answered, while they heard nothing."""
         newest = self._ctx.now - _UNDER_WAY_NS
         oldest = self._ctx.now - self._ctx.settings.monitor.silence_ns
-        answers = [self._answered.get(vote.voter, (-1, -1)) for vote in certificate.votes]
+        answers = [self._answered.get(vote.voter, (-1, -1)) for vote in verdict.votes]
         return 2 * sum(any(oldest <= at <= newest for at in pair) for pair in answers) > len(answers)
 
     def _round(self) -> None:
@@ -98,7 +98,7 @@ class Answering:
             self._asked[sequence] = True
 
     def due(self) -> SignedRecord | None:
-        """Return the certificate that is answered now (timer `answer`); None while we are not heard."""
+        """Return the verdict that is answered now (timer `answer`); None while we are not heard."""
         return self._answer() if not self._in_rounds or self._is_heard_again() else None
 
     def _is_heard_again(self) -> bool:

@@ -13,7 +13,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.local_health import LocalHealth
-from gossipmesh.gossip.failure.verdicts import CertificateJudge, make_certificate
+from gossipmesh.gossip.failure.verdicts import VerdictJudge, make_verdict
 from gossipmesh.gossip.failure.votes import VoteBox
 from gossipmesh.gossip.membership.catalog import Catalog, order_start
 from gossipmesh.gossip.membership.member import Member
@@ -34,7 +34,7 @@ class Ballot:
         catalog: Catalog,
         courier: Courier,
         own: OwnRecords,
-        judge: CertificateJudge,
+        judge: VerdictJudge,
         health: LocalHealth,
     ) -> None:
         self._ctx = ctx
@@ -110,12 +110,12 @@ class Ballot:
         found = self.votes.quorum(member.node_id, incarnation, needed, self._ctx.now)
         if found is None or found[0] < member.status:
             return None
-        held = member.certificate
+        held = member.verdict
         if found[0] == member.status and (held is None or self._judge.is_valid(held)):
             return None
-        self._ctx.statistics.certificates_made += 1
-        self._note(member, "certificate", "", f"{found[0].label} by {len(found[1])} votes")
-        return make_certificate(found[1], found[0])
+        self._ctx.statistics.verdicts_made += 1
+        self._note(member, "verdict", "", f"{found[0].label} by {len(found[1])} votes")
+        return make_verdict(found[1], found[0])
 
     def settle(self, node_id: bytes) -> None:
         """Forget the votes about a member, and those it cast: it is gone, or no member any more."""

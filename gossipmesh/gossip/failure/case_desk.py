@@ -5,8 +5,8 @@
    a refusal; only against members we are a monitor of, only while our view is whole.
 2. A tick pings the target with the suspect flag; others and TCP are tried only once it is silent for 900 ms.
 3. A refused port makes us ask the engine, twice; so does silence, so that a hung agent is no dead node.
-4. A certified target's case is opened only to renew what is held (`renewals`), and ends by itself.
-5. Who stays unheard and uncertified is `unreachable` here, for routing only, until any packet.
+4. A condemned target's case is opened only to renew what is held (`renewals`), and ends by itself.
+5. Who stays unheard and uncondemned is `unreachable` here, for routing only, until any packet.
 Paper: SWIM section 4.2 (suspicion before death). Deviation: see `cases`.
 """
 
@@ -72,7 +72,7 @@ class CaseDesk:
     def open(self, member: Member, why: str, *, renews_until: Instant | None = None) -> Case | None:
         """Open a case against a target of ours, unless one is open; None when it is none of ours.
 
-        `renews_until`: it is certified, and looked at again until then.
+        `renews_until`: it is condemned, and looked at again until then.
         """
         case = self._cases.get(member.node_id)
         if case is not None:

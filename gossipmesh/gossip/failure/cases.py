@@ -51,7 +51,7 @@ class CaseInput(Enum):
     FOUND_DEGRADED = "a tick: degraded"
     CUT_OFF = "our control rounds failed"
     SLEPT = "we were stopped"
-    SETTLED = "certified, left, or not ours to watch"
+    SETTLED = "condemned, left, or not ours to watch"
 
 
 class Act(Enum):
@@ -295,7 +295,7 @@ def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) ->
 class Case:
     """One open case; `sent_before` is the link's counter when it opened, so that old packets show.
 
-    Until `renews_until` it goes on though its target is certified: somebody cannot judge that.
+    Until `renews_until` it goes on though its target is condemned: somebody cannot judge that.
     """
 
     __slots__ = (

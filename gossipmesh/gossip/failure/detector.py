@@ -15,7 +15,6 @@ from gossipmesh.model.member import Address
 from gossipmesh.model.records import SignedRecord, Vote
 from gossipmesh.wire.datagram import (
     Ack,
-    CertificateId,
     Check,
     Heartbeat,
     Nack,
@@ -24,6 +23,7 @@ from gossipmesh.wire.datagram import (
     RelayedAck,
     Seen,
     Unvote,
+    VerdictId,
 )
 
 
@@ -74,8 +74,8 @@ class Detector(Protocol):
     def receive_unvote(self, member: Member, unvote: Unvote) -> None:
         """Take a vote back."""
 
-    def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
-        """Note that a member holds a certificate."""
+    def receive_verdict_id(self, member: Member, held: VerdictId) -> None:
+        """Note that a member holds a verdict."""
 
     def paused(self, late_ns: int) -> None:
         """Void what a pause of our own made look like silence."""
@@ -94,7 +94,7 @@ class Detector(Protocol):
         """Follow a verdict about another: ask its target first, or let it take effect and pass it on."""
 
     def answers_later(self, change: Change) -> bool:
-        """Tell whether a certificate against ourselves is answered later than now."""
+        """Tell whether a verdict against ourselves is answered later than now."""
 
     def engine_probed(self, number: int, answered: bool, refused: bool) -> None:
         """Take an engine's answer."""

@@ -1,11 +1,11 @@
-"""Whether a certificate is older than life: then its target is asked first, and it waits for the answer.
+"""Whether a verdict is older than life: then its target is asked first, and it waits for the answer.
 
 True votes of a past moment can be kept and shown again. Rules:
 1. Whoever was heard since the votes, or whose beats must have gone on far beyond those voted on, is
-   shown the certificate; it takes effect if the target then stays silent.
+   shown the verdict; it takes effect if the target then stays silent.
 2. Who was deaf or degraded sends all the while, so that it is heard proves nothing: it is asked when the
    votes are of another time, again and again, and only a new incarnation in `deaf_ns` is an answer. That is
-   longer than it waits itself, so that its answer overtakes no certificate (`answering`).
+   longer than it waits itself, so that its answer overtakes no verdict (`answering`).
 3. How old votes are, their second latest beat says: one voter alone makes nothing look young.
 Paper: none; docs/GOSSIP.md, "Failure detection", 7.
 """
@@ -19,12 +19,12 @@ from gossipmesh.gossip.failure.prober import Prober
 from gossipmesh.gossip.failure.verdicts import is_held_down
 from gossipmesh.gossip.membership.catalog import Change, order_start
 from gossipmesh.gossip.membership.member import Member
-from gossipmesh.model.records import Certificate, RecordKind, SignedRecord
+from gossipmesh.model.records import RecordKind, SignedRecord, Verdict
 
 
-@kept.value("held certificate")
+@kept.value("held verdict")
 class _Held(NamedTuple):
-    """A certificate that waits, and when its target was last heard before it."""
+    """A verdict that waits, and when its target was last heard before it."""
 
     member: Member
     record: SignedRecord
@@ -34,7 +34,7 @@ class _Held(NamedTuple):
 
 @kept.part("life first")
 class LifeFirst:
-    """Whom we asked, and when; `release` returns the certificate again once the target had its time."""
+    """Whom we asked, and when; `release` returns the verdict again once the target had its time."""
 
     def __init__(self, ctx: Context, courier: Courier, prober: Prober) -> None:
         self._ctx = ctx
@@ -44,19 +44,19 @@ class LifeFirst:
         self._asked_anew_at: dict[bytes, tuple[tuple[int, int], int]] = {}
         self._held: dict[bytes, _Held] = {}
 
-    def beats(self, member: Member, certificate: Certificate) -> bool:
-        """Tell whether a certificate waits: it is older than life, and its target has not had its time."""
+    def beats(self, member: Member, verdict: Verdict) -> bool:
+        """Tell whether a verdict waits: it is older than life, and its target has not had its time."""
         settings = self._ctx.settings.monitor
         if member.beat_run != member.run or member.run == 0:
             return False
         unheard_ns = self._ctx.now - member.heard_at
         unheard_beats = unheard_ns // settings.heartbeat_slot_ns
         silence_beats = settings.silence_ns // settings.heartbeat_slot_ns
-        heard_by_two = sorted(certificate.beats)[-2:][0]
-        if is_held_down(certificate.votes):
+        heard_by_two = sorted(verdict.beats)[-2:][0]
+        if is_held_down(verdict.votes):
             beats_old = member.beat - heard_by_two + unheard_beats
             beats_old_max = 2 * silence_beats + settings.monitors_max
-            return beats_old > beats_old_max and not self._had_its_time(member, certificate)
+            return beats_old > beats_old_max and not self._had_its_time(member, verdict)
         beats_later = member.beat - heard_by_two - silence_beats
         beats_now = beats_later + unheard_beats
         if beats_later <= 0 and beats_now <= settings.beats_apart_max:
@@ -72,18 +72,18 @@ class LifeFirst:
         is_lately = asked == incarnation and ago_ns < settings.deaf_ns + 2 * settings.silence_ns
         return ago_ns if is_lately else None
 
-    def _had_its_time(self, member: Member, certificate: Certificate) -> bool:
-        asked_ns = self._asked_ns(member, order_start(certificate.order))
+    def _had_its_time(self, member: Member, verdict: Verdict) -> bool:
+        asked_ns = self._asked_ns(member, order_start(verdict.order))
         return asked_ns is not None and asked_ns >= self._ctx.settings.monitor.deaf_ns
 
     def ask(self, change: Change, sender: Member | None) -> None:
         """Show the target what is held against it, and whoever sent it the target's state."""
-        member, record, certificate = change.member, change.record, change.certificate
-        if record is None or certificate is None:
+        member, record, verdict = change.member, change.record, change.verdict
+        if record is None or verdict is None:
             return
         if self._asked_at.get(member.node_id, -1) <= member.heard_at:
             self._asked_at[member.node_id] = self._ctx.now
-        is_deaf, incarnation = is_held_down(certificate.votes), order_start(certificate.order)
+        is_deaf, incarnation = is_held_down(verdict.votes), order_start(verdict.order)
         if is_deaf and self._asked_ns(member, incarnation) is None:
             self._asked_anew_at[member.node_id] = (incarnation, self._ctx.now)
         self._courier.send(member, [self._prober.fresh_ping(), change.message])
@@ -94,12 +94,12 @@ class LifeFirst:
         self._ctx.timers.set(("held", member.node_id), until)
 
     def release(self, node_id: bytes) -> SignedRecord | None:
-        """Return a certificate whose target had its time (timer `held`); None where that was heard."""
+        """Return a verdict whose target had its time (timer `held`); None where that was heard."""
         held = self._held.pop(node_id)
         return held.record if held.is_deaf or held.member.heard_at <= held.heard_at else None
 
     def settle(self, member: Member) -> None:
-        """Let nothing wait for a member against whom a certificate took effect."""
+        """Let nothing wait for a member against whom a verdict took effect."""
         self._held.pop(member.node_id, None)
         self._ctx.timers.cancel(("held", member.node_id))
 

@@ -10,11 +10,11 @@ Paper: none; SWIM merges whatever claims the highest order. Deviation: that.
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.failure.life_first import LifeFirst
-from gossipmesh.gossip.failure.verdicts import CertificateJudge, decode_certificate_untrusted
+from gossipmesh.gossip.failure.verdicts import VerdictJudge, decode_verdict_untrusted
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.model.records import Certificate, SignedRecord
+from gossipmesh.model.records import SignedRecord, Verdict
 from gossipmesh.wire.datagram import encode_message
 
 
@@ -22,7 +22,7 @@ from gossipmesh.wire.datagram import encode_message
 class VerdictMerger:
     """Judges verdicts of others and has the catalogue keep those that hold."""
 
-    def __init__(self, ctx: Context, catalog: Catalog, judge: CertificateJudge, life: LifeFirst) -> None:
+    def __init__(self, ctx: Context, catalog: Catalog, judge: VerdictJudge, life: LifeFirst) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._judge = judge
@@ -36,28 +36,26 @@ class VerdictMerger:
                 Remote's fault. State unchanged.
         """
         member, _ = self._catalog.subject_untrusted(record)
-        certificate = decode_certificate_untrusted(record)
+        verdict = decode_verdict_untrusted(record)
         if member.node_id == self._catalog.own_id:
-            certificate = self._judge.answerable_untrusted(certificate, checks)
-            return self._unmerged(member, certificate, record, held=False)
-        if member.state is None or order_start(certificate.order) > order_start(member.order):
+            verdict = self._judge.answerable_untrusted(verdict, checks)
+            return self._unmerged(member, verdict, record, held=False)
+        if member.state is None or order_start(verdict.order) > order_start(member.order):
             raise UnknownOwner(member.node_id)
-        renews = _is_same(member.certificate, certificate)
-        if _is_stale(member, certificate) and not (renews and self._convinces_anew(member, certificate)):
+        renews = _is_same(member.verdict, verdict)
+        if _is_stale(member, verdict) and not (renews and self._convinces_anew(member, verdict)):
             self._ctx.statistics.records_stale += 1
             return None
-        self._judge.require_valid_untrusted(certificate, checks)
-        if not renews and self._life.beats(member, certificate):
-            return self._unmerged(member, certificate, record, held=True)
-        return self._catalog.install_certificate(member, certificate, record)
+        self._judge.require_valid_untrusted(verdict, checks)
+        if not renews and self._life.beats(member, verdict):
+            return self._unmerged(member, verdict, record, held=True)
+        return self._catalog.install_verdict(member, verdict, record)
 
-    def _convinces_anew(self, member: Member, certificate: Certificate) -> bool:
-        held = member.certificate
-        return held is not None and not self._judge.is_valid(held) and self._judge.is_valid(certificate)
+    def _convinces_anew(self, member: Member, verdict: Verdict) -> bool:
+        held = member.verdict
+        return held is not None and not self._judge.is_valid(held) and self._judge.is_valid(verdict)
 
-    def _unmerged(
-        self, member: Member, certificate: Certificate, record: SignedRecord, *, held: bool
-    ) -> Change:
+    def _unmerged(self, member: Member, verdict: Verdict, record: SignedRecord, *, held: bool) -> Change:
         message = encode_message(record)
         return Change(
             member,
@@ -67,16 +65,16 @@ class VerdictMerger:
             False,
             record=record,
             held=held,
-            certificate=certificate,
+            verdict=verdict,
         )
 
 
-def _is_same(held: Certificate | None, offered: Certificate) -> bool:
+def _is_same(held: Verdict | None, offered: Verdict) -> bool:
     return held is not None and (offered.order, offered.status) == (held.order, held.status)
 
 
-def _is_stale(member: Member, certificate: Certificate) -> bool:
-    if certificate.order < member.order or member.status is MemberStatus.LEFT:
+def _is_stale(member: Member, verdict: Verdict) -> bool:
+    if verdict.order < member.order or member.status is MemberStatus.LEFT:
         return True
-    held = member.certificate
-    return held is not None and (certificate.order, certificate.status) <= (held.order, held.status)
+    held = member.verdict
+    return held is not None and (verdict.order, verdict.status) <= (held.order, held.status)

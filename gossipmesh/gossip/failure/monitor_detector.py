@@ -2,9 +2,9 @@
 
 It composes the parts: `monitors` (who watches whom), `heartbeats`, `prober`, `case_desk` (cases and votes of
 our own), `votes` (those of others), `verdicts` (quorums), `quarantine`, `mass_death`. Rules:
-1. Votes go to the target's other monitors only; certificates go to everybody.
-2. Whoever holds a quorum of fresh votes makes the certificate; it takes effect like anyone's.
-3. A certificate older than what we heard of its target is not applied: the target is shown it and answers.
+1. Votes go to the target's other monitors only; verdicts go to everybody.
+2. Whoever holds a quorum of fresh votes makes the verdict; it takes effect like anyone's.
+3. A verdict older than what we heard of its target is not applied: the target is shown it and answers.
 4. Gone members are pinged in turn with what is held against them, so any partition heals by itself.
 5. Who cannot judge what is held against the gone, for it joined later, has their monitors vote again.
 Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: monitors are fixed and vote;
@@ -30,10 +30,10 @@ from gossipmesh.gossip.failure.prober import Prober
 from gossipmesh.gossip.failure.quarantine import HoldDowns
 from gossipmesh.gossip.failure.renewals import Renewals
 from gossipmesh.gossip.failure.retained_endpoints import EndpointHolds
-from gossipmesh.gossip.failure.verdict_wants import CertificateWants
+from gossipmesh.gossip.failure.verdict_wants import VerdictWants
 from gossipmesh.gossip.failure.verdicts import (
-    CertificateJudge,
-    decode_certificate_untrusted,
+    VerdictJudge,
+    decode_verdict_untrusted,
     is_held_down,
     voter_names,
 )
@@ -51,7 +51,6 @@ from gossipmesh.model.records import Cause, RecordKind, SignedRecord, Vote
 from gossipmesh.trust.records import vote_of
 from gossipmesh.wire.datagram import (
     Ack,
-    CertificateId,
     Check,
     Heartbeat,
     Nack,
@@ -60,6 +59,7 @@ from gossipmesh.wire.datagram import (
     RelayedAck,
     Seen,
     Unvote,
+    VerdictId,
     encode_message,
 )
 
@@ -84,12 +84,12 @@ class MonitorDetector:
         self._own = own
         settings = ctx.settings.monitor
         self.monitors = Monitors(catalog.eligible)
-        self.judge = CertificateJudge(ctx, self.monitors, catalog)
+        self.judge = VerdictJudge(ctx, self.monitors, catalog)
         self.prober = Prober(ctx, catalog, courier, streams)
         self.health = self.prober.health
         self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors)
         self._engines = EngineQuestions(ctx)
-        self._wants = CertificateWants(ctx, catalog, courier)
+        self._wants = VerdictWants(ctx, catalog, courier)
         self._renewals = Renewals()
         self._life = LifeFirst(ctx, courier, self.prober)
         self._answering = Answering(ctx, courier, self.judge, self.prober)
@@ -132,20 +132,20 @@ class MonitorDetector:
         return joined(own, *(part.deadlines() for part in watching + verdicts))
 
     def restore(self, records: list[SignedRecord]) -> None:
-        """Take back certificates of the last run; this node judged them then, so signatures suffice."""
+        """Take back verdicts of the last run; this node judged them then, so signatures suffice."""
         for record in records:
-            checks = Checks(limits.CERTIFICATE_VOTES_MAX)
+            checks = Checks(limits.VERDICT_VOTES_MAX)
             try:
-                certificate = decode_certificate_untrusted(record)
-                member = self._catalog.get(certificate.node_id)
-                for part in certificate.votes:
-                    self.judge.require_signed_untrusted(vote_of(certificate, part), checks)
+                verdict = decode_verdict_untrusted(record)
+                member = self._catalog.get(verdict.node_id)
+                for part in verdict.votes:
+                    self.judge.require_signed_untrusted(vote_of(verdict, part), checks)
             except MalformedInput as error:
                 self._ctx.refused(type(error).__name__)
                 continue
-            incarnation = (certificate.generation, certificate.epoch)
+            incarnation = (verdict.generation, verdict.epoch)
             if member is not None and member.state and order_start(member.state.order) == incarnation:
-                self._catalog.install_certificate(member, certificate, record)
+                self._catalog.install_verdict(member, verdict, record)
 
     def next_sequence(self) -> int:
         """Return a fresh ping sequence."""
@@ -257,19 +257,19 @@ class MonitorDetector:
 
     def _renewed_until(self, target: Member) -> Instant | None:
         """Return until when what we hold against a member is voted on anew, if it is (rule 5)."""
-        certificate = target.certificate
-        if certificate is None:
+        verdict = target.verdict
+        if verdict is None:
             return None
-        convinces = self.judge.is_valid(certificate)
+        convinces = self.judge.is_valid(verdict)
         return self._renewals.asked(target.node_id, self._ctx.now, convinces=convinces)
 
     def _show_verdict(self, target: Member, to: Member) -> bool:
         """Send a member what is held against another, now and then; False when nothing is."""
-        if target.certificate is None:
+        if target.verdict is None:
             return False
         if to.shown_at < 0 or self._ctx.now - to.shown_at >= _TOLD_GAP_NS:
             to.shown_at = self._ctx.now
-            self._courier.send(to, [target.messages[RecordKind.CERTIFICATE]], fill=False)
+            self._courier.send(to, [target.messages[RecordKind.VERDICT]], fill=False)
         return True
 
     def port_refused(self, address: Address) -> None:
@@ -295,7 +295,7 @@ class MonitorDetector:
     # Votes
 
     def receive_vote(self, member: Member, vote: Vote, arrived: Instant, checks: Checks) -> None:
-        """Take a vote from its voter; a new quorum makes a certificate."""
+        """Take a vote from its voter; a new quorum makes a verdict."""
         target = self._catalog.get(vote.node_id)
         if target is None or target.state is None or target.node_id == self._own.node_id:
             return
@@ -339,7 +339,7 @@ class MonitorDetector:
         if self.votes.withdraw(unvote.target, member.node_id, unvote.sequence, self._ctx.now) and target:
             self._note(target, "unvote", member.node_id)
 
-    # Certificates
+    # Verdicts
 
     def merge_verdict_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
         """Judge a verdict from outside and have it kept if it holds; None when it says nothing new.
@@ -372,7 +372,7 @@ class MonitorDetector:
             self.status_changed(change.member)
 
     def _ask_first(self, change: Change, sender: Member | None) -> None:
-        self._ctx.statistics.certificates_held += 1
+        self._ctx.statistics.verdicts_held += 1
         self._note(change.member, "beaten-by-life", b"" if sender is None else sender.node_id)
         self._life.ask(change, sender)
 
@@ -392,30 +392,30 @@ class MonitorDetector:
         return None if record is None else AnswerDue(record)
 
     def answers_later(self, change: Change) -> bool:
-        """Tell whether a certificate against ourselves is answered later than now."""
-        assert change.certificate is not None
+        """Tell whether a verdict against ourselves is answered later than now."""
+        assert change.verdict is not None
         assert change.record is not None
-        return self._answering.is_later(change.certificate, change.record)
+        return self._answering.is_later(change.verdict, change.record)
 
     def _applied(self, change: Change, origin_id: bytes) -> None:
-        """Follow a certificate that took effect here: its name is pushed on, and who lacks it asks."""
-        member, certificate = change.member, change.certificate
-        assert certificate is not None
-        self._ctx.statistics.certificates_applied += 1
+        """Follow a verdict that took effect here: its name is pushed on, and who lacks it asks."""
+        member, verdict = change.member, change.verdict
+        assert verdict is not None
+        self._ctx.statistics.verdicts_applied += 1
         self._life.settle(member)
-        names = voter_names(certificate, self._catalog)
-        self._note(member, "applied", self._own.node_id, MemberStatus(certificate.status).label, names)
-        if is_held_down(certificate.votes):
+        names = voter_names(verdict, self._catalog)
+        self._note(member, "applied", self._own.node_id, MemberStatus(verdict.status).label, names)
+        if is_held_down(verdict.votes):
             self._hold_down(member)
-        message = CertificateId(member.node_id, certificate.generation, certificate.epoch, certificate.status)
+        message = VerdictId(member.node_id, verdict.generation, verdict.epoch, verdict.status)
         name = encode_message(message)
-        self._courier.enqueue((RecordKind.CERTIFICATE, member.node_id, b""), name)
+        self._courier.enqueue((RecordKind.VERDICT, member.node_id, b""), name)
         fanout = self._ctx.settings.eager_fanout
         # About half a dozen had the votes, and each of them makes the verdict at that moment.
         self._courier.push_name(name, change.message, origin_id, fanout if origin_id else fanout // 2)
 
     def _hold_down(self, member: Member) -> None:
-        until = self._hold_downs.certified(member.node_id, self._ctx.now)
+        until = self._hold_downs.condemned(member.node_id, self._ctx.now)
         member.held_down_until = until
         self._ctx.statistics.held_down += 1
         self._note(member, "hold-down", self._own.node_id)
@@ -428,8 +428,8 @@ class MonitorDetector:
             self._catalog.resettle(member)
             self.status_changed(member)
 
-    def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
-        """Ask for a certificate we lack, once we judge any."""
+    def receive_verdict_id(self, member: Member, held: VerdictId) -> None:
+        """Ask for a verdict we lack, once we judge any."""
         if self.judge.view_is_whole:
             self._wants.named(member, held)
 
@@ -485,7 +485,7 @@ class MonitorDetector:
             self.desk.open(member, "its engine does not answer either")
 
     def view_complete(self) -> None:
-        """Judge certificates and watch others from now on."""
+        """Judge verdicts and watch others from now on."""
         self.judge.view_is_whole = True
         self._holds.view_complete()
 
@@ -496,16 +496,16 @@ class MonitorDetector:
         self._ctx.timers.set(("obituary", None), self._ctx.on_beat(self._ctx.now + interval_ns))
 
     def _tombstone(self) -> None:
-        """Ping one gone member with its certificate; if it lives it answers with a later incarnation."""
+        """Ping one gone member with its verdict; if it lives it answers with a later incarnation."""
         self._set_tombstone_timer()
-        gone = [member for member in self._catalog if member.certificate is not None and member.address]
+        gone = [member for member in self._catalog if member.verdict is not None and member.address]
         if not gone:
             return
         self._tombstone_turn = (self._tombstone_turn + 1) % len(gone)
         member = gone[self._tombstone_turn]
         self._ctx.statistics.obituaries += 1
         member.address_index += 1
-        messages = [self.ping_message(self.next_sequence()), member.messages[RecordKind.CERTIFICATE]]
+        messages = [self.ping_message(self.next_sequence()), member.messages[RecordKind.VERDICT]]
         self._courier.send(member, messages, fill=False)
 
     def lag_noted(self) -> bool:

@@ -6,7 +6,7 @@ Everyone computes the same from the same members, nobody chooses. Rules:
 2. A target's ranking is computed once (O(members)) and kept up to date per change (O(1) per kept target), so
    that a thousand members cost a thousand hashes per watched target, once. Who came and who went is told, so
    that nobody walks over all the others to find it.
-3. Fewer than three eligible members certify nobody: two cannot tell a crash from a cut.
+3. Fewer than three eligible members condemn nobody: two cannot tell a crash from a cut.
 Paper: Thaler and Ravishankar 1998 (rendezvous hashing). Deviation: Trust's version is hashed in, so that a
     new Trust moves every set of monitors.
 """

@@ -1,7 +1,7 @@
 """Keeps out, for a while, members that come back from being deaf or degraded: they would go again at once.
 
 Rules:
-1. The first return waits 120 s after the certificate, each next twice as long, up to 16 min.
+1. The first return waits 120 s after the verdict, each next twice as long, up to 16 min.
 2. Thirty quiet minutes after a return all is forgotten.
 Paper: none; BGP's route flap damping (RFC 2439) is the idea. Simulated with the first step only.
 """
@@ -19,8 +19,8 @@ class HoldDowns:
         self._settings = settings
         self._held: dict[bytes, tuple[int, int]] = {}
 
-    def certified(self, node_id: bytes, now: Instant) -> Instant:
-        """Note a certificate and return until when its target stays out."""
+    def condemned(self, node_id: bytes, now: Instant) -> Instant:
+        """Note a verdict and return until when its target stays out."""
         settings = self._settings
         until, length_ns = self._held.get(node_id, (0, 0))
         forgotten = length_ns == 0 or now - until > settings.hold_down_forget_ns

@@ -1,12 +1,12 @@
-"""Tells when a death that was certified long ago is to be voted on anew: somebody cannot judge what we hold.
+"""Tells when a verdict of long ago is to be voted on anew: somebody cannot judge what we hold.
 
-A certificate is a quorum of the members there were. Whoever joins later counts others, and may rightly refuse
+A verdict is a quorum of the members there were. Whoever joins later counts others, and may rightly refuse
 it for ever. Rules:
-1. Who cannot judge a certificate it was shown finds the member silent itself, and goes on voting or asking.
+1. Who cannot judge a verdict it was shown finds the member silent itself, and goes on voting or asking.
 2. So, whoever goes on for five seconds, or at once if what we hold would not convince ourselves any more,
    makes the target's monitors look again and vote, for ten seconds.
 3. Then they are quiet for half a minute: their own votes are no reason for one another to go on.
-4. A new certificate replaces the held one only where that is valid no more; else it is for the newcomer.
+4. A new verdict replaces the held one only where that is valid no more; else it is for the newcomer.
 Paper: none; docs/GOSSIP.md, "Failure detection", 14.
 """
 

@@ -1,4 +1,4 @@
-"""Fetches certificates by their names: a name is a twentieth of a body, and pushed in its stead.
+"""Fetches verdicts by their names: a name is a twentieth of a body, and pushed in its stead.
 
 Rules:
 1. Whoever names one that we lack is asked, one member at a time; who else names it meanwhile is asked if the
@@ -16,15 +16,15 @@ from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.membership.catalog import Catalog, order_start
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.instant import MILLISECOND_NS
-from gossipmesh.model.records import Certificate, RecordKind
-from gossipmesh.wire.datagram import CertificateId, Want, encode_message
+from gossipmesh.model.records import RecordKind, Verdict
+from gossipmesh.wire.datagram import VerdictId, Want, encode_message
 
 _HOLDERS_MAX: Final = 4
 _AGAIN_NS: Final = 100 * MILLISECOND_NS
 
 
-@kept.part("certificate wants")
-class CertificateWants:
+@kept.part("verdict wants")
+class VerdictWants:
     """What we asked for and who else has it, by target."""
 
     def __init__(self, ctx: Context, catalog: Catalog, courier: Courier) -> None:
@@ -32,10 +32,10 @@ class CertificateWants:
         self._catalog = catalog
         self._courier = courier
         self._holders: dict[bytes, list[Member]] = {}
-        self._names: dict[bytes, CertificateId] = {}
+        self._names: dict[bytes, VerdictId] = {}
 
-    def named(self, holder: Member, name: CertificateId) -> None:
-        """Ask for a certificate we lack, or remember who has it as well."""
+    def named(self, holder: Member, name: VerdictId) -> None:
+        """Ask for a verdict we lack, or remember who has it as well."""
         if not self._lacks(name):
             return
         holders = self._holders.get(name.target)
@@ -48,17 +48,17 @@ class CertificateWants:
         elif len(holders) < _HOLDERS_MAX and holder not in holders:
             holders.append(holder)
 
-    def _lacks(self, name: CertificateId) -> bool:
+    def _lacks(self, name: VerdictId) -> bool:
         target = self._catalog.get(name.target)
         if target is None or target.state is None:
             return False
-        known = target.certificate
+        known = target.verdict
         if known is not None and _rank(known) >= _rank(name):
             return False
         return (name.generation, name.epoch) >= order_start(target.state.order)
 
     def _ask(self, holder: Member, target: bytes) -> None:
-        self._courier.send(holder, [encode_message(Want(int(RecordKind.CERTIFICATE), target))])
+        self._courier.send(holder, [encode_message(Want(int(RecordKind.VERDICT), target))])
         self._ctx.timers.set(("want", target), self._ctx.now + _AGAIN_NS)
 
     def deadlines(self) -> Deadlines:
@@ -79,5 +79,5 @@ class CertificateWants:
         self._ctx.timers.cancel(("want", node_id))
 
 
-def _rank(named: CertificateId | Certificate) -> tuple[int, int, int]:
+def _rank(named: VerdictId | Verdict) -> tuple[int, int, int]:
     return named.generation, named.epoch, named.status

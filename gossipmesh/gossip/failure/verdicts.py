@@ -5,7 +5,7 @@ Rules:
    this node sees, about one incarnation, within `beats_apart_max` beats, and of causes that allow the status.
 2. What is cheap is checked first; signatures last, all of them, but before a ranking that is not at hand: a
    vote that was not verified counts for nothing, neither for the quorum nor for how late, or of what cause,
-   the certificate is.
+   the verdict is.
 3. About ourselves we ask less: signatures and two voters. Whoever holds it believes it, so it is answered.
    What else it says (deaf, in vain) only verified votes say.
 Paper: none. Deviation: a vote names an incarnation, not one sequence in it, since monitors may hold different
@@ -26,10 +26,10 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import (
     SEQUENCE_WHOLE,
     Cause,
-    Certificate,
-    CertificateVote,
     RecordKind,
     SignedRecord,
+    Verdict,
+    VerdictVote,
     Vote,
 )
 from gossipmesh.trust.records import BadSignature, vote_bytes, vote_of
@@ -37,48 +37,46 @@ from gossipmesh.wire.codec import decode_untrusted, encode
 
 
 class NotYetJudged(Untrusted):
-    """A certificate that a newcomer, whose view may be a part, leaves for later."""
+    """A verdict that a newcomer, whose view may be a part, leaves for later."""
 
 
-def make_certificate(votes: list[Vote], status: MemberStatus) -> SignedRecord:
+def make_verdict(votes: list[Vote], status: MemberStatus) -> SignedRecord:
     """Return the record of a quorum; its votes agree on target and incarnation."""
     first = votes[0]
     parts = tuple(
-        CertificateVote(vote.cause, vote.voter, vote.sequence, vote.beat, vote.signature)
+        VerdictVote(vote.cause, vote.voter, vote.sequence, vote.beat, vote.signature)
         for vote in sorted(votes, key=lambda vote: vote.voter)
     )
-    certificate = Certificate(
-        first.node_id, first.generation, first.epoch, SEQUENCE_WHOLE, int(status), parts
-    )
-    return SignedRecord(int(RecordKind.CERTIFICATE), encode(certificate), b"")
+    verdict = Verdict(first.node_id, first.generation, first.epoch, SEQUENCE_WHOLE, int(status), parts)
+    return SignedRecord(int(RecordKind.VERDICT), encode(verdict), b"")
 
 
-def decode_certificate_untrusted(record: SignedRecord) -> Certificate:
-    """Read a certificate; verifies nothing but its form.
+def decode_verdict_untrusted(record: SignedRecord) -> Verdict:
+    """Read a verdict; verifies nothing but its form.
 
     Raises:
         MalformedInput: not such a record. Remote's fault. State unchanged.
     """
-    if record.kind != RecordKind.CERTIFICATE or record.signature or record.key_id:
-        raise Untrusted("a certificate with a signature of its own")
-    certificate = decode_untrusted(record.body, Certificate, bytes_max=limits.RECORD_BYTES_MAX)
-    if encode(certificate) != record.body:
-        raise Untrusted("a certificate in another encoding than the one")
-    if certificate.sequence != SEQUENCE_WHOLE:
-        raise Untrusted("a certificate against a part of an incarnation")
-    if certificate.status not in (MemberStatus.DEAD, MemberStatus.UNATTENDED):
-        raise Untrusted("a certificate of a status nobody may certify")
-    if not 0 < len(certificate.votes) <= limits.CERTIFICATE_VOTES_MAX:
-        raise Untrusted("a certificate of too many votes, or none")
-    voters = [vote.voter for vote in certificate.votes]
-    if voters != sorted(dict.fromkeys(voters)) or certificate.node_id in voters:
-        raise Untrusted("a certificate with one voter twice, out of order, or with its target's own vote")
-    return certificate
+    if record.kind != RecordKind.VERDICT or record.signature or record.key_id:
+        raise Untrusted("a verdict with a signature of its own")
+    verdict = decode_untrusted(record.body, Verdict, bytes_max=limits.RECORD_BYTES_MAX)
+    if encode(verdict) != record.body:
+        raise Untrusted("a verdict in another encoding than the one")
+    if verdict.sequence != SEQUENCE_WHOLE:
+        raise Untrusted("a verdict against a part of an incarnation")
+    if verdict.status not in (MemberStatus.DEAD, MemberStatus.UNATTENDED):
+        raise Untrusted("a verdict of a status nobody may condemn")
+    if not 0 < len(verdict.votes) <= limits.VERDICT_VOTES_MAX:
+        raise Untrusted("a verdict of too many votes, or none")
+    voters = [vote.voter for vote in verdict.votes]
+    if voters != sorted(dict.fromkeys(voters)) or verdict.node_id in voters:
+        raise Untrusted("a verdict with one voter twice, out of order, or with its target's own vote")
+    return verdict
 
 
-@kept.part("certificate judge")
-class CertificateJudge:
-    """Checks certificates and votes by what this node knows of members."""
+@kept.part("verdict judge")
+class VerdictJudge:
+    """Checks verdicts and votes by what this node knows of members."""
 
     def __init__(
         self,
@@ -93,7 +91,7 @@ class CertificateJudge:
         self.view_is_whole = False
 
     def needed(self, target: bytes) -> int:
-        """Return how many votes certify a target; 0: no number does."""
+        """Return how many votes condemn a target; 0: no number does."""
         maximum = self._ctx.settings.monitor.monitors_max
         return panel_of(self._monitors.others_count(target), maximum).quorum
 
@@ -131,32 +129,32 @@ class CertificateJudge:
         if not self._ctx.verifier.verify(voter.credential.signing_key, message, vote.signature):
             raise BadSignature("a vote whose signature does not verify")
 
-    def require_valid_untrusted(self, certificate: Certificate, checks: Checks) -> None:
-        """Refuse a certificate that is none.
+    def require_valid_untrusted(self, verdict: Verdict, checks: Checks) -> None:
+        """Refuse a verdict that is none.
 
         Raises:
             NotYetJudged: our own view may be a part only. State unchanged.
             MalformedInput: rule 1 does not hold. Remote's fault. State unchanged.
         """
-        votes = [vote_of(certificate, part) for part in certificate.votes]
+        votes = [vote_of(verdict, part) for part in verdict.votes]
         if any(vote.cause not in tuple(Cause) for vote in votes):
             raise Untrusted("a vote of an unknown cause")
         if not self.view_is_whole:
-            raise NotYetJudged("a certificate that came before our view was whole")
-        needed = self.needed(certificate.node_id)
+            raise NotYetJudged("a verdict that came before our view was whole")
+        needed = self.needed(verdict.node_id)
         if len(votes) < needed:
-            raise Untrusted("a certificate of fewer votes than a quorum")
-        is_ranked = self._monitors.has_ranked(certificate.node_id)
+            raise Untrusted("a verdict of fewer votes than a quorum")
+        is_ranked = self._monitors.has_ranked(verdict.node_id)
         if not is_ranked:
             # A ranking costs as much as there are members, and is made for nobody who cannot show signatures.
             self._require_all_signed_untrusted(votes, checks)
         for vote in votes:
-            self.require_monitor_untrusted(certificate.node_id, vote.voter)
+            self.require_monitor_untrusted(verdict.node_id, vote.voter)
         found = verdict_of(votes, needed, self._ctx.settings.monitor.beats_apart_max)
-        if found is None or found[0] < certificate.status:
-            raise Untrusted("a certificate without a quorum that belongs together")
+        if found is None or found[0] < verdict.status:
+            raise Untrusted("a verdict without a quorum that belongs together")
         if len(votes) != len(_within(votes, self._ctx.settings.monitor.beats_apart_max)):
-            raise Untrusted("a certificate of votes of different times")
+            raise Untrusted("a verdict of votes of different times")
         if is_ranked:
             self._require_all_signed_untrusted(votes, checks)
 
@@ -164,34 +162,34 @@ class CertificateJudge:
         for vote in votes:
             self.require_signed_untrusted(vote, checks)
 
-    def answerable_untrusted(self, certificate: Certificate, checks: Checks) -> Certificate:
-        """Return a certificate about ourselves with its verified votes alone (rule 3).
+    def answerable_untrusted(self, verdict: Verdict, checks: Checks) -> Verdict:
+        """Return a verdict about ourselves with its verified votes alone (rule 3).
 
         Raises:
             MalformedInput: fewer than two members signed it. Remote's fault. State unchanged.
         """
-        if len(certificate.votes) < 2:
-            raise Untrusted("a certificate of one voter")
-        verified = list(certificate.votes[:2])
+        if len(verdict.votes) < 2:
+            raise Untrusted("a verdict of one voter")
+        verified = list(verdict.votes[:2])
         for part in verified:
-            self.require_signed_untrusted(vote_of(certificate, part), checks)
-        for part in certificate.votes[2:]:
+            self.require_signed_untrusted(vote_of(verdict, part), checks)
+        for part in verdict.votes[2:]:
             try:
-                self.require_signed_untrusted(vote_of(certificate, part), checks)
+                self.require_signed_untrusted(vote_of(verdict, part), checks)
             except MalformedInput as error:
                 self._ctx.refused(type(error).__name__)
                 continue
             verified.append(part)
-        return msgspec.structs.replace(certificate, votes=tuple(verified))
+        return msgspec.structs.replace(verdict, votes=tuple(verified))
 
-    def is_valid(self, certificate: Certificate) -> bool:
-        """Tell whether a certificate we hold would still be accepted by somebody new, signatures aside."""
-        votes = [vote_of(certificate, part) for part in certificate.votes]
-        needed = self.needed(certificate.node_id)
+    def is_valid(self, verdict: Verdict) -> bool:
+        """Tell whether a verdict we hold would still be accepted by somebody new, signatures aside."""
+        votes = [vote_of(verdict, part) for part in verdict.votes]
+        needed = self.needed(verdict.node_id)
         rank_max = self._ctx.settings.monitor.voter_rank_max
         ranked = all(
             self._catalog.get(vote.voter) is not None
-            and self._monitors.rank_as_if(certificate.node_id, vote.voter) <= rank_max
+            and self._monitors.rank_as_if(verdict.node_id, vote.voter) <= rank_max
             for vote in votes
         )
         return ranked and 0 < needed <= len(votes)
@@ -202,15 +200,15 @@ def _within(votes: list[Vote], beats_apart_max: int) -> list[Vote]:
     return [vote for vote in votes if latest - vote.beat <= beats_apart_max]
 
 
-def is_held_down(votes: tuple[CertificateVote, ...]) -> bool:
-    """Tell whether a certificate rests on deaf and degraded votes: its target will be back at once."""
+def is_held_down(votes: tuple[VerdictVote, ...]) -> bool:
+    """Tell whether a verdict rests on deaf and degraded votes: its target will be back at once."""
     firm = sum(1 for vote in votes if vote.cause in (Cause.DEAF, Cause.DEGRADED))
     return 2 * firm > len(votes)
 
 
-def voter_names(certificate: Certificate, catalog: Catalog) -> str:
+def voter_names(verdict: Verdict, catalog: Catalog) -> str:
     """Return who voted, for people."""
-    members = ((catalog.get(vote.voter), vote) for vote in certificate.votes)
+    members = ((catalog.get(vote.voter), vote) for vote in verdict.votes)
     return ", ".join(
         f"{vote.voter.hex()[:8] if member is None else member.name}: {Cause(vote.cause).label}"
         for member, vote in members

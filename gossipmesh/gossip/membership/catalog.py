@@ -2,9 +2,9 @@
 
 Rules:
 1. Verify before storing or forwarding; compare orders before verifying, so that echoes cost nothing.
-2. Status: (order, rank) of the owner's state or of a certificate against its incarnation, whichever is
-   greater; a certificate stands until a state of higher order comes; `left` is final for its incarnation.
-3. Roots count credentials, states, service sets, unknown kinds and standing certificates of members whose
+2. Status: (order, rank) of the owner's state or of a verdict against its incarnation, whichever is
+   greater; a verdict stands until a state of higher order comes; `left` is final for its incarnation.
+3. Roots count credentials, states, service sets, unknown kinds and standing verdicts of members whose
    credential has not ended. Retired kinds are refused.
 4. Records of equal order and different content are settled by hash, so even a liar's views converge.
 Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
@@ -38,12 +38,12 @@ from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.model.records import (
     RETIRED_KINDS,
-    Certificate,
     NodeCredential,
     NodeState,
     RecordKind,
     ServiceSet,
     SignedRecord,
+    Verdict,
 )
 from gossipmesh.trust.records import open_credential_untrusted, open_opaque_untrusted, open_owned_untrusted
 from gossipmesh.wire.codec import decode_untrusted, encode
@@ -52,7 +52,7 @@ from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
 _RATES_MAX = 1_024  # a flood stays among the names used last; what is forgotten begins with a full burst
 # Read once: a member of an enum costs 0.2 us each time in Python 3.11.
-_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _CERTIFICATE = map(int, RecordKind)
+_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _VERDICT = map(int, RecordKind)
 
 
 class Checks:
@@ -84,7 +84,7 @@ class Change(msgspec.Struct, frozen=True):
     fresh_incarnation: bool
     record: SignedRecord | None = None
     held: bool = False
-    certificate: Certificate | None = None
+    verdict: Verdict | None = None
 
 
 @kept.part("catalog")
@@ -92,7 +92,7 @@ class Catalog:
     """All members with a living credential, ourselves among them, in order of arrival."""
 
     member_class: ClassVar[type[Member]] = Member
-    verdict_kind: ClassVar[int] = _CERTIFICATE
+    verdict_kind: ClassVar[int] = _VERDICT
 
     def __init__(self, ctx: Context, own_id: bytes) -> None:
         self._ctx = ctx
@@ -155,7 +155,7 @@ class Catalog:
         if kind == _CREDENTIAL:
             return self._merge_credential(record, checks)
         member, order = self.subject_untrusted(record)
-        if kind == _CERTIFICATE:
+        if kind == _VERDICT:
             raise Untrusted("a verdict, which is not merged before it was judged")
         if order.generation != member.credential.generation:
             raise Untrusted("a record of another generation than its owner's credential")
@@ -309,8 +309,8 @@ class Catalog:
             member.link = None
         member.address_index = 0 if moved else member.address_index
         self._store(member, record, rank_of(lasting(state)))
-        if member.certificate is not None and member.certificate.order <= lasting(state):
-            self._drop_certificate(member)
+        if member.verdict is not None and member.verdict.order <= lasting(state):
+            self._drop_verdict(member)
         member.restarting_until = self._ctx.now + state.restarting_s * SECOND_NS if state.restarting_s else -1
         self._settled(member, before, moved)
         self._persist(member)
@@ -367,21 +367,21 @@ class Catalog:
         self._stale()
         return True
 
-    def install_certificate(self, member: Member, certificate: Certificate, record: SignedRecord) -> Change:
-        """Take a certificate that holds against the member's incarnation."""
+    def install_verdict(self, member: Member, verdict: Verdict, record: SignedRecord) -> Change:
+        """Take a verdict that holds against the member's incarnation."""
         before = None if member.state is None else member.status
-        member.certificate = certificate
+        member.verdict = verdict
         member.messages[record.kind] = encode_message(record)
-        rank = Rank(*order_tuple(certificate.order), bytes((certificate.status,)))
+        rank = Rank(*order_tuple(verdict.order), bytes((verdict.status,)))
         content = bytes((record.kind,)) + encode(
-            [certificate.node_id, order_tuple(certificate.order), certificate.status]
+            [verdict.node_id, order_tuple(verdict.order), verdict.status]
         )
         digest = int.from_bytes(self.ledger.digest(content), "big")
         self.ledger.put(record.kind, member.node_id, Item(rank, digest))
         self._settled(member, before, False)
         self._persist(member)
         message = member.messages[record.kind]
-        return Change(member, record.kind, message, before, False, record, False, certificate)
+        return Change(member, record.kind, message, before, False, record, False, verdict)
 
     def take_ending(self) -> int | None:
         """Return when the first of the credentials ends that came since the last call; None: none came."""
@@ -400,10 +400,10 @@ class Catalog:
         self._settled(member, member.status, False)
         self._persist(member)
 
-    def _drop_certificate(self, member: Member) -> None:
-        member.certificate = None
-        member.messages.drop(RecordKind.CERTIFICATE)
-        self.ledger.put(RecordKind.CERTIFICATE, member.node_id, None)
+    def _drop_verdict(self, member: Member) -> None:
+        member.verdict = None
+        member.messages.drop(RecordKind.VERDICT)
+        self.ledger.put(RecordKind.VERDICT, member.node_id, None)
 
     def _store(self, member: Member, record: SignedRecord, rank: Rank) -> None:
         digest = self.ledger.digest(bytes((record.kind,)) + record.body)
@@ -430,7 +430,7 @@ class Catalog:
             if kind != RecordKind.CREDENTIAL:
                 member.messages.drop(kind)
                 self.ledger.put(kind, member.node_id, None)
-        member.certificate = member.link = None
+        member.verdict = member.link = None
         member.run = 0
         member.status = MemberStatus.ALIVE
 

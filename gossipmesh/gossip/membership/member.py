@@ -1,6 +1,6 @@
 """One member as this node holds it: signed records, and what was observed locally.
 
-The effective status is a maximum over the owner's state and the best certificate; nothing else is merged.
+The effective status is a maximum over the owner's state and the best verdict; nothing else is merged.
 Paper: SWIM section 4.2. Deviation: see `catalog`.
 """
 
@@ -16,12 +16,12 @@ from gossipmesh.model.identity import SHORT_ID_BYTES, NodeId, node_name_of_spiff
 from gossipmesh.model.instant import MILLISECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
-    Certificate,
     NodeCredential,
     NodeState,
     RecordKind,
     ServiceSet,
     SignedRecord,
+    Verdict,
 )
 from gossipmesh.wire.datagram import decode_record
 
@@ -152,7 +152,7 @@ class Records:
 
 
 class Member:
-    """Mutable; owned by the catalog. `certificate` is kept while `state` does not beat it.
+    """Mutable; owned by the catalog. `verdict` is kept while `state` does not beat it.
 
     What it signed is decoded when it is asked for; those asked for lately are found again.
     """
@@ -164,7 +164,6 @@ class Member:
         "answered_at",
         "beat",
         "beat_run",
-        "certificate",
         "changed_at",
         "counted_as",
         "endpoints_held",
@@ -186,6 +185,7 @@ class Member:
         "told_at",
         "unequal_count",
         "unreachable",
+        "verdict",
         "wall_offset_s",
     )
 
@@ -193,7 +193,7 @@ class Member:
         self.node_id: NodeId = credential.node_id
         self.short_id = short_id_of(credential.node_id)
         self.name = node_name_of_spiffe_id(credential.spiffe_id) or ""
-        self.certificate: Certificate | None = None
+        self.verdict: Verdict | None = None
         self.messages = Messages()
         self.ends = credential.ends
         self.signer = b""
@@ -278,14 +278,14 @@ class Member:
         state = self.state
         if state is not None and state.phase == NodePhase.LEFT:
             return MemberStatus.LEFT
-        if self.certificate is not None:
-            return MemberStatus(self.certificate.status)
+        if self.verdict is not None:
+            return MemberStatus(self.verdict.status)
         return MemberStatus.ALIVE if self.held_down_until is None else MemberStatus.DEAD
 
     @property
     def verdict_message(self) -> bytes | None:
         """Return what is held against the member, encoded; None when nothing is."""
-        return None if self.certificate is None else self.messages.get(RecordKind.CERTIFICATE)
+        return None if self.verdict is None else self.messages.get(RecordKind.VERDICT)
 
     def view(self, now: Instant) -> MemberView | None:
         """Return the member as the rest of the agent reads it; None before a state is known."""

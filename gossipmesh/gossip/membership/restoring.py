@@ -1,6 +1,6 @@
 """From the members of the last run to a catalog: everything is verified again as if a stranger had sent it.
 
-Ends at the catalog; certificates are handed on, because only a detector can judge them.
+Ends at the catalog; verdicts are handed on, because only a detector can judge them.
 Paper: none. Deviation: none.
 """
 
@@ -16,9 +16,9 @@ from gossipmesh.wire.codec import decode_untrusted
 def restore_members(
     ctx: Context, catalog: Catalog, restored: RestoredState
 ) -> tuple[int, list[SignedRecord]]:
-    """Take back the members; return the epoch of our own records among them, and the certificates."""
+    """Take back the members; return the epoch of our own records among them, and the verdicts."""
     kept: list[SignedRecord] = []
-    certificates: list[SignedRecord] = []
+    verdicts: list[SignedRecord] = []
     for node_id, value in restored.members[: limits.MEMBERS_MAX]:
         try:
             records = decode_restored_untrusted(value)
@@ -27,8 +27,8 @@ def restore_members(
             continue
         if node_id == catalog.own_id:
             records = tuple(r for r in records if r.kind != RecordKind.CREDENTIAL)
-        certificates += [r for r in records if r.kind == RecordKind.CERTIFICATE]
-        kept += [r for r in records if r.kind != RecordKind.CERTIFICATE]
+        verdicts += [r for r in records if r.kind == RecordKind.VERDICT]
+        kept += [r for r in records if r.kind != RecordKind.VERDICT]
     # Credentials first: what a member signed is verified by its own.
     for record in sorted(kept, key=lambda record: record.kind):
         try:
@@ -38,7 +38,7 @@ def restore_members(
     own = catalog.get(catalog.own_id)
     assert own is not None
     signed = [record.epoch for record in (own.state, own.services) if record is not None]
-    return max(signed, default=0), certificates
+    return max(signed, default=0), verdicts
 
 
 def decode_restored_untrusted(value: bytes) -> tuple[SignedRecord, ...]:

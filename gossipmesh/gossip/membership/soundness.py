@@ -37,7 +37,7 @@ def require_order_untrusted(kind: int, epoch: int, sequence: int, wall_s: int) -
     """
     if epoch > wall_s + DAY_S:
         raise Untrusted("an epoch of a day that has not come: it could never be raised again")
-    if sequence >= SEQUENCE_WHOLE and kind != RecordKind.CERTIFICATE:
+    if sequence >= SEQUENCE_WHOLE and kind != RecordKind.VERDICT:
         raise Untrusted("a sequence that only a whole incarnation has")
 
 

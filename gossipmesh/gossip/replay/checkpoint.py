@@ -28,7 +28,7 @@ from gossipmesh.gossip.base.settings import (
     RestoredState,
 )
 from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
-from gossipmesh.gossip.failure.verdicts import decode_certificate_untrusted
+from gossipmesh.gossip.failure.verdicts import decode_verdict_untrusted
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member, Messages, credential_of
 from gossipmesh.gossip.node import GossipNode
@@ -50,7 +50,7 @@ _WINDOW_BYTES: Final = 64
 # What composition gives to a part and no input changes; what is made of keys; what `Context` holds for all.
 _WIRING: Final = (Context, GossipSettings, MonitorSettings, LinkMaker, Verifier, TrustedDocuments, Random)
 _MEMBERS_OF: Final = ("members", "by_short")  # of the catalog: they stand in a table of their own
-_DERIVED: Final = ("messages", "link", "certificate", "node_id", "short_id", "name", "ends", "status")
+_DERIVED: Final = ("messages", "link", "verdict", "node_id", "short_id", "name", "ends", "status")
 _COLUMNS: Final = tuple(name for name in Member.__slots__ if name not in _DERIVED)
 _VALUES_OF: Final = attrgetter(*_COLUMNS)
 
@@ -294,8 +294,8 @@ class _Reading:
         for name, held in zip(self._checkpoint.members.columns, row[6:], strict=True):
             if name in _COLUMNS:
                 setattr(member, name, held)
-        certificate = member.record(RecordKind.CERTIFICATE)
-        member.certificate = None if certificate is None else decode_certificate_untrusted(certificate)
+        verdict = member.record(RecordKind.VERDICT)
+        member.verdict = None if verdict is None else decode_verdict_untrusted(verdict)
         return member
 
     def _restore_parts(self) -> None:

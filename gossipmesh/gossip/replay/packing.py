@@ -25,24 +25,24 @@ from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
-    Certificate,
     NodeCredential,
     NodeState,
     PolicyStatus,
     RecordKind,
     ServiceSet,
     SignedRecord,
+    Verdict,
     Vote,
 )
-from gossipmesh.wire.datagram import CertificateId, Ping, PolicyAnnouncement
+from gossipmesh.wire.datagram import Ping, PolicyAnnouncement, VerdictId
 
 _SCALARS: Final = frozenset({type(None), bool, float, str, bytes})
 _INT_MAX: Final = 2**63
 _DEPTH_MAX: Final = 32
 _STRUCTS: Final[dict[str, type[msgspec.Struct]]] = {
     "address": Address,
-    "certificate": Certificate,
-    "certificate id": CertificateId,
+    "verdict": Verdict,
+    "verdict id": VerdictId,
     "credential": NodeCredential,
     "history": HistoryEntry,
     "order": Order,

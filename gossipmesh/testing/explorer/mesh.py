@@ -83,7 +83,7 @@ def kind_of(message: bytes) -> str:
     if number != MessageType.RECORD:
         return MessageType(number).name.lower()
     kind = message[3]
-    return _RECORD_NAMES.get(RecordKind(kind), "certificate") if kind in tuple(RecordKind) else "opaque"
+    return _RECORD_NAMES.get(RecordKind(kind), "verdict") if kind in tuple(RecordKind) else "opaque"
 
 
 class Mesh:

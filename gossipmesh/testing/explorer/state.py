@@ -84,11 +84,11 @@ def _describe_node(
 
 
 def _describe_member(member: Held, now: int, ids: dict[bytes, str]) -> tuple[Any, ...]:
-    certificate = member.certificate
+    verdict = member.verdict
     against = None
-    if certificate is not None:
-        voters = sorted(ids[vote.voter] for vote in certificate.votes)
-        against = (certificate.generation, certificate.epoch, certificate.status, voters)
+    if verdict is not None:
+        voters = sorted(ids[vote.voter] for vote in verdict.votes)
+        against = (verdict.generation, verdict.epoch, verdict.status, voters)
     order = order_tuple(member.order)
     heard = age_step(now, member.heard_at)
     return (int(member.status), order, against, list(member.kinds), heard, not member.has_run)

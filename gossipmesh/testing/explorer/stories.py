@@ -11,7 +11,7 @@ from gossipmesh.gossip.membership.catalog import order_start
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.limits import DATAGRAM_BYTES_MAX, RECORD_BYTES_MAX
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.model.records import Certificate, SignedRecord
+from gossipmesh.model.records import SignedRecord, Verdict
 from gossipmesh.testing.builders import http_route
 from gossipmesh.testing.explorer.mesh import Mesh, Violation, kind_of
 from gossipmesh.testing.explorer.search import Action, Story
@@ -147,7 +147,7 @@ class Floors(_Base):
 
 
 class Refutation(_Base):
-    """A node that was cut off and certified dead is back: its answer and the certificates race."""
+    """A node that was cut off and condemned is back: its answer and the verdicts race."""
 
     def __init__(self, nodes_count: int) -> None:
         super().__init__(nodes_count, restarts_max=2, ticks_max=3)
@@ -166,9 +166,9 @@ class Refutation(_Base):
             return all(member is not None and member.status is MemberStatus.DEAD for member in held)
 
         if not mesh.tick_until(dead, 30 * SECOND_NS, 250 * MILLISECOND_NS):
-            raise Violation("the others never certify a node that is cut off")
+            raise Violation("the others never condemn a node that is cut off")
         mesh.cut.clear()
-        mesh.hold = frozenset(("certificate", "certificate_id", "state"))
+        mesh.hold = frozenset(("verdict", "verdict_id", "state"))
         mesh.tick(self.tick_ns)
         return mesh
 
@@ -177,16 +177,16 @@ class Refutation(_Base):
         return [*_link_actions(mesh), *self._restarts(self.names), *self._ticks()]
 
     def check(self, mesh: Mesh) -> None:
-        """Nothing goes back, and no certificate counts against a later incarnation."""
+        """Nothing goes back, and no verdict counts against a later incarnation."""
         super().check(mesh)
         for at in mesh.running:
             for of in self.names:
                 member = mesh.member(at, of)
-                if member is None or member.certificate is None:
+                if member is None or member.verdict is None:
                     continue
-                held = member.certificate
+                held = member.verdict
                 if (held.generation, held.epoch) < order_start(member.order):
-                    raise Violation(f"{at} holds {of} by a certificate against an incarnation that ended")
+                    raise Violation(f"{at} holds {of} by a verdict against an incarnation that ended")
 
     def finish(self, mesh: Mesh) -> None:
         """Once everything arrives all are alive again, and all hold the same."""
@@ -195,14 +195,14 @@ class Refutation(_Base):
 
 
 class _Ballot:
-    """Which votes about n1 stand where, by what the network carried: certificates must keep to it."""
+    """Which votes about n1 stand where, by what the network carried: verdicts must keep to it."""
 
     def __init__(self, mesh: Mesh, names: Sequence[str]) -> None:
         self._mesh = mesh
         self._names = names
         self._quorum = (len(names) - 1) // 2 + 1
         self._stands: dict[tuple[str, str], int] = {}
-        self._judged: list[Certificate] = []
+        self._judged: list[Verdict] = []
         self.wrong = ""
         mesh.sent = self._sent
         mesh.arrived = self._arrived
@@ -227,36 +227,36 @@ class _Ballot:
                 self.wrong = f"{source} votes {silent_ns // MILLISECOND_NS} ms after a packet of its target"
         elif kind == "unvote":
             self._stands.pop((source, source), None)
-        elif kind == "certificate":
+        elif kind == "verdict":
             record = convert_untrusted(
                 unpack_untrusted(message, bytes_max=DATAGRAM_BYTES_MAX)[1], SignedRecord
             )
-            self._judge(source, decode_untrusted(record.body, Certificate, bytes_max=RECORD_BYTES_MAX))
-        elif kind == "certificate_id":
-            # A maker names its certificate at once; the body goes to who asks, when votes may be over.
+            self._judge(source, decode_untrusted(record.body, Verdict, bytes_max=RECORD_BYTES_MAX))
+        elif kind == "verdict_id":
+            # A maker names its verdict at once; the body goes to who asks, when votes may be over.
             member = self._mesh.member(source, VICTIM)
-            if member is not None and member.certificate is not None:
-                self._judge(source, member.certificate)
+            if member is not None and member.verdict is not None:
+                self._judge(source, member.verdict)
 
-    def _judge(self, maker: str, certificate: Certificate) -> None:
+    def _judge(self, maker: str, verdict: Verdict) -> None:
         """Hold one to the votes that stand; who first shows it has made it, others took it as it is."""
-        if certificate in self._judged:
+        if verdict in self._judged:
             return
-        self._judged.append(certificate)
-        voters = [self._mesh.names[bytes(vote.voter)] for vote in certificate.votes]
+        self._judged.append(verdict)
+        voters = [self._mesh.names[bytes(vote.voter)] for vote in verdict.votes]
         if len(set(voters)) < self._quorum:
-            self.wrong = f"{maker} certifies by {len(voters)} votes, a quorum is {self._quorum}"
+            self.wrong = f"{maker} condemns by {len(voters)} votes, a quorum is {self._quorum}"
         for voter in voters:
             at_ns = self._stands.get((voter, maker))
             if at_ns is None or self._mesh.now_ns - at_ns > MONITORS.monitor.vote_life_ns:
-                self.wrong = f"{maker} certifies by a vote of {voter} that does not stand"
+                self.wrong = f"{maker} condemns by a vote of {voter} that does not stand"
 
 
 class Votes(_Base):
     """A node is silent to some of its monitors: their votes, withdrawals and quorums in every order.
 
     One monitor less than a quorum is deaf to it, so that nobody may ever hold it dead; with `is_quorum_deaf`
-    as many as a quorum are, one after the other, and a certificate may be made of votes that stand alone.
+    as many as a quorum are, one after the other, and a verdict may be made of votes that stand alone.
     """
 
     def __init__(self, nodes_count: int, *, is_quorum_deaf: bool = False) -> None:
@@ -271,7 +271,7 @@ class Votes(_Base):
         mesh = Mesh(self.names, MONITORS)
         mesh.join()
         mesh.tick(8 * SECOND_NS)
-        mesh.hold = frozenset(("vote", "unvote", "certificate", "certificate_id"))
+        mesh.hold = frozenset(("vote", "unvote", "verdict", "verdict_id"))
         mesh.lost = frozenset(("relayed_ack",))  # with a helper's word no case is ever opened
         self.ballot = _Ballot(mesh, self.names)
         for number, name in enumerate(self.deaf):
@@ -305,12 +305,12 @@ class Votes(_Base):
                 raise Violation(f"{at} holds {VICTIM} {member.status.label}: a live node that a quorum hears")
 
     def finish(self, mesh: Mesh) -> None:
-        """All are alive in the end; who never was certified never had to answer."""
+        """All are alive in the end; who never was condemned never had to answer."""
         incarnation = mesh.core(VICTIM).incarnation
         require_rest(mesh)
         self.check(mesh)
         if not self.is_quorum_deaf and mesh.core(VICTIM).incarnation != incarnation:
-            raise Violation(f"{VICTIM} had to answer a certificate")
+            raise Violation(f"{VICTIM} had to answer a verdict")
 
 
 STORIES: Final[dict[str, Callable[[int], Story]]] = {

@@ -63,7 +63,7 @@ def heal_no_eviction(run: Run) -> None:
 
 
 def minority(run: Run) -> None:
-    """Two fifths are cut off from three: the fewer certify nobody, however long it lasts."""
+    """Two fifths are cut off from three: the fewer condemn nobody, however long it lasts."""
     run.boot_and_settle()
     names = [host.name for host in run.hosts]
     run.script.shuffle(names)

@@ -232,7 +232,7 @@ def _text(result: Replay) -> str:
     counts = result.state.statistics
     lines.append(
         f"  cases open at the end: {counts.get('cases_open', 0)}; votes cast {counts.get('votes_cast', 0)}, "
-        f"certificates applied {counts.get('certificates_applied', 0)}"
+        f"verdicts applied {counts.get('verdicts_applied', 0)}"
     )
     for row in result.history:
         at = datetime.fromtimestamp(row["wall"], UTC).strftime("%H:%M:%S.%f")[:-5]

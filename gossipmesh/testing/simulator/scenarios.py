@@ -153,7 +153,7 @@ def partition_heal(run: Run) -> None:
         run.publish(run.world.hosts[right[0]])
         run.world.run_for(run.draw_ns(2, 20))
         if name == "long" and run.votes:
-            run.require_nobody_dead("halves cannot tell who is cut off, and certified somebody")
+            run.require_nobody_dead("halves cannot tell who is cut off, and condemned somebody")
         elif name == "long":
             run.wait_parted(left, right, 90 * SECOND_NS)
         run.world.heal(rule)
@@ -366,7 +366,7 @@ def pause(run: Run) -> None:
 def rack(run: Run) -> None:
     """Many machines lose power at one moment, and come back at one moment.
 
-    A third under SWIM; a fifth under voting monitors, who certify nobody while about 30 % are silent.
+    A third under SWIM; a fifth under voting monitors, who condemn nobody while about 30 % are silent.
     """
     run.boot_and_settle()
     victims = run.sample(len(run.hosts) // (5 if run.votes else 3), but_not=[run.hosts[0]])

@@ -1,4 +1,4 @@
-"""The catalog with claims: one member's word against an order of another's state, in place of certificates.
+"""The catalog with claims: one member's word against an order of another's state, in place of verdicts.
 
 Rules:
 1. Status: (order, rank) of the owner's state or of a claim against an order, whichever is greater; a claim
@@ -39,7 +39,7 @@ from gossipmesh.testing.swim.settings import SwimStatistics
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 
-_CERTIFICATE: Final = int(RecordKind.CERTIFICATE)
+_VERDICT: Final = int(RecordKind.VERDICT)
 
 
 class ClaimChange(Change, frozen=True, kw_only=True):
@@ -64,17 +64,17 @@ class SwimCatalog(Catalog):
         """Merge one record from outside; None when it says nothing new.
 
         Raises:
-            MalformedInput: unreadable, unsigned, not allowed, a certificate, or `checks` are used up.
+            MalformedInput: unreadable, unsigned, not allowed, a verdict, or `checks` are used up.
                 Remote's fault. State unchanged.
         """
-        if record.kind not in (CLAIM, _CERTIFICATE):
+        if record.kind not in (CLAIM, _VERDICT):
             return super().merge_untrusted(record, checks)
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
         require_order_untrusted(record.kind, epoch, sequence, self._ctx.wall_s)
         member = self.get(node_id)
         if member is None:
             raise UnknownOwner(node_id)
-        if record.kind == _CERTIFICATE:
+        if record.kind == _VERDICT:
             raise Untrusted("a verdict of the other detector's kind")
         return self._merge_claim(claimed(member), record, Order(generation, epoch, sequence), checks)
 

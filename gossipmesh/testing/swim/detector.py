@@ -34,7 +34,6 @@ from gossipmesh.testing.swim.settings import LAN, SwimStatistics
 from gossipmesh.testing.swim.suspicion import Suspicion, suspicion_min_ns
 from gossipmesh.wire.datagram import (
     Ack,
-    CertificateId,
     Check,
     Heartbeat,
     Nack,
@@ -43,6 +42,7 @@ from gossipmesh.wire.datagram import (
     RelayedAck,
     Seen,
     Unvote,
+    VerdictId,
     encode_message,
 )
 
@@ -430,11 +430,11 @@ class SwimDetector:
     def receive_unvote(self, member: Member, unvote: Unvote) -> None:
         """Ignore it."""
 
-    def receive_certificate_id(self, member: Member, held: CertificateId) -> None:
+    def receive_verdict_id(self, member: Member, held: VerdictId) -> None:
         """Ignore it."""
 
     def merge_verdict_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
-        """Have the catalog refuse it: there are no certificates here.
+        """Have the catalog refuse it: there are no verdicts here.
 
         Raises:
             MalformedInput: always. State unchanged.
@@ -442,10 +442,10 @@ class SwimDetector:
         return self._catalog.merge_untrusted(record, checks)
 
     def verdict_merged(self, change: Change, sender: Member | None) -> None:
-        """Nothing: certificates are refused here."""
+        """Nothing: verdicts are refused here."""
 
     def answers_later(self, change: Change) -> bool:
-        """Nothing: there are no certificates."""
+        """Nothing: there are no verdicts."""
         return False
 
     def port_refused(self, address: Address) -> None:

@@ -27,8 +27,8 @@ from gossipmesh.testing.swim.settings import LAN
 from gossipmesh.testing.swim.suspicion import suspicion_min_ns
 from gossipmesh.wire.datagram import peek_order_untrusted
 
-QUEUED_AS: Final = int(RecordKind.CERTIFICATE)
-"""The kind a claim has in the queue of updates: that of certificates, of which there are none here."""
+QUEUED_AS: Final = int(RecordKind.VERDICT)
+"""The kind a claim has in the queue of updates: that of verdicts, of which there are none here."""
 
 
 class SwimIntake(Intake):

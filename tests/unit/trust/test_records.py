@@ -67,7 +67,7 @@ def test_owned_records_open_with_their_owners_key_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [RecordKind.NODE_STATE, RecordKind.CERTIFICATE, RecordKind.CREDENTIAL, 4, 99, -1, 300]
+    "kind", [RecordKind.NODE_STATE, RecordKind.VERDICT, RecordKind.CREDENTIAL, 4, 99, -1, 300]
 )
 def test_a_record_does_not_pass_as_another_kind(kind: int) -> None:
     record = sign_record("mesh.test", RecordKind.SERVICE_SET, SERVICES, NODE.signing)

@@ -14,7 +14,6 @@ from gossipmesh.wire.codec import encode
 from gossipmesh.wire.datagram import (
     HEADER_BYTES,
     Ack,
-    CertificateId,
     Check,
     Cookie,
     Header,
@@ -30,6 +29,7 @@ from gossipmesh.wire.datagram import (
     Seen,
     TrustAnnouncement,
     Unvote,
+    VerdictId,
     Want,
     decode_body_untrusted,
     decode_header_untrusted,
@@ -64,7 +64,7 @@ EVERY_MESSAGE: list[Message] = [
     Check(bytes(16), 1, 2),
     Vote(NodeId(bytes(16)), 1, 2, 3, NodeId(bytes(16)), 4, 5, bytes(64)),
     Unvote(bytes(16), 9),
-    CertificateId(bytes(16), 1, 2, 3),
+    VerdictId(bytes(16), 1, 2, 3),
 ]
 
 

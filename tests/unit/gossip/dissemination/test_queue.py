@@ -20,7 +20,7 @@ from tests.unit.gossip.test_transcripts import CART, joined, publish
 KINDS = {
     Share.DOCUMENTS: POLICY_KIND,
     Share.ALIVE: int(RecordKind.NODE_STATE),
-    Share.DEATHS: int(RecordKind.CERTIFICATE),
+    Share.DEATHS: int(RecordKind.VERDICT),
     Share.SERVICES: int(RecordKind.SERVICE_SET),
     Share.REST: 99,
 }
@@ -95,7 +95,7 @@ def test_what_concerns_the_receiver_comes_first_its_death_before_its_state() -> 
     queue = filled(100)
     receiver = b"r" * 16
     queue.put((int(RecordKind.NODE_STATE), receiver, b""), b"state", 9)
-    queue.put((int(RecordKind.CERTIFICATE), receiver, b""), b"verdict", 9)
+    queue.put((int(RecordKind.VERDICT), receiver, b""), b"verdict", 9)
     for _ in range(20):
         queue.fill(1_000, 64)
     assert queue.fill(1_000, 64, receiver)[:2] == [b"verdict", b"state"]

@@ -1,6 +1,6 @@
-"""When a node answers what is certified against it: at once, when word has gone round, when it is heard."""
+"""When a node answers what is held against it: at once, when word has gone round, when it is heard."""
 
-from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.failure.verdicts import make_verdict
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
@@ -12,8 +12,8 @@ from tests.unit.gossip.group import DOMAIN, Group, key_of
 VOTERS = ("a", "b", "c")
 
 
-def certificate_of(group: Group, cause: Cause, status: MemberStatus = MemberStatus.DEAD) -> SignedRecord:
-    """Return a certificate against "e" as it is now, of three true votes."""
+def verdict_of(group: Group, cause: Cause, status: MemberStatus = MemberStatus.DEAD) -> SignedRecord:
+    """Return a verdict against "e" as it is now, of three true votes."""
     state = group.node("e").own_state
     votes = []
     for voter in VOTERS:
@@ -21,7 +21,7 @@ def certificate_of(group: Group, cause: Cause, status: MemberStatus = MemberStat
         vote = Vote(state.node_id, state.generation, state.epoch, int(cause), node_id, 1, 9, b"")
         signature = key_of(voter).sign(vote_bytes(DOMAIN, vote))
         votes.append(Vote(state.node_id, state.generation, state.epoch, int(cause), node_id, 1, 9, signature))
-    return make_certificate(votes, status)
+    return make_verdict(votes, status)
 
 
 def show(group: Group, record: SignedRecord, at: str = "e") -> None:
@@ -42,13 +42,13 @@ def answer_suspicion(group: Group) -> None:
 
 def test_silence_is_answered_at_once() -> None:
     group = voting()
-    show(group, certificate_of(group, Cause.SILENT))
+    show(group, verdict_of(group, Cause.SILENT))
     assert group.node("e").incarnation == (1, 2)
 
 
 def test_who_was_deaf_answers_once_word_has_gone_round() -> None:
     group = voting()
-    show(group, certificate_of(group, Cause.DEAF))
+    show(group, verdict_of(group, Cause.DEAF))
     group.run(4)
     assert group.node("e").incarnation == (1, 1)
     group.run(2)
@@ -59,11 +59,11 @@ def test_who_answered_in_vain_answers_once_it_is_heard() -> None:
     group = voting()
     group.mute = {"e"}
     answer_suspicion(group)
-    show(group, certificate_of(group, Cause.SILENT))
+    show(group, verdict_of(group, Cause.SILENT))
     group.perform(group.hosts["e"], group.node("e")._ctx.drain())
     group.run(6)
     assert group.node("e").incarnation == (1, 1)
-    show(group, certificate_of(group, Cause.SILENT))  # told again and again, it says no more
+    show(group, verdict_of(group, Cause.SILENT))  # told again and again, it says no more
     assert group.node("e").incarnation == (1, 1)
     group.mute = set()
     group.run(4)
@@ -77,7 +77,7 @@ def test_answers_just_under_way_or_of_long_ago_were_not_in_vain() -> None:
         node._ctx.now = Instant(group.now - age_ns)
         for voter in VOTERS:
             node._detector._answering.answered(group.node(voter).own_node_id)
-        show(group, certificate_of(group, Cause.SILENT))
+        show(group, verdict_of(group, Cause.SILENT))
         assert node.incarnation == (1, 2)
 
 
@@ -85,7 +85,7 @@ def test_after_a_pause_nothing_was_answered_in_vain() -> None:
     group = voting()
     answer_suspicion(group)
     group.node("e")._detector.paused(3 * SECOND_NS)
-    show(group, certificate_of(group, Cause.SILENT))
+    show(group, verdict_of(group, Cause.SILENT))
     assert group.node("e").incarnation == (1, 2)
 
 

@@ -7,7 +7,7 @@ import pytest
 from gossipmesh.gossip.base.effects import MassDeathHeld, MemberChanged, SendDatagram, ServicesChanged
 from gossipmesh.gossip.base.lag import LagMeter, step_of
 from gossipmesh.gossip.base.settings import STEADY, GossipSettings
-from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.failure.verdicts import make_verdict
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
@@ -127,7 +127,7 @@ def test_a_short_pause_is_no_death_and_the_sleeper_accuses_nobody(seconds: int) 
     assert sleeper.statistics().pauses >= 1
 
 
-def test_two_of_five_cut_off_certify_nobody_and_nothing_is_lost_at_the_heal() -> None:
+def test_two_of_five_cut_off_condemn_nobody_and_nothing_is_lost_at_the_heal() -> None:
     group = voting()
     publish(group, "a", CART)
     group.run(1)
@@ -164,7 +164,7 @@ def test_a_blackout_of_everything_kills_nobody() -> None:
     assert everybody(group, "alive")
 
 
-def test_two_members_certify_nobody_and_know_it_for_routing_only() -> None:
+def test_two_members_condemn_nobody_and_know_it_for_routing_only() -> None:
     group = voting("a b")
     group.kill("b", silent=True)
     group.run(6)
@@ -284,7 +284,7 @@ def test_a_restarted_node_and_a_newcomer_learn_who_is_dead() -> None:
     group.run_until(lambda: group.status("b", "f") == "dead" and group.converged(), 10)
 
 
-def certificate_against(group: Group, name: str, *, beats: int):
+def verdict_against(group: Group, name: str, *, beats: int):
     """Return what a quorum signed against a member when its beats were as given."""
     state = group.node(name).own_state
     votes = []
@@ -293,13 +293,13 @@ def certificate_against(group: Group, name: str, *, beats: int):
         vote = Vote(*fields, group.node(voter).own_node_id, 1, beats, b"")
         signature = key_of(voter).sign(vote_bytes(DOMAIN, vote))
         votes.append(Vote(*fields, vote.voter, 1, beats, signature))
-    return make_certificate(votes[:3], MemberStatus.DEAD)
+    return make_verdict(votes[:3], MemberStatus.DEAD)
 
 
-def test_a_certificate_that_fresh_life_contradicts_is_shown_to_its_target_instead() -> None:
+def test_a_verdict_that_fresh_life_contradicts_is_shown_to_its_target_instead() -> None:
     group = voting()
     group.run(10)
-    record = certificate_against(group, "e", beats=1)
+    record = verdict_against(group, "e", beats=1)
     node = group.node("a")
     now = Instant(group.now)
     node._ctx.now = now
@@ -312,10 +312,10 @@ def test_a_certificate_that_fresh_life_contradicts_is_shown_to_its_target_instea
     assert "beaten-by-life" in kinds(group, "a", "e")
 
 
-def test_a_certificate_of_the_present_is_applied_and_answered_by_its_target() -> None:
+def test_a_verdict_of_the_present_is_applied_and_answered_by_its_target() -> None:
     group = voting()
     member = group.node("a")._catalog.get(group.node("e").own_node_id)
-    record = certificate_against(group, "e", beats=member.beat)
+    record = verdict_against(group, "e", beats=member.beat)
     node = group.node("a")
     node._ctx.now = Instant(group.now)
     node._intake.take(record, None, Checks(12))
@@ -365,7 +365,7 @@ def test_the_journal_tells_why() -> None:
     group.kill("e", silent=True)
     until_all_hold(group, "e", "dead", 6)
     told = {kind for at in "abcd" for kind in kinds(group, at, "e")}
-    assert {"case-opened", "vote-sent", "vote-received", "certificate", "applied", "case-closed"} <= told
+    assert {"case-opened", "vote-sent", "vote-received", "verdict", "applied", "case-closed"} <= told
     applied = group.node("a").history(view(group, "a", "e").node_id)[-1]
     assert applied.kind in ("applied", "case-closed")
 
@@ -424,7 +424,7 @@ def test_views_tell_how_long_a_member_was_not_heard() -> None:
     assert NodeId(view(group, "a", "c").node_id) == view(group, "a", "c").node_id
 
 
-def test_a_death_is_certified_though_most_of_its_monitors_began_to_watch_after_it() -> None:
+def test_a_verdict_is_made_though_most_of_its_monitors_began_to_watch_after_it() -> None:
     """Three of five lose power at once, two of them come back: these never heard a beat of the third."""
     group = voting()
     group.run(30)  # a hundred beats and more: none of them is near the none that a newcomer heard

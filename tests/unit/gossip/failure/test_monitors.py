@@ -42,11 +42,11 @@ def made_anew(members: list[bytes], target: bytes, count: int) -> list[bytes]:
         (999, Panel(8, 5)),
     ],
 )
-def test_a_quorum_is_a_true_majority_and_two_members_certify_nobody(others: int, panel: Panel) -> None:
+def test_a_quorum_is_a_true_majority_and_two_members_condemn_nobody(others: int, panel: Panel) -> None:
     assert panel_of(others, 8) == panel
 
 
-def test_two_of_five_can_certify_nobody_of_the_three_others() -> None:
+def test_two_of_five_can_condemn_nobody_of_the_three_others() -> None:
     monitors_of_each = 4
     votes_of_a_side_of_two = 2
     assert panel_of(monitors_of_each, 8).quorum > votes_of_a_side_of_two

@@ -1,4 +1,4 @@
-"""Certificates are passed on by name; who lacks one asks, and asks on."""
+"""Verdicts are passed on by name; who lacks one asks, and asks on."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.instant import MILLISECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import Cause, RecordKind, SignedRecord
-from gossipmesh.wire.datagram import CertificateId, Message, Want, decode_body_untrusted, encode_body
-from tests.unit.gossip.failure.test_answering import certificate_of, show
+from gossipmesh.wire.datagram import Message, VerdictId, Want, decode_body_untrusted, encode_body
+from tests.unit.gossip.failure.test_answering import show, verdict_of
 from tests.unit.gossip.failure.test_monitor_detector import voting
 from tests.unit.gossip.group import Group
 
@@ -23,21 +23,21 @@ def sent_by(group: Group, at: str, monkeypatch: pytest.MonkeyPatch) -> list[tupl
     return sent
 
 
-def test_a_certificate_is_passed_on_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_verdict_is_passed_on_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     group = voting()
-    record = certificate_of(group, Cause.SILENT)
+    record = verdict_of(group, Cause.SILENT)
     group.node("a")._catalog.get(group.node("e").own_node_id).beat_run = 0  # nothing it heard beats it
     sent = sent_by(group, "a", monkeypatch)
     show(group, record, at="a")
     assert group.status("a", "e") == "dead"
-    names = [to for to, message in sent if isinstance(message, CertificateId)]
+    names = [to for to, message in sent if isinstance(message, VerdictId)]
     assert len(names) >= 2
     assert not [message for _, message in sent if isinstance(message, SignedRecord)]
 
 
-def test_members_that_are_late_are_given_the_certificate_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_that_are_late_are_given_the_verdict_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     group = voting()
-    record = certificate_of(group, Cause.SILENT)
+    record = verdict_of(group, Cause.SILENT)
     catalog = group.node("a")._catalog
     catalog.get(group.node("e").own_node_id).beat_run = 0
     for name in "bcd":
@@ -46,7 +46,7 @@ def test_members_that_are_late_are_given_the_certificate_itself(monkeypatch: pyt
     show(group, record, at="a")
     pushed = [to for to, message in sent if isinstance(message, SignedRecord)]
     assert len(pushed) == 2
-    assert not [message for _, message in sent if isinstance(message, CertificateId)]
+    assert not [message for _, message in sent if isinstance(message, VerdictId)]
 
 
 def test_one_holder_is_asked_at_a_time_and_the_next_when_it_does_not_answer(
@@ -55,13 +55,13 @@ def test_one_holder_is_asked_at_a_time_and_the_next_when_it_does_not_answer(
     group = voting()
     node = group.node("a")
     state = group.node("e").own_state
-    name = CertificateId(state.node_id, state.generation, state.epoch, int(MemberStatus.DEAD))
+    name = VerdictId(state.node_id, state.generation, state.epoch, int(MemberStatus.DEAD))
     node._ctx.now = Instant(group.now)
     sent = sent_by(group, "a", monkeypatch)
     for holder in "bcb":
-        node._detector.receive_certificate_id(node._catalog.get(group.node(holder).own_node_id), name)
+        node._detector.receive_verdict_id(node._catalog.get(group.node(holder).own_node_id), name)
     wants = [(to, message) for to, message in sent if isinstance(message, Want)]
-    assert wants == [("b", Want(int(RecordKind.CERTIFICATE), state.node_id))]
+    assert wants == [("b", Want(int(RecordKind.VERDICT), state.node_id))]
     for after_ms, asked in ((50, ["b"]), (110, ["b", "c"]), (220, ["b", "c", "b"]), (900, ["b", "c", "b"])):
         node.handle_deadline(Instant(group.now + after_ms * MILLISECOND_NS))
         assert [to for to, message in sent if isinstance(message, Want)] == asked
@@ -72,13 +72,13 @@ def test_what_is_named_while_less_is_asked_for_is_asked_for_too(monkeypatch: pyt
     """First it is called unattended, and before that has come somebody else calls it dead."""
     group = voting()
     node = group.node("a")
-    record = certificate_of(group, Cause.AGENT_GONE, MemberStatus.UNATTENDED)
+    record = verdict_of(group, Cause.AGENT_GONE, MemberStatus.UNATTENDED)
     state = group.node("e").own_state
     node._ctx.now = Instant(group.now)
     sent = sent_by(group, "a", monkeypatch)
     for holder, status in (("b", MemberStatus.UNATTENDED), ("c", MemberStatus.DEAD)):
-        name = CertificateId(state.node_id, state.generation, state.epoch, int(status))
-        node._detector.receive_certificate_id(node._catalog.get(group.node(holder).own_node_id), name)
+        name = VerdictId(state.node_id, state.generation, state.epoch, int(status))
+        node._detector.receive_verdict_id(node._catalog.get(group.node(holder).own_node_id), name)
     node._catalog.get(state.node_id).beat_run = 0
     show(group, record, at="a")
     assert group.status("a", "e") == "unattended"

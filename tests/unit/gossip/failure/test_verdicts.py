@@ -1,11 +1,11 @@
-"""Certificates against attackers: what five honest votes prove, and what looks like it and proves nothing."""
+"""Verdicts against attackers: what five honest votes prove, and what looks like it and proves nothing."""
 
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
-from gossipmesh.gossip.failure.verdicts import decode_certificate_untrusted, make_certificate
+from gossipmesh.gossip.failure.verdicts import decode_verdict_untrusted, make_verdict
 from gossipmesh.gossip.membership.catalog import Checks, order_start
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model import limits
@@ -16,9 +16,9 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import (
     SEQUENCE_WHOLE,
     Cause,
-    Certificate,
     RecordKind,
     SignedRecord,
+    Verdict,
     Vote,
 )
 from gossipmesh.testing.swim.claims import sign_claim
@@ -77,12 +77,12 @@ def honest(group: Group, count: int = 5) -> list[Vote]:
     return [vote(group, name) for name in ranked(group)[:count]]
 
 
-def certificate(votes: list[Vote], status: MemberStatus = MemberStatus.DEAD) -> SignedRecord:
-    return make_certificate(votes, status)
+def verdict(votes: list[Vote], status: MemberStatus = MemberStatus.DEAD) -> SignedRecord:
+    return make_verdict(votes, status)
 
 
 def altered(record: SignedRecord, **fields) -> SignedRecord:
-    held = decode_untrusted(record.body, Certificate, bytes_max=limits.RECORD_BYTES_MAX)
+    held = decode_untrusted(record.body, Verdict, bytes_max=limits.RECORD_BYTES_MAX)
     return SignedRecord(record.kind, encode(msgspec.structs.replace(held, **fields)), b"")
 
 
@@ -93,7 +93,7 @@ def believes(group: Group, record: SignedRecord) -> bool:
     checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
     member = node._catalog.get(id_of(TARGET))
     try:
-        held = decode_certificate_untrusted(record)
+        held = decode_verdict_untrusted(record)
         judge.require_valid_untrusted(held, checks)
     except MalformedInput:
         return False
@@ -101,79 +101,79 @@ def believes(group: Group, record: SignedRecord) -> bool:
 
 
 def other_cause(group: Group) -> SignedRecord:
-    return certificate([vote(group, name, cause=int(Cause.AGENT_GONE)) for name in ranked(group)[:5]])
+    return verdict([vote(group, name, cause=int(Cause.AGENT_GONE)) for name in ranked(group)[:5]])
 
 
 def outsiders(group: Group) -> SignedRecord:
     names = [name for name in NAMES.split() if name != TARGET]
     ranks = group.node("a")._detector.monitors
     far = [name for name in names if ranks.rank_as_if(id_of(TARGET), id_of(name)) > 10]
-    return certificate([*honest(group, 4), vote(group, far[0])])
+    return verdict([*honest(group, 4), vote(group, far[0])])
 
 
 def replayed(group: Group) -> SignedRecord:
     old = [vote(group, name, beat=BEAT - 65) for name in ranked(group)[3:5]]
-    return certificate([*honest(group, 3), *old])
+    return verdict([*honest(group, 3), *old])
 
 
 def twice(group: Group) -> SignedRecord:
     votes = honest(group, 4)
-    return certificate([*votes, msgspec.structs.replace(votes[0], sequence=2)])
+    return verdict([*votes, msgspec.structs.replace(votes[0], sequence=2)])
 
 
 def stolen_signature(group: Group) -> SignedRecord:
     votes = honest(group, 5)
-    return certificate([*votes[:4], msgspec.structs.replace(votes[4], signature=votes[3].signature)])
+    return verdict([*votes[:4], msgspec.structs.replace(votes[4], signature=votes[3].signature)])
 
 
 def unsigned_besides(group: Group) -> SignedRecord:
     votes = honest(group, 6)
-    return certificate([*votes[:5], msgspec.structs.replace(votes[5], beat=BEAT + 1, signature=bytes(64))])
+    return verdict([*votes[:5], msgspec.structs.replace(votes[5], beat=BEAT + 1, signature=bytes(64))])
 
 
 def borrowed(group: Group) -> SignedRecord:
     """Honest votes about somebody else, relabelled."""
     about = [vote(group, name, node_id=id_of("a")) for name in ranked(group)[:5] if name != "a"]
-    return altered(certificate(about), node_id=id_of(TARGET))
+    return altered(verdict(about), node_id=id_of(TARGET))
 
 
 def colluders(group: Group) -> SignedRecord:
     """Four monitors are one short, whatever a fifth name they write below."""
     votes = honest(group, 4)
-    return certificate([*votes, msgspec.structs.replace(votes[0], voter=id_of(ranked(group)[5]))])
+    return verdict([*votes, msgspec.structs.replace(votes[0], voter=id_of(ranked(group)[5]))])
 
 
 ATTACKS: dict[str, Callable[[Group], SignedRecord]] = {
-    "a vote short of a quorum": lambda group: certificate(honest(group, 4)),
+    "a vote short of a quorum": lambda group: verdict(honest(group, 4)),
     "one vote twice": twice,
     "four colluders and a name": colluders,
     "votes of different hours": replayed,
     "a voter of a rank beyond ten": outsiders,
-    "the target's own vote": lambda group: certificate([*honest(group, 4), vote(group, TARGET)]),
+    "the target's own vote": lambda group: verdict([*honest(group, 4), vote(group, TARGET)]),
     "a signature of another vote": stolen_signature,
     "a vote nobody signed beyond a quorum": unsigned_besides,
     "votes about another member": borrowed,
-    "votes of another incarnation": lambda group: altered(certificate(honest(group)), epoch=2),
-    "the last epoch there is": lambda group: altered(certificate(honest(group)), epoch=2**64 - 1),
-    "one state of an incarnation": lambda group: altered(certificate(honest(group)), sequence=1),
-    "no sequence there is": lambda group: altered(certificate(honest(group)), sequence=2**64 - 1),
+    "votes of another incarnation": lambda group: altered(verdict(honest(group)), epoch=2),
+    "the last epoch there is": lambda group: altered(verdict(honest(group)), epoch=2**64 - 1),
+    "one state of an incarnation": lambda group: altered(verdict(honest(group)), sequence=1),
+    "no sequence there is": lambda group: altered(verdict(honest(group)), sequence=2**64 - 1),
     "dead by votes that only the agent is gone": other_cause,
-    "a status nobody may certify": lambda group: altered(certificate(honest(group)), status=4),
-    "an unknown cause": lambda group: certificate([vote(group, name, cause=9) for name in ranked(group)[:5]]),
-    "no votes": lambda group: altered(certificate(honest(group)), votes=()),
+    "a status nobody may condemn": lambda group: altered(verdict(honest(group)), status=4),
+    "an unknown cause": lambda group: verdict([vote(group, name, cause=9) for name in ranked(group)[:5]]),
+    "no votes": lambda group: altered(verdict(honest(group)), votes=()),
     "a signature of its own": lambda group: msgspec.structs.replace(
-        certificate(honest(group)), signature=bytes(64)
+        verdict(honest(group)), signature=bytes(64)
     ),
     "bytes behind it": lambda group: msgspec.structs.replace(
-        certificate(honest(group)), body=certificate(honest(group)).body + b"\0"
+        verdict(honest(group)), body=verdict(honest(group)).body + b"\0"
     ),
 }
 
 
 def test_five_honest_monitors_are_believed_by_anybody(mesh: Group) -> None:
-    assert believes(mesh, certificate(honest(mesh)))
-    assert believes(mesh, certificate([vote(mesh, name) for name in ranked(mesh)[3:8]]))
-    assert believes(mesh, certificate(honest(mesh), MemberStatus.UNATTENDED))
+    assert believes(mesh, verdict(honest(mesh)))
+    assert believes(mesh, verdict([vote(mesh, name) for name in ranked(mesh)[3:8]]))
+    assert believes(mesh, verdict(honest(mesh), MemberStatus.UNATTENDED))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -197,7 +197,7 @@ def test_a_newcomer_judges_nothing_before_its_view_was_whole(mesh: Group) -> Non
     node = judge_of(mesh)
     node._detector.judge.view_is_whole = False
     try:
-        assert not believes(mesh, certificate(honest(mesh)))
+        assert not believes(mesh, verdict(honest(mesh)))
     finally:
         node._detector.judge.view_is_whole = True
 
@@ -205,7 +205,7 @@ def test_a_newcomer_judges_nothing_before_its_view_was_whole(mesh: Group) -> Non
 def test_a_voter_that_died_meanwhile_still_counts(mesh: Group) -> None:
     node = judge_of(mesh)
     voter = node._catalog.get(id_of(ranked(mesh)[0]))
-    record = certificate(honest(mesh))
+    record = verdict(honest(mesh))
     voter.status = MemberStatus.DEAD
     node._catalog.standing.note(voter)
     node._catalog.note_eligible()
@@ -217,17 +217,17 @@ def test_a_voter_that_died_meanwhile_still_counts(mesh: Group) -> None:
         node._catalog.note_eligible()
 
 
-def test_a_forged_certificate_against_ourselves_raises_no_epoch(mesh: Group) -> None:
+def test_a_forged_verdict_against_ourselves_raises_no_epoch(mesh: Group) -> None:
     node = mesh.node(TARGET)
     epoch = node.own_state.epoch
     sender = node._catalog.get(id_of("a"))
     for record in (
-        certificate(honest(mesh, 1)),
+        verdict(honest(mesh, 1)),
         stolen_signature(mesh),
-        altered(certificate(honest(mesh)), epoch=2**61),
-        altered(certificate(honest(mesh)), epoch=epoch + 1),
+        altered(verdict(honest(mesh)), epoch=2**61),
+        altered(verdict(honest(mesh)), epoch=epoch + 1),
     ):
-        held = decode_untrusted(record.body, Certificate, bytes_max=limits.RECORD_BYTES_MAX)
+        held = decode_untrusted(record.body, Verdict, bytes_max=limits.RECORD_BYTES_MAX)
         if len(held.votes) > 1:
             spoiled = tuple(msgspec.structs.replace(v, signature=bytes(64)) for v in held.votes)
             record = altered(record, votes=spoiled)
@@ -288,8 +288,8 @@ def test_a_claim_of_the_other_detector_counts_for_nothing(mesh: Group) -> None:
     assert node._catalog.get(id_of(TARGET)).status is MemberStatus.ALIVE
 
 
-def test_a_certificate_is_small_and_says_it_is_about_a_whole_incarnation(mesh: Group) -> None:
-    record = certificate(honest(mesh))
-    assert record.kind == RecordKind.CERTIFICATE
+def test_a_verdict_is_small_and_says_it_is_about_a_whole_incarnation(mesh: Group) -> None:
+    record = verdict(honest(mesh))
+    assert record.kind == RecordKind.VERDICT
     assert len(encode_message(record)) <= 40 + 5 * 100
-    assert decode_certificate_untrusted(record).sequence == SEQUENCE_WHOLE
+    assert decode_verdict_untrusted(record).sequence == SEQUENCE_WHOLE

@@ -90,7 +90,7 @@ def test_a_vote_for_dead_also_says_that_the_agent_is_gone_and_not_the_reverse() 
     assert dead[0] is MemberStatus.DEAD
 
 
-def test_no_number_of_votes_is_enough_where_nobody_may_certify() -> None:
+def test_no_number_of_votes_is_enough_where_nobody_may_condemn() -> None:
     assert verdict_of([vote(name) for name in "abcdefgh"], 0, 64) is None
 
 

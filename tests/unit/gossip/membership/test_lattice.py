@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.failure.verdicts import make_verdict
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -101,21 +101,21 @@ ENROLLED = [signed_credential("x")] + [
 ]
 
 
-def certificate_record(
+def verdict_record(
     subject: str, epoch: int, status: MemberStatus, voters: list[str] = MONITORS
 ) -> SignedRecord:
-    """Return what a quorum of y, z and w (and a, who stays out of it) certified."""
+    """Return what a quorum of y, z and w (and a, who stays out of it) condemned."""
     cause = Cause.SILENT if status is MemberStatus.DEAD else Cause.AGENT_GONE
     votes = []
     for voter in voters:
         fields = (credential_of(subject).node_id, 1, epoch, int(cause), credential_of(voter).node_id, 1, 7)
         signature = key_of(voter).sign(vote_bytes(DOMAIN, Vote(*fields, b"")))
         votes.append(Vote(*fields, signature))
-    return make_certificate(votes, status)
+    return make_verdict(votes, status)
 
 
-CERTIFICATES = [
-    certificate_record("x", epoch, status)
+VERDICTS = [
+    verdict_record("x", epoch, status)
     for epoch in (1, 2)
     for status in (MemberStatus.UNATTENDED, MemberStatus.DEAD)
 ]
@@ -126,27 +126,27 @@ def voted(records: list[SignedRecord]) -> tuple[str, Order, bytes]:
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.permutations([*STATES, *CERTIFICATES]))
-def test_certificates_and_states_in_any_order_end_in_one_view(records: list[SignedRecord]) -> None:
-    once = voted([*STATES, *CERTIFICATES])
+@given(st.permutations([*STATES, *VERDICTS]))
+def test_verdicts_and_states_in_any_order_end_in_one_view(records: list[SignedRecord]) -> None:
+    once = voted([*STATES, *VERDICTS])
     assert once[0] == "dead"
     assert voted([*records, *records, *records]) == once
 
 
 @pytest.mark.parametrize("status", [MemberStatus.UNATTENDED, MemberStatus.DEAD])
-def test_a_certificate_stands_against_a_whole_incarnation(status: MemberStatus) -> None:
-    certified = [state_record("x", 1, 1), certificate_record("x", 1, status)]
-    assert voted(certified)[0] == status.label
-    assert voted([*certified, state_record("x", 1, 9)])[0] == status.label
-    assert voted([*certified, state_record("x", 2, 1)])[0] == "alive"
-    assert voted([*certified, state_record("x", 1, 2, NodePhase.LEFT)])[0] == "left"
+def test_a_verdict_stands_against_a_whole_incarnation(status: MemberStatus) -> None:
+    condemned = [state_record("x", 1, 1), verdict_record("x", 1, status)]
+    assert voted(condemned)[0] == status.label
+    assert voted([*condemned, state_record("x", 1, 9)])[0] == status.label
+    assert voted([*condemned, state_record("x", 2, 1)])[0] == "alive"
+    assert voted([*condemned, state_record("x", 1, 2, NodePhase.LEFT)])[0] == "left"
     # Nobody is condemned in advance: an incarnation it has not signed yet.
-    assert voted([state_record("x", 1, 1), certificate_record("x", 2, status)])[0] == "alive"
+    assert voted([state_record("x", 1, 1), verdict_record("x", 2, status)])[0] == "alive"
 
 
 def test_who_voted_does_not_move_the_root() -> None:
-    one = voted([STATES[0], certificate_record("x", 1, MemberStatus.DEAD)])
-    again = voted([STATES[0], certificate_record("x", 1, MemberStatus.DEAD, MONITORS[::-1])])
+    one = voted([STATES[0], verdict_record("x", 1, MemberStatus.DEAD)])
+    again = voted([STATES[0], verdict_record("x", 1, MemberStatus.DEAD, MONITORS[::-1])])
     assert one == again
     assert one[2] != voted([STATES[0]])[2]
 

@@ -93,7 +93,7 @@ def test_a_slow_walk_sees_none_that_was_forgotten_meanwhile() -> None:
 def test_messages_are_a_mapping_by_kind() -> None:
     messages = Messages()
     model: dict[int, bytes] = {}
-    for kind in (RecordKind.NODE_STATE, 77, RecordKind.CREDENTIAL, RecordKind.CERTIFICATE, 78):
+    for kind in (RecordKind.NODE_STATE, 77, RecordKind.CREDENTIAL, RecordKind.VERDICT, 78):
         messages[kind] = model[int(kind)] = bytes((kind,))
     assert dict(messages.items()) == model
     assert (len(messages), sorted(messages)) == (5, sorted(model))

@@ -62,7 +62,7 @@ def test_it_comes_back_as_it_was(settled: bytes) -> None:
 
 
 def test_it_comes_back_in_the_midst_of_deaths_and_returns() -> None:
-    """Cases, probes, votes, certificates, what waits to be sent: all of it is values."""
+    """Cases, probes, votes, verdicts, what waits to be sent: all of it is values."""
     group = voting("a b c d e f")
     seen = set()
     group.kill("c", silent=True)

@@ -15,8 +15,8 @@ from tests.unit.gossip.group import DOMAIN, credential_of, key_of
 from tests.unit.gossip.membership.test_lattice import (
     ENROLLED,
     STATES,
-    certificate_record,
     state_record,
+    verdict_record,
     view_after,
 )
 
@@ -110,6 +110,6 @@ def test_nobody_is_condemned_in_advance(sequence: int) -> None:
     assert held_after([state_record("x", 1, 1), claim])[0] == "alive"
 
 
-def test_a_certificate_is_no_verdict_here() -> None:
-    certificate = certificate_record("x", 1, MemberStatus.DEAD)
-    assert held_after([*ENROLLED, STATES[0], certificate]) == held_after([*ENROLLED, STATES[0]])
+def test_a_verdict_is_no_verdict_here() -> None:
+    verdict = verdict_record("x", 1, MemberStatus.DEAD)
+    assert held_after([*ENROLLED, STATES[0], verdict]) == held_after([*ENROLLED, STATES[0]])

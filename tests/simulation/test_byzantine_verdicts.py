@@ -1,9 +1,9 @@
-"""Certificates put together of true votes kept for later, and of votes nobody signed; none may count."""
+"""Verdicts put together of true votes kept for later, and of votes nobody signed; none may count."""
 
 import msgspec
 import pytest
 
-from gossipmesh.gossip.failure.verdicts import make_certificate
+from gossipmesh.gossip.failure.verdicts import make_verdict
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import Cause, Vote
 from gossipmesh.wire.datagram import encode_message
@@ -15,7 +15,7 @@ _IDS = ("four", "six", "eight", "fourteen")
 
 
 def voters_of(group: Group, names: str) -> tuple[list[str], int]:
-    """Return the victim's monitors, without the hostile one, and how many votes certify."""
+    """Return the victim's monitors, without the hostile one, and how many votes condemn."""
     node, victim = group.node(HOSTILE), credential_of(VICTIM).node_id
     monitors = node._detector.monitors.of(victim, 8)
     others = [name for name in names.split() if credential_of(name).node_id in monitors and name != HOSTILE]
@@ -27,7 +27,7 @@ def unsigned(vote: Vote) -> Vote:
 
 
 @pytest.mark.parametrize("names", _SIZES, ids=_IDS)
-def test_votes_without_a_signature_make_no_certificate_young(names: str) -> None:
+def test_votes_without_a_signature_make_no_verdict_young(names: str) -> None:
     """One short of a quorum in old true votes, the liar's own, and deaf votes in others' names besides."""
     group = mesh(names)
     others, needed = voters_of(group, names)
@@ -40,7 +40,7 @@ def test_votes_without_a_signature_make_no_certificate_young(names: str) -> None
     ]
     assert made_up
     for count in (len(made_up), 1):
-        spray(group, encode_message(make_certificate([*kept, own, *made_up[:count]], MemberStatus.DEAD)))
+        spray(group, encode_message(make_verdict([*kept, own, *made_up[:count]], MemberStatus.DEAD)))
         group.run(4)
     assert verdicts(group) == []
     assert alive(group)
@@ -59,7 +59,7 @@ def test_a_deaf_members_votes_that_were_true_once_kill_nobody_later(names: str) 
     young = vote_by(group, HOSTILE, HOSTILE, beat=beat_of(group), cause=Cause.DEAF)
     for last in (own, young):
         for _ in range(8):
-            spray(group, encode_message(make_certificate([*kept, last], MemberStatus.DEAD)))
+            spray(group, encode_message(make_verdict([*kept, last], MemberStatus.DEAD)))
             group.run(1.5)
     assert verdicts(group) == []
     assert alive(group)
