@@ -101,7 +101,7 @@ class Looker:
         """Wait until the agent's root equals the peer's."""
 
         async def equal() -> str | None:
-            root = (await self._node.status())["roots"]["group"]
+            root = (await self._node.status())["state_sums"]["group"]
             return None if root == self.peer()["root"] else f"roots {root} and {self.peer()['root']}"
 
         await wait_until("the agent holds what the peer holds", equal, _JOIN_TIMEOUT_S)

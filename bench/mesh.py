@@ -39,7 +39,7 @@ async def measure_mesh(say: Callable[[str], None]) -> dict[str, Any]:
     """Start five nodes, let them rest, then push twenty policies; return medians and raw figures."""
     with Mesh() as mesh:
         await mesh.start()
-        await mesh.wait_roots_equal()
+        await mesh.wait_sums_equal()
         idle = await measure_idle(mesh, say)
         pushes = await measure_pushes(mesh, say)
     return {"idle": idle, "pushes": pushes}

@@ -94,7 +94,7 @@ async def _unanswered(*_: object) -> EngineAnswer:
 async def _tell(core: GossipNode, record_bytes: int) -> None:
     """Print where we stand. What we hold does not change: who would spread it, when all others are paper?"""
     while True:
-        root, members = core.roots()[0].hex(), core.statistics().members
+        root, members = core.state_sums()[0].hex(), core.statistics().members
         print(json.dumps({"root": root, "members": members, "record_bytes": record_bytes}), flush=True)
         await trio.sleep(1)
 

@@ -267,7 +267,7 @@ class Soak:
         """Wait until all is well again, and read what is left to read."""
         waits: list[Callable[[], Awaitable[float]]] = [
             lambda: self._mesh.wait_ready(END_TIMEOUT_S),
-            lambda: self._mesh.wait_roots_equal(timeout_s=END_TIMEOUT_S),
+            lambda: self._mesh.wait_sums_equal(timeout_s=END_TIMEOUT_S),
         ]
         for wait in waits:
             try:

@@ -91,7 +91,7 @@ class Day:
                 self.others_dead.append(f"{observer} held {subject} {status.label}")
 
     def publish(self, host: Host) -> None:
-        """Have a host change its services; equal roots are expected anew only after that."""
+        """Have a host change its services; equal state sums are expected anew only after that."""
         self.run.publish(host)
         self.diary.disturbed(self.run.world, [])
 

@@ -42,7 +42,7 @@ def divergence(day: Day) -> None:
         else:
             _miss(day, f"miss-{turn}", different, owner)
         began_ns = run.world.now_ns
-        run.wait_equal_roots(30 * SECOND_NS)
+        run.wait_equal_sums(30 * SECOND_NS)
         times.append(seconds(run.world.now_ns - began_ns))
         day.rest(run.script.uniform(0.5, 3))
     day.figures["divergence_s"] = times
@@ -97,7 +97,7 @@ def _part(day: Day, name: str, half_s: float, sleep_ns: int | None) -> None:
     cut = sum(1 for at, *_, status in day.diary.told if at >= began_ns and status in DOWN)
     run.world.heal(rule)
     healed_ns = run.world.now_ns
-    run.wait_equal_roots(TOGETHER_NS)
+    run.wait_equal_sums(TOGETHER_NS)
     equal_ns = run.world.now_ns
     run.wait_all_alive(TOGETHER_NS)
     day.figures[name] = {
@@ -141,5 +141,5 @@ def restart(day: Day) -> None:
         run.world.start(host)
         run.publish(host)
     run.wait_all_alive(TOGETHER_NS)
-    run.wait_equal_roots(TOGETHER_NS)
+    run.wait_equal_sums(TOGETHER_NS)
     day.figures["restart_s"] = seconds(run.world.now_ns - began_ns)

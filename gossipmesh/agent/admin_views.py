@@ -65,7 +65,7 @@ class Parts(Protocol):
 def status(parts: Parts) -> dict[str, Any]:
     """Return this node's own state: GET /v1/status."""
     generation, epoch = parts.node.incarnation
-    group_root, documents_root = parts.node.roots()
+    group_sum, documents_sum = parts.node.state_sums()
     statistics = parts.node.statistics()
     engine = parts.engine.view()
     agent_usage, engine_usage = usage_of(os.getpid()), usage_of(engine.pid)
@@ -87,7 +87,7 @@ def status(parts: Parts) -> dict[str, Any]:
             "pauses": statistics.pauses,
         },
         "recorder": recorder_view(parts),
-        "roots": {"group": group_root.hex(), "documents": documents_root.hex()},
+        "state_sums": {"group": group_sum.hex(), "documents": documents_sum.hex()},
         "engine": {
             "pid": engine.pid,
             "attached": engine.attached,

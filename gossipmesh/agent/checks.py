@@ -119,15 +119,15 @@ def _check_clock(parts: Parts) -> list[Row]:
 def _check_group(parts: Parts) -> list[Row]:
     tally = parts.node.tally()
     alive = tally.by_status[MemberStatus.ALIVE]
-    group_root = parts.node.roots()[0].hex()[:8]
-    detail = f"{alive} of {tally.members_count} members alive, state root {group_root}"
+    group_sum = parts.node.state_sums()[0].hex()[:8]
+    detail = f"{alive} of {tally.members_count} members alive, state sum {group_sum}"
     gone = parts.node.names(_GONE, _NAMES_MAX)
     if gone:
         detail += f"; dead or unattended: {', '.join(gone)}"
     alone = tally.members_count > 1 and alive == 1
     why = "this node is on its own: no news, policy or service of the others reaches it"
     hint = "see that UDP and TCP of spec.gossip.bind reach the other nodes"
-    counts = {"alive": alive, "members": tally.members_count, "root": group_root}
+    counts = {"alive": alive, "members": tally.members_count, "state_sum": group_sum}
     rows = [make_row("group", fail_unless(not alone), detail, why, hint, **counts)]
     health = parts.node.local_health
     mark = warn_unless(health < _HEALTH_WARN) if health < _HEALTH_FAIL else Mark.FAIL

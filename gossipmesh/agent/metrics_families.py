@@ -217,11 +217,11 @@ def _gossip_state(parts: Parts) -> Iterator[Family]:
     for share, depth in parts.node.queue_depths().items():
         depths.add_metric([share], depth)
     yield depths
-    # A root is 128 bits; its first 48 are a number every reader keeps exactly. Equal everywhere: converged.
-    roots = _gauge("gossip_root", "The first 48 bits of each root; equal on all nodes at rest.", ("root",))
-    for name, root in zip(("group", "documents"), parts.node.roots(), strict=True):
-        roots.add_metric([name], int.from_bytes(root[:6], "big"))
-    yield roots
+    # Of its 128 bits every reader keeps the first 48 exactly as a number. Equal everywhere: converged.
+    sums = _gauge("gossip_state_sum", "The first 48 bits of each; equal on all nodes at rest.", ("kind",))
+    for name, state_sum in zip(("group", "documents"), parts.node.state_sums(), strict=True):
+        sums.add_metric([name], int.from_bytes(state_sum[:6], "big"))
+    yield sums
     if parts.recorder is not None:
         yield _level("recorder_bytes", "What the flight recorder holds.", parts.recorder.size_bytes)
         yield _count("recorder_dropped", "Inputs it let go.", parts.recorder.dropped_count)

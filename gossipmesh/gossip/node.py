@@ -418,8 +418,8 @@ class GossipNode:
         """Return how many members there are, by status."""
         return views.tally_of(self._catalog)
 
-    def roots(self) -> tuple[bytes, bytes]:
-        """Return the group root and the documents root, 16 bytes each."""
+    def state_sums(self) -> tuple[bytes, bytes]:
+        """Return the group sum and the documents sum, 16 bytes each."""
         return self._catalog.sums.both()
 
     def history(self, node_id: bytes) -> list[HistoryEntry]:

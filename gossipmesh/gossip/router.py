@@ -197,10 +197,10 @@ class Router:
         # Types are compared, most frequent first: `isinstance` on a struct that is another costs 0.15 us.
         if type(message) is Ping:
             self._detector.receive_ping(member, message, arrived)
-            self._compare(member, message.group_root, message.documents_root)
+            self._compare(member, message.group_sum, message.documents_sum)
         elif type(message) is Ack:
             self._detector.receive_ack(member, message, arrived)
-            self._compare(member, message.group_root, message.documents_root)
+            self._compare(member, message.group_sum, message.documents_sum)
         elif type(message) is SignedRecord:
             self._intake.take(message, member, checks)
         elif type(message) is Vote:
@@ -208,13 +208,13 @@ class Router:
         else:
             self._plain[type(message)](member, message)
 
-    def _compare(self, member: Member, group_root: bytes | None, documents_root: bytes | None) -> None:
+    def _compare(self, member: Member, group_sum: bytes | None, documents_sum: bytes | None) -> None:
         """Take the sums of a ping or an ack; equal ones prove that we hold what a peer holds."""
-        if group_root is None or documents_root is None:
+        if group_sum is None or documents_sum is None:
             return
-        if group_root == self._catalog.ledger.root:
+        if group_sum == self._catalog.ledger.state_sum:
             self._detector.view_complete()
-        self._repair.compared(member, group_root, documents_root)
+        self._repair.compared(member, group_sum, documents_sum)
 
     def _receive_want(self, member: Member, want: Want) -> None:
         if not self._wants.take_key(member.node_id, self._ctx.now):

@@ -214,11 +214,11 @@ def finally_all_alive(evidence: Evidence) -> list[str]:
     return problems
 
 
-def finally_roots_equal(evidence: Evidence) -> list[str]:
+def finally_sums_equal(evidence: Evidence) -> list[str]:
     """At the end all nodes that answer hold the same records and documents."""
-    roots = {final.node: final.roots for final in evidence.finals if final.answered}
-    if len(roots) < 2 or any(value != next(iter(roots.values())) for value in roots.values()):
-        return [f"roots differ: {roots}"]
+    state_sums = {final.node: final.state_sums for final in evidence.finals if final.answered}
+    if len(state_sums) < 2 or any(value != next(iter(state_sums.values())) for value in state_sums.values()):
+        return [f"state sums differ: {state_sums}"]
     return []
 
 
@@ -296,7 +296,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_same_engine,
         eventually_listeners_back,
         finally_all_alive,
-        finally_roots_equal,
+        finally_sums_equal,
         finally_one_policy,
         finally_losers_told,
         finally_waiting_push_told,

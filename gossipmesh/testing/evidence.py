@@ -104,7 +104,7 @@ class FinalState(msgspec.Struct, frozen=True):
 
     node: str
     answered: bool
-    roots: dict[str, str] = {}
+    state_sums: dict[str, str] = {}
     statuses: dict[str, str] = {}
     policies: dict[str, str] = {}
     local_health: int = 0
@@ -289,7 +289,7 @@ class Observer:
                 FinalState(
                     node.name,
                     answered=True,
-                    roots=status["roots"],
+                    state_sums=status["state_sums"],
                     statuses={member["name"]: member["status"] for member in members},
                     policies={row["scope"]: f"{row['version']}/{row['hash']}" for row in scopes},
                     local_health=status["local_health"],

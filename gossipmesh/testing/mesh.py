@@ -332,13 +332,15 @@ class Mesh:
 
         return await wait_until(f"version {version} of {scope} runs", seen, timeout_s, interval_s=0.02)
 
-    async def wait_roots_equal(self, on: Sequence[str] | None = None, timeout_s: float = 30.0) -> float:
+    async def wait_sums_equal(self, on: Sequence[str] | None = None, timeout_s: float = 30.0) -> float:
         """Wait until the nodes `on` hold the same records and documents."""
         names = list(on or self.nodes)
 
         async def equal() -> str | None:
-            roots = {name: (await self.nodes[name].status())["roots"] for name in names}
-            first = roots[names[0]]
-            return None if all(value == first for value in roots.values()) else f"roots {roots}"
+            state_sums = {name: (await self.nodes[name].status())["state_sums"] for name in names}
+            first = state_sums[names[0]]
+            return (
+                None if all(value == first for value in state_sums.values()) else f"state sums {state_sums}"
+            )
 
-        return await wait_until("state roots are equal", equal, timeout_s)
+        return await wait_until("state sums are equal", equal, timeout_s)

@@ -366,7 +366,7 @@ class Run:
             "victim-alive": lambda: self._victim_is("alive"),
             "all-alive": self._all_alive,
             "sides-apart": self._sides_apart,
-            "roots-equal": self._roots_equal,
+            "state-sums-equal": self._sums_equal,
             "engine-attached": lambda: self._attached(self.evidence.victims or [self.victim]),
             "pushes-told": self._pushes_told,
         }
@@ -401,9 +401,9 @@ class Run:
                     return f"{observer} sees {row}"
         return None
 
-    async def _roots_equal(self) -> str | None:
-        roots = [(await node.status())["roots"] for node in self._mesh.nodes.values()]
-        return None if all(value == roots[0] for value in roots) else f"roots {roots}"
+    async def _sums_equal(self) -> str | None:
+        state_sums = [(await node.status())["state_sums"] for node in self._mesh.nodes.values()]
+        return None if all(value == state_sums[0] for value in state_sums) else f"state sums {state_sums}"
 
     async def _attached(self, names: Sequence[str]) -> str | None:
         for name in names:

@@ -302,7 +302,7 @@ class SimulatedRun:
             "victim-alive": lambda: self._see(others, victim, MemberStatus.ALIVE),
             "all-alive": lambda: self._see(everyone, everyone, MemberStatus.ALIVE),
             "sides-apart": lambda: self._apart(left, right) and self._apart(right, left),
-            "roots-equal": lambda: self._run.invariants.roots_equal(self._run.world),
+            "state-sums-equal": lambda: self._run.invariants.sums_equal(self._run.world),
             "engine-attached": lambda: all(self._hosts[name].engine_is_up for name in self._victims()),
             "pushes-told": self._pushes_told,
         }
@@ -355,11 +355,11 @@ class SimulatedRun:
                 self.evidence.finals.append(FinalState(name, answered=False))
                 continue
             core = self._run.core(host)
-            group, documents = core.roots()
+            group, documents = core.state_sums()
             policies = {p.scope: f"{p.version}/{p.manifest_hash.hex()}" for p in core.own_state.policies}
             statuses = {self._names[view.name]: view.status.label for view in core.members()}
-            roots = {"group": group.hex(), "documents": documents.hex()}
-            final = FinalState(name, True, roots, statuses, policies, core.local_health)
+            state_sums = {"group": group.hex(), "documents": documents.hex()}
+            final = FinalState(name, True, state_sums, statuses, policies, core.local_health)
             self.evidence.finals.append(final)
 
 

@@ -29,7 +29,7 @@ TAG_BYTES: Final = 16
 Bytes8 = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 Bytes16 = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
-Root = Bytes16 | None
+Sum = Bytes16 | None
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 ScopeName = Annotated[str, msgspec.Meta(min_length=1, max_length=limits.SCOPE_BYTES_MAX)]
 
@@ -112,25 +112,25 @@ class Seen(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Ping(msgspec.Struct, frozen=True, array_like=True):
-    """Asks for an `Ack`; carries the sender's two roots and its wall clock.
+    """Asks for an `Ack`; carries the sender's two state sums and its wall clock.
 
-    Without roots (None) it is asked for an answer only. `suspect`: the sender has a case open against the
+    Without sums (None) it is asked for an answer only. `suspect`: the sender has a case open against the
     addressee, which should show all its monitors life.
     """
 
     sequence: Count
-    group_root: Root
-    documents_root: Root
+    group_sum: Sum
+    documents_sum: Sum
     wall_s: int
     suspect: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True):
-    """Answers the ping of that sequence; with roots when that had any."""
+    """Answers the ping of that sequence; with state sums when that had any."""
 
     sequence: Count
-    group_root: Root
-    documents_root: Root
+    group_sum: Sum
+    documents_sum: Sum
     wall_s: int
 
 

@@ -152,10 +152,10 @@ class Records(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True):
-    """The acceptor has sent everything that was asked for; its roots now."""
+    """The acceptor has sent everything that was asked for; its state sums now."""
 
-    group_root: Bytes16
-    documents_root: Bytes16
+    group_sum: Bytes16
+    documents_sum: Bytes16
 
 
 class Turn(msgspec.Struct, frozen=True, array_like=True):

@@ -114,17 +114,17 @@ def record_targets() -> list[Target]:
 
 def packet_messages() -> list[bytes]:
     """Return one encoded message of each type."""
-    root = bytes(range(16))
+    state_sum = bytes(range(16))
     messages: list[Any] = [
         datagram.Seen(7),
-        datagram.Ping(1, root, root, 1_750_000_000),
-        datagram.Ack(1, root, root, 1_750_000_000),
-        datagram.PingReq(2, root),
+        datagram.Ping(1, state_sum, state_sum, 1_750_000_000),
+        datagram.Ack(1, state_sum, state_sum, 1_750_000_000),
+        datagram.PingReq(2, state_sum),
         datagram.Nack(2),
         datagram.RelayedAck(2),
         datagram.PolicyAnnouncement("mesh", 3, bytes(32)),
         datagram.TrustAnnouncement(1),
-        datagram.Want(2, root),
+        datagram.Want(2, state_sum),
         *signed_records(),
     ]
     return [datagram.encode_message(message) for message in messages]
@@ -132,15 +132,15 @@ def packet_messages() -> list[bytes]:
 
 def frame_messages() -> list[bytes]:
     """Return one encoded stream message of each type."""
-    root = bytes(range(16))
+    state_sum = bytes(range(16))
     summary = frames.DocumentsSummary(1, (("mesh", 3, bytes(32)),))
-    entry = frames.Entry(2, root, 1, 2, 3, b"tie")
+    entry = frames.Entry(2, state_sum, 1, 2, 3, b"tie")
     messages: list[Any] = [
         frames.Compare(bytes(frames.BUCKETS_COUNT * frames.BUCKET_BYTES), summary),
         frames.Entries((entry,) * 3, b"\1\2", True, summary),
-        frames.Request(((2, root),) * 3, True),
+        frames.Request(((2, state_sum),) * 3, True),
         frames.Records(tuple(signed_records())),
-        frames.Done(root, root),
+        frames.Done(state_sum, state_sum),
         frames.Table(summary),
         frames.FetchPolicy("mesh"),
         frames.PolicyPart(100, b"x" * 100),

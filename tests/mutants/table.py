@@ -226,12 +226,12 @@ _CATALOG_MUTANTS: Final = (
         "who left is back in the same epoch",
     ),
     mutant(
-        "roots-count-suspicion",
+        "sums-count-suspicion",
         "testing.swim.catalog",
         "counted = claim.status >= MemberStatus.UNATTENDED",
         "counted = claim.status >= MemberStatus.SUSPECT",
-        _CLAIMS + "test_suspicion_does_not_move_the_root_and_a_death_does",
-        "roots never come to rest while anybody is suspected",
+        _CLAIMS + "test_suspicion_does_not_move_the_sum_and_a_death_does",
+        "state sums never come to rest while anybody is suspected",
     ),
     mutant(
         "condemned-in-advance",
@@ -255,7 +255,7 @@ _CATALOG_MUTANTS: Final = (
         "        if record.kind in RETIRED_KINDS:\n",
         "        if False:\n",
         _LATTICE + "test_a_retired_kind_is_refused_whoever_signs_it",
-        "what released nodes refuse is kept, and roots differ for ever",
+        "what released nodes refuse is kept, and state sums differ for ever",
     ),
     mutant(
         "retired-kind-answered",

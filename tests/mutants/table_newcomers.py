@@ -30,7 +30,7 @@ NEWCOMER_MUTANTS: Final = (
         "member.verdict.order <= lasting(state):",
         "member.verdict.order < state.order:",
         _NEWCOMERS + "test_who_was_condemned_and_then_left_has_left_for_newcomers_too",
-        "roots never equal a newcomer's",
+        "state sums never equal a newcomer's",
     ),
     mutant(
         "old-deaths-are-news",

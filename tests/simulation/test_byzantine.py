@@ -318,12 +318,12 @@ def forged_in_its_name(group: Group) -> list[SignedRecord]:
 def test_nobody_speaks_for_another() -> None:
     """G22: states, addresses, services, credentials and unknown kinds in another's name."""
     group = mesh()
-    roots = {name: group.node(name).roots() for name in group.hosts}
+    sums = {name: group.node(name).state_sums() for name in group.hosts}
     held = {name: group.node(name).members() for name in group.hosts}
     for _ in range(4):
         spray(group, *(encode_message(record) for record in forged_in_its_name(group)))
         group.run(0.25)
-    assert {name: group.node(name).roots() for name in group.hosts} == roots
+    assert {name: group.node(name).state_sums() for name in group.hosts} == sums
     for name in group.hosts:
         assert [(v.name, v.state) for v in group.node(name).members()] == [
             (v.name, v.state) for v in held[name]
@@ -376,11 +376,11 @@ def test_replays_after_a_restart_prove_nothing() -> None:
     group.kill("b")
     node = group.start("b")
     group.run_until(lambda: alive(group), 10)
-    roots, heard = node.roots(), {m.name: m.heard_at for m in node._catalog}
+    sums, heard = node.state_sums(), {m.name: m.heard_at for m in node._catalog}
     for source, payload in recorded:
         effects = node.receive_datagram(payload, group.hosts[source].address, Instant(group.now))
         assert sum(len(e.payload) for e in effects if isinstance(e, SendDatagram)) <= len(payload)
-    assert node.roots() == roots
+    assert node.state_sums() == sums
     assert {m.name: m.heard_at for m in node._catalog} == heard
 
 

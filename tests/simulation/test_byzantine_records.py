@@ -29,7 +29,7 @@ def mute(group: Group) -> None:
 
 
 def is_one_view(group: Group) -> bool:
-    return len({group.node(name).roots() for name in _OTHERS}) == 1
+    return len({group.node(name).state_sums() for name in _OTHERS}) == 1
 
 
 def comparisons(group: Group) -> int:

@@ -93,16 +93,16 @@ def deaf_to_life(patch: pytest.MonkeyPatch) -> None:
 
 OF_SWIM = (no_obituaries, hasty_deaths)
 MUTANTS: list[tuple[Patch, str, str]] = [
-    (no_refutation, "partition-heal", "not everyone is alive|roots differ|false death"),
+    (no_refutation, "partition-heal", "not everyone is alive|state sums differ|false death"),
     (floors_fall, "byzantine-policy", "had to be refused|nobody signed"),
     (signatures_unchecked, "byzantine-policy", "had to be refused|nobody signed"),
     (signatures_unchecked, "byzantine-records", "never signed|never published|epoch without end|false death"),
     (epoch_not_synced, "rejoin-without-seed", "started again within|went back"),
     (epoch_stays, "rejoin-without-seed", "started again within|went back"),
-    (no_obituaries, "partition-heal", "not everyone is alive|roots differ"),
-    (stale_records_win, "steady", "went back|roots differ|does not come to rest"),
+    (no_obituaries, "partition-heal", "not everyone is alive|state sums differ"),
+    (stale_records_win, "steady", "went back|state sums differ|does not come to rest"),
     (hasty_deaths, "steady", "false death"),
-    (lone_votes, "partition-heal", "condemned somebody|false death|roots differ"),
+    (lone_votes, "partition-heal", "condemned somebody|false death|state sums differ"),
     (deaf_to_life, "pause", "false death|given up"),
 ]
 

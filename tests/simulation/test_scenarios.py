@@ -69,7 +69,7 @@ def test_every_scenario_is_run_here() -> None:
 def test_thirty_nodes_under_loss_come_to_equal_roots_without_a_false_death(
     seed: int, verifier: Verifier
 ) -> None:
-    """Deaths are checked all the while, roots from the last change on."""
+    """Deaths are checked all the while, state sums from the last change on."""
     result = run_seed("steady", seed, nodes_count=30, loss_ratio=0.05, verifier=verifier)
     assert result["failures"] == [], result["traceback"]
     assert result["equal_roots_worst_s"] <= EQUAL_ROOTS_S_MAX

@@ -127,7 +127,7 @@ class EnrolledAgain(msgspec.Struct, frozen=True):
 
 
 class ViewRepaired(msgspec.Struct, frozen=True):
-    """A comparison with one peer ended with equal roots; `peers_count` distinct peers so far this start."""
+    """A comparison with one peer ended in equal sums; `peers_count` distinct peers so far this start."""
 
     peers_count: int
 

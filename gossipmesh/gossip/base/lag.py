@@ -5,7 +5,7 @@ Rules:
 1. There is no moment between the worst leaving the window and the next observation: whoever reads late would
    believe itself prompt just then, and judge and be judged by it.
 2. Published lag moves in steps, up at once and down only when well below, at most every ten seconds, so
-   that roots come to rest.
+   that state sums come to rest.
 Paper: none; Lifeguard infers its own slowness from failed probes, here it is measured.
 """
 

@@ -128,7 +128,7 @@ class GossipSettings(msgspec.Struct, frozen=True):
         engine_interval_ns: how often somebody asks the engine of an unattended member.
         engine_timeout_ns: an engine probe the shell never answered counts as failed after this.
         obituary_interval_ns: how often one dead member is pinged, so that partitions heal.
-        repair_after_ns: how long roots may differ before a stream comparison.
+        repair_after_ns: how long state sums may differ before a stream comparison.
         repair_gap_ns: least time between two comparisons this node opens.
         full_compare_interval_ns: a comparison with someone regardless.
         hello_retry_ns: first wait for an answer to a hello; doubles once, for loss must not keep a node out.

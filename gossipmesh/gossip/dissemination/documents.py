@@ -24,7 +24,7 @@ from gossipmesh.gossip.dissemination.queue import POLICY_KIND, TRUST_KIND
 from gossipmesh.gossip.membership.facts import StateOutdated
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
-from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger, StateSums
+from gossipmesh.gossip.membership.state_sums import Item, Rank, StateSums, SumLedger
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
@@ -106,8 +106,8 @@ class PolicySpreading:
         self._recount()
 
     def _recount(self) -> None:
-        """Sum the documents root anew. Cost: O(scopes), at each change of a document."""
-        ledger = RootLedger(self._ctx.group_tag)
+        """Sum the documents sum anew. Cost: O(scopes), at each change of a document."""
+        ledger = SumLedger(self._ctx.group_tag)
         documents = self._ctx.documents
         items: list[tuple[int, bytes, bytes]] = []
         if documents.trust is not None:
@@ -121,10 +121,10 @@ class PolicySpreading:
         for kind, subject, content in items:
             digest = ledger.digest(content)
             ledger.put(kind, subject, Item(Rank(0, 0, 0, digest), int.from_bytes(digest, "big")))
-        self._sums.documents = ledger.root
+        self._sums.documents = ledger.state_sum
 
     @property
-    def root(self) -> bytes:
+    def state_sum(self) -> bytes:
         """Return the sum of the documents, 16 bytes."""
         return self._sums.documents
 

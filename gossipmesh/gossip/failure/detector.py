@@ -42,7 +42,7 @@ class Detector(Protocol):
         """Return a fresh ping sequence."""
 
     def ping_message(self, sequence: int) -> bytes:
-        """Return an encoded ping with our roots."""
+        """Return an encoded ping with our state sums."""
 
     def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
         """Note that an authentic packet arrived; None for `seen`: a stream proved it lives now."""

@@ -152,7 +152,7 @@ class MonitorDetector:
         return self.prober.next_sequence()
 
     def ping_message(self, sequence: int) -> bytes:
-        """Return an encoded ping with our roots."""
+        """Return an encoded ping with our state sums."""
         return self.prober.ping_message(sequence)
 
     # What we hear

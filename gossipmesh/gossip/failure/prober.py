@@ -7,7 +7,7 @@ It finds that a member did not answer; what that means is the case desk's to say
 3. After a pause the newest ping of each sender is answered and no other: the rest are history.
 4. A helper's word that a target answered ends a probe while we heard the target within a silence ourselves;
    beyond that a helper that lies would hide a death for ever, since nothing in it is signed by the target.
-5. Probes of a round carry roots; pings of cases, of control rounds and for others do not: those come by the
+5. Probes of a round carry sums; pings of cases, of control rounds and for others do not: those come by the
    dozen just when the mesh has trouble enough, and rounds go on meanwhile.
 6. A member that says it is late has that much longer to answer a round's probe: its heartbeats, which do not
    wait for its reader, tell its monitors of its death. What it takes is no round trip either.
@@ -38,8 +38,8 @@ _ROUND_TRIPS_MIN: Final = 3  # too short a wait only opens a case; eight round t
 _SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
 _INDIRECT_HELPERS: Final = 3
 _WALL_S_MAX: Final = 2**40  # what a member says of its clock is its own word, and may be any number
-_Roots = tuple[bytes | None, bytes | None]
-_NO_ROOTS: Final[_Roots] = (None, None)
+_Sums = tuple[bytes | None, bytes | None]
+_NO_SUMS: Final[_Sums] = (None, None)
 
 
 @kept.part("prober")
@@ -87,7 +87,7 @@ class Prober:
         return self._sequence
 
     def ping_message(self, sequence: int) -> bytes:
-        """Return an encoded ping with our roots."""
+        """Return an encoded ping with our state sums."""
         return encode_message(Ping(sequence, *self._catalog.sums.both(), self._ctx.wall_s))
 
     def fresh_ping(self) -> bytes:
@@ -95,13 +95,13 @@ class Prober:
         return self.ping_message(self.next_sequence())
 
     def ping(self, member: Member, *, compares: bool = False, suspect: bool = False) -> int:
-        """Ping a member and return the sequence its ack will carry; with our roots if it `compares`."""
+        """Ping a member and return the sequence its ack will carry; with our sums if it `compares`."""
         sequence = self.next_sequence()
         self._pings[sequence] = (member.node_id, self._ctx.now)
         if len(self._pings) > limits.PROBES_PENDING_MAX:
             self._pings.popitem(last=False)
-        roots: _Roots = self._catalog.sums.both() if compares else _NO_ROOTS
-        self._courier.send(member, [encode_message(Ping(sequence, *roots, self._ctx.wall_s, suspect))])
+        sums: _Sums = self._catalog.sums.both() if compares else _NO_SUMS
+        self._courier.send(member, [encode_message(Ping(sequence, *sums, self._ctx.wall_s, suspect))])
         return sequence
 
     def probe(self, member: Member, *, is_patient: bool = False) -> None:
@@ -230,8 +230,8 @@ class Prober:
                 yield member
 
     def _answer(self, member: Member, ping: Ping) -> None:
-        roots: _Roots = _NO_ROOTS if ping.group_root is None else self._catalog.sums.both()
-        self._courier.send(member, [encode_message(Ack(ping.sequence, *roots, self._ctx.wall_s))])
+        sums: _Sums = _NO_SUMS if ping.group_sum is None else self._catalog.sums.both()
+        self._courier.send(member, [encode_message(Ack(ping.sequence, *sums, self._ctx.wall_s))])
 
     def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> bool:
         """Take an ack: of a ping of ours (True: note round trip and clock), or one that another waits for."""
@@ -270,7 +270,7 @@ class Prober:
             return
         sequence = self.next_sequence()
         self._relays.add(sequence, RelayedPing(member, request.sequence, target.node_id))
-        self._courier.send(target, [encode_message(Ping(sequence, *_NO_ROOTS, self._ctx.wall_s))])
+        self._courier.send(target, [encode_message(Ping(sequence, *_NO_SUMS, self._ctx.wall_s))])
         wait_ns = self._ctx.settings.monitor.indirect_ns * 4 // 5
         self._ctx.timers.set(("nack", sequence), self._ctx.now + wait_ns)
 

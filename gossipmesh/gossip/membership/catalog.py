@@ -4,7 +4,7 @@ Rules:
 1. Verify before storing or forwarding; compare orders before verifying, so that echoes cost nothing.
 2. Status: (order, rank) of the owner's state or of a verdict against its incarnation, whichever is
    greater; a verdict stands until a state of higher order comes; `left` is final for its incarnation.
-3. Roots count credentials, states, service sets, unknown kinds and standing verdicts of members whose
+3. State sums count credentials, states, service sets, unknown kinds and standing verdicts of members whose
    credential has not ended. Retired kinds are refused.
 4. Records of equal order and different content are settled by hash, so even a liar's views converge.
 Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
@@ -30,7 +30,7 @@ from gossipmesh.gossip.membership.soundness import (
     state_is_sound,
 )
 from gossipmesh.gossip.membership.standing import Standing
-from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger, StateSums
+from gossipmesh.gossip.membership.state_sums import Item, Rank, StateSums, SumLedger
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
@@ -98,7 +98,7 @@ class Catalog:
         self._ctx = ctx
         self.own_id = own_id
         self.ending: int | None = None  # see `take_ending`; asked at the end of each step
-        self.ledger = RootLedger(ctx.group_tag)
+        self.ledger = SumLedger(ctx.group_tag)
         self.sums = StateSums(self.ledger)
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}

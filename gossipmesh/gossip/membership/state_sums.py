@@ -1,4 +1,4 @@
-"""State roots: two 16-byte sums that are equal exactly when two nodes hold the same.
+"""State sums: two 16-byte sums that are equal exactly when two nodes hold the same.
 
 Each item adds a BLAKE2b keyed with the group tag to a sum modulo 2^128; sums are kept as items change,
 in 256 buckets by the first byte of the subject, so that a difference can be found by halves.
@@ -35,9 +35,9 @@ class Item(NamedTuple):
     digest: int
 
 
-@kept.part("root ledger")
-class RootLedger:
-    """The counted items of one root; names are (kind, subject).
+@kept.part("state_sum ledger")
+class SumLedger:
+    """The counted items of one state sum; names are (kind, subject).
 
     Kept packed, 42 bytes an item and one object a subject: kind, order, digest, and the tie-break where it is
     not the digest.
@@ -48,7 +48,7 @@ class RootLedger:
         self._sums = [0] * BUCKETS_COUNT
         self._subjects: list[dict[bytes, bytes]] = [{} for _ in range(BUCKETS_COUNT)]
         self._total = 0
-        self._root = bytes(16)
+        self._state_sum = bytes(16)
 
     def digest(self, content: bytes) -> bytes:
         """Return the keyed hash of an item's content, 16 bytes."""
@@ -74,7 +74,7 @@ class RootLedger:
             subjects.pop(subject, None)
         self._sums[bucket] = (self._sums[bucket] + delta) & _MASK
         self._total = (self._total + delta) & _MASK
-        self._root = self._total.to_bytes(16, "big")
+        self._state_sum = self._total.to_bytes(16, "big")
 
     def get(self, kind: int, subject: bytes) -> Item | None:
         """Return what is counted under a name."""
@@ -90,9 +90,9 @@ class RootLedger:
         return None
 
     @property
-    def root(self) -> bytes:
+    def state_sum(self) -> bytes:
         """Return the sum of everything, 16 bytes."""
-        return self._root
+        return self._state_sum
 
     def bucket_hashes(self) -> bytes:
         """Return the 256 sums, 8 bytes each (their low halves: sums differ there as likely)."""
@@ -117,13 +117,13 @@ class StateSums:
 
     __slots__ = ("_ledger", "documents")
 
-    def __init__(self, ledger: RootLedger) -> None:
+    def __init__(self, ledger: SumLedger) -> None:
         self._ledger = ledger
         self.documents = bytes(16)
 
     def both(self) -> tuple[bytes, bytes]:
         """Return the sum of the records and that of the documents, 16 bytes each."""
-        return self._ledger.root, self.documents
+        return self._ledger.state_sum, self.documents
 
 
 def _pack(kind: int, item: Item) -> bytes:

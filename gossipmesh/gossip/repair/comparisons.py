@@ -1,10 +1,10 @@
 """Decides when to compare with whom, and leads the conversations on authenticated streams.
 
-Roots in every ping say that something differs; what is said then is `conversation`'s, the first table of
+State sums in every ping say that something differs; what is said then is `conversation`'s, the first table of
 a newcomer `joining`'s.
 Rules:
-1. Equal roots are the only proof of agreement; a finished comparison is judged by them as well.
-2. Unequal twice with one peer, or for 0.7 s with anybody, opens a stream. While our own root moves,
+1. Equal state sums are the only proof of agreement; a finished comparison is judged by them as well.
+2. Unequal twice with one peer, or for 0.7 s with anybody, opens a stream. While our own state sum moves,
    news is still on its way and may settle it: then a little later, but not much.
 3. A silent difference is looked into without waiting for another ping.
 4. On a stream only its own kind of answer is taken, once, and a comparison ends only after its list: whoever
@@ -12,7 +12,7 @@ Rules:
 5. What came by the dozen goes on by streams: packets would take as many seconds. So whoever was given much
    by a comparison opens a few more, and halves of a mesh that meet again agree within as many rounds.
 6. One peer that does not come to an end keeps us from comparing with others for seconds, no longer.
-Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by roots, not by a period alone.
+Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by state sums, not by a period alone.
 """
 
 from collections.abc import Iterator
@@ -91,12 +91,12 @@ class Repair:
         self._synced_at: int | None = None
         self._unequal_since: int | None = None
         self._unequal_with = b""
-        self._root = bytes(16)
-        self._finished_root = bytes(16)
+        self._state_sum = bytes(16)
+        self._finished_sum = bytes(16)
         self._introducer: Member | None = None
         self._turned_away_by: Member | None = None
         self._tries = 0
-        self._root_moved_at = ctx.now
+        self._sum_moved_at = ctx.now
         self._moving_waits = 0
         self._repaired: dict[bytes, None] = {}
         self._fruitless_count = 0
@@ -130,18 +130,18 @@ class Repair:
 
     # When
 
-    def compared(self, member: Member, group_root: bytes, documents_root: bytes) -> None:
-        """Take a peer's roots; open a comparison once they differ for good."""
+    def compared(self, member: Member, group_sum: bytes, documents_sum: bytes) -> None:
+        """Take a peer's state sums; open a comparison once they differ for good."""
         now = self._ctx.now
-        if self._catalog.ledger.root != self._root:
-            self._root, self._root_moved_at = self._catalog.ledger.root, now
-        if group_root == self._root:
+        if self._catalog.ledger.state_sum != self._state_sum:
+            self._state_sum, self._sum_moved_at = self._catalog.ledger.state_sum, now
+        if group_sum == self._state_sum:
             member.agreed_at = now
-        if (group_root, documents_root) == (self._root, self._spreading.root):
+        if (group_sum, documents_sum) == (self._state_sum, self._spreading.state_sum):
             self._settled(member)
             self._agreed(member.node_id, False)
             return
-        if documents_root != self._spreading.root:
+        if documents_sum != self._spreading.state_sum:
             self._spreading.announce_to(member)
         member.unequal_count += 1
         self._unequal_with = member.node_id
@@ -151,7 +151,7 @@ class Repair:
         # One handshake brings several pings, so only pings some time apart count as two.
         apart = now - self._unequal_since >= self._ctx.settings.repair_after_ns // 4
         if apart and member.unequal_count >= (2 if self._own_id < member.node_id else 3):
-            self._open_if_rested(member, group_root != self._root)
+            self._open_if_rested(member, group_sum != self._state_sum)
 
     def _look_again(self, wait_ns: int) -> None:
         wait_ns += 0 if self._own_id < self._unequal_with else _SECOND_OPENER_NS
@@ -164,7 +164,9 @@ class Repair:
             self._unequal_since = None
             return
         wait_ns = self._ctx.settings.repair_after_ns
-        moved = self._catalog.ledger.root != self._root or self._ctx.now - self._root_moved_at < wait_ns
+        moved = (
+            self._catalog.ledger.state_sum != self._state_sum or self._ctx.now - self._sum_moved_at < wait_ns
+        )
         if moved and self._moving_waits < _MOVING_WAITS_MAX:
             self._moving_waits += 1
         else:
@@ -199,7 +201,7 @@ class Repair:
 
     def _settle_round(self, _number: int) -> PingsDue | None:
         members = self._catalog.reachable
-        if self._unequal_since is None and self._catalog.ledger.root == self._finished_root:
+        if self._unequal_since is None and self._catalog.ledger.state_sum == self._finished_sum:
             return PingsDue(self._ctx.rng.sample(members, min(_SETTLING_PINGS, len(members))))
         if members:
             member = self._ctx.rng.choice(members)
@@ -375,8 +377,11 @@ class Repair:
         if self._conversation.is_first:
             self._conversation.is_first = False
             self._settle_in(session.member)
-        if (done.group_root, done.documents_root) == (self._catalog.ledger.root, self._spreading.root):
-            self._finished_root = self._catalog.ledger.root
+        if (done.group_sum, done.documents_sum) == (
+            self._catalog.ledger.state_sum,
+            self._spreading.state_sum,
+        ):
+            self._finished_sum = self._catalog.ledger.state_sum
             self._settled(session.member)
             self._agreed(session.peer_id, True)
         self._close(session)

@@ -211,8 +211,8 @@ class Conversation:
         self._streams.say(session, encode_records_frame(frame, more=False))
 
     def say_done(self, session: Session) -> None:
-        """Say that everything asked for was sent, and our roots."""
-        self._streams.say(session, Done(self._catalog.ledger.root, self._spreading.root))
+        """Say that everything asked for was sent, and our state sums."""
+        self._streams.say(session, Done(self._catalog.ledger.state_sum, self._spreading.state_sum))
 
     def _raw_of_subject(self, subject: bytes) -> tuple[list[bytes], list[bytes]]:
         """Return a member's records as kept: what it signed, credential first, and verdicts about it."""

@@ -80,8 +80,8 @@ class CoreState(msgspec.Struct, frozen=True):
     """What a replay must end with."""
 
     members: tuple[MemberState, ...]
-    group_root: bytes
-    documents_root: bytes
+    group_sum: bytes
+    documents_sum: bytes
     local_health: int
     statistics: dict[str, Any]
 
@@ -181,7 +181,7 @@ def message_digest(message: bytes) -> bytes:
 
 def state_of(core: Any) -> CoreState:
     """Return a core's state as a replay compares it."""
-    group_root, documents_root = core.roots()
+    group_sum, documents_sum = core.state_sums()
     members = tuple(
         MemberState(
             view.name,
@@ -192,4 +192,4 @@ def state_of(core: Any) -> CoreState:
         for view in core.members()
     )
     statistics: dict[str, Any] = msgspec.to_builtins(core.statistics())
-    return CoreState(members, group_root, documents_root, core.local_health, statistics)
+    return CoreState(members, group_sum, documents_sum, core.local_health, statistics)

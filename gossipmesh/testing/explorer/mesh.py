@@ -196,16 +196,16 @@ class Mesh:
         self.start(first)
         for name in others:
             self.start(name, [first])
-        joined = self.tick_until(lambda: self.whole and self.roots_equal, JOIN_MAX_NS, 100 * MILLISECOND_NS)
+        joined = self.tick_until(lambda: self.whole and self.sums_equal, JOIN_MAX_NS, 100 * MILLISECOND_NS)
         if not joined:
             raise Violation("the nodes do not find one another")
 
     # -- reading ----------------------------------------------------------------------------
 
     @property
-    def roots_equal(self) -> bool:
+    def sums_equal(self) -> bool:
         """Tell whether all running nodes hold the same."""
-        return len({self.core(name).roots() for name in self.running}) == 1
+        return len({self.core(name).state_sums() for name in self.running}) == 1
 
     @property
     def whole(self) -> bool:

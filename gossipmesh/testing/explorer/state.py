@@ -160,13 +160,13 @@ class Watch:
 
 
 def require_rest(mesh: Mesh, limit_ns: int = 40 * SECOND_NS) -> None:
-    """Let everything arrive; everyone must be alive on everyone and all roots equal within the limit."""
+    """Let everything arrive; everyone must be alive on everyone and all state sums equal within the limit."""
     mesh.release()
-    rested = mesh.tick_until(lambda: mesh.whole and mesh.roots_equal, limit_ns, 500 * MILLISECOND_NS)
+    rested = mesh.tick_until(lambda: mesh.whole and mesh.sums_equal, limit_ns, 500 * MILLISECOND_NS)
     if rested:
         return
     views = {
         name: sorted(f"{v.name} {v.status.label}" for v in mesh.core(name).members() if v.status in _OUT)
         for name in mesh.running
     }
-    raise Violation(f"the mesh does not come to rest: {views}, roots equal: {mesh.roots_equal}")
+    raise Violation(f"the mesh does not come to rest: {views}, state sums equal: {mesh.sums_equal}")

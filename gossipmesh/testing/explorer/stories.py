@@ -107,7 +107,7 @@ class Floors(_Base):
             accepted = mesh.domain.documents().check_untrusted(policy_set)
             self.watch.signed_sets.add((accepted.scope, accepted.version, accepted.manifest_hash))
         self._offer(mesh, first, base)
-        if not mesh.tick_until(lambda: mesh.roots_equal, 10 * SECOND_NS, 500 * MILLISECOND_NS):
+        if not mesh.tick_until(lambda: mesh.sums_equal, 10 * SECOND_NS, 500 * MILLISECOND_NS):
             raise Violation("the first set does not spread")
         mesh.hold = frozenset(("policy",))
         self.offers = sets

@@ -130,7 +130,7 @@ def _require_never(run: Run, hosts: Sequence[Host], status: MemberStatus) -> Non
 def _long_partition(duration_ns: int) -> Callable[[Run], None]:
     def scenario(run: Run) -> None:
         """Halves part and go on living: credentials are renewed, agents restart, services, policy and Trust
-        change; one machine is down at the heal. Equal roots and everybody alive within the bound."""
+        change; one machine is down at the heal. Equal state sums and everybody alive within the bound."""
         run.boot_and_settle()
         left, right = run.halves()
         rule = run.world.partition("halves", left, right)
@@ -142,7 +142,7 @@ def _long_partition(duration_ns: int) -> Callable[[Run], None]:
         run.world.run_for(30 * SECOND_NS)
         run.world.heal(rule)
         healed_ns = run.world.now_ns
-        run.wait_equal_roots(HEAL_NS_MAX)
+        run.wait_equal_sums(HEAL_NS_MAX)
         run.measure("equal_roots_s", run.world.now_ns - healed_ns)
         run.wait_all_alive(HEAL_NS_MAX)
         run.measure("alive_s", run.world.now_ns - healed_ns)
@@ -193,7 +193,7 @@ def forgotten(run: Run) -> None:
     healed_ns = run.world.now_ns
     run.wait_all_alive(310 * SECOND_NS)
     run.measure("met_s", run.world.now_ns - healed_ns)
-    run.wait_equal_roots(HEAL_NS_MAX)
+    run.wait_equal_sums(HEAL_NS_MAX)
     run.invariants.disturbed(run.world, [])
     run.invariants.expects_convergence = True
     run.settle()
@@ -212,7 +212,7 @@ def divergence(run: Run) -> None:
     for _ in range(10):
         forget_silently(run, *run.sample(2))
         began_ns = run.world.now_ns
-        run.wait_equal_roots(10 * SECOND_NS)
+        run.wait_equal_sums(10 * SECOND_NS)
         worst_ns = max(worst_ns, run.world.now_ns - began_ns)
         run.wait_all_alive(10 * SECOND_NS)
         run.world.run_for(run.draw_ns(0.1, 3))
@@ -363,7 +363,7 @@ def _suffer(run: Run, rule: Rule, ill: Sequence[Host]) -> None:
     watch.expects_convergence = True
     watch.disturbed(run.world, [host.name for host in ill])
     run.world.run_for(5 * SECOND_NS)
-    run.wait_equal_roots(30 * SECOND_NS)
+    run.wait_equal_sums(30 * SECOND_NS)
 
 
 def pauses(run: Run) -> None:

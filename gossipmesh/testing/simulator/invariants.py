@@ -7,7 +7,7 @@
    Nor does anyone hold a state of a member that differs from what its owner signed under that order.
 3. A scope's floor never goes back, also after a crash, and only sets that were signed are applied.
 4. Datagrams, effect lists and queues stay within their limits.
-5. Unequal roots among reachable nodes mean that something changed less than `converge_ns` ago.
+5. Unequal state sums among reachable nodes mean that something changed less than `converge_ns` ago.
 All but the last are looked at after each event that can break them; in meshes of more than
 `EVERY_CHANGE_HOSTS_MAX` hosts what is held of others is looked at from time to time.
 """
@@ -63,7 +63,7 @@ class Invariants(Observer):
         self._own: dict[str, tuple[int, Order]] = {}
         self._own_state: dict[str, Any] = {}
         self._signed_states: dict[tuple[str, Order], Any] = {}
-        self._roots: dict[str, bytes] = {}
+        self._sums: dict[str, bytes] = {}
         self._hosts: dict[str, Host] = {}
         self._verdicts: set[tuple[str, MemberStatus, Order | None]] = set()
         self._changes: dict[tuple[str, str], int] = {}
@@ -109,9 +109,9 @@ class Invariants(Observer):
         if self._own_state.get(host.name) is not state:
             self._check_own_order(world, host, state)
         if len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
-            root = host.core.roots()[0]
-            if self._roots.get(host.name) != root:
-                self._roots[host.name] = root
+            state_sum = host.core.state_sums()[0]
+            if self._sums.get(host.name) != state_sum:
+                self._sums[host.name] = state_sum
                 for view in host.core.members():
                     self._check_view_order(host, view)
         if not effects:
@@ -170,18 +170,18 @@ class Invariants(Observer):
             return []
         return [host for host in world.hosts.values() if host.core is not None and not host.is_paused]
 
-    def roots_equal(self, world: World) -> bool:
+    def sums_equal(self, world: World) -> bool:
         """Tell whether all reachable nodes hold the same records and documents."""
         hosts = self.reachable(world)
-        roots = [host.core.roots() for host in hosts if host.core is not None]
-        return bool(roots) and all(root == roots[0] for root in roots)
+        sums = [host.core.state_sums() for host in hosts if host.core is not None]
+        return bool(sums) and all(state_sum == sums[0] for state_sum in sums)
 
     def final(self, world: World) -> list[str]:
-        """Return what is wrong at rest: differing roots, wrong statuses, foreign services, idle faults."""
+        """Return what is wrong at rest: differing sums, wrong statuses, foreign services, idle faults."""
         problems = []
-        if self.expects_convergence and not self.roots_equal(world):
+        if self.expects_convergence and not self.sums_equal(world):
             problems.append(
-                f"roots differ at the end, {self._since_change_s(world):.1f} s after the last change"
+                f"state sums differ at the end, {self._since_change_s(world):.1f} s after the last change"
             )
         for host in self.reachable(world):
             problems.extend(self._final_of(world, host))
@@ -213,12 +213,14 @@ class Invariants(Observer):
         return problems
 
     def _sample(self, world: World) -> None:
-        equal = self.roots_equal(world)
+        equal = self.sums_equal(world)
         if equal and not self.is_converged:
             self.convergences_ns.append(world.now_ns - self.last_change_ns)
         overdue = world.now_ns - self.last_change_ns > self.converge_ns
         if not equal and overdue and self.expects_convergence and self.reachable(world):
-            raise SimulationFailure(f"roots differ {self._since_change_s(world):.1f} s after the last change")
+            raise SimulationFailure(
+                f"state sums differ {self._since_change_s(world):.1f} s after the last change"
+            )
         self.is_converged = equal
         world.push(world.now_ns + SAMPLE_NS, self._sample, world)
 
@@ -261,7 +263,7 @@ class Invariants(Observer):
             raise SimulationFailure(f"{name} left in order and is held {status.label}")
 
     def _note_verdict(self, world: World, subject_name: str, status: MemberStatus) -> None:
-        """The first verdict on an order of a member is a change: roots count it."""
+        """The first verdict on an order of a member is a change: state sums count it."""
         known = self._own.get(subject_name)
         verdict = (subject_name, status, None if known is None else known[1])
         self._given_up.add((subject_name, status))

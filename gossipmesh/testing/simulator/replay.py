@@ -181,7 +181,7 @@ def _arguments(entry: Entry, shape: Any) -> Any:
 
 def _differences(recorded: CoreState, replayed: CoreState) -> list[str]:
     found = []
-    for name in ("members", "group_root", "documents_root", "local_health"):
+    for name in ("members", "group_sum", "documents_sum", "local_health"):
         if getattr(recorded, name) != getattr(replayed, name):
             found.append(f"at the end: {name} differ")
     keys = recorded.statistics.keys() | replayed.statistics.keys()

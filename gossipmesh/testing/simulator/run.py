@@ -178,14 +178,14 @@ class Run:
             raise SimulationFailure(otherwise)
 
     def settle(self) -> None:
-        """Let the mesh rest: equal roots within the bound, and still equal at the end."""
+        """Let the mesh rest: equal state sums within the bound, and still equal at the end."""
         self.world.run_for(SETTLE_NS)
-        self.wait_equal_roots(self.invariants.converge_ns)
+        self.wait_equal_sums(self.invariants.converge_ns)
 
-    def wait_equal_roots(self, timeout_ns: int) -> None:
+    def wait_equal_sums(self, timeout_ns: int) -> None:
         """Let time pass until all reachable nodes hold the same."""
         rested = self.world.run_until_true(
-            lambda: self.invariants.roots_equal(self.world), timeout_ns, LOOK_NS
+            lambda: self.invariants.sums_equal(self.world), timeout_ns, LOOK_NS
         )
         self.require(rested, "the mesh does not come to rest")
 

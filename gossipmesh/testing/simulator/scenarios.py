@@ -226,7 +226,7 @@ def rejoin_without_seed(run: Run) -> None:
         run.world.run_for(run.draw_ns(0, 0.2))
     started_ns = run.world.now_ns
     run.wait_all_alive(30 * SECOND_NS)
-    run.wait_equal_roots(30 * SECOND_NS)
+    run.wait_equal_sums(30 * SECOND_NS)
     run.measure("whole_mesh_back_s", run.world.now_ns - started_ns)
     run.settle()
     run.require_policy("mesh", 1)
@@ -394,7 +394,7 @@ def large(run: Run) -> None:
     run.publish(host, entries=entries)
     run.push_policy(run.pick(), 1, [http_route(f"route-{number}") for number in range(1_000)])
     started_ns = run.world.now_ns
-    run.wait_equal_roots(10 * SECOND_NS)
+    run.wait_equal_sums(10 * SECOND_NS)
     run.measure("spread_s", run.world.now_ns - started_ns)
     run.settle()
     run.require_policy("mesh", 1)

@@ -260,11 +260,11 @@ class World:
         self._after(host, effects)
 
     def record_ends(self) -> None:
-        """Let the trace end with what every running core holds, by its roots."""
+        """Let the trace end with what every running core holds, by its state sums."""
         for host in self.hosts.values():
             if host.core is not None:
-                roots = " ".join(root.hex() for root in host.core.roots())
-                self.trace.record(self.now_ns, f"holds {host.name} {roots}")
+                sums = " ".join(state_sum.hex() for state_sum in host.core.state_sums())
+                self.trace.record(self.now_ns, f"holds {host.name} {sums}")
 
     # -- the shell --------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 Rules:
 1. Status: (order, rank) of the owner's state or of a claim against an order, whichever is greater; a claim
    stands until a state of higher order comes.
-2. Roots count standing unattended and dead claims. Suspicion comes and goes; it is neither counted nor kept.
+2. State sums count standing unattended and dead claims. Suspicion comes and goes; it is neither counted nor
+   kept.
 3. Nobody is condemned in advance: a claim waits until what its subject signed is here.
 Paper: SWIM section 4.2. Deviation: see `gossip.membership.catalog`.
 """

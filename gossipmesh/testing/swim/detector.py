@@ -70,7 +70,7 @@ class SwimDetector:
         own: OwnRecords,
         counts: SwimStatistics,
         *,
-        roots: Callable[[], tuple[bytes, bytes]],
+        sums: Callable[[], tuple[bytes, bytes]],
         declared: Callable[[ClaimChange], None],
         stream_ping: Callable[[Member], None],
     ) -> None:
@@ -79,7 +79,7 @@ class SwimDetector:
         self._courier = courier
         self._own = own
         self._counts = counts
-        self._roots = roots
+        self._sums = sums
         self._declared = declared
         self._stream_ping = stream_ping
         self.health = LocalHealth(ctx.settings.local_health_max)
@@ -114,8 +114,8 @@ class SwimDetector:
         }
 
     def ping_message(self, sequence: int) -> bytes:
-        """Return an encoded ping with our roots."""
-        return encode_message(Ping(sequence, *self._roots(), self._ctx.wall_s))
+        """Return an encoded ping with our state sums."""
+        return encode_message(Ping(sequence, *self._sums(), self._ctx.wall_s))
 
     def next_sequence(self) -> int:
         """Return a fresh ping sequence."""
@@ -350,7 +350,7 @@ class SwimDetector:
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer a ping."""
-        self._courier.send(member, [encode_message(Ack(ping.sequence, *self._roots(), self._ctx.wall_s))])
+        self._courier.send(member, [encode_message(Ack(ping.sequence, *self._sums(), self._ctx.wall_s))])
 
     def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
         """Note the peer's clock; pass an ack on, if its ping was made for another member."""

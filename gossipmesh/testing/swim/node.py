@@ -35,7 +35,7 @@ class SwimNode(GossipNode):
             self._courier,
             self._own,
             self._counts,
-            roots=self.roots,
+            sums=self.state_sums,
             declared=lambda change: self._intake.follow(change, None),
             stream_ping=self._streams.ping,
         )

@@ -59,7 +59,7 @@ class Node:
     def names(self, statuses: Any, count_max: int) -> list[str]:
         return self.gone
 
-    def roots(self) -> tuple[bytes, bytes]:
+    def state_sums(self) -> tuple[bytes, bytes]:
         return bytes(16), bytes(16)
 
 

@@ -263,7 +263,7 @@ class Group:
         return {name: self.status(name, of) for name, h in self.hosts.items() if h.node and name != of}
 
     def converged(self) -> bool:
-        return len({host.node.roots() for host in self.hosts.values() if host.node}) == 1
+        return len({host.node.state_sums() for host in self.hosts.values() if host.node}) == 1
 
     def perform(self, host: Host, effects: list[Effect]) -> None:
         for effect in effects:

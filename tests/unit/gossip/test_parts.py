@@ -1,4 +1,4 @@
-"""The small machines: budgets, queue, local health, probe order, roots."""
+"""The small machines: budgets, queue, local health, probe order, state sums."""
 
 import random
 
@@ -7,7 +7,7 @@ import pytest
 from gossipmesh.gossip.base.budgets import PREFIXES_MAX, PrefixBudgets, TokenBucket
 from gossipmesh.gossip.dissemination.queue import UpdateQueue, sends_max
 from gossipmesh.gossip.failure.local_health import LocalHealth
-from gossipmesh.gossip.membership.state_sums import Item, Rank, RootLedger
+from gossipmesh.gossip.membership.state_sums import Item, Rank, SumLedger
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
 
@@ -68,19 +68,19 @@ def test_local_health_stays_within_bounds_and_scales() -> None:
     assert (health.score, health.scale(10)) == (0, 10)
 
 
-def test_a_root_depends_on_content_alone() -> None:
+def test_a_sum_depends_on_content_alone() -> None:
     rng = random.Random(1)
     names = [(kind, rng.randbytes(16)) for kind in (1, 2, 3) for _ in range(40)]
-    one, other = RootLedger(7), RootLedger(7)
+    one, other = SumLedger(7), SumLedger(7)
     for ledger in (one, other):
         for kind, subject in rng.sample(names, len(names)):
             digest = int.from_bytes(ledger.digest(subject), "big")
             ledger.put(kind, subject, Item(Rank(1, 1, 1, b""), digest))
-    assert one.root == other.root
+    assert one.state_sum == other.state_sum
     assert one.bucket_hashes() == other.bucket_hashes()
     kind, subject = names[0]
     one.put(kind, subject, None)
-    assert one.root != other.root
+    assert one.state_sum != other.state_sum
     differing = [
         n
         for n in range(256)
@@ -90,7 +90,7 @@ def test_a_root_depends_on_content_alone() -> None:
 
 
 def test_an_emptied_ledger_is_as_new() -> None:
-    ledger = RootLedger(7)
+    ledger = SumLedger(7)
     ledger.put(1, b"a" * 16, Item(Rank(1, 1, 1, b""), 2**127))
     ledger.put(1, b"a" * 16, None)
-    assert ledger.root == bytes(16)
+    assert ledger.state_sum == bytes(16)

@@ -146,7 +146,7 @@ def test_the_gap_ends_when_the_engine_is_ready_for_good() -> None:
 def final(node: str, **fields: Any) -> FinalState:
     values: dict[str, Any] = {
         "answered": True,
-        "roots": {"group": "aa", "documents": "bb"},
+        "state_sums": {"group": "aa", "documents": "bb"},
         "statuses": dict.fromkeys(NODES, "alive"),
         "policies": {"mesh": "2/cc"},
     }
@@ -155,16 +155,16 @@ def final(node: str, **fields: Any) -> FinalState:
 
 def test_final_states_must_agree() -> None:
     good = evidence(finals=[final(node) for node in NODES])
-    for check in (checkers.finally_all_alive, checkers.finally_roots_equal, checkers.finally_one_policy):
+    for check in (checkers.finally_all_alive, checkers.finally_sums_equal, checkers.finally_one_policy):
         assert check(good) == []
     bad = evidence(
         finals=[
             final("node1"),
-            final("node2", roots={"group": "xx", "documents": "bb"}, policies={"mesh": "2/dd"}),
+            final("node2", state_sums={"group": "xx", "documents": "bb"}, policies={"mesh": "2/dd"}),
             FinalState("node3", answered=False),
         ]
     )
-    for check in (checkers.finally_all_alive, checkers.finally_roots_equal, checkers.finally_one_policy):
+    for check in (checkers.finally_all_alive, checkers.finally_sums_equal, checkers.finally_one_policy):
         assert check(bad), check.__name__
 
 

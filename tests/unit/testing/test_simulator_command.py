@@ -59,7 +59,7 @@ def lies(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("changes", "noticed"),
     [
-        ({"roots": lambda: (b"other", b"roots")}, "roots differ 1"),
+        ({"state_sums": lambda: (b"other", b"sums")}, "state sums differ 1"),
         ({"members": list}, "n2 does not know n1"),
     ],
 )

@@ -100,7 +100,7 @@ class EchoCore:
     def members(self) -> list[object]:
         return []
 
-    def roots(self) -> tuple[bytes, bytes]:
+    def state_sums(self) -> tuple[bytes, bytes]:
         return b"", b""
 
 

@@ -174,14 +174,14 @@ def test_a_record_of_unknown_kind_is_kept_counted_and_passed_on() -> None:
     node = group.node("a")
     value = [bytes(node.own_node_id), 1, 1, 7, {"from": "the future"}]
     future = sign_record(DOMAIN, 99, value, key_of("a"))
-    before = node.roots()
+    before = node.state_sums()
     from gossipmesh.gossip.membership.catalog import Checks
 
     # As a newer build of `a` would publish it; b hears it from a and c to e from one another.
     group.node("b")._intake.take(future, None, Checks(12))
     group.perform(group.hosts["b"], group.node("b")._ctx.drain())
     group.run_until(group.converged, 10)
-    assert node.roots() != before
+    assert node.state_sums() != before
     for name in group.hosts:
         member = group.node(name)._catalog.get(node.own_node_id)
         assert member is not None

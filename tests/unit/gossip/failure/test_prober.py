@@ -71,7 +71,7 @@ def test_how_late_others_are_is_no_round_trip() -> None:
         assert prober.direct_wait_ns() == waits_ns
 
 
-def test_only_the_probes_of_rounds_compare_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_probes_of_rounds_compare_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     prober, member = parts(voting("a b c"), "a", "b")
     sent: list[Message] = []
 
@@ -82,7 +82,7 @@ def test_only_the_probes_of_rounds_compare_roots(monkeypatch: pytest.MonkeyPatch
     prober.ping(member, suspect=True)
     prober.ping(member)
     prober.probe(member, is_patient=True)
-    assert [message.group_root is None for message in sent if isinstance(message, Ping)] == [
+    assert [message.group_sum is None for message in sent if isinstance(message, Ping)] == [
         True,
         True,
         False,
@@ -91,7 +91,7 @@ def test_only_the_probes_of_rounds_compare_roots(monkeypatch: pytest.MonkeyPatch
         assert isinstance(ping, Ping)
         prober.receive_ping(member, ping, prober._ctx.now)
     acks = [message for message in sent if isinstance(message, Ack)]
-    assert [ack.group_root is None for ack in acks] == [True, True, False]
+    assert [ack.group_sum is None for ack in acks] == [True, True, False]
 
 
 def test_ping_reqs_have_a_budget_by_requester_and_by_target() -> None:

@@ -186,10 +186,10 @@ def test_a_member_that_pushes_it_changes_nothing_anywhere(attack: str, mesh: Gro
     record = ATTACKS[attack](mesh)
     node = judge_of(mesh)
     sender = node._catalog.get(id_of("a"))
-    before = node.roots()
+    before = node.state_sums()
     node._intake.take(record, sender, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
     node._ctx.drain()
-    assert node.roots() == before
+    assert node.state_sums() == before
     assert node._catalog.get(id_of(TARGET)).status is MemberStatus.ALIVE
 
 

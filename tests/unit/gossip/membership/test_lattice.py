@@ -1,4 +1,4 @@
-"""Merging is a maximum: any order of arrival, any repetition, ends in one view and one root."""
+"""Merging is a maximum: any order of arrival, any repetition, ends in one view and one state sum."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,7 +51,7 @@ def view_after(
     node._ctx.drain()
     member = node._catalog.get(credential_of("x").node_id)
     assert member is not None
-    return member.status.label, member.order, node.roots()[0]
+    return member.status.label, member.order, node.state_sums()[0]
 
 
 def test_left_is_final_for_its_epoch() -> None:
@@ -68,7 +68,7 @@ def test_a_record_nobody_signed_is_refused() -> None:
 @pytest.mark.parametrize("kind", sorted(RETIRED_KINDS))
 @pytest.mark.parametrize("signer", ["x", "y"])
 def test_a_retired_kind_is_refused_whoever_signs_it(kind: int, signer: str) -> None:
-    """Released nodes refuse it, too: were it kept as unknown kinds are, roots would differ for ever."""
+    """Released nodes refuse it, too: were it kept as unknown kinds are, state sums would differ for ever."""
     body = [bytes(credential_of("x").node_id), 1, 1, 1, 3, bytes(credential_of(signer).node_id)]
     retired = sign_record(DOMAIN, kind, body, key_of(signer))
     unknown = sign_record(DOMAIN, 99, body, key_of(signer))
@@ -144,7 +144,7 @@ def test_a_verdict_stands_against_a_whole_incarnation(status: MemberStatus) -> N
     assert voted([state_record("x", 1, 1), verdict_record("x", 2, status)])[0] == "alive"
 
 
-def test_who_voted_does_not_move_the_root() -> None:
+def test_who_voted_does_not_move_the_sum() -> None:
     one = voted([STATES[0], verdict_record("x", 1, MemberStatus.DEAD)])
     again = voted([STATES[0], verdict_record("x", 1, MemberStatus.DEAD, MONITORS[::-1])])
     assert one == again

@@ -124,16 +124,16 @@ def test_a_comparison_that_opened_has_five(monkeypatch: pytest.MonkeyPatch) -> N
     assert set(opened.at_ms) == {"b", "c"}
 
 
-def test_a_root_that_moves_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a mesh whose halves meet again roots move for as long as packets carry the difference."""
+def test_a_sum_that_moves_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a mesh whose halves meet again state sums move for as long as packets carry the difference."""
     opened = Opened(monkeypatch)
     member = opened.member("b")
-    monkeypatch.setattr(type(opened.repair._catalog.ledger), "root", property(lambda ledger: bytes(16)))
-    opened.repair.compared(member, b"other" + bytes(11), opened.repair._spreading.root)
+    monkeypatch.setattr(type(opened.repair._catalog.ledger), "state_sum", property(lambda ledger: bytes(16)))
+    opened.repair.compared(member, b"other" + bytes(11), opened.repair._spreading.state_sum)
     opened.wait(650)
     assert opened.at_ms == {}
-    opened.repair._root_moved_at = opened.node._ctx.now
+    opened.repair._sum_moved_at = opened.node._ctx.now
     opened.wait(750)
     assert opened.at_ms == {}
-    opened.repair._root_moved_at = Instant(opened.began + 1_300 * MILLISECOND_NS)
+    opened.repair._sum_moved_at = Instant(opened.began + 1_300 * MILLISECOND_NS)
     assert opened.wait(1_460) == {"b"}

@@ -88,7 +88,7 @@ def test_it_goes_on_as_the_core_does() -> None:
         assert replayed.next_deadline() == deadline
         assert replayed.handle_deadline(deadline) == core.handle_deadline(deadline)
     assert replayed.statistics() == core.statistics()
-    assert replayed.roots() == core.roots()
+    assert replayed.state_sums() == core.state_sums()
 
 
 def test_it_holds_no_key_and_names_no_code(settled: bytes) -> None:

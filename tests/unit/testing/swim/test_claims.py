@@ -1,4 +1,5 @@
-"""Claims merge as everything does: any order of arrival, any repetition, ends in one view and one root."""
+"""Claims merge as everything does: any order of arrival, any repetition, ends in one view and one state
+sum."""
 
 import random
 
@@ -85,14 +86,14 @@ def test_a_higher_state_beats_any_claim_and_an_equal_one_none(status: MemberStat
     assert held_after([*claimed, state_record("x", 2, 1)])[0] == "alive"
 
 
-def test_suspicion_does_not_move_the_root_and_a_death_does() -> None:
+def test_suspicion_does_not_move_the_sum_and_a_death_does() -> None:
     alive = held_after([STATES[0]])[2]
     assert held_after([STATES[0], claim_record("x", 1, 1, MemberStatus.SUSPECT)])[2] == alive
     dead = held_after([STATES[0], claim_record("x", 1, 1, MemberStatus.DEAD)])[2]
     assert dead != alive
 
 
-def test_who_accused_does_not_move_the_root() -> None:
+def test_who_accused_does_not_move_the_sum() -> None:
     by_y = held_after([STATES[0], claim_record("x", 1, 1, MemberStatus.DEAD, "y")])
     by_x = held_after([STATES[0], claim_record("x", 1, 1, MemberStatus.DEAD, "x")])
     assert by_y == by_x
