@@ -69,7 +69,7 @@ class AdminApi:
             "/v1/policy/offer": self._offer_policy,
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
-            "/v1/release": self._release_held,
+            "/v1/release": self._release_retained,
         }
 
     async def handle_local(self, request: Request) -> Response:
@@ -146,8 +146,8 @@ class AdminApi:
         await self._leave()
         return {"left": True}
 
-    async def _release_held(self, _: Request) -> Any:
-        released = self._parts.node.tally().endpoints_held_count
+    async def _release_retained(self, _: Request) -> Any:
+        released = self._parts.node.tally().endpoints_retained_count
         self._parts.shell.step(self._parts.inputs.release_mass_death)
         return {"released": released}
 

@@ -135,11 +135,11 @@ def _detector(parts: Parts, counts: GossipStatistics) -> dict[str, Any]:
         "unvotes": counts.unvotes,
         "verdicts_made": counts.verdicts_made,
         "verdicts_applied": counts.verdicts_applied,
-        "verdicts_held": counts.verdicts_held,
+        "verdicts_deferred": counts.verdicts_deferred,
         "control_failures": counts.control_failures,
         "refutations": counts.refutations,
         "unreachable": parts.node.tally().unreachable_count,
-        "endpoints_held": counts.endpoints_held,
+        "endpoints_retained": counts.endpoints_retained,
     }
 
 
@@ -192,8 +192,8 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "clock_s": 0 if itself else _clock(view.wall_offset_s),
         "credential_ends": view.credential.ends,
         "lag_ms": view.lag_ms,
-        "held_down_s": _left_s(view.hold_down_until, now),
-        "endpoints_held": view.endpoints_held,
+        "quarantine_s": _left_s(view.quarantine_until, now),
+        "endpoints_retained": view.endpoints_retained,
         "policies": [_policy(policy) for policy in state.policies],
         "self": itself,
     }

@@ -42,10 +42,10 @@ from gossipmesh.agent.services import LocalServices
 from gossipmesh.agent.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
 from gossipmesh.gossip.base.effects import (
+    EndpointsRetained,
     EnrolledAgain,
     Event,
     IdentityStolen,
-    MassDeathHeld,
     MemberChanged,
     PolicyApplied,
     PolicyRefused,
@@ -348,7 +348,7 @@ class Agent:
         elif isinstance(event, ViewRepaired):
             self._repaired_peers = event.peers_count
             self._release_when_repaired()
-        elif isinstance(event, MassDeathHeld):
+        elif isinstance(event, EndpointsRetained):
             text = (
                 "many members went within a minute: their endpoints are kept for an hour; look at the "
                 "network of this node, and when they are really gone, run `gossipmesh release` here"

@@ -359,7 +359,7 @@ def _write(path: Path, snapshot: Snapshot) -> None:
 
 def _endpoints(member: MemberView, services: ServiceSet, now: Instant) -> list[CatalogEndpoint]:
     draining = member.state.phase != NodePhase.SERVING
-    held, unreachable = member.endpoints_held, member.unreachable
+    held, unreachable = member.endpoints_retained, member.unreachable
     status = reliance(member.status, member.changed_at, now, unreachable=unreachable, held=held)
     return [
         CatalogEndpoint(

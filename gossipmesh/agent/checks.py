@@ -138,7 +138,7 @@ def _check_group(parts: Parts) -> list[Row]:
 
 
 def _check_held(parts: Parts) -> list[Row]:
-    held_count = parts.node.tally().endpoints_held_count
+    held_count = parts.node.tally().endpoints_retained_count
     if not held_count:
         return []
     detail = f"the endpoints of {held_count} members that went within a minute are kept, for an hour at most"

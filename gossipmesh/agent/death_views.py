@@ -79,7 +79,7 @@ def summary(view: MemberView | None, rows: list[dict[str, Any]]) -> str:
     standing = "it is no member any more" if view is None else f"it is {view.status.label}"
     if view is not None and view.unreachable:
         standing += ", and unreachable from here"
-    if view is not None and view.endpoints_held:
+    if view is not None and view.endpoints_retained:
         standing += "; its endpoints are kept, because many died at once"
     if not rows:
         return f"{standing}; nothing was said against it that this node remembers"

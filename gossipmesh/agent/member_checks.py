@@ -167,9 +167,9 @@ def _told(texts: dict[str, str]) -> str:
 
 def _gone_text(member: dict[str, Any]) -> str:
     text = f"for {age_text(member['since_s'])}"
-    if member["held_down_s"]:
-        text += f", kept out for {age_text(member['held_down_s'])} more"
-    return text + (", its endpoints kept" if member["endpoints_held"] else "")
+    if member["quarantine_s"]:
+        text += f", kept out for {age_text(member['quarantine_s'])} more"
+    return text + (", its endpoints kept" if member["endpoints_retained"] else "")
 
 
 def _heard_text(member: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ _SILENT_S: Final = 10.0  # five rounds of probes: nobody loses that many by chan
 _LATELY_S: Final = 180.0  # by then the rounds of probes have come to every member of a hundred
 _APART_WARN_S: Final = 60.0
 _APART_FAIL_S: Final = 300.0  # by then everything was compared with somebody by stream, whatever else failed
-_OUT_S: Final = FAST.hold_down_ns / SECOND_NS
+_OUT_S: Final = FAST.quarantine_ns / SECOND_NS
 _REACH: Final = "see that UDP and TCP of spec.gossip.bind pass both ways: firewalls, routes, this node's load"
 
 

@@ -30,7 +30,7 @@ _GAUGES_OF_GOSSIP: Final = (
     "links",
     "clock_skew_s",
     "cases_open",
-    "endpoints_held",
+    "endpoints_retained",
     "lag_ms",
 )
 _UNITS_OF_GOSSIP: Final = {"clock_skew_s": ("clock_skew_seconds", 1), "lag_ms": ("lag_seconds", 1_000)}

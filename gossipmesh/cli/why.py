@@ -23,7 +23,7 @@ WORDS: Final[dict[str, str]] = {
     "beaten-by-life": "verdict not taken: it lives",
     "unreachable": "unreachable from here",
     "reachable": "heard again",
-    "hold-down": "kept out for a while",
+    "quarantine": "kept out for a while",
     "held-mass-death": "endpoints kept: many died",
 }
 

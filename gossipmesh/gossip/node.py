@@ -441,7 +441,7 @@ class GossipNode:
             refused_policies=dict(now.refused_policies),
             queue_length=len(self._courier.queue),
             members=len(self._catalog),
-            endpoints_held=views.endpoints_held_count(self._catalog),
+            endpoints_retained=views.endpoints_retained_count(self._catalog),
             history_noted=self._ctx.history.noted_count,
             lag_ms=self._ctx.lag_ms,
         )

@@ -82,7 +82,7 @@ def say(core: GossipNode, node_id: bytes, messages: Iterable[bytes]) -> list[Eff
 def offered_count(core: GossipNode) -> int:
     """Return how many members' services are in use. Cost: O(members), and no services are decoded."""
     return sum(
-        (member.serving or member.endpoints_held) and member.messages.services is not None
+        (member.serving or member.endpoints_retained) and member.messages.services is not None
         for member in core._catalog
     )
 

@@ -36,11 +36,11 @@ _CONSTANTS: Final[tuple[tuple[str, str], ...]] = (
     ("unreachable_after_ns", "how much longer than silence until traffic here avoids it"),
     ("lag_gate_ns", "with more lag of our own, failed probes prove nothing"),
     ("tolerance_max_ns", "greatest patience a target's published lag earns it"),
-    ("hold_down_ns", "how long a deaf or degraded member stays out at first"),
-    ("hold_down_max_ns", "and at most"),
+    ("quarantine_ns", "how long a deaf or degraded member stays out at first"),
+    ("quarantine_max_ns", "and at most"),
     ("mass_death_percent", "more deaths than that share ..."),
     ("mass_death_window_ns", "... within so long keep their endpoints ..."),
-    ("mass_death_hold_ns", "... for so long, or until the operator ends it"),
+    ("mass_death_retain_ns", "... for so long, or until the operator ends it"),
 )
 
 

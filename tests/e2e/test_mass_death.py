@@ -9,7 +9,7 @@ from gossipmesh.testing.mesh import Mesh
 async def held(mesh: Mesh, node: str) -> set[str]:
     """Return the members whose endpoints a node keeps although they are gone."""
     rows = json.loads(await mesh.must("members", "-o", "json", node=node))
-    return {row["name"] for row in rows if row["endpoints_held"]}
+    return {row["name"] for row in rows if row["endpoints_retained"]}
 
 
 async def test_endpoints_of_many_dead_are_kept_until_the_operator_lets_them_go(mesh: Mesh) -> None:

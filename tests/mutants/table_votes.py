@@ -130,7 +130,7 @@ VOTE_MUTANTS: Final = (
     mutant(
         "return-overtakes-its-verdict",
         "gossip.failure.answering",
-        "        if is_held_down(verdict.votes) and ",
+        "        if brings_quarantine(verdict.votes) and ",
         "        if False and ",
         _ANSWERING + "test_who_was_deaf_answers_once_word_has_gone_round",
         "whoever hears of a deaf member's return first never keeps it out",
@@ -273,7 +273,7 @@ VOTE_MUTANTS: Final = (
         "one member that lies about a probe hides a death",
     ),
     mutant(
-        "hold-down-missing",
+        "quarantine-missing",
         "gossip.failure.quarantine",
         "return Instant(until) if until > now else None",
         "return None",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossipmesh.gossip.base.effects import MassDeathHeld
+from gossipmesh.gossip.base.effects import EndpointsRetained
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.testing.builders import service_entry
 from tests.simulation.test_byzantine import mesh
@@ -70,8 +70,8 @@ def test_a_restart_takes_no_old_deaths_for_a_catastrophe() -> None:
     group.start("b", "a")
     group.run(20)
     assert group.status("b", "e") == group.status("b", "f") == "dead"
-    assert not [event for event in group.hosts["b"].events if isinstance(event, MassDeathHeld)]
-    assert not [view for view in group.node("b").members() if view.endpoints_held]
+    assert not [event for event in group.hosts["b"].events if isinstance(event, EndpointsRetained)]
+    assert not [view for view in group.node("b").members() if view.endpoints_retained]
 
 
 def test_who_was_condemned_and_then_left_has_left_for_newcomers_too() -> None:

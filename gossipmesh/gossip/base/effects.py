@@ -132,7 +132,7 @@ class ViewRepaired(msgspec.Struct, frozen=True):
     peers_count: int
 
 
-class MassDeathHeld(msgspec.Struct, frozen=True):
+class EndpointsRetained(msgspec.Struct, frozen=True):
     """So many members went within a minute that their endpoints are kept; loud, for the operator."""
 
     gone_count: int
@@ -140,7 +140,7 @@ class MassDeathHeld(msgspec.Struct, frozen=True):
 
 Event = (
     MemberChanged
-    | MassDeathHeld
+    | EndpointsRetained
     | ServicesChanged
     | TrustChanged
     | PolicyApplied

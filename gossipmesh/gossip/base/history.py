@@ -26,7 +26,7 @@ KINDS: Final = (
     "beaten-by-life",
     "unreachable",
     "reachable",
-    "hold-down",
+    "quarantine",
     "held-mass-death",
 )
 

@@ -67,14 +67,14 @@ class MonitorSettings(msgspec.Struct, frozen=True):
         deaf_ns: sends and never answers for so long.
         degraded_ns, degraded_pings_min, degraded_percent: fewer answers than that over so long.
         answers_to_close: direct acks in a row that end a case.
-        hold_down_ns, hold_down_max_ns, hold_down_forget_ns: how long a deaf or degraded member stays out,
+        quarantine_ns, quarantine_max_ns, quarantine_forget_ns: how long a deaf or degraded member stays out,
             doubling up to the greatest; after how much quiet that is forgotten.
         lag_gate_ns: with more lag of our own, failed probes prove nothing.
         tolerance_max_ns: greatest patience a target's published lag earns it.
         beats_apart_max: votes that heard beats further apart are of different times.
         unreachable_after_ns: how much longer than silence until traffic avoids a target nobody condemns.
-        mass_death_percent, mass_death_window_ns, mass_death_hold_ns: more deaths than that within the window
-            keep their endpoints for so long.
+        mass_death_percent, mass_death_window_ns, mass_death_retain_ns: more deaths than that within the
+            window keep their endpoints for so long.
     """
 
     silence_ns: int = 2_500 * MILLISECOND_NS
@@ -97,16 +97,16 @@ class MonitorSettings(msgspec.Struct, frozen=True):
     degraded_pings_min: int = 12
     degraded_percent: int = 50
     answers_to_close: int = 3
-    hold_down_ns: int = 120 * SECOND_NS
-    hold_down_max_ns: int = 960 * SECOND_NS
-    hold_down_forget_ns: int = 1_800 * SECOND_NS
+    quarantine_ns: int = 120 * SECOND_NS
+    quarantine_max_ns: int = 960 * SECOND_NS
+    quarantine_forget_ns: int = 1_800 * SECOND_NS
     lag_gate_ns: int = 200 * MILLISECOND_NS
     tolerance_max_ns: int = 10 * SECOND_NS
     beats_apart_max: int = 64
     unreachable_after_ns: int = SECOND_NS
     mass_death_percent: int = 30
     mass_death_window_ns: int = 60 * SECOND_NS
-    mass_death_hold_ns: int = 3_600 * SECOND_NS
+    mass_death_retain_ns: int = 3_600 * SECOND_NS
 
 
 FAST: Final = MonitorSettings()
@@ -165,8 +165,9 @@ class MemberView(msgspec.Struct, frozen=True):
     `unreachable`: not heard here for a while and nobody condemned it; for routing only. `heard_age_ns`:
     since its last packet, None when there was none. `answered_age_ns`: since it answered, having heard us.
     `agreed_age_ns`: since its state sum was ours. `wall_offset_s`: its civil time as it last told it, less
-    our monotonic seconds. `lag_ms`: the step it published. `hold_down_until`: it is back and stays out
-    until then, None when it does not. `endpoints_held`: it died with many others, so its endpoints are kept.
+    our monotonic seconds. `lag_ms`: the step it published. `quarantine_until`: it is back and stays out
+    until then, None when it does not. `endpoints_retained`: it died with many others, so its endpoints are
+    kept.
     """
 
     name: str
@@ -182,8 +183,8 @@ class MemberView(msgspec.Struct, frozen=True):
     agreed_age_ns: int | None = None
     wall_offset_s: int | None = None
     lag_ms: int = 0
-    hold_down_until: Instant | None = None
-    endpoints_held: bool = False
+    quarantine_until: Instant | None = None
+    endpoints_retained: bool = False
 
 
 class GossipStatistics(msgspec.Struct):
@@ -242,11 +243,11 @@ class GossipStatistics(msgspec.Struct):
     control_failures: int = 0
     verdicts_made: int = 0
     verdicts_applied: int = 0
-    verdicts_held: int = 0
+    verdicts_deferred: int = 0
     ports_refused: int = 0
     unreachable: int = 0
-    held_down: int = 0
+    quarantines: int = 0
     mass_deaths: int = 0
-    endpoints_held: int = 0
+    endpoints_retained: int = 0
     history_noted: int = 0
     lag_ms: int = 0

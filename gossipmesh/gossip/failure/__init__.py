@@ -1,7 +1,7 @@
 """Who is gone: found by fixed monitors that vote; nobody is declared gone by one member's word.
 
 Responsible for: beats and probes; cases and what a tick of one finds; votes of this node and of others;
-verdicts that a quorum signed, and whether they are believed, held back, passed on or asked for; quarantine
+verdicts that a quorum signed, and whether they are believed, deferred, passed on or asked for; quarantine
 of those who were deaf or degraded; endpoints retained when many go at once.
 Ends at the verdict: a status is `membership`'s to settle, our own answer to a verdict is `intake`'s.
 Rules:
@@ -14,7 +14,7 @@ Rules:
 5. Any packet of the target ends `unreachable` and withdraws a vote for silence.
 In: life (`heard`), probe answers, votes, checks and names of verdicts, refusals of ports, answers of
 engines.
-Out: pings, beats, votes and verdicts on their way, `ProbeEngine` effects, `MassDeathHeld` events.
+Out: pings, beats, votes and verdicts on their way, `ProbeEngine` effects, `EndpointsRetained` events.
 Facade: `detector.Detector`, built as `monitor_detector.MonitorDetector`; `cases` has the table of moves.
 Paper: SWIM sections 3 and 4, Lifeguard IV.A. Deviation: docs/GOSSIP.md, "Failure detection".
 """

@@ -1,7 +1,7 @@
 """When this node answers a verdict against itself: at once, unless it would soon be condemned again.
 
 Rules:
-1. Whoever returns from being deaf or degraded is held down by all who heard of it. So it answers only once
+1. Whoever returns from being deaf or degraded is quarantined by all who heard of it. So it answers only once
    word has gone round: its new state must not overtake the verdict anywhere.
 2. Whoever had answered its accusers all the while and is called silent is not heard. It answers once most of
    two rounds of pings were answered; until then it would only go and come. Being told things is no answer.
@@ -15,7 +15,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.prober import Prober
-from gossipmesh.gossip.failure.verdicts import VerdictJudge, is_held_down
+from gossipmesh.gossip.failure.verdicts import VerdictJudge, brings_quarantine
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.records import SignedRecord, Verdict
 
@@ -65,7 +65,7 @@ class Answering:
         against = (verdict.generation, verdict.epoch)
         if against == self._against:
             return not self._is_due
-        if is_held_down(verdict.votes) and self._judge.is_valid(verdict):
+        if brings_quarantine(verdict.votes) and self._judge.is_valid(verdict):
             self._waiting, self._in_rounds = record, False
             self._ctx.timers.set(("answer", None), self._ctx.now + _SPREAD_NS)
         elif self._was_in_vain(verdict):

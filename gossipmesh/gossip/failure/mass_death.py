@@ -35,7 +35,7 @@ class MassDeath:
             many = 100 * len(self._deaths) > settings.mass_death_percent * everybody
             if not many or len(self._deaths) < _LEAST:
                 return []
-            self.until = Instant(now + settings.mass_death_hold_ns)
+            self.until = Instant(now + settings.mass_death_retain_ns)
         return [gone for _, gone in self._deaths]
 
     def returned(self, node_id: bytes) -> None:

@@ -27,14 +27,14 @@ from gossipmesh.gossip.failure.life_first import LifeFirst
 from gossipmesh.gossip.failure.merging import VerdictMerger
 from gossipmesh.gossip.failure.monitors import Monitors
 from gossipmesh.gossip.failure.prober import Prober
-from gossipmesh.gossip.failure.quarantine import HoldDowns
+from gossipmesh.gossip.failure.quarantine import Quarantines
 from gossipmesh.gossip.failure.renewals import Renewals
-from gossipmesh.gossip.failure.retained_endpoints import EndpointHolds
+from gossipmesh.gossip.failure.retained_endpoints import RetainedEndpoints
 from gossipmesh.gossip.failure.verdict_wants import VerdictWants
 from gossipmesh.gossip.failure.verdicts import (
     VerdictJudge,
+    brings_quarantine,
     decode_verdict_untrusted,
-    is_held_down,
     voter_names,
 )
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
@@ -96,8 +96,8 @@ class MonitorDetector:
         self.ballot = Ballot(ctx, catalog, courier, own, self.judge, self.health)
         self.votes = self.ballot.votes
         self.desk = CaseDesk(ctx, catalog, courier, self.prober, self._engines, self.ballot)
-        self._hold_downs = HoldDowns(settings)
-        self._holds = EndpointHolds(ctx, catalog)
+        self._quarantines = Quarantines(settings)
+        self._retained = RetainedEndpoints(ctx, catalog)
         self._checked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
         self._tombstone_turn = 0
@@ -115,7 +115,7 @@ class MonitorDetector:
         """Return the kinds of timers set here and in the parts, and what each is for."""
         own: Deadlines = {
             "question": self.engine_probed,
-            "hold-down": self._release,
+            "quarantine": self._release,
             "engine": self._look,
             "obituary": self._tombstone,
             "lag": self._lag_round,
@@ -128,7 +128,7 @@ class MonitorDetector:
             "answer": self._answer_is_due,
         }
         watching = (self.prober, self.heartbeats, self.desk)
-        verdicts = (self._wants, self._holds)
+        verdicts = (self._wants, self._retained)
         return joined(own, *(part.deadlines() for part in watching + verdicts))
 
     def restore(self, records: list[SignedRecord]) -> None:
@@ -372,7 +372,7 @@ class MonitorDetector:
             self.status_changed(change.member)
 
     def _ask_first(self, change: Change, sender: Member | None) -> None:
-        self._ctx.statistics.verdicts_held += 1
+        self._ctx.statistics.verdicts_deferred += 1
         self._note(change.member, "beaten-by-life", b"" if sender is None else sender.node_id)
         self._life.ask(change, sender)
 
@@ -405,8 +405,8 @@ class MonitorDetector:
         self._life.settle(member)
         names = voter_names(verdict, self._catalog)
         self._note(member, "applied", self._own.node_id, MemberStatus(verdict.status).label, names)
-        if is_held_down(verdict.votes):
-            self._hold_down(member)
+        if brings_quarantine(verdict.votes):
+            self._begin_quarantine(member)
         message = VerdictId(member.node_id, verdict.generation, verdict.epoch, verdict.status)
         name = encode_message(message)
         self._courier.enqueue((RecordKind.VERDICT, member.node_id, b""), name)
@@ -414,17 +414,17 @@ class MonitorDetector:
         # About half a dozen had the votes, and each of them makes the verdict at that moment.
         self._courier.push_name(name, change.message, origin_id, fanout if origin_id else fanout // 2)
 
-    def _hold_down(self, member: Member) -> None:
-        until = self._hold_downs.condemned(member.node_id, self._ctx.now)
-        member.held_down_until = until
-        self._ctx.statistics.held_down += 1
-        self._note(member, "hold-down", self._own.node_id)
-        self._ctx.timers.set(("hold-down", member.node_id), until)
+    def _begin_quarantine(self, member: Member) -> None:
+        until = self._quarantines.condemned(member.node_id, self._ctx.now)
+        member.quarantine_until = until
+        self._ctx.statistics.quarantines += 1
+        self._note(member, "quarantine", self._own.node_id)
+        self._ctx.timers.set(("quarantine", member.node_id), until)
 
     def _release(self, node_id: bytes) -> None:
         member = self._catalog.get(node_id)
         if member is not None:
-            member.held_down_until = None
+            member.quarantine_until = None
             self._catalog.resettle(member)
             self.status_changed(member)
 
@@ -447,10 +447,10 @@ class MonitorDetector:
         if member.status is not MemberStatus.ALIVE and member.unreachable:
             member.unreachable = False
         if member.status in (MemberStatus.DEAD, MemberStatus.UNATTENDED):
-            for gone in self._holds.died(member):
+            for gone in self._retained.died(member):
                 self._note(gone, "held-mass-death", self._own.node_id)
         else:
-            self._holds.returned(member)
+            self._retained.returned(member)
         if member.status is MemberStatus.UNATTENDED:
             self.desk.settle(member, "unattended")
             self._arm_engine(member)
@@ -459,7 +459,7 @@ class MonitorDetector:
 
     def release_mass_death(self) -> None:
         """Let go the endpoints of those who died together."""
-        self._holds.release()
+        self._retained.release()
 
     def _arm_engine(self, member: Member, *, again: bool = False) -> None:
         """Look at an unattended member's engine now and then; its monitors take turns, one an interval."""
@@ -487,7 +487,7 @@ class MonitorDetector:
     def view_complete(self) -> None:
         """Judge verdicts and watch others from now on."""
         self.judge.view_is_whole = True
-        self._holds.view_complete()
+        self._retained.view_complete()
 
     # Around
 
@@ -535,11 +535,11 @@ class MonitorDetector:
         self.heartbeats.forget(member)
         self.desk.forget(member)
         self.ballot.settle(member.node_id)
-        self._hold_downs.forget(member.node_id)
+        self._quarantines.forget(member.node_id)
         self._wants.forget(member.node_id)
         self._life.forget(member)
-        self._holds.forget(member.node_id)
+        self._retained.forget(member.node_id)
         self._renewals.forget(member.node_id)
         self._checked_at.pop(member.node_id, None)
-        for name in ("engine", "hold-down"):
+        for name in ("engine", "quarantine"):
             self._ctx.timers.cancel((name, member.node_id))

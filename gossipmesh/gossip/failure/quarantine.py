@@ -11,8 +11,8 @@ from gossipmesh.gossip.base.settings import MonitorSettings
 from gossipmesh.model.instant import Instant
 
 
-@kept.part("hold-downs")
-class HoldDowns:
+@kept.part("quarantines")
+class Quarantines:
     """When each member that was deaf or degraded may return."""
 
     def __init__(self, settings: MonitorSettings) -> None:
@@ -23,8 +23,8 @@ class HoldDowns:
         """Note a verdict and return until when its target stays out."""
         settings = self._settings
         until, length_ns = self._held.get(node_id, (0, 0))
-        forgotten = length_ns == 0 or now - until > settings.hold_down_forget_ns
-        length_ns = settings.hold_down_ns if forgotten else min(2 * length_ns, settings.hold_down_max_ns)
+        forgotten = length_ns == 0 or now - until > settings.quarantine_forget_ns
+        length_ns = settings.quarantine_ns if forgotten else min(2 * length_ns, settings.quarantine_max_ns)
         self._held[node_id] = (now + length_ns, length_ns)
         return Instant(now + length_ns)
 

@@ -3,14 +3,14 @@
 Rules:
 1. Only what happens now counts: a restart, a first table and a renewal tell of deaths long past, all at one
    moment, and are no catastrophe.
-2. Who held them back says so, once; they are let go after the hold, by the operator, or when their member is
+2. Who held them back says so, once; they are let go after a while, by the operator, or when their member is
    back.
 Paper: none; see `mass_death`.
 """
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import MassDeathHeld, ServicesChanged
+from gossipmesh.gossip.base.effects import EndpointsRetained, ServicesChanged
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.failure.mass_death import MassDeath
 from gossipmesh.gossip.membership.catalog import Catalog
@@ -20,7 +20,7 @@ from gossipmesh.model.member import MemberStatus
 
 
 @kept.part("endpoint holds")
-class EndpointHolds:
+class RetainedEndpoints:
     """What deaths do to endpoints, here."""
 
     def __init__(self, ctx: Context, catalog: Catalog) -> None:
@@ -46,35 +46,35 @@ class EndpointHolds:
 
     def died(self, member: Member) -> list[Member]:
         """Count a member that is gone; if too many are, hold their endpoints and return whose."""
-        if (member.held_down_until is not None and member.verdict is None) or not self._is_news(member):
+        if (member.quarantine_until is not None and member.verdict is None) or not self._is_news(member):
             return []
         held = self._mass_death.died(member.node_id, self._catalog.serving_count, self._ctx.now)
         fresh = [
-            gone for gone in map(self._catalog.get, held) if gone is not None and not gone.endpoints_held
+            gone for gone in map(self._catalog.get, held) if gone is not None and not gone.endpoints_retained
         ]
         for gone in fresh:
-            gone.endpoints_held = True
+            gone.endpoints_retained = True
             self._ctx.notify(ServicesChanged(gone.node_id))
         if fresh and not self._ctx.timers.pending(("mass death", None)):
             self._ctx.statistics.mass_deaths += 1
             until = self._mass_death.until or self._ctx.now
-            self._ctx.notify(MassDeathHeld(len(held)))
+            self._ctx.notify(EndpointsRetained(len(held)))
             self._ctx.timers.set(("mass death", None), until)
         return fresh
 
     def returned(self, member: Member) -> None:
         """Note that a member is back, or has left."""
-        if member.endpoints_held or member.status is MemberStatus.ALIVE:
+        if member.endpoints_retained or member.status is MemberStatus.ALIVE:
             self._mass_death.returned(member.node_id)
-            member.endpoints_held = False
+            member.endpoints_retained = False
 
     def release(self) -> None:
         """Let go the endpoints of those who died together."""
         self._mass_death.end()
         self._ctx.timers.cancel(("mass death", None))
         for member in self._catalog:
-            if member.endpoints_held:
-                member.endpoints_held = False
+            if member.endpoints_retained:
+                member.endpoints_retained = False
                 self._ctx.notify(ServicesChanged(member.node_id))
 
     def forget(self, node_id: bytes) -> None:

@@ -200,7 +200,7 @@ def _within(votes: list[Vote], beats_apart_max: int) -> list[Vote]:
     return [vote for vote in votes if latest - vote.beat <= beats_apart_max]
 
 
-def is_held_down(votes: tuple[VerdictVote, ...]) -> bool:
+def brings_quarantine(votes: tuple[VerdictVote, ...]) -> bool:
     """Tell whether a verdict rests on deaf and degraded votes: its target will be back at once."""
     firm = sum(1 for vote in votes if vote.cause in (Cause.DEAF, Cause.DEGRADED))
     return 2 * firm > len(votes)

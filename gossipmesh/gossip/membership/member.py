@@ -166,16 +166,16 @@ class Member:
         "beat_run",
         "changed_at",
         "counted_as",
-        "endpoints_held",
+        "endpoints_retained",
         "ends",
         "heard_at",
-        "held_down_until",
         "lag_ms",
         "link",
         "messages",
         "name",
         "node_id",
         "place",
+        "quarantine_until",
         "restarting_until",
         "run",
         "short_id",
@@ -217,8 +217,8 @@ class Member:
         self.shown_at = -1
         self.restarting_until = -1
         self.unreachable = False
-        self.endpoints_held = False
-        self.held_down_until: Instant | None = None
+        self.endpoints_retained = False
+        self.quarantine_until: Instant | None = None
 
     @property
     def credential(self) -> NodeCredential:
@@ -280,7 +280,7 @@ class Member:
             return MemberStatus.LEFT
         if self.verdict is not None:
             return MemberStatus(self.verdict.status)
-        return MemberStatus.ALIVE if self.held_down_until is None else MemberStatus.DEAD
+        return MemberStatus.ALIVE if self.quarantine_until is None else MemberStatus.DEAD
 
     @property
     def verdict_message(self) -> bytes | None:
@@ -307,8 +307,8 @@ class Member:
             agreed_age_ns=_age_ns(self.agreed_at, now),
             wall_offset_s=self.wall_offset_s,
             lag_ms=state.lag_ms,
-            hold_down_until=self.held_down_until,
-            endpoints_held=self.endpoints_held,
+            quarantine_until=self.quarantine_until,
+            endpoints_retained=self.endpoints_retained,
         )
 
     @property

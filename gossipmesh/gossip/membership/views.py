@@ -20,7 +20,7 @@ from gossipmesh.model.records import ServiceSet
 
 _BY_NAME: Final = attrgetter("name")
 _UNREACHABLE: Final = attrgetter("unreachable")
-_HELD: Final = attrgetter("endpoints_held")
+_HELD: Final = attrgetter("endpoints_retained")
 
 
 class Tally(NamedTuple):
@@ -28,7 +28,7 @@ class Tally(NamedTuple):
 
     by_status: dict[MemberStatus, int]
     unreachable_count: int
-    endpoints_held_count: int
+    endpoints_retained_count: int
 
     @property
     def members_count(self) -> int:
@@ -43,11 +43,11 @@ class Tally(NamedTuple):
 
 def tally_of(catalog: Catalog) -> Tally:
     """Count the members. Cost: O(members) for what hardly anybody is, a twentieth of a microsecond each."""
-    unreachable_count, held_count = _count(catalog, _UNREACHABLE), endpoints_held_count(catalog)
+    unreachable_count, held_count = _count(catalog, _UNREACHABLE), endpoints_retained_count(catalog)
     return Tally(catalog.standing.by_status, unreachable_count, held_count)
 
 
-def endpoints_held_count(catalog: Catalog) -> int:
+def endpoints_retained_count(catalog: Catalog) -> int:
     """Return how many members' endpoints are held though they died. Cost: O(members), as above."""
     return _count(catalog, _HELD)
 
@@ -81,7 +81,7 @@ def each_member(catalog: Catalog, ctx: Context) -> Iterator[MemberView]:
 def each_service(catalog: Catalog, ctx: Context) -> Iterator[tuple[MemberView, ServiceSet]]:
     """Yield the services in use, sorted by member name.
 
-    Those of members that are neither dead nor left, and of those who died together (`endpoints_held`).
+    Those of members that are neither dead nor left, and of those who died together (`endpoints_retained`).
     """
     for member in _sorted(catalog):
         found = service_of(catalog, ctx, member.node_id)
@@ -92,7 +92,7 @@ def each_service(catalog: Catalog, ctx: Context) -> Iterator[tuple[MemberView, S
 def service_of(catalog: Catalog, ctx: Context, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
     """Return one member's services; None when none are in use."""
     member = catalog.get(node_id)
-    if member is None or not (member.serving or member.endpoints_held):
+    if member is None or not (member.serving or member.endpoints_retained):
         return None
     services, view = member.services, member.view(ctx.now)
     return None if services is None or view is None else (view, services)

@@ -25,7 +25,7 @@ _TIMERS_OF_CASES: Final = (
     "held",
     "control",
     "control half",
-    "hold-down",
+    "quarantine",
     "engine",
     "policies",
 )

@@ -88,7 +88,7 @@ def require_reliance(run: Run, subject: Host, expected: MemberStatus) -> None:
         run.require(view is not None, f"{host.name} offers no endpoint of {subject.name}")
         assert view is not None
         found = reliance(
-            view.status, view.changed_at, now, unreachable=view.unreachable, held=view.endpoints_held
+            view.status, view.changed_at, now, unreachable=view.unreachable, held=view.endpoints_retained
         )
         run.require(found is expected, f"{host.name} relies on {subject.name} as {found.label}")
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gossipmesh.gossip.base.effects import (
+    EndpointsRetained,
     EnrolledAgain,
     Event,
     IdentityStolen,
-    MassDeathHeld,
     MemberChanged,
     Persist,
     PersistKind,
@@ -56,7 +56,7 @@ EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
     IdentityStolen: lambda told: f"identity-stolen {place(told.sender)}",
     EnrolledAgain: lambda told: f"enrolled-again {told.generation}",
     ViewRepaired: lambda told: f"view-repaired {told.peers_count}",
-    MassDeathHeld: lambda told: f"mass-death-held {told.gone_count}",
+    EndpointsRetained: lambda told: f"mass-death-held {told.gone_count}",
 }
 
 

@@ -78,7 +78,7 @@ class FakeCatalog:
             credential,
             self.changed_at,
             unreachable=name in self.unreachable,
-            endpoints_held=name in self.held,
+            endpoints_retained=name in self.held,
         )
 
 

@@ -53,7 +53,7 @@ class Node:
     def tally(self) -> Any:
         by_status = {MemberStatus.ALIVE: self.alive}
         return SimpleNamespace(
-            by_status=by_status, members_count=self.members, endpoints_held_count=self.held
+            by_status=by_status, members_count=self.members, endpoints_retained_count=self.held
         )
 
     def names(self, statuses: Any, count_max: int) -> list[str]:

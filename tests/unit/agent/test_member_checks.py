@@ -34,7 +34,7 @@ def test_a_mesh_with_nothing_wrong_is_one_line() -> None:
 WRONG: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     "dead": (member("x", "dead"), ("FAIL", "dead", "x for 1m15s")),
     "kept out": (
-        member("x", "dead", held_down_s=88.2, endpoints_held=True),
+        member("x", "dead", quarantine_s=88.2, endpoints_retained=True),
         ("FAIL", "dead", "x for 1m15s, kept out for 1m28s more, its endpoints kept"),
     ),
     "unattended": (member("x", "unattended"), ("FAIL", "unattended", "x for 1m15s")),

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from gossipmesh.gossip.base.effects import MassDeathHeld, MemberChanged, SendDatagram, ServicesChanged
+from gossipmesh.gossip.base.effects import EndpointsRetained, MemberChanged, SendDatagram, ServicesChanged
 from gossipmesh.gossip.base.lag import LagMeter, step_of
 from gossipmesh.gossip.base.settings import STEADY, GossipSettings
 from gossipmesh.gossip.failure.verdicts import make_verdict
@@ -185,10 +185,10 @@ def test_a_deaf_member_is_found_and_kept_out_for_two_minutes_after_it_is_back() 
     group.run(30)
     assert group.node("e").incarnation[1] >= 2
     assert set(group.statuses("e").values()) == {"dead"}
-    assert view(group, "a", "e").hold_down_until is not None
+    assert view(group, "a", "e").quarantine_until is not None
     until_all_hold(group, "e", "alive", 120)
     assert given_up(group) == {"e"}
-    assert "hold-down" in kinds(group, "a", "e")
+    assert "quarantine" in kinds(group, "a", "e")
 
 
 def test_many_deaths_at_once_keep_their_endpoints_until_the_operator_says() -> None:
@@ -202,7 +202,7 @@ def test_many_deaths_at_once_keep_their_endpoints_until_the_operator_says() -> N
     group.run_until(lambda: all(set(group.statuses(of).values()) == {"dead"} for of in "efg"), 10)
     assert all(set(serving(group, at)) == {"e", "f", "g"} for at in "abcd")
     for at in "abcd":
-        assert any(isinstance(event, MassDeathHeld) for event in group.hosts[at].events)
+        assert any(isinstance(event, EndpointsRetained) for event in group.hosts[at].events)
         group.perform(group.hosts[at], group.node(at).release_mass_death(Instant(group.now)))
     assert all(serving(group, at) == {} for at in "abcd")
 

@@ -58,15 +58,15 @@ def test_counts_and_monitors_follow_each_change_without_a_walk() -> None:
 
 def test_flags_are_counted_of_those_with_a_state() -> None:
     node = joined("a b c d").node("a")
-    assert (node.tally().unreachable_count, node.statistics().endpoints_held) == (0, 0)
+    assert (node.tally().unreachable_count, node.statistics().endpoints_retained) == (0, 0)
     for name in ("b", "c"):
         member = node._catalog.get(node.find(name) or b"")
         assert member is not None
-        member.unreachable = member.endpoints_held = True
+        member.unreachable = member.endpoints_retained = True
         member.messages.state = member.messages.state if name == "b" else None
     tally = node.tally()
-    assert (tally.unreachable_count, tally.endpoints_held_count) == (1, 1)
-    assert node.statistics().endpoints_held == 1
+    assert (tally.unreachable_count, tally.endpoints_retained_count) == (1, 1)
+    assert node.statistics().endpoints_retained == 1
 
 
 def test_a_member_is_found_by_name_and_by_id() -> None:
