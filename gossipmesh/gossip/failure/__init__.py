@@ -15,6 +15,8 @@ Rules:
 In: life (`heard`), probe answers, votes, checks and names of verdicts, refusals of ports, answers of
 engines.
 Out: pings, beats, votes and verdicts on their way, `ProbeEngine` effects, `EndpointsRetained` events.
-Facade: `detector.Detector`, built as `monitor_detector.MonitorDetector`; `cases` has the table of moves.
+Facade: `detector.Detector`, built as `monitor_detector.MonitorDetector`. A death's way: `heartbeats` and
+`prober` notice, `cases` judges (the table of moves), `votes` has the arithmetic of a quorum and `ballot`
+counts, `verdicts` encodes and checks, `merging` believes.
 Paper: SWIM sections 3 and 4, Lifeguard IV.A. Deviation: docs/GOSSIP.md, "Failure detection".
 """

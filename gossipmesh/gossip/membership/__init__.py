@@ -1,8 +1,8 @@
 """Who is a member, what each member signed, and which of two records is newer.
 
-Responsible for: the catalogue and the order of records in it; status as a maximum over records; the sums
-that two nodes compare; this node's own state, services and epoch; what is written to disk and taken back
-from it; credentials that end; the views that the rest of an agent reads.
+Responsible for: the catalogue, the order of records in it and their way to disk; status as a maximum over
+records; the sums that two nodes compare; this node's own state, services and epoch, the last of which is on
+disk first; what is taken back from disk; credentials that end; the views that the rest of an agent reads.
 Ends where somebody has to be told: what follows from a merged record is `intake`'s, who is gone is
 `failure`'s.
 Rules:

@@ -3,7 +3,8 @@ table.
 
 Responsible for: when sums that differ are worth a stream, and with whom; both sides of the conversation
 (sums, lists, pages); the first table from several peers at once; long work cut into small steps.
-Ends at records: each that arrives is handed on like one from a packet; streams themselves are `sessions`'.
+Ends at records, policy sets and Trust: each that arrives is handed on like one from a packet; whether a set
+is fetched and believed is `dissemination`'s (`documents`); streams themselves are `sessions`'.
 Rules:
 1. Equal sums are the only proof of agreement; a comparison that ended is judged by them as well.
 2. A difference is given a moment to settle by itself; one that is silent is looked into without a ping.

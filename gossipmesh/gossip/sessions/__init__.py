@@ -1,8 +1,8 @@
 """Who is at the other end: strangers become peers here, and bytes become authentic messages.
 
-Responsible for: cookie, hello and welcome on datagrams; the sealed link between two runs and its replay
-window; streams with their handshake, sealed frames, time limits and places; budgets of strangers by
-address.
+Responsible for: cookie, hello and welcome on datagrams; the sealed link between two runs, whose replay
+window is `trust.seal`'s; streams with their handshake, sealed frames, time limits and places; budgets of
+strangers by address.
 Ends where a message is understood: what it says is the router's to hand on.
 Rules:
 1. Before a valid cookie a stranger costs no state and no signature check, and gets back less than it sent.
