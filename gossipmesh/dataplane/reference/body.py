@@ -24,7 +24,7 @@ from gossipmesh.net.turns import TURN
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _CHUNK_START: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]{0,4000})?\r\n")
 _TRAILER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
-_CHUNKS_PER_LOOK_MAX: Final = 128  # 16 calls, a third of a turn: a turn is over by one look at most
+_CHUNKS_PER_LOOK_MAX: Final = 64  # 8 calls, what a request costs: a turn is over by one look at most
 _CHUNKS_PER_CALL: Final = 8  # reading one that is buffered costs that part of a call: a microsecond
 
 
