@@ -218,7 +218,9 @@ def _gossip_state(parts: Parts) -> Iterator[Family]:
         depths.add_metric([share], depth)
     yield depths
     # Of its 128 bits every reader keeps the first 48 exactly as a number. Equal everywhere: converged.
-    sums = _gauge("gossip_state_sum", "The first 48 bits of each; equal on all nodes at rest.", ("kind",))
+    sums = _gauge(
+        "gossip_state_sum_head", "The first 48 bits of each; equal on all nodes at rest.", ("kind",)
+    )
     for name, state_sum in zip(("group", "documents"), parts.node.state_sums(), strict=True):
         sums.add_metric([name], int.from_bytes(state_sum[:6], "big"))
     yield sums

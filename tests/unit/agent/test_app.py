@@ -203,7 +203,7 @@ async def test_metrics_tell_of_agent_engine_and_refusals(tmp_path: Path) -> None
         assert "gossipmesh_engine_serving 1.0" in text
         for name in (
             'gossipmesh_gossip_queue_depth{share="deaths"} ',
-            'gossipmesh_gossip_state_sum{kind="group"} ',
+            'gossipmesh_gossip_state_sum_head{kind="group"} ',
             "gossipmesh_gossip_cases_open 0.0",
             "gossipmesh_gossip_lag_seconds ",
             "gossipmesh_gossip_clock_skew_seconds ",
