@@ -374,6 +374,10 @@ async def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine(tmp_p
         assert "n1 was enrolled again elsewhere (generation 2, here it is 1)" in str(failure)
         assert f"run `rm -r {node.state}/identity`" in str(failure)
         assert failure.exit_code == 78
+        for _ in range(500):  # it was killed; the kernel takes its time to end it
+            if not is_running(status["engine"]["pid"]):
+                break
+            await trio.sleep(0.02)
         assert not is_running(status["engine"]["pid"])
         with pytest.raises(OSError):
             await trio.open_tcp_stream(HOST, PORTS["readiness"])
