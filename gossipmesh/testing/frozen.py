@@ -226,4 +226,8 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        _say("interrupted: not all runs were played, and the list is as it was")
+        sys.exit(130)

@@ -6,6 +6,7 @@ writes, so the records that all cores hold are not copied. Nothing a fork does c
 
 import gc
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
@@ -18,7 +19,8 @@ def in_forks(
 ) -> Iterator[tuple[Task, bytes | None]]:
     """Call `tell` in a fork for each task, `jobs` at a time; yield as they end.
 
-    None stands for a fork that ended without a word: its traceback went to stderr.
+    None stands for a fork that ended without a word: its traceback went to stderr. Ctrl-C ends the forks
+    without one, and whatever ends this process ends them, too.
     """
     forks = multiprocessing.get_context("fork")
     # What was prepared is no garbage: a collection in a fork passes it over, and leaves its pages shared.
@@ -30,7 +32,7 @@ def in_forks(
         while waiting and len(running) < max(1, jobs):
             task = waiting.pop(0)
             here, there = forks.Pipe(duplex=False)
-            process = forks.Process(target=_child, args=(there, tell, task))
+            process = forks.Process(target=_child, args=(there, tell, task), daemon=True)
             process.start()
             there.close()
             running[here] = (task, process)
@@ -49,5 +51,6 @@ def _received(connection: Any) -> bytes | None:
 
 
 def _child(connection: Connection, tell: Callable[[Task], bytes], task: Task) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says what was interrupted
     connection.send_bytes(tell(task))
     connection.close()
