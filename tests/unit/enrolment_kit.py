@@ -23,9 +23,10 @@ LOOPBACK = Address("127.0.0.1", 0)
 
 
 class RunningAuthority:
-    """An authority, its server, and its clock, which a test may move."""
+    """An authority, its server, and its clock, which stands where it was made until a test moves it."""
 
     def __init__(self, directory: Path, trust_domain: str = "mesh.test") -> None:
+        self._made_at = wall_seconds()
         self.moved_s = 0
         plan = Plan(trust_domain, directory, dev=True)
         self.authority: Authority = create_authority(plan, self.now(), random_bytes)
@@ -39,7 +40,7 @@ class RunningAuthority:
 
     def now(self) -> WallSeconds:
         """Return the authority's time."""
-        return WallSeconds(wall_seconds() + self.moved_s)
+        return WallSeconds(self._made_at + self.moved_s)
 
     def token(self, path: Path, node: str = "n1", services: tuple[str, ...] = (), ttl_s: int = 600) -> Path:
         """Write a token file that leads here, and return its path."""
