@@ -21,6 +21,7 @@ from gossipmesh.gossip.base.settings import (
     GossipSettings,
     GossipStatistics,
     MemberView,
+    NodeAddresses,
     NodeKeys,
     NodeProfile,
     RestoredState,
@@ -187,6 +188,14 @@ class GossipNode:
         held = self._entrance.seeds
         self._router.take(self._entrance.change_seeds(seeds, self._own.state.gossip_addresses))
         self._entrance.greet_unknown(held)
+        return self._finish()
+
+    def addresses_changed(self, addresses: NodeAddresses, now: Instant) -> list[Effect]:
+        """Tell everyone where we are found from now on; what they were told last changes nothing."""
+        self._advance(now)
+        change = self._own.move(addresses)
+        if change is not None:
+            self._intake.follow(change, None)
         return self._finish()
 
     def next_deadline(self) -> Instant:

@@ -8,8 +8,11 @@ Rules:
 1. Nothing of a packet is believed before its link opened it; strangers get a cookie and no more.
 2. Every packet that opened is told to the detector, with its kernel's arrival, before it is acted on.
 3. A packet is a packet's work: one ping of it is answered, and records are wanted within a budget.
-4. Whoever is not held alive is shown why, at most once a second.
-5. Rooms call those below them and return facts to this one; what a fact leads to is written here.
+4. Whoever is not held alive is shown why, at most once a second, where it says that it is found.
+5. Whoever is doubted or gone and speaks from elsewhere may have moved and not been heard: it gets a cookie
+   there, as a stranger would, and its hello brings its state. A packet that somebody else sends on draws no
+   more than that, and never as much as itself.
+6. Rooms call those below them and return facts to this one; what a fact leads to is written here.
 Paper: none; SWIM's packets are unauthenticated.
 """
 
@@ -114,6 +117,9 @@ class Router:
         self._budgets = KeyedBudgets(
             limits.PACKETS_PER_MEMBER_PER_S, limits.PACKETS_PER_MEMBER_BURST, keys_max=1_024
         )
+        self._moved = KeyedBudgets(
+            limits.COOKIES_PER_MEMBER_PER_S, limits.COOKIES_PER_MEMBER_BURST, keys_max=1_024
+        )
         self._wants = KeyedBudgets(
             limits.WANTS_PER_MEMBER_PER_S, limits.WANTS_PER_MEMBER_BURST, keys_max=1_024
         )
@@ -176,8 +182,10 @@ class Router:
             return
         messages = decode_body_untrusted(body)
         first = messages[0] if messages else None
-        self._detector.heard(member, arrived, first if isinstance(first, Seen) else Seen(0))
-        self._tell_the_dead(member)
+        is_doubted = self._detector.heard(member, arrived, first if isinstance(first, Seen) else Seen(0))
+        is_elsewhere = (is_doubted or member.verdict is not None) and not member.is_found_at(sender)
+        if not is_elsewhere:
+            self._tell_the_dead(member)
         # Whoever floods us is alive, and that is all we take from it.
         if not self._budgets.take_key(member.node_id, self._ctx.now):
             self._ctx.dropped("member over budget")
@@ -192,6 +200,15 @@ class Router:
                 is_pinged = True
             if type(message) is not Seen:  # the detector took it above
                 self._dispatch(member, message, checks, arrived)
+        if is_elsewhere:
+            self._look_for(member, header, len(payload), sender)
+
+    def _look_for(self, member: Member, header: Header, size_bytes: int, sender: Address) -> None:
+        """Ask who speaks from an unpublished address for its state there, unless the packet brought it."""
+        if not member.is_found_at(sender) and self._moved.take_key(member.node_id, self._ctx.now):
+            self._ctx.statistics.cookies_elsewhere += 1
+            self._handshake.challenge(header, size_bytes, sender)
+        self._tell_the_dead(member)
 
     def _dispatch(self, member: Member, message: Message, checks: Checks, arrived: Instant) -> None:
         # Types are compared, most frequent first: `isinstance` on a struct that is another costs 0.15 us.

@@ -43,6 +43,9 @@ PING_REQS_PER_TARGET_BURST: Final = 400
 # Records asked for by name: after many deaths one a death, to a member or two.
 WANTS_PER_MEMBER_PER_S: Final = 100
 WANTS_PER_MEMBER_BURST: Final = 1_000
+# To a doubted member at an address it has not published: a hello of its takes two signature checks.
+COOKIES_PER_MEMBER_PER_S: Final = 2
+COOKIES_PER_MEMBER_BURST: Final = 2
 PACKETS_PER_MEMBER_PER_S: Final = 1_000
 PACKETS_PER_MEMBER_BURST: Final = 4_000
 RECORD_BYTES_MAX: Final = 16_384

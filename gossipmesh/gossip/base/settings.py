@@ -32,6 +32,13 @@ class NodeProfile(msgspec.Struct, frozen=True):
     build: str
 
 
+class NodeAddresses(msgspec.Struct, frozen=True):
+    """Where a node is found; preferred first, 1 to 4 each."""
+
+    gossip: tuple[Address, ...]
+    mesh: tuple[Address, ...]
+
+
 class RestoredState(msgspec.Struct, frozen=True):
     """What was kept on disk: the last epoch, and `Persist(MEMBER)` entries as (key, value).
 
@@ -213,6 +220,7 @@ class GossipStatistics(msgspec.Struct):
     hellos_sent: int = 0
     hellos_accepted: int = 0
     cookies_sent: int = 0
+    cookies_elsewhere: int = 0
     eager_sent: int = 0
     eager_limited: int = 0
     streams_opened: int = 0

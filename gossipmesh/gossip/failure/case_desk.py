@@ -105,14 +105,18 @@ class CaseDesk:
 
     # Inputs
 
-    def heard(self, member: Member, arrived: Instant, counter: int | None) -> None:
-        """Take a packet; `counter` is what its sender had heard of us, None when it was heard just now."""
+    def heard(self, member: Member, arrived: Instant, counter: int | None) -> bool:
+        """Take a packet, and tell whether there was a case against its sender.
+
+        `counter` is what that had heard of us, None when it was heard just now.
+        """
         case = self._cases.get(member.node_id)
         if case is None:
-            return
+            return False
         is_recent = counter is None or counter > case.sent_before
         if case.evidence.lived(arrived, self._ctx.settings.monitor, is_recent=is_recent):
             self._act(member, case, case.take(CaseInput.LIFE), "heard")
+        return True
 
     def answered(self, member: Member, sequence: int, arrived: Instant) -> None:
         """Take a direct ack."""

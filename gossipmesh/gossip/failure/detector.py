@@ -44,8 +44,11 @@ class Detector(Protocol):
     def ping_message(self, sequence: int) -> bytes:
         """Return an encoded ping with our state sums."""
 
-    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
-        """Note that an authentic packet arrived; None for `seen`: a stream proved it lives now."""
+    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> bool:
+        """Note that an authentic packet arrived, and tell whether its sender was doubted here before.
+
+        None for `seen`: a stream proved it lives now.
+        """
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer."""

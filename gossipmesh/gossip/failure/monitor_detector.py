@@ -157,8 +157,8 @@ class MonitorDetector:
 
     # What we hear
 
-    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
-        """Take an authentic packet: life, the target's beat, its lag."""
+    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> bool:
+        """Take an authentic packet: life, the target's beat, its lag; tell whether a case is open."""
         member.heard_at = max(member.heard_at, arrived)
         if member.beat_run != member.run:
             member.beat_run, member.beat, member.lag_ms = member.run, 0, 0
@@ -168,7 +168,7 @@ class MonitorDetector:
             member.beat = max(member.beat, seen.beat)
             member.lag_ms = seen.lag_ms
         self.desk.reached(member)
-        self.desk.heard(member, arrived, None if seen is None else seen.counter)
+        return self.desk.heard(member, arrived, None if seen is None else seen.counter)
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer."""

@@ -257,6 +257,14 @@ class Member:
         addresses = state.gossip_addresses
         return addresses[self.address_index % len(addresses)]
 
+    def is_found_at(self, sender: Address) -> bool:
+        """Tell whether it publishes the address a packet came from, which never names a zone."""
+        state = self.state
+        return state is not None and any(
+            address.port == sender.port and address.host.partition("%")[0] == sender.host
+            for address in state.gossip_addresses
+        )
+
     def may_be_at(self, host: bytes) -> bool:
         """Tell whether its state may name this host: a look at the text, for walks over everybody."""
         return self.messages.state is not None and host in self.messages.state

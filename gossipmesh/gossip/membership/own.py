@@ -15,7 +15,7 @@ import msgspec
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind
-from gossipmesh.gossip.base.settings import NodeProfile
+from gossipmesh.gossip.base.settings import NodeAddresses, NodeProfile
 from gossipmesh.gossip.membership.catalog import Catalog, Change
 from gossipmesh.gossip.membership.soundness import require_services_allowed_untrusted
 from gossipmesh.model.identity import NodeId
@@ -95,6 +95,16 @@ class OwnRecords:
             lag_ms=self.lag_ms,
             restarting_s=self.restarting_s,
         )
+
+    def move(self, addresses: NodeAddresses) -> Change | None:
+        """Sign where we are found from now on; None when nothing is new about it."""
+        profile = msgspec.structs.replace(
+            self._profile, gossip_addresses=addresses.gossip, mesh_addresses=addresses.mesh
+        )
+        if profile == self._profile:
+            return None
+        self._profile = profile
+        return self.publish_state()
 
     def publish_state(self) -> Change:
         """Sign our state anew, one sequence higher, and take it into the catalog."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from gossipmesh.gossip.base.effects import Effect, StreamId
+from gossipmesh.gossip.base.settings import NodeAddresses
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
@@ -44,6 +45,10 @@ class RecordedInputs:
     def seeds_changed(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.seeds_changed, seeds, now)
+
+    def addresses_changed(self, addresses: NodeAddresses, now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.addresses_changed, addresses, now)
 
     def handle_deadline(self, now: Instant) -> list[Effect]:
         """Hand over the input of this name."""

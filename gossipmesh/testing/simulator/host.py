@@ -2,6 +2,7 @@
 
 `read_late_ns` makes its agent a starved reader: all it reads it reads late by a draw from that range,
 in order, while its timers are on time. `is_stamped`: its kernel says when a datagram arrived.
+`has_address` is false while it has none: nothing it sends leaves it.
 """
 
 import random
@@ -17,6 +18,8 @@ from gossipmesh.testing.simulator.disk import Disk
 from gossipmesh.testing.simulator.network import Connection, End
 
 WALL_START_S = 1_750_000_000  # an arbitrary summer day; only its difference to validity times matters
+GOSSIP_PORT = 7948
+MESH_PORT = 15008
 SOCKET_QUEUE_PACKETS = 2_048  # what a 4 MB receive buffer holds of datagrams of this size
 
 
@@ -26,8 +29,7 @@ class Host:
     def __init__(self, index: int, name: str, seed: str) -> None:
         self.index = index
         self.name = name
-        self.address = Address(f"10.0.{index // 250}.{index % 250 + 1}", 7948)
-        self.mesh_address = Address(self.address.host, 15008)
+        self.take_address(f"10.0.{index // 250}.{index % 250 + 1}")
         self.disk = Disk()
         self.generation = 1
         self.core: Core | None = None
@@ -62,6 +64,12 @@ class Host:
     def is_running(self) -> bool:
         """Tell whether an agent runs here, paused or not."""
         return self.core is not None
+
+    def take_address(self, text: str) -> None:
+        """Be found at an address, and send from it."""
+        self.address = Address(text, GOSSIP_PORT)
+        self.mesh_address = Address(text, MESH_PORT)
+        self.has_address = True
 
     def begin_run(self) -> random.Random:
         """Count a start: a new origin of the monotonic clock, and the generator of this run."""

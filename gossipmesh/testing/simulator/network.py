@@ -46,13 +46,16 @@ class End:
 class Connection:
     """A stream between the host that opened it and the one that accepted it.
 
-    `waiting` is what the opener sent before it knew that it is connected.
+    `waiting` is what the opener sent before it knew that it is connected; `hosts` are the addresses it leads
+    between; once one of them is gone, `is_lost`: nothing passes any more.
     """
 
-    __slots__ = ("accepted", "opened", "waiting")
+    __slots__ = ("accepted", "hosts", "is_lost", "opened", "waiting")
 
-    def __init__(self, opened: End) -> None:
+    def __init__(self, opened: End, hosts: tuple[str, str]) -> None:
         self.opened = opened
+        self.hosts = hosts
+        self.is_lost = False
         self.accepted: End | None = None
         self.waiting: list[bytes] = []
 

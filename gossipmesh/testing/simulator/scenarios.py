@@ -16,6 +16,7 @@ from gossipmesh.testing.builders import VALID_UNTIL_S, access_policy, http_route
 from gossipmesh.testing.simulator import enemy
 from gossipmesh.testing.simulator.hardships import HARDSHIPS
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
+from gossipmesh.testing.simulator.moves import moved
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.traffic.reliance import LAST_RESORT, UNATTENDED_NS_MAX, reliance
 
@@ -482,5 +483,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "renewal": renewal,
     "trust-rotation": trust_rotation,
     "swarm": swarm,
+    "moved": moved,
     **HARDSHIPS,
 }

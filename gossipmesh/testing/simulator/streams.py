@@ -41,11 +41,11 @@ class Streams:
         destination = place(effect.destination)
         world.trace.record(world.now_ns, f"open {host.name} {effect.stream} {destination}")
         end = End(host.name, host.run, effect.stream)
-        connection = Connection(end)
+        connection = Connection(end, (host.address.host, effect.destination.host))
         host.connections[effect.stream] = (connection, end)
         target = world.host_at(effect.destination)
         link = world.network.settings
-        if target is None:
+        if target is None or not host.has_address:
             self._end_later(end, world.now_ns + link.connect_timeout_ns)
             return
         there = world.network.stream_delay(host.name, target.name)
@@ -70,7 +70,7 @@ class Streams:
 
     def _send_bytes(self, connection: Connection, end: End, payload: bytes) -> None:
         far = connection.other(end)
-        if far is None or not far.is_open:
+        if far is None or not far.is_open or connection.is_lost:
             self._break(connection)
             return
         world = self._world
@@ -91,7 +91,7 @@ class Streams:
         end.is_open = False
         far = connection.other(end)
         if far is not None and far.is_open:
-            at_ns = self._arrival(end, far)
+            at_ns = None if connection.is_lost else self._arrival(end, far)
             if at_ns is None:
                 at_ns = self._world.now_ns + self._world.network.settings.stream_timeout_ns
             self._end_later(far, at_ns)
@@ -107,11 +107,18 @@ class Streams:
             if at_ns is not None:
                 self._end_later(far, at_ns)
 
+    def lose_address(self, host: Host, text: str) -> None:
+        """Let nothing pass any more by the connections that one of a host's addresses was an end of."""
+        for connection, _ in list(host.connections.values()):
+            if text in connection.hosts and not connection.is_lost:
+                connection.is_lost = True
+                self._break(connection)
+
     def _arrive(self, connection: Connection, target: Host, back_ns: int) -> None:
         world = self._world
         opened = connection.opened
         opener = world.hosts[opened.host]
-        if not opened.is_open or opener.run != opened.run:
+        if not opened.is_open or opener.run != opened.run or connection.is_lost:
             return
         accepted_count = sum(1 for _, end in target.connections.values() if end.stream % 2)
         if target.core is None or accepted_count >= limits.STREAMS_ACCEPTED_MAX:

@@ -231,6 +231,25 @@ class World:
         self.faults.fire("stale-disk")
         host.disk.restore(older)
 
+    def give_address(self, host: Host, text: str) -> None:
+        """Let a machine have one more address, which it sends from, from now on; its agent is not told."""
+        self.faults.fire("new-address")
+        self.trace.record(self.now_ns, f"address {host.name} {text}")
+        host.take_address(text)
+        self._by_address[host.address] = self._by_address[host.mesh_address] = host
+        self.observer.disturbed(self, [host.name])
+
+    def take_address_away(self, host: Host, text: str) -> None:
+        """Take an address from a machine: what is under way there, and every stream by it, is lost."""
+        self.faults.fire("lose-address")
+        self.trace.record(self.now_ns, f"no address {host.name} {text}")
+        for address in [address for address, at in self._by_address.items() if at is host]:
+            if address.host == text:
+                del self._by_address[address]
+        host.has_address = self._by_address.get(host.address) is host
+        self._streams.lose_address(host, text)
+        self.observer.disturbed(self, [host.name])
+
     def cut(self, rule: Rule, hosts: Sequence[str]) -> None:
         """Put a rule of the network in force that hosts suffer from, until `heal`."""
         self.network.add_rule(rule)
@@ -341,14 +360,18 @@ class World:
         self.datagrams_count += 1
         self.datagram_bytes += size_bytes
         target = self._by_address.get(effect.destination)
-        if target is None or effect.destination != target.address:
+        if target is None or effect.destination.port != target.address.port or not host.has_address:
             self.trace.record(self.now_ns, f"lost {host.name} {place(effect.destination)} {size_bytes}")
             return
         self.trace.record(self.now_ns, f"send {host.name} {target.name} {size_bytes}")
         for delay_ns in self.network.datagram_delays(host.name, target.name, size_bytes, self.now_ns):
-            self.push(self.now_ns + delay_ns, self._datagram, host.name, host.address, target, effect.payload)
+            self.push(self.now_ns + delay_ns, self._datagram, host.name, host.address, effect, target)
 
-    def _datagram(self, source: str, sender: Address, target: Host, payload: bytes) -> None:
+    def _datagram(self, source: str, sender: Address, effect: SendDatagram, target: Host) -> None:
+        payload = effect.payload
+        if self._by_address.get(effect.destination) is not target:
+            self.trace.record(self.now_ns, f"lost {source} {place(effect.destination)} {len(payload)}")
+            return
         if target.core is None:
             self._refuse_port(source, target)
             return
@@ -378,7 +401,7 @@ class World:
         self.arrive(host, run, lambda core, now: core.port_refused(address, now))
 
     def _probe_engine(self, host: Host, effect: ProbeEngine) -> None:
-        target = self._by_address.get(effect.addresses[0]) if effect.addresses else None
+        target = self._by_address.get(effect.addresses[0]) if effect.addresses and host.has_address else None
         there = back = None
         if target is not None and target.is_up and not target.engine_is_paused:
             there = self.network.stream_delay(host.name, target.name, Channel.ENGINE)

@@ -340,13 +340,14 @@ class SwimDetector:
         for name in ("suspicion", "engine", "held claim"):
             self._ctx.timers.cancel((name, member.node_id))
 
-    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> None:
+    def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> bool:
         """Note that an authentic packet of the member arrived: proof of life."""
         member.heard_at = max(member.heard_at, arrived)
         probe = self._probe
         if probe is not None and probe.target is member and not probe.answered:
             probe.answered = True
             self.health.add(-1)
+        return member.status is not MemberStatus.ALIVE
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer a ping."""

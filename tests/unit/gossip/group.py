@@ -283,9 +283,9 @@ class Group:
                 case Notify():
                     host.events.append(effect.event)
                 case ProbeEngine():
-                    target = self.by_address[Address(effect.addresses[0].host, 7948)]
-                    reached = self._passes(host, target) and target.is_up
-                    answered = target.engine_serves and reached
+                    target = self.by_address.get(Address(effect.addresses[0].host, 7948))
+                    reached = target is not None and self._passes(host, target) and target.is_up
+                    answered = reached and target.engine_serves
                     self._later(host.name, "engine", (effect.probe, answered, reached and not answered))
                 case OpenStream():
                     self._open(host, effect)
