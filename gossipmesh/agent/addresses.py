@@ -19,7 +19,6 @@ from gossipmesh.agent.restore import own_address
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import NodeState
 
 log = logging.getLogger("gossipmesh.agent.addresses")
 
@@ -51,7 +50,7 @@ def missing_addresses(config: AgentConfig, towards: Sequence[Address]) -> dict[s
     missing = {
         f"spec.{section}.bind": f"this machine has no address {bind.host} (spec.{section}.bind) yet"
         for section, bind in config.binds().items()
-        if not _is_here(bind.host)
+        if not is_here(bind.host)
     }
     for section, bind, advertise in (
         ("gossip", config.gossip_bind, config.gossip_advertise),
@@ -64,21 +63,29 @@ def missing_addresses(config: AgentConfig, towards: Sequence[Address]) -> dict[s
     return missing
 
 
-def lost_addresses(config: AgentConfig, state: NodeState) -> list[str]:
-    """Return the hosts this node listens on, or found at its start and tells others, that this machine lost.
+def configured_losses(config: AgentConfig, once_here: set[str]) -> dict[str, str]:
+    """Return the hosts this machine has lost, by the key that names each; `once_here` grows by those it has.
 
-    What `advertise` names is another machine's, mostly: the one that translates addresses.
+    What `advertise` names may be another machine's, which translates addresses: it is lost if it was here.
     """
-    hosts = [bind.host for bind in config.binds().values()]
-    for advertise, told in (
-        (config.gossip_advertise, state.gossip_addresses),
-        (config.mesh_advertise, state.mesh_addresses),
+    named = {f"spec.{section}.bind": bind for section, bind in config.binds().items()}
+    for section, bind, advertise in (
+        ("gossip", config.gossip_bind, config.gossip_advertise),
+        ("mesh", config.mesh_bind, config.mesh_advertise),
     ):
-        hosts += [address.host for address in told if advertise is None]
-    return [host for host in dict.fromkeys(hosts) if not _is_here(host)]
+        if advertise is not None and advertise.host != bind.host:
+            named[f"spec.{section}.advertise"] = advertise
+    hosts = {key: address.host for key, address in named.items()}
+    here = {host for host in hosts.values() if is_here(host)}
+    once_here |= here
+    return {
+        key: host
+        for key, host in hosts.items()
+        if host not in here and (key.endswith(".bind") or host in once_here)
+    }
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
     """Tell whether a socket could be bound to `host`; whatever else may be wrong is found by binding."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from gossipmesh import __version__
+from gossipmesh.agent.address_keeper import AddressKeeper
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_supervisor import EngineSupervisor
@@ -39,6 +40,7 @@ class Parts(Protocol):
     inputs: GossipNode | RecordedInputs
     documents: TrustedDocuments
     shell: GossipShell
+    addresses: AddressKeeper
     engine: EngineSupervisor
     identity: IdentityKeeper
     services: LocalServices

@@ -15,11 +15,13 @@ import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import trio
 
 from gossipmesh import __version__
+from gossipmesh.agent.address_keeper import AddressKeeper
 from gossipmesh.agent.addresses import wait_for_addresses
 from gossipmesh.agent.admin import AdminApi, listen_local
 from gossipmesh.agent.catalog_feed import CatalogFeed
@@ -31,7 +33,7 @@ from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Handler, HttpServer
 from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
-from gossipmesh.agent.listeners import Listeners, port_error, require_free
+from gossipmesh.agent.listeners import Listeners
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.reload import Reloader
@@ -39,6 +41,7 @@ from gossipmesh.agent.restore import own_address, restore_documents, restore_sta
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
+from gossipmesh.agent.sockets import Sockets, engine_binds, reachable
 from gossipmesh.agent.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
 from gossipmesh.gossip.base.effects import (
@@ -65,9 +68,7 @@ from gossipmesh.model.service import ServiceEntry
 from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.net.collector import give_back
 from gossipmesh.net.entropy import random_bytes, seeded_random
-from gossipmesh.net.streams import listen
 from gossipmesh.net.tls import EngineAnswer, ask_engine
-from gossipmesh.net.udp import UdpSocket
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.telemetry.traffic import UNKNOWN
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
@@ -80,6 +81,7 @@ _DRAINING_HEARD_S: Final = 1.0  # gossip's ticks and the peers' compilers, with 
 _LAST_WORD_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _RESTARTING_S: Final = 30  # a start takes a second or two; who is not back by then is worth a look
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
+_MEMBERS_ASKED_FOR_A_ROUTE: Final = 16
 _VERDICTS_MAX: Final = 2_048  # some 150 bytes each; what comes twice comes soon
 _GIVE_BACK_S: Final = 5  # once the hold has ended: while others join as well, everybody is short of CPU
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
@@ -109,39 +111,6 @@ async def run_agent(config: AgentConfig) -> None:
                 await agent.start()
     except BaseExceptionGroup as group:
         raise _first_cause(group) from None
-
-
-class Sockets:
-    """What the agent itself listens on, taken before anything is changed anywhere."""
-
-    def __init__(self, config: AgentConfig, stack: ExitStack) -> None:
-        """Bind everything.
-
-        Raises:
-            OperatorError: an address cannot be had; the sentence names the key to change.
-        """
-        self._config = config
-        try:
-            self.udp = UdpSocket(config.gossip_bind)
-        except OSError as error:
-            raise port_error(error, config.gossip_bind, "udp", "spec.gossip.bind") from None
-        stack.callback(self.udp.close)
-        self.streams = self._listen(stack, config.gossip_bind, "gossip")
-        self.api = self._listen(stack, config.api_bind, "api")
-        self.metrics = self._listen(stack, config.metrics_bind, "metrics")
-
-    def require_engine_ports(self) -> None:
-        """Check the ports a first engine will need, before a token is spent for nothing."""
-        for name, bind in _engine_binds(self._config).items():
-            require_free(name, bind)
-
-    def _listen(self, stack: ExitStack, bind: Address, section: str) -> socket.socket:
-        try:
-            listener = listen(bind)
-        except OSError as error:
-            raise port_error(error, bind, "tcp", f"spec.{section}.bind") from None
-        stack.callback(listener.close)
-        return listener
 
 
 class Agent:
@@ -194,6 +163,7 @@ class Agent:
             nursery=nursery,
             each_second=self._keep_house,
         )
+        self.addresses = self._make_addresses()
         self.engine = self._make_engine()
         self.services = LocalServices(
             ServicesFolder(config.services_dir),
@@ -220,7 +190,7 @@ class Agent:
             self.services.nothing_serves()
         self._listeners = Listeners({} if found is None else found.listeners)
         try:
-            await self._listeners.take_fixed(_engine_binds(config), self.engine.hand_over)
+            await self._listeners.take_fixed(engine_binds(config), self.engine.hand_over)
         except OperatorError:
             self._listeners.close_unused()
             local_api.close()
@@ -233,6 +203,7 @@ class Agent:
         self._listeners.close_unused()
         self.shell.step(lambda now: self.inputs.start(self.seeds.addresses, now))
         nursery.start_soon(self.shell.run, self._sockets.streams)
+        nursery.start_soon(self.addresses.run)
         nursery.start_soon(self.seeds.run, self._seeds_changed, self._is_alone)
         nursery.start_soon(self.feed.run)
         nursery.start_soon(self.identity.run)
@@ -318,6 +289,12 @@ class Agent:
     def unresolved_seeds(self) -> dict[str, str]:
         """Return why a seed's host name does not resolve, by seed."""
         return self.seeds.unresolved
+
+    def _others(self) -> list[Address]:
+        """Return where others may be: seeds, and some of the members that were there of late."""
+        members = islice(self.node.each_member(), _MEMBERS_ASKED_FOR_A_ROUTE)
+        found = [view.state.gossip_addresses[0] for view in members if view.node_id != self.node.own_node_id]
+        return [*self.other_seeds(), *found]
 
     def _own_addresses(self) -> set[Address]:
         return {self._config.gossip_bind, *self.node.own_state.gossip_addresses}
@@ -493,7 +470,7 @@ class Agent:
             return EngineAnswer.SILENT
 
     async def _probe_own_engine(self) -> bool:
-        address = _reachable(self._config.mesh_bind)
+        address = reachable(self._config.mesh_bind)
         answer = await self._probe_engine([address], self.identity.identity.spiffe_id)
         return answer is EngineAnswer.ANSWERED
 
@@ -524,6 +501,14 @@ class Agent:
             on_event=self._engine_told,
             on_change=self._engine_changed,
             probe=self._probe_own_engine,
+        )
+
+    def _make_addresses(self) -> AddressKeeper:
+        return AddressKeeper(
+            self._config,
+            state=lambda: self.node.own_state,
+            towards=self._others,
+            publish=lambda addresses: self.shell.step(self.inputs.addresses_changed, addresses),
         )
 
     def _make_feed(self, identity: NodeIdentity) -> CatalogFeed:
@@ -566,16 +551,6 @@ class Agent:
             raise OperatorError(
                 f"the credential of {identity.name} cannot be used ({error}); enrol this node again"
             ) from None
-
-
-def _reachable(bind: Address) -> Address:
-    """Return the address this machine reaches a listener of its own at."""
-    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind.host, bind.host), bind.port)
-
-
-def _engine_binds(config: AgentConfig) -> dict[str, Address]:
-    """Return the engine's fixed listeners; the protocol's names for them are the configuration's too."""
-    return {"mesh": config.mesh_bind, "proxy": config.proxy_bind, "readiness": config.readiness_bind}
 
 
 def _http(listener: socket.socket, handler: Handler) -> HttpServer:

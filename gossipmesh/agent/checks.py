@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from gossipmesh.agent.addresses import lost_addresses
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.catalog_feed import lacking_scopes
 from gossipmesh.agent.check_facts import Facts
@@ -84,14 +83,16 @@ def _check_authority(parts: Parts, facts: Facts) -> list[Row]:
 
 def _check_addresses(parts: Parts) -> list[Row]:
     """An address may go under a running agent, by DHCP or by hand; its sockets do not notice."""
-    state = parts.node.own_state
-    lost = lost_addresses(parts.config, state)
-    detail = f"others find this node at {', '.join(map(str, state.gossip_addresses))}"
+    keeper, lost = parts.addresses, parts.addresses.lost
+    detail = f"others find this node at {', '.join(map(str, parts.node.own_state.gossip_addresses))}"
     if lost:
-        detail += f"; this machine has lost {', '.join(lost)}"
+        detail += f"; this machine has lost {', '.join(f'{host} ({key})' for key, host in lost.items())}"
     why = "nothing that others send there arrives: they hold this node dead, or will soon"
-    hint = "give the machine that address back, or change spec.gossip and spec.mesh and restart the agent"
-    return [make_row("addresses", fail_unless(not lost), detail, why, hint, lost=lost)]
+    hint = "give the machine that address back, or change the key and restart the agent"
+    if keeper.follows:
+        hint += "; one that the agent found itself is replaced once another leads to the seeds or members"
+    evidence = {"lost": lost, "changes": keeper.published_count, "held_back": keeper.held_back_count}
+    return [make_row("addresses", fail_unless(not lost), detail, why, hint, **evidence)]
 
 
 def _check_disk(parts: Parts, facts: Facts) -> list[Row]:

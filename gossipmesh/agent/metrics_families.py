@@ -63,6 +63,7 @@ def collect(parts: Parts, counts: EngineCounts) -> Iterator[Family | None]:
     yield from _traffic(counts)
     yield from _engine(parts, counts)
     yield from _gossip(parts)
+    yield from _addresses(parts)
     yield from _policy(parts)
     yield _limits(parts, counts)
     yield from _processes(parts)
@@ -227,6 +228,15 @@ def _gossip_state(parts: Parts) -> Iterator[Family]:
     if parts.recorder is not None:
         yield _level("recorder_bytes", "What the flight recorder holds.", parts.recorder.size_bytes)
         yield _count("recorder_dropped", "Inputs it let go.", parts.recorder.dropped_count)
+
+
+def _addresses(parts: Parts) -> Iterator[Family]:
+    keeper = parts.addresses
+    yield _level("addresses_lost", "Addresses this machine has no more.", len(keeper.lost))
+    text = "Times others were told another address."
+    yield _count("address_changes", text, keeper.published_count)
+    text = "Changes that waited for one told a moment before."
+    yield _count("address_changes_held_back", text, keeper.held_back_count)
 
 
 def _policy(parts: Parts) -> Iterator[Family]:

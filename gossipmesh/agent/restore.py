@@ -3,6 +3,7 @@
 Everything is verified again as if a stranger had sent it; what does not hold is left out and said.
 """
 
+import ipaddress
 import logging
 import socket
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from gossipmesh.wire.versions import FEATURES
 log = logging.getLogger("gossipmesh.agent.restore")
 
 _DOCUMENTATION_HOST: Final = "192.0.2.1"  # RFC 5737: routed like any host, and nothing is sent to it
+_ANY_PORT: Final = 9
 
 
 def restore_documents(identity: NodeIdentity, store: StateStore, verifier: Verifier) -> TrustedDocuments:
@@ -93,7 +95,9 @@ def restore_state(
 
 
 def own_address(bind: Address, advertise: Address | None, towards: Sequence[Address], key: str) -> Address:
-    """Return the address others are told: `advertise`, or for a wildcard the one used towards the seeds.
+    """Return the address others are told: `advertise`, or for a wildcard the one used towards others.
+
+    Those of `towards` that a route leads to come first, then any route there is.
 
     Raises:
         OperatorError: there is no route to find it by.
@@ -101,15 +105,29 @@ def own_address(bind: Address, advertise: Address | None, towards: Sequence[Addr
     if advertise is not None:
         return advertise
     wants_ipv6 = ":" in bind.host
-    peer = next((seed for seed in towards if (":" in seed.host) == wants_ipv6), None)
-    target = peer or Address("2001:db8::1" if wants_ipv6 else _DOCUMENTATION_HOST, 9)
-    family = socket.AF_INET6 if wants_ipv6 else socket.AF_INET
+    targets = [peer.host for peer in towards if (":" in peer.host) == wants_ipv6]
+    for target in (*targets, "2001:db8::1" if wants_ipv6 else _DOCUMENTATION_HOST):
+        host = _source_towards(target)
+        # What holds on this machine, or on one link, is of no use to whoever is not there.
+        if host is not None and (_is_near(target) or not _is_near(host)):
+            return Address(host, bind.port)
+    raise OperatorError(
+        f"spec.{key}.bind is {bind.host} and this machine has no route to find its own address by; "
+        f"set spec.{key}.advertise"
+    )
+
+
+def _source_towards(host: str) -> str | None:
+    """Return the address that the kernel would send from; None without a route."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(target.socket_address())
+            probe.connect(Address(host, _ANY_PORT).socket_address())
         except OSError:
-            raise OperatorError(
-                f"spec.{key}.bind is {bind.host} and this machine has no route to find its own address by; "
-                f"set spec.{key}.advertise"
-            ) from None
-        return Address(probe.getsockname()[0], bind.port)
+            return None
+        return str(probe.getsockname()[0])
+
+
+def _is_near(host: str) -> bool:
+    address = ipaddress.ip_address(host)
+    return address.is_loopback or address.is_link_local

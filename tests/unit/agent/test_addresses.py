@@ -13,13 +13,11 @@ import pytest
 import trio
 
 from gossipmesh.agent import addresses
-from gossipmesh.agent.addresses import lost_addresses, missing_addresses, wait_for_addresses
+from gossipmesh.agent.addresses import configured_losses, missing_addresses, wait_for_addresses
 from gossipmesh.agent.config import AgentConfig, parse_config_untrusted
 from gossipmesh.agent.seeds import SeedName, Seeds
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import NodeState
 
 ABSENT = "192.0.2.77"  # RFC 5737: no machine has it
 TEXT = """
@@ -154,21 +152,17 @@ def test_a_real_agent_starts_before_the_network_and_goes_on_with_it(tmp_path: Pa
     assert code == 1
 
 
-def told(gossip: str, mesh: str) -> NodeState:
-    """Return the state of a node that tells others these hosts."""
-    addresses = ((Address(gossip, 7948),), (Address(mesh, 15008),))
-    return NodeState(NodeId(bytes(16)), 1, 1, 1, "n", *addresses, 0, "", 1, 1, ())
-
-
-def test_an_address_that_went_is_lost_whether_it_was_bound_or_found() -> None:
-    here, gone = told("127.0.0.1", "127.0.0.1"), told(ABSENT, "127.0.0.1")
+def test_an_address_that_went_is_lost_by_the_key_that_names_it() -> None:
+    assert configured_losses(config(), set()) == {}
+    gone = config(mesh_bind=Address(ABSENT, 15008), api_bind=Address(ABSENT, 15000))
+    assert configured_losses(gone, set()) == {"spec.mesh.bind": ABSENT, "spec.api.bind": ABSENT}
     wildcard = config(gossip_bind=Address("0.0.0.0", 7948), gossip_advertise=None)
-    assert lost_addresses(config(), here) == []
-    assert lost_addresses(config(mesh_bind=Address(ABSENT, 15008)), here) == [ABSENT]
-    assert lost_addresses(wildcard, here) == []
-    assert lost_addresses(wildcard, gone) == [ABSENT]
+    assert configured_losses(wildcard, set()) == {}, "what was found is no key's"
 
 
-def test_what_is_advertised_may_be_another_machines() -> None:
+def test_what_is_advertised_may_be_another_machines_unless_this_one_had_it() -> None:
     behind = config(gossip_bind=Address("0.0.0.0", 7948), gossip_advertise=Address(ABSENT, 7948))
-    assert lost_addresses(behind, told(ABSENT, "127.0.0.1")) == []
+    once_here: set[str] = set()
+    assert configured_losses(behind, once_here) == {}
+    assert ABSENT not in once_here
+    assert configured_losses(behind, {ABSENT}) == {"spec.gossip.advertise": ABSENT}

@@ -5,7 +5,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import msgspec
 import pytest
 
 from gossipmesh.agent import checks
@@ -80,6 +79,7 @@ class Agent:
             refused_reason="", answering=True, full=(),
         )  # fmt: skip
         self.engine = SimpleNamespace(view=lambda: self.told)
+        self.addresses = SimpleNamespace(lost={}, follows=True, published_count=0, held_back_count=0)
         self.documents = SimpleNamespace(kept_floors=list, in_force=lambda scope: None)
         self.health = EndpointHealth.PASSING
         entry = SimpleNamespace(service="shop/cart", workload=Address("127.0.0.1", 9000), registration="cart")
@@ -130,7 +130,6 @@ def agent_with(**fields: Any) -> Callable[[Agent], None]:
 
 
 REFUSED = state(PolicyStatus("mesh", 2, b"", 3, b"", "it requires http-route"))
-LOST = Address("192.0.2.77", 7948)  # RFC 5737: no machine has it
 WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     "certificates end soon": (agent_with(ends=WALL_S + 3 * HOUR_S), {"identity": "FAIL"}),
     "a renewal failed": (lambda a: vars(a.identity).update(failure="no answer"), {"identity": "warn"}),
@@ -140,7 +139,7 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
         {"authority": "warn"},
     ),
     "its address went": (
-        lambda a: vars(a).update(config=msgspec.structs.replace(a.config, gossip_bind=LOST)),
+        lambda a: vars(a.addresses).update(lost={"spec.gossip.bind": "192.0.2.77"}, follows=False),
         {"addresses": "FAIL"},
     ),
     "the clock drifts": (core(skew_s=-30), {"clock": "warn"}),

@@ -6,10 +6,12 @@ from typing import Any, cast
 
 import pytest
 
+from gossipmesh.agent import restore
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.agent.restore import own_address, restore_documents, restore_state
 from gossipmesh.agent.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
 from gossipmesh.testing.builders import TrustDomainBuilder, http_route
@@ -86,3 +88,22 @@ def test_a_wildcard_is_told_as_the_address_used_towards_the_seeds() -> None:
     assert own_address(bind, Address("10.0.0.9", 1), [seed], "gossip") == Address("10.0.0.9", 1)
     ipv6 = own_address(Address("::", 7948), None, [seed, Address("::1", 7948)], "gossip")
     assert ipv6 == Address("::1", 7948)
+
+
+def test_an_address_of_this_machine_or_one_link_alone_is_told_to_nobody_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A route by loopback, or by an address that a lease did not come for, leads to nobody else."""
+    sources = {"10.0.0.1": "127.0.0.1", "10.0.0.2": "169.254.3.4", "10.0.0.3": "10.9.9.9"}
+    sources |= {"169.254.7.7": "169.254.3.4", "fd00::1": "fe80::3"}
+    monkeypatch.setattr(restore, "_source_towards", sources.get)
+
+    def found(bind: str, *towards: str) -> Address:
+        return own_address(Address(bind, 7948), None, [Address(host, 1) for host in towards], "gossip")
+
+    assert found("0.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.0.3") == Address("10.9.9.9", 7948)
+    assert found("0.0.0.0", "169.254.7.7") == Address("169.254.3.4", 7948), "all of a mesh may be on one link"
+    with pytest.raises(OperatorError, match="no route"):
+        found("0.0.0.0", "10.0.0.1", "10.0.0.2")
+    with pytest.raises(OperatorError, match="no route"):
+        found("::", "fd00::1")
