@@ -12,20 +12,19 @@ from typing import Any
 import click
 import msgspec
 
-from gossipmesh.model.errors import OperatorError
+from chaos.words import SEED, Number, run_command
 from gossipmesh.testing.interrupts import end_like_ctrl_c
 from gossipmesh.testing.namespaces import enter_private_network
 from gossipmesh.testing.nemesis import run_scenario, scenario_path
 from gossipmesh.testing.scenario import load_scenario, needs_root
 from gossipmesh.testing.simulated import run_simulated
-from gossipmesh.testing.waiting import WaitedInVain, first_leaf
 
 
 @click.command()
 @click.argument("scenario")
 @click.option("--backend", type=click.Choice(["process", "sim"]), default="process", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the victim and the moments.")
-@click.option("--runs", type=click.IntRange(1, 100), default=1, help="Run it so often, seeds counting up.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Chooses the victim and the moments.")
+@click.option("--runs", type=Number(1, 100), default=1, help="Run it so often, seeds counting up.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all evidence.")
 @click.option("--keep", is_flag=True, help="Leave logs and state behind.")
 def main(scenario: str, backend: str, seed: int, runs: int, as_json: bool, keep: bool) -> None:
@@ -95,11 +94,7 @@ def _spread(found: Iterable[float]) -> dict[str, float]:
 
 def run() -> None:
     """Run the command; a failure a person can mend is one sentence."""
-    try:
-        main()
-    except* (OperatorError, WaitedInVain) as group:
-        click.echo(f"chaos: {first_leaf(group)}", err=True)
-        sys.exit(1)
+    run_command(main)
 
 
 if __name__ == "__main__":

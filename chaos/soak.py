@@ -22,6 +22,7 @@ import trio
 
 from bench.processes import rss_mb
 from chaos.soak_checks import is_ok, judge, judged_series
+from chaos.words import SEED, Number, run_command
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import layout, sessions
 from gossipmesh.testing.admin import AdminError, AgentSilent
@@ -31,7 +32,7 @@ from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import GOSSIPMESH, Mesh, MeshNode
 from gossipmesh.testing.namespaces import enter_private_mounts
 from gossipmesh.testing.scraping import samples_of, scrape, shed_counts
-from gossipmesh.testing.waiting import WaitedInVain, first_leaf
+from gossipmesh.testing.waiting import WaitedInVain
 
 POOR, FULL = "node5", "node4"  # few descriptors; the disk that fills up
 FEW_DESCRIPTORS: Final = 256
@@ -327,8 +328,8 @@ def soak(minutes: float, seed: int, say: Say, keep: bool) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--minutes", type=click.FloatRange(1, 24 * 60), default=20.0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses where policies are pushed.")
+@click.option("--minutes", type=Number(1, 24 * 60, whole=False), default=20.0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Chooses where policies are pushed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with all evidence.")
 @click.option("--keep", is_flag=True, help="Leave logs and state behind.")
 def main(minutes: float, seed: int, as_json: bool, keep: bool) -> None:
@@ -349,11 +350,7 @@ def main(minutes: float, seed: int, as_json: bool, keep: bool) -> None:
 
 def run() -> None:
     """Run the command; a failure a person can mend is one sentence."""
-    try:
-        main()
-    except* (OperatorError, WaitedInVain) as group:
-        click.echo(f"chaos: {first_leaf(group)}", err=True)
-        sys.exit(1)
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,16 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from gossipmesh.cli.fitting import fit, plain_lines
+from gossipmesh.model.errors import UsageError
 from gossipmesh.model.text import visible
 
 FORMATS: Final = ("table", "wide", "json", "yaml")
+_AS_JSON: Final = (
+    "gossipmesh.as_json"  # in a context's `meta`: the flag is read before the option it stands for
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, Any]
@@ -58,16 +63,31 @@ def printable(text: str) -> str:
 
 
 def output_option(command: F) -> F:
-    """Add `-o/--output` to a command, as the parameter `output`."""
+    """Add `-o/--output` and its short form `--json` to a command, as the parameter `output`."""
     option = click.option(
         "-o",
         "--output",
         type=click.Choice(FORMATS),
         default="table",
         show_default=True,
+        callback=_chosen,
         help="How to print.",
     )
-    return option(command)
+    as_json = click.option("--json", "as_json", is_flag=True, expose_value=False, is_eager=True,
+                           callback=_note_json, help="The same as -o json.")  # fmt: skip
+    return option(as_json(command))
+
+
+def _note_json(context: click.Context, _option: click.Parameter, given: bool) -> None:
+    context.meta[_AS_JSON] = given
+
+
+def _chosen(context: click.Context, option: click.Parameter, output: str) -> str:
+    if not context.meta[_AS_JSON]:
+        return output
+    if context.get_parameter_source("output") is ParameterSource.COMMANDLINE and output != "json":
+        raise UsageError(f"--json and -o {output} ask for two formats; give one of them")
+    return "json"
 
 
 def print_value(value: Any, output: str) -> None:

@@ -91,12 +91,23 @@ def test_what_is_not_ok_says_why_it_matters_and_how_to_mend_it(
     ]
 
 
+@pytest.mark.parametrize("words", [["-o", "json"], ["--json"], ["-o", "json", "--json"]])
 def test_data_is_exactly_what_the_agent_said(
-    agent: tuple[CheckAgent, str], capsys: pytest.CaptureFixture[str]
+    agent: tuple[CheckAgent, str], capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     agent[0].rows = [OK, WARN, FAIL]
-    root.run(["check", "--socket", agent[1], "-o", "json"])
+    root.run(["check", "--socket", agent[1], *words])
     assert json.loads(capsys.readouterr().out) == agent[0].rows
+
+
+@pytest.mark.parametrize("words", [["--json", "-o", "yaml"], ["-o", "table", "--json"]])
+def test_two_formats_at_once_are_wrong_usage(
+    agent: tuple[CheckAgent, str], capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    assert root.run(["check", "--socket", agent[1], *words]) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert "ask for two formats; give one of them" in told.err
 
 
 @pytest.mark.parametrize(("rows", "code"), [([OK], 0), ([WARN, OK], 0), ([FAIL, WARN, OK], 1)])
