@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 CLIENT_TIMEOUT_S: Final = 300.0
-UPSTREAM_TIMEOUT_S: Final = 5.0
+UPSTREAM_TIMEOUT_S: Final = 10.0  # longer than a stopped machine is waited for: docs/TRAFFIC.md, "Retries"
 HEAD_BYTES_MAX: Final = 65_536
 BODY_BYTES_MAX: Final = 1_048_576
 CHUNK_BYTES: Final = 65_536

@@ -81,6 +81,10 @@ class _Pool:
         return other
 
 
+def _last_resorts(section: UpstreamSection) -> frozenset[EndpointKey]:
+    return frozenset(key_of(endpoint) for endpoint in section.endpoints if endpoint.tier)
+
+
 class Balancer:
     """The endpoints of one upstream and how they do; sans-IO, one task at a time."""
 
@@ -91,6 +95,7 @@ class Balancer:
         self._states = states
         self._turns = Turns()
         self._keys = [key_of(endpoint) for endpoint in section.endpoints]
+        self._last_resorts = _last_resorts(section)
         self._pool: _Pool | None = None
         self._pool_until = Instant(0)
         self._pool_generation = -1
@@ -101,6 +106,7 @@ class Balancer:
         present = dict.fromkeys(keys)
         gone = [key for key in self._keys if key not in present]
         self.section, self._keys, self._pool = section, keys, None
+        self._last_resorts = _last_resorts(section)
         self.limits = self.limits if limits is None else limits
         self._turns.keep_only(keys)
         return gone
@@ -149,15 +155,24 @@ class Balancer:
     def has_better(self, key: EndpointKey, now: Instant, tried: Collection[SnapshotEndpoint] = ()) -> bool:
         """Tell whether a try at the endpoint `key` could be made somewhere that looks better.
 
-        Somewhere available that its request has not tried; on an isolated node, of those likelier reached.
+        Somewhere available that its request has not tried; on an isolated node, of those likelier reached;
+        from a last resort, of tier 0.
         """
         isolation = self._states.isolation
         own_rank = isolation.rank(key[0]) if isolation.isolated else 3
+        is_last_resort = not isolation.isolated and self.is_last_resort(key)
         seen = [key[:2], *((endpoint.node, endpoint.registration) for endpoint in tried)]
         return any(
-            other[:2] not in seen and self._is_available(other, now) and isolation.rank(other[0]) < own_rank
-            for other in self._keys
+            other[:2] not in seen
+            and self._is_available(other, now)
+            and isolation.rank(other[0]) < own_rank
+            and not (is_last_resort and endpoint.tier)
+            for other, endpoint in zip(self._keys, self.section.endpoints, strict=True)
         )
+
+    def is_last_resort(self, key: EndpointKey) -> bool:
+        """Tell whether an endpoint is listed, and to be used only when nobody of tier 0 is left."""
+        return key in self._last_resorts
 
     def started(self, endpoint: SnapshotEndpoint, now: Instant) -> Try:
         """Count a try to `endpoint`; every one must end in `finished`, `CANCELLED` at the least."""

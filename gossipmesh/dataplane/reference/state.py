@@ -104,8 +104,10 @@ class UpstreamState:
         self.pool.keep_only(keys)
 
     def lets_go(self, key: EndpointKey) -> bool:
-        """Tell whether an endpoint has left the upstream, and not merely to finish what it has."""
-        return key not in self._keys and f"{key[0]}/{key[1]}" not in self.balancer.section.draining
+        """Tell whether an endpoint is a last resort, or has left and does not merely finish what it has."""
+        if key in self._keys:
+            return self.balancer.is_last_resort(key)
+        return f"{key[0]}/{key[1]}" not in self.balancer.section.draining
 
 
 class Applied:

@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gossipmesh.dataplane.protocol import Ejection
 from gossipmesh.dataplane.reference import contact, dialing
 from gossipmesh.dataplane.reference.dial_queue import DialQueue, Learnt, LoopLag
-from gossipmesh.model.member import Address
+from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.net import tls
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
 from tests.unit.dataplane.engine_kit import (
@@ -94,6 +94,20 @@ async def bodies(node: Node, request: bytes, count: int) -> list[bytes]:
     return found
 
 
+def waiting(name: str, started: list[str], release: trio.Event) -> Handler:
+    """Return a workload that notes each request, and answers it once it may."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        peer = Peer(stream)
+        while head := await peer.head():
+            await peer.body(head)
+            started.append(name)
+            await release.wait()
+            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\naway")
+
+    return handle
+
+
 @pytest.mark.parametrize("request_", [GET, POST])
 async def test_a_node_that_is_cut_off_takes_what_it_has_at_home(
     tmp_path: Path, network: Network, request_: bytes
@@ -134,19 +148,7 @@ async def test_what_waits_for_a_lost_node_moves_home(
     """GETs on open connections to nodes that acknowledge nothing; a POST there is left alone."""
     started: list[str] = []
     release = trio.Event()
-
-    def waiting(name: str) -> Handler:
-        async def handle(stream: trio.SocketStream) -> None:
-            peer = Peer(stream)
-            while head := await peer.head():
-                await peer.body(head)
-                started.append(name)
-                await release.wait()
-                await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\naway")
-
-        return handle
-
-    away = {"a": waiting("a"), "b": waiting("b")}
+    away = {name: waiting(name, started, release) for name in "ab"}
     async with at_home_and_away(tmp_path, home=named("home"), **away) as (home, a, b):
         await home.apply(catalog=(endpoint(a), endpoint(b)))
         gets = [await Peer.connect(home.at("proxy")) for _ in range(4)]
@@ -203,6 +205,32 @@ async def test_one_lost_node_is_that_nodes_fault(tmp_path: Path, network: Networ
         found = await bodies(home, GET, 40)
         assert set(found) == {b"home", b"b"}
         assert not home.engine._state.endpoint_states.isolation.isolated
+
+
+@pytest.mark.parametrize("home_status", [MemberStatus.ALIVE, MemberStatus.SUSPECT])
+async def test_what_waits_at_a_last_resort_moves_to_who_is_none(
+    tmp_path: Path, home_status: MemberStatus
+) -> None:
+    """Its node is not heard any more; where everybody is a last resort, nobody is better than another."""
+    started: list[str] = []
+    release = trio.Event()
+    away = waiting("away", started, release)
+    async with at_home_and_away(tmp_path, home=named("home"), away=away) as (home, away_):
+        await home.apply(catalog=(endpoint(away_),))
+        waits = {request: await Peer.connect(home.at("proxy")) for request in (GET, POST)}
+        for request, peer in waits.items():
+            await peer.send(request)
+        await until(lambda: len(started) == 2)
+        suspect = endpoint(away_, status=MemberStatus.SUSPECT)
+        await home.apply(catalog=(endpoint(home, status=home_status), suspect))
+        if home_status is MemberStatus.SUSPECT:
+            release.set()
+        async with waits[GET].stream:
+            answer = await waits[GET].body(await waits[GET].head())
+            assert answer == (b"home" if home_status is MemberStatus.ALIVE else b"away")
+        release.set()
+        async with waits[POST].stream:
+            assert await waits[POST].body(await waits[POST].head()) == b"away"
 
 
 async def test_without_anybody_at_home_a_cut_ends_in_503(tmp_path: Path, network: Network) -> None:
