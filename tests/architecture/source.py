@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -63,6 +64,16 @@ class Source:
 
 @functools.cache
 def sources() -> tuple[Source, ...]:
-    """Return all files, in order of their paths."""
+    """Return all files, in order of their paths.
+
+    Millions of objects that stay until the process ends: Python's collector would walk them again and again
+    while they are made, four fifths of the time it takes, and ever after.
+    """
     paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-    return tuple(Source.of(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths)
+    gc.collect()
+    gc.disable()
+    try:
+        return tuple(Source.of(path.relative_to(ROOT).as_posix(), path.read_text()) for path in paths)
+    finally:
+        gc.freeze()
+        gc.enable()
