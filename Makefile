@@ -10,9 +10,10 @@ demo:
 	@$(PYTHON) tools/setup.py demo
 	@.venv/bin/gossipmesh demo
 
+# By two processes; what starts real meshes comes last and by one alone (tests/side_by_side.py).
 test:
 	@$(PYTHON) tools/setup.py test
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 2
 
 lint:
 	@$(PYTHON) tools/setup.py test

@@ -1,15 +1,18 @@
-"""What every test run keeps to: namespace tests only for root, and nothing skipped where it counts.
+"""What every test run keeps to: namespace tests only for root, nothing skipped where it counts, meshes last.
 
 Not being root deselects the tests marked `namespace`; a program that is not installed deselects those
 marked `programs("its name")`. The closing lines say how many. With `CI=true` a program that is missing
-fails its tests instead, and with `CI=true` and root a skipped test fails the run.
+fails its tests instead, and with `CI=true` and root a skipped test fails the run. All of this holds for one
+process and for several (`-n 2`), where the workers count and the first process tells.
 """
 
 import os
 import shutil
-from collections.abc import Generator
+from typing import Any
 
 import pytest
+
+from tests.side_by_side import AloneLast, rank
 
 _DESELECTED = pytest.StashKey[int]()
 _LACKING = pytest.StashKey[dict[str, int]]()
@@ -35,9 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_DESELECTED] = 0
     config.stash[_LACKING] = {}
     config.stash[_SKIPPED] = []
+    config.pluginmanager.register(_Skips(config.stash[_SKIPPED]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> AloneLast:
+    return AloneLast(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank(item.nodeid))
     _deselect_namespaces(config, items)
     if not _is_ci():
         _deselect_lacking(config, items)
@@ -70,19 +80,32 @@ def _deselect_namespaces(config: pytest.Config, items: list[pytest.Item]) -> Non
         items[:] = rootless
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.skipped and _is_strict():
-        item.config.stash[_SKIPPED].append(report.nodeid)
-    return report
+class _Skips:
+    """Counts what was skipped, whichever process skipped it."""
+
+    def __init__(self, nodeids: list[str]) -> None:
+        self._nodeids = nodeids
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and _is_strict():
+            self._nodeids.append(report.nodeid)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.stash[_SKIPPED] and exitstatus == pytest.ExitCode.OK:
+    stash = session.config.stash
+    if stash[_SKIPPED] and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    told = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["deselected"] = (stash[_DESELECTED], stash[_LACKING])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what a worker counted; each of them counts all tests."""
+    counted = getattr(node, "workeroutput", {}).get("deselected")
+    if counted is not None:
+        node.config.stash[_DESELECTED], node.config.stash[_LACKING] = counted
 
 
 @pytest.hookimpl(trylast=True)

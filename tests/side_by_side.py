@@ -1,0 +1,48 @@
+"""Which of two processes runs which tests (`pytest -n 2`), and that real meshes have the machine alone.
+
+Ends at the order of tests; what each one shows does not depend on it.
+Rules:
+1. The tests of a module stay together and in order, so that what its fixtures start is started once.
+2. Folders of long tests come first, so that both processes end at about the same moment.
+3. Real meshes come last and by one process, once no other runs anything: their bounds are on the wall clock.
+"""
+
+from typing import Final
+
+from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
+
+LONG: Final = ("tests/mutants/", "tests/simulation/", "tests/fuzz/")
+ALONE: Final = "tests/e2e/"
+
+
+def rank(test: str) -> int:
+    """Return when a test runs, by its id or its module: lower ranks first."""
+    if test.startswith(ALONE):
+        return 2
+    return 0 if test.startswith(LONG) else 1
+
+
+class AloneLast(LoadScopeScheduling):
+    """Hands out whole modules in the order they were collected in, and those of `ALONE` to one process."""
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        if node is self._keeper() or not self._only_alone_left():
+            super()._assign_work_unit(node)
+
+    def _reschedule(self, node: WorkerController) -> None:
+        if not self._only_alone_left():
+            super()._reschedule(node)
+            return
+        keeper = self._keeper()
+        if node is not keeper and not node.shutting_down:
+            node.shutdown()  # it finishes what it was given
+        others = [units for other, units in self.assigned_work.items() if other is not keeper]
+        if keeper is not None and not any(self._pending_of(units) for units in others):
+            super()._reschedule(keeper)
+
+    def _keeper(self) -> WorkerController | None:
+        return next((node for node in self.nodes if not node.shutting_down), None)
+
+    def _only_alone_left(self) -> bool:
+        return bool(self.workqueue) and all(scope.startswith(ALONE) for scope in self.workqueue)
