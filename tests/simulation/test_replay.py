@@ -6,7 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gossipmesh.gossip.replay.checkpoint import take_checkpoint
+from gossipmesh.gossip.replay.checkpoint import (
+    open_checkpoint_untrusted,
+    take_checkpoint,
+    write_checkpoint,
+)
 from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.gossip.replay.recording import Entry, Recording, read_recording_untrusted, state_of
 from gossipmesh.model.errors import MalformedInput
@@ -14,9 +18,10 @@ from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.testing.simulator.recorded import RECORDED, RecordedMesh, record_a_kill
 from gossipmesh.testing.simulator.replay import main, replay
 from gossipmesh.testing.simulator.run import Run
-from gossipmesh.trust.keys import Verifier
+from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
 
 VERIFIER = Verifier(1_000_000)
+KEPT = Path(__file__).with_name("recording-0.2.0.gmr")
 
 
 class Recorded(RecordedMesh):
@@ -142,6 +147,33 @@ def test_a_kill_in_a_larger_mesh_replays_from_a_checkpoint(
     assert {member.name: member.status for member in result.state.members}["n5"] == "dead"
     assert main([str(file)]) == 0
     assert "every step and the state at the end are as recorded" in capsys.readouterr().out
+
+
+def test_a_recording_of_0_2_is_read_by_this_build() -> None:
+    """`record FILE --nodes 6` made it, and it is never made anew: a file of a flight recorder is not, either.
+
+    A build may behave differently, so steps may differ; read it must.
+    """
+    recording = read_recording_untrusted(KEPT.read_bytes())
+    assert (recording.format, recording.start, len(recording.entries)) == (2, None, 165)
+    checkpoint = recording.checkpoint
+    assert checkpoint is not None
+    core = open_checkpoint_untrusted(checkpoint, SigningKey(bytes(32)), ExchangeKey(recording.exchange_seed))
+    began = {member.name: (member.status, member.order) for member in state_of(core).members}
+    ended = {member.name: (member.status, member.order) for member in recording.ending.members}
+    assert began == {**ended, "n5": ("alive", ended["n5"][1])}
+    assert sum(member.link is not None for member in core._catalog) == 5, "it knows its peers' keys"
+    assert (
+        open_checkpoint_untrusted(
+            write_checkpoint(core), SigningKey(bytes(32)), ExchangeKey(recording.exchange_seed)
+        ).state_sums()
+        == core.state_sums()
+    )
+
+    result = replay(recording)
+    assert result.steps_count == 165
+    assert {member.name for member in result.state.members} == set(ended)
+    assert {member.name: member.status for member in result.state.members}["n5"] == "dead"
 
 
 def test_memory_is_bounded_and_a_lost_beginning_is_said() -> None:
