@@ -76,6 +76,7 @@ class Day:
         )
         self.diary = Diary()
         self.diary.grace_ns = self.run.invariants.grace_ns
+        self.diary.expects_equal_views = self.run.invariants.expects_equal_views
         self.run.invariants = self.run.world.observer = self.diary
         self.figures: dict[str, Any] = {}
         self.others_dead: list[str] = []

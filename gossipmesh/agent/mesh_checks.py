@@ -64,6 +64,7 @@ class MeshView:
 
     def __init__(self) -> None:
         self.own_name = ""
+        self.own_out_s: float | None = None
         self.others_count = 0
         self.alive_count = 0
         self.heard = Latest()
@@ -78,6 +79,7 @@ class MeshView:
         self.versions.take(member)
         if member["self"]:
             self.own_name = name
+            self.own_out_s = member["quarantine_s"] if status == "dead" else None
             return
         self.others_count += 1
         for address in member["gossip_addresses"]:
@@ -113,7 +115,7 @@ def check_standing(
     rows += _check_seed_names(view, unresolved)
     if view.alive_count:
         rows += [_check_answers(view, uptime_s), _check_news(view, uptime_s)]
-    return [*rows, _check_verdicts(refutations)]
+    return [*rows, _check_verdicts(view, refutations)]
 
 
 def _check_seeds(view: MeshView, seeds: Sequence[Address]) -> list[Row]:
@@ -189,14 +191,19 @@ def _judge_news(view: MeshView, uptime_s: float) -> Mark:
     return Mark.WARN if uptime_s <= _APART_FAIL_S or view.agreed.within(_APART_FAIL_S) else Mark.FAIL
 
 
-def _check_verdicts(refutations: Sequence[tuple[float, str]]) -> Row:
+def _check_verdicts(view: MeshView, refutations: Sequence[tuple[float, str]]) -> Row:
+    why = "a node that was deaf or lost packets stays out of use for two minutes, longer if it happens again"
+    hint = "look at its network and its load; `gossipmesh why` with its name says on others who voted"
+    if view.own_out_s is not None:
+        detail = (
+            f"this node was deaf or lost packets, and stays out of use for {age_text(view.own_out_s)} more"
+        )
+        return make_row("verdicts", Mark.FAIL, detail, why, hint, out_s=view.own_out_s)
     recent = [(age_s, said) for age_s, said in refutations if age_s <= _OUT_S]
     if not recent:
         return make_row("verdicts", Mark.OK, f"none against this node within {age_text(_OUT_S)}")
     age_s, said = min(recent)
     detail = f"this node was declared {said} {age_text(age_s)} ago, and has answered that it lives"
-    why = "a node that was deaf or lost packets stays out of use for two minutes, longer if it happens again"
-    hint = "look at its network and its load; `gossipmesh why` with its name says on others who voted"
     return make_row("verdicts", Mark.WARN, detail, why, hint, age_s=age_s, said=said)
 
 

@@ -1,7 +1,7 @@
 """Which version of each scope the living members run, and who is behind.
 
 It ends at counting; members are taken one by one, as `/v1/members` tells them. A member that is not alive is
-not asked: what it last said of itself says nothing of what it runs.
+not asked: what it last said of itself says nothing of what it runs. This node itself always is.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class PolicyVersions:
 
     def take(self, member: dict[str, Any]) -> None:
         """Take a member's row."""
-        if member["status"] != "alive":
+        if member["status"] != "alive" and not member["self"]:
             return
         name = member["name"]
         self._alive.append(name)

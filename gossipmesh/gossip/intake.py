@@ -179,7 +179,8 @@ class Intake:
         order = Order(generation, epoch, sequence)
         if record.kind == RecordKind.VERDICT:
             if order_start(order) == (self._own.generation, self._own.epoch):
-                return False
+                # What keeps us out is told us by everybody, again and again; only our own answer is due.
+                return sender is not None and self._own_member().verdict is not None
             if order_start(order) < (self._own.generation, self._own.epoch):
                 self._answer(sender)
             return True

@@ -7,7 +7,7 @@ from gossipmesh.gossip.base.settings import FAST
 from gossipmesh.gossip.failure.cases import MOVES, Act, CaseInput, CaseState, Circumstances, Evidence, judge
 from gossipmesh.gossip.failure.mass_death import MassDeath
 from gossipmesh.gossip.failure.monitors import panel_of
-from gossipmesh.gossip.failure.quarantine import Quarantines
+from gossipmesh.gossip.failure.quarantine import Quarantine
 from gossipmesh.gossip.failure.verdicts import brings_quarantine, decode_verdict_untrusted, make_verdict
 from gossipmesh.gossip.failure.votes import VoteBox, verdict_of
 from gossipmesh.model.errors import MalformedInput
@@ -146,14 +146,17 @@ def test_a_verdict_has_each_voter_once_and_never_its_target() -> None:
 
 
 def test_a_deaf_member_stays_out_for_two_minutes_and_twice_as_long_the_next_time() -> None:
-    holds = Quarantines(FAST)
-    first = holds.condemned(TARGET, Instant(0))
-    assert holds.until(TARGET, Instant(first - 1)) == first == 120 * SECOND_NS
-    assert holds.until(TARGET, first) is None
-    again = holds.condemned(TARGET, first)
-    assert again - first == 240 * SECOND_NS
-    deaf = make_verdict([vote(1, cause=Cause.DEAF), vote(2, cause=Cause.DEAF)], MemberStatus.DEAD)
-    assert brings_quarantine(decode_verdict_untrusted(deaf).votes)
+    quarantine = Quarantine(FAST)
+    first = quarantine.begin(Instant(0))
+    assert first == 120 * SECOND_NS
+    assert quarantine.begin(first) - first == 240 * SECOND_NS
+    votes = [vote(1, cause=Cause.DEAF), vote(2, cause=Cause.DEAF)]
+    deaf, unattended = (
+        decode_verdict_untrusted(make_verdict(votes, status))
+        for status in (MemberStatus.DEAD, MemberStatus.UNATTENDED)
+    )
+    assert brings_quarantine(deaf)
+    assert not brings_quarantine(unattended)
 
 
 def test_many_deaths_in_a_minute_are_held() -> None:

@@ -172,9 +172,9 @@ class MemberView(msgspec.Struct, frozen=True):
     `unreachable`: not heard here for a while and nobody condemned it; for routing only. `heard_age_ns`:
     since its last packet, None when there was none. `answered_age_ns`: since it answered, having heard us.
     `agreed_age_ns`: since its state sum was ours. `wall_offset_s`: its civil time as it last told it, less
-    our monotonic seconds. `lag_ms`: the step it published. `quarantine_until`: it is back and stays out
-    until then, None when it does not. `endpoints_retained`: it died with many others, so its endpoints are
-    kept.
+    our monotonic seconds. `lag_ms`: the step it published. `quarantine_until`: it was deaf or degraded and
+    stays out until then, longer if that happened lately, None when it does not. `endpoints_retained`: it died
+    with many others, so its endpoints are kept.
     """
 
     name: str

@@ -1,11 +1,11 @@
 """When this node answers a verdict against itself: at once, unless it would soon be condemned again.
 
 Rules:
-1. Whoever returns from being deaf or degraded is quarantined by all who heard of it. So it answers only once
-   word has gone round: its new state must not overtake the verdict anywhere.
+1. Whoever was deaf or degraded stays out for a while, and answers when that is over (`quarantine`). Whoever
+   has heard others since without a word of it is not held dead by them: somebody kept true votes for later.
 2. Whoever had answered its accusers all the while and is called silent is not heard. It answers once most of
    two rounds of pings were answered; until then it would only go and come. Being told things is no answer.
-Paper: none. Deviation: SWIM refutes at once; docs/adr/0007 says why the target waits as well.
+Paper: none. Deviation: SWIM refutes at once; docs/adr/0007 and 0026 say why the target waits.
 """
 
 from collections import OrderedDict, deque
@@ -14,12 +14,13 @@ from typing import Final
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.failure.hearing import Hearing
 from gossipmesh.gossip.failure.prober import Prober
+from gossipmesh.gossip.failure.quarantine import Quarantine, made_at
 from gossipmesh.gossip.failure.verdicts import VerdictJudge, brings_quarantine
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
+from gossipmesh.model.instant import MILLISECOND_NS, Instant
 from gossipmesh.model.records import SignedRecord, Verdict
 
-_SPREAD_NS: Final = 5 * SECOND_NS  # ten times what a record may take to 99.9 % of a thousand members
 _UNDER_WAY_NS: Final = 200 * MILLISECOND_NS
 _ACCUSERS_MAX: Final = 64
 _ROUNDS: Final = 2
@@ -35,16 +36,20 @@ class Answering:
         courier: Courier,
         judge: VerdictJudge,
         prober: Prober,
+        hearing: Hearing,
     ) -> None:
         self._ctx = ctx
         self._courier = courier
         self._judge = judge
         self._prober = prober
+        self._hearing = hearing
         self._answered: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
         self._against = (0, 0)
         self._is_due = False
         self._waiting: SignedRecord | None = None
         self._in_rounds = False
+        self._quarantine = Quarantine(ctx.settings.monitor)
+        self.out_until: Instant | None = None
         self._asked: dict[int, bool] = {}
         self._rounds: deque[tuple[int, int]] = deque(maxlen=_ROUNDS)
 
@@ -65,16 +70,31 @@ class Answering:
         against = (verdict.generation, verdict.epoch)
         if against == self._against:
             return not self._is_due
-        if brings_quarantine(verdict.votes) and self._judge.is_valid(verdict):
+        if self._keeps_us_out(verdict):
             self._waiting, self._in_rounds = record, False
-            self._ctx.timers.set(("answer", None), self._ctx.now + _SPREAD_NS)
         elif self._was_in_vain(verdict):
             self._rounds.clear()
-            self._waiting, self._in_rounds = record, True
+            self._waiting, self._in_rounds, self.out_until = record, True, None
             self._round()
         else:
             return False
         self._against, self._is_due = against, False
+        return True
+
+    def _keeps_us_out(self, verdict: Verdict) -> bool:
+        """Begin a quarantine, if the verdict brings one that is not over yet, and set when it ends."""
+        if not brings_quarantine(verdict) or not self._judge.is_valid(verdict):
+            return False
+        settings = self._ctx.settings.monitor
+        since = made_at(verdict, self._ctx.started, self._ctx.now, settings.heartbeat_slot_ns)
+        if self._ctx.now - max(since, self._hearing.since) > settings.deaf_ns:
+            # Who holds us dead says so whenever it hears us, and little else.
+            return False
+        until = self._quarantine.begin(since)
+        if until <= self._ctx.now:
+            return False
+        self.out_until = until
+        self._ctx.timers.set(("answer", None), until)
         return True
 
     def _was_in_vain(self, verdict: Verdict) -> bool:
@@ -115,5 +135,5 @@ class Answering:
 
     def _answer(self) -> SignedRecord | None:
         record, self._waiting = self._waiting, None
-        self._is_due = True
+        self._is_due, self.out_until = True, None
         return record

@@ -4,8 +4,8 @@ True votes of a past moment can be kept and shown again. Rules:
 1. Whoever was heard since the votes, or whose beats must have gone on far beyond those voted on, is
    shown the verdict; it takes effect if the target then stays silent.
 2. Who was deaf or degraded sends all the while, so that it is heard proves nothing: it is asked when the
-   votes are of another time, again and again, and only a new incarnation in `deaf_ns` is an answer. That is
-   longer than it waits itself, so that its answer overtakes no verdict (`answering`).
+   votes are of another time, again and again, and only a new incarnation in `deaf_ns` is an answer. One that
+   stays out (`quarantine`) gives none, and is held dead here as well.
 3. How old votes are, their second latest beat says: one voter alone makes nothing look young.
 Paper: none; docs/GOSSIP.md, "Failure detection", 7.
 """
@@ -16,7 +16,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.prober import Prober
-from gossipmesh.gossip.failure.verdicts import brings_quarantine
+from gossipmesh.gossip.failure.verdicts import is_of_the_deaf
 from gossipmesh.gossip.membership.catalog import Change, order_start
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.records import RecordKind, SignedRecord, Verdict
@@ -53,7 +53,7 @@ class LifeFirst:
         unheard_beats = unheard_ns // settings.heartbeat_slot_ns
         silence_beats = settings.silence_ns // settings.heartbeat_slot_ns
         heard_by_two = sorted(verdict.beats)[-2:][0]
-        if brings_quarantine(verdict.votes):
+        if is_of_the_deaf(verdict):
             beats_old = member.beat - heard_by_two + unheard_beats
             beats_old_max = 2 * silence_beats + settings.monitors_max
             return beats_old > beats_old_max and not self._had_its_time(member, verdict)
@@ -83,7 +83,7 @@ class LifeFirst:
             return
         if self._asked_at.get(member.node_id, -1) <= member.heard_at:
             self._asked_at[member.node_id] = self._ctx.now
-        is_deaf, incarnation = brings_quarantine(verdict.votes), order_start(verdict.order)
+        is_deaf, incarnation = is_of_the_deaf(verdict), order_start(verdict.order)
         if is_deaf and self._asked_ns(member, incarnation) is None:
             self._asked_anew_at[member.node_id] = (incarnation, self._ctx.now)
         self._courier.send(member, [self._prober.fresh_ping(), change.message])

@@ -22,12 +22,12 @@ from gossipmesh.gossip.failure.ballot import Ballot
 from gossipmesh.gossip.failure.case_desk import CaseDesk
 from gossipmesh.gossip.failure.engine_questions import Asker, EngineQuestions
 from gossipmesh.gossip.failure.facts import AnswerDue
+from gossipmesh.gossip.failure.hearing import Hearing
 from gossipmesh.gossip.failure.heartbeats import Heartbeats
 from gossipmesh.gossip.failure.life_first import LifeFirst
 from gossipmesh.gossip.failure.merging import VerdictMerger
 from gossipmesh.gossip.failure.monitors import Monitors
 from gossipmesh.gossip.failure.prober import Prober
-from gossipmesh.gossip.failure.quarantine import Quarantines
 from gossipmesh.gossip.failure.renewals import Renewals
 from gossipmesh.gossip.failure.retained_endpoints import RetainedEndpoints
 from gossipmesh.gossip.failure.verdict_wants import VerdictWants
@@ -35,6 +35,7 @@ from gossipmesh.gossip.failure.verdicts import (
     VerdictJudge,
     brings_quarantine,
     decode_verdict_untrusted,
+    record_of,
     voter_names,
 )
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
@@ -82,7 +83,6 @@ class MonitorDetector:
         self._catalog = catalog
         self._courier = courier
         self._own = own
-        settings = ctx.settings.monitor
         self.monitors = Monitors(catalog.eligible)
         self.judge = VerdictJudge(ctx, self.monitors, catalog)
         self.prober = Prober(ctx, catalog, courier, streams)
@@ -92,11 +92,11 @@ class MonitorDetector:
         self._wants = VerdictWants(ctx, catalog, courier)
         self._renewals = Renewals()
         self._life = LifeFirst(ctx, courier, self.prober)
-        self._answering = Answering(ctx, courier, self.judge, self.prober)
+        self._hearing = Hearing(ctx.settings.monitor.silence_ns)
+        self._answering = Answering(ctx, courier, self.judge, self.prober, self._hearing)
         self.ballot = Ballot(ctx, catalog, courier, own, self.judge, self.health)
         self.votes = self.ballot.votes
         self.desk = CaseDesk(ctx, catalog, courier, self.prober, self._engines, self.ballot)
-        self._quarantines = Quarantines(settings)
         self._retained = RetainedEndpoints(ctx, catalog)
         self._checked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
@@ -115,7 +115,6 @@ class MonitorDetector:
         """Return the kinds of timers set here and in the parts, and what each is for."""
         own: Deadlines = {
             "question": self.engine_probed,
-            "quarantine": self._release,
             "engine": self._look,
             "obituary": self._tombstone,
             "lag": self._lag_round,
@@ -159,6 +158,7 @@ class MonitorDetector:
 
     def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> bool:
         """Take an authentic packet: life, the target's beat, its lag; tell whether a case is open."""
+        self._hearing.heard(arrived)
         member.heard_at = max(member.heard_at, arrived)
         if member.beat_run != member.run:
             member.beat_run, member.beat, member.lag_ms = member.run, 0, 0
@@ -392,10 +392,18 @@ class MonitorDetector:
         return None if record is None else AnswerDue(record)
 
     def answers_later(self, change: Change) -> bool:
-        """Tell whether a verdict against ourselves is answered later than now."""
-        assert change.verdict is not None
+        """Tell whether a verdict against ourselves is answered later than now.
+
+        While it keeps us out we hold it like everybody, so that our state sum is theirs.
+        """
+        member, verdict = change.member, change.verdict
+        assert verdict is not None
         assert change.record is not None
-        return self._answering.is_later(change.verdict, change.record)
+        is_later = self._answering.is_later(verdict, change.record)
+        if is_later and self._answering.out_until is not None and member.verdict is None:
+            self._catalog.install_verdict(member, verdict, record_of(verdict))
+            self._note_quarantine(member, self._answering.out_until)
+        return is_later
 
     def _applied(self, change: Change, origin_id: bytes) -> None:
         """Follow a verdict that took effect here: its name is pushed on, and who lacks it asks."""
@@ -405,8 +413,9 @@ class MonitorDetector:
         self._life.settle(member)
         names = voter_names(verdict, self._catalog)
         self._note(member, "applied", self._own.node_id, MemberStatus(verdict.status).label, names)
-        if brings_quarantine(verdict.votes):
-            self._begin_quarantine(member)
+        if brings_quarantine(verdict):
+            until = Instant(self._ctx.now + self._ctx.settings.monitor.quarantine_ns)
+            self._note_quarantine(member, until)
         message = VerdictId(member.node_id, verdict.generation, verdict.epoch, verdict.status)
         name = encode_message(message)
         self._courier.enqueue((RecordKind.VERDICT, member.node_id, b""), name)
@@ -414,19 +423,11 @@ class MonitorDetector:
         # About half a dozen had the votes, and each of them makes the verdict at that moment.
         self._courier.push_name(name, change.message, origin_id, fanout if origin_id else fanout // 2)
 
-    def _begin_quarantine(self, member: Member) -> None:
-        until = self._quarantines.condemned(member.node_id, self._ctx.now)
+    def _note_quarantine(self, member: Member, until: Instant) -> None:
+        """Show people until when a member stays out; it is over when the member answers, and not before."""
         member.quarantine_until = until
         self._ctx.statistics.quarantines += 1
         self._note(member, "quarantine", self._own.node_id)
-        self._ctx.timers.set(("quarantine", member.node_id), until)
-
-    def _release(self, node_id: bytes) -> None:
-        member = self._catalog.get(node_id)
-        if member is not None:
-            member.quarantine_until = None
-            self._catalog.resettle(member)
-            self.status_changed(member)
 
     def receive_verdict_id(self, member: Member, held: VerdictId) -> None:
         """Ask for a verdict we lack, once we judge any."""
@@ -498,7 +499,8 @@ class MonitorDetector:
     def _tombstone(self) -> None:
         """Ping one gone member with its verdict; if it lives it answers with a later incarnation."""
         self._set_tombstone_timer()
-        gone = [member for member in self._catalog if member.verdict is not None and member.address]
+        own_id = self._own.node_id
+        gone = [m for m in self._catalog if m.verdict is not None and m.address and m.node_id != own_id]
         if not gone:
             return
         self._tombstone_turn = (self._tombstone_turn + 1) % len(gone)
@@ -535,11 +537,9 @@ class MonitorDetector:
         self.heartbeats.forget(member)
         self.desk.forget(member)
         self.ballot.settle(member.node_id)
-        self._quarantines.forget(member.node_id)
         self._wants.forget(member.node_id)
         self._life.forget(member)
         self._retained.forget(member.node_id)
         self._renewals.forget(member.node_id)
         self._checked_at.pop(member.node_id, None)
-        for name in ("engine", "quarantine"):
-            self._ctx.timers.cancel((name, member.node_id))
+        self._ctx.timers.cancel(("engine", member.node_id))

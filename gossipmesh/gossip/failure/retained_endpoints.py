@@ -46,7 +46,7 @@ class RetainedEndpoints:
 
     def died(self, member: Member) -> list[Member]:
         """Count a member that is gone; if too many are, hold their endpoints and return whose."""
-        if (member.quarantine_until is not None and member.verdict is None) or not self._is_news(member):
+        if not self._is_news(member):
             return []
         held = self._mass_death.died(member.node_id, self._catalog.serving_count, self._ctx.now)
         fresh = [

@@ -47,7 +47,13 @@ def make_verdict(votes: list[Vote], status: MemberStatus) -> SignedRecord:
         VerdictVote(vote.cause, vote.voter, vote.sequence, vote.beat, vote.signature)
         for vote in sorted(votes, key=lambda vote: vote.voter)
     )
-    verdict = Verdict(first.node_id, first.generation, first.epoch, SEQUENCE_WHOLE, int(status), parts)
+    return record_of(
+        Verdict(first.node_id, first.generation, first.epoch, SEQUENCE_WHOLE, int(status), parts)
+    )
+
+
+def record_of(verdict: Verdict) -> SignedRecord:
+    """Return a verdict as it travels; its votes are all that signs it."""
     return SignedRecord(int(RecordKind.VERDICT), encode(verdict), b"")
 
 
@@ -200,10 +206,18 @@ def _within(votes: list[Vote], beats_apart_max: int) -> list[Vote]:
     return [vote for vote in votes if latest - vote.beat <= beats_apart_max]
 
 
-def brings_quarantine(votes: tuple[VerdictVote, ...]) -> bool:
-    """Tell whether a verdict rests on deaf and degraded votes: its target will be back at once."""
-    firm = sum(1 for vote in votes if vote.cause in (Cause.DEAF, Cause.DEGRADED))
-    return 2 * firm > len(votes)
+def is_of_the_deaf(verdict: Verdict) -> bool:
+    """Tell whether a verdict rests on deaf and degraded votes: its target sends all the while."""
+    firm = sum(1 for vote in verdict.votes if vote.cause in (Cause.DEAF, Cause.DEGRADED))
+    return 2 * firm > len(verdict.votes)
+
+
+def brings_quarantine(verdict: Verdict) -> bool:
+    """Tell whether a verdict's target would be back at once, and go again.
+
+    Whoever is held unattended is in use, so there is nothing to keep it out of.
+    """
+    return verdict.status == MemberStatus.DEAD and is_of_the_deaf(verdict)
 
 
 def voter_names(verdict: Verdict, catalog: Catalog) -> str:

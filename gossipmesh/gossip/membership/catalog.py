@@ -395,13 +395,8 @@ class Catalog:
         node_id = None if member is None else member.node_id
         self.eligible.note(0 if trust is None else trust.version, node_id, joins)
 
-    def resettle(self, member: Member) -> None:
-        """Find a member's status anew, because time changed it."""
-        self._settled(member, member.status, False)
-        self._persist(member)
-
     def _drop_verdict(self, member: Member) -> None:
-        member.verdict = None
+        member.verdict = member.quarantine_until = None
         member.messages.drop(RecordKind.VERDICT)
         self.ledger.put(RecordKind.VERDICT, member.node_id, None)
 
@@ -430,7 +425,7 @@ class Catalog:
             if kind != RecordKind.CREDENTIAL:
                 member.messages.drop(kind)
                 self.ledger.put(kind, member.node_id, None)
-        member.verdict = member.link = None
+        member.verdict = member.quarantine_until = member.link = None
         member.run = 0
         member.status = MemberStatus.ALIVE
 

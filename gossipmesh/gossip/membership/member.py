@@ -286,9 +286,7 @@ class Member:
         state = self.state
         if state is not None and state.phase == NodePhase.LEFT:
             return MemberStatus.LEFT
-        if self.verdict is not None:
-            return MemberStatus(self.verdict.status)
-        return MemberStatus.ALIVE if self.quarantine_until is None else MemberStatus.DEAD
+        return MemberStatus.ALIVE if self.verdict is None else MemberStatus(self.verdict.status)
 
     @property
     def verdict_message(self) -> bytes | None:
@@ -315,7 +313,7 @@ class Member:
             agreed_age_ns=_age_ns(self.agreed_at, now),
             wall_offset_s=self.wall_offset_s,
             lag_ms=state.lag_ms,
-            quarantine_until=self.quarantine_until,
+            quarantine_until=None if (self.quarantine_until or 0) <= now else self.quarantine_until,
             endpoints_retained=self.endpoints_retained,
         )
 

@@ -3,7 +3,7 @@
 A table of ten thousand members that is joined in one go would otherwise be walked ten thousand times.
 Rules:
 1. Reachable are those who serve and are attended, without ourselves: probes, ticks and pushes go to them.
-2. Those who left are only counted: nothing is ever sent to them.
+2. Those who left are only counted: nothing is ever sent to them, nor to ourselves when we are held dead.
 Paper: memberlist's GossipToTheDead for the recently dead. Deviation: none.
 """
 
@@ -53,7 +53,7 @@ class Standing:
             self.reachable.append(member)
         elif not reachable:
             self._unplace(member)
-        if member.status is not MemberStatus.DEAD:
+        if member.status is not MemberStatus.DEAD or node_id == self._own_id:
             self._dead.pop(node_id, None)
         elif node_id not in self._dead:
             self._dead[node_id] = member

@@ -10,6 +10,8 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+import msgspec
+
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.gossip.membership.catalog import Catalog
@@ -90,12 +92,20 @@ def each_service(catalog: Catalog, ctx: Context) -> Iterator[tuple[MemberView, S
 
 
 def service_of(catalog: Catalog, ctx: Context, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
-    """Return one member's services; None when none are in use."""
+    """Return one member's services; None when none are in use.
+
+    Our own are in our own use, as those of one alive, also while the others hold us dead.
+    """
     member = catalog.get(node_id)
-    if member is None or not (member.serving or member.endpoints_retained):
+    if member is None:
+        return None
+    is_out = node_id == catalog.own_id and member.status is MemberStatus.DEAD
+    if not (member.serving or member.endpoints_retained or is_out):
         return None
     services, view = member.services, member.view(ctx.now)
-    return None if services is None or view is None else (view, services)
+    if services is None or view is None:
+        return None
+    return (msgspec.structs.replace(view, status=MemberStatus.ALIVE) if is_out else view, services)
 
 
 def _sorted(catalog: Catalog) -> list[Member]:

@@ -25,7 +25,6 @@ _TIMERS_OF_CASES: Final = (
     "held",
     "control",
     "control half",
-    "quarantine",
     "engine",
     "policies",
 )

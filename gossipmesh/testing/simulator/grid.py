@@ -118,6 +118,7 @@ def primed(nodes_count: int, detector: str, trace: Trace | None = None) -> Run:
         detector=detector,
     )
     run.invariants = run.world.observer = _Watch()
+    run.invariants.expects_equal_views = run.votes
     boot_known(run)
     return run
 

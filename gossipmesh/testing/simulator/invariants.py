@@ -8,7 +8,8 @@
 3. A scope's floor never goes back, also after a crash, and only sets that were signed are applied.
 4. Datagrams, effect lists and queues stay within their limits.
 5. Unequal state sums among reachable nodes mean that something changed less than `converge_ns` ago.
-All but the last are looked at after each event that can break them; in meshes of more than
+6. Equal state sums mean equal views (`equal_views`), where the core promises that.
+All but the last two are looked at after each event that can break them; in meshes of more than
 `EVERY_CHANGE_HOSTS_MAX` hosts what is held of others is looked at from time to time.
 """
 
@@ -29,6 +30,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.model.records import NodeState
 from gossipmesh.model.service import ServiceEntry
+from gossipmesh.testing.simulator.equal_views import EqualViews
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.world import Observer, SimulationFailure, World
 
@@ -71,6 +73,8 @@ class Invariants(Observer):
         self._views: dict[tuple[str, int, str], Order] = {}
         self._floors: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._names: dict[bytes, str] = {}
+        self.equal_views = EqualViews()
+        self.expects_equal_views = True
         self._datagrams_max = limits.DATAGRAM_BYTES_MAX
 
     # -- what scenarios tell ----------------------------------------------------------------
@@ -94,6 +98,7 @@ class Invariants(Observer):
     def started(self, world: World, host: Host) -> None:
         """Nothing may be held against a run that just began."""
         self._changed(world)
+        self._view_changed(host)
         self._disturbed_ns[host.name] = world.now_ns
 
     def disturbed(self, world: World, hosts: Sequence[str]) -> None:
@@ -112,6 +117,7 @@ class Invariants(Observer):
             state_sum = host.core.state_sums()[0]
             if self._sums.get(host.name) != state_sum:
                 self._sums[host.name] = state_sum
+                self._view_changed(host)
                 for view in host.core.members():
                     self._check_view_order(host, view)
         if not effects:
@@ -127,6 +133,8 @@ class Invariants(Observer):
     def notified(self, world: World, host: Host, effect: Notify) -> None:
         """Check deaths and policies the moment they are told."""
         event = effect.event
+        if isinstance(event, MemberChanged | ServicesChanged) and len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
+            self._view_changed(host)
         if isinstance(event, MemberChanged) and event.status in OUT:
             self._note_verdict(world, event.name, event.status)
             if event.previous not in OUT:
@@ -213,6 +221,7 @@ class Invariants(Observer):
         return problems
 
     def _sample(self, world: World) -> None:
+        self.equal_views.look(world)
         equal = self.sums_equal(world)
         if equal and not self.is_converged:
             self.convergences_ns.append(world.now_ns - self.last_change_ns)
@@ -235,7 +244,12 @@ class Invariants(Observer):
                     self._check_verdict(world, host, view.name, view.status, view)
                 self._check_view_order(host, view)
             self._check_queue(host, core)
+            self._view_changed(host)
         world.push(world.now_ns + SECOND_NS // SWEEPS_PER_S, self._sweep, world, turn + 1)
+
+    def _view_changed(self, host: Host) -> None:
+        if self.expects_equal_views and host.name not in self.hostile:
+            self.equal_views.changed(host)
 
     # -- the checks -------------------------------------------------------------------------
 

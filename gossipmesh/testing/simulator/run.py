@@ -53,6 +53,7 @@ class Run:
         self.factory = NodeFactory(self.domain, verifier, GossipSettings())
         self.factory.node_class = CORES[self.detector]
         self.invariants.grace_ns = GRACE_NS[self.detector]
+        self.invariants.expects_equal_views = self.votes  # a claim waits for its subject's answer, unheld
         settings = LinkSettings(duplicate_ratio=0.01, reorder_ratio=0.02)
         self.world = World(seed, self.factory, settings=settings, trace=trace, observer=self.invariants)
         if loss_ratio:

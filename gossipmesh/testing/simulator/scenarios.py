@@ -17,6 +17,7 @@ from gossipmesh.testing.simulator import enemy
 from gossipmesh.testing.simulator.hardships import HARDSHIPS
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
 from gossipmesh.testing.simulator.moves import moved
+from gossipmesh.testing.simulator.outages import OUTAGES
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.traffic.reliance import LAST_RESORT, UNATTENDED_NS_MAX, reliance
 
@@ -485,4 +486,5 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "swarm": swarm,
     "moved": moved,
     **HARDSHIPS,
+    **OUTAGES,
 }

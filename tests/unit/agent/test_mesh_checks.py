@@ -50,6 +50,12 @@ def test_a_node_whose_seeds_answer_is_well() -> None:
     assert told == "the last answer came 1s ago (a); 2 of 2 answered in 3 minutes"
 
 
+def test_a_node_that_keeps_itself_out_says_for_how_long() -> None:
+    rows = standing(itself(status="dead", quarantine_s=88.0), member("a", **AT_7), member("b", **AT_8))
+    assert marks(rows) == {"verdicts": "FAIL"}
+    assert "stays out of use for 1m28s more" in rows["verdicts"]["detail"]
+
+
 def test_a_seed_that_does_not_resolve_fails_whoever_is_alone_and_warns_the_others() -> None:
     unresolved = {"mesh.example.com:7948": "Name or service not known"}
     rows = standing(member("a", **AT_7), member("b", **AT_8), unresolved=unresolved)
@@ -197,3 +203,8 @@ def test_without_policy_there_is_nothing_to_lag_in() -> None:
     view = MeshView()
     view.take(itself(policies=[]))
     assert check_versions(view) == []
+
+
+def test_a_node_that_keeps_itself_out_is_judged_by_what_it_runs() -> None:
+    members = (itself(status="dead", quarantine_s=88.0), member("a"), member("b"))
+    assert [row["mark"] for row in check_versions(seen(*members))] == ["ok"]

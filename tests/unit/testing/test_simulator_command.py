@@ -43,11 +43,12 @@ def test_a_fault_that_never_fired_fails_the_run(monkeypatch: pytest.MonkeyPatch)
     assert result["failures"] == ["the fault 'nobody' never fired"]
 
 
-def lies(**changes: Any) -> Any:
+def lies(*, looks: bool = True, **changes: Any) -> Any:
     """Return a scenario in which one core's reads are replaced after the mesh has come to rest."""
 
     def scenario(run: Run) -> None:
         run.boot_and_settle()
+        run.invariants.expects_equal_views = looks
         for name, value in changes.items():
             monkey_core = run.core(run.hosts[1])
             setattr(monkey_core, name, value)
@@ -60,7 +61,7 @@ def lies(**changes: Any) -> Any:
     ("changes", "noticed"),
     [
         ({"state_sums": lambda: (b"other", b"sums")}, "state sums differ 1"),
-        ({"members": list}, "n2 does not know n1"),
+        ({"members": list}, "equal sums, two views: n2 holds n1 unknown"),
     ],
 )
 def test_a_core_that_differs_from_the_rest_is_noticed(
@@ -69,3 +70,9 @@ def test_a_core_that_differs_from_the_rest_is_noticed(
     monkeypatch.setitem(SCENARIOS, "leave", lies(**changes))
     result = command.run_seed("leave", 1, nodes_count=3, loss_ratio=0, verifier=command.Verifier())
     assert noticed in result["failures"][0]
+
+
+def test_who_does_not_know_another_at_rest_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCENARIOS, "leave", lies(looks=False, members=list))
+    result = command.run_seed("leave", 1, nodes_count=3, loss_ratio=0, verifier=command.Verifier())
+    assert "n2 does not know n1" in result["failures"][0]

@@ -183,7 +183,7 @@ def test_a_deaf_member_is_found_and_kept_out_for_two_minutes_after_it_is_back() 
     until_all_hold(group, "e", "dead", 20)
     group.deaf = set()
     group.run(30)
-    assert group.node("e").incarnation[1] >= 2
+    assert group.node("e").incarnation == (1, 1)
     assert set(group.statuses("e").values()) == {"dead"}
     assert view(group, "a", "e").quarantine_until is not None
     until_all_hold(group, "e", "alive", 120)
