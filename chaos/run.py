@@ -6,8 +6,8 @@ from it by the checkers the scenario names. Exit 0 only if all of them hold.
 
 import signal
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
 
 import click
 import msgspec
@@ -49,8 +49,8 @@ def main(scenario: str, backend: str, seed: int, runs: int, as_json: bool, keep:
             say(f"logs: {results[-1]['logs']}")
     ok = all(result["ok"] for result in results)
     if runs > 1:
-        summary = {"scenario": loaded.name, "ok": ok, "seen_dead_s": seen_dead_s(results)}
-        summary["replaced_ended_s"] = replaced_ended_s(results)
+        summed_up = {name: sum_up(results) for name, sum_up in SUMMED_UP.items()}
+        summary = {"scenario": loaded.name, "ok": ok, **summed_up}
         click.echo(msgspec.json.encode({**summary, "runs": results} if as_json else summary))
     elif as_json:
         click.echo(msgspec.json.encode(results[0]))
@@ -87,9 +87,29 @@ def replaced_ended_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
     return _spread(seconds for one in ended for seconds in one.values() if seconds is not None)
 
 
+def moved_s(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return for each gap p50 and max over runs of when a moved node was found, and its traffic flowed."""
+    rows = [row for result in results for row in result["measures"].get("moves_s", ())]
+    return {
+        f"{what} gap {gap_s:g}": _spread(
+            row[what] for row in rows if row["gap_s"] == gap_s and row[what] is not None
+        )
+        for gap_s in dict.fromkeys(row["gap_s"] for row in rows)
+        for what in ("found_after_s", "flows_after_s")
+    }
+
+
 def _spread(found: Iterable[float]) -> dict[str, float]:
     times = sorted(found)
     return {"runs": len(times), "p50": times[len(times) // 2], "max": times[-1]} if times else {}
+
+
+SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]] = {
+    "seen_dead_s": seen_dead_s,
+    "replaced_ended_s": replaced_ended_s,
+    "moved_s": moved_s,
+}
+"""What is told of several runs together, and how it is made of their results."""
 
 
 def run() -> None:

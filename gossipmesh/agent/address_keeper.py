@@ -15,7 +15,7 @@ from typing import Final
 
 import trio
 
-from gossipmesh.agent.addresses import configured_losses, is_here
+from gossipmesh.agent.addresses import configured_losses
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.restore import own_address
@@ -23,7 +23,7 @@ from gossipmesh.gossip.base.settings import NodeAddresses
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import NodeState
-from gossipmesh.net.address_news import AddressNews
+from gossipmesh.net.address_news import AddressNews, has_address
 
 log = logging.getLogger("gossipmesh.agent.addresses")
 
@@ -107,7 +107,7 @@ class AddressKeeper:
     ) -> tuple[Address, ...]:
         """Return where this node is found by a listener; what is lost and not found again is noted."""
         host = told[0].host
-        if advertise is not None or is_here(host):
+        if advertise is not None or has_address(host):
             return told
         try:
             return (own_address(bind, None, self._towards(), section),)

@@ -5,9 +5,7 @@ for: a unit that ends instead is started again until its supervisor gives up. No
 started before. Signals end the wait as they end any process.
 """
 
-import errno
 import logging
-import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,6 +17,7 @@ from gossipmesh.agent.restore import own_address
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
+from gossipmesh.net.address_news import has_address
 
 log = logging.getLogger("gossipmesh.agent.addresses")
 
@@ -50,7 +49,7 @@ def missing_addresses(config: AgentConfig, towards: Sequence[Address]) -> dict[s
     missing = {
         f"spec.{section}.bind": f"this machine has no address {bind.host} (spec.{section}.bind) yet"
         for section, bind in config.binds().items()
-        if not is_here(bind.host)
+        if not has_address(bind.host)
     }
     for section, bind, advertise in (
         ("gossip", config.gossip_bind, config.gossip_advertise),
@@ -76,21 +75,10 @@ def configured_losses(config: AgentConfig, once_here: set[str]) -> dict[str, str
         if advertise is not None and advertise.host != bind.host:
             named[f"spec.{section}.advertise"] = advertise
     hosts = {key: address.host for key, address in named.items()}
-    here = {host for host in hosts.values() if is_here(host)}
+    here = {host for host in hosts.values() if has_address(host)}
     once_here |= here
     return {
         key: host
         for key, host in hosts.items()
         if host not in here and (key.endswith(".bind") or host in once_here)
     }
-
-
-def is_here(host: str) -> bool:
-    """Tell whether a socket could be bound to `host`; whatever else may be wrong is found by binding."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as trial:
-            trial.bind(Address(host, 0).socket_address())
-    except OSError as error:
-        return error.errno != errno.EADDRNOTAVAIL
-    return True

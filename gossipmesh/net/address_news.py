@@ -1,6 +1,6 @@
 """News of the machine's addresses: the kernel tells when one comes or goes.
 
-Ends at "something changed": what is there now is asked of the kernel by who is told. Rules:
+Ends at "something changed": what is there now is asked by who is told (`has_address`). Rules:
 1. News comes in bursts: who waits is told once, after a moment without more of it, and not for ever later.
 2. Where the kernel tells nothing (a sandbox without AF_NETLINK), `is_told` is false: whoever waits polls.
 3. Only the kernel's own messages count, and what was lost for want of room is news as well.
@@ -12,6 +12,8 @@ import socket
 from typing import Final
 
 import trio
+
+from gossipmesh.model.member import Address
 
 _GROUP_IPV4_ADDRESSES: Final = 0x10  # linux/rtnetlink.h, RTMGRP_IPV4_IFADDR
 _GROUP_IPV6_ADDRESSES: Final = 0x100  # RTMGRP_IPV6_IFADDR
@@ -93,3 +95,14 @@ def _subscribe() -> socket.socket:
         told.close()
         raise
     return told
+
+
+def has_address(host: str) -> bool:
+    """Tell whether a socket could be bound to `host`; whatever else may be wrong is found by binding."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as trial:
+            trial.bind(Address(host, 0).socket_address())
+    except OSError as error:
+        return error.errno != errno.EADDRNOTAVAIL
+    return True

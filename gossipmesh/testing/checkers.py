@@ -8,7 +8,7 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
-from gossipmesh.testing import request_checkers
+from gossipmesh.testing import address_moves, request_checkers
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
@@ -301,6 +301,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_losers_told,
         finally_waiting_push_told,
         finally_replaced_agents_ended,
+        address_moves.eventually_who_moved_is_found,
         request_checkers.anytime_requests_of_leavers_succeed,
         request_checkers.anytime_sessions_hold,
         request_checkers.eventually_isolation_costs_nothing,

@@ -96,11 +96,18 @@ def one_endpoint() -> MeshLayout:
     return MeshLayout(tuple(NodeLayout(f"node{n}", n, services[n - 1]) for n in range(1, 4)))
 
 
+def lone_services() -> MeshLayout:
+    """Return five nodes of which the second alone runs web and the third alone cart, which ask nobody."""
+    services: tuple[tuple[ServiceLayout, ...], ...] = ((), (LONE_WEB,), (LONE_CART,), (), ())
+    return MeshLayout(tuple(NodeLayout(f"node{n}", n, services[n - 1]) for n in range(1, 6)))
+
+
 LAYOUTS: Final = {
     "demo": five_nodes,
     "everywhere": everywhere,
     "everywhere-tcp": everywhere_tcp,
     "one-endpoint": one_endpoint,
+    "lone-services": lone_services,
 }
 
 

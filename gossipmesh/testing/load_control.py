@@ -89,12 +89,12 @@ class Load:
         for kind in self._kinds:
             for host in [TCP_HOST] if kind == "tcp" else self._hosts:
                 for source in sources:
-                    target = Target(source, self._mesh.nodes[source].host, port, host, kind=kind)
+                    target = Target(source, self._mesh.nodes[source].local_host, port, host, kind=kind)
                     words += ["--target", str(target)]
         for kind in self._sessions:
             for host in [TCP_HOST] if kind == "tcp" else self._hosts:
                 for source in sources:
-                    held = SessionTarget(kind, source, self._mesh.nodes[source].host, port, host)
+                    held = SessionTarget(kind, source, self._mesh.nodes[source].local_host, port, host)
                     words += ["--session", str(held)]
         return words
 

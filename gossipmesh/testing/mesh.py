@@ -33,9 +33,18 @@ GOSSIPMESH: Final = module_words("gossipmesh.cli.main")
 class MeshNode:
     """One node under test: its agent, its engine, its workloads."""
 
-    def __init__(self, layout_: NodeLayout, host: str, directory: Path, keeper: ProcessKeeper) -> None:
+    def __init__(
+        self,
+        layout_: NodeLayout,
+        host: str,
+        directory: Path,
+        keeper: ProcessKeeper,
+        local_host: str | None = None,
+    ) -> None:
+        """`local_host` is where its own ports and workloads listen; None: at its address."""
         self.layout = layout_
         self.host = host
+        self.local_host = local_host or host
         self.directory = directory
         self.config_path = directory / "agent.yaml"
         self.services_directory = directory / "services.d"
@@ -104,8 +113,8 @@ class Mesh:
         self.authority: subprocess.Popen[bytes] | None = None
         self.nodes: dict[str, MeshNode] = {}
         for node in self.layout.nodes:
-            host = self.network.host(node.number)
-            self.nodes[node.name] = MeshNode(node, host, self.directory / node.name, self.keeper)
+            host, local = self.network.host(node.number), self.network.local(node.number)
+            self.nodes[node.name] = MeshNode(node, host, self.directory / node.name, self.keeper, local)
 
     def __enter__(self) -> "Mesh":
         return self
@@ -212,7 +221,7 @@ class Mesh:
         token = node.directory / "token"
         others = [other for other in self.nodes.values() if other.name != name]
         seeds = [f"{other.host}:{layout.GOSSIP_PORT}" for other in others[:2]]
-        config = layout.agent_config(node.host, node.directory, token, seeds, self._config)
+        config = layout.agent_config(node.local_host, node.directory, token, seeds, self._config)
         layout.write_document(node.config_path, config)
         await self.create_token(name, token)
 
@@ -227,7 +236,7 @@ class Mesh:
     def write_service(self, name: str, service: ServiceLayout) -> None:
         """Declare `service` on a node, as an operator would: a file in services.d."""
         node = self.nodes[name]
-        document = layout.service_file(service, node.host)
+        document = layout.service_file(service, node.local_host)
         layout.write_document(node.services_directory / service.file_name, document)
 
     def start_workloads(self, name: str) -> None:
@@ -238,7 +247,7 @@ class Mesh:
     def start_workload(self, name: str, service: ServiceLayout) -> None:
         """Start one workload on a node."""
         node = self.nodes[name]
-        arguments = layout.workload_arguments(service, name, node.host)
+        arguments = layout.workload_arguments(service, name, node.local_host)
         command = [*self.network.prefix(node.layout.number), *module_words("gossipmesh.testing.workload")]
         label = f"{name}-{service.name}-{service.version}"
         node.workloads[service.name] = self.keeper.start(label, [*command, *arguments])

@@ -36,6 +36,10 @@ class Network(Protocol):
         """Return the address of node `number`."""
         ...
 
+    def local(self, number: int) -> str:
+        """Return where node `number`'s own ports and workloads listen."""
+        ...
+
     def attach(self, number: int, keeper: ProcessKeeper) -> None:
         """Make node `number`'s address usable."""
         ...
@@ -75,6 +79,10 @@ class LoopbackNetwork:
         """Return 127.71.SUBNET.NUMBER."""
         return f"127.71.{self._subnet}.{number}"
 
+    def local(self, number: int) -> str:
+        """Return its address: there is no loopback of its own."""
+        return self.host(number)
+
     def attach(self, number: int, keeper: ProcessKeeper) -> None:
         """Do nothing: all of 127.0.0.0/8 is there already."""
 
@@ -90,12 +98,16 @@ class NamespaceNetwork:
         if not is_inside():
             raise OperatorError("namespaces are made inside a private network only: enter it first")
         self._holders: dict[int, int] = {}
-        _tool("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        _tool("ip", "address", "add", f"{self.host(AUTHORITY_NODE)}/32", "dev", "lo")
+        run_tool("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        run_tool("ip", "address", "add", f"{self.host(AUTHORITY_NODE)}/32", "dev", "lo")
 
     def host(self, number: int) -> str:
         """Return 10.71.0.NUMBER."""
         return f"{PREFIX}.{number}"
+
+    def local(self, number: int) -> str:
+        """Return its address, which the load's drivers reach from outside as well."""
+        return self.host(number)
 
     def attach(self, number: int, keeper: ProcessKeeper) -> None:
         """Create the node's namespace, held open by a sleeping process, and link it to ours."""
@@ -105,10 +117,10 @@ class NamespaceNetwork:
         if holder.stdout is None or holder.stdout.readline() != b"ready\n":
             raise OperatorError(f"could not create the network namespace of node {number}; run as root")
         link, host, gateway = f"gm{number}", self.host(number), self.host(GATEWAY_NUMBER)
-        _tool("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
-        _tool("ip", "address", "add", f"{gateway}/32", "dev", link)
-        _tool("ip", "link", "set", link, "up")
-        _tool("ip", "route", "add", f"{host}/32", "dev", link)
+        run_tool("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
+        run_tool("ip", "address", "add", f"{gateway}/32", "dev", link)
+        run_tool("ip", "link", "set", link, "up")
+        run_tool("ip", "route", "add", f"{host}/32", "dev", link)
         self._holders[number] = holder.pid
         for words in (
             "link set lo up",
@@ -117,7 +129,7 @@ class NamespaceNetwork:
             f"route add {gateway}/32 dev eth0",
             f"route add default via {gateway} src {host}",
         ):
-            _tool(*self.prefix(number), "ip", *words.split())
+            run_tool(*self.prefix(number), "ip", *words.split())
 
     def prefix(self, number: int) -> list[str]:
         """Return the words that start a command inside the node's namespace."""
@@ -132,7 +144,7 @@ class NamespaceNetwork:
         """Drop, without a word, whatever passes between the two sides from now on."""
         left = ", ".join(self.host(number) for number in one)
         right = ", ".join(self.host(number) for number in other)
-        _tool(
+        run_tool(
             "nft",
             "-f",
             "-",
@@ -146,14 +158,14 @@ class NamespaceNetwork:
 
     def heal(self) -> int:
         """Let everything pass again; returns how many packets the partition dropped."""
-        listing = json.loads(_tool("nft", "-j", "list", "table", "inet", TABLE))
+        listing = json.loads(run_tool("nft", "-j", "list", "table", "inet", TABLE))
         dropped = sum(
             expression["counter"]["packets"]
             for item in listing["nftables"]
             for expression in item.get("rule", {}).get("expr", [])
             if "counter" in expression
         )
-        _tool("nft", "delete", "table", "inet", TABLE)
+        run_tool("nft", "delete", "table", "inet", TABLE)
         return int(dropped)
 
 
@@ -169,7 +181,7 @@ def enter_private_network(arguments: Sequence[str]) -> None:
         OperatorError: not root, or a tool is missing.
     """
     if is_inside():
-        _tool("ip", "link", "set", "lo", "up")
+        run_tool("ip", "link", "set", "lo", "up")
         return
     if os.geteuid() != 0:
         raise OperatorError("partitions need a private network namespace, which needs root: run as root")
@@ -200,7 +212,7 @@ def enter_private_mounts(arguments: Sequence[str]) -> None:
     os.execvpe(words[0], words, {**os.environ, MOUNTS_VARIABLE: "1"})  # noqa: S606
 
 
-def _tool(*words: str, stdin: str = "") -> str:
+def run_tool(*words: str, stdin: str = "") -> str:
     """Run a network tool; OperatorError with its own words when it fails."""
     result = subprocess.run(
         words, input=stdin, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S, check=False

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import departures, enrolments, layout
+from gossipmesh.testing import address_moves, departures, enrolments, layout
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
@@ -148,6 +148,8 @@ class Run:
                 await trio.sleep(step.for_s)
         elif step.do == "enrol-again":
             await self._enrol_again(step, say)
+        elif step.do == "move":
+            await self._move(step, say)
         elif step.do == "call":
             self._call(step, nursery)
             await trio.sleep(step.for_s)
@@ -220,6 +222,13 @@ class Run:
         has_left = detail["told"] and detail["exit_code"] == 0 and detail["engine_ended_after_s"] is not None
         self._fired(step.do, name, int(has_left), at_s, **detail)
         return self.evidence.faults[-1]
+
+    async def _move(self, step: Step, say: Callable[[str], None]) -> None:
+        began_s = self._observer.now_s()
+        detail = await address_moves.move(self._mesh, self.victim, step.gap_s, step.within_s)
+        at_s = round(self._observer.now_s() - (detail["found_after_s"] or step.within_s), 3)
+        self._fired(address_moves.MOVE, self.victim, 1, at_s, **detail, began_s=began_s)
+        say(f"          {step.name}: {detail}")
 
     async def _leave_and_rejoin(self, step: Step, name: str, say: Callable[[str], None]) -> None:
         fault = await self._leave(step, name, say)
@@ -427,6 +436,7 @@ def _describe(step: Step, victim: str) -> str:
         "leave": f"{victim} leaves",
         "leave-rejoin": f"{victim} leaves and joins again, one after the other",
         "enrol-again": f"enrol the name of {victim} elsewhere",
+        "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
         "isolate": f"cut {victim} off from all others",
         "call": f"{', '.join(step.kinds)} to {step.host} from every node but {victim}",
         "partition": f"partition {step.sides[0]} | {step.sides[1]}",
@@ -455,6 +465,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
             fault.node: replacement_s(evidence.engine_steps, fault.node, fault.at_s) for fault in kills
         },
         "replaced_ended_s": replaced_ended_s(evidence),
+        "moves_s": address_moves.moves_s(evidence),
         "isolation_failures_s": isolation_failures_s(evidence),
         "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},
     }
@@ -462,9 +473,8 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
 
 def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep: bool) -> dict[str, Any]:
     """Run `scenario` and return its result: `{scenario, seed, ok, checks, measures, evidence}`."""
-    network = NamespaceNetwork() if needs_root(scenario) else LoopbackNetwork()
     layout_ = layout.LAYOUTS[scenario.mesh.layout]()
-    with Mesh(layout_, network=network, keep_files=keep) as mesh:
+    with Mesh(layout_, keep_files=keep, **_network(scenario)) as mesh:
         run = Run(scenario, seed, mesh)
         evidence = trio.run(run.execute, say)
         checks = judge(evidence, scenario, faults_expected(scenario, len(evidence.nodes)))
@@ -481,6 +491,13 @@ def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep
         "logs": logs,
         "evidence": evidence,
     }
+
+
+def _network(scenario: Scenario) -> dict[str, Any]:
+    """Return where a scenario's mesh lives, and what its agents are configured with for that."""
+    if scenario.mesh.addresses == "found":
+        return {"network": address_moves.MovableNetwork(), "config": address_moves.EVERYWHERE}
+    return {"network": NamespaceNetwork() if needs_root(scenario) else LoopbackNetwork()}
 
 
 def scenario_path(text: str) -> Path:

@@ -18,7 +18,7 @@ REFUSED_MS_MAX: Final = 1_000.0
 """A refusal that takes longer left its client waiting at a door that nobody opens."""
 
 
-def _failures(evidence: Evidence) -> list[Outcome]:
+def failures(evidence: Evidence) -> list[Outcome]:
     """Return every failed request of both loads, by the time it was sent."""
     rows = [*evidence.requests.get("failures", ()), *evidence.mixed.get("failures", ())]
     return sorted((msgspec.convert(row, Outcome) for row in rows), key=lambda outcome: outcome.at_s)
@@ -63,7 +63,7 @@ def anytime_requests_of_leavers_succeed(evidence: Evidence, sent_min: int, slack
     """
     away = [(fault.node, *_away(evidence, fault)) for fault in _departures(evidence)]
     problems = _counts(evidence, sent_min)
-    for outcome in _failures(evidence):
+    for outcome in failures(evidence):
         refused = outcome.status == 0 and outcome.latency_ms < REFUSED_MS_MAX
         if not any(
             refused and node == outcome.node and start_s - slack_s <= outcome.at_s <= end_s + slack_s
@@ -114,7 +114,7 @@ def isolation_failures_s(evidence: Evidence) -> list[dict[str, Any]]:
         if fault.kind == "isolate":
             ends_s = [
                 outcome.at_s + outcome.latency_ms / 1000 - fault.at_s
-                for outcome in _failures(evidence)
+                for outcome in failures(evidence)
                 if outcome.node == fault.node and fault.at_s <= outcome.at_s <= fault.detail["healed_s"]
             ]
             last_s = round(max(ends_s, default=0.0), 3)
@@ -136,7 +136,7 @@ def eventually_isolation_costs_nothing(
     median_s = statistics.median(row["last_after_s"] for row in isolation_failures_s(evidence))
     if median_s > within_s:
         problems.append(f"failures ended {median_s:.2f} s after the cut (median), bound {within_s:g} s")
-    for outcome in _failures(evidence):
+    for outcome in failures(evidence):
         if not any(
             outcome.node == fault.node and fault.at_s <= outcome.at_s <= fault.detail["healed_s"]
             for fault in cuts
@@ -166,7 +166,7 @@ def anytime_requests_after_the_fault_succeed(
     """No request fails but one that was in flight when the fault came; `kinds` were all tried after it."""
     problems = _counts(evidence, sent_min)
     faults_s = [fault.at_s for fault in evidence.faults]
-    for outcome in _failures(evidence):
+    for outcome in failures(evidence):
         end_s = outcome.at_s + outcome.latency_ms / 1000
         if not any(outcome.at_s <= fault_s <= end_s for fault_s in faults_s):
             problems.append(_sentence(outcome))

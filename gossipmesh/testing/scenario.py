@@ -22,6 +22,7 @@ STEP_KINDS: Final = (
     "leave",
     "leave-rejoin",
     "enrol-again",
+    "move",
     "partition",
     "isolate",
     "heal",
@@ -38,21 +39,27 @@ FAULT_KINDS: Final = (
     "leave",
     "leave-rejoin",
     "enrol-again",
+    "move",
     "partition",
     "isolate",
     "race",
 )
-REAL_STEPS: Final = ("leave", "leave-rejoin", "enrol-again", "isolate", "call")
+REAL_STEPS: Final = ("leave", "leave-rejoin", "enrol-again", "move", "isolate", "call")
 """What the simulator cannot show, because requests are all it is about."""
-TIMED_STEPS: Final = ("await", "push", "upgrade", "leave", "leave-rejoin", "enrol-again")
+TIMED_STEPS: Final = ("await", "push", "upgrade", "leave", "leave-rejoin", "enrol-again", "move")
+ADDRESSES: Final = ("fixed", "found")
 TARGETS: Final = ("agent", "engine", "workloads")
 
 
 class MeshSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`network` is loopback or namespaces (partitions need the latter, and root); `layout` one of LAYOUTS."""
+    """`network` is loopback or namespaces (partitions need the latter, and root); `layout` one of LAYOUTS.
+
+    `addresses` fixed: each agent is configured with its own; found: it finds it itself, and it can be moved.
+    """
 
     network: str = "loopback"
     layout: str = "demo"
+    addresses: str = "fixed"
 
 
 class LoadSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,12 +89,13 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restart, ends by itself and is started again; `within_s` for each, then `for_s` of load), leave (drained
     and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
     then `for_s` of load), enrol-again (the victim's name is enrolled elsewhere, its agent runs on; what
-    becomes of it is watched for `within_s`), partition (the seed chooses `sides`), isolate (the victim from
-    all others), heal, race (pushes from one base on both sides), push (at one node of the first side, waiting
-    `within_s`), call (one request of each of `kinds` to `host` from every node but the victim, not waited for
-    until the end; then `for_s`), await (`until`, `within_s`), load (let the load run `for_s`). `everywhere`:
-    kill, restart-agent, upgrade and leave-rejoin take every node, not the victim. `name` is what a push, an
-    upgrade, a leave or an await is called in the evidence.
+    becomes of it is watched for `within_s`), move (the victim gets another address `gap_s` after its old one
+    went or, below 0, before; all others have it `within_s`), partition (the seed chooses `sides`), isolate
+    (the victim from all others), heal, race (pushes from one base on both sides), push (at one node of the
+    first side, waiting `within_s`), call (one request of each of `kinds` to `host` from every node but
+    the victim, not waited for until the end; then `for_s`), await (`until`, `within_s`), load (let the load
+    run `for_s`). `everywhere`: kill, restart-agent, upgrade and leave-rejoin take every node, not the victim.
+    `name` is what a push, an upgrade, a leave, a move or an await is called in the evidence.
     """
 
     do: str
@@ -95,6 +103,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for_s: float = 0.0
     until: str = ""
     within_s: float = 0.0
+    gap_s: float = 0.0
     name: str = ""
     sides: tuple[int, int] = (0, 0)
     everywhere: bool = False
@@ -152,6 +161,7 @@ def _words(scenario: Scenario) -> list[tuple[str, Sequence[str], Sequence[str]]]
     """Return (what, the words a scenario uses for it, the known ones)."""
     words: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("layout", [scenario.mesh.layout], list(LAYOUTS)),
+        ("way to an address", [scenario.mesh.addresses], ADDRESSES),
         ("kind of request", scenario.load.mixed, list(load.KINDS)),
         ("session", scenario.load.sessions, sessions.KINDS),
     ]

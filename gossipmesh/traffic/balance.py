@@ -125,7 +125,7 @@ class Balancer:
         Cost: O(log endpoints); O(endpoints) after a change, and for a retry.
         """
         if excluded:
-            pool = self._fresh_pool(now, [(endpoint.node, endpoint.registration) for endpoint in excluded])
+            pool = self._fresh_pool(now, [key_of(endpoint) for endpoint in excluded])
         else:
             if (
                 self._pool is None
@@ -148,22 +148,20 @@ class Balancer:
 
     def candidates(self, now: Instant, excluded: Collection[SnapshotEndpoint] = ()) -> list[SnapshotEndpoint]:
         """Return those `pick` would choose from, in section order."""
-        return self._fresh_pool(
-            now, [(endpoint.node, endpoint.registration) for endpoint in excluded]
-        ).endpoints
+        return self._fresh_pool(now, [key_of(endpoint) for endpoint in excluded]).endpoints
 
     def has_better(self, key: EndpointKey, now: Instant, tried: Collection[SnapshotEndpoint] = ()) -> bool:
         """Tell whether a try at the endpoint `key` could be made somewhere that looks better.
 
-        Somewhere available that its request has not tried; on an isolated node, of those likelier reached;
-        from a last resort, of tier 0.
+        Somewhere available that its request has not tried, which the same workload at another address is; on
+        an isolated node, of those likelier reached; from a last resort, of tier 0.
         """
         isolation = self._states.isolation
         own_rank = isolation.rank(key[0]) if isolation.isolated else 3
         is_last_resort = not isolation.isolated and self.is_last_resort(key)
-        seen = [key[:2], *((endpoint.node, endpoint.registration) for endpoint in tried)]
+        seen = [key, *(key_of(endpoint) for endpoint in tried)]
         return any(
-            other[:2] not in seen
+            other not in seen
             and self._is_available(other, now)
             and isolation.rank(other[0]) < own_rank
             and not (is_last_resort and endpoint.tier)
@@ -227,10 +225,10 @@ class Balancer:
             self._states.availability_changed()
         return reason
 
-    def _fresh_pool(self, now: Instant, tried: Collection[tuple[str, str]]) -> _Pool:
+    def _fresh_pool(self, now: Instant, tried: Collection[EndpointKey]) -> _Pool:
         available = [self._is_available(key, now) for key in self._keys]
         panic = bool(available) and sum(available) < self.limits.panic_share * len(available)
-        fresh = [key[:2] not in tried for key in self._keys]
+        fresh = [key not in tried for key in self._keys]
         for test in self._levels(now, available, fresh, panic):
             chosen = [endpoint for at, endpoint in enumerate(self.section.endpoints) if test(at)]
             if chosen:

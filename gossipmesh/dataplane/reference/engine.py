@@ -28,6 +28,7 @@ from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.net.collector import Leavings, give_back
 from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.entropy import seeded_random
+from gossipmesh.net.lost_addresses import LostAddresses
 from gossipmesh.net.slow_readers import SlowReaders
 from gossipmesh.net.socket_owner import SocketOwners
 from gossipmesh.net.turns import TURN
@@ -98,6 +99,7 @@ class ReferenceEngine:
                 nursery.start_soon(self._state.dials.run)
                 nursery.start_soon(ContactWatch(self._state).run)
                 nursery.start_soon(SlowReaders().run)
+                nursery.start_soon(LostAddresses().run)
                 if handle_signals:
                     nursery.start_soon(self._signals)
                 await self._finished.wait()

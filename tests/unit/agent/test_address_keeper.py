@@ -64,8 +64,8 @@ class Machine:
             publish=self._publish,
             listen=lambda: self.news,  # type: ignore[arg-type,return-value]
         )
-        monkeypatch.setattr(addresses, "is_here", self._is_here)
-        monkeypatch.setattr(address_keeper, "is_here", self._is_here)
+        monkeypatch.setattr(addresses, "has_address", self._is_here)
+        monkeypatch.setattr(address_keeper, "has_address", self._is_here)
         monkeypatch.setattr(address_keeper, "own_address", self._own_address)
 
     def _told(self) -> tuple[Any, Any]:

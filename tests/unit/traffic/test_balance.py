@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +14,7 @@ from gossipmesh.testing.spread import shares, worst_error
 from gossipmesh.traffic.balance import Balancer
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
 from gossipmesh.traffic.ejection import EndpointState
-from gossipmesh.traffic.endpoints import EndpointStates
+from gossipmesh.traffic.endpoints import EndpointStates, key_of
 from gossipmesh.traffic.latency import faded, observe
 from gossipmesh.traffic.outcomes import Outcome
 from tests.unit.traffic.builders import endpoint, upstream
@@ -190,3 +191,15 @@ def test_with_most_endpoints_out_all_are_let_in() -> None:
     rng = random.Random(1)
     assert {picked.node for _ in range(50) if (picked := one.pick(rng, NOW))} == {"n0", "n1", "n2"}
     assert one.panicked
+
+
+def test_a_workload_whose_node_moved_is_another_place_to_try() -> None:
+    """Its address is gone, and what waits there for an answer waits in vain: at the new one it may be had."""
+    before = endpoint("n1")
+    after = msgspec.structs.replace(before, address=Address("10.99.0.1", before.address.port))
+    chosen = Balancer(upstream(before), DEFAULT_LIMITS, EndpointStates())
+    assert not chosen.has_better(key_of(before), NOW, [before])
+    chosen.update(upstream(after), DEFAULT_LIMITS)
+    assert chosen.has_better(key_of(before), NOW, [before])
+    assert chosen.candidates(NOW, [before]) == [after]
+    assert not chosen.has_better(key_of(before), NOW, [before, after])
