@@ -1,6 +1,9 @@
 """Reading heads: the usual form needs one look, and what is unusual is understood or refused alike."""
 
+import httptools
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gossipmesh.dataplane.reference.http1 import (
     OUTER_LIMITS,
@@ -91,3 +94,34 @@ def test_a_line_as_long_as_a_head_is_walked_once() -> None:
 def test_connection_names_what_goes_no_further(value: bytes, left: list[bytes]) -> None:
     head = ANSWER.replace(b"keep-alive", value).replace(b"Server: x", b"Server: x\r\nX-One: 1")
     assert [name for name, _ in parse_response_untrusted(head).headers] == left
+
+
+class Told:
+    """The fields as httptools tells them."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes | None) -> None:
+        self.headers.append((name.lower(), (value or b"").strip(b" \t")))
+
+
+NAMES = st.text(alphabet="aZ9-_~!", min_size=1, max_size=3) | st.text(alphabet='a\\"():;= \t', max_size=2)
+VALUES = st.text(alphabet='a,:; \t"\xe9', max_size=5) | st.text(alphabet="a \t\r\n\0\x7f", max_size=3)
+LINES = st.lists(
+    st.tuples(NAMES, st.sampled_from([":", ": ", ":\t", ": \t", "::", " :", ""]), VALUES), max_size=3
+)
+
+
+@given(LINES)
+def test_fields_are_what_httptools_takes_them_for(lines: list[tuple[str, str, str]]) -> None:
+    """It says whether it is a head, we cut it up: on none that is taken may the two differ."""
+    fields = "".join(f"{name}{colon}{value}\r\n" for name, colon, value in lines)
+    head = f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode("latin-1")
+    try:
+        read = parse_response_untrusted(head)
+    except BadMessage:
+        return
+    told = Told()
+    httptools.HttpResponseParser(told).feed_data(head)
+    assert read.headers == told.headers
