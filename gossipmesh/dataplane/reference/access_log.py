@@ -4,7 +4,7 @@ Lines are made at once and written by a thread in batches, so that a slow disk n
 waits is bounded and what does not fit is counted. SIGHUP reopens the file. Ends at bytes in lines: the file
 and its bounds are `log_file`'s. Rules:
 
-1. The thread is our own and looks for itself ten times a second while there are lines. Handing each batch to
+1. The thread is our own and looks for itself four times a second while there are lines. Handing each batch to
    a pool of threads and waiting for it costs the loop twice what the writing does, and small batches hold up
    the requests that run beside them by less.
 2. What two threads share is a deque, and numbers that one of them alone changes. The file is written by who
@@ -22,7 +22,7 @@ from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 
-_BATCH_S: Final = 0.1
+_BATCH_S: Final = 0.25
 
 
 class AccessLog:
@@ -100,20 +100,25 @@ class AccessLog:
         while not self._closed.is_set():
             self._wake.wait()
             self._closed.wait(_BATCH_S)
-            self._wake.clear()
-            self._write_batch()
+            if not self._write_batch():
+                # Only now: waking this thread is work of the loop's, which it need not do each time.
+                self._wake.clear()
+                if self._lines or self._file.reopen_due:
+                    self._wake.set()  # since it looked
 
-    def _write_batch(self) -> None:
-        """Write what is queued now, and reopen the file if that is due; in any thread."""
+    def _write_batch(self) -> bool:
+        """Write what is queued now, and reopen the file if that is due; in any thread. False: neither was."""
         with self._writing:
             if self._closed.is_set():
-                return
+                return True
             lines = [self._lines.popleft() for _ in range(len(self._lines))]
+            if not lines and not self._file.reopen_due:
+                return False
             self._taken_chars += sum(map(len, lines))
-            if lines or self._file.reopen_due:
-                written = self._file.write(lines)
-                self._errors_count += written.errors_count
-                self._shed_count += written.shed_count
+            written = self._file.write(lines)
+            self._errors_count += written.errors_count
+            self._shed_count += written.shed_count
+            return True
 
     def _count(self) -> None:
         errors_count, shed_count = self._errors_count, self._shed_count
