@@ -72,7 +72,7 @@ class ByteStream(Protocol):
 class PlainStream:
     """A non-blocking TCP socket."""
 
-    __slots__ = ("_closed", "_descriptor", "_drained", "socket")
+    __slots__ = ("_closed", "_descriptor", "_drained", "_stale_check", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -80,6 +80,7 @@ class PlainStream:
         self._descriptor = sock.fileno()
         self._closed = False
         self._drained = False
+        self._stale_check = StaleCheck(sock)
 
     async def receive(self) -> bytes:
         """Return what has arrived, `b""` at the end.
@@ -133,7 +134,7 @@ class PlainStream:
 
     def is_stale(self) -> bool:
         """Tell whether an idle connection has ended or has bytes nobody asked for."""
-        return socket_is_stale(self.socket)
+        return self._stale_check.answer()
 
     def close(self) -> None:
         """Close now; waiters get OSError."""
@@ -157,16 +158,28 @@ def reset_on_close(sock: socket.socket) -> None:
         pass  # gone already
 
 
-def socket_is_stale(sock: socket.socket) -> bool:
-    """Tell whether a read on `sock` would return at once: an end, an error or bytes."""
+class StaleCheck:
+    """Tells of one socket whether a read on it would return at once: an end, an error or bytes."""
+
     # Asked of each connection that is used again. A read that would have to wait is an exception, which
     # costs as much again as the call.
-    asking = select.poll()
-    try:
-        asking.register(sock, select.POLLIN)
-        return bool(asking.poll(0))
-    except (OSError, ValueError):
-        return True  # closed here
+    __slots__ = ("_asking", "_socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._asking: select.poll | None = None  # most are used once and never asked about
+
+    def answer(self) -> bool:
+        """Tell it now; of a socket that was closed here, yes."""
+        if self._socket.fileno() < 0:
+            return True  # its number may be another's by now
+        if self._asking is None:
+            self._asking = select.poll()
+            self._asking.register(self._socket, select.POLLIN)
+        try:
+            return bool(self._asking.poll(0))
+        except OSError:
+            return True
 
 
 async def wait_readable(descriptor: int, closed: bool) -> None:

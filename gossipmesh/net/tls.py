@@ -31,9 +31,9 @@ from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import (
     RECEIVE_BYTES,
     SMALL_MESSAGE_BYTES,
+    StaleCheck,
     connect,
     reset_on_close,
-    socket_is_stale,
     wait_readable,
     wait_writable,
 )
@@ -154,6 +154,7 @@ class TlsStream:
         "_outgoing",
         "_owed",
         "_ready",
+        "_stale_check",
         "_tls",
         "_unsent",
         "_used",
@@ -183,6 +184,7 @@ class TlsStream:
         self._unsent = b""
         self._closed = False
         self._drained = False
+        self._stale_check = StaleCheck(sock)
 
     @property
     def requested_name(self) -> str | None:
@@ -250,11 +252,12 @@ class TlsStream:
                 await TURN.rest()
             if self._ready or self._ended:
                 return self._take_ready()
-            data = self._read()
-            if self._outgoing.pending:
-                self._answer()
-            if data is not None:
-                return data
+            if self._arrived or self._cut:
+                data = self._read()
+                if self._outgoing.pending:
+                    self._answer()
+                if data is not None:
+                    return data
             await self._fill()
 
     def _take_ready(self) -> bytes:
@@ -425,7 +428,7 @@ class TlsStream:
 
     def is_stale(self) -> bool:
         """Tell whether an idle connection has ended or has bytes nobody asked for."""
-        return self._in_hand() or socket_is_stale(self.socket)
+        return self._in_hand() or self._stale_check.answer()
 
     def close(self) -> None:
         """Say close_notify if that needs no waiting, and close; waiters get OSError."""

@@ -4,7 +4,6 @@ Rule: one local user may hold what the limit says, all of them twice as much. Wh
 have, with uploads that never end or idle tunnels, leaves as much for others.
 """
 
-from collections import Counter
 from typing import Final
 
 from gossipmesh.model.snapshot import LimitsSection
@@ -23,7 +22,7 @@ class Admission:
         self._requests_max = section.upstream_requests
         self.connections_count = 0
         self.requests_count = 0
-        self._held: Counter[int | None] = Counter()  # requests by uid
+        self._held: dict[int | None, int] = {}  # requests by uid; nobody's is none
         self.overflows_count = 0
 
     def update(self, section: LimitsSection) -> None:
@@ -46,17 +45,17 @@ class Admission:
 
     def admit_request(self, uid: int | None = None) -> bool:
         """Take a place for a request of `uid`; False at the limit. None: nobody knows whose."""
-        if self._held[uid] >= self._requests_max or self.requests_count >= _ALL_USERS * self._requests_max:
+        held_count = self._held.get(uid, 0)
+        if held_count >= self._requests_max or self.requests_count >= _ALL_USERS * self._requests_max:
             self.overflows_count += 1
             return False
         self.requests_count += 1
-        self._held[uid] += 1
+        self._held[uid] = held_count + 1
         return True
 
     def release_request(self, uid: int | None = None) -> None:
         """Give a request's place back."""
-        assert self._held[uid] > 0
+        held_count = self._held.pop(uid)
         self.requests_count -= 1
-        self._held[uid] -= 1
-        if not self._held[uid]:
-            del self._held[uid]
+        if held_count > 1:
+            self._held[uid] = held_count - 1

@@ -46,6 +46,7 @@ class Try(msgspec.Struct, eq=False):
     """A try under way, from `Balancer.started` to `Balancer.finished`."""
 
     endpoint: SnapshotEndpoint
+    key: EndpointKey
     state: EndpointState
     began: Instant
     is_trial: bool
@@ -174,11 +175,12 @@ class Balancer:
 
     def started(self, endpoint: SnapshotEndpoint, now: Instant) -> Try:
         """Count a try to `endpoint`; every one must end in `finished`, `CANCELLED` at the least."""
-        state = self._states.touch(key_of(endpoint))
+        key = key_of(endpoint)
+        state = self._states.touch(key)
         is_trial = begin_try(state, now)
         if is_trial:
             self._states.availability_changed()
-        return Try(endpoint, state, now, is_trial)
+        return Try(endpoint, key, state, now, is_trial)
 
     def connected(self, attempt: Try, now: Instant) -> None:
         """Say that there is a connection: the endpoint's latency counts from here."""
@@ -195,12 +197,12 @@ class Balancer:
         attempt.answered = True
         observe(attempt.state, now - attempt.began, now, failed=False)
         if pass_trial(attempt.state, now, was_trial=attempt.is_trial):
-            self._states.came_back(key_of(attempt.endpoint), attempt.state)
+            self._states.came_back(attempt.key, attempt.state)
         attempt.is_trial = False
 
     def finished(self, attempt: Try, now: Instant, outcome: Outcome) -> str | None:
         """Take a try's end into account; return why its endpoint is now out, None when it is not."""
-        state, key = attempt.state, key_of(attempt.endpoint)
+        state, key = attempt.state, attempt.key
         if outcome is Outcome.CONNECT_FAILED and self._states.isolation.is_lost(attempt.endpoint.node):
             outcome = Outcome.MOVED  # our fault, wherever it is made next
         if outcome not in NEUTRAL and not attempt.answered:
@@ -276,11 +278,14 @@ class Balancer:
     def _is_dearer(self, pool: _Pool, first: int, other: int, now: Instant) -> bool:
         """Tell whether the one whose turn it is costs more than COST_FACTOR times the other."""
         one, two = self._states.get(pool.keys[first]), self._states.get(pool.keys[other])
-        one_us = two_us = 1
-        if one is not None and two is not None and believed(one) and believed(two):
-            one_us, two_us = max(faded(one.latency_us, now - one.measured_at), 1), two.latency_us
         count, total = len(pool.keys), pool.sums[-1]
         one_weight, two_weight = pool.weights[first], pool.weights[other]
         one_load = count * one_weight + max((one.in_flight if one else 0) - 1, 0) * total
         two_load = max(count * two_weight, ((two.in_flight if two else 0) + 1) * total)
-        return one_us * one_load * two_weight > COST_FACTOR * two_us * two_load * one_weight
+        one_cost, bound = one_load * two_weight, COST_FACTOR * two_load * one_weight
+        if one is None or two is None or not (believed(one) and believed(two)):
+            return one_cost > bound
+        bound *= two.latency_us
+        if one.latency_us * one_cost <= bound:
+            return False  # what has faded is less
+        return max(faded(one.latency_us, now - one.measured_at), 1) * one_cost > bound

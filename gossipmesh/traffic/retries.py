@@ -74,7 +74,9 @@ class RetryBudget:
         return True
 
     def _turn(self, now: Instant) -> None:
-        second = max(now // SECOND_NS, self._second)
+        second = now // SECOND_NS
+        if second <= self._second:
+            return
         for step in range(min(second - self._second, BUDGET_WINDOW_S)):
             slot = (second - step) % BUDGET_WINDOW_S
             self._requests[slot] = self._retries[slot] = 0

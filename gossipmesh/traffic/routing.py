@@ -112,6 +112,8 @@ class ServiceRouter:
         self._indexed = True
 
     def _candidates(self, path: str) -> Sequence[int]:
+        if not self._exact and not self._prefix:
+            return self._any
         found = [self._any, self._exact.get(path, [])]
         if self._prefix:
             # Ancestors longer than the longest prefix are skipped: a path of thousands of elements

@@ -29,10 +29,10 @@ def access_line(entry: Entry, flags: str, duration_ns: int, started_wall_ns: int
         request = _NO_REQUEST
         user_agent = "null"
     else:
-        path = _quoted(head.path[:_TEXT_MAX])
+        path = _quoted_text(head.path[:_TEXT_MAX])
         request = f'"method":"{head.method}","path":{path},{_asked(head.host, head.version)}'
         user_agent = _text(head.get(b"user-agent"))
-    details = _quoted(entry.details[:_TEXT_MAX]) if entry.details else '""'
+    details = _quoted_text(entry.details[:_TEXT_MAX])
     # Checked, or made here: nothing in it needs to be escaped.
     trace = "null" if entry.traceparent is None else f'"{entry.traceparent}"'
     parts = _parts(
@@ -66,7 +66,7 @@ def _asked(host: bytes, version: str) -> str:
 
 @lru_cache(maxsize=_PARTS_MAX)
 def _text(value: bytes | None) -> str:
-    return "null" if value is None else _quoted(value[:_TEXT_MAX].decode("latin-1"))
+    return "null" if value is None else _quoted_text(value[:_TEXT_MAX].decode("latin-1"))
 
 
 @lru_cache(maxsize=_PARTS_MAX)
@@ -88,6 +88,13 @@ def _parts(
 def _fields(values: dict[str, str | None]) -> str:
     """Return the inside of a JSON object."""
     return _quoted(values)[1:-1]
+
+
+def _quoted_text(text: str) -> str:
+    """Return a text as JSON; mostly there is nothing to escape."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return _quoted(text)
 
 
 def _quoted(value: object) -> str:

@@ -73,11 +73,13 @@ class MessageReader:
 
     async def fill(self) -> bool:
         """Read more into the buffer; False at the end of the stream."""
-        data = await self.stream.receive()
+        return self._took(await self.stream.receive())
+
+    def _took(self, data: bytes) -> bool:
         if not data:
             return False
         self.received_bytes += len(data)
-        self._data = self._data[self._used :] + data if self.pending_bytes else data
+        self._data = self._data[self._used :] + data if self._used < len(self._data) else data
         self._used = 0
         return True
 
@@ -103,7 +105,7 @@ class MessageReader:
         """
         if TURN.over():
             await TURN.rest()
-        if not self.pending_bytes and not await self.fill():
+        if self._used == len(self._data) and not self._took(await self.stream.receive()):
             return None
         end = self._data.find(b"\r\n\r\n", self._used)
         if end >= 0:

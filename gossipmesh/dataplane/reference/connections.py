@@ -48,6 +48,7 @@ class Connection:
         "_idle_since",
         "_peer",
         "_place",
+        "_remote",
         "_silence",
         "_stream",
         "client",
@@ -61,6 +62,7 @@ class Connection:
         self._idle_since: float | None = None
         self._peer = peer
         self._place: Place | None = None
+        self._remote = ""  # made at first use: each request says it
         self._silence: Silence[Connection] | None = None
         self._stream: ByteStream | None = None
         self.door = door
@@ -77,7 +79,9 @@ class Connection:
     @property
     def remote(self) -> str:
         """Return address and port of the other end."""
-        return str(Address(self._peer[0], self._peer[1]))
+        if not self._remote:
+            self._remote = str(Address(self._peer[0], self._peer[1]))
+        return self._remote
 
     @property
     def full(self) -> bool:

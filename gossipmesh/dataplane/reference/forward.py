@@ -10,7 +10,7 @@ again, where, and as whom is `outbound.py`'s and `inbound.py`'s. Rules:
    shows by its framing or ends with a reset, and what was reset is, in either direction.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -87,6 +87,13 @@ class RequestBody:
     def replayable(self) -> bool:
         """Tell whether everything read so far is kept."""
         return self._kept is not None
+
+    @property
+    def whole(self) -> bytes | None:
+        """Return all of it, None unless all has been read and is kept."""
+        if self._kept is None or not self._body.finished:
+            return None
+        return b"".join(self._kept) if self._kept else b""
 
     @property
     def trailers(self) -> HeaderList:
@@ -257,6 +264,14 @@ class TryEnd:
         self.reusable = False
 
 
+def _takes_any(_response: ResponseHead) -> bool:
+    return True
+
+
+def _nothing() -> None:
+    pass
+
+
 class Exchange:
     """One try at one connection."""
 
@@ -278,10 +293,10 @@ class Exchange:
         downstream: Downstream,
         connection: PooledConnection,
         *,
-        on_head: Callable[[ResponseHead], bool],
-        on_progress: Callable[[], None],
+        on_head: Callable[[ResponseHead], bool] = _takes_any,
+        on_progress: Callable[[], None] = _nothing,
         from_workload: bool = False,
-        on_sent: Callable[[], None] = lambda: None,
+        on_sent: Callable[[], None] = _nothing,
     ) -> None:
         """Args:
         from_workload: the answer is an application's, which may not speak as an engine.
@@ -296,27 +311,23 @@ class Exchange:
         self._from_workload = from_workload
         self._cut_shows = True  # to the client, once its answer's head went out
         self._on_sent = on_sent
-        self._go = trio.Event()
+        self._go: trio.Event | None = None  # to send a body that waits for consent
         self._problem: DownstreamGone | DownstreamBad | None = None
         self.response: ResponseHead | None = None
 
-    async def run(self, head: bytes) -> TryEnd:
-        """Send the request with `head`, relay the answer; never raises but for cancellation."""
+    def run(self, head: bytes) -> Awaitable[TryEnd]:
+        """Return what sends the request with `head` and relays the answer; it raises only if cancelled."""
         body = self._downstream.body
-        if body.finished and body.replayable:
-            kept = body.kept
-            if self._downstream.head.chunked:
-                kept = (chunk(kept) if kept else b"") + last_chunk(body.trailers)
-            try:
-                await self._connection.stream.send_all(head + kept)
-            except OSError:
-                pass  # an answer may have come before the connection closed
-            self._on_sent()
-            return await self._relayed()
-        return await self._stream(head)
+        kept = body.whole
+        if kept is None:
+            return self._stream(head)
+        if self._downstream.head.chunked:
+            kept = (chunk(kept) if kept else b"") + last_chunk(body.trailers)
+        return self._relayed(head + kept)
 
     async def _stream(self, head: bytes) -> TryEnd:
         body = self._downstream.body
+        self._go = trio.Event()
         try:
             await self._connection.stream.send_all(head)
         except OSError:
@@ -324,7 +335,7 @@ class Exchange:
         ends: list[TryEnd] = []  # stays empty when the pump cancels the nursery
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump, nursery.cancel_scope)
+                nursery.start_soon(self._pump, nursery.cancel_scope, self._go)
                 ends.append(await self._relayed())
                 nursery.cancel_scope.cancel()
         finally:
@@ -339,16 +350,16 @@ class Exchange:
             self._downstream.keep_alive = end.reusable = False
         return end
 
-    async def _pump(self, scope: trio.CancelScope) -> None:
+    async def _pump(self, scope: trio.CancelScope, go: trio.Event) -> None:
         """Carry the request's body; a client that fails ends the try."""
         downstream, stream = self._downstream, self._connection.stream
         body = downstream.body
         try:
             if downstream.head.expects_continue and not body.received_bytes:
                 with trio.move_on_after(CONTINUE_WAIT_S) as waiting:
-                    await self._go.wait()
+                    await go.wait()
                 if waiting.cancelled_caught:
-                    self._go.set()  # consent is given once
+                    go.set()  # consent is given once
                     await downstream.send_interim()
             data = body.kept
             chunked = downstream.head.chunked
@@ -369,9 +380,19 @@ class Exchange:
         except OSError:
             pass  # the far side stopped reading; its answer, or its end, is what counts
 
-    async def _relayed(self) -> TryEnd:
+    async def _relayed(self, request: bytes = b"") -> TryEnd:
+        """Send `request`, if any, and relay the answer."""
+        connection = self._connection
+        if request:
+            try:
+                await connection.stream.send_all(request)
+            except OSError:
+                pass  # an answer may have come before the connection closed
+            self._on_sent()
         try:
-            response = await self._final_head()
+            response = self._understood(await connection.reader.read_head_untrusted())
+            if response.status < 200 and response.status != 101:
+                response = await self._final_head(response)
         except BadMessage as error:
             return TryEnd(Outcome.RESET, 502, "UPE", f"upstream_protocol_error: {error}")
         except OSError as error:
@@ -388,7 +409,8 @@ class Exchange:
             return end
         self._downstream.status = response.status
         try:
-            end.reusable = await self._relay(response)
+            end.bodiless = self._is_bodiless(response)
+            end.reusable = await self._relay(response, end.bodiless)
         except DownstreamGone as error:
             gone = _downstream_end(error)
             gone.status = response.status
@@ -399,29 +421,25 @@ class Exchange:
             if not (self._cut_shows and isinstance(error, ConnectionCut | BadMessage)):
                 self._downstream.stream.abort()
             return TryEnd(Outcome.RESET, response.status, "UC", f"upstream_reset_after_response: {error}")
-        end.bodiless = self._is_bodiless(response)
         return end
 
     def _is_bodiless(self, response: ResponseHead) -> bool:
         return self._downstream.head.method == "HEAD" or response.status in (204, 304, 101)
 
-    async def _final_head(self) -> ResponseHead:
-        response = await self._next_head()
-        if response.status < 200 and response.status != 101:
-            with trio.move_on_after(limits.HTTP_INTERIM_TIMEOUT_S):
-                while response.status < 200 and response.status != 101:
-                    await self._pass_interim(response)
-                    response = await self._next_head()
-                return response
-            raise BadMessage(f"interim answers only for {limits.HTTP_INTERIM_TIMEOUT_S} s")
-        return response
-
-    async def _next_head(self) -> ResponseHead:
+    async def _final_head(self, response: ResponseHead) -> ResponseHead:
+        """Pass on an interim answer, and others behind it; return the head of the one that is none."""
         reader = self._connection.reader
-        raw = await reader.read_head_untrusted()
+        with trio.move_on_after(limits.HTTP_INTERIM_TIMEOUT_S):
+            while response.status < 200 and response.status != 101:
+                await self._pass_interim(response)
+                response = self._understood(await reader.read_head_untrusted())
+            return response
+        raise BadMessage(f"interim answers only for {limits.HTTP_INTERIM_TIMEOUT_S} s")
+
+    def _understood(self, raw: bytes | None) -> ResponseHead:
         if raw is None:
             raise OSError("closed without an answer")
-        response = parse_response_untrusted(raw, reader.head_limits)
+        response = parse_response_untrusted(raw, self._connection.reader.head_limits)
         if self._from_workload:
             response.headers = without_engine_words(response.headers)
         return response
@@ -430,9 +448,10 @@ class Exchange:
         """Pass a 1xx on to whoever may be sent one (RFC 9110 section 15.2); 100 to whoever waits for it."""
         downstream = self._downstream
         if response.status == 100:
-            if downstream.head.expects_continue and not self._go.is_set():
-                await downstream.send_interim()
-            self._go.set()
+            if self._go is not None and not self._go.is_set():
+                if downstream.head.expects_continue:
+                    await downstream.send_interim()
+                self._go.set()
         elif downstream.head.version == "1.1":
             await downstream.send_interim(
                 write_response(
@@ -440,10 +459,9 @@ class Exchange:
                 )
             )
 
-    async def _relay(self, response: ResponseHead) -> bool:
+    async def _relay(self, response: ResponseHead, bodiless: bool) -> bool:
         """Send the answer on; True when the connection it came by can be used again."""
         downstream, reader = self._downstream, self._connection.reader
-        bodiless = self._is_bodiless(response)
         old_client = downstream.head.version == "1.0"
         framing = b""
         chunked = False

@@ -10,6 +10,7 @@ Responsible for the mesh listener. Rules:
 
 import socket
 import ssl
+from collections.abc import Awaitable
 
 import trio
 
@@ -20,7 +21,7 @@ from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connecti
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
 from gossipmesh.dataplane.reference.handshakes import Handshakes
-from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, write_request
+from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, ResponseHead, write_request
 from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel, say
 from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.passing import (
@@ -32,7 +33,7 @@ from gossipmesh.dataplane.reference.passing import (
     passed_headers,
 )
 from gossipmesh.dataplane.reference.pool import PooledConnection
-from gossipmesh.dataplane.reference.request_life import refuse, written_down
+from gossipmesh.dataplane.reference.request_life import Refused, written_down
 from gossipmesh.dataplane.reference.service import serve_http
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.tries import Attempt
@@ -131,9 +132,9 @@ class MeshListener:
             await InboundTunnel(self._state, self._journal, connection.remote, caller, inbound).serve(stream)
             return
 
-        async def handle(downstream: Downstream) -> None:
-            request = InboundRequest(self._state, self._journal, downstream, caller, name, connection.remote)
-            await request.run()
+        def handle(downstream: Downstream) -> Awaitable[None]:
+            remote = connection.remote
+            return InboundRequest(self._state, self._journal, downstream, caller, name, remote).run()
 
         def bad(status: int, reason: str) -> None:
             entry = Entry("inbound", "http", connection.remote, caller, now())
@@ -164,13 +165,13 @@ class InboundRequest:
         self._entry.head = downstream.head
         self._entry.server_name = server_name
 
-    async def run(self) -> None:
-        """Answer the request.
+    def run(self) -> Awaitable[None]:
+        """Return what answers the request, to be awaited.
 
         Raises:
             DownstreamGone, DownstreamBad: the peer is to blame. State: written down; close it.
         """
-        await written_down(self._journal, self._downstream, self._entry, self._answered())
+        return written_down(self._journal, self._downstream, self._entry, self._answered())
 
     async def _answered(self) -> None:
         entry, downstream, state = self._entry, self._downstream, self._state
@@ -178,8 +179,7 @@ class InboundRequest:
         if inbound is None:
             # The workload left while its peers still hold connections: they should ask elsewhere.
             downstream.keep_alive = False
-            await self._refuse(503, "UH", "registration_gone", "the workload is no longer here")
-            return
+            raise Refused(503, "UH", "registration_gone", "the workload is no longer here")
         entry.service = inbound.service
         entry.upstream_host = str(inbound.workload)
         head = downstream.head
@@ -189,8 +189,7 @@ class InboundRequest:
             await downstream.answer(403, "UAEX", "denied")
             return
         if head.method == "CONNECT":
-            await self._refuse(405, "DPE", "connect_inbound", "CONNECT is for proxies")
-            return
+            raise Refused(405, "DPE", "connect_inbound", "CONNECT is for proxies")
         if not may_go_on(head):
             entry.details = "max_forwards"
             await downstream.answer_as_last()
@@ -198,8 +197,7 @@ class InboundRequest:
         try:
             headers, trace = passed_headers(head, state.rng)
         except TooManyHops:
-            await self._refuse(508, "LR", "hop_limit", "the request went in a circle")
-            return
+            raise Refused(508, "LR", "hop_limit", "the request went in a circle") from None
         entry.traceparent = trace.decode("latin-1") or None
         if head.method == "TRACE":  # it sends back what arrives: nothing of ours
             headers = [header for header in headers if header[0] != HOPS]
@@ -210,12 +208,10 @@ class InboundRequest:
     def _certificate_header(self, inbound: InboundSection) -> tuple[bytes, bytes]:
         return CERTIFICATE, f"By={inbound.spiffe_id};URI={self._caller}".encode()
 
-    async def _refuse(self, status: int, flag: str, details: str, reason: str) -> None:
-        await refuse(self._downstream, self._entry, status, flag, details, reason)
-
     async def _forward(self, inbound: InboundSection, headers: HeaderList) -> None:
         downstream, entry = self._downstream, self._entry
-        await downstream.body.read_small(downstream.head)
+        if not downstream.body.finished:
+            await downstream.body.read_small(downstream.head)
         head = write_request(downstream.head, headers, announced_trailers(downstream.head.trailer))
         while True:
             entry.attempts += 1
@@ -243,48 +239,34 @@ class InboundRequest:
             return TryEnd(error.outcome or Outcome.CANCELLED, 503, error.flag, error.detail), False
         reused = connection.used_count > 0
         connection.used_count += 1
+        attempt = self._begun(connection)
+        exchange = Exchange(self._downstream, connection, from_workload=True)
         kept = False
         try:
-            end, announced = await self._exchange(connection, head)
-            # What is only said to have no body may get one yet: a workload that errs is not trusted with
-            # another request until it had time to show it, and not at all if it said how long it would be.
-            if end.reusable and not (end.bodiless and announced):
+            end = await exchange.run(head)
+            if self._downstream.status == 101 and not end.flag:
+                await splice(state, self._downstream, connection)
+            if attempt.stopped is not None:
+                end = TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
+            elif _may_go_on_with(end, exchange.response):
                 kept = True
                 if state.workloads.full:
                     state.counters.add("workload_connections_shed")
                 state.workloads.give(connection, now(), limits.WORKLOAD_REST_NS if end.bodiless else 0)
         finally:
+            state.attempts.finish(attempt)
             if not kept:
                 connection.close()
         return end, reused
 
-    async def _exchange(self, connection: PooledConnection, head: bytes) -> tuple[TryEnd, bool]:
-        """Make the try; return also whether its answer announced a body.
-
-        It ends early when the caller's engine has gone, or may not call any more.
-        """
+    def _begun(self, connection: PooledConnection) -> Attempt:
+        """Return a try that ends early when the caller's engine has gone, or may not call any more."""
         attempt = Attempt(self._downstream, "", connection.key)
         attempt.connection = connection
         attempt.half_close_allowed = False
         attempt.allowed = self._still_allowed
-        exchange = Exchange(
-            self._downstream,
-            connection,
-            on_head=lambda _response: True,
-            on_progress=lambda: None,
-            from_workload=True,
-        )
         self._state.attempts.begin(attempt)
-        try:
-            end = await exchange.run(head)
-            if self._downstream.status == 101 and not end.flag:
-                await splice(self._state, self._downstream, connection)
-        finally:
-            self._state.attempts.finish(attempt)
-        if attempt.stopped is not None:
-            return TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect"), False
-        response = exchange.response
-        return end, response is not None and (response.chunked or bool(response.content_length))
+        return attempt
 
     def _still_allowed(self) -> bool:
         """Tell whether the snapshot that came meanwhile allows what is under way; write down if not."""
@@ -295,6 +277,17 @@ class InboundRequest:
         if not verdict.allow:
             deny(self._state, self._entry, verdict)
         return verdict.allow
+
+
+def _may_go_on_with(end: TryEnd, response: ResponseHead | None) -> bool:
+    """Tell whether the connection to a workload may be used again after this.
+
+    What is only said to have no body may get one yet: a workload that errs is not trusted with another
+    request until it had time to show it, and not at all if it said how long it would be.
+    """
+    if not end.reusable or response is None:
+        return False
+    return not (end.bodiless and (response.chunked or response.content_length))
 
 
 def _reason(end: TryEnd) -> str:

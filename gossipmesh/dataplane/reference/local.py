@@ -1,6 +1,7 @@
 """The node's own ports: the shared proxy port and explicit upstream ports, and who is calling on them."""
 
 import socket
+from collections.abc import Awaitable
 from typing import Final
 
 import trio
@@ -39,14 +40,13 @@ class LocalPorts:
             handler = self._requests_to(connection, caller or "", service)
             await serve_http(self._state, connection, reader, handler, bad)
 
-        async def handle(downstream: Downstream) -> None:
+        def handle(downstream: Downstream) -> Awaitable[None]:
             entry = _entry(connection, "http", caller or "")
             if caller is None:
-                await self._refuse(downstream, entry)
-            elif downstream.head.method == "CONNECT":
-                await serve_connect(self._state, self._journal, downstream, entry, serve_inside)
-            else:
-                await OutboundRequest(self._state, self._journal, downstream, entry, None).run()
+                return self._refuse(downstream, entry)
+            if downstream.head.method == "CONNECT":
+                return serve_connect(self._state, self._journal, downstream, entry, serve_inside)
+            return OutboundRequest(self._state, self._journal, downstream, entry, None).run()
 
         try:
             await serve_http(self._state, connection, stream, handle, self._bad(connection, caller or ""))
@@ -105,16 +105,14 @@ class LocalPorts:
     def _requests_to(self, connection: Connection, caller: str, service: str) -> Handler:
         """Return what serves requests to one service, as `caller`; empty: as nobody we know."""
 
-        async def handle(downstream: Downstream) -> None:
+        def handle(downstream: Downstream) -> Awaitable[None]:
             entry = _entry(connection, "http", caller)
             if not caller:
                 entry.service = service
-                await self._refuse(downstream, entry)
-                return
+                return self._refuse(downstream, entry)
             if downstream.head.method == "CONNECT":
-                await self._refuse_tunnel(downstream, entry, service)
-                return
-            await OutboundRequest(self._state, self._journal, downstream, entry, service).run()
+                return self._refuse_tunnel(downstream, entry, service)
+            return OutboundRequest(self._state, self._journal, downstream, entry, service).run()
 
         return handle
 

@@ -8,11 +8,13 @@ into `gossipmesh.traffic`; bytes are `forward.py`'s, one try is `outbound_try.py
 2. The answer to a request that no endpoint answered is the last try's failure, with its flag.
 """
 
+from collections.abc import Awaitable
+
 import trio
 
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, TryEnd
-from gossipmesh.dataplane.reference.http1 import write_request
+from gossipmesh.dataplane.reference.http1 import HeaderList, write_request
 from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.outbound_try import Asked, OutboundTry
 from gossipmesh.dataplane.reference.passing import (
@@ -21,11 +23,12 @@ from gossipmesh.dataplane.reference.passing import (
     may_go_on,
     passed_headers,
 )
-from gossipmesh.dataplane.reference.request_life import refuse, written_down
+from gossipmesh.dataplane.reference.request_life import Refused, written_down
 from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.service import Protocol
+from gossipmesh.model.snapshot import Route
 from gossipmesh.traffic.retries import RetryDecision
 from gossipmesh.traffic.routing import ServiceRouter, pick_backend, service_of_host
 
@@ -43,89 +46,95 @@ class OutboundRequest:
         self._entry = entry
         self._service = service
 
-    async def run(self) -> None:
-        """Answer the request.
+    def run(self) -> Awaitable[None]:
+        """Return what answers the request, to be awaited.
 
         Raises:
             DownstreamGone, DownstreamBad: the client is to blame. State: written down; close it.
         """
         self._entry.head = self._downstream.head
-        await written_down(self._journal, self._downstream, self._entry, self._answered())
-
-    async def _refuse(self, status: int, flag: str, details: str, reason: str) -> None:
-        await refuse(self._downstream, self._entry, status, flag, details, reason)
+        return written_down(self._journal, self._downstream, self._entry, self._answered())
 
     async def _answered(self) -> None:
+        state, entry, downstream = self._state, self._entry, self._downstream
+        service = self._named_service()
+        router = state.router(service) or await state.demands.wait(service)
+        if router is None:
+            raise Refused(503, "NC", "service_not_known", "this node knows no routes of the service")
+        entry.service = service
+        if router.section.protocol != Protocol.HTTP:
+            raise Refused(400, "DPE", "service_is_tcp", "the service is opaque TCP; use CONNECT")
+        route, headers, goes_on = self._matched(router)
+        if not goes_on:
+            entry.details = "max_forwards"
+            await downstream.answer_as_last()
+            return
+        if route is None:
+            raise Refused(404, "NR", "route_not_found", "no route takes this request")
+        entry.route = route.name
+        name = pick_backend(route, state.rng.random())
+        upstream = None if name is None else state.upstream(name)
+        if name is None or upstream is None:
+            raise Refused(500, "NC", "no_backend", "the route leads nowhere")
+        entry.upstream = name
+        if not downstream.body.finished:
+            await downstream.body.read_small(downstream.head)
+        if not upstream.admission.admit_request(entry.uid):
+            raise Refused(503, "UO", "upstream_requests_overflow", "too many requests to the service")
+        try:
+            instant = now()
+            upstream.budget.add_request(instant)
+            raw = write_request(downstream.head, headers, announced_trailers(downstream.head.trailer))
+            asked = Asked(downstream, entry, route, upstream, raw)
+            if route.request_timeout_ns is not None:
+                asked.deadline = Instant(instant + route.request_timeout_ns)
+            await self._tries(asked, instant)
+        finally:
+            upstream.admission.release_request(entry.uid)
+
+    def _named_service(self) -> str:
+        """Return the service that is asked for; the request then has a Host.
+
+        Raises:
+            Refused: nothing names a service of the mesh. State unchanged.
+        """
         head = self._downstream.head
         service = self._service or service_of_host(head.host.decode("latin-1"))
         if not head.host:
             if service is None:
-                await self._refuse(400, "DPE", "host_missing", "neither Host nor target names a service")
-                return
+                raise Refused(400, "DPE", "host_missing", "neither Host nor target names a service")
             namespace, _, name = service.partition("/")
             head.name_host(f"{name}.{namespace}".encode())
         if service is None:
-            await self._refuse(404, "NR", "route_not_found", "no service of the mesh has this name")
-            return
-        router = await self._state.router_for(service)
-        if router is None:
-            await self._refuse(503, "NC", "service_not_known", "this node knows no routes of the service")
-            return
-        self._entry.service = service
-        if router.section.protocol != Protocol.HTTP:
-            await self._refuse(400, "DPE", "service_is_tcp", "the service is opaque TCP; use CONNECT")
-            return
-        await self._routed(router)
+            raise Refused(404, "NR", "route_not_found", "no service of the mesh has this name")
+        return service
 
-    async def _routed(self, router: ServiceRouter) -> None:
-        downstream, state, head = self._downstream, self._state, self._downstream.head
+    def _matched(self, router: ServiceRouter) -> tuple[Route | None, HeaderList, bool]:
+        """Return the rule that takes the request, None for none, the headers that go on, and whether it may.
+
+        Raises:
+            Refused: it can be read in two ways, or goes in a circle. State unchanged.
+        """
+        head = self._downstream.head
         try:
             route = router.find_untrusted(head.host.decode("latin-1"), head.path, head.method, head.texts())
             goes_on = may_go_on(head)
-            headers, trace = passed_headers(head, state.rng)
+            headers, trace = passed_headers(head, self._state.rng)
         except MalformedInput as error:
-            await self._refuse(400, "DPE", f"ambiguous_path: {error}", "the path can be read in two ways")
-            return
+            raise Refused(
+                400, "DPE", f"ambiguous_path: {error}", "the path can be read in two ways"
+            ) from None
         except TooManyHops:
-            await self._refuse(508, "LR", "hop_limit", "the request went in a circle")
-            return
+            raise Refused(508, "LR", "hop_limit", "the request went in a circle") from None
         self._entry.traceparent = trace.decode("latin-1") or None
-        if not goes_on:
-            self._entry.details = "max_forwards"
-            await downstream.answer_as_last()
-            return
-        if route is None:
-            await self._refuse(404, "NR", "route_not_found", "no route takes this request")
-            return
-        self._entry.route = route.name
-        name = pick_backend(route, state.rng.random())
-        upstream = None if name is None else state.upstream(name)
-        if name is None or upstream is None:
-            await self._refuse(500, "NC", "no_backend", "the route leads nowhere")
-            return
-        self._entry.upstream = name
-        await downstream.body.read_small(head)
-        if not upstream.admission.admit_request(self._entry.uid):
-            await self._refuse(503, "UO", "upstream_requests_overflow", "too many requests to the service")
-            return
-        try:
-            instant = now()
-            raw = write_request(head, headers, announced_trailers(head.trailer))
-            asked = Asked(downstream, self._entry, route, upstream, raw)
-            if route.request_timeout_ns is not None:
-                asked.deadline = Instant(instant + route.request_timeout_ns)
-            upstream.budget.add_request(instant)
-            await self._tries(asked, instant)
-        finally:
-            upstream.admission.release_request(self._entry.uid)
+        return route, headers, goes_on
 
     async def _tries(self, asked: Asked, began: Instant) -> None:
         state, entry, upstream = self._state, self._entry, asked.upstream
         while True:
             endpoint = state.pick(upstream, began, asked.tried)
             if endpoint is None:
-                await self._refuse(503, "UH", "no_healthy_upstream", "no endpoint of the service is healthy")
-                return
+                raise Refused(503, "UH", "no_healthy_upstream", "no endpoint of the service is healthy")
             entry.attempts += 1
             entry.upstream_host = str(endpoint.address)
             entry.callee = endpoint.spiffe_id

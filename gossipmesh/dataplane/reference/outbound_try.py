@@ -22,7 +22,6 @@ from gossipmesh.dataplane.reference.tries import Attempt, Stop
 from gossipmesh.dataplane.reference.upgrade import splice
 from gossipmesh.model.instant import NEVER, Instant
 from gossipmesh.model.snapshot import Route, SnapshotEndpoint
-from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import RetryDecision, is_idempotent, may_retry, try_timeout_ns
 
@@ -63,21 +62,17 @@ class OutboundTry:
         self._endpoint = endpoint
         self._answered_at: Instant | None = None
         self._far_outcome: Outcome | None = None
-        self._attempt = Attempt(asked.downstream, asked.entry.upstream, key_of(endpoint))
-        self._attempt.node = endpoint.node
-        self._attempt.tried = asked.tried
-        self._attempt.movable = is_idempotent(asked.downstream.head.method)
         self.decision: RetryDecision | None = None
 
     async def run(self, began: Instant) -> TryEnd:
         """Make the try."""
-        state, attempt, balancer = self._state, self._attempt, self._asked.upstream.balancer
-        state.attempts.begin(attempt)
+        state, balancer = self._state, self._asked.upstream.balancer
         self._balanced = balancer.started(self._endpoint, began)
+        attempt = self._attempt = self._begun()
         state.attempts.set_deadline(attempt, self._asked.deadline)
         outcome = Outcome.CANCELLED
         try:
-            end = await self._made(began)
+            end = self._judged(await self._made(began))
             outcome = end.outcome
         finally:
             state.attempts.finish(attempt)
@@ -87,50 +82,64 @@ class OutboundTry:
             state.tell_changes()
         return end
 
+    def _begun(self) -> Attempt:
+        """Return the try as those see it who may end it early."""
+        asked = self._asked
+        attempt = Attempt(asked.downstream, asked.entry.upstream, self._balanced.key)
+        attempt.node = self._endpoint.node
+        attempt.tried = asked.tried
+        attempt.movable = is_idempotent(asked.downstream.head.method)
+        self._state.attempts.begin(attempt)
+        return attempt
+
     async def _made(self, began: Instant) -> TryEnd:
         asked, attempt = self._asked, self._attempt
-        caller = asked.entry.caller
-        connection = attempt.connection = asked.upstream.pool.take(caller, attempt.key, began)
         try:
+            connection = asked.upstream.pool.take(asked.entry.caller, attempt.key, began)
             if connection is None:
-                connection = await wait_for_connection(
-                    self._state, asked.upstream, self._endpoint, caller, attempt
-                )
-                asked.upstream.balancer.connected(self._balanced, now())
+                connection = await self._dialed()
         except DialFailed as error:
             outcome = outcome_of(self._state, asked.upstream, self._endpoint, asked.tried, error)
-            end = TryEnd(outcome, 503, error.flag, error.detail)
-        else:
-            end = await self._exchanged(connection)
-        if attempt.stopped is not None:
-            end = self._stopped_end(attempt.stopped)
-        failed = end.flag and not end.abandoned and end.outcome is not Outcome.CANCELLED
-        if failed and attempt.stopped is not Stop.GONE:
-            self._ask(end.outcome, None)
-        return end
-
-    async def _exchanged(self, connection: PooledConnection) -> TryEnd:
-        downstream, attempt = self._asked.downstream, self._attempt
+            return TryEnd(outcome, 503, error.flag, error.detail)
+        attempt.connection = connection
         kept = False
         try:
             exchange = Exchange(
-                downstream,
+                asked.downstream,
                 connection,
                 on_head=self._takes,
                 on_progress=self._push_deadline,
                 on_sent=self._start_clock,
             )
-            end = await exchange.run(self._asked.head)
+            end = await exchange.run(asked.head)
             if self._far_outcome is not None:
                 end.outcome = self._far_outcome
-            if downstream.status == 101 and not end.flag:
+            if asked.downstream.status == 101 and not end.flag:
                 self._state.attempts.set_deadline(attempt, NEVER)
-                await splice(self._state, downstream, connection)
+                await splice(self._state, asked.downstream, connection)
             elif end.reusable and attempt.stopped is None:
-                kept = self._asked.upstream.keep(connection)
+                kept = asked.upstream.keep(connection)
         finally:
             if not kept:
                 connection.close()
+        return end
+
+    async def _dialed(self) -> PooledConnection:
+        asked, attempt = self._asked, self._attempt
+        connection = await wait_for_connection(
+            self._state, asked.upstream, self._endpoint, asked.entry.caller, attempt
+        )
+        asked.upstream.balancer.connected(self._balanced, now())
+        return connection
+
+    def _judged(self, end: TryEnd) -> TryEnd:
+        """Return how the try ended, given what ended it early; ask whether another follows."""
+        stopped = self._attempt.stopped
+        if stopped is not None:
+            end = self._stopped_end(stopped)
+        failed = end.flag and not end.abandoned and end.outcome is not Outcome.CANCELLED
+        if failed and stopped is not Stop.GONE:
+            self._ask(end.outcome, None)
         return end
 
     def _start_clock(self) -> None:

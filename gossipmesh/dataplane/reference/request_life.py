@@ -8,29 +8,35 @@ from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.state import now
 
 
-async def refuse(
-    downstream: Downstream, entry: Entry, status: int, flag: str, details: str, reason: str
-) -> None:
-    """Answer a request with an error of the engine's own: `details` for the log, `reason` for the client.
+class Refused(Exception):
+    """A request is to be answered with an error of the engine's own; nothing has been answered yet.
 
-    Raises:
-        DownstreamGone: the client is not there any more. State: close it.
+    `details` are for the log, `reason` is for the client.
     """
-    entry.flag(flag)
-    entry.details = details
-    await downstream.answer(status, flag, reason)
+
+    def __init__(self, status: int, flag: str, details: str, reason: str) -> None:
+        super().__init__(details)
+        self.status = status
+        self.flag = flag
+        self.details = details
+        self.reason = reason
 
 
 async def written_down(
     journal: Journal, downstream: Downstream, entry: Entry, answered: Awaitable[None]
 ) -> None:
-    """Wait for `answered`, which answers the request, and write down how that went.
+    """Wait for `answered`, which answers the request or refuses it, and write down how that went.
 
     Raises:
         DownstreamGone, DownstreamBad: the client is to blame. State: written down; close it.
     """
     try:
-        await answered
+        try:
+            await answered
+        except Refused as refused:
+            entry.flag(refused.flag)
+            entry.details = refused.details
+            await downstream.answer(refused.status, refused.flag, refused.reason)
     except DownstreamGone:
         entry.flag("DC")
         raise

@@ -167,7 +167,7 @@ class EngineState:
         self.draining = trio.Event()
         self.changed = trio.Event()
         self.attempts = Attempts()
-        self.demands = Demands(counters, on_event, self._router)
+        self.demands = Demands(counters, on_event, self.router)
         self.dials = DialQueue()
 
     @property
@@ -319,7 +319,8 @@ class EngineState:
 
     async def router_for(self, service: str) -> ServiceRouter | None:
         """Return the rules of a service, asking the agent and waiting a while when there are none."""
-        return self._router(service) or await self.demands.wait(service)
+        return self.router(service) or await self.demands.wait(service)
 
-    def _router(self, service: str) -> ServiceRouter | None:
+    def router(self, service: str) -> ServiceRouter | None:
+        """Return the rules of a service, None when the snapshot has none."""
         return None if self.applied is None else self.applied.routes.router(service)

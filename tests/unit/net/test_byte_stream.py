@@ -1,5 +1,6 @@
 """Whether an idle connection can be used again, on real TCP sockets."""
 
+import os
 import select
 import socket
 import struct
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gossipmesh.net.byte_stream import socket_is_stale
+from gossipmesh.net.byte_stream import StaleCheck
 
 
 @pytest.fixture
@@ -30,12 +31,15 @@ def test_an_idle_connection_is_not_stale_and_stays_as_it_is(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     one, other = pair
-    assert not socket_is_stale(one)
+    check = StaleCheck(one)
+    assert not check.answer()
     one.shutdown(socket.SHUT_WR)  # our own end says nothing of the other's
-    assert not socket_is_stale(one)
+    assert not check.answer()
     other.sendall(b"later")
     assert select.select([one], [], [], 5)[0]
+    assert check.answer()
     assert one.recv(10) == b"later"
+    assert not check.answer()
 
 
 @pytest.mark.parametrize(
@@ -54,11 +58,18 @@ def test_whatever_the_other_end_did_makes_it_stale(
     one, other = pair
     end(other)
     assert select.select([one], [], [], 5)[0]
-    assert socket_is_stale(one)
-    assert socket_is_stale(one)  # and asking takes nothing away
+    check = StaleCheck(one)
+    assert check.answer()
+    assert check.answer()  # and asking takes nothing away
 
 
 def test_a_connection_that_was_closed_here_is_stale(pair: tuple[socket.socket, socket.socket]) -> None:
-    one, _ = pair
+    one, other = pair
+    asked_before, asked_after = StaleCheck(one), StaleCheck(one)
+    assert not asked_before.answer()
+    descriptor = one.fileno()
     one.close()
-    assert socket_is_stale(one)
+    os.dup2(other.fileno(), descriptor)  # its number is another's now, which may be idle
+    with socket.socket(fileno=descriptor):
+        assert asked_before.answer()
+        assert asked_after.answer()

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from gossipmesh.net import lost_addresses
-from gossipmesh.net.byte_stream import MESH_SOCKETS, set_options, socket_is_stale
+from gossipmesh.net.byte_stream import MESH_SOCKETS, StaleCheck, set_options
 from gossipmesh.net.lost_addresses import LostAddresses
 
 INSIDE = """
 import json, socket, subprocess, trio
-from gossipmesh.net.byte_stream import set_options, socket_is_stale
+from gossipmesh.net.byte_stream import StaleCheck, set_options
 from gossipmesh.net.lost_addresses import LostAddresses
 
 def ip(*words):
@@ -39,7 +39,7 @@ async def main():
             while not watch.ended_count:
                 await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
-    print(json.dumps([socket_is_stale(client) for _, client in held]))
+    print(json.dumps([StaleCheck(client).answer() for _, client in held]))
 
 import trio.testing
 trio.run(main)
@@ -80,7 +80,7 @@ def test_only_mesh_connections_of_lost_addresses_end_and_each_is_ended_once(
     closed.close()
     watch = LostAddresses()
     watch.look()
-    assert [socket_is_stale(end) for end in (*gone, *kept)] == [True, True, False, False]
+    assert [StaleCheck(end).answer() for end in (*gone, *kept)] == [True, True, False, False]
     assert gone[0].recv(1) == b"", "whoever waits there is told at once"
     assert watch.ended_count == 2
     assert sorted(set(asked) & {"127.0.0.7", "127.0.0.8"}) == ["127.0.0.7", "127.0.0.8"]
