@@ -5,6 +5,7 @@ Rules:
 1. The tests of a module stay together and in order, so that what its fixtures start is started once.
 2. Folders of long tests come first, so that both processes end at about the same moment.
 3. Real meshes come last and by one process, once no other runs anything: their bounds are on the wall clock.
+   Those that have none, and mostly wait, come first instead (`BESIDE`).
 """
 
 from typing import Final
@@ -12,19 +13,25 @@ from typing import Final
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
+BESIDE: Final = ("tests/e2e/test_programs.py", "tests/e2e/test_errors.py")
 LONG: Final = ("tests/mutants/", "tests/simulation/", "tests/fuzz/")
-ALONE: Final = "tests/e2e/"
+_ALONE: Final = "tests/e2e/"
 
 
 def rank(test: str) -> int:
     """Return when a test runs, by its id or its module: lower ranks first."""
-    if test.startswith(ALONE):
-        return 2
-    return 0 if test.startswith(LONG) else 1
+    if is_alone(test):
+        return 3
+    return 0 if test.startswith(BESIDE) else 1 if test.startswith(LONG) else 2
+
+
+def is_alone(test: str) -> bool:
+    """Tell whether nothing may run beside a test, by its id or its module."""
+    return test.startswith(_ALONE) and not test.startswith(BESIDE)
 
 
 class AloneLast(LoadScopeScheduling):
-    """Hands out whole modules in the order they were collected in, and those of `ALONE` to one process."""
+    """Hands out whole modules in the order they were collected in, and what is to be alone to one process."""
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         if node is self._keeper() or not self._only_alone_left():
@@ -45,4 +52,4 @@ class AloneLast(LoadScopeScheduling):
         return next((node for node in self.nodes if not node.shutting_down), None)
 
     def _only_alone_left(self) -> bool:
-        return bool(self.workqueue) and all(scope.startswith(ALONE) for scope in self.workqueue)
+        return bool(self.workqueue) and all(map(is_alone, self.workqueue))

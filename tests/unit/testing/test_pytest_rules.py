@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.side_by_side import BESIDE, is_alone
+
 ROOT = Path(__file__).resolve().parents[3]
 CONFTEST = ROOT / "tests" / "conftest.py"
 WORKERS = pytest.mark.parametrize("workers", [0, 2], ids=["alone", "two workers"])
@@ -116,6 +118,11 @@ def test_it(number):
     with open({notes!r}, "a") as file:
         print({name!r}, os.environ["PYTEST_XDIST_WORKER"], began, time.monotonic(), file=file)
 """
+
+
+def test_what_may_run_beside_others_is_there() -> None:
+    assert all((ROOT / path).is_file() for path in BESIDE)
+    assert not any(is_alone(f"{path}::test_it") for path in BESIDE)
 
 
 def test_real_meshes_come_last_in_one_process_and_nothing_runs_beside_them(tmp_path: Path) -> None:
