@@ -179,9 +179,10 @@ async def send_traffic(scene: Scene, times: int) -> None:
             assert (await trio.to_thread.run_sync(tunnel, mesh)).startswith(b"HTTP/1.1 200")
 
 
-async def send_slow(scene: Scene) -> None:
-    """Send requests that take SLOW_S, all at once."""
+async def send_slow(scene: Scene) -> float:
+    """Send requests that take SLOW_S, all at once; return how long they took at most, on this machine."""
     statuses: list[int] = []
+    began = trio.current_time()
 
     async def one() -> None:
         path = "/held/slow"
@@ -193,6 +194,7 @@ async def send_slow(scene: Scene) -> None:
         await trio.sleep(SLOW_S)
         scene.stable.release()
     assert statuses == [200] * SLOW_COUNT
+    return trio.current_time() - began
 
 
 async def until_counted(mesh: Mesh, count: int) -> None:
@@ -217,7 +219,7 @@ async def test_every_query_of_the_manual_answers_what_was_sent(scene: Scene) -> 
     await until_counted(mesh, base + mix_count)  # each kind has a series from here on
     began = trio.current_time()
     await send_traffic(scene, 1)
-    await send_slow(scene)
+    took_s = await send_slow(scene)
     await until_counted(mesh, base + 2 * mix_count + SLOW_COUNT)
     # The manual looks back five minutes; here only what was sent since every series is there.
     window = f"[{int((trio.current_time() - began) * 1000)}ms]"
@@ -232,7 +234,7 @@ async def test_every_query_of_the_manual_answers_what_was_sent(scene: Scene) -> 
     assert labels == {"destination_service": "shop/cart"}
     ((_, most_s),) = most
     assert 0 < half_s < 0.5
-    assert 1.0 < most_s <= 2.0
+    assert 1.0 < most_s <= (2.0 if took_s <= 2.0 else 2.5 * took_s), "no bucket is wider"
     found = {(labels["source_service"], labels["destination_service"]): value for labels, value in edges}
     assert set(found) == {("shop/web", "shop/cart"), ("shop/web", "shop/db")}
     share = found["shop/web", "shop/db"] / found["shop/web", "shop/cart"]

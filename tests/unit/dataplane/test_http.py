@@ -238,7 +238,7 @@ async def test_try_timeout_is_504_ut_when_no_endpoint_answers_in_time(tmp_path: 
         status, head, _ = await get(near.at("proxy"))
         assert (status, b"x-gossipmesh-flag: UT,URX" in head) == (504, True)
         assert tries == 3
-        await near.apply(policies=policies(timed_route(request="80ms", backend_request="50ms")))
+        await near.apply(policies=policies(timed_route(request="400ms", backend_request="250ms")))
         status, _, _ = await get(near.at("proxy"))
         assert status == 504
         assert tries in (4, 5)

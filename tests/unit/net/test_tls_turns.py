@@ -155,7 +155,7 @@ async def test_both_ends_say_they_are_done_at_once() -> None:
         await client.send_eof()
         assert await server.receive() == b"last"
         await server.send_eof()
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             assert await server.receive() == b""
             assert await client.receive() == b""
 
@@ -163,7 +163,7 @@ async def test_both_ends_say_they_are_done_at_once() -> None:
 async def test_an_end_met_while_ending_is_not_forgotten(tmp_path: Path) -> None:
     async with taken_over(tmp_path) as (server, client, raw):
         client.socket.send(raw.record(b"one") + raw.record(b"two") + raw.record(b"\x01\0", 21))
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await server._fill()
             await server.send_eof()
             assert await server.receive() == b"onetwo"
