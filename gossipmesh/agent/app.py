@@ -6,7 +6,7 @@ nursery: gossip (shell), engine (supervisor), snapshots (feed), services (files 
 goes through the small methods of `Agent`.
 
 Whatever ends the agent in error leaves the engine serving, and so does a planned restart, which the
-others are told of first; only leaving the mesh ends both, and a name that was enrolled again elsewhere.
+others are told of first; only leaving the mesh ends both, and that another machine is this node.
 """
 
 import logging
@@ -37,6 +37,7 @@ from gossipmesh.agent.listeners import Listeners
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.reload import Reloader
+from gossipmesh.agent.replaced import replaced_by
 from gossipmesh.agent.restore import own_address, restore_documents, restore_state
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.agent.service_files import ServicesFolder
@@ -48,7 +49,7 @@ from gossipmesh.gossip.base.effects import (
     EndpointsRetained,
     EnrolledAgain,
     Event,
-    IdentityStolen,
+    IdentityCopied,
     MemberChanged,
     PolicyApplied,
     PolicyRefused,
@@ -91,7 +92,7 @@ async def run_agent(config: AgentConfig) -> None:
     """Run one agent until it has left the mesh or is told to stop.
 
     Raises:
-        OperatorError: it cannot start, or cannot go on (a full disk, a stolen identity); one sentence.
+        OperatorError: it cannot start, or cannot go on (a full disk, a copied identity); one sentence.
     """
     try:
         with ExitStack() as stack:
@@ -331,19 +332,9 @@ class Agent:
                 "network of this node, and when they are really gone, run `gossipmesh release` here"
             )
             log.error(text, extra=fields(members=event.gone_count))
-        elif isinstance(event, IdentityStolen):
-            self._failure = OperatorError(
-                f"another machine at {event.sender} uses the identity of {self.identity.identity.name}; stop "
-                "that one, remove the identity folder here and enrol this node again: both have one name"
-            )
-            self._failed.set()
-        elif isinstance(event, EnrolledAgain):
+        elif isinstance(event, IdentityCopied | EnrolledAgain):
             name, folder = self.identity.identity.name, self._config.state_dir / "identity"
-            self._failure = NodeReplaced(
-                f"{name} was enrolled again elsewhere (generation {event.generation}, here it is "
-                f"{self.node.incarnation[0]}): that machine is {name} now, so this agent and its engine end; "
-                f"to have this machine in the mesh, run `rm -r {folder}` and enrol it under a name of its own"
-            )
+            self._failure = replaced_by(event, name, self.node.incarnation[0], folder)
             self._failed.set()
 
     def _engine_told(self, event: EngineEvent) -> None:

@@ -31,7 +31,7 @@ async def record(recorder: FlightRecorder, node: GossipNode, identity: NodeIdent
     own = Own(
         name=identity.name,
         node_id=node.own_node_id,
-        run=node.own_state.run_id,
+        runs=node.runs,
         trust_domain=identity.trust_domain,
         exchange=identity.exchange,
         throwaway_seed=random_bytes(_SEED_BYTES),

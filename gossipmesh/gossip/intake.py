@@ -10,20 +10,27 @@ Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets, TokenBucket
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import IdentityStolen
+from gossipmesh.gossip.base.effects import IdentityCopied
 from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords, tell_successor
-from gossipmesh.gossip.membership.soundness import require_order_untrusted
+from gossipmesh.gossip.membership.soundness import require_order_untrusted, state_is_sound
 from gossipmesh.gossip.repair.haste import Haste
 from gossipmesh.model import limits
-from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
-from gossipmesh.model.records import RETIRED_KINDS, NodeCredential, RecordKind, SignedRecord, Verdict
+from gossipmesh.model.records import (
+    RETIRED_KINDS,
+    NodeCredential,
+    NodeState,
+    RecordKind,
+    SignedRecord,
+    Verdict,
+)
 from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.codec import decode_untrusted
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
@@ -32,6 +39,9 @@ _ANSWER_GAP_NS = 200 * MILLISECOND_NS
 _NEWCOMERS_PER_S = 2  # first states and first service sets; what joins one by one is never held back
 _NEWCOMERS_BURST = 6
 _NOWHERE = Address("0.0.0.0", 0)
+_YOUNG_NS = 60 * SECOND_NS
+_OUTBID_YOUNG_MAX = 1  # an older disk of ours is outbid once
+_OUTBID_MAX = 2
 
 
 @kept.part("intake")
@@ -52,7 +62,7 @@ class Intake:
         self._courier = courier
         self._own = own
         self._detector = detector
-        self._stolen_count = 0
+        self._outbid_count = 0
         self._faults = KeyedBudgets(
             limits.BAD_SIGNATURES_PER_MEMBER_PER_S, limits.BAD_SIGNATURES_PER_MEMBER_BURST, keys_max=1_024
         )
@@ -192,11 +202,11 @@ class Intake:
         held = self._catalog.ledger.get(record.kind, node_id)
         if held is not None and held.rank[:3] >= (generation, epoch, sequence):
             return True
-        # We did not send this record of our incarnation: our disk is an older one, or somebody is a thief.
+        # We did not send this record of our incarnation: our disk is an older one, or a copy of it is in use.
         own = self._catalog.get(self._own.node_id)
         assert own is not None
         self._catalog.verify_owned_untrusted(record, own, checks)
-        self._outbid(epoch, sender)
+        self.outbid(epoch, None if sender is None else sender.address)
         return True
 
     def _is_own_credential(self, record: SignedRecord, checks: Checks) -> bool:
@@ -225,16 +235,36 @@ class Intake:
         assert own is not None
         if order < self._own.state.order or record.body == own.records[RecordKind.NODE_STATE].body:
             return
-        self._catalog.verify_owned_untrusted(record, own, checks)
-        self._outbid(order.epoch, sender)
-
-    def _outbid(self, epoch: int, sender: Member | None) -> None:
-        """Sign above records that carry our name and are not ours; twice means a thief."""
-        self._stolen_count += 1
+        state = self._catalog.verify_owned_untrusted(record, own, checks)
+        if not isinstance(state, NodeState) or not state_is_sound(state, own.name):
+            raise Untrusted("a state of ours that contradicts our credential or its limits")
         self._ctx.refused("own record not ours")
-        if self._stolen_count >= 2:
-            address = None if sender is None else sender.address
-            self._ctx.notify(IdentityStolen(address or _NOWHERE))
+        if not self._own.contest(state):
+            self.outbid(order.epoch, state.gossip_addresses[0])
+
+    def outbid(
+        self, epoch: int, address: Address | None, *, was_followed: bool = False, was_told: bool = False
+    ) -> None:
+        """Sign above records that carry our name and are not ours, which came from `address` (None: unknown).
+
+        Once that is an older disk of ours. Whoever then signs above us again lives, and cannot be asked, or
+        would have been (`was_told`): one of the two ends, the one that began less than a minute ago if either
+        did. As each answers the other, the two never reach their limits at once.
+
+        Args:
+            was_followed: others took packets of another run for ours, so we go on by a new one. Whoever has
+                run for a minute takes that for granted: what it meets is no disk of before its start.
+        """
+        if epoch < self._own.epoch:
+            return
+        is_young = self._ctx.now - self._ctx.started < _YOUNG_NS
+        if not was_told:
+            self._outbid_count += 1
+            if self._outbid_count > (_OUTBID_YOUNG_MAX if is_young else _OUTBID_MAX):
+                self._ctx.notify(IdentityCopied(address or _NOWHERE))
+                return
+        if was_followed or not is_young:
+            self._own.renew_run()
         self._own.raise_epoch(epoch)
         self.follow(self._own.publish_state(), None)
         self.resign_services()

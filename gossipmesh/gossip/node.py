@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import Effect, StreamId
+from gossipmesh.gossip.base.effects import CloseStream, Effect, StreamId
 from gossipmesh.gossip.base.history import HistoryEntry
 from gossipmesh.gossip.base.settings import (
     GossipSettings,
@@ -44,6 +44,7 @@ from gossipmesh.gossip.repair.haste import Haste
 from gossipmesh.gossip.router import Rooms, Router
 from gossipmesh.gossip.sessions.entrance import JOIN_FANOUT, Entrance
 from gossipmesh.gossip.sessions.handshake import Handshake
+from gossipmesh.gossip.sessions.rivals import Rivals
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
@@ -116,6 +117,7 @@ class GossipNode:
         """Make the rooms, each with those below it, and the router that knows them all."""
         ctx, catalog, own, own_id = self._ctx, self._catalog, self._own, self._own_id
         self._handshake = handshake = Handshake(ctx, catalog, own_id)
+        self._rivals = Rivals(ctx, catalog, own, handshake)
         self._entrance = Entrance(ctx, catalog, handshake)
         self._streams = streams = Streams(ctx, catalog, handshake)
         self._courier = courier = Courier(ctx, catalog, own_id, handshake)
@@ -128,6 +130,7 @@ class GossipNode:
             catalog,
             own,
             handshake,
+            self._rivals,
             self._entrance,
             streams,
             courier,
@@ -138,8 +141,9 @@ class GossipNode:
         )
         self._router = Router(ctx, rooms)
         self._deadlines = joined(
-            {"credentials": self._forget_ended},
+            {"credentials": self._forget_ended, "start": self._begin},
             handshake.deadlines(),
+            self._rivals.deadlines(),
             self._entrance.deadlines(),
             streams.deadlines(),
             courier.deadlines(),
@@ -168,23 +172,34 @@ class GossipNode:
     def start(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
         """Begin: our epoch goes to disk first, then we introduce ourselves.
 
+        Where our kept record names another place we first ask there whether we run already.
+
         Args:
             seeds: where members may be found; empty: the restored members are asked.
         """
         self._ctx.now = now
+        if self._rivals.may_start(tuple(seeds)):
+            self._begin()
+        return self._finish()
+
+    def _begin(self) -> None:
+        """Be the node from now on."""
+        self._rivals.started()
         self._own.persist_epoch()
         self._own.publish_state()
         self._detector.start()
         for member in list(self._catalog):
             self._detector.status_changed(member)
-        self._entrance.start(seeds, self._own.state.gossip_addresses)
+        self._entrance.start(self._rivals.seeds, self._own.state.gossip_addresses)
         self._forget_ended()
         self._repair.start()
-        return self._finish()
 
     def seeds_changed(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
         """Take where members may be found from now on; where we know no member we say hello at once."""
         self._advance(now)
+        if self._rivals.is_asking:
+            self._rivals.seeds = tuple(seeds)
+            return self._finish()
         held = self._entrance.seeds
         self._router.take(self._entrance.change_seeds(seeds, self._own.state.gossip_addresses))
         self._entrance.greet_unknown(held)
@@ -234,7 +249,8 @@ class GossipNode:
     def port_refused(self, address: Address, now: Instant) -> list[Effect]:
         """Note that a packet of ours to a gossip port was refused (ICMP): a hint that anybody can forge."""
         self._advance(now)
-        self._detector.port_refused(address)
+        if not self._rivals.is_asking:
+            self._detector.port_refused(address)
         return self._finish()
 
     def note_lag(self, lag_ns: int, now: Instant) -> list[Effect]:
@@ -247,7 +263,10 @@ class GossipNode:
     def stream_accepted(self, stream: StreamId, peer: Address, now: Instant) -> list[Effect]:
         """Take a connection; `stream` is odd and new."""
         self._advance(now)
-        self._streams.accepted(stream, peer)
+        if self._rivals.is_asking:
+            self._ctx.emit(CloseStream(stream))
+        else:
+            self._streams.accepted(stream, peer)
         return self._finish()
 
     def stream_opened(self, stream: StreamId, now: Instant) -> list[Effect]:
@@ -384,6 +403,11 @@ class GossipNode:
     def incarnation(self) -> tuple[int, int]:
         """Return (generation, epoch)."""
         return (self._own.generation, self._own.epoch)
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Return the ids that we were known by since our start, the newest first."""
+        return (self._ctx.run_id, *self._own.former_runs)
 
     @property
     def local_health(self) -> int:

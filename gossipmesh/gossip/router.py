@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import StreamId
+from gossipmesh.gossip.base.effects import IdentityCopied, StreamId
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.failure.detector import Detector
@@ -38,24 +38,29 @@ from gossipmesh.gossip.sessions.entrance import Entrance
 from gossipmesh.gossip.sessions.facts import (
     FrameReceived,
     LetIn,
+    Outlived,
     PeerMet,
     PingDue,
     StreamEnded,
     StreamReady,
     TooLong,
+    Unrivalled,
 )
 from gossipmesh.gossip.sessions.handshake import Handshake
+from gossipmesh.gossip.sessions.rivals import Rivals
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.records import RecordKind, SignedRecord, Vote
+from gossipmesh.model.records import NodeState, RecordKind, SignedRecord, Vote
+from gossipmesh.wire.codec import decode_untrusted
 from gossipmesh.wire.datagram import (
     DATA,
     HEADER_BYTES,
     Ack,
     Check,
+    Cookie,
     Header,
     Heartbeat,
     Hello,
@@ -65,6 +70,8 @@ from gossipmesh.wire.datagram import (
     PingReq,
     PolicyAnnouncement,
     RelayedAck,
+    Rival,
+    Ruling,
     Seen,
     TrustAnnouncement,
     Unvote,
@@ -84,6 +91,7 @@ class Rooms(NamedTuple):
     catalog: Catalog
     own: OwnRecords
     handshake: Handshake
+    rivals: Rivals
     entrance: Entrance
     streams: Streams
     courier: Courier
@@ -99,8 +107,8 @@ class Router:
 
     def __init__(self, ctx: Context, rooms: Rooms) -> None:
         self._ctx = ctx
-        self._catalog, self._own, self._handshake, self._entrance, self._streams, self._courier = rooms[:6]
-        self._spreading, self._detector, self._repair, self._intake = rooms[6:]
+        self._catalog, self._own, self._handshake, self._rivals, self._entrance, self._streams = rooms[:6]
+        self._courier, self._spreading, self._detector, self._repair, self._intake = rooms[6:]
         detector, spreading = self._detector, self._spreading
         self._plain: dict[type[Any], Callable[[Member, Any], None]] = {
             Heartbeat: detector.receive_heartbeat,
@@ -141,26 +149,45 @@ class Router:
             self._ctx.dropped("version")
         elif header.group_tag != self._ctx.group_tag:
             self._ctx.dropped("foreign group")
-        elif header.type == DATA:
-            self._receive_data_untrusted(header, payload, sender, arrived)
-        else:
+        elif header.type != DATA:
             self._receive_plain_untrusted(header, payload, sender)
+        elif self._rivals.is_asking:
+            self._ctx.dropped("before our start")
+        else:
+            self._receive_data_untrusted(header, payload, sender, arrived)
 
     def _receive_plain_untrusted(self, header: Header, payload: bytes, sender: Address) -> None:
         """Take a packet of a stranger; who proves itself by a hello is met before it is welcomed."""
         message = decode_plain_untrusted(header.type, payload[HEADER_BYTES:])
-        if isinstance(message, Hello):
+        if isinstance(message, Rival):
+            self.take(self._rivals.receive_rival_untrusted(header, message, sender))
+        elif isinstance(message, Ruling):
+            self.take(self._rivals.receive_ruling_untrusted(header, message))
+        elif self._rivals.is_asking:
+            self._receive_while_asking(header, message, len(payload), sender)
+        elif isinstance(message, Hello):
             met = self._handshake.receive_hello_untrusted(header, message, len(payload), sender)
             if met is not None:
+                newer = met.member.record(RecordKind.NODE_STATE) if self._is_overtaken(met) else None
                 self.take(met)
-                self._handshake.welcome(header, message.nonce, sender)
+                self._handshake.welcome(header, message.nonce, sender, newer)
         elif isinstance(message, Welcome):
             fact = self._handshake.receive_welcome_untrusted(header, message)
             self.take(fact)
             if isinstance(fact, PeerMet):
                 self._let_in(fact.member)
         else:
+            self.take(self._rivals.receive_cookie(header, message))
             self.take(self._handshake.receive_cookie(header, message, sender))
+
+    def _receive_while_asking(
+        self, header: Header, message: Hello | Cookie | Welcome, size_bytes: int, sender: Address
+    ) -> None:
+        """Take what shows whether we have a rival; nobody else hears more of us than a cookie."""
+        if isinstance(message, Cookie):
+            self.take(self._rivals.receive_cookie(header, message))
+        elif isinstance(message, Hello):
+            self._handshake.challenge(header, size_bytes, sender)
 
     def _receive_data_untrusted(
         self, header: Header, payload: bytes, sender: Address, arrived: Instant
@@ -308,6 +335,10 @@ class Router:
         match fact:
             case LetIn():
                 self._let_in(fact.member)
+            case Outlived():
+                self._ctx.notify(IdentityCopied(fact.address))
+            case Unrivalled():
+                self._intake.outbid(fact.epoch, fact.address, was_followed=True, was_told=fact.was_told)
             case TooLong():
                 self._streams.open_at(fact.address)
             case PingDue():
@@ -330,6 +361,8 @@ class Router:
         member = met.member
         if met.was_asked:
             self._entrance.answered()
+        if self._is_overtaken(met):
+            return
         self._courier.link_untrusted(member, met.run)
         shown = [record.body for record in met.records]
         newcomer = member.state is None
@@ -351,6 +384,21 @@ class Router:
             )
         if self._entrance.asked_nobody:
             self._let_in(member)
+
+    def _is_overtaken(self, met: PeerMet) -> bool:
+        """Tell whether another run of who proved itself is held, of a newer state that is from other places.
+
+        Perhaps another agent uses its keys: the link is that one's, until this one signs above it.
+        """
+        held = met.member.state
+        if held is None or met.run == met.member.run or not met.records:
+            return False
+        shown = decode_untrusted(met.records[0].body, NodeState, bytes_max=limits.RECORD_BYTES_MAX)
+        if met.sender is None:
+            is_here = any(address in held.gossip_addresses for address in shown.gossip_addresses)
+        else:
+            is_here = met.member.is_found_at(met.sender)
+        return not is_here and self._catalog.holds_later(met.member, met.records[0], shown.order)
 
     def _let_in(self, member: Member) -> None:
         """Take our first table from whoever answered us, not from newcomers who come to us meanwhile."""

@@ -18,7 +18,7 @@ class UsageError(OperatorError):
 
 
 class NodeReplaced(OperatorError):
-    """This node's name belongs to another one now: no supervisor may start this agent again (EX_CONFIG)."""
+    """Another machine is this node: no supervisor may start this agent again (EX_CONFIG)."""
 
     exit_code = 78
 

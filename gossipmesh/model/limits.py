@@ -152,6 +152,8 @@ DEMANDS_WAITING_MAX: Final = 1_024  # services an engine asks its agent for at a
 # Gossip
 UNKNOWN_KINDS_PER_MEMBER_MAX: Final = 8
 HELLOS_PENDING_MAX: Final = 256
+RIVAL_QUESTIONS_MAX: Final = 8  # under way; two agents of one identity have four addresses each
+RIVAL_RULINGS_MAX: Final = 64  # the oldest is forgotten, whose agent has ended long since
 ENGINE_PROBES_MAX: Final = 16
 ENGINE_PROBES_PENDING_MAX: Final = 1_024
 RELAYED_PINGS_MAX: Final = 256

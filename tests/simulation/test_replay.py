@@ -65,6 +65,25 @@ def test_a_kill_replays_to_the_same_states(killed: tuple[Recorded, bytes]) -> No
     assert {"start", "handle_deadline", "receive_datagram", "receive_stream", "publish_services"} <= methods
 
 
+def test_what_was_received_under_a_former_run_replays() -> None:
+    """Who outlives a copy of itself is known by another run from then on; a file holds both."""
+    recorded = Recorded(nodes_count=4)
+    run = recorded.run
+    run.boot_and_settle()
+    copy = run.copy(recorded.host)
+    others = [host.name for host in run.hosts if host is not recorded.host]
+    rule = run.world.partition("copied", [recorded.host.name], others)
+    run.world.start(copy, run.seeds())
+    run.world.run_for(4 * SECOND_NS)
+    run.world.heal(rule)
+    run.settle()
+    assert copy.core is None
+    assert len(recorded.core.runs) == 2
+    result = replay(read_recording_untrusted(recorded.file()))
+    assert result.differences == ()
+    assert result.state == state_of(recorded.core)
+
+
 def test_the_file_holds_no_key_and_nothing_that_was_on_the_wire(killed: tuple[Recorded, bytes]) -> None:
     recorded, data = killed
     keys = recorded.run.domain.node(RECORDED)

@@ -25,6 +25,7 @@ OTHER_SEEDS = {
     "renewal": (1,),
     "trust-rotation": (1,),
     "swarm": (1,),
+    "copied-state": (1, 2),
 }
 HARDSHIP_SEEDS = {
     "heal-no-eviction": (1,),

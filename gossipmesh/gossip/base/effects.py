@@ -111,10 +111,13 @@ class PolicyRefused(msgspec.Struct, frozen=True):
     reason: str
 
 
-class IdentityStolen(msgspec.Struct, frozen=True):
-    """Twice a newer state of ours arrived that we never signed: another machine uses this identity."""
+class IdentityCopied(msgspec.Struct, frozen=True):
+    """Another agent runs under our very keys, and it is that one which goes on, at `address`: ours must end.
 
-    sender: Address
+    May be told more than once.
+    """
+
+    address: Address
 
 
 class EnrolledAgain(msgspec.Struct, frozen=True):
@@ -145,7 +148,7 @@ Event = (
     | TrustChanged
     | PolicyApplied
     | PolicyRefused
-    | IdentityStolen
+    | IdentityCopied
     | EnrolledAgain
     | ViewRepaired
 )

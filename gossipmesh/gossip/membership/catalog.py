@@ -195,16 +195,18 @@ class Catalog:
         self._ctx.statistics.signature_checks += 1
         return owner.credential.signing_key
 
-    def verify_owned_untrusted(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
-        """Verify that `owner` signed a record, of whatever kind; merges nothing.
+    def verify_owned_untrusted(self, record: SignedRecord, owner: Member, checks: Checks) -> object:
+        """Verify that `owner` signed a record, of whatever kind, and return what it says; merges nothing.
+
+        Of a kind that this build does not know nothing is returned.
 
         Raises:
             MalformedInput: it did not. Remote's fault. State unchanged.
         """
         if record.kind in tuple(RecordKind):
-            self._open(record, owner, checks)
-        else:
-            self._open_opaque(record, owner, checks)
+            return self._open(record, owner, checks)
+        self._open_opaque(record, owner, checks)
+        return None
 
     def _open_opaque(self, record: SignedRecord, owner: Member, checks: Checks) -> None:
         key = self._allow(record, owner, checks)
@@ -366,6 +368,12 @@ class Catalog:
                 return False
         self._stale()
         return True
+
+    def holds_later(self, member: Member, record: SignedRecord, order: Order) -> bool:
+        """Tell whether a record of this order, merged now, would be overtaken by the one that is held."""
+        held = self.ledger.get(record.kind, member.node_id)
+        digest = self.ledger.digest(bytes((record.kind,)) + record.body)
+        return held is not None and (*order_tuple(order), digest) < tuple(held.rank)
 
     def install_verdict(self, member: Member, verdict: Verdict, record: SignedRecord) -> Change:
         """Take a verdict that holds against the member's incarnation."""

@@ -3,12 +3,14 @@
 Rules:
 1. An epoch is on disk before anyone hears of it.
 2. A refutation only ever raises our own order; nobody else can.
-3. A later credential of our name, with other keys, is our successor's: we have nothing to say any more.
+3. A newer state of ours from another place is asked about there before it is outbid (`sessions.rivals`).
+4. A later credential of our name, with other keys, is our successor's: we have nothing to say any more.
 Paper: SWIM section 4.2 (only the member itself raises its incarnation). Deviation: suspicion is refuted
 by a higher sequence, death by a higher epoch, so that ordinary refutations need no fsync.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
@@ -34,6 +36,8 @@ from gossipmesh.trust.records import sign_record, vote_bytes
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import FEATURES, WIRE_MAX, WIRE_MIN
 
+_FORMER_RUNS_MAX: Final = 8
+
 
 @kept.part("own records")
 class OwnRecords:
@@ -53,12 +57,19 @@ class OwnRecords:
         self.policies: tuple[PolicyStatus, ...] = ()
         self.lag_ms = 0
         self.restarting_s = 0
+        self.contested: NodeState | None = None
+        self.former_runs: tuple[int, ...] = ()
         self.state = self._next_state()
 
     @property
     def node_id(self) -> NodeId:
         """Return our id."""
         return self._credential.node_id
+
+    @property
+    def signing_key(self) -> bytes:
+        """Return the public half of the key we sign by."""
+        return self._credential.signing_key
 
     def replace_credential(self, credential: NodeCredential) -> None:
         """Go on under a renewed credential of the same keys."""
@@ -68,6 +79,31 @@ class OwnRecords:
     def persist_epoch(self) -> None:
         """Put our epoch on disk, before anything that shows it."""
         self._ctx.persist(PersistKind.EPOCH, b"", encode(self.epoch), durable=True)
+
+    def contest(self, state: NodeState) -> bool:
+        """Note a newer state of ours that we did not sign, to be asked about where it says it is.
+
+        False when there is nobody to ask: it is of this place, an earlier run of ours.
+        """
+        if state.run_id == self._ctx.run_id or any(
+            address in self.state.gossip_addresses for address in state.gossip_addresses
+        ):
+            return False
+        if self.contested is None or self.contested.order < state.order:
+            self.contested = state
+        self._ctx.timers.set(("contested", None), self._ctx.now)
+        return True
+
+    def renew_run(self) -> None:
+        """Be known by a new run from the next state on, as if we had started again.
+
+        Others kept no link with our run while they followed another one. Those that they make anew count from
+        the beginning, under keys that we have seen greater counts of.
+        """
+        self.former_runs = (self._ctx.run_id, *self.former_runs)[:_FORMER_RUNS_MAX]
+        self._ctx.run_id = self._ctx.fresh_number()
+        for member in self._catalog:
+            member.link = None
 
     def raise_epoch(self, above: int) -> None:
         """Begin a new incarnation above `above`; the next record signed carries it."""

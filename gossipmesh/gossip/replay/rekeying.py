@@ -6,6 +6,7 @@ Paper: none. Deviation: none.
 """
 
 from collections.abc import Iterator
+from itertools import product
 from typing import NamedTuple
 
 import msgspec
@@ -28,11 +29,14 @@ _STREAM = "receive_stream"
 
 
 class Own(NamedTuple):
-    """Who recorded: `exchange` opens what was received, `throwaway_seed` is what the file is sealed for."""
+    """Who recorded: `exchange` opens what was received, `throwaway_seed` is what the file is sealed for.
+
+    `runs` are the ids that the node was known by since its start, the newest first.
+    """
 
     name: str
     node_id: NodeId
-    run: int
+    runs: tuple[int, ...]
     trust_domain: str
     exchange: ExchangeKey
     throwaway_seed: bytes
@@ -54,7 +58,7 @@ class Rekeying:
         self._peers = peers
         self._throwaway = ExchangeKey(own.throwaway_seed)
         self._tag = group_tag_of(own.trust_domain)
-        self._swaps: dict[tuple[bytes, int], _Swap] = {}
+        self._swaps: dict[tuple[bytes, int, int], _Swap] = {}
 
     def datagram(self, payload: bytes) -> bytes:
         """Return a packet for the throwaway key."""
@@ -65,9 +69,9 @@ class Rekeying:
         if header.type != PacketType.DATA:
             return payload
         front, sealed = payload[:HEADER_BYTES], payload[HEADER_BYTES:]
-        for peer in self._peers.get(header.sender, ()):
+        for peer, own_run in product(self._peers.get(header.sender, ()), self._own.runs):
             try:
-                swap = self._swap_of(peer, header.run)
+                swap = self._swap_of(peer, header.run, own_run)
                 body = swap.opener.open_untrusted(header.counter, front, sealed)
             except MalformedInput:
                 continue
@@ -77,43 +81,54 @@ class Rekeying:
     def stream(self, data: bytes, own_nonce: bytes, *, opener: bool) -> bytes:
         """Return all that a peer sent on one stream, its frames sealed for the throwaway key."""
         out = bytearray(data)
-        swap: _Swap | None = None
+        swaps: list[_Swap] = []
         number = 0
         for begin, end in _frames(data):
             frame = data[begin:end]
             try:
-                if swap is None:
-                    swap = self._stream_swap(frame, own_nonce, opener=opener)
+                if not swaps:
+                    swaps = self._stream_swaps(frame, own_nonce, opener=opener)
                     continue
-                body = swap.opener.open_untrusted(number, b"", frame)
+                swap, body = _opened(swaps, number, frame)
             except MalformedInput:
                 break
+            swaps = [swap]
             out[begin:end] = swap.sealer.seal(number, b"", body)
             number += 1
         return bytes(out)
 
-    def _swap_of(self, peer: Peer, run: int) -> _Swap:
+    def _swap_of(self, peer: Peer, run: int, own_run: int) -> _Swap:
         node_id, key = peer
-        name = (key, run)
+        name = (key, run, own_run)
         if name not in self._swaps:
-            ours = self._own.node_id + self._own.run.to_bytes(8, "big")
+            ours = self._own.node_id + own_run.to_bytes(8, "big")
             theirs = node_id + run.to_bytes(8, "big")
             self._swaps[name] = self._derive(key, b"datagram", ours, theirs)
         return self._swaps[name]
 
-    def _stream_swap(self, frame: bytes, own_nonce: bytes, *, opener: bool) -> _Swap:
+    def _stream_swaps(self, frame: bytes, own_nonce: bytes, *, opener: bool) -> list[_Swap]:
+        """Return what a stream may be sealed by, one for each of our runs."""
         hello = decode_stream_hello_untrusted(frame)
         body = hello.credential.body
         credential = decode_untrusted(body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
         nonces = own_nonce + hello.nonce if opener else hello.nonce + own_nonce
-        ours = self._own.node_id + self._own.run.to_bytes(8, "big") + nonces
+        ours = [self._own.node_id + run.to_bytes(8, "big") + nonces for run in self._own.runs]
         theirs = credential.node_id + hello.run.to_bytes(8, "big") + nonces
-        return self._derive(credential.exchange_key, b"stream", ours, theirs)
+        return [self._derive(credential.exchange_key, b"stream", own, theirs) for own in ours]
 
     def _derive(self, key: bytes, purpose: bytes, ours: bytes, theirs: bytes) -> _Swap:
         _, opener = derive_pair_untrusted(self._own.exchange, key, self._tag, purpose, ours, theirs)
         _, sealer = derive_pair_untrusted(self._throwaway, key, self._tag, purpose, ours, theirs)
         return _Swap(opener, sealer)
+
+
+def _opened(swaps: list[_Swap], number: int, frame: bytes) -> tuple[_Swap, bytes]:
+    for swap in swaps:
+        try:
+            return swap, swap.opener.open_untrusted(number, b"", frame)
+        except MalformedInput:
+            continue
+    raise MalformedInput("a frame that none of our runs opens")
 
 
 def _frames(data: bytes) -> Iterator[tuple[int, int]]:

@@ -14,13 +14,17 @@ from gossipmesh.wire.frames import FrameMessage
 
 
 class PeerMet(NamedTuple):
-    """A peer proved itself in this run and showed its state; `was_asked`: on a stream that we opened."""
+    """A peer proved itself in this run and showed its state; `was_asked`: on a stream that we opened.
+
+    `sender`: where its hello came from, None for a stream or a welcome.
+    """
 
     member: Member
     run: int
     records: list[SignedRecord]
     checks: Checks
     was_asked: bool = False
+    sender: Address | None = None
 
 
 class LetIn(NamedTuple):
@@ -39,6 +43,20 @@ class PingDue(NamedTuple):
     """A member that did not know us yet is to be asked once more."""
 
     member: Member
+
+
+class Outlived(NamedTuple):
+    """Another agent that runs under our keys, at that address, goes on as the node: ours ends."""
+
+    address: Address
+
+
+class Unrivalled(NamedTuple):
+    """Others followed an agent at `address` up to `epoch`, and we go on; `was_told`: it was told to end."""
+
+    address: Address
+    epoch: int
+    was_told: bool = False
 
 
 class StreamReady(NamedTuple):

@@ -7,7 +7,8 @@ Rules:
    Of the run it holds, the cookie says that we are not known there yet: news of us is likely on its way,
    so we ask once more before we say hello. Many who join at once would all greet one another otherwise.
 4. Whoever proves a credential that a later enrolment of its name replaced is welcomed with the later one, in
-   the place of ours: the authority's word that it must stop.
+   the place of ours: the authority's word that it must stop. Whoever proves itself elsewhere than a newer
+   state of its own says is welcomed with that one in the place of ours: another agent may use its keys.
 Paper: none; the cookie is DTLS's (RFC 9147 section 5.1).
 """
 
@@ -43,6 +44,8 @@ _TRIES_MAX = 12
 _WAIT_DOUBLINGS_MAX = 1  # at 5 % loss an exchange of four packets fails one time in five: try often
 _UNKNOWN_WAIT_NS = SECOND_NS  # in a storm news takes a few ticks; no silence is judged before 2.5 s
 _UNKNOWN_FORGOTTEN_NS = 10 * SECOND_NS
+_IN_VAIN_MAX = 2
+_IN_VAIN_GAP_NS = 2 * SECOND_NS  # a wait, and until the next cookie
 _ROLE_HELLO = b"hello"
 _ROLE_WELCOME = b"welcome"
 kept.value("cookie jar")(CookieJar)
@@ -86,6 +89,7 @@ class Handshake:
         self._by_echo: dict[int, _Attempt] = {}
         self._unknown_to: dict[bytes, int] = {}
         self._ask_since: dict[bytes, int] = {}
+        self._in_vain: dict[bytes, tuple[int, int]] = {}
         self._budgets = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
 
     @property
@@ -96,6 +100,28 @@ class Handshake:
     def start(self, address: Address) -> None:
         """Introduce ourselves at `address`, unless that is under way."""
         self._begin(address, b"", 0)
+
+    def start_anew(self, address: Address) -> None:
+        """Introduce ourselves at `address` from the beginning, which a cookie answers."""
+        self.stop(address)
+        self.start(address)
+
+    def stop(self, address: Address) -> None:
+        """Introduce ourselves at `address` no more."""
+        attempt = self._attempts.get(address)
+        if attempt is not None:
+            self._finish(attempt)
+
+    def asked_at(self, echo: int) -> Address | None:
+        """Return where a hello of ours went that is not answered yet, by its counter; None: none is such."""
+        attempt = self._by_echo.get(echo)
+        return None if attempt is None else attempt.address
+
+    def holds_cookie(self, cookie: bytes, run: int, sender: Address) -> bool:
+        """Tell whether a stranger within its budget shows a cookie of ours for its run and address."""
+        if not self._jar.accepts(cookie, str(sender), run, self._ctx.now // SECOND_NS):
+            return False
+        return self._budgets.take(sender, self._ctx.now)
 
     def _begin(self, address: Address, cookie: bytes, peer_run: int) -> TooLong | None:
         """Begin a hello; with a cookie, which saves a round trip, it may be too long."""
@@ -211,7 +237,7 @@ class Handshake:
             self._answer_hello(header, Welcome(hello.nonce, replaced.newer, None, b""), sender)
             raise
         self._ctx.statistics.hellos_accepted += 1
-        return _met(member, header.run, hello, checks)
+        return _met(member, header.run, hello, checks)._replace(sender=sender)
 
     def _admit_untrusted(
         self, header: Header, message: Hello | Welcome, role: bytes, fresh: bytes, checks: Checks
@@ -268,12 +294,18 @@ class Handshake:
                 return member
         return self._catalog.install_credential(credential, record).member
 
-    def welcome(self, header: Header, nonce: bytes, sender: Address) -> None:
-        """Tell whoever proved itself by a hello who we are."""
+    def welcome(
+        self, header: Header, nonce: bytes, sender: Address, overtaking: SignedRecord | None = None
+    ) -> None:
+        """Tell whoever proved itself by a hello who we are.
+
+        Args:
+            overtaking: a newer state of its own, shown to it in the place of ours.
+        """
         own = self._catalog.get(self._own_id)
         assert own is not None
         proof = self._ctx.keys.signing.sign(self._proof(_ROLE_WELCOME, header.run, b"", nonce))
-        credential, state = own.record(RecordKind.CREDENTIAL), own.record(RecordKind.NODE_STATE)
+        credential, state = own.record(RecordKind.CREDENTIAL), overtaking or own.record(RecordKind.NODE_STATE)
         self._answer_hello(header, Welcome(nonce, credential, state, proof), sender)
 
     def _answer_hello(self, header: Header, welcome: Welcome, sender: Address) -> None:
@@ -332,10 +364,25 @@ class Handshake:
         member, since = self._catalog.get(node_id), self._ask_since.pop(node_id)
         if member is None:
             return None
-        if member.heard_at > since:
+        if member.heard_at > since and not self._is_heard_in_vain(node_id):
             self._unknown_to.pop(member.node_id, None)
             return None
         return PingDue(member)
+
+    def _is_heard_in_vain(self, node_id: bytes) -> bool:
+        """Tell whether a member that we heard, by a stream perhaps, sent cookies for a while all the same.
+
+        It follows another run of ours then, and no news of this one is on its way.
+        """
+        now = self._ctx.now
+        count, last_at = self._in_vain.pop(node_id, (0, -_IN_VAIN_GAP_NS))
+        count = count + 1 if now - last_at < _IN_VAIN_GAP_NS else 1
+        if count >= _IN_VAIN_MAX:
+            return True
+        if len(self._in_vain) >= limits.HELLOS_PENDING_MAX:
+            del self._in_vain[next(iter(self._in_vain))]
+        self._in_vain[node_id] = (count, now)
+        return False
 
     def receive_welcome_untrusted(self, header: Header, welcome: Welcome) -> PeerMet | TooLong:
         """Finish our hello, and return who answered it.

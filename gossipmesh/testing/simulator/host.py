@@ -24,12 +24,16 @@ SOCKET_QUEUE_PACKETS = 2_048  # what a 4 MB receive buffer holds of datagrams of
 
 
 class Host:
-    """One machine. `run` counts its agent's starts; events of an earlier run are void."""
+    """One machine. `run` counts its agent's starts; events of an earlier run are void.
 
-    def __init__(self, index: int, name: str, seed: str) -> None:
+    `identity` is the name that its agent is enrolled under: another machine's, where that one was copied.
+    """
+
+    def __init__(self, index: int, name: str, seed: str, identity: str | None = None) -> None:
         self.index = index
         self.name = name
         self.take_address(f"10.0.{index // 250}.{index % 250 + 1}")
+        self.identity = identity or name
         self.disk = Disk()
         self.generation = 1
         self.core: Core | None = None
@@ -40,6 +44,7 @@ class Host:
         self.engine_is_paused = False
         self.is_paused = False
         self.has_left = False
+        self.must_end = False
         self.timer_at_ns = -1
         self.timers_in_a_row_count = 0
         self.crash_after_effects: int | None = None
@@ -74,7 +79,7 @@ class Host:
     def begin_run(self) -> random.Random:
         """Count a start: a new origin of the monotonic clock, and the generator of this run."""
         self.run += 1
-        self.has_left = False
+        self.has_left = self.must_end = False
         rng = random.Random(f"{self._seed}/{self.name}/{self.run}")
         self._origin_ns = rng.randrange(10 * SECOND_NS, 1_000_000 * SECOND_NS)
         self._next_accepted = 1

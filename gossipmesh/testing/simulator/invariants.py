@@ -9,7 +9,8 @@
 4. Datagrams, effect lists and queues stay within their limits.
 5. Unequal state sums among reachable nodes mean that something changed less than `converge_ns` ago.
 6. Equal state sums mean equal views (`equal_views`), where the core promises that.
-All but the last two are looked at after each event that can break them; in meshes of more than
+7. Two agents of one identity never alternate: they sign few incarnations, and nobody's view goes to and fro.
+All but 5 and 6 are looked at after each event that can break them; in meshes of more than
 `EVERY_CHANGE_HOSTS_MAX` hosts what is held of others is looked at from time to time.
 """
 
@@ -27,7 +28,7 @@ from gossipmesh.gossip.base.effects import (
 )
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
-from gossipmesh.model.member import MemberStatus, Order
+from gossipmesh.model.member import Address, MemberStatus, Order
 from gossipmesh.model.records import NodeState
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.testing.simulator.equal_views import EqualViews
@@ -37,6 +38,8 @@ from gossipmesh.testing.simulator.world import Observer, SimulationFailure, Worl
 SAMPLE_NS = 100 * MILLISECOND_NS
 OUT = (MemberStatus.DEAD, MemberStatus.UNATTENDED, MemberStatus.LEFT)
 EVERY_CHANGE_HOSTS_MAX = 50
+INCARNATIONS_PER_COPY_MAX = 3  # beside one for each start: signing above the other, lost packets included
+MOVES_PER_COPY_MAX = 4  # there and back, and once more where a start and a heal cross
 SWEEPS_PER_S = 4  # hosts looked at in a second, one after the other
 
 
@@ -75,6 +78,9 @@ class Invariants(Observer):
         self._names: dict[bytes, str] = {}
         self.equal_views = EqualViews()
         self.expects_equal_views = True
+        self._copies: dict[str, list[Host]] = {}
+        self._incarnations: dict[str, set[tuple[int, int]]] = {}
+        self._moves: dict[tuple[str, int, str], list[Address]] = {}
         self._datagrams_max = limits.DATAGRAM_BYTES_MAX
 
     # -- what scenarios tell ----------------------------------------------------------------
@@ -86,6 +92,10 @@ class Invariants(Observer):
     def signed(self, scope: str, version: int, manifest_hash: bytes) -> None:
         """Note a set that a signer made; no other may be applied anywhere."""
         self._signed_sets.add((scope, version, manifest_hash))
+
+    def copied(self, host: Host, copy: Host) -> None:
+        """Note that from now on another machine holds the identity of `host` as well."""
+        self._copies.setdefault(host.identity, [host]).append(copy)
 
     def watch(self, world: World) -> None:
         """Look at everything from time to time until the end of the run."""
@@ -196,12 +206,19 @@ class Invariants(Observer):
         problems.extend(f"the fault {name!r} never fired" for name in world.faults.idle())
         return problems[:20]
 
+    def bearer(self, world: World, name: str) -> Host | None:
+        """Return the host that runs an identity; where none does, or several do, the one enrolled first."""
+        bearers = self._copies.get(name)
+        if bearers is None:
+            return world.hosts.get(name)
+        return next((host for host in bearers if host.core is not None), bearers[0])
+
     def _final_of(self, world: World, host: Host) -> list[str]:
         core: Any = host.core
         problems = []
         seen = []
         for view in core.members():
-            subject = world.hosts.get(view.name)
+            subject = self.bearer(world, view.name)
             seen.append(view.name)
             if subject is None:
                 problems.append(f"{host.name} knows {view.name}, which does not exist")
@@ -214,7 +231,7 @@ class Invariants(Observer):
                     problems.append(f"{host.name} holds {view.name} {view.status.label} at rest")
             elif view.status in (MemberStatus.ALIVE, MemberStatus.SUSPECT) and not subject.is_paused:
                 problems.append(f"{host.name} holds {view.name} {view.status.label}, which is gone")
-        missing = [h.name for h in self.reachable(world) if h.name not in seen and not h.has_left]
+        missing = [h.name for h in self.reachable(world) if h.identity not in seen and not h.has_left]
         if missing:
             problems.append(f"{host.name} does not know {', '.join(missing[:5])}")
         self._check_services(host, None)
@@ -256,7 +273,7 @@ class Invariants(Observer):
     def _check_verdict(
         self, world: World, host: Host, subject_name: str, status: MemberStatus, view: Any = None
     ) -> None:
-        subject = world.hosts.get(subject_name)
+        subject = self.bearer(world, subject_name)
         if subject is None or subject.core is None or self._is_excused(world, host, subject):
             return
         if view is None:
@@ -313,6 +330,26 @@ class Invariants(Observer):
             if run != host.run and same_start and not host.disk.is_stale:
                 raise SimulationFailure(f"{host.name} started again within the incarnation {order}")
         self._own[host.name] = (host.run, order)
+        if host.identity in self._copies:
+            self._check_incarnations(host, order)
+
+    def _check_incarnations(self, host: Host, order: Order) -> None:
+        """Bound what agents of one identity sign, by how often one of them was started."""
+        bearers = self._copies[host.identity]
+        known = self._incarnations.setdefault(host.identity, set())
+        known.add((order.generation, order.epoch))
+        starts_count = sum(bearer.run for bearer in bearers)
+        if len(known) > starts_count + INCARNATIONS_PER_COPY_MAX * (len(bearers) - 1):
+            raise SimulationFailure(f"{host.identity} was signed for in {len(known)} incarnations")
+
+    def _check_moves(self, host: Host, view: Any) -> None:
+        """Bound how often one node's view of a copied one goes from one machine to another."""
+        moves = self._moves.setdefault((host.name, host.run, view.name), [])
+        address = view.state.gossip_addresses[0]
+        if not moves or moves[-1] != address:
+            moves.append(address)
+        if len(moves) > 1 + MOVES_PER_COPY_MAX * (len(self._copies[view.name]) - 1):
+            raise SimulationFailure(f"{host.name} saw {view.name} go to and fro {len(moves)} times")
 
     def _check_view_order(self, host: Host, view: Any) -> None:
         order = view.state.order
@@ -323,6 +360,9 @@ class Invariants(Observer):
         if order < before:
             raise SimulationFailure(f"{host.name} went back on {view.name} to {order}")
         self._views[name] = order
+        if view.name in self._copies:
+            self._check_moves(host, view)
+            return
         known = self._own.get(view.name)
         subject_is_stale = view.name in self.hostile or self._may_be_stale(view.name)
         if known is not None and order > known[1] and view.name != host.name and not subject_is_stale:
@@ -348,7 +388,9 @@ class Invariants(Observer):
         for view, services in core.services():
             if node_id is not None and view.node_id != node_id:
                 continue
-            if tuple(services.entries) not in self._published.get(view.name, [()]):
+            bearers = [one.name for one in self._copies.get(view.name, ())] or [view.name]
+            published = [entries for name in bearers for entries in self._published.get(name, [()])]
+            if tuple(services.entries) not in published:
                 raise SimulationFailure(f"{host.name} holds services that {view.name} never published")
 
     def _check_queue(self, host: Host, core: Any) -> None:

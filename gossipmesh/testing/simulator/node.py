@@ -65,15 +65,14 @@ class NodeFactory:
         wall_offset_s: int,
     ) -> GossipNode:
         """Build a core from what was restored."""
-        keys = self.domain.node(host.name, generation=host.generation, ends=self.credential_ends)
+        keys = self.domain.node(host.identity, generation=host.generation, ends=self.credential_ends)
+        credential = self.renewed.get((host.identity, host.generation), keys.credential)
         make = self.node_class if host.recorder is None else partial(host.recorder.build, self.node_class)
         return make(
             settings=self.settings,
             trust_domain=self.domain.trust_domain,
-            keys=NodeKeys(
-                self.renewed.get((host.name, host.generation), keys.credential), keys.signing, keys.exchange
-            ),
-            profile=NodeProfile(host.name, (host.address,), (host.mesh_address,), "sim"),
+            keys=NodeKeys(credential, keys.signing, keys.exchange),
+            profile=NodeProfile(host.identity, (host.address,), (host.mesh_address,), "sim"),
             documents=documents,
             verifier=self.verifier,
             restored=restored,

@@ -56,7 +56,7 @@ class RecordedMesh:
         own = Own(
             name=RECORDED,
             node_id=self.core.own_node_id,
-            run=self.core.own_state.run_id,
+            runs=self.core.runs,
             trust_domain=self.run.domain.trust_domain,
             exchange=keys.exchange,
             throwaway_seed=random.Random(7).randbytes(32),

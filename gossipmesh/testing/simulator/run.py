@@ -56,6 +56,7 @@ class Run:
         self.invariants.expects_equal_views = self.votes  # a claim waits for its subject's answer, unheld
         settings = LinkSettings(duplicate_ratio=0.01, reorder_ratio=0.02)
         self.world = World(seed, self.factory, settings=settings, trace=trace, observer=self.invariants)
+        self.is_lossy = loss_ratio > 0
         if loss_ratio:
             self.world.network.add_rule(Loss("loss", loss_ratio))
         self.hosts = [self.world.add_host(f"n{number}") for number in range(1, nodes_count + 1)]
@@ -138,6 +139,14 @@ class Run:
         self.invariants.disturbed(self.world, [])
         self.world.call(host, lambda core, now: core.publish_services(chosen, now))
 
+    def copy(self, host: Host) -> Host:
+        """Return a new machine with a copy of a host's state folder as it is now; nothing runs there yet."""
+        copy = self.world.copy_host(host)
+        copy.wall_skew_s = self.script.randint(-30, 30)
+        self.hosts.append(copy)
+        self.invariants.copied(host, copy)
+        return copy
+
     def renew(self, host: Host, ends: int) -> None:
         """Give a host the next credential over its keys; one that is down starts with it."""
         self._serial += 1
@@ -192,7 +201,7 @@ class Run:
 
     def node_id(self, host: Host) -> NodeId:
         """Return a host's node id, running or not."""
-        return node_id_of(node_spiffe_id(self.domain.trust_domain, host.name))
+        return node_id_of(node_spiffe_id(self.domain.trust_domain, host.identity))
 
     def held_as(self, observer: Host, node_id: NodeId) -> MemberStatus | None:
         """Return the status a running host holds a member in; None when it does not know it."""

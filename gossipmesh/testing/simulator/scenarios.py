@@ -14,6 +14,7 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import VALID_UNTIL_S, access_policy, http_route, service_entry
 from gossipmesh.testing.simulator import enemy
+from gossipmesh.testing.simulator.copies import copied_state
 from gossipmesh.testing.simulator.hardships import HARDSHIPS
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
 from gossipmesh.testing.simulator.moves import moved
@@ -485,6 +486,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "trust-rotation": trust_rotation,
     "swarm": swarm,
     "moved": moved,
+    "copied-state": copied_state,
     **HARDSHIPS,
     **OUTAGES,
 }

@@ -14,7 +14,7 @@ from gossipmesh.gossip.base.effects import (
     EndpointsRetained,
     EnrolledAgain,
     Event,
-    IdentityStolen,
+    IdentityCopied,
     MemberChanged,
     Persist,
     PersistKind,
@@ -53,7 +53,7 @@ EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
     PolicyRefused: lambda told: (
         f"policy-refused {told.scope} {told.version} {told.manifest_hash.hex()} {told.code}"
     ),
-    IdentityStolen: lambda told: f"identity-stolen {place(told.sender)}",
+    IdentityCopied: lambda told: f"identity-copied {place(told.address)}",
     EnrolledAgain: lambda told: f"enrolled-again {told.generation}",
     ViewRepaired: lambda told: f"view-repaired {told.peers_count}",
     EndpointsRetained: lambda told: f"mass-death-held {told.gone_count}",

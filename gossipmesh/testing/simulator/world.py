@@ -12,6 +12,7 @@ from typing import Any
 from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
+    IdentityCopied,
     Notify,
     OpenStream,
     Persist,
@@ -125,11 +126,21 @@ class World:
 
     def add_host(self, name: str) -> Host:
         """Add a machine on which nothing runs yet."""
-        host = Host(len(self.hosts), name, str(self.seed))
-        self.hosts[name] = host
+        return self._place(Host(len(self.hosts), name, str(self.seed)))
+
+    def _place(self, host: Host) -> Host:
+        self.hosts[host.name] = host
         self._by_address[host.address] = host
         self._by_address[host.mesh_address] = host
         return host
+
+    def copy_host(self, original: Host) -> Host:
+        """Add a machine with a copy of another's state folder as it is now; nothing runs there yet."""
+        host = Host(len(self.hosts), f"{original.name}-copy", str(self.seed), original.identity)
+        host.generation = original.generation
+        host.disk = original.disk.copy()
+        self.faults.fire("copy-state")
+        return self._place(host)
 
     def host_at(self, address: Address) -> Host | None:
         """Return the host an address belongs to."""
@@ -321,6 +332,8 @@ class World:
         if host.core is not None:
             self._rearm(host)
             self.observer.stepped(self, host, effects)
+            if host.must_end:
+                self.stop(host)
 
     def _perform(self, host: Host, effects: list[Effect]) -> None:
         for position, effect in enumerate(effects):
@@ -344,6 +357,7 @@ class World:
             elif type(effect) is Notify:
                 self.trace.record(self.now_ns, f"notify {host.name} {event_line(effect.event)}")
                 self.observer.notified(self, host, effect)
+                host.must_end = host.must_end or type(effect.event) is IdentityCopied
             elif type(effect) is ProbeEngine:
                 self._probe_engine(host, effect)
             elif type(effect) is OpenStream:
@@ -409,7 +423,7 @@ class World:
         answered = refused = False
         delay_ns = ENGINE_TIMEOUT_NS
         if target is not None and there is not None and back is not None:
-            answered = target.engine_is_up and effect.spiffe_id.endswith(f"/node/{target.name}")
+            answered = target.engine_is_up and effect.spiffe_id.endswith(f"/node/{target.identity}")
             refused = not target.engine_is_up
             delay_ns = there + back
         self.trace.record(self.now_ns, f"probe-engine {host.name} {effect.spiffe_id} {answered}")

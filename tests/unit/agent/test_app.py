@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -381,3 +382,30 @@ async def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine(tmp_p
         assert not is_running(status["engine"]["pid"])
         with pytest.raises(OSError):
             await trio.open_tcp_stream(HOST, PORTS["readiness"])
+
+
+async def test_an_agent_with_a_copy_of_another_ones_folder_ends_with_its_engine(tmp_path: Path) -> None:
+    """It knows no seed: where its own record says that it was it asks, and is answered."""
+    there = tmp_path / "there"
+    there.mkdir()
+    async with a_node(tmp_path) as node:
+        copy = Node(there, own_host(4))
+        try:
+            async with running(node) as before:
+                folder = node.config().state_dir
+                copy.state.mkdir(mode=0o700)
+                shutil.copytree(folder / "identity", copy.state / "identity")
+                for name in ("records.log", "records.snapshot"):
+                    if (folder / name).exists():
+                        shutil.copy2(folder / name, copy.state / name)
+                with trio.fail_after(60), pytest.raises(NodeReplaced) as caught:
+                    await run_agent(copy.config())
+                status = await ask(node.socket, "/v1/status")
+                assert status["engine"]["pid"] == before["engine"]["pid"]
+                assert status["incarnation"] == before["incarnation"]
+        finally:
+            copy.end_engines()
+    assert f"n1 runs at {HOST}:{PORTS['gossip']} too" in str(caught.value)
+    assert f"run `rm -r {copy.state}/identity`" in str(caught.value)
+    with pytest.raises(OSError):
+        await trio.open_tcp_stream(own_host(4), PORTS["readiness"])

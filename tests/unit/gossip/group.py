@@ -185,12 +185,20 @@ class Group:
         self._odd = 1
 
     def start(
-        self, name: str, *seeds: str, ends: int = 2**33, leaves: int = 0, enrolled_as: str | None = None
+        self,
+        name: str,
+        *seeds: str,
+        ends: int = 2**33,
+        leaves: int = 0,
+        enrolled_as: str | None = None,
+        copy_of: str | None = None,
     ) -> GossipNode:
-        """Start a host's node; `enrolled_as`: with the name of another host, enrolled again here."""
+        """Start a host's node; `enrolled_as`: with the name of another host, enrolled again here; `copy_of`:
+        with the name and the keys of another host."""
         host = self.hosts[name]
-        called, generation = (name, 1) if enrolled_as is None else (enrolled_as, 2)
-        credential = signed_credential(called, ends=ends, leaves=leaves, generation=generation, keys=name)
+        called, keys = enrolled_as or copy_of or name, copy_of or name
+        generation = 1 if enrolled_as is None else 2
+        credential = signed_credential(called, ends=ends, leaves=leaves, generation=generation, keys=keys)
         documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
         documents.load_trust_untrusted(trust_envelope())
         for (kind, key), value in host.disk.items():
@@ -210,7 +218,7 @@ class Group:
         host.node = self.node_class(
             settings=self.settings,
             trust_domain=DOMAIN,
-            keys=NodeKeys(credential, key_of(name), exchange_of(name)),
+            keys=NodeKeys(credential, key_of(keys), exchange_of(keys)),
             profile=NodeProfile(called, (host.address,), (Address(host.address.host, 15008),), "test"),
             documents=documents,
             verifier=self.verifier,

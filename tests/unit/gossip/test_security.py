@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gossipmesh.gossip.base.budgets import KeyedBudgets
-from gossipmesh.gossip.base.effects import CloseStream, IdentityStolen, SendDatagram, SendStream
+from gossipmesh.gossip.base.effects import CloseStream, IdentityCopied, SendDatagram, SendStream
 from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model import limits
@@ -260,7 +260,7 @@ def test_an_unsigned_record_in_our_name_changes_nothing_of_ours() -> None:
         forged = sign_record(DOMAIN, RecordKind.SERVICE_SET, value, key_of("b"))
         show(group, "a", msgspec.structs.replace(forged, kind=int(kind)), by="b")
     assert node.incarnation[1] == epoch
-    assert not [event for event in group.hosts["a"].events if isinstance(event, IdentityStolen)]
+    assert not [event for event in group.hosts["a"].events if isinstance(event, IdentityCopied)]
 
 
 def test_a_cloned_node_is_reported_by_the_genuine_one() -> None:
@@ -268,8 +268,8 @@ def test_a_cloned_node_is_reported_by_the_genuine_one() -> None:
     for number in range(2):
         epoch = group.node("c").incarnation[1] + 1 + number
         show(group, "c", state_of(group, "c", epoch=epoch, build="clone"), by="b")
-    stolen = [event for event in group.hosts["c"].events if isinstance(event, IdentityStolen)]
-    assert stolen == [IdentityStolen(group.hosts["b"].address)]
+    copied = [event for event in group.hosts["c"].events if isinstance(event, IdentityCopied)]
+    assert copied == [IdentityCopied(group.hosts["c"].address)], "the state says to be from where c is"
     group.run_until(group.converged, 5)
     assert next(v for v in group.node("a").members() if v.name == "c").state.build == "test"
 

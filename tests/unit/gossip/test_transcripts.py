@@ -2,7 +2,7 @@
 
 import pytest
 
-from gossipmesh.gossip.base.effects import IdentityStolen, MemberChanged, PersistKind, ViewRepaired
+from gossipmesh.gossip.base.effects import IdentityCopied, MemberChanged, PersistKind, ViewRepaired
 from gossipmesh.gossip.base.settings import GossipSettings
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.gossip.node import GossipNode
@@ -158,7 +158,7 @@ def test_a_node_that_lost_its_disk_signs_above_its_older_run() -> None:
     group.start("e", "a")
     group.run_until(lambda: everybody(group, "alive") and group.converged(), 10)
     assert group.node("e").incarnation == (1, 5)
-    assert not any(isinstance(event, IdentityStolen) for event in group.hosts["e"].events)
+    assert not any(isinstance(event, IdentityCopied) for event in group.hosts["e"].events)
 
 
 def test_two_machines_with_one_identity_are_told() -> None:
@@ -179,7 +179,7 @@ def test_two_machines_with_one_identity_are_told() -> None:
         group.perform(group.hosts["c"], original._ctx.drain())
         clone._own.raise_epoch(original.incarnation[1])
         clone._own.publish_state()
-    assert any(isinstance(event, IdentityStolen) for event in group.hosts["c"].events)
+    assert any(isinstance(event, IdentityCopied) for event in group.hosts["c"].events)
 
 
 def group_checks():

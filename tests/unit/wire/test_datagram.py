@@ -131,8 +131,8 @@ def test_a_hello_that_does_not_fit_is_not_made() -> None:
     assert encode_hello_padded(Hello(b"", 0, b"", SignedRecord(1, bytes(1200), b""), None, b"", b"")) is None
 
 
-@pytest.mark.parametrize("kind", [0, 1, 9, 255])
-def test_only_three_packet_types_are_plain(kind: int) -> None:
+@pytest.mark.parametrize("kind", [0, 1, 7, 9, 255])
+def test_only_five_packet_types_are_plain(kind: int) -> None:
     with pytest.raises(MalformedInput):
         decode_plain_untrusted(kind, encode(Cookie(b"x")))
 
