@@ -98,8 +98,12 @@ class Place:
 
     def begin(self) -> None:
         """Say that a request or a tunnel has begun: from now on nobody may have the place."""
-        for holding in self._held:
-            holding.unqueue(self)
+        if self.stage is _IDLE:  # most requests are not their connection's first
+            for holding in self._held:
+                del holding.idle[self]
+        else:
+            for holding in self._held:
+                holding.unqueue(self)
         self.stage = _BUSY
 
     def end(self) -> None:

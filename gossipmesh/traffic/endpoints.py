@@ -48,7 +48,8 @@ class EndpointStates:
     def __init__(self, states_max: int = bounds.ENDPOINT_STATES_MAX, own: str = "") -> None:
         self._states: OrderedDict[EndpointKey, EndpointState] = OrderedDict()
         self._states_max = states_max
-        self._changes: list[EndpointChange] = []
+        self.changes: list[EndpointChange] = []
+        """What went out and came back, until it is taken."""
         self.isolation = Isolation(own)
         self.generation = 0
 
@@ -98,7 +99,7 @@ class EndpointStates:
 
     def _changed(self, key: EndpointKey, state: EndpointState, reason: str, ejected: bool) -> None:
         node, registration, _, _ = key
-        self._changes.append(EndpointChange(state.ejected_through, registration, node, reason, ejected))
+        self.changes.append(EndpointChange(state.ejected_through, registration, node, reason, ejected))
         self.generation += 1
 
     def availability_changed(self) -> None:
@@ -107,9 +108,9 @@ class EndpointStates:
 
     def take_changes(self) -> list[EndpointChange]:
         """Return what went out and came back since the last call, in order."""
-        if not self._changes:
+        if not self.changes:
             return []
-        changes, self._changes = self._changes, []
+        changes, self.changes = self.changes, []
         return changes
 
     def unreached(self, node: str, now: Instant) -> bool:

@@ -73,9 +73,10 @@ class MessageReader:
 
     async def fill(self) -> bool:
         """Read more into the buffer; False at the end of the stream."""
-        return self._took(await self.stream.receive())
+        return self.took(await self.stream.receive())
 
-    def _took(self, data: bytes) -> bool:
+    def took(self, data: bytes) -> bool:
+        """Add to the buffer what the stream has just brought; False when that was its end."""
         if not data:
             return False
         self.received_bytes += len(data)
@@ -105,15 +106,22 @@ class MessageReader:
         """
         if TURN.over():
             await TURN.rest()
-        if self._used == len(self._data) and not self._took(await self.stream.receive()):
+        if self._used == len(self._data) and not self.took(await self.stream.receive()):
             return None
-        end = self._data.find(b"\r\n\r\n", self._used)
-        if end >= 0:
-            self.scanned_bytes += end - self._used
-            return self._take(end + 4 - self._used)
+        head = self.take_head()
+        if head is not None:
+            return head
         with trio.move_on_after(limits.HTTP_HEAD_TIMEOUT_S):
             return await self._read_pieces_of_head_untrusted()
         raise BadMessage(f"the head took longer than {limits.HTTP_HEAD_TIMEOUT_S} s")
+
+    def take_head(self) -> bytes | None:
+        """Return the next head if it is buffered whole, else None and leave it."""
+        end = self._data.find(b"\r\n\r\n", self._used)
+        if end < 0:
+            return None
+        self.scanned_bytes += end - self._used
+        return self._take(end + 4 - self._used)
 
     async def _read_pieces_of_head_untrusted(self) -> bytes:
         head, checked = bytearray(self.take_buffered()), 0

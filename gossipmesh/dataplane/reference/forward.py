@@ -66,22 +66,31 @@ class DownstreamBad(Exception):
 class RequestBody:
     """A request's body: streamed, and kept whole while it is small enough to be sent again."""
 
-    __slots__ = ("_body", "_chunked", "_kept", "_kept_bytes", "_kept_bytes_max", "_reader", "received_bytes")
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_kept",
+        "_kept_bytes",
+        "_kept_bytes_max",
+        "_reader",
+        "finished",
+        "received_bytes",
+    )
 
     def __init__(self, reader: MessageReader, head: RequestHead, kept_bytes_max: int) -> None:
-        length = None if head.chunked else head.content_length or 0
         self._reader = reader
         self._chunked = head.chunked
-        self._body = MessageBody(reader, content_length=length, chunked=head.chunked)
+        self._body: MessageBody | None = None  # None: there is none
+        self.finished = True
+        """Whether all of it has been read."""
+        if head.chunked or head.content_length:
+            length = None if head.chunked else head.content_length
+            self._body = MessageBody(reader, content_length=length, chunked=head.chunked)
+            self.finished = False
         self._kept: list[bytes] | None = []
         self._kept_bytes = 0
         self._kept_bytes_max = kept_bytes_max
         self.received_bytes = 0
-
-    @property
-    def finished(self) -> bool:
-        """Tell whether all of it has been read."""
-        return self._body.finished
 
     @property
     def replayable(self) -> bool:
@@ -91,14 +100,15 @@ class RequestBody:
     @property
     def whole(self) -> bytes | None:
         """Return all of it, None unless all has been read and is kept."""
-        if self._kept is None or not self._body.finished:
+        if self._kept is None or not self.finished:
             return None
         return b"".join(self._kept) if self._kept else b""
 
     @property
     def trailers(self) -> HeaderList:
         """Return what came behind a chunked body that has been read to its end, and may go on."""
-        return passed_trailers(self._body.trailers) if self._body.trailers else []
+        trailers = None if self._body is None else self._body.trailers
+        return passed_trailers(trailers) if trailers else []
 
     @property
     def kept(self) -> bytes:
@@ -113,7 +123,7 @@ class RequestBody:
         """
         small = head.content_length is not None and head.content_length <= self._kept_bytes_max
         if small and not head.expects_continue:
-            while not self._body.finished:
+            while not self.finished:
                 await self.next()
 
     async def next(self) -> bytes:
@@ -122,19 +132,23 @@ class RequestBody:
         Raises:
             DownstreamGone, DownstreamBad: see there.
         """
+        body = self._body
+        if body is None:
+            return b""
         try:
             # Half a chunk that has arrived may be waited for as long as one that has not begun.
             if self._reader.pending_bytes and not self._chunked:
-                data = await self._body.next()
+                data = await body.next()
             else:
                 with trio.fail_after(BODY_STALL_S):
-                    data = await self._body.next()
+                    data = await body.next()
         except trio.TooSlowError:
             raise DownstreamGone("the request's body stalled") from None
         except BadMessage as error:
             raise DownstreamBad(str(error)) from None
         except OSError as error:
             raise DownstreamGone(str(error)) from None
+        self.finished = body.finished
         self.received_bytes += len(data)
         if self._kept is not None and data:
             self._kept_bytes += len(data)

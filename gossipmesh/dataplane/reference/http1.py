@@ -250,7 +250,7 @@ class _Collector:
         if name == b"content-length":
             self.lengths.append(value)
         elif name == b"connection":
-            self.tokens += _tokens(value)
+            self.tokens += _KEEP_ALIVE if value == b"keep-alive" else _tokens(value)
         elif name == b"transfer-encoding":
             self.codings.append(value)
         elif name == b"upgrade":

@@ -98,10 +98,10 @@ async def _next_head_untrusted(connection: Connection, reader: MessageReader) ->
     """
     if not reader.pending_bytes:
         connection.begin_idle(reader.stream)
-        if not await reader.fill():
+        if not reader.took(await reader.stream.receive()):
             return None
         connection.end_idle()
-    return await reader.read_head_untrusted()
+    return reader.take_head() or await reader.read_head_untrusted()
 
 
 async def _refuse(stream: ByteStream, status: int, flag: str, reason: str) -> None:

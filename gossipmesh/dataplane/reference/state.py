@@ -276,6 +276,8 @@ class EngineState:
 
     def tell_changes(self) -> None:
         """Tell the agent which endpoints went out and which came back."""
+        if not self.endpoint_states.changes:
+            return  # as after nearly every request
         for change in self.endpoint_states.take_changes():
             if change.ejected:
                 self.counters.add("ejections")

@@ -5,6 +5,7 @@ many is counted under `other`.
 """
 
 from bisect import bisect_left
+from functools import partial
 from typing import Final
 
 from gossipmesh.dataplane.protocol import (
@@ -22,6 +23,9 @@ RequestsKey = tuple[str, str, str, str, str, str, int, str]
 ConnectionsKey = tuple[str, str, str, str, str, str]
 _BUCKETS_NS: Final = tuple(bound * MILLISECOND_NS for bound in DURATION_BUCKETS_MS)
 _OTHER: Final = "other"
+
+# Returns which of a request's `duration_counts` a duration in nanoseconds belongs to.
+duration_bucket: Final = partial(bisect_left, _BUCKETS_NS)
 
 
 class Requests:
@@ -125,11 +129,6 @@ class Counters:
         if before:
             return Statistics(interval_ms, traffic_of(requests, connections), counts, self._gauges_told)
         return Statistics(interval_ms, (), counts, self._gauges_told, requests, connections)
-
-
-def duration_bucket(duration_ns: int) -> int:
-    """Return which of a request's `duration_counts` a duration belongs to."""
-    return bisect_left(_BUCKETS_NS, duration_ns)
 
 
 def _requests_delta(key: RequestsKey, sums: Requests) -> RequestsDelta:
