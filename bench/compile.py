@@ -24,9 +24,9 @@ from gossipmesh.model.policy import (
     PathMatchSpec,
 )
 from gossipmesh.model.service import EndpointHealth
+from gossipmesh.testing.builders import OneEndpoint, serving
 from gossipmesh.traffic.compiler import (
     DEFAULT_LIMITS,
-    CatalogEndpoint,
     PolicyInput,
     SnapshotCompiler,
     SnapshotInputs,
@@ -41,7 +41,7 @@ def make_inputs(services: int) -> SnapshotInputs:
     """Return a mesh of ENDPOINTS endpoints spread over `services`, and ROUTES routes."""
     names = [f"s{number}" for number in range(services)]
     catalog = tuple(
-        CatalogEndpoint(
+        OneEndpoint(
             registration=names[number % services],
             service=f"shop/{names[number % services]}",
             protocol="http",
@@ -60,7 +60,7 @@ def make_inputs(services: int) -> SnapshotInputs:
         for number in range(ROUTES)
     )
     wanted = tuple(f"shop/{name}" for name in names)
-    return SnapshotInputs("mesh.example", "n0", (), catalog, policies, wanted, DEFAULT_LIMITS)
+    return SnapshotInputs("mesh.example", "n0", (), serving(catalog), policies, wanted, DEFAULT_LIMITS)
 
 
 def _route(name: str, service: str, path: str) -> HTTPRoute:
@@ -69,6 +69,14 @@ def _route(name: str, service: str, path: str) -> HTTPRoute:
     )
     spec = HTTPRouteSpec(parentRefs=(ParentRef(service),), rules=(rule,))
     return HTTPRoute(API_VERSIONS["HTTPRoute"], Metadata(name, "shop"), spec)
+
+
+def _changed(inputs: SnapshotInputs, service: str, weight: int) -> SnapshotInputs:
+    """Return inputs in which the first endpoint of a service has another weight."""
+    first, *others = inputs.serving[service]
+    entries = (msgspec.structs.replace(first.entries[0], weight=weight),)
+    members = (msgspec.structs.replace(first, entries=entries), *others)
+    return msgspec.structs.replace(inputs, serving={**inputs.serving, service: members})
 
 
 def measure(services: int) -> dict[str, float | int]:
@@ -80,9 +88,7 @@ def measure(services: int) -> dict[str, float | int]:
     cold_ms = (time.perf_counter() - began) * 1_000
     changes_ms = []
     for number in range(CHANGES):
-        catalog = list(inputs.catalog)
-        catalog[number] = msgspec.structs.replace(catalog[number], weight=50 + number)
-        inputs = msgspec.structs.replace(inputs, catalog=tuple(catalog))
+        inputs = _changed(inputs, f"shop/s{number % services}", 50 + number)
         began = time.perf_counter()
         compiler.compile(inputs)
         changes_ms.append((time.perf_counter() - began) * 1_000)

@@ -46,8 +46,9 @@ from gossipmesh.model.policy import (
 )
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.interpreter import module_words, safe_environment
+from gossipmesh.testing.builders import OneEndpoint, serving
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
-from gossipmesh.traffic.inputs import CatalogEndpoint, LocalService, PolicyInput, SnapshotInputs
+from gossipmesh.traffic.inputs import LocalService, PolicyInput, SnapshotInputs
 
 _NUMBER: Final = 4
 _START_S: Final = 10
@@ -128,10 +129,10 @@ async def _give(client: EngineClient, places: dict[str, Address]) -> None:
         await client.give_listeners(sockets)
 
 
-def _catalog() -> tuple[CatalogEndpoint, ...]:
+def _catalog() -> tuple[OneEndpoint, ...]:
     """Return three endpoints of each service, all behind the far node."""
     return tuple(
-        CatalogEndpoint(
+        OneEndpoint(
             registration=f"{service}-{number}",
             service=f"shop/{service}",
             protocol=protocol,
@@ -163,7 +164,8 @@ def _near_inputs() -> SnapshotInputs:
 
 
 def _inputs(node: str, local: Sequence[LocalService], policies: Sequence[PolicyInput]) -> SnapshotInputs:
-    return SnapshotInputs(TRUST_DOMAIN, node, tuple(local), _catalog(), tuple(policies), (), DEFAULT_LIMITS)
+    served = serving(_catalog())
+    return SnapshotInputs(TRUST_DOMAIN, node, tuple(local), served, tuple(policies), (), DEFAULT_LIMITS)
 
 
 def _only_web(service: str) -> AccessPolicy:

@@ -270,8 +270,8 @@ def endpoints(parts: Parts, service: str | None) -> Response:
 
 def _endpoints(parts: Parts, service: str | None) -> Iterator[dict[str, Any] | None]:
     """Walk over the endpoints; None for each member that has none of `service`, for that was a step too."""
-    for view, published in parts.node.each_service():
-        wanted = [entry for entry in published.entries if service is None or entry.service == service]
+    for member in parts.node.each_endpoints():
+        wanted = [entry for entry in member.entries if service is None or entry.service == service]
         if not wanted:
             yield None
         for entry in wanted:
@@ -279,13 +279,13 @@ def _endpoints(parts: Parts, service: str | None) -> Iterator[dict[str, Any] | N
                 "service": entry.service,
                 "registration": entry.registration,
                 "protocol": entry.protocol,
-                "node": view.name,
-                "address": str(view.state.mesh_addresses[0]),
+                "node": member.node,
+                "address": str(member.address),
                 "health": _health(entry.health),
-                "draining": entry.draining or view.state.phase != NodePhase.SERVING,
+                "draining": entry.draining or member.draining,
                 "weight": entry.weight,
                 "labels": dict(entry.labels),
-                "member_status": view.status.label,
+                "member_status": member.status.label,
             }
 
 

@@ -309,9 +309,9 @@ class Agent:
             told = fields(member=event.name, previous=previous)
             if event.status is not event.previous:
                 log.info("member is %s", event.status.label, extra=told)
-            self.feed.changed(urgent=event.status in _GONE)
+            self.feed.endpoints_changed(event.endpoints, urgent=event.status in _GONE)
         elif isinstance(event, ServicesChanged):
-            self.feed.services_changed(event.node_id)
+            self.feed.endpoints_changed(event.endpoints)
         elif isinstance(event, PolicyApplied):
             log.info("policy in force", extra=fields(scope=event.scope, policy_version=event.version))
             self.feed.changed(urgent=True)

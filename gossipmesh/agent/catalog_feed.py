@@ -9,7 +9,8 @@ Rules:
    one peer it knows no policy, and would let anybody call its services.
 3. A node that has put a policy in force once and cannot read it any more (an older build, a damaged disk)
    keeps the rules it left, and lets nobody call a service that had none to keep.
-4. What time alone changes (an agent gone for too long) is compiled when it is due.
+4. What time alone changes (an agent gone for too long) is compiled when it is due. What changed of services
+   that nobody here asked for is not compiled at all, and of the others only those are read again.
 5. A name becomes state when somebody vouches for it: a registration there is or was, or a policy. What
    applications ask for besides waits, a few names long, for that to happen.
 6. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
@@ -17,30 +18,27 @@ Rules:
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import trio
 
+from gossipmesh.agent.endpoint_index import Catalog, EndpointIndex
 from gossipmesh.agent.logs import fields
-from gossipmesh.agent.service_index import Catalog, ServiceIndex
-from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
-from gossipmesh.model.identity import NodeId, is_service_name
+from gossipmesh.model.identity import is_service_name
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
-from gossipmesh.model.member import Address, NodePhase
-from gossipmesh.model.records import ServiceSet
-from gossipmesh.model.service import EndpointHealth, Protocol
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.service import EndpointsDelta, NodeEndpoints
 from gossipmesh.model.snapshot import InboundSection, RoutesSection, UpstreamSection
 from gossipmesh.net.clock import monotonic
 from gossipmesh.net.files import read_file
 from gossipmesh.net.secret_files import write_file
 from gossipmesh.traffic.compiler import (
     DEFAULT_LIMITS,
-    CatalogEndpoint,
     LocalService,
     PolicyInput,
     SnapshotCompiler,
@@ -62,13 +60,20 @@ log = logging.getLogger("gossipmesh.agent.catalog")
 QUIET_S: Final = 0.1
 WAIT_S_MAX: Final = 1.0
 HOLD_S_MAX: Final = 30.0
-_MEMBERS_PER_STEP: Final = 50  # a millisecond or so
-_ENDPOINTS_ON_LOOP_MAX: Final = 200
+_MEMBERS_ON_LOOP_MAX: Final = 500  # a few milliseconds
 _SNAPSHOT_MODE: Final = 0o600
 _PEERS_AFTER_RESTART: Final = 2
 _PEERS_AFTER_JOIN: Final = 1
 
 _Place = tuple[str, str, str, Address]
+
+
+class _Row(NamedTuple):
+    """Who serves a service, as far as each is relied upon; from `due_at` on, `due_name` is less so."""
+
+    members: tuple[NodeEndpoints, ...]
+    due_at: Instant
+    due_name: str
 
 
 class CatalogFeed:
@@ -89,14 +94,15 @@ class CatalogFeed:
         """`deliver` gets each snapshot the engine should run; `clock` is that of the catalog's views."""
         self._trust_domain = trust_domain
         self._node = node
-        self._catalog = catalog
-        self._index = ServiceIndex(catalog)
+        self._index = EndpointIndex(catalog)
+        self._rows: dict[str, _Row] = {}
+        self._touched: dict[str, None] = {}
+        self._reread: list[str] = []
         self._documents = documents
         self._local = local
         self._snapshot_path = snapshot_path
         self._deliver = deliver
         self._clock = clock
-        self._due_at, self._due_name = NEVER, ""
         self._compiler = SnapshotCompiler()
         self._demanded: OrderedDict[str, None] = OrderedDict()
         self._unvouched: OrderedDict[str, None] = OrderedDict()
@@ -161,10 +167,13 @@ class CatalogFeed:
         self._urgent = self._urgent or urgent
         self._dirty.set()
 
-    def services_changed(self, node_id: NodeId) -> None:
-        """Say that a member's services are others, or are (not) in use any more."""
-        self._index.changed(node_id)
-        self.changed()
+    def endpoints_changed(self, delta: EndpointsDelta | None, *, urgent: bool = False) -> None:
+        """Take in what changed of a member's endpoints; None is nothing."""
+        touched = [] if delta is None else self._index.take(delta)
+        asked = [service for service in touched if service in self._rows or service in self._unvouched]
+        if asked:
+            self._touched |= dict.fromkeys(asked)
+            self.changed(urgent=urgent)
 
     def demand(self, service: str) -> bool:
         """Have `service` compiled from now on; the least lately used one goes when there are too many.
@@ -221,16 +230,26 @@ class CatalogFeed:
             nursery.start_soon(self._keep_saved)
             while True:
                 await self._wait_for_quiet()
-                await self._compile()
+                await self.compile()
 
-    async def _compile(self) -> None:
+    @property
+    def has_changes(self) -> bool:
+        """Tell whether something a snapshot is made of changed since the last one was begun."""
+        return self._dirty.is_set()
+
+    async def compile(self) -> None:
         """Compile now, and deliver unless the hold forbids it."""
+        self._dirty, self._urgent = trio.Event(), False
         inputs = await self.inputs()
-        if len(inputs.catalog) > _ENDPOINTS_ON_LOOP_MAX:
+        if sum(len(self._rows[service].members) for service in self._reread) > _MEMBERS_ON_LOOP_MAX:
             # A thread shares the interpreter with the loop by turns; compiling here would be one long turn.
             snapshot = await trio.to_thread.run_sync(self._compiler.compile, inputs)
         else:
             snapshot = self._compiler.compile(inputs)
+        for service in self._reread:
+            protocol = self._compiler.protocol_of(service)
+            if protocol is not None:  # for when nobody says anything
+                self._index.remember(service, protocol)
         if lacking_scopes(self._documents):
             snapshot = _with_rules(snapshot, self._left)
         if self.snapshot is not None and snapshot.version == self.snapshot.version:
@@ -240,7 +259,7 @@ class CatalogFeed:
 
     async def inputs(self) -> SnapshotInputs:
         """Gather what a snapshot is made of; other tasks run meanwhile when there is much."""
-        for _ in self._index.refresh():
+        for _ in self._index.begin():
             await trio.lowlevel.checkpoint()
         for service in [name for name in self._unvouched if self._is_vouched(name)]:
             del self._unvouched[service]
@@ -249,45 +268,42 @@ class CatalogFeed:
             trust_domain=self._trust_domain,
             node=self._node,
             local=self._local(),
-            catalog=(),
+            serving={},
             policies=self._policy_inputs(),
             wanted=tuple(self._demanded),
             limits=DEFAULT_LIMITS,
         )
         services = self._compiler.reads(inputs)
-        catalog = await self._gather(services)
-        self._remember_protocols(catalog)
+        await self._read(services)
+        serving = {service: self._rows[service].members for service in services}
         known = ((service, self._index.protocol_of(service)) for service in services)
         protocols = tuple((service, protocol) for service, protocol in known if protocol is not None)
-        return msgspec.structs.replace(inputs, catalog=catalog, protocols=protocols)
+        return msgspec.structs.replace(inputs, serving=serving, protocols=protocols)
 
-    def _remember_protocols(self, catalog: Iterable[CatalogEndpoint]) -> None:
-        """Note what most endpoints of each service say, for when nobody says anything."""
-        tcp: dict[str, int] = {}
-        for endpoint in catalog:
-            step = 1 if endpoint.protocol == Protocol.TCP else -1
-            tcp[endpoint.service] = tcp.get(endpoint.service, 0) + step
-        for service, surplus in tcp.items():
-            self._index.remember(service, (Protocol.TCP if surplus > 0 else Protocol.HTTP).value)
-
-    async def _gather(self, services: list[str]) -> tuple[CatalogEndpoint, ...]:
-        """Return the endpoints of these services, sorted by member name."""
-        now, due_at, due_name = self._clock(), NEVER, ""
-        wanted = dict.fromkeys(services)
-        nodes = dict.fromkeys(node_id for service in services for node_id in self._index.nodes_of(service))
-        found: list[CatalogEndpoint] = []
-        for count, node_id in enumerate(nodes, 1):
-            serving = self._catalog.service(node_id)
-            if serving is not None:
-                member, offered = serving
-                found += [one for one in _endpoints(member, offered, now) if one.service in wanted]
-                at = changes_at(member.status, member.changed_at)
-                if now < at < due_at:
-                    due_at, due_name = at, member.name
-            if count % _MEMBERS_PER_STEP == 0:
+    async def _read(self, services: list[str]) -> None:
+        """Bring the rows of these services up to date, and keep no others."""
+        self._reread = []
+        for service in services:
+            row = self._rows.get(service)
+            if row is None or service in self._touched or row.due_at <= self._clock():
+                self._touched.pop(service, None)
+                self._rows[service] = self._row(service)
+                self._reread.append(service)
                 await trio.lowlevel.checkpoint()
-        self._due_at, self._due_name = due_at, due_name
-        return tuple(sorted(found, key=lambda endpoint: endpoint.node))
+        wanted = dict.fromkeys(services)
+        self._rows = {service: row for service, row in self._rows.items() if service in wanted}
+
+    def _row(self, service: str) -> _Row:
+        """Read who serves a service."""
+        members = self._index.serving(service)
+        if not any(map(_is_doubted, members)):
+            return _Row(members, NEVER, "")
+        now, due_at, due_name = self._clock(), NEVER, ""
+        for member in members:
+            at = changes_at(member.status, member.since)
+            if now < at < due_at:
+                due_at, due_name = at, member.node
+        return _Row(tuple(_relied_upon(member, now) for member in members), due_at, due_name)
 
     def _keeps_all(self, snapshot: Snapshot) -> bool:
         """Tell whether `snapshot` undoes nothing of what was left."""
@@ -317,13 +333,14 @@ class CatalogFeed:
         return self._policies[1]
 
     async def _wait_for_quiet(self) -> None:
-        with trio.move_on_after(max(0, self._due_at - self._clock()) / SECOND_NS) as waiting:
+        due = min(self._rows.values(), key=lambda row: row.due_at, default=_Row((), NEVER, ""))
+        with trio.move_on_after(max(0, due.due_at - self._clock()) / SECOND_NS) as waiting:
             await self._dirty.wait()
         if waiting.cancelled_caught:
             text = (
                 "an agent has been gone for ten minutes; its endpoints are used only when no others are left"
             )
-            log.warning(text, extra=fields(node=self._due_name))
+            log.warning(text, extra=fields(node=due.due_name))
         latest = trio.current_time() + WAIT_S_MAX
         while not self._urgent and trio.current_time() < latest:
             self._dirty = trio.Event()
@@ -331,7 +348,6 @@ class CatalogFeed:
                 await self._dirty.wait()
             if waiting.cancelled_caught:
                 break
-        self._dirty, self._urgent = trio.Event(), False
 
     async def _keep_saved(self) -> None:
         """Save in a thread: an fsync may take as long as the disk likes."""
@@ -357,33 +373,16 @@ def _write(path: Path, snapshot: Snapshot) -> None:
     write_file(path, encode_snapshot(snapshot), mode=_SNAPSHOT_MODE)
 
 
-def _endpoints(member: MemberView, services: ServiceSet, now: Instant) -> list[CatalogEndpoint]:
-    draining = member.state.phase != NodePhase.SERVING
-    held, unreachable = member.endpoints_retained, member.unreachable
-    status = reliance(member.status, member.changed_at, now, unreachable=unreachable, held=held)
-    return [
-        CatalogEndpoint(
-            registration=entry.registration,
-            service=entry.service,
-            protocol=entry.protocol,
-            labels=dict(entry.labels),
-            weight=entry.weight,
-            health=_health_of(entry.health),
-            draining=entry.draining or draining,
-            node=member.name,
-            address=member.state.mesh_addresses[0],
-            status=status,
-        )
-        for entry in services.entries
-    ]
+def _is_doubted(member: NodeEndpoints) -> bool:
+    """Tell whether a member may be relied upon for less than what it says."""
+    return member.unreachable or member.status is not MemberStatus.ALIVE
 
 
-def _health_of(number: int) -> EndpointHealth:
-    """Read a health a newer build may have more words for."""
-    try:
-        return EndpointHealth(number)
-    except ValueError:
-        return EndpointHealth.UNKNOWN
+def _relied_upon(member: NodeEndpoints, now: Instant) -> NodeEndpoints:
+    """Return a member's endpoints under the status they are compiled as."""
+    held, unreachable = member.retained, member.unreachable
+    status = reliance(member.status, member.since, now, unreachable=unreachable, held=held)
+    return member if status is member.status else msgspec.structs.replace(member, status=status)
 
 
 def lacking_scopes(documents: TrustedDocuments) -> list[str]:

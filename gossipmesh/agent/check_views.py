@@ -74,8 +74,8 @@ def _failing(parts: Parts, view: MemberView) -> list[str]:
     """Return the services of a member that should pass and do not."""
     if view.status is not MemberStatus.ALIVE or view.state.phase != NodePhase.SERVING:
         return []
-    found = parts.node.service(view.node_id)
-    entries = () if found is None else found[1].entries
+    found = parts.node.endpoints_of(view.node_id)
+    entries = () if found is None else found.entries
     return [
         entry.service for entry in entries if entry.health == EndpointHealth.FAILING and not entry.draining
     ]

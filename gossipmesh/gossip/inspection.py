@@ -6,11 +6,12 @@ Paper: none. Deviation: none.
 
 from typing import Any, NamedTuple
 
+from gossipmesh.gossip.membership.endpoints import in_use
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus, Order
-from gossipmesh.model.records import Verdict, Vote
+from gossipmesh.model.records import RecordKind, Verdict, Vote
 
 
 class Held(NamedTuple):
@@ -95,6 +96,17 @@ def held(core: GossipNode, node_id: bytes) -> Held | None:
     """Return how one member is held, state known or not; None when it is not held at all."""
     member = core._catalog.get(node_id)
     return None if member is None else _held(member)
+
+
+def services_order(core: GossipNode, node_id: bytes) -> Order | None:
+    """Return the order of the newest services held of a member; None when it never said any."""
+    held = core._catalog.ledger.get(RecordKind.SERVICE_SET, node_id)
+    return None if held is None else Order(*held.rank[:3])
+
+
+def untold(core: GossipNode) -> list[str]:
+    """Return whose endpoints are others than was told last: of nobody's, or a change was forgotten."""
+    return [member.name for member in core._catalog if member.endpoints != in_use(member, core.own_node_id)]
 
 
 def _held(member: Any) -> Held:

@@ -272,8 +272,8 @@ class Intake:
     def resign_services(self) -> None:
         """Sign our services under our newest incarnation, if there are any."""
         own = self._catalog.get(self._own.node_id)
-        if own is not None and own.services is not None:
-            self.follow(self._own.publish_services(own.services.entries), None)
+        if own is not None and own.entries is not None:
+            self.follow(self._own.publish_services(own.entries), None)
 
     def _own_member(self) -> Member:
         own = self._catalog.get(self._own.node_id)

@@ -51,8 +51,8 @@ from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
-from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
-from gossipmesh.model.service import ServiceEntry
+from gossipmesh.model.records import NodeState, RecordKind, SignedRecord
+from gossipmesh.model.service import NodeEndpoints, ServiceEntry
 from gossipmesh.trust.documents import PolicySet, TrustedDocuments
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import open_credential_untrusted
@@ -345,7 +345,7 @@ class GossipNode:
             raise MalformedInput("a credential that is not of this node and its keys")
         if (credential.generation, credential.serial) <= (held.generation, held.serial):
             raise MalformedInput("a credential that is not newer than ours")
-        services = own.services
+        entries = own.entries
         change = self._catalog.install_credential(credential, record)
         self._ctx.keys = msgspec.structs.replace(self._ctx.keys, credential=record)
         self._own.replace_credential(credential)
@@ -353,8 +353,8 @@ class GossipNode:
         self._courier.push([change.message], b"")
         if credential.generation > held.generation:
             self._intake.follow(self._own.publish_state(), None)
-            if services is not None:
-                self._intake.follow(self._own.publish_services(services.entries), None)
+            if entries is not None:
+                self._intake.follow(self._own.publish_services(entries), None)
         self._forget_ended()
         return self._finish()
 
@@ -418,9 +418,9 @@ class GossipNode:
         """Return every member with a known state, ourselves included, sorted by name."""
         return list(self.each_member())
 
-    def services(self) -> list[tuple[MemberView, ServiceSet]]:
-        """Return the services in use, sorted by member name."""
-        return list(self.each_service())
+    def endpoints(self) -> list[NodeEndpoints]:
+        """Return the endpoints in use by member, sorted by member name."""
+        return list(self.each_endpoints())
 
     def member(self, node_id: bytes) -> MemberView | None:
         """Return one member; None when its state is not known."""
@@ -435,17 +435,18 @@ class GossipNode:
         """Return the first names, in their order, of members of these statuses."""
         return views.names_of(self._catalog, statuses, count_max)
 
-    def service(self, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
-        """Return one member's services; None when none are in use."""
-        return views.service_of(self._catalog, self._ctx, node_id)
+    def endpoints_of(self, node_id: bytes) -> NodeEndpoints | None:
+        """Return one member's endpoints; None when none are in use."""
+        member = self._catalog.get(node_id)
+        return None if member is None else member.endpoints
 
     def each_member(self) -> Iterator[MemberView]:
         """Walk over what `members` returns, for who does not want all of it at once."""
         return views.each_member(self._catalog, self._ctx)
 
-    def each_service(self) -> Iterator[tuple[MemberView, ServiceSet]]:
-        """Walk over what `services` returns."""
-        return views.each_service(self._catalog, self._ctx)
+    def each_endpoints(self) -> Iterator[NodeEndpoints]:
+        """Walk over what `endpoints` returns."""
+        return views.each_endpoints(self._catalog)
 
     def tally(self) -> views.Tally:
         """Return how many members there are, by status."""

@@ -14,6 +14,8 @@ from typing import Final
 from gossipmesh.gossip.base.effects import Effect
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.gossip.node import GossipNode
+from gossipmesh.model import limits
+from gossipmesh.model.instant import Instant
 from gossipmesh.model.records import RecordKind, SignedRecord
 
 _OWN_KINDS: Final = (RecordKind.CREDENTIAL, RecordKind.NODE_STATE, RecordKind.SERVICE_SET)
@@ -70,6 +72,13 @@ def forget(core: GossipNode, node_id: bytes) -> None:
     core._detector.forget(member)
 
 
+def hear(core: GossipNode, record: SignedRecord, now: Instant) -> list[Effect]:
+    """Let a core take a record as one out of a packet, of whoever it is."""
+    core._ctx.now = max(now, core._ctx.now)
+    core._intake.take(record, None, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
+    return core._ctx.drain()
+
+
 def say(core: GossipNode, node_id: bytes, messages: Iterable[bytes]) -> list[Effect]:
     """Send a member encoded messages, whatever they say, each in a packet that is sealed as it should be."""
     member = core._catalog.get(node_id)
@@ -80,11 +89,8 @@ def say(core: GossipNode, node_id: bytes, messages: Iterable[bytes]) -> list[Eff
 
 
 def offered_count(core: GossipNode) -> int:
-    """Return how many members' services are in use. Cost: O(members), and no services are decoded."""
-    return sum(
-        (member.serving or member.endpoints_retained) and member.messages.services is not None
-        for member in core._catalog
-    )
+    """Return how many members' services are in use. Cost: O(members)."""
+    return sum(member.endpoints is not None for member in core._catalog)
 
 
 def _merge(core: GossipNode, records: Sequence[SignedRecord]) -> None:

@@ -7,6 +7,10 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from gossipmesh.model.identity import NodeId
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.member import Address, MemberStatus
+
 
 class Protocol(StrEnum):
     """What a workload speaks; `http` is HTTP/1.1."""
@@ -42,3 +46,41 @@ class ServiceEntry(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_
     draining: bool
     weight: int
     labels: tuple[tuple[str, str], ...]
+
+
+class NodeEndpoints(msgspec.Struct, frozen=True, gc=False):
+    """The endpoints of one member that are in use, and what they share: where it is and how it stands.
+
+    `node` is its name and `address` where its engine is called; `draining`: it takes nothing new at any of
+    them; `since`: when this node came to hold it in that `status`; `unreachable`: it is alive, and this node
+    alone does not hear it; `retained`: it died with many others, and these are kept; `entries`: as it signed
+    them, sorted by registration.
+    """
+
+    node_id: NodeId
+    node: str
+    address: Address
+    draining: bool
+    status: MemberStatus
+    since: Instant
+    unreachable: bool
+    retained: bool
+    entries: tuple[ServiceEntry, ...]
+
+
+class EndpointsDelta(msgspec.Struct, frozen=True, gc=False):
+    """What changed of one member's endpoints: as they were last told and as they are; None: none in use."""
+
+    before: NodeEndpoints | None
+    after: NodeEndpoints | None
+
+    @property
+    def services(self) -> list[str]:
+        """Return the services of which an endpoint was added, removed or changed, each once."""
+        before, after = self.before, self.after
+        old = () if before is None else before.entries
+        new = () if after is None else after.entries
+        if before is None or after is None or msgspec.structs.replace(before, entries=new) != after:
+            return list(dict.fromkeys(entry.service for entry in (*old, *new)))
+        both = frozenset(old) & frozenset(new)
+        return list(dict.fromkeys(entry.service for entry in (*old, *new) if entry not in both))

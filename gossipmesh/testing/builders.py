@@ -5,14 +5,16 @@ these keys anywhere else: anyone can compute them.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from gossipmesh.model.documents import Manifest, ManifestEntry, Signer, SignerRole, TrustDocument
 from gossipmesh.model.identity import NodeId, node_id_of, node_spiffe_id
-from gossipmesh.model.instant import DAY_S
+from gossipmesh.model.instant import DAY_S, Instant
+from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import (
     API_VERSIONS,
     AccessFrom,
@@ -30,7 +32,7 @@ from gossipmesh.model.policy import (
     document_name,
 )
 from gossipmesh.model.records import NodeCredential, RecordKind, SignedRecord
-from gossipmesh.model.service import EndpointHealth, Protocol, ServiceEntry
+from gossipmesh.model.service import EndpointHealth, NodeEndpoints, Protocol, ServiceEntry
 from gossipmesh.trust.documents import PolicySet, TrustedDocuments
 from gossipmesh.trust.envelope import MANIFEST_PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, seal_envelope
 from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
@@ -227,3 +229,59 @@ def service_entry(
         weight=weight,
         labels=tuple(labels),
     )
+
+
+def node_endpoints(node: str, *services: str | ServiceEntry, **changes: Any) -> NodeEndpoints:
+    """Return the endpoints of an alive member that serves these; `changes` are of its other fields."""
+    entries = [
+        one if isinstance(one, ServiceEntry) else service_entry(one, registration=one.partition("/")[2])
+        for one in services
+    ]
+    plain = NodeEndpoints(
+        node_id=node_id_of(node_spiffe_id("mesh.test", node)),
+        node=node,
+        address=Address("10.0.0.1", 15008),
+        draining=False,
+        status=MemberStatus.ALIVE,
+        since=Instant(0),
+        unreachable=False,
+        retained=False,
+        entries=tuple(sorted(entries, key=lambda entry: entry.registration)),
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+class OneEndpoint(msgspec.Struct, frozen=True):
+    """A member that serves one thing, said in one line."""
+
+    registration: str
+    service: str
+    protocol: str
+    labels: dict[str, str]
+    weight: int
+    health: EndpointHealth
+    draining: bool
+    node: str
+    address: Address
+    status: MemberStatus
+
+    def of_node(self) -> NodeEndpoints:
+        """Return it as the core tells it."""
+        entry = ServiceEntry(
+            registration=self.registration,
+            service=self.service,
+            protocol=self.protocol,
+            health=int(self.health),
+            draining=self.draining,
+            weight=self.weight,
+            labels=tuple(sorted(self.labels.items())),
+        )
+        return node_endpoints(self.node, entry, address=self.address, status=self.status)
+
+
+def serving(endpoints: Iterable[OneEndpoint]) -> dict[str, tuple[NodeEndpoints, ...]]:
+    """Return who serves what, as a compiler takes it."""
+    found: dict[str, list[NodeEndpoints]] = {}
+    for endpoint in endpoints:
+        found.setdefault(endpoint.service, []).append(endpoint.of_node())
+    return {service: tuple(members) for service, members in found.items()}

@@ -113,15 +113,15 @@ class SimulatedRun:
         if self._changed(name, "engine", engine):
             evidence.engines.append(EngineSeen(at_s, name, *engine))
         counts: dict[str, int] = {}
-        for _, services in core.services():
-            for entry in services.entries:
+        for one in core.endpoints():
+            for entry in one.entries:
                 passing = entry.health == EndpointHealth.PASSING
                 counts[entry.service] = counts.get(entry.service, 0) + passing
         if self._changed(name, "endpoints", counts):
             evidence.endpoints.append(EndpointsSeen(at_s, name, counts))
 
     def _snapshot(self, core: Any) -> str:
-        offered = [(view.name, services.entries) for view, services in core.services()]
+        offered = [(one.node, one.entries) for one in core.endpoints()]
         return hashlib.sha256(msgspec.msgpack.encode(offered)).hexdigest()[:16]
 
     def _changed(self, name: str, key: str, value: Any) -> bool:

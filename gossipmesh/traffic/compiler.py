@@ -10,14 +10,14 @@ apply in which order, who may call. Ends at a `Snapshot`; sending it is the engi
    a suspect node's is tier 1, an unattended node's has half its weight (`reliance` says for how long).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from gossipmesh.model import limits as bounds
 from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.model.service import EndpointHealth
+from gossipmesh.model.service import EndpointHealth, NodeEndpoints, ServiceEntry
 from gossipmesh.model.snapshot import (
     Caller,
     CallersSection,
@@ -30,12 +30,7 @@ from gossipmesh.model.snapshot import (
     UpstreamListener,
     UpstreamSection,
 )
-from gossipmesh.traffic.inputs import (
-    CatalogEndpoint,
-    LocalService,
-    PolicyInput,
-    SnapshotInputs,
-)
+from gossipmesh.traffic.inputs import LocalService, PolicyInput, SnapshotInputs
 from gossipmesh.traffic.policies import (
     PolicyIndex,
     compile_access,
@@ -47,7 +42,6 @@ from gossipmesh.traffic.sections import Snapshot, encode_section, root_version, 
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "CatalogEndpoint",
     "LocalService",
     "PolicyInput",
     "SnapshotCompiler",
@@ -89,10 +83,46 @@ class _Made:
         self.digest = section_hash(self.data)
 
 
+class _Serving:
+    """The endpoints of one service as an engine takes them, whatever upstream they are chosen from.
+
+    `protocol`: what most of them speak, HTTP when even; None when nobody serves. `usable` and `draining` are
+    sorted by node and registration, each beside what its owner says of it.
+    """
+
+    __slots__ = ("draining", "members", "protocol", "usable")
+
+    def __init__(
+        self, service: str, members: tuple[NodeEndpoints, ...], trust_domain: str, old: "_Serving | None"
+    ) -> None:
+        self.members = members
+        found = [
+            (member, entry)
+            for member in members
+            if member.status not in _GONE
+            for entry in member.entries
+            if entry.service == service
+        ]
+        found.sort(key=_place_of)
+        tcp_count = sum(entry.protocol == "tcp" for _, entry in found)
+        self.protocol = None if not found else "tcp" if 2 * tcp_count > len(found) else "http"
+        made = {} if old is None else {(one.node, one.registration): one for _, one in old.usable}
+        self.usable: list[tuple[ServiceEntry, SnapshotEndpoint]] = []
+        self.draining: list[tuple[ServiceEntry, str]] = []
+        for member, entry in found:
+            if entry.draining or member.draining:
+                # Who fails its check does not finish what it has.
+                if entry.health != EndpointHealth.FAILING:
+                    self.draining.append((entry, f"{member.node}/{entry.registration}"))
+            elif entry.health == EndpointHealth.PASSING:
+                known = made.get((member.node, entry.registration))
+                self.usable.append((entry, _snapshot_endpoint(member, entry, trust_domain, known)))
+
+
 class SnapshotCompiler:
     """Keeps the sections of the last snapshot, so that a change costs what it touches.
 
-    Cost: O(catalog) comparisons per compile, plus the sections that changed.
+    Cost: O(wanted services) per compile, plus O(its endpoints) for each service that changed.
     """
 
     def __init__(self) -> None:
@@ -100,7 +130,7 @@ class SnapshotCompiler:
         self._policies: tuple[PolicyInput, ...] | None = None
         self._index = PolicyIndex({}, {}, {})
         self._index_number = 0
-        self._endpoints: dict[tuple[str, str, str], tuple[CatalogEndpoint, SnapshotEndpoint]] = {}
+        self._serving: dict[str, _Serving] = {}
         self._trust_domain = ""
         self._last: Snapshot | None = None
         self._reads: tuple[_Key, list[str]] = ((), [])
@@ -110,14 +140,11 @@ class SnapshotCompiler:
         """Return the snapshot of `inputs`; the previous object itself when nothing changed."""
         if inputs.trust_domain != self._trust_domain:
             self._trust_domain = inputs.trust_domain
-            self._made, self._endpoints = {}, {}
+            self._made, self._serving = {}, {}
         self._use(inputs.policies)
         round_ = _Round(self, inputs)
         round_.make_all()
-        self._made = round_.made
-        if len(self._endpoints) > 2 * len(inputs.catalog):
-            # Most of what is kept has left the mesh; what is still there is made again when needed.
-            self._endpoints = {}
+        self._made, self._serving = round_.made, round_.serving
         return self._finish()
 
     def reads(self, inputs: SnapshotInputs) -> list[str]:
@@ -142,6 +169,11 @@ class SnapshotCompiler:
             self._policies = policies
             self._index = index_policies(policies)
             self._index_number += 1
+
+    def protocol_of(self, service: str) -> str | None:
+        """Return what most endpoints of a service in the last snapshot speak; None when it has none."""
+        found = self._serving.get(service)
+        return None if found is None else found.protocol
 
     def truncated_services(self) -> list[str]:
         """Return services whose rules reached limits.ROUTE_RULES_PER_SERVICE_MAX; the rest is left out."""
@@ -171,10 +203,7 @@ class _Round:
         self._inputs = inputs
         self._local = sorted(inputs.local, key=lambda one: (one.registration, one.service))
         self._protocols = dict(inputs.protocols)
-        self._catalog: dict[str, list[CatalogEndpoint]] = {}
-        for endpoint in inputs.catalog:
-            if endpoint.status not in _GONE:
-                self._catalog.setdefault(endpoint.service, []).append(endpoint)
+        self.serving: dict[str, _Serving] = {}
 
     def make_all(self) -> None:
         inputs = self._inputs
@@ -204,15 +233,18 @@ class _Round:
 
         When nobody serves it, what was last known: callers of a database must not be answered in HTTP.
         """
-        if service not in self._catalog:
-            return self._protocols.get(service, "http")
-        tcp_count = http_count = 0
-        for endpoint in self._catalog.get(service, ()):
-            if endpoint.protocol == "tcp":
-                tcp_count += 1
-            else:
-                http_count += 1
-        return "tcp" if tcp_count > http_count else "http"
+        return self._served(service).protocol or self._protocols.get(service, "http")
+
+    def _served(self, service: str) -> _Serving:
+        """Return the endpoints of a service; those of the last round when nobody's are others."""
+        found = self.serving.get(service)
+        if found is None:
+            members = self._inputs.serving.get(service, ())
+            found = self._compiler._serving.get(service)
+            if found is None or found.members != members:
+                found = _Serving(service, members, self._inputs.trust_domain, found)
+            self.serving[service] = found
+        return found
 
     def _make(self, name: str, inputs: _Key, make: Callable[[], Section]) -> Section:
         old = self._compiler._made.get(name)
@@ -241,7 +273,7 @@ class _Round:
 
     def _make_upstream(self, upstream: str, protocol: str) -> None:
         service, subset_name = split_upstream(upstream)
-        catalog = self._catalog.get(service, [])
+        served = self._served(service)
         labels: dict[str, str] | None = {}
         if subset_name is not None:
             namespace = service.partition("/")[0]
@@ -249,31 +281,15 @@ class _Round:
             labels = None if subset is None else subset.spec.labels
         self._make(
             f"upstream/{upstream}",
-            (protocol, labels, catalog),
+            (protocol, labels, served),
             lambda: UpstreamSection(
                 upstream,
                 service,
                 protocol,
-                self._endpoints(catalog, protocol, labels),
-                _draining(catalog, protocol, labels),
+                tuple(one for entry, one in served.usable if _belongs(entry, protocol, labels)),
+                tuple(sorted(name for entry, name in served.draining if _belongs(entry, protocol, labels))),
             ),
         )
-
-    def _endpoints(
-        self, catalog: Iterable[CatalogEndpoint], protocol: str, labels: dict[str, str] | None
-    ) -> tuple[SnapshotEndpoint, ...]:
-        known = self._compiler._endpoints
-        chosen: dict[tuple[str, str, str], SnapshotEndpoint] = {}
-        for endpoint in catalog:
-            usable = endpoint.health is EndpointHealth.PASSING and not endpoint.draining
-            if not usable or not _belongs(endpoint, protocol, labels):
-                continue
-            key = (endpoint.node, endpoint.registration, endpoint.service)
-            old = known.get(key)
-            if old is None or (old[0] is not endpoint and old[0] != endpoint):
-                old = known[key] = (endpoint, _snapshot_endpoint(endpoint, self._inputs.trust_domain))
-            chosen[key] = old[1]
-        return tuple(chosen[key] for key in sorted(chosen))
 
     def _make_inbound(self, local: LocalService) -> None:
         trust_domain, index = self._inputs.trust_domain, self._compiler._index
@@ -324,26 +340,16 @@ class _Round:
         return CallersSection(node_spiffe_id(trust_domain, self._inputs.node), callers)
 
 
-def _belongs(endpoint: CatalogEndpoint, protocol: str, labels: dict[str, str] | None) -> bool:
+def _belongs(entry: ServiceEntry, protocol: str, labels: dict[str, str] | None) -> bool:
     """Tell whether an endpoint is of an upstream's protocol and has its labels; None: nobody has."""
-    if endpoint.protocol != protocol or labels is None:
+    if entry.protocol != protocol or labels is None:
         return False
-    return not labels or all(endpoint.labels.get(name) == value for name, value in labels.items())
+    return not labels or labels.items() <= dict(entry.labels).items()
 
 
-def _draining(
-    catalog: Iterable[CatalogEndpoint], protocol: str, labels: dict[str, str] | None
-) -> tuple[str, ...]:
-    """Return who takes nothing new and finishes what it has; who fails its check does not."""
-    return tuple(
-        sorted(
-            f"{endpoint.node}/{endpoint.registration}"
-            for endpoint in catalog
-            if endpoint.draining
-            and endpoint.health is not EndpointHealth.FAILING
-            and _belongs(endpoint, protocol, labels)
-        )
-    )
+def _place_of(found: tuple[NodeEndpoints, ServiceEntry]) -> tuple[str, str]:
+    member, entry = found
+    return member.node, entry.registration
 
 
 def server_name(registration: str, service: str, trust_domain: str) -> str:
@@ -352,14 +358,21 @@ def server_name(registration: str, service: str, trust_domain: str) -> str:
     return f"{registration}.{name}.{namespace}.{trust_domain}"
 
 
-def _snapshot_endpoint(endpoint: CatalogEndpoint, trust_domain: str) -> SnapshotEndpoint:
-    halved = endpoint.status is MemberStatus.UNATTENDED
+def _snapshot_endpoint(
+    member: NodeEndpoints, entry: ServiceEntry, trust_domain: str, known: SnapshotEndpoint | None
+) -> SnapshotEndpoint:
+    """Return an endpoint as an engine takes it: `known`, what it was before, where nothing changed."""
+    halved = member.status is MemberStatus.UNATTENDED
+    tier = 1 if member.status is MemberStatus.SUSPECT else 0
+    weight = max(entry.weight // 2 if halved else entry.weight, 1)
+    if known is not None and (known.tier, known.weight, known.address) == (tier, weight, member.address):
+        return known
     return SnapshotEndpoint(
-        registration=endpoint.registration,
-        node=endpoint.node,
-        address=endpoint.address,
-        server_name=server_name(endpoint.registration, endpoint.service, trust_domain),
-        spiffe_id=service_spiffe_id(trust_domain, endpoint.service),
-        tier=1 if endpoint.status is MemberStatus.SUSPECT else 0,
-        weight=max(endpoint.weight // 2 if halved else endpoint.weight, 1),
+        registration=entry.registration,
+        node=member.node,
+        address=member.address,
+        server_name=server_name(entry.registration, entry.service, trust_domain),
+        spiffe_id=service_spiffe_id(trust_domain, entry.service),
+        tier=tier,
+        weight=weight,
     )

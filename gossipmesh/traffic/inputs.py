@@ -1,29 +1,13 @@
 """What a node knows when it compiles: its own services, the catalog, policies, and what is wanted."""
 
+from collections.abc import Mapping
+
 import msgspec
 
-from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.member import Address
 from gossipmesh.model.policy import Document
-from gossipmesh.model.service import EndpointHealth
+from gossipmesh.model.service import NodeEndpoints
 from gossipmesh.model.snapshot import LimitsSection
-
-
-class CatalogEndpoint(msgspec.Struct, frozen=True):
-    """One registration of the mesh as gossip holds it now.
-
-    `service` is `namespace/name`; `address` is its node's mesh address; `status` its node's.
-    """
-
-    registration: str
-    service: str
-    protocol: str
-    labels: dict[str, str]
-    weight: int
-    health: EndpointHealth
-    draining: bool
-    node: str
-    address: Address
-    status: MemberStatus
 
 
 class LocalService(msgspec.Struct, frozen=True):
@@ -47,6 +31,8 @@ class PolicyInput(msgspec.Struct, frozen=True):
 class SnapshotInputs(msgspec.Struct, frozen=True):
     """Everything a snapshot is made of; the order within the tuples does not matter.
 
+    `serving`: by service, who serves it, as far as each is relied upon now (see `reliance`). What a compiler
+    finds equal to what it was last given is not looked at again, and the same object costs nothing.
     `wanted`: services applications asked for lately; declared upstreams are wanted without asking.
     `protocols`: (service, protocol) as last known, for services nobody serves now.
     """
@@ -54,7 +40,7 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     trust_domain: str
     node: str
     local: tuple[LocalService, ...]
-    catalog: tuple[CatalogEndpoint, ...]
+    serving: Mapping[str, tuple[NodeEndpoints, ...]]
     policies: tuple[PolicyInput, ...]
     wanted: tuple[str, ...]
     limits: LimitsSection

@@ -27,6 +27,14 @@ CROWDED: Final[dict[str, int]] = {}
 STORED: Final[set[str]] = set()
 # Constructors that take functions to call: the name of the class and how many.
 CALLBACKS: Final = {"TappedSigningKey": 1}
+# Who knows how services are signed; everybody else is told of endpoints, which are decoded once.
+SIGNED_SERVICES: Final = {
+    "membership/catalog.py",
+    "membership/endpoints.py",
+    "membership/own.py",
+    "membership/soundness.py",
+    "replay/packing.py",
+}
 _VALUES: Final = ("Struct", "NamedTuple", "Enum", "StrEnum", "IntEnum", "Exception")
 
 
@@ -136,3 +144,15 @@ def test_constructors_take_no_functions_to_call() -> None:
         if count:
             callbacks[node.name] = count
     assert callbacks == CALLBACKS
+
+
+def test_services_are_decoded_where_they_are_merged_and_nowhere_else() -> None:
+    """Beyond the core nobody names the record at all, but for `trust`, which opens it."""
+    naming = {name_of(path) for path in MODULES if "ServiceSet" in path.read_text()}
+    assert naming == SIGNED_SERVICES
+    package = CORE.parent
+    rings = ("agent", "cli", "dataplane", "net", "telemetry", "traffic", "wire")
+    others = [path for ring in rings for path in (package / ring).rglob("*.py")]
+    assert not [str(path) for path in others if "ServiceSet" in path.read_text()]
+    decoding = {name_of(path) for path in MODULES if "entries_of(" in path.read_text()}
+    assert decoding == {"membership/endpoints.py", "replay/checkpoint.py"}

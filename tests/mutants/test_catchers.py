@@ -72,7 +72,7 @@ def test_records_of_another_generation_are_nobodys() -> None:
     node._intake.take(sign_record(DOMAIN, RecordKind.SERVICE_SET, value, key_of("x")), None, Checks(12))
     member = node._catalog.get(credential_of("x").node_id)
     assert member is not None
-    assert member.services is None
+    assert member.entries is None
     assert node.statistics().refused == {"Untrusted": 1}
 
 
@@ -134,7 +134,7 @@ def test_a_service_outside_the_patterns_is_refused_from_anybody() -> None:
         node._intake.take(sign_record(DOMAIN, RecordKind.SERVICE_SET, value, key_of("x")), None, Checks(12))
         member = node._catalog.get(credential_of("x").node_id)
         assert member is not None
-        held = () if member.services is None else tuple(e.service for e in member.services.entries)
+        held = tuple(entry.service for entry in member.entries or ())
         assert held == (("shop/cart",) if service == "shop/cart" else ())
     assert node.statistics().refused == {"Untrusted": 1}
     assert msgspec.structs.asdict(node.statistics())["records_merged"] >= 3

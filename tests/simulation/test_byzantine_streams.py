@@ -141,8 +141,8 @@ def test_a_comparison_without_end_keeps_nobody_from_comparing_with_others() -> N
     publish(group, "e", CART)
     group.run(8)
     group.node("b")._intake.take = honest_take
-    assert not group.node("b").services()
-    group.run_until(lambda: bool(group.node("b").services()), 30)
+    assert not group.node("b").endpoints()
+    group.run_until(lambda: bool(group.node("b").endpoints()), 30)
 
 
 def session_to(group: Group, at: str, purpose: str) -> Session:

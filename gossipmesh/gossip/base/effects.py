@@ -13,6 +13,7 @@ import msgspec
 
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.service import EndpointsDelta
 
 StreamId = NewType("StreamId", int)
 """Chosen by the core for streams it opens (even) and by the shell for those it accepted (odd)."""
@@ -73,18 +74,23 @@ class Persist(msgspec.Struct, frozen=True):
 
 
 class MemberChanged(msgspec.Struct, frozen=True):
-    """A member's status, addresses or phase changed; read the rest from `GossipNode.members()`."""
+    """A member's status, addresses or phase changed; read the rest from `GossipNode.members()`.
+
+    `endpoints`: what that changes of its endpoints, None for nothing.
+    """
 
     node_id: NodeId
     name: str
     status: MemberStatus
     previous: MemberStatus | None
+    endpoints: EndpointsDelta | None = None
 
 
 class ServicesChanged(msgspec.Struct, frozen=True):
-    """The services of one member changed, or went with it."""
+    """The services of one member changed, or went with it; `endpoints`: what was not told of that yet."""
 
     node_id: NodeId
+    endpoints: EndpointsDelta | None = None
 
 
 class TrustChanged(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ from typing import Final
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import MemberChanged, ServicesChanged
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.ballot import Ballot
@@ -348,8 +347,8 @@ class CaseDesk:
             self._tell(member)
 
     def _tell(self, member: Member) -> None:
-        self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, member.status))
-        self._ctx.notify(ServicesChanged(member.node_id))
+        self._catalog.telling.member(member, member.status, member.status)
+        self._catalog.telling.services(member)
 
     def forget(self, member: Member) -> None:
         """Drop the case against a member that is no more."""

@@ -10,7 +10,7 @@ Paper: none; see `mass_death`.
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import EndpointsRetained, ServicesChanged
+from gossipmesh.gossip.base.effects import EndpointsRetained
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.failure.mass_death import MassDeath
 from gossipmesh.gossip.membership.catalog import Catalog
@@ -54,7 +54,7 @@ class RetainedEndpoints:
         ]
         for gone in fresh:
             gone.endpoints_retained = True
-            self._ctx.notify(ServicesChanged(gone.node_id))
+            self._catalog.telling.services(gone)
         if fresh and not self._ctx.timers.pending(("mass death", None)):
             self._ctx.statistics.mass_deaths += 1
             until = self._mass_death.until or self._ctx.now
@@ -75,7 +75,7 @@ class RetainedEndpoints:
         for member in self._catalog:
             if member.endpoints_retained:
                 member.endpoints_retained = False
-                self._ctx.notify(ServicesChanged(member.node_id))
+                self._catalog.telling.services(member)
 
     def forget(self, node_id: bytes) -> None:
         """Drop a member that is no more."""

@@ -19,8 +19,9 @@ import msgspec
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import MemberChanged, PersistKind, ServicesChanged
+from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.gossip.membership.eligible import Eligible
+from gossipmesh.gossip.membership.endpoints import Telling, shared_entries
 from gossipmesh.gossip.membership.member import Member, short_id_of
 from gossipmesh.gossip.membership.soundness import (
     lasting,
@@ -103,6 +104,7 @@ class Catalog:
         self._members: dict[bytes, Member] = {}
         self._by_short: dict[int, Member] = {}
         self.standing = Standing(own_id)
+        self.telling = Telling(ctx, own_id)
         self.eligible = Eligible(self.standing, own_id)
         self._signers: dict[bytes, bytes] = {}
         self._rates = KeyedBudgets(
@@ -334,8 +336,9 @@ class Catalog:
         held = self.ledger.get(record.kind, member.node_id)
         fresh = held is None or held.rank[:2] < order_start(services.order)
         self._store(member, record, rank_of(services.order))
+        member.entries = shared_entries(services.entries)
         self._persist(member)
-        self._ctx.notify(ServicesChanged(member.node_id))
+        self.telling.services(member)
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_opaque(
@@ -423,17 +426,17 @@ class Catalog:
                 member.changed_at = self._ctx.now
             self.standing.note(member)
             self.note_eligible(member)
-            self._ctx.notify(MemberChanged(member.node_id, member.name, member.status, before))
+            self.telling.member(member, member.status, before)
             was_serving = before is not None and before < MemberStatus.DEAD
             if RecordKind.SERVICE_SET in member.messages and (was_serving != member.serving or moved):
-                self._ctx.notify(ServicesChanged(member.node_id))
+                self.telling.services(member)
 
     def _forget_records(self, member: Member) -> None:
         for kind in member.messages:
             if kind != RecordKind.CREDENTIAL:
                 member.messages.drop(kind)
                 self.ledger.put(kind, member.node_id, None)
-        member.verdict = member.quarantine_until = member.link = None
+        member.verdict = member.quarantine_until = member.link = member.entries = None
         member.run = 0
         member.status = MemberStatus.ALIVE
 
@@ -450,8 +453,9 @@ class Catalog:
         self._ctx.statistics.members = len(self._members)
         self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
         if had_state:
-            self._ctx.notify(MemberChanged(member.node_id, member.name, MemberStatus.DEAD, before))
-            self._ctx.notify(ServicesChanged(member.node_id))
+            self.telling.member(member, MemberStatus.DEAD, before)
+        if had_state or member.endpoints is not None:
+            self.telling.services(member)
 
     def _persist(self, member: Member) -> None:
         value = pack_records(message for _, message in member.messages.items())

@@ -19,10 +19,10 @@ from gossipmesh.model.records import (
     NodeCredential,
     NodeState,
     RecordKind,
-    ServiceSet,
     SignedRecord,
     Verdict,
 )
+from gossipmesh.model.service import NodeEndpoints, ServiceEntry
 from gossipmesh.wire.datagram import decode_record
 
 _CREDENTIAL: Final = int(RecordKind.CREDENTIAL)
@@ -30,12 +30,11 @@ _STATE: Final = int(RecordKind.NODE_STATE)
 _SERVICES: Final = int(RecordKind.SERVICE_SET)
 _KNOWN: Final = tuple(int(kind) for kind in RecordKind)
 # So many records of a kind stay decoded, over all cores of a process. In a table of thousands only a few are
-# asked for again and again; states are asked for most, for their addresses.
+# asked for again and again; states are asked for most, for their addresses. Services are kept decoded.
 _STATES_MAX: Final = 1_024
 _OTHERS_MAX: Final = 256
 _CREDENTIALS: Final = msgspec.msgpack.Decoder(NodeCredential)
 _STATES: Final = msgspec.msgpack.Decoder(NodeState)
-_SERVICE_SETS: Final = msgspec.msgpack.Decoder(ServiceSet)
 
 
 @lru_cache(_OTHERS_MAX)
@@ -47,11 +46,6 @@ def credential_of(message: bytes) -> NodeCredential:
 @lru_cache(_STATES_MAX)
 def _state_of(message: bytes) -> NodeState:
     return _STATES.decode(decode_record(message).body)
-
-
-@lru_cache(_OTHERS_MAX)
-def _services_of(message: bytes) -> ServiceSet:
-    return _SERVICE_SETS.decode(decode_record(message).body)
 
 
 class Messages:
@@ -154,7 +148,9 @@ class Records:
 class Member:
     """Mutable; owned by the catalog. `verdict` is kept while `state` does not beat it.
 
-    What it signed is decoded when it is asked for; those asked for lately are found again.
+    Credential and state are decoded when they are asked for; those asked for lately are found again.
+    `entries` are its services, decoded when they came, None before any did; `endpoints` those in use, as last
+    told.
     """
 
     __slots__ = (
@@ -166,8 +162,10 @@ class Member:
         "beat_run",
         "changed_at",
         "counted_as",
+        "endpoints",
         "endpoints_retained",
         "ends",
+        "entries",
         "heard_at",
         "lag_ms",
         "link",
@@ -195,6 +193,8 @@ class Member:
         self.name = node_name_of_spiffe_id(credential.spiffe_id) or ""
         self.verdict: Verdict | None = None
         self.messages = Messages()
+        self.entries: tuple[ServiceEntry, ...] | None = None
+        self.endpoints: NodeEndpoints | None = None
         self.ends = credential.ends
         self.signer = b""
         self.place = -1
@@ -230,12 +230,6 @@ class Member:
         """Return the newest state held; None before one is known."""
         message = self.messages.state
         return None if message is None else _state_of(message)
-
-    @property
-    def services(self) -> ServiceSet | None:
-        """Return the newest services held; None when it never said any."""
-        message = self.messages.services
-        return None if message is None else _services_of(message)
 
     @property
     def opaque(self) -> list[int]:

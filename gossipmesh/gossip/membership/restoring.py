@@ -4,6 +4,8 @@ Ends at the catalog; verdicts are handed on, because only a detector can judge t
 Paper: none. Deviation: none.
 """
 
+from typing import Final
+
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.settings import RestoredState
 from gossipmesh.gossip.membership.catalog import MEMBER_BYTES_MAX, Catalog, Checks
@@ -11,6 +13,8 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import RecordKind, SignedRecord
 from gossipmesh.wire.codec import decode_untrusted
+
+_SIGNED: Final = (RecordKind.NODE_STATE, RecordKind.SERVICE_SET)
 
 
 def restore_members(
@@ -37,8 +41,8 @@ def restore_members(
             ctx.refused(type(error).__name__)
     own = catalog.get(catalog.own_id)
     assert own is not None
-    signed = [record.epoch for record in (own.state, own.services) if record is not None]
-    return max(signed, default=0), verdicts
+    signed = [catalog.ledger.get(kind, own.node_id) for kind in _SIGNED]
+    return max((item.rank.epoch for item in signed if item is not None), default=0), verdicts
 
 
 def decode_restored_untrusted(value: bytes) -> tuple[SignedRecord, ...]:

@@ -10,15 +10,13 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-import msgspec
-
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
-from gossipmesh.model.records import ServiceSet
+from gossipmesh.model.service import NodeEndpoints
 
 _BY_NAME: Final = attrgetter("name")
 _UNREACHABLE: Final = attrgetter("unreachable")
@@ -80,32 +78,11 @@ def each_member(catalog: Catalog, ctx: Context) -> Iterator[MemberView]:
             yield view
 
 
-def each_service(catalog: Catalog, ctx: Context) -> Iterator[tuple[MemberView, ServiceSet]]:
-    """Yield the services in use, sorted by member name.
-
-    Those of members that are neither dead nor left, and of those who died together (`endpoints_retained`).
-    """
+def each_endpoints(catalog: Catalog) -> Iterator[NodeEndpoints]:
+    """Yield the endpoints in use by member, sorted by member name."""
     for member in _sorted(catalog):
-        found = service_of(catalog, ctx, member.node_id)
-        if found is not None:
-            yield found
-
-
-def service_of(catalog: Catalog, ctx: Context, node_id: bytes) -> tuple[MemberView, ServiceSet] | None:
-    """Return one member's services; None when none are in use.
-
-    Our own are in our own use, as those of one alive, also while the others hold us dead.
-    """
-    member = catalog.get(node_id)
-    if member is None:
-        return None
-    is_out = node_id == catalog.own_id and member.status is MemberStatus.DEAD
-    if not (member.serving or member.endpoints_retained or is_out):
-        return None
-    services, view = member.services, member.view(ctx.now)
-    if services is None or view is None:
-        return None
-    return (msgspec.structs.replace(view, status=MemberStatus.ALIVE) if is_out else view, services)
+        if member.endpoints is not None and catalog.get(member.node_id) is member:
+            yield member.endpoints
 
 
 def _sorted(catalog: Catalog) -> list[Member]:

@@ -30,6 +30,7 @@ from gossipmesh.gossip.base.settings import (
 from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
 from gossipmesh.gossip.failure.verdicts import decode_verdict_untrusted
 from gossipmesh.gossip.membership.catalog import Catalog
+from gossipmesh.gossip.membership.endpoints import entries_of, in_use
 from gossipmesh.gossip.membership.member import Member, Messages, credential_of
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.replay.packing import Packed, Packer, Unpacker, Unwritable, fields_of, plain
@@ -50,7 +51,10 @@ _WINDOW_BYTES: Final = 64
 # What composition gives to a part and no input changes; what is made of keys; what `Context` holds for all.
 _WIRING: Final = (Context, GossipSettings, MonitorSettings, LinkMaker, Verifier, TrustedDocuments, Random)
 _MEMBERS_OF: Final = ("members", "by_short")  # of the catalog: they stand in a table of their own
-_DERIVED: Final = ("messages", "link", "verdict", "node_id", "short_id", "name", "ends", "status")
+_DERIVED: Final = (
+    *("messages", "link", "verdict", "node_id", "short_id", "name", "ends", "status"),
+    *("entries", "endpoints"),
+)
 _COLUMNS: Final = tuple(name for name in Member.__slots__ if name not in _DERIVED)
 _VALUES_OF: Final = attrgetter(*_COLUMNS)
 
@@ -296,6 +300,8 @@ class _Reading:
                 setattr(member, name, held)
         verdict = member.record(RecordKind.VERDICT)
         member.verdict = None if verdict is None else decode_verdict_untrusted(verdict)
+        member.entries = entries_of(messages.services)
+        member.endpoints = in_use(member, self.core.own_node_id)
         return member
 
     def _restore_parts(self) -> None:

@@ -9,14 +9,16 @@ Rule: whatever was seen with a sum must be seen with it ever after, on any node 
 from collections import OrderedDict
 from typing import Any, Final
 
-from gossipmesh.model.member import MemberStatus
-from gossipmesh.model.records import ServiceSet
+from gossipmesh.gossip.inspection import services_order
+from gossipmesh.model.member import MemberStatus, Order
+from gossipmesh.model.service import ServiceEntry
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.world import SimulationFailure, World
 
 _SUMS_MAX: Final = 512
 
-_View = dict[str, tuple[str, ServiceSet | None]]
+_Services = tuple[Order | None, tuple[ServiceEntry, ...]]
+_View = dict[str, tuple[str, _Services | None]]
 
 
 class EqualViews:
@@ -61,7 +63,7 @@ class EqualViews:
 
 def view_of(core: Any) -> _View:
     """Return by name what a core holds of each member: its status, and its services if they are in use."""
-    services = {view.name: held for view, held in core.services()}
+    services = {one.node: (services_order(core, one.node_id), one.entries) for one in core.endpoints()}
     return {
         view.name: (
             view.status.label,
@@ -73,4 +75,4 @@ def view_of(core: Any) -> _View:
 
 def _told(view: _View, name: str) -> str:
     status, services = view.get(name, ("unknown", None))
-    return status if services is None else f"{status} with services of {services.order}"
+    return status if services is None else f"{status} with services of {services[0]}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gossipmesh.gossip import rehearsal
+from gossipmesh.gossip.inspection import services_order
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.testing.builders import VALID_UNTIL_S, http_route, service_entry
@@ -26,7 +27,7 @@ LIFE_S: Final = 300  # of a credential that is to end within a scenario
 
 def endpoints_of(run: Run, host: Host) -> int:
     """Return how many endpoints a running host would offer its engine."""
-    return sum(len(services.entries) for _, services in run.core(host).services())
+    return sum(len(one.entries) for one in run.core(host).endpoints())
 
 
 def require_endpoints_stay(run: Run, duration_ns: int, least: int, hosts: Sequence[Host] = ()) -> None:
@@ -241,8 +242,7 @@ def join_storm(run: Run) -> None:
 
 
 def _services_order(run: Run, host: Host, node_id: bytes) -> Order:
-    found = run.core(host).service(node_id)
-    return Order(0, 0, 0) if found is None else found[1].order
+    return services_order(run.core(host), node_id) or Order(0, 0, 0)
 
 
 def spread(run: Run) -> None:

@@ -26,6 +26,7 @@ from gossipmesh.gossip.base.effects import (
     SendStream,
     ServicesChanged,
 )
+from gossipmesh.gossip.inspection import untold
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, Order
@@ -234,6 +235,7 @@ class Invariants(Observer):
         missing = [h.name for h in self.reachable(world) if h.identity not in seen and not h.has_left]
         if missing:
             problems.append(f"{host.name} does not know {', '.join(missing[:5])}")
+        problems += [f"{host.name} told nobody what changed of {name}'s endpoints" for name in untold(core)]
         self._check_services(host, None)
         return problems
 
@@ -385,13 +387,11 @@ class Invariants(Observer):
 
     def _check_services(self, host: Host, node_id: bytes | None) -> None:
         core: Any = host.core
-        for view, services in core.services():
-            if node_id is not None and view.node_id != node_id:
-                continue
-            bearers = [one.name for one in self._copies.get(view.name, ())] or [view.name]
+        for one in core.endpoints() if node_id is None else filter(None, [core.endpoints_of(node_id)]):
+            bearers = [bearer.name for bearer in self._copies.get(one.node, ())] or [one.node]
             published = [entries for name in bearers for entries in self._published.get(name, [()])]
-            if tuple(services.entries) not in published:
-                raise SimulationFailure(f"{host.name} holds services that {view.name} never published")
+            if one.entries not in published:
+                raise SimulationFailure(f"{host.name} holds services that {one.node} never published")
 
     def _check_queue(self, host: Host, core: Any) -> None:
         queued = getattr(core.statistics(), "queue_length", 0)

@@ -72,7 +72,7 @@ def crash(run: Run) -> None:
     run.measure("dead_p50_s", times[len(times) // 2])
     run.measure("dead_last_s", times[-1])
     for host in run.running():
-        names = [view.name for view, _ in run.core(host).services()]
+        names = [one.node for one in run.core(host).endpoints()]
         run.require(victim.name not in names, f"{host.name} still offers services of the dead {victim.name}")
     run.world.start(victim)
     run.publish(victim)
@@ -86,13 +86,11 @@ def require_reliance(run: Run, subject: Host, expected: MemberStatus) -> None:
         if host is subject:
             continue
         now = host.instant(run.world.now_ns)
-        views = {view.name: view for view, _ in run.core(host).services()}
-        view = views.get(subject.name)
-        run.require(view is not None, f"{host.name} offers no endpoint of {subject.name}")
-        assert view is not None
-        found = reliance(
-            view.status, view.changed_at, now, unreachable=view.unreachable, held=view.endpoints_retained
-        )
+        offered = {one.node: one for one in run.core(host).endpoints()}
+        one = offered.get(subject.name)
+        run.require(one is not None, f"{host.name} offers no endpoint of {subject.name}")
+        assert one is not None
+        found = reliance(one.status, one.since, now, unreachable=one.unreachable, held=one.retained)
         run.require(found is expected, f"{host.name} relies on {subject.name} as {found.label}")
 
 
@@ -128,7 +126,7 @@ def kill_agent(run: Run) -> None:
     run.measure("unattended_last_s", run.world.now_ns - started_ns)
     run.world.run_for(20 * SECOND_NS)
     for host in run.running():
-        names = [view.name for view, _ in run.core(host).services()]
+        names = [one.node for one in run.core(host).endpoints()]
         run.require(
             victim.name in names, f"{host.name} dropped the services of {victim.name}, whose engine serves"
         )
@@ -402,9 +400,7 @@ def large(run: Run) -> None:
     run.settle()
     run.require_policy("mesh", 1)
     for other in run.running():
-        counts = [
-            len(services.entries) for view, services in run.core(other).services() if view.name == host.name
-        ]
+        counts = [len(one.entries) for one in run.core(other).endpoints() if one.node == host.name]
         run.require(counts == [len(entries)], f"{other.name} holds {counts} services of {host.name}")
 
 

@@ -9,10 +9,8 @@ from typing import Any
 import trio
 
 from gossipmesh.agent import admin_views
-from gossipmesh.model.identity import NodeId
-from gossipmesh.model.member import Address, MemberStatus, NodePhase
-from gossipmesh.model.records import ServiceSet
-from gossipmesh.testing.builders import service_entry
+from gossipmesh.model.service import NodeEndpoints
+from gossipmesh.testing.builders import node_endpoints
 
 _STEP_MAX = 50
 
@@ -23,13 +21,10 @@ class ManyMembers:
     def __init__(self) -> None:
         self.looked_at = 0
 
-    def each_service(self) -> Iterator[tuple[Any, ServiceSet]]:
-        state = SimpleNamespace(mesh_addresses=(Address("10.0.0.1", 15_008),), phase=NodePhase.SERVING)
+    def each_endpoints(self) -> Iterator[NodeEndpoints]:
         for number in range(1_000):
             self.looked_at += 1
-            view = SimpleNamespace(name=f"n{number}", state=state, status=MemberStatus.ALIVE)
-            service = "shop/cart" if number == 700 else "shop/other"
-            yield view, ServiceSet(NodeId(bytes(16)), 1, 1, 1, (service_entry(service),))
+            yield node_endpoints(f"n{number}", "shop/cart" if number == 700 else "shop/other")
 
 
 async def test_a_service_few_serve_is_found_in_small_steps() -> None:

@@ -1,7 +1,5 @@
 """Snapshots follow the catalog: coalesced, held after a start, found again on disk."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -9,127 +7,21 @@ import pytest
 import trio
 import trio.testing
 
-from gossipmesh.agent.catalog_feed import CatalogFeed
-from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.model import limits
-from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
-from gossipmesh.model.member import Address, MemberStatus, NodePhase
-from gossipmesh.model.records import NodeCredential, NodeState, ServiceSet
-from gossipmesh.model.service import Protocol
-from gossipmesh.model.snapshot import InboundSection, RoutesSection, SnapshotEndpoint, UpstreamSection
-from gossipmesh.testing.builders import TrustDomainBuilder, access_policy, service_entry
+from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.service import NodeEndpoints, Protocol
+from gossipmesh.model.snapshot import InboundSection, RoutesSection, UpstreamSection
+from gossipmesh.testing.builders import TrustDomainBuilder, access_policy
 from gossipmesh.traffic.compiler import SnapshotCompiler
-from gossipmesh.traffic.inputs import LocalService
+from gossipmesh.traffic.inputs import SnapshotInputs
 from gossipmesh.traffic.sections import (
     Snapshot,
     decode_snapshot_untrusted,
     encode_snapshot,
     make_snapshot,
 )
-from gossipmesh.trust.documents import TrustedDocuments
-
-SERVICE = "shop/cart"
-CART = LocalService("cart", SERVICE, "http", Address("127.0.0.1", 8080), 1000)
-
-
-class FakeCatalog:
-    """Members by name, each serving shop/cart."""
-
-    def __init__(self, *names: str) -> None:
-        self.statuses = dict.fromkeys(names, MemberStatus.ALIVE)
-        self.unreachable: list[str] = []
-        self.held: list[str] = []
-        self.changed_at = Instant(0)
-
-        self.service_of = dict.fromkeys(names, SERVICE)
-        self.asked: list[str] = []
-        self.protocol = Protocol.HTTP
-
-    def each_service(self) -> Iterator[tuple[MemberView, ServiceSet]]:
-        for name in sorted(self.statuses):
-            found = self.service(NodeId(name.encode()))
-            assert found is not None
-            yield found
-        self.asked.clear()
-
-    def service(self, node_id: NodeId) -> tuple[MemberView, ServiceSet] | None:
-        name = node_id.decode()
-        self.asked.append(name)
-        if name not in self.statuses:
-            return None
-        entry = msgspec.structs.replace(
-            service_entry(self.service_of.get(name, SERVICE)), protocol=self.protocol
-        )
-        return self._view(name, self.statuses[name]), ServiceSet(node_id, 1, 1, 1, (entry,))
-
-    def _view(self, name: str, status: MemberStatus) -> MemberView:
-        number = sorted(self.statuses).index(name) + 1
-        address = (Address(f"10.0.0.{number}", 15008),)
-        node_id = NodeId(name.encode())
-        state = NodeState(node_id, 1, 1, 1, name, address, address, int(NodePhase.SERVING), "t", 1, 1, ())
-        credential = NodeCredential(node_id, f"spiffe://mesh.test/node/{name}", 1, 1, b"", b"", (), (), 0, 1)
-        return MemberView(
-            name,
-            node_id,
-            credential.spiffe_id,
-            status,
-            state,
-            credential,
-            self.changed_at,
-            unreachable=name in self.unreachable,
-            endpoints_retained=name in self.held,
-        )
-
-
-class Rig:
-    """A feed that delivers into a list."""
-
-    def __init__(
-        self,
-        folder: Path,
-        *names: str,
-        documents: TrustedDocuments | None = None,
-        local: tuple[LocalService, ...] = (),
-        clock: Callable[[], Instant] = lambda: Instant(0),
-    ) -> None:
-        self.catalog = FakeCatalog(*names)
-        self.delivered: list[Snapshot] = []
-        self.path = folder / "snapshot.bin"
-        self.feed = CatalogFeed(
-            trust_domain="mesh.test",
-            node="n1",
-            catalog=self.catalog,
-            documents=documents or TrustDomainBuilder().documents(),
-            local=lambda: local,
-            snapshot_path=self.path,
-            deliver=self.delivered.append,
-            clock=clock,
-        )
-
-    def put(self, name: str, status: MemberStatus | None) -> None:
-        """Let a member come or (None) go, as the core tells it."""
-        if status is None:
-            del self.catalog.statuses[name]
-        else:
-            self.catalog.statuses[name] = status
-        self.feed.services_changed(NodeId(name.encode()))
-
-    def nodes(self) -> list[str]:
-        return [endpoint.node for endpoint in self.endpoints()]
-
-    def endpoints(self) -> tuple[SnapshotEndpoint, ...]:
-        section = self.delivered[-1].section(f"upstream/{SERVICE}")
-        assert isinstance(section, UpstreamSection)
-        return section.endpoints
-
-
-@asynccontextmanager
-async def running(rig: Rig) -> AsyncIterator[None]:
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.feed.run)
-        yield
-        nursery.cancel_scope.cancel()
+from tests.unit.agent.feed_rig import CART, SERVICE, Rig, running
 
 
 def _version_on_disk(path: Path) -> str:
@@ -181,7 +73,8 @@ async def test_the_doubtful_are_used_last_and_the_held_are_kept(tmp_path: Path) 
         rig.catalog.unreachable.append("n2")
         rig.catalog.held.append("n3")
         rig.catalog.statuses["n3"] = rig.catalog.statuses["n4"] = MemberStatus.DEAD
-        rig.feed.changed(urgent=True)
+        for name in ("n2", "n3", "n4"):
+            rig.tell(name, urgent=True)
         await trio.testing.wait_all_tasks_blocked()
         section = rig.delivered[-1].section(f"upstream/{SERVICE}")
         assert isinstance(section, UpstreamSection)
@@ -218,7 +111,7 @@ async def test_a_death_does_not_wait(tmp_path: Path, autojump_clock: object) -> 
         await trio.testing.wait_all_tasks_blocked()
         rig.catalog.statuses["n2"] = MemberStatus.DEAD
         started = trio.current_time()
-        rig.feed.changed(urgent=True)
+        rig.tell("n2", urgent=True)
         await trio.testing.wait_all_tasks_blocked()
         assert rig.nodes() == ["n1"]
         assert trio.current_time() == started
@@ -390,25 +283,44 @@ async def test_demanded_services_are_bounded_and_the_least_lately_used_goes(
     assert inputs.node == "n1"
 
 
-async def test_only_members_of_a_wanted_service_are_read(tmp_path: Path) -> None:
+async def test_only_what_changed_of_a_wanted_service_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
     names = [f"n{number:03}" for number in range(250)]
     rig = Rig(tmp_path, *names)
-    rig.catalog.service_of = {name: SERVICE if name < "n005" else "shop/other" for name in names}
+    rig.catalog.service_of = {
+        name: SERVICE if name < "n005" else f"shop/s{int(name[1:]) % 3}" for name in names
+    }
+    read: list[str] = []
+    compiled: list[int] = []
     async with running(rig):
-        rig.feed.demand(SERVICE)
+        for service in (SERVICE, "shop/s1"):
+            rig.feed.demand(service)
         await trio.testing.wait_all_tasks_blocked()
         assert rig.nodes() == names[:5]
-        rig.catalog.asked.clear()
-        rig.put("n100", MemberStatus.DEAD)
+        serving, compile_ = rig.feed._index.serving, rig.feed._compiler.compile
+
+        def note_read(service: str) -> tuple[NodeEndpoints, ...]:
+            read.append(service)
+            return serving(service)
+
+        def note_compiled(inputs: SnapshotInputs) -> Snapshot:
+            compiled.append(len(inputs.serving))
+            return compile_(inputs)
+
+        monkeypatch.setattr(rig.feed._index, "serving", note_read)
+        monkeypatch.setattr(rig.feed._compiler, "compile", note_compiled)
+        rig.put("n101", None)  # of shop/s2, which nobody asked for
+        await trio.sleep(2)
+        assert (read, compiled) == ([], [])
         rig.put("n003", None)
-        rig.feed.changed(urgent=True)
-        await trio.testing.wait_all_tasks_blocked()
-    assert rig.catalog.asked == ["n100", "n003", *[name for name in names[:5] if name != "n003"]]
+        await trio.sleep(2)
+    assert (read, compiled) == ([SERVICE], [2])
     assert rig.nodes() == ["n000", "n001", "n002", "n004"]
 
 
 async def test_many_endpoints_are_compiled_beside_the_loop(tmp_path: Path) -> None:
-    names = [f"n{number:03}" for number in range(450)]
+    names = [f"n{number:03}" for number in range(600)]
     rig = Rig(tmp_path, *names)
     rig.feed.demand(SERVICE)
     async with running(rig):

@@ -24,7 +24,7 @@ from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
 from gossipmesh.traffic.inputs import SnapshotInputs
 from gossipmesh.traffic.sections import Snapshot, make_snapshot
 
-GOOD = SnapshotCompiler().compile(SnapshotInputs("mesh.test", "n1", (), (), (), (), DEFAULT_LIMITS))
+GOOD = SnapshotCompiler().compile(SnapshotInputs("mesh.test", "n1", (), {}, (), (), DEFAULT_LIMITS))
 REFUSED = make_snapshot(
     {**{name: GOOD.sections[digest] for name, digest in GOOD.root.items()}, "limits": b"\x01"}
 )

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import Document
 from gossipmesh.model.service import EndpointHealth
+from gossipmesh.testing.builders import OneEndpoint, serving
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
-from gossipmesh.traffic.inputs import CatalogEndpoint, LocalService, PolicyInput, SnapshotInputs
+from gossipmesh.traffic.inputs import LocalService, PolicyInput, SnapshotInputs
 from gossipmesh.traffic.sections import Snapshot
 from tests.unit.dataplane.certificates import TRUST_DOMAIN, Authority, shared_authority
 
@@ -71,7 +72,8 @@ class Node:
         self.log_path = directory / f"{name}.log"
         self.engine = ReferenceEngine(self.socket_path, AccessLogSettings(self.log_path))
         self.sockets = {listener: bound() for listener in ("mesh", "proxy", "readiness")}
-        self.inputs = SnapshotInputs(TRUST_DOMAIN, name, (), (), (), (), DEFAULT_LIMITS)
+        self.inputs = SnapshotInputs(TRUST_DOMAIN, name, (), {}, (), (), DEFAULT_LIMITS)
+        self.catalog: tuple[OneEndpoint, ...] = ()
         self.events: list[EngineEvent] = []
         self.client: EngineClient
         self.compiler = SnapshotCompiler()
@@ -110,12 +112,15 @@ class Node:
         pairs = [self.authority.identity(name) for name in dict.fromkeys(names)]
         await self.client.apply_identities(pairs, self.authority.bundle_pem)
 
-    def compile(self, **changes: object) -> Snapshot:
+    def compile(self, *, catalog: Sequence[OneEndpoint] | None = None, **changes: object) -> Snapshot:
+        if catalog is not None:
+            self.catalog = tuple(catalog)
+            changes["serving"] = serving(catalog)
         self.inputs = msgspec.structs.replace(self.inputs, **changes)
         return self.compiler.compile(self.inputs)
 
-    async def apply(self, **changes: object) -> Snapshot:
-        snapshot = self.compile(**changes)
+    async def apply(self, *, catalog: Sequence[OneEndpoint] | None = None, **changes: object) -> Snapshot:
+        snapshot = self.compile(catalog=catalog, **changes)
         await self.client.apply_snapshot(snapshot)
         return snapshot
 
@@ -127,9 +132,9 @@ def endpoint(
     service: str = "shop/cart",
     protocol: str = "http",
     **more: object,
-) -> CatalogEndpoint:
+) -> OneEndpoint:
     """Return a passing endpoint of `service` behind `node`."""
-    plain = CatalogEndpoint(
+    plain = OneEndpoint(
         registration=registration,
         service=service,
         protocol=protocol,

@@ -347,7 +347,7 @@ async def test_own_answers_carry_flags(tmp_path: Path) -> None:
         proxy = near.at("proxy")
         assert b"x-gossipmesh-flag: NR" in (await get(proxy, host="localhost"))[1]
         failing = endpoint(near, registration="none", service="shop/none", health=EndpointHealth.FAILING)
-        await near.apply(catalog=(*near.inputs.catalog, failing), wanted=("shop/cart", "shop/none"))
+        await near.apply(catalog=(*near.catalog, failing), wanted=("shop/cart", "shop/none"))
         status, head, _ = await get(proxy, host="none.shop.mesh:80")
         assert (status, b"x-gossipmesh-flag: UH" in head) == (503, True)
         status, head, _ = await get(proxy, extra="x-gossipmesh-hops: 16\r\n")

@@ -37,7 +37,7 @@ class ProcessNode(Node):
         self.log_path = directory / "access.log"
         self.stderr_path = directory / "stderr"
         self.sockets = {listener: bound() for listener in ("mesh", "proxy", "readiness")}
-        self.inputs = SnapshotInputs(TRUST_DOMAIN, self.name, (), (), (), (), DEFAULT_LIMITS)
+        self.inputs = SnapshotInputs(TRUST_DOMAIN, self.name, (), {}, (), (), DEFAULT_LIMITS)
         self.events: list[EngineEvent] = []
         self.compiler = SnapshotCompiler()
         with self.stderr_path.open("wb") as stderr:

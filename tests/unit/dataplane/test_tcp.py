@@ -129,7 +129,7 @@ async def test_refused_endpoint_is_replaced_before_the_tunnel_begins(tmp_path: P
         gone = stack.enter_context(nobody_listening())
         address = await stack.enter_async_context(workload(echo_then_farewell))
         near, _far, port = await stack.enter_async_context(database(tmp_path, address))
-        there = near.inputs.catalog[0]
+        there = near.catalog[0]
         await near.apply(catalog=(there, msgspec.structs.replace(there, node="dead", address=gone)))
         for _ in range(8):
             stream = await trio.open_tcp_stream(port.host, port.port)

@@ -207,7 +207,7 @@ def test_ki_04_twenty_thousand_invented_members_cost_ten_signature_checks() -> N
     # It may speak again after a while: nobody is shut out for good by a renewal it had not heard of.
     group.run(3)
     publish(group, "b", CART)
-    group.run_until(lambda: any(services.entries for _, services in node.services()), 3)
+    group.run_until(lambda: any(one.entries for one in node.endpoints()), 3)
 
 
 def test_ki_06_a_clock_stamp_far_ahead_moves_nothing() -> None:

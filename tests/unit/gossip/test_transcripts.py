@@ -45,10 +45,7 @@ def publish(group: Group, name: str, *entries: ServiceEntry) -> None:
 
 
 def serving(group: Group, at: str) -> dict[str, list[str]]:
-    return {
-        view.name: [entry.registration for entry in services.entries]
-        for view, services in group.node(at).services()
-    }
+    return {one.node: [entry.registration for entry in one.entries] for one in group.node(at).endpoints()}
 
 
 def test_a_join_through_one_seed_reaches_everybody_and_sums_are_equal() -> None:

@@ -22,9 +22,9 @@ from gossipmesh.model.policy import (
 )
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.model.snapshot import RoutesSection, SnapshotEndpoint, UpstreamSection
+from gossipmesh.testing.builders import OneEndpoint, serving
 from gossipmesh.traffic.compiler import (
     DEFAULT_LIMITS,
-    CatalogEndpoint,
     LocalService,
     PolicyInput,
     SnapshotCompiler,
@@ -33,7 +33,7 @@ from gossipmesh.traffic.compiler import (
 from gossipmesh.traffic.sections import Snapshot
 
 
-def catalog_endpoint(node: str = "n1", service: str = "shop/cart", **changes: Any) -> CatalogEndpoint:
+def catalog_endpoint(node: str = "n1", service: str = "shop/cart", **changes: Any) -> OneEndpoint:
     values: dict[str, Any] = {
         "registration": service.partition("/")[2],
         "service": service,
@@ -46,7 +46,7 @@ def catalog_endpoint(node: str = "n1", service: str = "shop/cart", **changes: An
         "address": Address("10.0.0.1", 15008),
         "status": MemberStatus.ALIVE,
     }
-    return CatalogEndpoint(**{**values, **changes})
+    return OneEndpoint(**{**values, **changes})
 
 
 def local_service(service: str = "shop/web", **changes: Any) -> LocalService:
@@ -90,7 +90,10 @@ def access_policy(name: str, action: str, *rules: AccessRuleSpec, service: str =
 
 
 def inputs(**changes: Any) -> SnapshotInputs:
-    """Return inputs of a node that wants shop/cart; `policies` may be bare documents, since 1, 2, ..."""
+    """Return inputs of a node that wants shop/cart; `catalog` are endpoints of any services.
+
+    `policies` may be bare documents, since 1, 2, ...
+    """
     policies = tuple(
         one if isinstance(one, PolicyInput) else PolicyInput(one, since)
         for since, one in enumerate(changes.pop("policies", ()), start=1)
@@ -99,7 +102,7 @@ def inputs(**changes: Any) -> SnapshotInputs:
         "trust_domain": "mesh.example",
         "node": "n0",
         "local": (),
-        "catalog": (),
+        "serving": serving(changes.pop("catalog", ())),
         "policies": policies,
         "wanted": ("shop/cart",),
         "limits": DEFAULT_LIMITS,

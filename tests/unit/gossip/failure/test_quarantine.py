@@ -166,7 +166,7 @@ def test_who_is_out_holds_itself_out_and_uses_its_own_services() -> None:
     assert until is not None
     assert 0 < until - group.now <= OUT_NS
     assert serving(group, "e") == {"e": ["cart"]}
-    assert all(one.status.label == "alive" for one, _ in group.node("e").services())
+    assert all(one.status.label == "alive" for one in group.node("e").endpoints())
     assert all(serving(group, at) == {} for at in "abcd")
     begun, address = len(group.trace), str(group.hosts["e"].address)
     group.run(60)

@@ -1,0 +1,121 @@
+"""A feed whose catalog is said in names, and which delivers into a list."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import trio
+import trio.testing
+
+from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.model.instant import Instant
+from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.service import EndpointsDelta, NodeEndpoints, Protocol
+from gossipmesh.model.snapshot import SnapshotEndpoint, UpstreamSection
+from gossipmesh.testing.builders import TrustDomainBuilder, node_endpoints, service_entry
+from gossipmesh.traffic.inputs import LocalService
+from gossipmesh.traffic.sections import (
+    Snapshot,
+)
+from gossipmesh.trust.documents import TrustedDocuments
+
+SERVICE = "shop/cart"
+CART = LocalService("cart", SERVICE, "http", Address("127.0.0.1", 8080), 1000)
+
+
+class FakeCatalog:
+    """Members by name, each serving shop/cart."""
+
+    def __init__(self, *names: str) -> None:
+        self.statuses = dict.fromkeys(names, MemberStatus.ALIVE)
+        self.unreachable: list[str] = []
+        self.held: list[str] = []
+        self.changed_at = Instant(0)
+        self.service_of = dict.fromkeys(names, SERVICE)
+        self.protocol = Protocol.HTTP
+        self.told: dict[str, NodeEndpoints] = {}
+
+    def each_endpoints(self) -> Iterator[NodeEndpoints]:
+        for name in sorted(self.statuses):
+            self.delta(name)
+        yield from self.told.values()
+
+    def delta(self, name: str) -> EndpointsDelta:
+        """Return what changed of a member since it was last told."""
+        before, after = self.told.pop(name, None), self._now(name)
+        if after is not None:
+            self.told[name] = after
+        return EndpointsDelta(before, after)
+
+    def _now(self, name: str) -> NodeEndpoints | None:
+        status = self.statuses.get(name)
+        if status is None or (status is MemberStatus.DEAD and name not in self.held):
+            return None
+        number = sorted(self.statuses).index(name) + 1
+        entry = msgspec.structs.replace(
+            service_entry(self.service_of.get(name, SERVICE)), protocol=self.protocol
+        )
+        return node_endpoints(
+            name,
+            entry,
+            address=Address(f"10.0.0.{number}", 15008),
+            status=status,
+            since=self.changed_at,
+            unreachable=name in self.unreachable,
+            retained=name in self.held,
+        )
+
+
+class Rig:
+    """A feed that delivers into a list."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *names: str,
+        documents: TrustedDocuments | None = None,
+        local: tuple[LocalService, ...] = (),
+        clock: Callable[[], Instant] = lambda: Instant(0),
+    ) -> None:
+        self.catalog = FakeCatalog(*names)
+        self.delivered: list[Snapshot] = []
+        self.path = folder / "snapshot.bin"
+        self.feed = CatalogFeed(
+            trust_domain="mesh.test",
+            node="n1",
+            catalog=self.catalog,
+            documents=documents or TrustDomainBuilder().documents(),
+            local=lambda: local,
+            snapshot_path=self.path,
+            deliver=self.delivered.append,
+            clock=clock,
+        )
+
+    def put(self, name: str, status: MemberStatus | None) -> None:
+        """Let a member come or (None) go, as the core tells it."""
+        if status is None:
+            del self.catalog.statuses[name]
+        else:
+            self.catalog.statuses[name] = status
+        self.tell(name)
+
+    def tell(self, name: str, *, urgent: bool = False) -> None:
+        """Tell of a member as it is now."""
+        self.feed.endpoints_changed(self.catalog.delta(name), urgent=urgent)
+
+    def nodes(self) -> list[str]:
+        return [endpoint.node for endpoint in self.endpoints()]
+
+    def endpoints(self) -> tuple[SnapshotEndpoint, ...]:
+        section = self.delivered[-1].section(f"upstream/{SERVICE}")
+        assert isinstance(section, UpstreamSection)
+        return section.endpoints
+
+
+@asynccontextmanager
+async def running(rig: Rig) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.feed.run)
+        yield
+        nursery.cancel_scope.cancel()
