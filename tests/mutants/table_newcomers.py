@@ -35,8 +35,8 @@ NEWCOMER_MUTANTS: Final = (
     mutant(
         "old-deaths-are-news",
         "gossip.failure.retained_endpoints",
-        " or not self._is_news(member):",
-        ":",
+        "if not self._is_news(member):",
+        "if False:",
         _NEWCOMERS + "test_a_restart_takes_no_old_deaths_for_a_catastrophe",
         "every restart holds the endpoints of the long dead",
     ),
