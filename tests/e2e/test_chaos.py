@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,24 @@ def run_chaos(path: Path, seed: int) -> dict[str, Any]:
     return told
 
 
+def brief(folder: Path, name: str, changes: dict[str, str] | None = None) -> Path:
+    """Write a shipped scenario with a shorter warm-up and `changes`, each of one place; return where."""
+    text = (SCENARIOS / f"{name}.toml").read_text()
+    for old, new in (changes or {}).items():
+        assert text.count(old) == 1, (name, old)
+        text = text.replace(old, new)
+    text = re.sub(r"^(warm_up_s|warm_up_jitter_s) = [0-9.]+$", r"\1 = 1.0", text, flags=re.MULTILINE)
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
 def wrong(told: dict[str, Any]) -> list[Any]:
     return [(check["check"], check["problems"]) for check in told["checks"] if not check["ok"]]
 
 
-def test_kill_one_is_seen_by_all_and_costs_no_request() -> None:
-    told = run_chaos(SCENARIOS / "kill-one.toml", seed=3)
+def test_kill_one_is_seen_by_all_and_costs_no_request(tmp_path: Path) -> None:
+    told = run_chaos(brief(tmp_path, "kill-one", {"sent_min = 200": "sent_min = 100"}), seed=3)
     assert not wrong(told), told["logs"]
     (times,) = told["measures"]["seen_dead_s"].values()
     assert len(times) == 4
@@ -37,12 +50,12 @@ def test_kill_one_is_seen_by_all_and_costs_no_request() -> None:
 
 
 def test_kill_agent_leaves_the_engine_serving(tmp_path: Path) -> None:
-    text = (SCENARIOS / "kill-agent.toml").read_text()
-    shorter = text.replace("for_s = 42.0", "for_s = 3.0").replace("for_s = 10.0", "for_s = 2.0")
-    assert shorter.count("for_s = 3.0") == shorter.count("for_s = 2.0") == 1
-    path = tmp_path / "kill-agent.toml"
-    path.write_text(shorter.replace("sent_min = 2000", "sent_min = 300"))
-    told = run_chaos(path, seed=5)
+    shorter = {
+        "for_s = 42.0": "for_s = 3.0",
+        "for_s = 10.0": "for_s = 2.0",
+        "sent_min = 2000": "sent_min = 300",
+    }
+    told = run_chaos(brief(tmp_path, "kill-agent", shorter), seed=5)
     assert not wrong(told), told["logs"]
 
 
@@ -52,7 +65,7 @@ def test_kill_engine_costs_a_moment_and_no_membership(tmp_path: Path) -> None:
     A machine busy with something else starts no process in time. What is late once may be tried once more,
     with the same bounds, and what both runs measured is kept; anything but lateness fails at once.
     """
-    path = SCENARIOS / "kill-engine.toml"
+    path = brief(tmp_path, "kill-engine")
     runs = [run_chaos(path, seed=2)]
     late = {check for check, _ in wrong(runs[0])}
     if late and late <= LATENESS:
@@ -72,8 +85,10 @@ def agents_logged(told: dict[str, Any]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "seed"), [("upgrade-all", 4), ("crash-all-agents", 6)])
-def test_agents_that_come_back_cost_no_request_no_endpoint_and_no_life(name: str, seed: int) -> None:
-    told = run_chaos(SCENARIOS / f"{name}.toml", seed=seed)
+def test_agents_that_come_back_cost_no_request_no_endpoint_and_no_life(
+    tmp_path: Path, name: str, seed: int
+) -> None:
+    told = run_chaos(brief(tmp_path, name), seed=seed)
     assert not wrong(told), told["logs"]
     assert told["evidence"]["requests"]["failed"] == 0
     nodes = told["evidence"]["nodes"]
@@ -90,8 +105,8 @@ def test_what_is_in_flight_at_the_only_endpoint_finishes_while_it_drains() -> No
 
 
 @pytest.mark.parametrize("name", ["workload-stopped", "workload-dead-post"])
-def test_a_workload_that_stops_or_dies_costs_nobody_a_request(name: str) -> None:
-    told = run_chaos(SCENARIOS / f"{name}.toml", seed=2)
+def test_a_workload_that_stops_or_dies_costs_nobody_a_request(tmp_path: Path, name: str) -> None:
+    told = run_chaos(brief(tmp_path, name), seed=2)
     assert not wrong(told), told["logs"]
 
 
@@ -103,17 +118,14 @@ def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine() -> None:
 
 def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path) -> None:
     """One node here, and sessions that end by themselves; the shipped scenario takes all, to the limit."""
-    text = (SCENARIOS / "leave-rejoin-all.toml").read_text()
-    shorter = text.replace("everywhere = true", "everywhere = false").replace(
-        "session_life_s = 0.0", "session_life_s = 5.0"
-    )
-    shorter = shorter.replace('name = "leave-rejoin-all"', 'name = "leave-rejoin-all"\nvictims = ["node5"]')
-    shorter = shorter.replace("sent_min = 2000", "sent_min = 500").replace(
-        "exchanges_min = 2000", "exchanges_min = 400"
-    )
-    path = tmp_path / "leave-rejoin-all.toml"
-    path.write_text(shorter)
-    told = run_chaos(path, seed=1)
+    shorter = {
+        "everywhere = true": "everywhere = false",
+        "session_life_s = 0.0": "session_life_s = 5.0",
+        'name = "leave-rejoin-all"': 'name = "leave-rejoin-all"\nvictims = ["node5"]',
+        "sent_min = 2000": "sent_min = 500",
+        "exchanges_min = 2000": "exchanges_min = 400",
+    }
+    told = run_chaos(brief(tmp_path, "leave-rejoin-all", shorter), seed=1)
     assert not wrong(told), told["logs"]
     assert {"websocket", "tcp", "stream"} == {end["kind"] for end in told["evidence"]["sessions"]}
 
@@ -133,10 +145,8 @@ def test_after_a_partition_everybody_is_alive_and_agrees() -> None:
 @pytest.mark.namespace
 def test_a_node_cut_off_from_all_others_serves_itself(tmp_path: Path) -> None:
     """One cut; the shipped scenario makes five, and judges their median."""
-    text = (SCENARIOS / "isolated-caller.toml").read_text()
-    path = tmp_path / "isolated-caller.toml"
-    path.write_text(text.replace("rounds = 5", "rounds = 1").replace("sent_min = 2000", "sent_min = 500"))
-    told = run_chaos(path, seed=1)
+    shorter = {"rounds = 5": "rounds = 1", "sent_min = 2000": "sent_min = 500"}
+    told = run_chaos(brief(tmp_path, "isolated-caller", shorter), seed=1)
     assert not wrong(told), told["logs"]
     assert told["evidence"]["faults"][0]["count"] > 0
 
