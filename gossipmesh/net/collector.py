@@ -7,7 +7,8 @@ process, and full collections come a hundred times more rarely; what cycles ther
 
 import ctypes
 import gc
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,10 @@ LEFT_S: Final = 3  # at least, from one time to the next: each takes some millis
 CROWD: Final = 200
 _MAPS: Final = Path("/proc/self/smaps")
 _DONTNEED: Final = 4  # linux/mman.h
+# Of proc_pid_smaps(5): addresses, permissions, offset, device, inode; and pages that are no file's any more.
+_PLACE: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+)")
+_READ_ONLY: Final = re.compile(r" r-[-x]p \S+ \S+ (?!0\b)\d+")
+_NONE_DIFFERS: Final = re.compile(r"\nAnonymous: +0 ")
 # Objects, young collections, middle ones. A young one looks at 700 objects, a middle one at what is left of
 # three: while ten thousand members come, all of it is left, and a busy machine has none of it in its caches.
 # It falls into whatever step runs: three times as many objects took 6 to 10 ms there.
@@ -53,14 +58,14 @@ def give_back() -> None:
 
     glibc returns the heap's topmost pages only. Of the libraries a start runs through (loading, certificates,
     keys) a part is never needed again; clean copies of files, they are what the kernel itself would take when
-    it wants the room. Cost: some milliseconds; it may run in a thread.
+    it wants the room. Cost: some milliseconds; a loop that serves has it run in a thread.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     trim, advise = getattr(libc, "malloc_trim", None), getattr(libc, "madvise", None)
     if trim is not None:
         trim(0)
     if advise is not None:
-        for start, end in _clean_of(_read_maps().splitlines()):
+        for start, end in _clean_of(_read_maps()):
             advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _DONTNEED)
 
 
@@ -72,17 +77,14 @@ def _read_maps() -> str:
         return ""
 
 
-def _clean_of(maps: Iterable[str]) -> Iterator[tuple[int, int]]:
+def _clean_of(maps: str) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of what is mapped from files and read only, where no page differs from its file.
 
     A page the loader relocated does differ, although nobody may write there any more: it must stay.
     """
-    place = (0, 0)
-    for line in maps:
-        name, *fields = line.split(maxsplit=5)
-        if not name.endswith(":"):
-            start, _, end = name.partition("-")
-            is_read_only = fields[0] in ("r-xp", "r--p") and fields[3] != "0"
-            place = (int(start, 16), int(end, 16)) if is_read_only else (0, 0)
-        elif name == "Anonymous:" and fields[0] == "0" and place[1]:
-            yield place
+    # Thousands of lines, of which two in a mapping count: looked for, so that other threads wait for little.
+    for found in _READ_ONLY.finditer(maps):
+        place = _PLACE.fullmatch(maps, maps.rfind("\n", 0, found.start()) + 1, found.start())
+        told = maps.find("\nAnonymous:", found.end())
+        if place is not None and told >= 0 and _NONE_DIFFERS.match(maps, told) is not None:
+            yield int(place[1], 16), int(place[2], 16)

@@ -94,7 +94,7 @@ class ReferenceEngine:
                 self._connections.start(nursery)
                 self._log.maintain()
                 nursery.start_soon(self._control.run)
-                nursery.start_soon(self._tick)
+                nursery.start_soon(self._tick, nursery)
                 nursery.start_soon(self._state.attempts.run)
                 nursery.start_soon(self._state.dials.run)
                 nursery.start_soon(ContactWatch(self._state).run)
@@ -113,12 +113,19 @@ class ReferenceEngine:
             self._log.close()
             self._reserve.close()
 
-    async def _tick(self) -> None:
+    async def _give_back(self) -> None:
+        """Give pages back beside the loop, which would stand still for some milliseconds."""
+        try:
+            await trio.to_thread.run_sync(give_back, abandon_on_cancel=True)
+        except RuntimeError:  # no thread could be started; there is a next time
+            self._counters.add("own_shortages")
+
+    async def _tick(self, nursery: trio.Nursery) -> None:
         leavings = Leavings()
         while True:
             await trio.sleep(TICK_S)
             if leavings.due(self._connections.count):
-                give_back()
+                nursery.start_soon(self._give_back)
             self._state.maintain(self._owners.holds_other_end)
             self._reserve.refill()
             self._rooms.tell()

@@ -25,6 +25,8 @@ Anonymous:             0 kB
 Anonymous:             0 kB
 a000-b000 r-xp 00000000 00:00 0 [vdso]
 Anonymous:             0 kB
+c000-d000 rw-p 00000000 fe:00 25 /srv/a r--p 0 0 1
+Anonymous:             0 kB
 """
 
 
@@ -47,7 +49,7 @@ def test_what_is_loaded_is_frozen_and_full_collections_are_far_apart() -> None:
 
 
 def test_only_untouched_copies_of_files_are_let_go() -> None:
-    found = list(collector._clean_of(_SMAPS.splitlines()))
+    found = list(collector._clean_of(_SMAPS))
     assert found == [(0x7F00, 0x7F10), (0x7F10, 0x7F30)]
 
 
