@@ -7,6 +7,7 @@ are judged in under a minute on one core. A text that is no longer found exactly
 from typing import Final
 
 from tests.mutants.mutate import Mutant, mutant
+from tests.mutants.table_moves import MOVE_MUTANTS
 from tests.mutants.table_newcomers import NEWCOMER_MUTANTS
 from tests.mutants.table_streams import STREAM_MUTANTS
 from tests.mutants.table_votes import VOTE_MUTANTS
@@ -404,6 +405,7 @@ MUTANTS: Final = (
     *VOTE_MUTANTS,
     *STREAM_MUTANTS,
     *NEWCOMER_MUTANTS,
+    *MOVE_MUTANTS,
     *_EXPLORED_MUTANTS,
 )
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from gossipmesh.gossip.base.settings import NodeAddresses
 from gossipmesh.gossip.replay.checkpoint import (
     open_checkpoint_untrusted,
     take_checkpoint,
@@ -148,6 +149,35 @@ def test_a_long_run_replays_from_a_checkpoint() -> None:
     result = replay(recording)
     assert result.differences == ()
     assert result.steps_count > 40
+
+
+def test_a_move_replays_though_its_checkpoint_was_taken_before_or_after_it() -> None:
+    recorded = Recorded(
+        checkpoint=take_checkpoint,
+        checkpoint_interval_ns=4 * SECOND_NS,
+        window_ns=8 * SECOND_NS,
+    )
+    run, host = recorded.run, recorded.host
+    run.boot_and_settle()
+    run.world.take_address_away(host, host.address.host)
+    run.world.give_address(host, "10.9.9.9")
+    moved = NodeAddresses((host.address,), (host.mesh_address,))
+    run.world.call(host, lambda core, now: core.addresses_changed(moved, now))
+    run.world.run_for(3 * SECOND_NS)
+    soon = read_recording_untrusted(recorded.file())
+    assert "addresses_changed" in {entry.method for entry in soon.entries}
+    run.world.run_for(20 * SECOND_NS)
+    later = read_recording_untrusted(recorded.file())
+    assert "addresses_changed" not in {entry.method for entry in later.entries}
+    for recording in (soon, later):
+        result = replay(recording)
+        assert result.differences == ()
+        assert result.steps_count > 20
+    assert later.checkpoint is not None
+    signing, exchange = SigningKey(bytes(32)), ExchangeKey(bytes(range(32)))
+    kept = open_checkpoint_untrusted(later.checkpoint, signing, exchange)
+    assert kept.own_state.gossip_addresses == (host.address,)
+    assert kept._own._profile.gossip_addresses == (host.address,)
 
 
 def test_a_kill_in_a_larger_mesh_replays_from_a_checkpoint(
