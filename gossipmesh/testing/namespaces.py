@@ -99,7 +99,7 @@ class NamespaceNetwork:
             raise OperatorError("namespaces are made inside a private network only: enter it first")
         self._holders: dict[int, int] = {}
         run_tool("sysctl", "-qw", "net.ipv4.ip_forward=1")
-        run_tool("ip", "address", "add", f"{self.host(AUTHORITY_NODE)}/32", "dev", "lo")
+        run_tool("ip", "address", "replace", f"{self.host(AUTHORITY_NODE)}/32", "dev", "lo")
 
     def host(self, number: int) -> str:
         """Return 10.71.0.NUMBER."""
@@ -117,6 +117,7 @@ class NamespaceNetwork:
         if holder.stdout is None or holder.stdout.readline() != b"ready\n":
             raise OperatorError(f"could not create the network namespace of node {number}; run as root")
         link, host, gateway = f"gm{number}", self.host(number), self.host(GATEWAY_NUMBER)
+        _drop_link(link)
         run_tool("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder.pid))
         run_tool("ip", "address", "add", f"{gateway}/32", "dev", link)
         run_tool("ip", "link", "set", link, "up")
@@ -210,6 +211,11 @@ def enter_private_mounts(arguments: Sequence[str]) -> None:
     sys.stdout.flush()
     words = ["unshare", "--mount", "--", sys.executable, *arguments]
     os.execvpe(words[0], words, {**os.environ, MOUNTS_VARIABLE: "1"})  # noqa: S606
+
+
+def _drop_link(link: str) -> None:
+    """Remove what a mesh before this one left: a namespace that has ended is cleared away a moment later."""
+    subprocess.run(["ip", "link", "del", link], capture_output=True, timeout=TOOL_TIMEOUT_S, check=False)
 
 
 def run_tool(*words: str, stdin: str = "") -> str:

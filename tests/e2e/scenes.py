@@ -1,7 +1,7 @@
 """Meshes that need a namespace of their own: run as a program inside one, by `test_namespaces.py`.
 
-Usage: python -m tests.e2e.scenes ipv6|full-disk|logs-on-a-small-disk DIRECTORY. Prints what was seen as one
-JSON object.
+Usage: python -m tests.e2e.scenes ipv6|lost-address|full-disk|logs-on-a-small-disk DIRECTORY. Prints what was
+seen as one JSON object.
 """
 
 import http.client
@@ -42,7 +42,11 @@ class Ipv6Loopback(LoopbackNetwork):
         return f"[fd71::{number:x}]"
 
     def attach(self, number: int, keeper: ProcessKeeper) -> None:
-        words = ["ip", "-6", "address", "add", f"fd71::{number:x}/128", "dev", "lo", "nodad"]
+        self.address("add", number, "nodad")
+
+    def address(self, do: str, number: int, *more: str) -> None:
+        """Add or delete the address of a node."""
+        words = ["ip", "-6", "address", do, f"fd71::{number:x}/128", "dev", "lo", *more]
         subprocess.run(words, check=True)
 
 
@@ -67,6 +71,38 @@ async def ipv6(directory: Path) -> dict[str, Any]:
             "engine_starts_after_kill": starts,
             "addresses": [[row["gossip_address"], row["mesh_address"]] for row in members],
         }
+
+
+async def lost_address(directory: Path) -> dict[str, Any]:
+    """The address that a node is configured with goes, and another is there; then it comes back."""
+    network = Ipv6Loopback()
+    with Mesh(CHAIN, network=network, directory=directory) as mesh:
+        network.attach(layout.AUTHORITY_NODE, mesh.keeper)
+        await mesh.start()
+        node = mesh.nodes["node2"]
+        network.attach(99, mesh.keeper)
+        network.address("del", 2)
+        lost = await address_row(node, "FAIL")
+        told = {row["name"]: row["gossip_address"] for row in await mesh.nodes["node1"].ask("/v1/members")}
+        network.attach(2, mesh.keeper)
+        back = await address_row(node, "ok")
+        await mesh.wait_statuses({"node1": "alive", "node2": "alive"})
+        lines = mesh.keeper.log_path("node2-agent").read_text().splitlines()
+        errors = [line for line in lines if "this machine has lost" in line]
+        answer = await answered(mesh.nodes["node1"], "web.shop")
+        return {"lost": lost, "back": back, "told": told, "errors": errors, "answer": answer}
+
+
+async def address_row(node: MeshNode, mark: str) -> dict[str, Any]:
+    """Return the row of a node's check about its addresses once it has a mark."""
+    rows: list[dict[str, Any]] = []
+
+    async def marked() -> str | None:
+        rows.append(next(row for row in await node.ask("/v1/check") if row["name"] == "addresses"))
+        return None if rows[-1]["mark"] == mark else str(rows[-1])
+
+    await wait_until(f"the addresses of {node.name} are {mark}", marked, ANSWER_S)
+    return rows[-1]
 
 
 async def full_disk(directory: Path) -> dict[str, Any]:
@@ -280,7 +316,12 @@ async def push(mesh: Mesh, directory: Path, count: int) -> int:
     return (await mesh.push(path, "node1", "--wait=all", "--timeout", "5s")).code
 
 
-SCENES = {"ipv6": ipv6, "full-disk": full_disk, "logs-on-a-small-disk": logs_on_a_small_disk}
+SCENES = {
+    "ipv6": ipv6,
+    "lost-address": lost_address,
+    "full-disk": full_disk,
+    "logs-on-a-small-disk": logs_on_a_small_disk,
+}
 
 if __name__ == "__main__":
     print(json.dumps(trio.run(SCENES[sys.argv[1]], Path(sys.argv[2]))))

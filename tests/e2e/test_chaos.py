@@ -130,6 +130,21 @@ def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path
     assert {"websocket", "tcp", "stream"} == {end["kind"] for end in told["evidence"]["sessions"]}
 
 
+@pytest.mark.namespace
+def test_a_node_that_gets_another_address_is_found_and_served(tmp_path: Path) -> None:
+    """The longest gap here; the shipped scenario has four."""
+    text = (SCENARIOS / "moved-address.toml").read_text()
+    head, *steps = text.split("[[steps]]")
+    shorter = "[[steps]]".join([head, *steps[-2:]]).replace("sent_min = 2000", "sent_min = 500")
+    path = tmp_path / "moved-address.toml"
+    path.write_text(shorter)
+    told = run_chaos(path, seed=1)
+    assert not wrong(told), told["logs"]
+    (row,) = told["measures"]["moves_s"]
+    assert row["gap_s"] == 5.0
+    assert row["disturbed"] > 0, "five seconds without an address were noticed by nobody"
+
+
 def told_after_a_partition(path: Path) -> None:
     told = run_chaos(path, seed=1)
     assert not wrong(told), told["logs"]

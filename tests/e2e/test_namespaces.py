@@ -35,6 +35,19 @@ def test_a_mesh_on_ipv6_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.namespace
+def test_a_configured_address_that_is_lost_is_an_error_and_no_other_is_told(tmp_path: Path) -> None:
+    told = play("lost-address", tmp_path / "mesh", "--net")
+    lost = told["lost"]["evidence"]
+    assert lost["lost"]["spec.gossip.bind"] == "fd71::2"
+    assert (lost["changes"], lost["held_back"]) == (0, 0)
+    assert "change the key and restart the agent" in told["lost"]["hint"]
+    assert told["told"]["node2"] == "[fd71::2]:7948", "another address was there, and told to nobody"
+    assert any("which spec.gossip.bind names" in line for line in told["errors"])
+    assert told["back"]["evidence"]["lost"] == {}
+    assert told["answer"]["upstream"]["node"] == "node2"
+
+
+@pytest.mark.namespace
 def test_a_full_disk_ends_the_agent_in_a_sentence_and_leaves_its_state(tmp_path: Path) -> None:
     """The engine serves on, `--wait=all` says who is missing, and with room again nothing was lost."""
     told = play("full-disk", tmp_path / "mesh", "--mount")

@@ -78,3 +78,30 @@ def test_a_partition_cuts_and_heals_and_leaves_nothing(tmp_path: Path) -> None:
     assert result.stdout == "True False True True\n", result.stderr
     after = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
     assert after == outside
+
+
+AGAIN = """
+import sys
+from pathlib import Path
+from gossipmesh.testing.namespaces import NamespaceNetwork, enter_private_network, run_tool
+from gossipmesh.testing.processes import ProcessKeeper
+enter_private_network(sys.argv)
+for turn in range(3):
+    keeper, network = ProcessKeeper(Path(sys.argv[1])), NamespaceNetwork()
+    try:
+        network.attach(1, keeper)
+        run_tool(*network.prefix(1), "ip", "route", "get", network.host(250))
+    finally:
+        keeper.close()
+print("three meshes")
+"""
+
+
+@pytest.mark.namespace
+def test_one_mesh_after_the_other_finds_the_private_network_free(tmp_path: Path) -> None:
+    """Several runs of a scenario are one process: what the last one left is out of the way."""
+    script = tmp_path / "again.py"
+    script.write_text(AGAIN)
+    words = [sys.executable, str(script), str(tmp_path)]
+    result = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert result.stdout == "three meshes\n", result.stderr[-2_000:]
