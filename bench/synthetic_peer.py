@@ -37,7 +37,10 @@ class _NoDisk:
 
     rotation_due = False
 
-    def put(self, kind: str, key: bytes, value: bytes | None, *, durable: bool) -> None:
+    def __init__(self) -> None:
+        self.order = trio.Lock()
+
+    def put_all(self, entries: object, *, durable: bool) -> None:
         """Keep nothing."""
 
 

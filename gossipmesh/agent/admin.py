@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import trio
+
 from gossipmesh.agent import admin_views as views
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.check_views import check, check_all
@@ -28,6 +30,7 @@ from gossipmesh.trust.documents import PolicyRefusal, decode_policy_set_untruste
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _LOCAL_READS: Final = ("/v1/debug/record",)
+_WRITTEN_S: Final = 10  # a disk that takes longer is ill, and whoever pushes should hear so
 _BACKLOG: Final = 4_096  # less where the kernel allows less; a client that finds it full is not connected
 _UNIX_PATH_BYTES_MAX: Final = 107
 
@@ -136,10 +139,17 @@ class AdminApi:
             self._parts.shell.step(lambda now: self._parts.inputs.offer_policy(policy_set, now))
         except PolicyRefusal as refusal:
             raise Refused(409, refusal.code, f"the policy set is refused: {refusal.reason}") from None
-        return next(
-            {"scope": accepted.scope, "version": accepted.version, "hash": accepted.manifest_hash.hex()}
-            for scope in self._parts.documents.scopes()
-            if (accepted := self._parts.documents.in_force(scope)) and accepted.raw == policy_set
+        with trio.move_on_after(_WRITTEN_S):
+            await self._parts.shell.writer.wait_told()
+        for scope in self._parts.documents.scopes():
+            held = self._parts.documents.in_force(scope)
+            if held is not None and held.raw == policy_set:
+                return {"scope": scope, "version": held.version, "hash": held.manifest_hash.hex()}
+        raise Refused(
+            503,
+            "not-in-force",
+            f"the policy set is good and not in force here after {_WRITTEN_S} s: this node's disk has not "
+            "taken it yet, or a newer set overtook it; see `gossipmesh policy status`, and to that disk",
         )
 
     async def _leave_mesh(self, _: Request) -> Any:

@@ -204,6 +204,7 @@ class Agent:
         self._listeners.close_unused()
         self.shell.step(lambda now: self.inputs.start(self.seeds.addresses, now))
         nursery.start_soon(self.shell.run, self._sockets.streams)
+        await self.shell.writer.wait_told()
         nursery.start_soon(self.addresses.run)
         nursery.start_soon(self.seeds.run, self._seeds_changed, self._is_alone)
         nursery.start_soon(self.feed.run)

@@ -2,8 +2,8 @@
 
 Rules:
 1. Every call into the core goes through `step`: its effects are performed synchronously, in order.
-2. A `Persist` that fails ends the list and the agent, and the core is not stepped again: it already
-   believes what is not on disk, and would say so to whoever asks while the agent ends.
+2. The disk is written beside the loop, in the order of the effects. The core is told by `persisted` when what
+   it waits for is there; where that fails the agent ends and the core is not stepped again.
 3. Before a deadline is judged the socket is drained, so that a packet in time is never late for our sake.
 4. `now` never goes back, but for a deadline's; when the kernel had a datagram is told beside it, so that our
    own lag is no one's silence.
@@ -24,6 +24,7 @@ import trio
 
 from gossipmesh.agent.loop_watch import LoopWatch
 from gossipmesh.agent.state_store import StateLost, StateStore
+from gossipmesh.agent.state_writer import StateWriter
 from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,
@@ -92,6 +93,9 @@ class GossipCore(Protocol):
     def engine_probed(self, probe: int, answered: bool, now: Instant, refused: bool = False) -> list[Effect]:
         """Learn what a `ProbeEngine` found."""
 
+    def persisted(self, ticket: int, now: Instant) -> list[Effect]:
+        """Learn that a durable `Persist` is on disk, and all before it."""
+
     def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
         """Learn that civil time moved."""
 
@@ -137,6 +141,7 @@ class GossipShell:
         self.statistics = ShellStatistics()
         self.loop = LoopWatch()
         self.streams = StreamPool(self, nursery)
+        self.writer = StateWriter(store)
         self._store = store
         self._on_event = on_event
         self._probe_engine = probe_engine
@@ -164,7 +169,7 @@ class GossipShell:
         """Call into the core, what is given first and the present last, and perform what it asks.
 
         Raises:
-            StateLost: a record could not be written, now or before; the effects after it were not performed.
+            StateLost: a record could not be written before. State unchanged.
             MalformedInput: what `call` raises for input of our own that it refuses.
         """
         assert not self._stepping, "an effect stepped the core it came from"
@@ -176,9 +181,6 @@ class GossipShell:
             self.statistics.steps_count += 1
             for effect in call(*given, now):
                 self._perform(effect)
-        except StateLost as error:
-            self._lost = error
-            raise
         finally:
             self._stepping = False
             self._step_ended = self._clock()
@@ -199,11 +201,32 @@ class GossipShell:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._read_datagrams)
                 nursery.start_soon(self._keep_deadline, self._alarm, nursery)
+                nursery.start_soon(self._keep_records)
                 nursery.start_soon(self.streams.serve, listener)
         finally:
             self._alarm.close()
             self._alarm = None
             trio.lowlevel.remove_instrument(self.loop)
+            self._flush()
+
+    async def _keep_records(self) -> None:
+        """Write what the core wants kept, and tell it what is on disk."""
+        try:
+            while True:
+                if ticket := await self.writer.next_written():
+                    self.step(self.core.persisted, ticket)
+                    self.writer.told(ticket)
+        except StateLost as error:
+            self._lost = error
+            raise
+
+    def _flush(self) -> None:
+        """Write what waits at the end; what others were to hear of waits for nobody any more."""
+        if self._lost is None:
+            try:
+                self.writer.flush()
+            except StateLost as error:
+                log.warning("the last records were not kept: %s", error)
 
     def stream_accepted(self, stream: int, peer: Address) -> None:
         """Feed a stream a peer opened."""
@@ -227,7 +250,7 @@ class GossipShell:
         elif isinstance(effect, Notify):
             self._on_event(effect.event)
         elif isinstance(effect, Persist):
-            self._store.put(effect.kind, effect.key, effect.value, durable=effect.durable)
+            self.writer.put_nowait(effect)
         elif isinstance(effect, SendStream):
             self.streams.send_nowait(effect.stream, effect.payload)
         elif isinstance(effect, OpenStream):

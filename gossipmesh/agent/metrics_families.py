@@ -65,6 +65,7 @@ def collect(parts: Parts, counts: EngineCounts) -> Iterator[Family | None]:
     yield from _gossip(parts)
     yield from _addresses(parts)
     yield from _policy(parts)
+    yield from _disk(parts)
     yield _limits(parts, counts)
     yield from _processes(parts)
     yield from _identity(parts)
@@ -249,6 +250,19 @@ def _policy(parts: Parts) -> Iterator[Family]:
     )
 
 
+def _disk(parts: Parts) -> Iterator[Family]:
+    """Return what waits for the disk of the state folder, and how long that takes."""
+    writer = parts.shell.writer
+    done = writer.statistics
+    yield _level("state_writes_waiting", "Records that wait for the write before them.", writer.waiting_count)
+    yield _level("state_write_stuck_seconds", "Age of the write under way.", writer.stuck_ns / SECOND_NS)
+    yield _count("state_syncs", "Durable writes.", done.syncs_count)
+    yield _level(
+        "state_sync_last_seconds", "What the last durable write took.", done.sync_ns_last / SECOND_NS
+    )
+    yield _level("state_sync_max_seconds", "The longest one.", done.sync_ns_max / SECOND_NS)
+
+
 def _limits(parts: Parts, counts: EngineCounts) -> Family:
     """Return how often a limit of this agent turned something away; 0 is well."""
     shell, streams = parts.shell.statistics, parts.shell.streams.statistics
@@ -256,6 +270,7 @@ def _limits(parts: Parts, counts: EngineCounts) -> Family:
     reached: _Counted = [
         (("engine_probes",), shell.engine_probes_dropped_count),
         (("label_sets",), sum(counters.overflow_count for counters in labelled)),
+        (("state_records",), parts.shell.writer.statistics.dropped_count),
         (("stream_queue",), streams.overflowed_count),
         (("stream_silence",), streams.silent_count),
         (("streams",), streams.refused_count),

@@ -2,11 +2,13 @@
 
 Rules:
 1. One record: u32 length, u32 CRC-32, msgpack [kind, key, value]; value nil removes. The last one wins.
-2. `durable` means on the disk when `put` returns. A put that fails leaves the log as it was before it.
+2. `durable` means on the disk when `put_all` returns. One that fails leaves the log as it was before it.
 3. A torn tail is a crash and is cut off (`torn`); damage elsewhere keeps the good prefix, sets the
    damaged file aside and is said loudly (`damage`).
 4. One agent per state folder, by `flock` on `lock`.
 5. Values stay on the disk: memory holds where each one is, for ten thousand members are 10 MB.
+6. While the agent runs a thread calls what changes records or exchanges the log, one at a time: whoever
+   starts it holds `order`.
 Spec: docs/GOSSIP.md, "Disk". Deviation: CRC-32 (zlib) instead of CRC-32C, which no standard library has: it
     finds the same torn and flipped bytes at these sizes, and is not meant against an attacker.
 """
@@ -18,7 +20,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -35,7 +37,6 @@ _HEADER: Final = struct.Struct(">II")
 _END: Final = b"end"  # the snapshot's last record; without it the snapshot was cut
 _RECORD_START: Final = b"\x93"  # msgpack's array of three
 _ROTATE_BYTES_MIN: Final = 1_048_576
-_MOVED_PER_STEP: Final = 1_000  # below a millisecond
 
 _OFFSET_BITS: Final = 40
 _LENGTH_BITS: Final = 24  # a record and its header are below 16 MB, see limits.STATE_RECORD_BYTES_MAX
@@ -120,8 +121,10 @@ class StateStore:
         self._files: dict[int, int] = {}
         self._files_count = 0
         self._log_number = 0
+        self._log_bytes = 0
         self._live_bytes = 0
         self._rotating = False
+        self.order = trio.Lock()
         self.damage: list[str] = []
         self.torn = False
         self.fresh = not any(p.exists() for p in (self._log_path, self._old_log_path, self._snapshot_path))
@@ -153,30 +156,37 @@ class StateStore:
         return [(key, self._value_at(_place_of(places[key]))) for key in sorted(places)]
 
     def put(self, kind: str, key: bytes, value: bytes | None, *, durable: bool) -> None:
-        """Keep `value` under (kind, key); None removes it.
+        """Keep one value, as `put_all` does."""
+        self.put_all([(kind, key, value)], durable=durable)
+
+    def put_all(self, entries: Sequence[tuple[str, bytes, bytes | None]], *, durable: bool) -> None:
+        """Keep each value under its kind and key, no two alike; None removes it.
 
         Raises:
             StateLost: the disk is full or broken. State unchanged, on disk and in memory.
         """
+        written: list[tuple[str, bytes, _Place | None]] = []
+        end = self._log_bytes
         try:
-            record = _frame(encode([kind, key, value]))
-            if self._stands(kind, key, value, record):
-                if not durable:
-                    return
-                record = b""
-            _write_all(self._log, record)
+            for kind, key, value in entries:
+                record = _frame(encode([kind, key, value]))
+                if self._stands(kind, key, value, record):
+                    continue
+                _write_all(self._log, record)
+                place = _Place(self._log_number, end, len(record))
+                written.append((kind, key, None if value is None else place))
+                end += len(record)
             if durable:
                 os.fdatasync(self._log)
         except OSError as error:
             self._undo()
             raise StateLost(
                 f"cannot write {self._log_path}: {os.strerror(error.errno or 0)}; "
-                "free some space, then start the agent again: its state is as it was before this record"
+                "free some space, then start the agent again: its state is as it was before these records"
             ) from None
-        if record:
-            place = _Place(self._log_number, self._log_bytes, len(record))
-            self._remember(kind, key, None if value is None else place)
-            self._log_bytes += len(record)
+        for kind, key, kept_at in written:
+            self._remember(kind, key, kept_at)
+        self._log_bytes = end
 
     @property
     def rotation_due(self) -> bool:
@@ -184,21 +194,18 @@ class StateStore:
         return not self._rotating and self._log_bytes > max(_ROTATE_BYTES_MIN, 2 * self._live_bytes)
 
     async def rotate(self) -> None:
-        """Write a snapshot in a thread while records go on being appended to a new log.
+        """Write a snapshot in threads while records go on being appended to a new log.
 
         Raises:
             StateLost: the disk is full or broken; nothing kept is lost.
         """
         self._rotating = True
         try:
-            if not self._old_log_path.exists():
-                # One that is there is of a rotation the disk refused: what is in it is in no snapshot yet.
-                os.rename(self._log_path, self._old_log_path)
-                self._open_log()
-            before = self._all_places()
+            async with self.order:
+                before = await trio.to_thread.run_sync(self._begin_log)
             after = await trio.to_thread.run_sync(self._write_snapshot, before)
-            for _ in self._move(before, after):
-                await trio.lowlevel.checkpoint()
+            async with self.order:
+                await trio.to_thread.run_sync(self._move, before, after)
         except OSError as error:
             raise StateLost(
                 f"cannot rotate {self._log_path}: {os.strerror(error.errno or 0)}; free some space, "
@@ -206,6 +213,14 @@ class StateStore:
             ) from None
         finally:
             self._rotating = False
+
+    def _begin_log(self) -> list[tuple[str, bytes, int]]:
+        """Go on in a new log; return where every record stands."""
+        if not self._old_log_path.exists():
+            # One that is there is of a rotation the disk refused: what is in it is in no snapshot yet.
+            os.rename(self._log_path, self._old_log_path)
+            self._open_log()
+        return self._all_places()
 
     def close(self) -> None:
         """Put everything on the disk and close."""
@@ -225,8 +240,7 @@ class StateStore:
         if old_log_found:
             # A crash in the middle of a rotation: everything is known now, so finish it.
             before = self._all_places()
-            for _ in self._move(before, self._write_snapshot(before)):
-                pass
+            self._move(before, self._write_snapshot(before))
 
     def _read_file(self, path: Path) -> bool:
         """Take the good prefix of a file; tell whether it ended with the end mark."""
@@ -336,17 +350,15 @@ class StateStore:
             (kind, key, packed) for kind, places in self._places.items() for key, packed in places.items()
         ]
 
-    def _move(self, before: list[tuple[str, bytes, int]], after: list[int]) -> Iterator[None]:
-        """Note that records stand in the snapshot now, but for those put again meanwhile; yield now and then.
+    def _move(self, before: list[tuple[str, bytes, int]], after: list[int]) -> None:
+        """Note that records stand in the snapshot now, but for those put again meanwhile.
 
         The files before it are read until all have moved, and only then closed.
         """
-        for count, ((kind, key, packed), place) in enumerate(zip(before, after, strict=True), 1):
+        for (kind, key, packed), place in zip(before, after, strict=True):
             places = self._places[kind]
             if places.get(key) == packed:
                 places[key] = place
-            if count % _MOVED_PER_STEP == 0:
-                yield
         snapshot = _place_of(after[-1]).file if after else 0
         self._close_files((self._log_number, snapshot))
 

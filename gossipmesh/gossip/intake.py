@@ -2,7 +2,8 @@
 
 Rules:
 1. Records about ourselves never overwrite what we sign; they make us sign something higher.
-2. What is new is queued; deaths, new incarnations, refutations and services go on at once, but of
+2. An answer begins a new epoch, and so waits until that is on disk; until then we sign what we signed before.
+3. What is new is queued; deaths, new incarnations, refutations and services go on at once, but of
    newcomers only so many a second.
 Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: a death is a quorum's word.
 """
@@ -11,6 +12,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets, TokenBucket
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import IdentityCopied
+from gossipmesh.gossip.base.writes import Continuations
 from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
@@ -170,13 +172,37 @@ class Intake:
         """Begin a new incarnation above a verdict against ours, at most once a second."""
         if self._own.phase is NodePhase.LEFT or self._ctx.now - self._refuted_at < SECOND_NS:
             return
+        if self._own.epoch_ahead > verdict.epoch:
+            return  # the answer is being written
         if self._detector.answers_later(change):
             return
         self._refuted_at = self._ctx.now
         names = f"{MemberStatus(verdict.status).label} by {len(verdict.votes)} votes"
         self._note(self._own_member(), "refuted", self._own.node_id, detail=names)
-        self._own.raise_epoch(verdict.epoch)
-        self._answer_anew(sender)
+        self._own.raise_epoch(verdict.epoch, "answer", (_id_of(sender),))
+
+    def continuations(self) -> Continuations:
+        """Return what goes on here after a durable write, by its kind."""
+        return {"answer": self._answer_in_epoch, "outbid": self._outbid_in_epoch}
+
+    def _answer_in_epoch(self, subject: tuple[int, bytes | None]) -> None:
+        """Answer a verdict by the incarnation that is on disk now."""
+        epoch, sender_id = subject
+        self._own.begin_epoch(epoch)
+        self._answer_anew(self._sender_of(sender_id))
+
+    def _outbid_in_epoch(self, subject: tuple[int, bool]) -> None:
+        """Sign what we have to say in the incarnation that is on disk now, by a new run where that is due."""
+        epoch, renews_run = subject
+        if renews_run:
+            self._own.renew_run()
+        self._own.begin_epoch(epoch)
+        self.follow(self._own.publish_state(), None)
+        self.resign_services()
+
+    def _sender_of(self, sender_id: bytes | None) -> Member | None:
+        """Return who it was, if it is a member still."""
+        return None if sender_id is None else self._catalog.get(sender_id)
 
     def _about_us(self, record: SignedRecord, sender: Member | None, checks: Checks) -> bool:
         """Deal with what others say we signed, or hold against us; True when nothing is left to merge."""
@@ -201,6 +227,8 @@ class Intake:
             return True
         held = self._catalog.ledger.get(record.kind, node_id)
         if held is not None and held.rank[:3] >= (generation, epoch, sequence):
+            return True
+        if self._is_outbidding(order):
             return True
         # We did not send this record of our incarnation: our disk is an older one, or a copy of it is in use.
         own = self._catalog.get(self._own.node_id)
@@ -235,6 +263,8 @@ class Intake:
         assert own is not None
         if order < self._own.state.order or record.body == own.records[RecordKind.NODE_STATE].body:
             return
+        if self._is_outbidding(order):
+            return
         state = self._catalog.verify_owned_untrusted(record, own, checks)
         if not isinstance(state, NodeState) or not state_is_sound(state, own.name):
             raise Untrusted("a state of ours that contradicts our credential or its limits")
@@ -255,7 +285,7 @@ class Intake:
             was_followed: others took packets of another run for ours, so we go on by a new one. Whoever has
                 run for a minute takes that for granted: what it meets is no disk of before its start.
         """
-        if epoch < self._own.epoch:
+        if epoch < self._own.epoch_ahead:
             return
         is_young = self._ctx.now - self._ctx.started < _YOUNG_NS
         if not was_told:
@@ -263,11 +293,12 @@ class Intake:
             if self._outbid_count > (_OUTBID_YOUNG_MAX if is_young else _OUTBID_MAX):
                 self._ctx.notify(IdentityCopied(address or _NOWHERE))
                 return
-        if was_followed or not is_young:
-            self._own.renew_run()
-        self._own.raise_epoch(epoch)
-        self.follow(self._own.publish_state(), None)
-        self.resign_services()
+        self._own.raise_epoch(epoch, "outbid", (was_followed or not is_young,))
+
+    def _is_outbidding(self, order: Order) -> bool:
+        """Tell whether an epoch above a foreign record of ours is being written: more of them are no news."""
+        ahead = (self._own.generation, self._own.epoch_ahead)
+        return self._own.epoch_ahead > self._own.epoch and order_start(order) < ahead
 
     def resign_services(self) -> None:
         """Sign our services under our newest incarnation, if there are any."""
@@ -295,6 +326,10 @@ class Intake:
         if sender is not None:
             self._courier.send(sender, [change.message])
         self._courier.push([change.message], b"" if sender is None else sender.node_id)
+
+
+def _id_of(sender: Member | None) -> bytes | None:
+    return None if sender is None else bytes(sender.node_id)
 
 
 def _is_doubted(status: MemberStatus) -> bool:

@@ -26,7 +26,7 @@ from gossipmesh.gossip.base.settings import (
     NodeProfile,
     RestoredState,
 )
-from gossipmesh.gossip.base.timers import fire_due, joined
+from gossipmesh.gossip.base.timers import fire, fire_due, joined
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.dissemination.queue import Share
@@ -111,7 +111,8 @@ class GossipNode:
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
         self._floors_unknown = restored.floors_unknown
         self._compose()
-        self._finish()
+        self._finish()  # what it asked for while it was made came from its disk
+        ctx.hush(has_begun=False)
 
     def _compose(self) -> None:
         """Make the rooms, each with those below it, and the router that knows them all."""
@@ -151,6 +152,9 @@ class GossipNode:
             detector.deadlines(),
             repair.deadlines(),
         )
+        self._continuations = joined(
+            {"start": self._ctx.speak}, spreading.continuations(), intake.continuations()
+        )
         own.policies = spreading.policy_statuses()
         if self._floors_unknown:
             spreading.doubt_floors()
@@ -170,7 +174,7 @@ class GossipNode:
     # Inputs
 
     def start(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
-        """Begin: our epoch goes to disk first, then we introduce ourselves.
+        """Begin: our epoch goes to disk first, and once it is there we introduce ourselves.
 
         Where our kept record names another place we first ask there whether we run already.
 
@@ -185,7 +189,8 @@ class GossipNode:
     def _begin(self) -> None:
         """Be the node from now on."""
         self._rivals.started()
-        self._own.persist_epoch()
+        self._ctx.hush(has_begun=True)
+        self._own.persist_epoch(("start", None))
         self._own.publish_state()
         self._detector.start()
         for member in list(self._catalog):
@@ -293,6 +298,13 @@ class GossipNode:
         self._detector.engine_probed(probe, answered, refused and not answered)
         return self._finish()
 
+    def persisted(self, ticket: int, now: Instant) -> list[Effect]:
+        """Note that a durable `Persist` is on disk, and with it all before it; go on with what waited."""
+        self._advance(now)
+        for ended in self._ctx.writes.end(ticket):
+            self._router.take_all(fire(self._continuations, ended))
+        return self._finish()
+
     def publish_services(self, entries: Sequence[ServiceEntry], now: Instant) -> list[Effect]:
         """Replace our services as a whole.
 
@@ -304,18 +316,18 @@ class GossipNode:
         return self._finish()
 
     def offer_policy(self, policy_set: PolicySet, now: Instant) -> list[Effect]:
-        """Verify a set, put it in force and announce it.
+        """Verify a set; once its floor is on disk it is in force and announced.
 
         Raises:
             PolicyRefusal: with its code; the refusal is published with our state at the next
                 deadline. Whoever made the set is at fault. State otherwise unchanged.
         """
         self._advance(now)
-        self._router.take(self._spreading.offer(policy_set))
+        self._spreading.offer(policy_set)
         return self._finish()
 
     def offer_trust(self, envelope: bytes, now: Instant) -> list[Effect]:
-        """Verify the next Trust, put it in force and announce it; one already held changes nothing.
+        """Verify the next Trust; once on disk it is in force and announced. One held already changes nothing.
 
         Raises:
             MalformedInput: it does not follow ours, or is not signed by both. Whoever made it is at

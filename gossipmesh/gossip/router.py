@@ -317,8 +317,7 @@ class Router:
             case RecordArrived():
                 self._take_record(fact)
             case PolicyFetched():
-                self.take(self._spreading.fetched_policy(fact.member_id, fact.scope, fact.data))
-                self._spreading.go_on(fact.scope)
+                self._spreading.fetched_policy(fact.member_id, fact.scope, fact.data)
             case TrustFetched():
                 self._spreading.fetched_trust(fact.member_id, fact.data)
             case ViewWhole():

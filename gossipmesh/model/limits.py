@@ -127,6 +127,9 @@ CONTROL_PLACES_MAX: Final = 8  # agents that have not said hello, or are being r
 REPORTS_PER_INTERVAL_MAX: Final = 5
 
 # Queues
+STATE_RECORDS_WAITING_MAX: Final = 65_536
+STATE_BYTES_WAITING_MAX: Final = 64 * 1_048_576
+SETS_BEING_WRITTEN_MAX: Final = 16  # of those given to this node; fetched ones are one for each scope
 EFFECTS_PER_STEP_MAX: Final = 65_536
 ACCESS_LOG_QUEUE_MAX: Final = 10_000
 ACCESS_LOG_QUEUE_BYTES_MAX: Final = 8_388_608

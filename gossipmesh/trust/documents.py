@@ -77,7 +77,8 @@ class PolicyRefusal(Untrusted):
     """A set that is not taken, and why. Remote's fault. State unchanged.
 
     `code` is stable: malformed, too-large, unsigned, signature, scope, threshold, older, same, hash,
-    unsupported, features, trust-domain. `scope` is empty and `version` 0 where the set does not tell.
+    unsupported, features, trust-domain, and busy of a node that cannot take it now. `scope` is empty and
+    `version` 0 where the set does not tell.
     """
 
     def __init__(self, code: str, reason: str, scope: str, version: int, manifest_hash: bytes) -> None:
@@ -169,6 +170,20 @@ class TrustedDocuments:
             self._require_root_threshold(opened, self.trust)
         self._trusts.append((offered, opened.payload, envelope))
         return offered
+
+    def with_trust(self, envelopes: Sequence[bytes]) -> "TrustedDocuments":
+        """Return documents with this Trust and then `envelopes`, to judge by; these stay as they are.
+
+        Raises:
+            MalformedInput: as `load_trust_untrusted`. State unchanged.
+        """
+        ahead = TrustedDocuments(
+            trust_domain=self._trust_domain, verifier=self._verifier, features=self._features
+        )
+        ahead._trusts = list(self._trusts)
+        for envelope in envelopes:
+            ahead.load_trust_untrusted(envelope)
+        return ahead
 
     def check_untrusted(self, policy_set: PolicySet) -> AcceptedSet:
         """Verify a set completely and return it; nothing changes, `adopt` does that.

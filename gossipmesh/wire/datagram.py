@@ -24,6 +24,7 @@ from gossipmesh.wire.versions import WIRE_MAX
 
 _HEADER: Final = struct.Struct("!BBIQQQ")
 HEADER_BYTES: Final = _HEADER.size
+TYPE_AT: Final = 1  # of the header: which byte is the packet's type
 TAG_BYTES: Final = 16
 
 Bytes8 = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]

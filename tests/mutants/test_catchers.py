@@ -6,7 +6,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from gossipmesh.gossip.base.effects import Persist, PersistKind, SendDatagram
+from gossipmesh.gossip.base.effects import Effect, Persist, PersistKind, SendDatagram
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
@@ -102,16 +102,32 @@ def test_an_epoch_is_durable_before_anybody_hears_of_it() -> None:
     node = group.start("a", "b")
     group.run(2)
     node._ctx.now = Instant(group.now)
-    node._own.raise_epoch(7)
-    change = node._own.publish_state()
-    node._intake.follow(change, None)
-    effects = node._ctx.drain()
-    written = [e for e in effects if isinstance(e, Persist) and e.kind is PersistKind.EPOCH]
+    node._own.raise_epoch(7, "outbid", (False,))
+    node._intake.follow(node._own.publish_state(), None)
+    assert node.own_state.epoch == node.incarnation[1] == 1
+    written = [e for e in node._ctx.drain() if isinstance(e, Persist) and e.kind is PersistKind.EPOCH]
     assert [entry.value for entry in written] == [encode(8)]
     assert written[0].durable
-    sent = [number for number, effect in enumerate(effects) if isinstance(effect, SendDatagram)]
-    assert sent
-    assert effects.index(written[0]) < sent[0]
+    effects = node.persisted(written[0].ticket, Instant(group.now))
+    assert node.own_state.epoch == node.incarnation[1] == 8
+    assert any(isinstance(effect, SendDatagram) for effect in effects)
+
+
+def test_nothing_is_said_before_the_epoch_of_a_start_is_on_disk() -> None:
+    group = Group("a b")
+    group.start("b")
+    host = group.hosts["a"]
+    told: list[list[Effect]] = []
+    group.perform = lambda host, effects: told.append(effects)  # type: ignore[method-assign]
+    node = group.start("a", "b")
+    assert [type(effect) for effect in told.pop()] == [Persist]
+    for _ in range(8):
+        group.now = node.next_deadline()
+        assert node.handle_deadline(Instant(group.now)) == []
+    effects = node.persisted(1, Instant(group.now))
+    assert any(isinstance(effect, SendDatagram) for effect in effects)
+    assert host.node is node
+    assert node.persisted(1, Instant(group.now)) == []
 
 
 def test_every_state_we_sign_is_above_the_last() -> None:

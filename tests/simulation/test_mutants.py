@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.gossip.base.effects import Persist, PersistKind
 from gossipmesh.gossip.failure.cases import Evidence
 from gossipmesh.gossip.failure.control_rounds import ControlRounds
 from gossipmesh.gossip.failure.verdicts import VerdictJudge
@@ -41,8 +41,11 @@ def signatures_unchecked(patch: pytest.MonkeyPatch) -> None:
 def epoch_not_synced(patch: pytest.MonkeyPatch) -> None:
     """The epoch is written, and lost with the power."""
 
-    def persist_epoch(self: Any) -> None:
-        self._ctx.persist(PersistKind.EPOCH, b"", encode(self.epoch), durable=False)
+    def persist_epoch(self: Any, then: Any) -> None:
+        ticket = self._ctx.writes.begin(then)
+        self._ctx.emit(
+            Persist(PersistKind.EPOCH, b"", encode(self.epoch_ahead), durable=False, ticket=ticket)
+        )
 
     patch.setattr(OwnRecords, "persist_epoch", persist_epoch)
 

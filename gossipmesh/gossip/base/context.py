@@ -6,16 +6,28 @@ It exists so that parts need not know one another; it decides nothing. Deviation
 import hashlib
 import random
 
-from gossipmesh.gossip.base.effects import Effect, Event, Notify, Persist, PersistKind, SendDatagram
+from gossipmesh.gossip.base.effects import (
+    Effect,
+    Event,
+    Notify,
+    OpenStream,
+    Persist,
+    PersistKind,
+    SendDatagram,
+    SendStream,
+)
 from gossipmesh.gossip.base.history import History
 from gossipmesh.gossip.base.lag import LagMeter
 from gossipmesh.gossip.base.settings import GossipSettings, GossipStatistics, NodeKeys
 from gossipmesh.gossip.base.timers import Timers
+from gossipmesh.gossip.base.writes import Continuation, Writes
+from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.seal import group_tag_of
+from gossipmesh.wire.datagram import DATA, TYPE_AT
 
 
 class Context:
@@ -44,6 +56,8 @@ class Context:
         self.group_tag = group_tag_of(trust_domain)
         self.run_id = self.fresh_number()
         self.timers = Timers()
+        self.writes = Writes()
+        self.is_mute = self._has_begun = False
         self.started = now
         self.lag = LagMeter()
         self.history = History()
@@ -92,9 +106,16 @@ class Context:
         """Add an event to this step."""
         self._effects.append(Notify(event))
 
-    def persist(self, kind: PersistKind, key: bytes, value: bytes | None, *, durable: bool = False) -> None:
-        """Add a write to this step."""
-        self._effects.append(Persist(kind, key, value, durable))
+    def persist(self, kind: PersistKind, key: bytes, value: bytes | None) -> None:
+        """Add a write to this step that a power cut may take back."""
+        self._effects.append(Persist(kind, key, value, durable=False))
+
+    def persist_durably(
+        self, kind: PersistKind, key: bytes, value: bytes, then: Continuation | None = None
+    ) -> None:
+        """Add a write that is to be on disk before `then` goes on; None: nothing waits for it."""
+        ticket = 0 if then is None else self.writes.begin(then)
+        self._effects.append(Persist(kind, key, value, durable=True, ticket=ticket))
 
     def send(self, destination: Address, payload: bytes) -> None:
         """Add a datagram to this step."""
@@ -112,7 +133,37 @@ class Context:
         table = self.statistics.refused
         table[reason] = table.get(reason, 0) + 1
 
+    def hush(self, *, has_begun: bool) -> None:
+        """Keep back until `speak` whatever shows others our epoch.
+
+        Before we have begun that is what is sealed, for all else only asks who is there; from then on it is
+        everything but the epoch's own writing.
+        """
+        self.is_mute, self._has_begun = True, has_begun
+
+    def speak(self) -> None:
+        """Let out what waited for our epoch, and all that comes after it."""
+        self.is_mute = False
+
     def drain(self) -> list[Effect]:
-        """Return the effects of this step, in order."""
+        """Return the effects of this step, in order; while we are mute only what `hush` lets out."""
         effects, self._effects = self._effects, []
-        return effects
+        if not self.is_mute:
+            return effects
+        said: list[Effect] = []
+        for effect in effects:
+            if self._is_said_mute(effect):
+                said.append(effect)
+            elif type(effect) is SendDatagram and len(self._effects) >= limits.EFFECTS_PER_STEP_MAX // 2:
+                self.dropped("before our epoch was on disk")
+            else:
+                self._effects.append(effect)
+        return said
+
+    def _is_said_mute(self, effect: Effect) -> bool:
+        """Tell whether an effect is performed though we are mute."""
+        if self._has_begun:
+            return type(effect) is Persist and effect.kind is PersistKind.EPOCH
+        if type(effect) is SendDatagram:
+            return effect.payload[TYPE_AT] != DATA
+        return type(effect) not in (OpenStream, SendStream)

@@ -1,8 +1,9 @@
 """What the gossip core asks of its shell (effects), and what it tells (events).
 
-Effects are performed synchronously in order. `Persist(durable=True)` must be on disk before the
-next effect of the same list is performed: epochs, Trust, floors and revocations are fsynced
-before anyone hears of them. If persisting fails the rest of the list must not be performed.
+Effects are performed in order, and none waits for the disk. Writes go to it in their order as well. Epochs,
+Trust and floors are fsynced before anyone hears of them, and before the core believes them: it asks for
+`Persist(durable=True)` with a ticket and goes on when `persisted(ticket)` comes back as an input. If a write
+fails, that input never comes: the shell ends, and nobody has heard of what is not on disk.
 Deviation: SWIM has no disk; incarnations that survive a restart need one write before each start.
 """
 
@@ -65,12 +66,16 @@ class PersistKind(StrEnum):
 
 
 class Persist(msgspec.Struct, frozen=True):
-    """Keep `value` under (kind, key); None removes it. `durable`: fsync before the next effect."""
+    """Keep `value` under (kind, key); None removes it, and of one key the last counts.
+
+    `durable`: fsync it, and all before it. `ticket`: answer with `persisted` then; 0: nobody waits.
+    """
 
     kind: PersistKind
     key: bytes
     value: bytes | None
     durable: bool
+    ticket: int = 0
 
 
 class MemberChanged(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """Spreads signed documents: announcements by datagram, bodies by stream, one floor for everyone.
 
 Ends where `trust.documents` verifies. Rules:
-1. A floor is on disk before its set is in force, and before anyone hears of it.
+1. A floor is on disk before its set is in force, and before anyone hears of it; so is Trust. Until then what
+   we run, tell and answer is what we had, and what comes meanwhile is judged as if it were there already.
 2. A refusal is remembered for its announcer only, unless the set itself is at fault: whoever spoils
    the bytes in between must not be able to keep the genuine set out.
 3. What is validly signed and above our floor is taken, whatever it was announced as (without a floor, only
@@ -13,12 +14,14 @@ Paper: TUF section 5 for versions and floors. Deviation: pairs (version, hash); 
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import Final
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, PolicyRefused, TrustChanged
 from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.base.writes import Continuations
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.queue import POLICY_KIND, TRUST_KIND
 from gossipmesh.gossip.membership.facts import StateOutdated
@@ -33,8 +36,10 @@ from gossipmesh.model.records import PolicyStatus
 from gossipmesh.trust.documents import (
     NO_FLOOR,
     AcceptedSet,
+    Floor,
     PolicyRefusal,
     PolicySet,
+    TrustedDocuments,
     decode_policy_set_untrusted,
 )
 from gossipmesh.wire.codec import decode_untrusted, encode
@@ -102,6 +107,8 @@ class PolicySpreading:
         self._trust_asked: dict[bytes, Instant] = {}
         self._slow: dict[bytes, Instant] = {}
         self._doubt: _Doubt | None = None
+        self._floors_ahead: dict[str, Floor] = {}  # of the newest set of a scope that is being written
+        self._trust_ahead: list[tuple[int, bytes]] = []  # versions being written, and their envelopes
         self.has_new_trust = False  # since `take_trust_change`; asked at the end of each step
         self._recount()
 
@@ -174,23 +181,68 @@ class PolicySpreading:
             )
         return tuple(statuses[: limits.SCOPES_MAX])
 
-    def offer(self, policy_set: PolicySet) -> StateOutdated:
-        """Verify a set given to this node, apply and announce it.
+    def continuations(self) -> Continuations:
+        """Return what goes on here after a durable write, by its kind."""
+        return {"policy": self._policy_written, "trust": self._trust_written}
+
+    def offer(self, policy_set: PolicySet) -> None:
+        """Verify a set given to this node, and write it; it is applied and announced once it is on disk.
 
         Raises:
             PolicyRefusal: State unchanged, except that the refusal will be published.
         """
+        if len(self._ctx.writes) >= limits.SETS_BEING_WRITTEN_MAX:
+            self._ctx.dropped("policy set while the disk waits")
+            reason = (
+                f"{limits.SETS_BEING_WRITTEN_MAX} writes wait for the disk of this node; offer it another"
+            )
+            raise PolicyRefusal("busy", reason, "", 0, b"")
         try:
-            accepted = self._ctx.documents.check_untrusted(policy_set)
+            self._write(self._check_untrusted(policy_set), b"")
         except PolicyRefusal as refusal:
             self._refuse(refusal, b"")
             raise
-        return self._apply(accepted, b"")
+
+    def _check_untrusted(self, policy_set: PolicySet) -> AcceptedSet:
+        """Verify a set, as if what is being written were in force."""
+        accepted = self._ctx.documents.check_untrusted(policy_set)
+        if self._trust_ahead:
+            self._documents_ahead().check_untrusted(policy_set)
+        ahead = self._floors_ahead.get(accepted.scope, NO_FLOOR)
+        if accepted.floor <= ahead:
+            code = "same" if accepted.floor == ahead else "older"
+            reason = f"version {accepted.version} is not above {ahead[0]}, which is being put in force"
+            raise PolicyRefusal(code, reason, accepted.scope, accepted.version, accepted.manifest_hash)
+        return accepted
+
+    def _write(self, accepted: AcceptedSet, origin_id: bytes) -> None:
+        """Put a set and its floor on disk; `_policy_written` goes on."""
+        scope, version, manifest_hash = accepted.scope, accepted.version, accepted.manifest_hash
+        data = accepted.raw.to_bytes()
+        self._floors_ahead[scope] = accepted.floor
+        self._ctx.persist(PersistKind.POLICY_SET, scope.encode(), data)
+        self._ctx.persist_durably(
+            PersistKind.FLOOR,
+            scope.encode(),
+            encode([version, manifest_hash]),
+            ("policy", (scope, version, manifest_hash, data, origin_id)),
+        )
+
+    def _policy_written(self, subject: tuple[str, int, bytes, bytes, bytes]) -> Iterator[StateOutdated]:
+        """Apply a set whose floor is on disk; it is read again, for between steps only its bytes are kept.
+
+        Nothing can be against it that was not before it was written: writes end in the order they began.
+        """
+        scope, version, manifest_hash, data, origin_id = subject
+        if self._floors_ahead.get(scope) == (version, manifest_hash):
+            del self._floors_ahead[scope]
+        accepted = self._ctx.documents.check_untrusted(decode_policy_set_untrusted(data))
+        yield self._apply(accepted, origin_id)
+        if origin_id:
+            self.go_on(scope)
 
     def _apply(self, accepted: AcceptedSet, origin_id: bytes) -> StateOutdated:
         scope, version, manifest_hash = accepted.scope, accepted.version, accepted.manifest_hash
-        self._ctx.persist(PersistKind.POLICY_SET, scope.encode(), accepted.raw.to_bytes())
-        self._ctx.persist(PersistKind.FLOOR, scope.encode(), encode([version, manifest_hash]), durable=True)
         self._ctx.documents.adopt(accepted)
         self._ctx.statistics.applied_policies += 1
         shown = self._shown.get(scope)
@@ -266,8 +318,9 @@ class PolicySpreading:
             return
         documents = self._ctx.documents
         held = documents.in_force(scope)
-        floor = documents.floor(scope)
-        if offered < floor or (held is not None and held.floor == offered):
+        ahead = self._floors_ahead.get(scope, NO_FLOOR)
+        floor = max(documents.floor(scope), ahead)
+        if offered < floor or offered == ahead or (held is not None and held.floor == offered):
             return
         if (b"", *announced) in self._refused or (bytes(member.node_id), *announced) in self._refused:
             return
@@ -310,7 +363,7 @@ class PolicySpreading:
 
     def _hurry(self, scope: str) -> None:
         """Ask a second announcer for what the first has not begun to send: a lost segment costs it long."""
-        if scope in self._pending:
+        if scope in self._pending and scope not in self._floors_ahead:
             self._fetch_next(scope)
 
     def arriving(self, scope: str) -> None:
@@ -320,17 +373,19 @@ class PolicySpreading:
             due = max(self._ctx.now, pending.since + _LONG_NS)
             self._ctx.timers.set(("hurry", scope), due)
 
-    def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> StateOutdated | None:
-        """Take the answer to a fetch; None: the stream failed. `go_on` then asks others."""
+    def fetched_policy(self, member_id: bytes, scope: str, data: bytes | None) -> None:
+        """Take the answer to a fetch, None if the stream failed; then, or once written, ask others."""
         pending = self._pending.get(scope)
         if pending is None:
-            return None
+            return
         announced, asked_at = pending.asked.pop(member_id, (pending.announced, self._ctx.now))
-        if data is not None:
+        if data is None:
+            self._note_failure(member_id, asked_at)
+        else:
             is_late = self._ctx.now - pending.since >= _STUCK_NS
-            return self._take(member_id, announced, data, is_late=is_late)
-        self._note_failure(member_id, asked_at)
-        return None
+            self._take(member_id, announced, data, is_late=is_late)
+        if scope not in self._floors_ahead:
+            self.go_on(scope)
 
     def go_on(self, scope: str) -> None:
         """Ask others for a set that is still wanted after a fetch."""
@@ -345,25 +400,22 @@ class PolicySpreading:
         else:
             self._fetch_next(scope)
 
-    def _take(
-        self, member_id: bytes, announced: Announced, data: bytes, *, is_late: bool
-    ) -> StateOutdated | None:
+    def _take(self, member_id: bytes, announced: Announced, data: bytes, *, is_late: bool) -> None:
         documents = self._ctx.documents
         try:
-            accepted = documents.check_untrusted(decode_policy_set_untrusted(data))
+            accepted = self._check_untrusted(decode_policy_set_untrusted(data))
             is_less = (accepted.version, accepted.manifest_hash) < announced[1:]
             if is_less and not is_late and documents.floor(announced[0]) == NO_FLOOR:
                 raise PolicyRefusal("older", "a set older than was announced", *announced)
             if is_less:
                 self._remember(member_id, announced)  # it has not got what it announced
-            return self._apply(accepted, member_id)
+            self._write(accepted, member_id)
         except PolicyRefusal as refusal:
             self._remember(member_id, announced)
             self._refuse(refusal, member_id)
         except MalformedInput as error:
             self._remember(member_id, announced)
             self._refuse(PolicyRefusal("malformed", str(error), *announced), member_id)
-        return None
 
     def _note_failure(self, member_id: bytes, asked_at: Instant) -> None:
         """Listen less to who took long and brought nothing; who fails at once has too many streams."""
@@ -381,41 +433,62 @@ class PolicySpreading:
 
     def receive_trust(self, member: Member, announcement: TrustAnnouncement) -> None:
         """Fetch the Trust versions we lack; of a second member when the first takes long."""
-        if not announcement.version > self._trust_version() > 0 or self._is_slow(member.node_id):
+        if not announcement.version > self._trust_version_ahead() > 0 or self._is_slow(member.node_id):
             return
         busy = any(self._ctx.now - asked_at < _STUCK_NS for asked_at in self._trust_asked.values())
         if not busy and member.node_id not in self._trust_asked and self._streams.fetch(member.node_id, None):
             self._trust_asked[member.node_id] = self._ctx.now
 
     def offer_trust(self, envelope: bytes) -> None:
-        """Take the next Trust given to this node.
+        """Verify the next Trust given to this node, and write it; it is in force once it is on disk.
 
         Raises:
             MalformedInput: it does not follow ours. State unchanged.
         """
-        before = self._trust_version()
-        self._load_trust_untrusted(envelope)
-        if self._trust_version() > before:
-            self._take_new_trust(b"")
+        version = self._documents_ahead().load_trust_untrusted(envelope).version
+        self._write_trust([(version, envelope)], b"")
 
-    def _load_trust_untrusted(self, envelope: bytes) -> None:
-        trust = self._ctx.documents.load_trust_untrusted(envelope)
-        key = trust.version.to_bytes(8, "big")
-        self._ctx.persist(PersistKind.TRUST, key, envelope, durable=True)
+    def _documents_ahead(self) -> TrustedDocuments:
+        """Return what to judge Trust by: ours, and what is being written."""
+        return self._ctx.documents.with_trust([envelope for _, envelope in self._trust_ahead])
+
+    def _trust_version_ahead(self) -> int:
+        return self._trust_ahead[-1][0] if self._trust_ahead else self._trust_version()
+
+    def _write_trust(self, verified: list[tuple[int, bytes]], origin_id: bytes) -> bool:
+        """Put versions of Trust on disk, oldest first; tell whether one is new, so that something goes on."""
+        newer = [one for one in verified if one[0] > self._trust_version_ahead()]
+        self._trust_ahead += newer
+        for number, (version, envelope) in enumerate(verified, 1):
+            goes_on = bool(newer) and number == len(verified)
+            self._ctx.persist_durably(
+                PersistKind.TRUST,
+                version.to_bytes(8, "big"),
+                envelope,
+                ("trust", (len(newer), origin_id)) if goes_on else None,
+            )
+        return bool(newer)
+
+    def _trust_written(self, subject: tuple[int, bytes]) -> None:
+        """Put in force and announce what is on disk."""
+        count, origin_id = subject
+        for _, envelope in self._trust_ahead[:count]:
+            self._ctx.documents.load_trust_untrusted(envelope)
+        del self._trust_ahead[:count]
+        self._take_new_trust(origin_id)
 
     def fetched_trust(self, member_id: bytes, data: bytes | None) -> None:
         """Take Trust envelopes, oldest first; None: the stream failed."""
         asked_at = self._trust_asked.pop(member_id, self._ctx.now)
-        before = self._trust_version()
+        verified: list[tuple[int, bytes]] = []
         try:
             envelopes = () if data is None else _decode_envelopes_untrusted(data)
+            ahead = self._documents_ahead()
             for envelope in envelopes:
-                self._load_trust_untrusted(envelope)
+                verified.append((ahead.load_trust_untrusted(envelope).version, envelope))
         except MalformedInput:
             self._ctx.refused("trust")
-        if self._trust_version() > before:
-            self._take_new_trust(member_id)
-        else:
+        if not self._write_trust(verified, member_id):
             self._note_failure(member_id, asked_at)
 
     def _take_new_trust(self, origin_id: bytes) -> None:

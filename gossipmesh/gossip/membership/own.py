@@ -1,7 +1,7 @@
 """What this node signs: its state, its services, its votes.
 
 Rules:
-1. An epoch is on disk before anyone hears of it.
+1. An epoch is on disk before anyone hears of it, and before we are in it: until then we go on in the last.
 2. A refutation only ever raises our own order; nobody else can.
 3. A newer state of ours from another place is asked about there before it is outbid (`sessions.rivals`).
 4. A later credential of our name, with other keys, is our successor's: we have nothing to say any more.
@@ -18,6 +18,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind
 from gossipmesh.gossip.base.settings import NodeAddresses, NodeProfile
+from gossipmesh.gossip.base.writes import Continuation
 from gossipmesh.gossip.membership.catalog import Catalog, Change
 from gossipmesh.gossip.membership.soundness import require_services_allowed_untrusted
 from gossipmesh.model.identity import NodeId
@@ -52,6 +53,7 @@ class OwnRecords:
         self._profile = profile
         self.generation = credential.generation
         self.epoch = epoch
+        self.epoch_ahead = epoch  # the highest that is on disk or on its way there
         self._sequence = 0
         self.phase = NodePhase.SERVING
         self.policies: tuple[PolicyStatus, ...] = ()
@@ -76,9 +78,9 @@ class OwnRecords:
         self._credential = credential
         self.generation = credential.generation
 
-    def persist_epoch(self) -> None:
-        """Put our epoch on disk, before anything that shows it."""
-        self._ctx.persist(PersistKind.EPOCH, b"", encode(self.epoch), durable=True)
+    def persist_epoch(self, then: Continuation) -> None:
+        """Put our newest epoch on disk, before anything that shows it."""
+        self._ctx.persist_durably(PersistKind.EPOCH, b"", encode(self.epoch_ahead), then)
 
     def contest(self, state: NodeState) -> bool:
         """Note a newer state of ours that we did not sign, to be asked about where it says it is.
@@ -105,11 +107,15 @@ class OwnRecords:
         for member in self._catalog:
             member.link = None
 
-    def raise_epoch(self, above: int) -> None:
-        """Begin a new incarnation above `above`; the next record signed carries it."""
-        self.epoch = max(self.epoch, above) + 1
+    def raise_epoch(self, above: int, goes_on: str, about: tuple[bytes | bool | None, ...]) -> None:
+        """Write an epoch above `above`; once it is on disk `goes_on` goes on with (epoch, *about)."""
+        self.epoch_ahead = max(self.epoch_ahead, above) + 1
+        self.persist_epoch((goes_on, (self.epoch_ahead, *about)))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Begin the incarnation whose epoch is on disk now; the next record signed carries it."""
+        self.epoch = epoch
         self._ctx.statistics.epochs_raised += 1
-        self.persist_epoch()
 
     def _next_state(self) -> NodeState:
         self._sequence += 1

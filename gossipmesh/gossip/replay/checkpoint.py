@@ -6,7 +6,8 @@ held.
 Rules:
 1. A checkpoint of an older build is read as long as `VERSION` is the same: what it lacks is what a new core
    has, or what `kept` says of a value. One of another version is refused, in one sentence.
-2. Nothing is written while a stream is open or long work is under way: neither is a value.
+2. Nothing is written while a stream is open or long work is under way: neither is a value. Nor is anything
+   before a start's epoch is on disk. What goes on after a durable write is a value, and written.
 3. No key is written: ours are given to the reader, those of links are derived anew.
 Paper: none. Deviation: none.
 """
@@ -138,7 +139,7 @@ def take_checkpoint(core: GossipNode, length_max: int = _LENGTH_MAX) -> bytes | 
 
     Cost: O(members), some 10 us each; none where so many members are known to be too long.
     """
-    if core._streams._sessions or len(core._catalog) * _MEMBER_BYTES > length_max:
+    if core._ctx.is_mute or core._streams._sessions or len(core._catalog) * _MEMBER_BYTES > length_max:
         return None
     try:
         return write_checkpoint(core)
@@ -208,7 +209,7 @@ def parts_of(core: GossipNode) -> dict[str, Any]:
         Unwritable: two parts of one name. State unchanged.
     """
     found: dict[str, Any] = {}
-    waiting: list[Any] = [core, core._ctx.lag, core._ctx.history]
+    waiting: list[Any] = [core, core._ctx.lag, core._ctx.history, core._ctx.writes]
     while waiting:
         part = waiting.pop(0)
         name = kept.NAMES[type(part)]
@@ -319,6 +320,7 @@ class _Reading:
     def _restore_context(self, members: list[Member]) -> None:
         ctx, checkpoint = self.core._ctx, self._checkpoint
         ctx.run_id, ctx.started = checkpoint.run_id, Instant(checkpoint.started)
+        ctx.speak()
         for member, row in zip(members, checkpoint.members.rows, strict=True):
             if row[4] is not None:
                 member.link = self._link(member, *row[4])

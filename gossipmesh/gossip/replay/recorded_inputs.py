@@ -88,6 +88,10 @@ class RecordedInputs:
         """Hand over the input of this name."""
         return self._take(now, self._core.engine_probed, probe, answered, now, refused)
 
+    def persisted(self, ticket: int, now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.persisted, ticket, now)
+
     def publish_services(self, entries: Sequence[ServiceEntry], now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.publish_services, entries, now)

@@ -25,13 +25,12 @@ from gossipmesh.gossip.base.settings import GossipSettings, NodeProfile, Restore
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.records import SignedRecord
-from gossipmesh.wire.datagram import DATA, HEADER_BYTES
+from gossipmesh.wire.datagram import DATA, HEADER_BYTES, TYPE_AT
 
 FORMAT: Final = 2
 STEP_DIGEST_BYTES: Final = 8
 _RINGS: Final = ("model", "wire", "trust", "gossip")
 RESEED: Final = "reseed"  # the one entry that is no method: the random generator was seeded anew
-_TYPE_AT: Final = 1  # of a packet's header: which byte is its type
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 Inputs = Mapping[str, tuple[tuple[str, ...], type]]
@@ -149,7 +148,7 @@ def step_digest(effects: Sequence[Effect] | None, deadline: Instant) -> bytes:
     for effect in effects or ():  # nothing, for most of what comes
         if type(effect) is SendDatagram:
             payload = effect.payload
-            sealed = len(payload) > HEADER_BYTES and payload[_TYPE_AT] == DATA
+            sealed = len(payload) > HEADER_BYTES and payload[TYPE_AT] == DATA
             told = payload[:HEADER_BYTES] if sealed else payload
             shown.append(("datagram", effect.destination, told, len(payload)))
         elif type(effect) is SendStream:

@@ -251,11 +251,13 @@ class Mesh:
         self._feed(target.name, target.run, receive)
 
     def _perform(self, host: Host, effects: list[Effect]) -> None:
+        ticket = 0
         for effect in effects:
             if isinstance(effect, SendDatagram):
                 self._send(host, effect)
             elif isinstance(effect, Persist):
                 host.disk.write(effect)
+                ticket = effect.ticket or ticket
             elif isinstance(effect, Notify):
                 if isinstance(effect.event, PolicyApplied):
                     self.applied.append((host.name, effect.event))
@@ -267,6 +269,9 @@ class Mesh:
                 self._send_stream(host, effect)
             elif isinstance(effect, CloseStream):
                 self._close(host, effect.stream)
+        if ticket:
+            core: Any = host.core
+            self._perform(host, core.persisted(ticket, host.instant(self.now_ns)))
 
     def _probe_engine(self, host: Host, probe: int) -> None:
         """Answer at once that no engine answers: what is silent may be dead."""

@@ -8,7 +8,7 @@ in order, while its timers are on time. `is_stamped`: its kernel says when a dat
 import random
 from collections.abc import Callable
 
-from gossipmesh.gossip.base.effects import StreamId
+from gossipmesh.gossip.base.effects import Persist, StreamId
 from gossipmesh.gossip.replay.recorded_inputs import RecordedInputs
 from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -48,6 +48,9 @@ class Host:
         self.timer_at_ns = -1
         self.timers_in_a_row_count = 0
         self.crash_after_effects: int | None = None
+        self.unwritten: list[Persist] = []  # what waits for the write before it
+        self.is_writing = False
+        self.written_ticket = 0  # what its core is to be told
         self.wall_skew_s = 0
         self.read_late_ns: tuple[int, int] | None = None
         self.is_stamped = True
@@ -96,6 +99,9 @@ class Host:
         self.connections.clear()
         self.is_paused = False
         self.crash_after_effects = None
+        self.unwritten.clear()
+        self.is_writing = False
+        self.written_ticket = 0
 
     def instant(self, now_ns: int) -> Instant:
         """Return this process's monotonic time at a virtual time."""

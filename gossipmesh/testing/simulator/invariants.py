@@ -7,13 +7,15 @@
    Nor does anyone hold a state of a member that differs from what its owner signed under that order.
 3. A scope's floor never goes back, also after a crash, and only sets that were signed are applied.
 4. Datagrams, effect lists and queues stay within their limits.
-5. Unequal state sums among reachable nodes mean that something changed less than `converge_ns` ago.
-6. Equal state sums mean equal views (`equal_views`), where the core promises that.
-7. Two agents of one identity never alternate: they sign few incarnations, and nobody's view goes to and fro.
-All but 5 and 6 are looked at after each event that can break them; in meshes of more than
+5. What a node tells of its epoch and its policy, and what it puts in force, a power cut leaves on its disk.
+6. Unequal state sums among reachable nodes mean that something changed less than `converge_ns` ago.
+7. Equal state sums mean equal views (`equal_views`), where the core promises that.
+8. Two agents of one identity never alternate: they sign few incarnations, and nobody's view goes to and fro.
+All but 6 and 7 are looked at after each event that can break them; in meshes of more than
 `EVERY_CHANGE_HOSTS_MAX` hosts what is held of others is looked at from time to time.
 """
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +23,12 @@ from gossipmesh.gossip.base.effects import (
     Effect,
     MemberChanged,
     Notify,
+    PersistKind,
     PolicyApplied,
     SendDatagram,
     SendStream,
     ServicesChanged,
+    TrustChanged,
 )
 from gossipmesh.gossip.inspection import untold
 from gossipmesh.model import limits
@@ -35,7 +39,13 @@ from gossipmesh.model.service import ServiceEntry
 from gossipmesh.testing.simulator.equal_views import EqualViews
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.world import Observer, SimulationFailure, World
+from gossipmesh.trust.documents import decode_policy_set_untrusted
+from gossipmesh.trust.envelope import decode_envelope_untrusted
+from gossipmesh.wire.codec import decode_untrusted
+from gossipmesh.wire.datagram import DATA, TYPE_AT
 
+_EPOCH_BYTES_MAX = 16
+_FLOOR_BYTES_MAX = 64
 SAMPLE_NS = 100 * MILLISECOND_NS
 OUT = (MemberStatus.DEAD, MemberStatus.UNATTENDED, MemberStatus.LEFT)
 EVERY_CHANGE_HOSTS_MAX = 50
@@ -75,6 +85,7 @@ class Invariants(Observer):
         self._changes: dict[tuple[str, str], int] = {}
         self._given_up: set[tuple[str, MemberStatus]] = set()
         self._views: dict[tuple[str, int, str], Order] = {}
+        self._told: dict[str, NodeState] = {}
         self._floors: dict[tuple[str, str], tuple[int, bytes]] = {}
         self._names: dict[bytes, str] = {}
         self.equal_views = EqualViews()
@@ -122,7 +133,7 @@ class Invariants(Observer):
         """Check what a step shows of its own node: order and sizes."""
         assert host.core is not None, host.name
         state = host.core.own_state
-        if self._own_state.get(host.name) is not state:
+        if self._own_state.get(host.name) is not state and _epoch_kept(host) >= state.epoch:
             self._check_own_order(world, host, state)
         if len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
             state_sum = host.core.state_sums()[0]
@@ -135,6 +146,10 @@ class Invariants(Observer):
             return
         if len(effects) > limits.EFFECTS_PER_STEP_MAX:
             raise SimulationFailure(f"{host.name} asked for {len(effects)} effects in one step")
+        is_news = host.name not in self.hostile and self._told.get(host.name) is not state
+        if is_news and any(_shows_state(effect) for effect in effects):
+            self._told[host.name] = state
+            self._check_kept(host, state)
         for effect in effects:
             if type(effect) is SendDatagram and len(effect.payload) > self._datagrams_max:
                 raise SimulationFailure(f"{host.name} sent a datagram of {len(effect.payload)} bytes")
@@ -162,6 +177,11 @@ class Invariants(Observer):
             if applied not in self._signed_sets:
                 raise SimulationFailure(f"{host.name} applied a set nobody signed: {event}")
             self._check_floor(host, event.scope, (event.version, event.manifest_hash))
+            self._check_floor_kept(host, event.scope, (event.version, event.manifest_hash))
+        elif isinstance(event, TrustChanged):
+            key = event.version.to_bytes(8, "big")
+            if host.disk.synced(PersistKind.TRUST, key) is None:
+                raise SimulationFailure(f"{host.name} has Trust {event.version} in force, not on its disk")
         elif isinstance(event, ServicesChanged) and len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
             self._check_services(host, event.node_id)
 
@@ -385,6 +405,26 @@ class Invariants(Observer):
             )
         self._floors[host.name, scope] = max(before, floor)
 
+    def _check_kept(self, host: Host, state: NodeState) -> None:
+        """Check a state that a node tells of from now on against what a power cut would leave of it."""
+        if _epoch_kept(host) < state.epoch:
+            raise SimulationFailure(f"{host.name} tells of epoch {state.epoch}, which is not on its disk")
+        for policy in state.policies:
+            if policy.version:
+                self._check_floor_kept(host, policy.scope, (policy.version, policy.manifest_hash))
+
+    def _check_floor_kept(self, host: Host, scope: str, told: tuple[int, bytes]) -> None:
+        kept = host.disk.synced(PersistKind.FLOOR, scope.encode())
+        if kept is not None and decode_untrusted(kept, tuple[int, bytes], bytes_max=_FLOOR_BYTES_MAX) >= told:
+            return
+        # A disk that was damaged, or cut off between the two, holds a set above its floor.
+        kept = host.disk.synced(PersistKind.POLICY_SET, scope.encode())
+        if kept is not None:
+            envelope = decode_envelope_untrusted(decode_policy_set_untrusted(kept).manifest)
+            if hashlib.sha256(envelope.payload).digest() == told[1]:
+                return
+        raise SimulationFailure(f"{host.name} runs {scope} at version {told[0]}, which is not on its disk")
+
     def _check_services(self, host: Host, node_id: bytes | None) -> None:
         core: Any = host.core
         for one in core.endpoints() if node_id is None else filter(None, [core.endpoints_of(node_id)]):
@@ -405,3 +445,16 @@ class Invariants(Observer):
 
     def _since_change_s(self, world: World) -> float:
         return (world.now_ns - self.last_change_ns) / SECOND_NS
+
+
+def _shows_state(effect: Effect) -> bool:
+    """Tell whether whoever gets this knows by it that its sender is in the run and epoch of its state."""
+    if type(effect) is SendDatagram:
+        return effect.payload[TYPE_AT] == DATA
+    return type(effect) is SendStream
+
+
+def _epoch_kept(host: Host) -> int:
+    """Return the epoch that a power cut would leave on a host's disk."""
+    epoch = host.disk.synced(PersistKind.EPOCH, b"")
+    return 0 if epoch is None else decode_untrusted(epoch, int, bytes_max=_EPOCH_BYTES_MAX)

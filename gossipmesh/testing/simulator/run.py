@@ -20,7 +20,7 @@ from gossipmesh.testing.simulator.node import NodeFactory
 from gossipmesh.testing.simulator.trace import Trace
 from gossipmesh.testing.simulator.world import SimulationFailure, World
 from gossipmesh.testing.swim.node import SwimNode
-from gossipmesh.trust.documents import PolicySet
+from gossipmesh.trust.documents import PolicyRefusal, PolicySet
 from gossipmesh.trust.keys import Verifier
 
 LOOK_NS = 100 * MILLISECOND_NS
@@ -65,6 +65,7 @@ class Run:
         self.measured: dict[str, float] = {}
         self._published_count = 0
         self._serial = 1
+        self._pushed: PolicySet | None = None
 
     @property
     def votes(self) -> bool:
@@ -170,7 +171,16 @@ class Run:
         )
         self.invariants.signed(accepted.scope, accepted.version, accepted.manifest_hash)
         self.offer(host, accepted.raw)
+        self._pushed = accepted.raw
         return accepted.manifest_hash
+
+    def push_again(self, host: Host) -> None:
+        """Offer the newest set once more, at a host that may have it already."""
+        assert self._pushed is not None
+        try:
+            self.offer(host, self._pushed)
+        except PolicyRefusal as refusal:
+            self.require(refusal.code == "same", f"{host.name} refuses the newest set: {refusal}")
 
     def offer(self, host: Host, policy_set: PolicySet) -> None:
         """Give a set to one host, as its admin API does."""

@@ -20,6 +20,7 @@ from gossipmesh.testing.simulator.host import WALL_START_S, Host
 from gossipmesh.testing.simulator.moves import moved
 from gossipmesh.testing.simulator.outages import OUTAGES
 from gossipmesh.testing.simulator.run import Run
+from gossipmesh.testing.simulator.slow_disks import SLOW_DISKS
 from gossipmesh.traffic.reliance import LAST_RESORT, UNATTENDED_NS_MAX, reliance
 
 Scenario = Callable[[Run], None]
@@ -485,4 +486,5 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "copied-state": copied_state,
     **HARDSHIPS,
     **OUTAGES,
+    **SLOW_DISKS,
 }

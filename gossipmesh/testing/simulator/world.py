@@ -318,16 +318,24 @@ class World:
         self._step(host, step, host.inputs, host.instant(self.now_ns))
 
     def _step(self, host: Host, step: Callable[..., list[Effect]], *arguments: Any) -> None:
+        self._after(host, self._asked(host, step, *arguments))
+
+    def _asked(self, host: Host, step: Callable[..., list[Effect]], *arguments: Any) -> list[Effect]:
+        """Return what a core asks for at an input."""
         try:
-            effects = step(*arguments)
+            return step(*arguments)
         except Exception as error:
             raise SimulationFailure(
                 f"the core of {host.name} raised {type(error).__name__}: {error}"
             ) from error
-        self._after(host, effects)
 
     def _after(self, host: Host, effects: list[Effect]) -> None:
         if effects:
+            self._perform(host, effects)
+        while host.core is not None and host.written_ticket:
+            self.observer.stepped(self, host, effects)
+            ticket, host.written_ticket = host.written_ticket, 0
+            effects = self._asked(host, host.inputs.persisted, ticket, host.instant(self.now_ns))
             self._perform(host, effects)
         if host.core is not None:
             self._rearm(host)
@@ -350,7 +358,7 @@ class World:
             elif type(effect) is Persist:
                 self.trace.record(self.now_ns, f"persist {host.name} {entry_line(effect)}")
                 try:
-                    host.disk.write(effect)
+                    self._write(host, effect)
                 except DiskFull:
                     self._end(host, "disk-full")
                     return
@@ -368,6 +376,50 @@ class World:
                 self._streams.close(host, effect)
             else:
                 raise SimulationFailure(f"{host.name} asked for {type(effect).__name__}, unknown here")
+
+    # -- the disk ---------------------------------------------------------------------------
+
+    def _write(self, host: Host, entry: Persist) -> None:
+        """Have a host's writer take an entry: at once, or after the one it is busy with."""
+        if not host.disk.latency_ns:
+            host.disk.write(entry)
+            host.written_ticket = entry.ticket or host.written_ticket
+            return
+        self.faults.expect("slow-disk")
+        host.unwritten.append(entry)
+        if not host.is_writing:
+            host.is_writing = True
+            self.push(self.now_ns, self._begin_write, host, host.run)
+
+    def _begin_write(self, host: Host, run: int) -> None:
+        """Write all that waits; it takes the disk's time if any of it is durable."""
+        if host.run != run or host.core is None:
+            return
+        entries, host.unwritten = host.unwritten, []
+        host.is_writing = bool(entries)
+        if not entries:
+            return
+        try:
+            count = host.disk.begin(entries)
+        except DiskFull:
+            self._end(host, "disk-full")
+            return
+        is_durable = any(entry.durable for entry in entries)
+        ticket = max(entry.ticket for entry in entries)
+        end_ns = self.now_ns + (host.disk.latency_ns if is_durable else 0)
+        self.push(end_ns, self._end_write, host, run, count if is_durable else 0, ticket)
+
+    def _end_write(self, host: Host, run: int, count: int, ticket: int) -> None:
+        """Note that entries are on disk, tell the core, and write what came meanwhile."""
+        if host.run != run or host.core is None:
+            return
+        if count:
+            self.faults.fire("slow-disk")
+            host.disk.sync(count)
+        if ticket:
+            self.trace.record(self.now_ns, f"written {host.name} {ticket}")
+            self.feed(host, run, lambda core, now: core.persisted(ticket, now))
+        self._begin_write(host, run)
 
     def _send_datagram(self, host: Host, effect: SendDatagram) -> None:
         size_bytes = len(effect.payload)

@@ -139,5 +139,6 @@ class SwimIntake(Intake):
         label = MemberStatus(claim.status).label
         self._note(self._own_member(), "refuted", claim.accuser, label, "claimed by it")
         if claim.status == MemberStatus.DEAD:
-            self._own.raise_epoch(claim.epoch)
-        self._answer_anew(sender)
+            self._own.raise_epoch(claim.epoch, "answer", (None if sender is None else bytes(sender.node_id),))
+        else:
+            self._answer_anew(sender)

@@ -86,6 +86,9 @@ class ScriptedCore:
     ) -> list[Effect]:
         return self._feed("probed", (probe, answered, refused), now)
 
+    def persisted(self, ticket: int, now: Instant) -> list[Effect]:
+        return self._feed("persisted", ticket, now)
+
     def adjust_wall_clock(self, wall_offset_s: int, now: Instant) -> None:
         raise AssertionError("the clock did not move")
 
@@ -107,6 +110,7 @@ class Rig:
 
     def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
         self.core = ScriptedCore()
+        self.nursery = nursery
         self.udp = UdpSocket(ANY)
         self.peer = UdpSocket(ANY)
         self.listener = listen(ANY)
@@ -156,7 +160,6 @@ async def test_effects_are_performed_in_order_and_answers_come_back(tmp_path: Pa
     async with rig(tmp_path) as made:
         address = Address("127.0.0.1", made.listener.getsockname()[1])
         made.core.answers["datagram"] = [
-            Persist(PersistKind.EPOCH, b"", b"\x07", durable=True),
             SendDatagram(made.peer.address, b"ack"),
             Notify(TrustChanged(2)),
             OpenStream(StreamId(2), address),
@@ -166,7 +169,6 @@ async def test_effects_are_performed_in_order_and_answers_come_back(tmp_path: Pa
         made.core.answers["bytes"] = [CloseStream(StreamId(1))]
         made.say(b"ping")
         await made.core.wait_fed(6)
-        assert made.store.get("epoch", b"") == b"\x07"
         assert made.events == [TrustChanged(2)]
         with trio.fail_after(5):
             await made.peer.wait_readable()
@@ -335,18 +337,16 @@ async def test_nothing_is_said_when_the_disk_does_not_take_the_record(
     async with trio.open_nursery() as nursery:
         made = Rig(tmp_path, nursery)
 
-        def full(kind: str, key: bytes, value: bytes | None, *, durable: bool) -> None:
+        def full(entries: object, *, durable: bool) -> None:
             raise StateLost("no space")
 
-        monkeypatch.setattr(made.store, "put", full)
-        made.core.answers["datagram"] = [
-            Persist(PersistKind.FLOOR, b"mesh", b"2", durable=True),
-            SendDatagram(made.peer.address, b"announce"),
-        ]
+        monkeypatch.setattr(made.store, "put_all", full)
+        made.core.answers["datagram"] = [Persist(PersistKind.FLOOR, b"mesh", b"2", durable=True, ticket=1)]
+        made.core.answers["persisted"] = [SendDatagram(made.peer.address, b"announce")]
         made.say(b"manifest")
         with trio.fail_after(5), pytest.RaisesGroup(pytest.RaisesExc(StateLost, match="no space")):
             await made.shell.run(made.listener)
-        # The core believes what is not on disk: whoever still runs must not have it speak.
+        # Whoever still runs must not have the core speak, nor is it ever told.
         fed_count = len(made.core.fed)
         with pytest.raises(StateLost, match="no space"):
             made.shell.stream_closed(StreamId(2))

@@ -8,6 +8,7 @@ from typing import Any
 from gossipmesh.agent import metrics_families
 from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.gossip_shell import ShellStatistics
+from gossipmesh.agent.state_writer import WriterStatistics
 from gossipmesh.dataplane.protocol import RequestsDelta, Statistics
 from gossipmesh.net.streams import StreamStatistics
 from gossipmesh.telemetry.counters import LABEL_SETS_MAX, Counters
@@ -95,13 +96,18 @@ def test_every_limit_that_was_reached_is_told() -> None:
     shell, streams = ShellStatistics(engine_probes_dropped_count=1), StreamStatistics(2, 3, 4, 5, 6, 7)
     parts: Any = SimpleNamespace(
         policy_refusals=Counters(),
-        shell=SimpleNamespace(statistics=shell, streams=SimpleNamespace(statistics=streams)),
+        shell=SimpleNamespace(
+            statistics=shell,
+            streams=SimpleNamespace(statistics=streams),
+            writer=SimpleNamespace(statistics=WriterStatistics(dropped_count=8)),
+        ),
     )
     text = metrics_families.render([metrics_families._limits(parts, counts)]).decode()
     lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("gossipmesh"))
     assert {name.split('"')[1]: float(count) for name, count in lines.items()} == {
         "engine_probes": 1,
         "label_sets": 3,
+        "state_records": 8,
         "stream_queue": streams.overflowed_count,
         "stream_silence": streams.silent_count,
         "streams": streams.refused_count,

@@ -237,8 +237,9 @@ async def test_values_are_found_where_a_rotation_put_them(tmp_path: Path) -> Non
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.rotate)
             await trio.lowlevel.checkpoint()
-            store.put("member", b"\x07", b"while it rotates", durable=False)
-            store.put("member", b"\x08", None, durable=False)
+            async with store.order:
+                store.put("member", b"\x07", b"while it rotates", durable=False)
+                store.put("member", b"\x08", None, durable=False)
         values[b"\x07"] = b"while it rotates"
         values.pop(b"\x08", None)
         assert store.items("member") == sorted(values.items())
@@ -246,30 +247,45 @@ async def test_values_are_found_where_a_rotation_put_them(tmp_path: Path) -> Non
     assert StateStore(tmp_path).items("member") == sorted(values.items())
 
 
-def test_a_rotation_takes_in_where_records_went_a_piece_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state_store, "_MOVED_PER_STEP", 10)
+def test_records_put_while_a_snapshot_is_written_are_not_moved_back(tmp_path: Path) -> None:
     store = StateStore(tmp_path)
     values = {b"%03d" % number: b"value %d" % number for number in range(95)}
     for key, value in values.items():
         store.put("member", key, value, durable=False)
-    before = store._all_places()
-    files = dict(store._files)
-    store._open_log()
-    pieces = store._move(before, store._write_snapshot(before))
-    for count in range(9):
-        next(pieces)
-        # Between two pieces all are found, wherever they stand, and what is put anew is not moved back.
-        assert set(files) < set(store._files)
-        key = b"%03d" % (90 - 10 * count)
+    before = store._begin_log()
+    after = store._write_snapshot(before)
+    for key in (b"003", b"090"):
         values[key] = b"anew"
-        store.put("member", key, b"anew", durable=False)
-        assert store.items("member") == sorted(values.items())
-    with pytest.raises(StopIteration):
-        next(pieces)
+    store.put_all([("member", key, b"anew") for key in (b"003", b"090")], durable=False)
+    assert store.items("member") == sorted(values.items())
+    store._move(before, after)
     assert len(store._files) == 2
     assert store.items("member") == sorted(values.items())
+    store.close()
+    assert StateStore(tmp_path).items("member") == sorted(values.items())
+
+
+def test_a_batch_the_disk_refuses_in_its_midst_leaves_all_of_it_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = StateStore(tmp_path)
+    store.put("member", b"a", b"1", durable=True)
+    real_write, writes = os.write, [0]
+
+    def write(file: int, data: bytes) -> int:
+        writes[0] += 1
+        if writes[0] == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_write(file, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_store.os, "write", write)
+        with pytest.raises(StateLost, match="as it was before these records"):
+            store.put_all([("member", b"a", b"2"), ("member", b"b", b"2")], durable=True)
+    assert store.items("member") == [(b"a", b"1")]
+    store.put("member", b"b", b"3", durable=True)
+    store.close()
+    assert StateStore(tmp_path).items("member") == [(b"a", b"1"), (b"b", b"3")]
 
 
 async def test_a_record_the_disk_spoiled_is_not_copied_as_if_it_were_good(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ class Host:
     node: GossipNode | None = None
     events: list[Event] = field(default_factory=list)
     disk: dict[tuple[PersistKind, bytes], bytes] = field(default_factory=dict)
+    writing: list[int] = field(default_factory=list)
     engine_serves: bool = True
     is_up: bool = True
     refuses: bool = True
@@ -178,6 +179,7 @@ class Group:
         self.loss = 0.0
         self.deaf: set[str] = set()
         self.mute: set[str] = set()
+        self.slow: set[str] = set()
         self.trace: list[tuple[int, str, str, bytes]] = []
         self._queue: list[tuple[int, int, str, str, tuple]] = []
         self._number = 0
@@ -274,6 +276,11 @@ class Group:
         return len({host.node.state_sums() for host in self.hosts.values() if host.node}) == 1
 
     def perform(self, host: Host, effects: list[Effect]) -> None:
+        """Perform a list, and what the core goes on with once its durable writes are on disk.
+
+        That is at once, but for hosts in `slow`: those wait for `written`.
+        """
+        ticket = 0
         for effect in effects:
             match effect:
                 case SendDatagram():
@@ -288,6 +295,7 @@ class Group:
                         host.disk.pop((effect.kind, effect.key), None)
                     else:
                         host.disk[(effect.kind, effect.key)] = effect.value
+                    ticket = effect.ticket or ticket
                 case Notify():
                     host.events.append(effect.event)
                 case ProbeEngine():
@@ -306,6 +314,17 @@ class Group:
                     if there is not None:
                         self._streams.pop(there, None)
                         self._later(there[0], "closed", (there[1],))
+        if ticket:
+            host.writing.append(ticket)
+            if host.name not in self.slow:
+                self.written(host.name)
+
+    def written(self, name: str) -> None:
+        """Have a host's disk end the writes it has begun, oldest first."""
+        host = self.hosts[name]
+        while host.writing and host.node is not None:
+            ticket = host.writing.pop(0)
+            self.perform(host, host.node.persisted(ticket, Instant(self.now)))
 
     def _open(self, host: Host, effect: OpenStream) -> None:
         target = self.by_address.get(effect.destination)

@@ -174,8 +174,8 @@ def test_two_machines_with_one_identity_are_told() -> None:
         original._ctx.now = now
         original._intake.take(record, None, group_checks())
         group.perform(group.hosts["c"], original._ctx.drain())
-        clone._own.raise_epoch(original.incarnation[1])
-        clone._own.publish_state()
+        clone._own.raise_epoch(original.incarnation[1], "outbid", (False,))
+        group.perform(group.hosts["c"], clone._ctx.drain())
     assert any(isinstance(event, IdentityCopied) for event in group.hosts["c"].events)
 
 

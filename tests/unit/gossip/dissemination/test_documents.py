@@ -3,7 +3,14 @@
 import msgspec
 import pytest
 
-from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, PolicyRefused, TrustChanged
+from gossipmesh.gossip.base.effects import (
+    Notify,
+    Persist,
+    PersistKind,
+    PolicyApplied,
+    PolicyRefused,
+    TrustChanged,
+)
 from gossipmesh.model.instant import Instant
 from gossipmesh.trust.documents import PolicyRefusal
 from gossipmesh.trust.records import sign_record
@@ -49,11 +56,19 @@ def test_every_member_can_say_what_every_other_runs() -> None:
 
 def test_floors_are_durable_and_come_before_the_notice() -> None:
     group = joined("a b")
-    effects = group.node("a").offer_policy(policy_set(1), Instant(group.now))
-    kinds = [getattr(effect, "kind", type(getattr(effect, "event", effect))) for effect in effects]
-    assert kinds.index(PersistKind.FLOOR) < kinds.index(PolicyApplied)
-    floor = effects[kinds.index(PersistKind.FLOOR)]
-    assert floor.durable
+    node = group.node("a")
+    documents = node.state_sums()[1]
+    written, floor = node.offer_policy(policy_set(1), Instant(group.now))
+    assert isinstance(written, Persist)
+    assert isinstance(floor, Persist)
+    assert (written.kind, floor.kind, floor.durable) == (PersistKind.POLICY_SET, PersistKind.FLOOR, True)
+    assert node.state_sums()[1] == documents
+    assert node.own_state.policies == ()
+    effects = node.persisted(floor.ticket, Instant(group.now))
+    assert node.state_sums()[1] != documents
+    assert next(e.event for e in effects if isinstance(e, Notify)) == PolicyApplied(
+        "mesh", 1, node.own_state.policies[0].manifest_hash
+    )
 
 
 def test_a_node_that_was_away_gets_the_newest_set_when_it_is_back() -> None:

@@ -29,6 +29,7 @@ def show(group: Group, record: SignedRecord, at: str = "e") -> None:
     node = group.node(at)
     node._ctx.now = Instant(group.now)
     node._intake.take(record, None, Checks(12))
+    group.perform(group.hosts[at], node._ctx.drain())
 
 
 def answer_suspicion(group: Group) -> None:
@@ -60,7 +61,6 @@ def test_who_answered_in_vain_answers_once_it_is_heard() -> None:
     group.mute = {"e"}
     answer_suspicion(group)
     show(group, verdict_of(group, Cause.SILENT))
-    group.perform(group.hosts["e"], group.node("e")._ctx.drain())
     group.run(6)
     assert group.node("e").incarnation == (1, 1)
     show(group, verdict_of(group, Cause.SILENT))  # told again and again, it says no more
