@@ -8,8 +8,9 @@ Rules:
    Those that have none, and mostly wait, come first instead (`BESIDE`).
 """
 
-from typing import Final
+from typing import Any, Final
 
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
@@ -32,6 +33,10 @@ def is_alone(test: str) -> bool:
 
 class AloneLast(LoadScopeScheduling):
     """Hands out whole modules in the order they were collected in, and what is to be alone to one process."""
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        config.option.loadscopereorder = False  # by the number of their tests, which says little
+        super().__init__(config, log)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         if node is self._keeper() or not self._only_alone_left():

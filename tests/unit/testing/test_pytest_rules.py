@@ -144,5 +144,7 @@ def test_real_meshes_come_last_in_one_process_and_nothing_runs_beside_them(tmp_p
     assert len({worker for _, worker, *_ in meshes}) == 1
     assert max(end for *_, end in others) <= min(began for _, _, began, _ in meshes)
     assert {worker for _, worker, *_ in others} == {"gw0", "gw1"}
+    first = sorted(others, key=lambda run: run[2])
+    assert {name for name, *_ in first[:2]} <= {"fuzz/a", "fuzz/b", "fuzz/c"}, "long ones first"
     for name in {name for name, *_ in ran}:
         assert len({worker for other, worker, *_ in ran if other == name}) == 1, "a module stays together"
