@@ -57,7 +57,14 @@ from gossipmesh.gossip.base.effects import (
     TrustChanged,
     ViewRepaired,
 )
-from gossipmesh.gossip.base.settings import FAST, STEADY, GossipSettings, NodeKeys, NodeProfile
+from gossipmesh.gossip.base.settings import (
+    FAST,
+    STEADY,
+    GossipSettings,
+    NodeAddresses,
+    NodeKeys,
+    NodeProfile,
+)
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.replay.checkpoint import take_checkpoint
 from gossipmesh.gossip.replay.recorder import FlightRecorder
@@ -83,6 +90,7 @@ _LAST_WORD_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _RESTARTING_S: Final = 30  # a start takes a second or two; who is not back by then is worth a look
 _ANSWER_S: Final = 0.2  # so that whoever asked to leave hears that it was done
 _MEMBERS_ASKED_FOR_A_ROUTE: Final = 16
+_UNHEARD_NS: Final = 10 * SECOND_NS  # each member is sent something by somebody every two
 _VERDICTS_MAX: Final = 2_048  # some 150 bytes each; what comes twice comes soon
 _GIVE_BACK_S: Final = 5  # once the hold has ended: while others join as well, everybody is short of CPU
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
@@ -405,7 +413,12 @@ class Agent:
         self.shell.step(lambda now: self.inputs.seeds_changed(seeds, now))
 
     def _is_alone(self) -> bool:
-        return self.node.tally().attended_count <= 1  # it is one of them itself
+        return not self.node.hears_anybody(_UNHEARD_NS)
+
+    def _tell_addresses(self, addresses: NodeAddresses) -> None:
+        """Tell others where we are now, and see where they are: all of a site may have moved at once."""
+        self.shell.step(self.inputs.addresses_changed, addresses)
+        self.seeds.hurry()
 
     def _keep_house(self) -> None:
         """Called every second, between steps of the core."""
@@ -500,7 +513,7 @@ class Agent:
             self._config,
             state=lambda: self.node.own_state,
             towards=self._others,
-            publish=lambda addresses: self.shell.step(self.inputs.addresses_changed, addresses),
+            publish=self._tell_addresses,
         )
 
     def _make_feed(self, identity: NodeIdentity) -> CatalogFeed:

@@ -3,7 +3,7 @@
 Rules:
 1. The gossip core is given addresses only. Names are resolved here, off the loop, within bounds.
 2. A name that does not resolve stops nothing: what it resolved to before stays in use, others are tried, and
-   it is looked up again, often while this node is alone, else every few minutes.
+   it is looked up again, often while this node hears nobody or has just moved, else every few minutes.
 3. Each is said once, and again when the reason, or the addresses, change.
 """
 
@@ -28,6 +28,7 @@ _TIMEOUT_S: Final = 3.0  # glibc asks its first server again after 5 s: a server
 _AGAIN_S_MIN: Final = 1.0
 _ALONE_S_MAX: Final = 30.0
 _SETTLED_S: Final = 300.0  # as often as the core asks a seed where it knows no member
+_HURRY_S: Final = 60.0
 _JITTER: Final = 0.1
 _NAME_LENGTH_MAX: Final = 253
 _LABEL: Final = re.compile("[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -89,6 +90,8 @@ class Seeds:
         self._limiter = trio.CapacityLimiter(limits.SEED_LOOKUPS_MAX)
         self._found: dict[SeedName, list[Address]] = {}
         self._failures: dict[SeedName, str] = {}
+        self._asked = trio.Event()
+        self._hurry_until_s = 0.0
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -116,12 +119,21 @@ class Seeds:
         """Resolve over and over, until cancelled; tell `changed` each time the addresses do."""
         handed, wait_s = self.addresses, _AGAIN_S_MIN / 2
         while self._names:
+            self._asked = trio.Event()
             await self.look()
             if self.addresses != handed:
                 handed, wait_s = self.addresses, _AGAIN_S_MIN / 2
                 changed(handed)
-            wait_s = min(2 * wait_s, _ALONE_S_MAX) if is_alone() else _SETTLED_S
-            await trio.sleep(wait_s * self._rng.uniform(1 - _JITTER, 1))
+            hurries = trio.current_time() < self._hurry_until_s
+            wait_s = min(2 * wait_s, _ALONE_S_MAX) if hurries or is_alone() else _SETTLED_S
+            with trio.move_on_after(wait_s * self._rng.uniform(1 - _JITTER, 1)):
+                await self._asked.wait()
+                wait_s = _AGAIN_S_MIN / 2
+
+    def hurry(self) -> None:
+        """Look again at once, and often for a minute: this node moved, and others may have with it."""
+        self._hurry_until_s = trio.current_time() + _HURRY_S
+        self._asked.set()
 
     async def _look_up(self, name: SeedName) -> None:
         try:

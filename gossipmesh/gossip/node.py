@@ -464,6 +464,10 @@ class GossipNode:
         """Return how many members there are, by status."""
         return views.tally_of(self._catalog)
 
+    def hears_anybody(self, within_ns: int) -> bool:
+        """Tell whether a packet of any member came within so long before our last step."""
+        return views.is_anybody_heard(self._catalog, self._ctx.now - within_ns)
+
     def state_sums(self) -> tuple[bytes, bytes]:
         """Return the group sum and the documents sum, 16 bytes each."""
         return self._catalog.sums.both()

@@ -41,6 +41,12 @@ class Tally(NamedTuple):
         return sum(count for status, count in self.by_status.items() if status < MemberStatus.DEAD)
 
 
+def is_anybody_heard(catalog: Catalog, since: int) -> bool:
+    """Tell whether a packet of any member came since an instant. Cost: O(members) where none did."""
+    since = max(0, since)  # who was never heard has a negative instant
+    return any(member.heard_at >= since for member in catalog)
+
+
 def tally_of(catalog: Catalog) -> Tally:
     """Count the members. Cost: O(members) for what hardly anybody is, a twentieth of a microsecond each."""
     unreachable_count, held_count = _count(catalog, _UNREACHABLE), endpoints_retained_count(catalog)

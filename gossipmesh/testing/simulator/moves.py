@@ -3,25 +3,27 @@
 A part of `scenarios`. Each move is bounded, and measured under its own name.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
 from gossipmesh.gossip.base.effects import Effect
 from gossipmesh.gossip.base.settings import NodeAddresses
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
-from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.run import LOOK_NS, Run
 
 MOVED_NS_MAX: Final = 10 * SECOND_NS
 NOTICED_NS: Final = 60 * MILLISECOND_NS  # what an agent waits for more news of its kernel
+RESOLVED_NS: Final = SECOND_NS
 OVERLAP_NS: Final = 2 * SECOND_NS
 UNHEARD_NS: Final = {"unheard_alive": SECOND_NS, "unheard_dead": 8 * SECOND_NS}
 GAPS_NS: Final = {"at_once": 0, "half_a_second": SECOND_NS // 2, "five_seconds": 5 * SECOND_NS}
 
 
 def moved(run: Run) -> None:
-    """Nodes get other addresses one by one, some of them at one moment, and one whose word of it is lost.
+    """Nodes get other addresses one by one, some at one moment, one whose word of it is lost, and then all.
 
     The new address comes before the old one goes, at once, half a second and five seconds after it. Within
     ten seconds everybody has it and holds its node alive, whatever was said of it before; nobody else is
@@ -35,6 +37,7 @@ def moved(run: Run) -> None:
     _lose_and_find(run, "several", GAPS_NS["five_seconds"], several)
     for name, unheard_ns in UNHEARD_NS.items():
         _unheard(run, name, unheard_ns, run.pick())
+    _everybody(run)
     kept_out = sum(run.core(host).statistics().quarantines for host in run.hosts)
     run.require(kept_out == 0, f"who moved was kept out on {kept_out} nodes")
 
@@ -66,6 +69,26 @@ def _unheard(run: Run, name: str, unheard_ns: int, host: Host) -> None:
     run.world.run_for(unheard_ns)
     run.world.heal(rule)
     _wait_found(run, name, [host])
+
+
+def _everybody(run: Run) -> None:
+    """Let all move at one moment: they meet again once their agents have resolved the seeds' names anew."""
+    for host in run.hosts:
+        run.world.take_address_away(host, host.address.host)
+    run.world.run_for(GAPS_NS["five_seconds"])
+    for host in run.hosts:
+        run.world.give_address(host, _new_address(run, host))
+    _tell(run, run.hosts)
+    run.world.run_for(RESOLVED_NS)
+    began_ns, seeds = run.world.now_ns, [host.address for host in run.hosts[:2]]
+    for host in run.hosts:
+        run.world.call(host, partial(_change_seeds, seeds))
+    _wait_found(run, "everybody", run.hosts, began_ns)
+
+
+def _change_seeds(seeds: Sequence[Address], core: Any, now: Instant) -> list[Effect]:
+    changed: list[Effect] = core.seeds_changed(seeds, now)
+    return changed
 
 
 def _new_address(run: Run, host: Host) -> str:

@@ -181,3 +181,23 @@ async def test_a_node_among_others_looks_every_five_minutes(autojump_clock: obje
     resolver.asked.clear()
     await handed_within(resolver.seeds(Address("10.0.0.9", 7948)), 3_600, lambda: True)
     assert resolver.asked == [], "addresses need no looking up"
+
+
+async def test_a_node_that_moved_looks_at_once_and_often_for_a_minute(autojump_clock: object) -> None:
+    """All of a site may have moved with it, and names are the only way back to each other."""
+    resolver = Resolver(mesh_example_com=["10.0.0.1"])
+    seeds = resolver.seeds(NAME)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(seeds.run, lambda told: None, lambda: False)
+        await trio.sleep(400)
+        before = len(resolver.asked)
+        moved_at = trio.current_time()
+        seeds.hurry()
+        await trio.sleep(0.01)
+        assert len(resolver.asked) == before + 1, "at once"
+        await trio.sleep(60)
+        assert len(resolver.asked) >= before + 6
+        await trio.sleep(3_600)
+        late = [at for at, _, _ in resolver.asked if at > moved_at + 120]
+        assert 11 <= len(late) <= 15, "then as ever"
+        nursery.cancel_scope.cancel()

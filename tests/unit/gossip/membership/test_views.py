@@ -1,6 +1,7 @@
 """Reading members one by one, counting them, and how a member's messages are kept."""
 
 from gossipmesh.gossip.membership.member import Messages
+from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import RecordKind
 from tests.unit.gossip.group import Group
@@ -105,3 +106,18 @@ def test_messages_are_a_mapping_by_kind() -> None:
         assert dict(messages.items()) == model
     messages.drop(77)
     assert len(messages) == 0
+
+
+def test_whoever_hears_nobody_knows_it_whatever_it_holds_of_the_others() -> None:
+    group = joined("a b c")
+    node = group.node("a")
+    group.run(3)
+    assert node.hears_anybody(10 * SECOND_NS)
+    group.partition("a", "b c")
+    group.run(30)
+    assert not node.hears_anybody(10 * SECOND_NS)
+    assert node.tally().attended_count == 3, "one of three condemns nobody"
+    group.heal()
+    group.run(5)
+    assert node.hears_anybody(10 * SECOND_NS)
+    assert not Group("z").start("z").hears_anybody(10 * SECOND_NS), "it does not hear itself"
