@@ -29,6 +29,7 @@ from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.trust.documents import TrustedDocuments
 
+TCP_ONLY: Final = "TCP only"
 _NONE_YET: Final = {"endpoints": 0, "passing": 0}
 _ENDPOINTS_PER_STEP: Final = 50
 
@@ -189,6 +190,7 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "since_s": round((now - view.changed_at) / SECOND_NS, 3),
         "reachability": "self" if itself else reachability(view),
         "heard_s": _seconds(view.heard_age_ns),
+        "datagram_s": _seconds(view.datagram_age_ns),
         "answered_s": _seconds(view.answered_age_ns),
         "agreed_s": _seconds(view.agreed_age_ns),
         "clock_s": 0 if itself else _clock(view.wall_offset_s),
@@ -204,12 +206,15 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
 def reachability(view: MemberView) -> str:
     """Return how this node stands to a member, in a word.
 
-    `reachable`: heard lately or not missed; `unreachable`: not heard here and condemned by nobody; `stale`:
-    what is known of it is a dead member's last word.
+    `reachable`: heard lately or not missed; `unreachable`: not heard here and condemned by nobody;
+    `TCP only`: it answers on streams, and no datagram passes both ways; `stale`: what is known of it is the
+    last word of one that is gone.
     """
     if view.status in (MemberStatus.DEAD, MemberStatus.LEFT):
         return "stale"
-    return "unreachable" if view.unreachable else "reachable"
+    if view.unreachable:
+        return "unreachable"
+    return TCP_ONLY if view.is_tcp_only else "reachable"
 
 
 def _seconds(age_ns: int | None) -> float | None:

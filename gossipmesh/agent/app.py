@@ -35,6 +35,7 @@ from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.agent.listeners import Listeners
 from gossipmesh.agent.logs import fields
+from gossipmesh.agent.lost_datagrams import tell_datagrams
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.replaced import replaced_by
@@ -46,6 +47,7 @@ from gossipmesh.agent.sockets import Sockets, engine_binds, reachable
 from gossipmesh.agent.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
 from gossipmesh.gossip.base.effects import (
+    DatagramsLost,
     EndpointsRetained,
     EnrolledAgain,
     Event,
@@ -56,6 +58,7 @@ from gossipmesh.gossip.base.effects import (
     ServicesChanged,
     TrustChanged,
     ViewRepaired,
+    WayChanged,
 )
 from gossipmesh.gossip.base.settings import (
     FAST,
@@ -341,6 +344,8 @@ class Agent:
                 "network of this node, and when they are really gone, run `gossipmesh release` here"
             )
             log.error(text, extra=fields(members=event.gone_count))
+        elif isinstance(event, WayChanged | DatagramsLost):
+            tell_datagrams(event, self._config.gossip_bind)
         elif isinstance(event, IdentityCopied | EnrolledAgain):
             name, folder = self.identity.identity.name, self._config.state_dir / "identity"
             self._failure = replaced_by(event, name, self.node.incarnation[0], folder)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from statistics import median_low
 from typing import Any, Final, NamedTuple
 
+from gossipmesh.agent.admin_views import TCP_ONLY
 from gossipmesh.agent.check_rows import Mark, Row, clock_mark, make_row, some_of
 from gossipmesh.agent.policy_versions import PolicyVersions
 from gossipmesh.model.durations import age_text
@@ -46,6 +47,11 @@ _UNREACHABLE: Final = Kind(
     "this node hears nothing of it and sends it no traffic, though nobody found it dead",
     "see that UDP and TCP of its gossip address pass between it and this node",
 )
+_TCP_ONLY: Final = Kind(
+    "TCP only",
+    "something drops its UDP: streams carry its packets to a few members, the rest hears of it later",
+    "see that UDP of its gossip address passes both ways: firewalls, security groups, NAT, routes",
+)
 _POLICY: Final = Kind(
     "policy",
     "it decides by older rules who may call whom, and where requests go",
@@ -73,7 +79,7 @@ _SERVICE: Final = Kind(
 )
 
 _BY_STATUS: Final = {"dead": _DEAD, "unattended": _UNATTENDED, "suspect": _SUSPECT}
-_BY_REACHABILITY: Final = {"unreachable": (Mark.WARN, _UNREACHABLE)}
+_BY_REACHABILITY: Final = {"unreachable": (Mark.WARN, _UNREACHABLE), TCP_ONLY: (Mark.WARN, _TCP_ONLY)}
 """By the words of `admin_views.reachability`: what else is found of the way to a member has its line here."""
 
 
@@ -103,7 +109,7 @@ class MemberChecks:
             self._clocks.append((name, member["clock_s"]))
         if member["reachability"] in _BY_REACHABILITY:
             mark, kind = _BY_REACHABILITY[member["reachability"]]
-            self._note(mark, kind, name, _heard_text(member))
+            self._note(mark, kind, name, _way_text(member))
         if member["lag_ms"] >= _LATE_MS:
             self._note(Mark.WARN, _LATE, name, f"by {member['lag_ms'] / 1_000:g} s or more")
         left_s = member["credential_ends"] - self._wall_s
@@ -172,6 +178,8 @@ def _gone_text(member: dict[str, Any]) -> str:
     return text + (", its endpoints kept" if member["endpoints_retained"] else "")
 
 
-def _heard_text(member: dict[str, Any]) -> str:
-    heard_s = member["heard_s"]
-    return "was never heard" if heard_s is None else f"was heard {age_text(heard_s)} ago"
+def _way_text(member: dict[str, Any]) -> str:
+    """Say when something last came the way that is missing."""
+    by_stream = member["reachability"] == TCP_ONLY
+    age_s, what = member["datagram_s" if by_stream else "heard_s"], "heard by UDP" if by_stream else "heard"
+    return f"was never {what}" if age_s is None else f"was {what} {age_text(age_s)} ago"

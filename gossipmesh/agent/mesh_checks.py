@@ -9,9 +9,11 @@ It reads members' rows, which are taken one by one, and sends nothing. Rules:
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from gossipmesh.agent.admin_views import TCP_ONLY
 from gossipmesh.agent.check_rows import Mark, Row, fail_unless, make_row, some_of, warn_unless
 from gossipmesh.agent.policy_versions import PolicyVersions
 from gossipmesh.gossip.base.history import HistoryEntry
+from gossipmesh.gossip.base.own_loss import DATAGRAMS_QUIET_NS, is_own_loss
 from gossipmesh.gossip.base.settings import FAST
 from gossipmesh.model.durations import age_text
 from gossipmesh.model.instant import SECOND_NS
@@ -70,6 +72,8 @@ class MeshView:
         self.heard = Latest()
         self.answered = Latest()
         self.agreed = Latest()
+        self.datagram = Latest()
+        self.tcp_only: list[str] = []
         self.versions = PolicyVersions()
         self._known: dict[str, Known] = {}
 
@@ -89,6 +93,9 @@ class MeshView:
             self.alive_count += 1
             self.answered.take(name, member["answered_s"])
             self.agreed.take(name, member["agreed_s"])
+            self.datagram.take(name, member["datagram_s"])
+            if member["reachability"] == TCP_ONLY:
+                self.tcp_only.append(name)
 
     def at(self, address: Address) -> Known | None:
         """Return who is known to be at an address."""
@@ -114,7 +121,7 @@ def check_standing(
     rows = _check_seeds(view, seeds) if seeds or not unresolved else []
     rows += _check_seed_names(view, unresolved)
     if view.alive_count:
-        rows += [_check_answers(view, uptime_s), _check_news(view, uptime_s)]
+        rows += [_check_answers(view, uptime_s), _check_news(view, uptime_s), *_check_datagrams(view)]
     return [*rows, _check_verdicts(view, refutations)]
 
 
@@ -189,6 +196,24 @@ def _judge_news(view: MeshView, uptime_s: float) -> Mark:
     if uptime_s <= _APART_WARN_S or view.agreed.within(_APART_WARN_S):
         return Mark.OK
     return Mark.WARN if uptime_s <= _APART_FAIL_S or view.agreed.within(_APART_FAIL_S) else Mark.FAIL
+
+
+def _check_datagrams(view: MeshView) -> list[Row]:
+    """Is anybody reached by streams alone, and is that this node's own doing?"""
+    if not view.tcp_only:
+        return []
+    is_quiet = not view.datagram.within(DATAGRAMS_QUIET_NS / SECOND_NS)
+    is_own = is_own_loss(len(view.tcp_only), view.alive_count, is_quiet=is_quiet)
+    by_stream = f"{len(view.tcp_only)} of {view.alive_count} members are reached by TCP only"
+    detail = f"{by_stream} ({some_of(view.tcp_only)}); the last datagram came {view.datagram.text}"
+    evidence = {"members": view.tcp_only, "datagram_s": view.datagram.age_s}
+    why = "their UDP is dropped: this node tells them by stream, others may tell them later"
+    hint = "see that UDP of their gossip addresses passes both ways; `gossipmesh check` there says more"
+    if is_own:
+        detail = f"TCP only: {detail}"
+        why = "UDP to this node or from it is dropped: it hears of changes, and is heard, by a few streams"
+        hint = "see that UDP of spec.gossip.bind passes both ways: firewalls, security groups, NAT, routes"
+    return [make_row("datagrams", Mark.FAIL if is_own else Mark.WARN, detail, why, hint, **evidence)]
 
 
 def _check_verdicts(view: MeshView, refutations: Sequence[tuple[float, str]]) -> Row:

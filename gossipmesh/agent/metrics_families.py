@@ -32,6 +32,7 @@ _GAUGES_OF_GOSSIP: Final = (
     "cases_open",
     "endpoints_retained",
     "lag_ms",
+    "tcp_only",
 )
 _UNITS_OF_GOSSIP: Final = {"clock_skew_s": ("clock_skew_seconds", 1), "lag_ms": ("lag_seconds", 1_000)}
 """Statistics whose unit is no base unit: the name it has here, and how many make one."""

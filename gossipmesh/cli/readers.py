@@ -103,7 +103,8 @@ def members(socket_path: str | None, output: str) -> None:
     """List the members of the mesh as this node sees them; `*` marks the node itself.
 
     AGE is since the status last changed, HEARD since this node had a packet of it. REACH: `unreachable` is
-    this node's own view, which nobody else shares; `stale` is the last word of one that is gone.
+    this node's own view, which nobody else shares; `TCP only`: something drops UDP between it and this node;
+    `stale` is the last word of one that is gone.
     """
     rows = AdminClient(socket_path).get_json("/v1/members")
     print_rows(rows, MEMBER_COLUMNS, output, empty="No members.")

@@ -23,6 +23,8 @@ WORDS: Final[dict[str, str]] = {
     "beaten-by-life": "verdict not taken: it lives",
     "unreachable": "unreachable from here",
     "reachable": "heard again",
+    "tcp-only": "reached by TCP only",
+    "datagrams-again": "datagrams pass again",
     "quarantine": "kept out for a while",
     "held-mass-death": "endpoints kept: many died",
 }

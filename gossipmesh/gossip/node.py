@@ -27,6 +27,7 @@ from gossipmesh.gossip.base.settings import (
     RestoredState,
 )
 from gossipmesh.gossip.base.timers import fire, fire_due, joined
+from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.dissemination.queue import Share
@@ -121,7 +122,8 @@ class GossipNode:
         self._rivals = Rivals(ctx, catalog, own, handshake)
         self._entrance = Entrance(ctx, catalog, handshake)
         self._streams = streams = Streams(ctx, catalog, handshake)
-        self._courier = courier = Courier(ctx, catalog, own_id, handshake)
+        self._carriers = Carriers(ctx, own_id, streams)
+        self._courier = courier = Courier(ctx, catalog, own_id, handshake, self._carriers)
         self._spreading = spreading = PolicySpreading(ctx, catalog.sums, courier, own, streams)
         self._detector = detector = self._make_detector()
         self._haste = Haste(ctx, catalog)
@@ -134,6 +136,7 @@ class GossipNode:
             self._rivals,
             self._entrance,
             streams,
+            self._carriers,
             courier,
             spreading,
             detector,
@@ -167,7 +170,7 @@ class GossipNode:
 
     def _make_detector(self) -> Detector:
         ctx, catalog, courier, own = self._ctx, self._catalog, self._courier, self._own
-        detector = MonitorDetector(ctx, catalog, courier, own, self._streams)
+        detector = MonitorDetector(ctx, catalog, courier, own, self._streams, self._carriers)
         detector.restore(self._restored_verdicts)
         return detector
 

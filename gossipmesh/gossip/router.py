@@ -23,6 +23,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import IdentityCopied, StreamId
+from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.failure.detector import Detector
@@ -48,9 +49,10 @@ from gossipmesh.gossip.sessions.facts import (
 )
 from gossipmesh.gossip.sessions.handshake import Handshake
 from gossipmesh.gossip.sessions.rivals import Rivals
+from gossipmesh.gossip.sessions.session import CARRY, Session
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
-from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.records import NodeState, RecordKind, SignedRecord, Vote
@@ -82,6 +84,7 @@ from gossipmesh.wire.datagram import (
     decode_header_untrusted,
     decode_plain_untrusted,
 )
+from gossipmesh.wire.frames import FrameMessage, Packet
 from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 
@@ -94,6 +97,7 @@ class Rooms(NamedTuple):
     rivals: Rivals
     entrance: Entrance
     streams: Streams
+    carriers: Carriers
     courier: Courier
     spreading: PolicySpreading
     detector: Detector
@@ -108,7 +112,7 @@ class Router:
     def __init__(self, ctx: Context, rooms: Rooms) -> None:
         self._ctx = ctx
         self._catalog, self._own, self._handshake, self._rivals, self._entrance, self._streams = rooms[:6]
-        self._courier, self._spreading, self._detector, self._repair, self._intake = rooms[6:]
+        self._carriers, self._courier, self._spreading, self._detector, self._repair, self._intake = rooms[6:]
         detector, spreading = self._detector, self._spreading
         self._plain: dict[type[Any], Callable[[Member, Any], None]] = {
             Heartbeat: detector.receive_heartbeat,
@@ -190,12 +194,13 @@ class Router:
             self._handshake.challenge(header, size_bytes, sender)
 
     def _receive_data_untrusted(
-        self, header: Header, payload: bytes, sender: Address, arrived: Instant
+        self, header: Header, payload: bytes, sender: Address | None, arrived: Instant
     ) -> None:
+        """Take a sealed packet; `sender` is None for one that came by a carrier."""
         member = self._catalog.by_short(header.sender)
         if member is None or member.run != header.run or member.node_id == self._catalog.own_id:
             self._ctx.dropped("unknown run")
-            self._handshake.challenge(header, len(payload), sender)
+            self._challenge(header, payload, sender)
             return
         link = self._courier.link_untrusted(member, header.run)
         if not link.fresh(header.counter):
@@ -205,13 +210,17 @@ class Router:
             body = link.open_untrusted(header.counter, payload[:HEADER_BYTES], payload[HEADER_BYTES:])
         except MalformedInput:
             self._ctx.dropped("does not open")
-            self._handshake.challenge(header, len(payload), sender)
+            self._challenge(header, payload, sender)
             return
+        if sender is not None:
+            member.datagram_at = self._carriers.datagram_at = arrived
         messages = decode_body_untrusted(body)
         first = messages[0] if messages else None
         is_doubted = self._detector.heard(member, arrived, first if isinstance(first, Seen) else Seen(0))
-        is_elsewhere = (is_doubted or member.verdict is not None) and not member.is_found_at(sender)
-        if not is_elsewhere:
+        elsewhere: Address | None = None
+        if (is_doubted or member.verdict is not None) and sender and not member.is_found_at(sender):
+            elsewhere = sender
+        else:
             self._tell_the_dead(member)
         # Whoever floods us is alive, and that is all we take from it.
         if not self._budgets.take_key(member.node_id, self._ctx.now):
@@ -227,8 +236,8 @@ class Router:
                 is_pinged = True
             if type(message) is not Seen:  # the detector took it above
                 self._dispatch(member, message, checks, arrived)
-        if is_elsewhere:
-            self._look_for(member, header, len(payload), sender)
+        if elsewhere is not None:
+            self._look_for(member, header, len(payload), elsewhere)
 
     def _look_for(self, member: Member, header: Header, size_bytes: int, sender: Address) -> None:
         """Ask who speaks from an unpublished address for its state there, unless the packet brought it."""
@@ -236,6 +245,10 @@ class Router:
             self._ctx.statistics.cookies_elsewhere += 1
             self._handshake.challenge(header, size_bytes, sender)
         self._tell_the_dead(member)
+
+    def _challenge(self, header: Header, payload: bytes, sender: Address | None) -> None:
+        if sender is not None:
+            self._handshake.challenge(header, len(payload), sender)
 
     def _dispatch(self, member: Member, message: Message, checks: Checks, arrived: Instant) -> None:
         # Types are compared, most frequent first: `isinstance` on a struct that is another costs 0.15 us.
@@ -289,6 +302,32 @@ class Router:
                 self.take(self._streams.spoil(stream, error))
                 return
 
+    def _begin(self, session: Session) -> None:
+        """Use a stream that we opened for what it was opened for."""
+        assert session.member is not None
+        if session.purpose == CARRY:
+            self._detector.carried(self._carriers.ready(session))
+            return
+        is_proof = session.purpose == "ping"
+        self._repair.begin(session)
+        if is_proof:
+            self._detector.proved_by_stream(session.member)
+
+    def _receive_frame_untrusted(self, session: Session, message: FrameMessage) -> object:
+        """Take a message of a stream: a packet on its carrier, or a step of a conversation."""
+        if not isinstance(message, Packet):
+            if session.purpose == CARRY:
+                raise Untrusted("a conversation on a carrier")
+            return self._repair.receive(session, message)
+        header, member = decode_header_untrusted(message.packet), session.member
+        own = header.group_tag == self._ctx.group_tag and WIRE_MIN <= header.version <= WIRE_MAX
+        if member is None or header.type != DATA or header.sender != member.short_id or not own:
+            raise Untrusted("a packet of somebody else on a carrier")
+        if self._carriers.received(session):
+            self._detector.carried(member)
+        self._receive_data_untrusted(header, message.packet, None, self._ctx.now)
+        return None
+
     # What rooms tell
 
     def take_all(self, facts: object) -> None:
@@ -309,10 +348,11 @@ class Router:
             case PeerMet():
                 self._meet(fact)
             case StreamReady():
-                self._repair.begin(fact.session)
+                self._begin(fact.session)
             case FrameReceived():
-                self.take(self._repair.receive(fact.session, fact.message))
+                self.take(self._receive_frame_untrusted(fact.session, fact.message))
             case StreamEnded():
+                self._carriers.ended(fact.session)
                 self.take(self._repair.ended(fact.session))
             case RecordArrived():
                 self._take_record(fact)

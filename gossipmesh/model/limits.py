@@ -169,6 +169,7 @@ HELLOS_PER_PREFIX_BURST: Final = 200
 STREAMS_PER_MEMBER_MAX: Final = 8  # as many as it may open, and proofs by TCP
 REFUSED_POLICIES_REMEMBERED_MAX: Final = 256
 STREAMS_OPENED_PER_MEMBER_MAX: Final = 6  # of 32: one member's announcements leave room for others'
+CARRIERS_MAX: Final = 16  # members whose packets go by stream as well: a member's monitors, and as many again
 STREAM_LIFETIME_NS: Final = (
     60_000_000_000  # a table of 10,000 members takes 13 s, a set of 1 MB less than one
 )

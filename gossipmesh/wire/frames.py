@@ -94,6 +94,7 @@ class FrameType(IntEnum):
     FETCH_TRUST = 9
     TRUST_PART = 10
     TURN = 11
+    PACKET = 12
 
 
 class DocumentsSummary(msgspec.Struct, frozen=True, array_like=True):
@@ -206,6 +207,12 @@ class TrustPart(Part, frozen=True, array_like=True):
     """A piece of a msgpack array of Trust envelopes, oldest first."""
 
 
+class Packet(msgspec.Struct, frozen=True, array_like=True):
+    """A sealed packet of its sender, as it would be sent by UDP; the frame itself is not answered."""
+
+    packet: Annotated[bytes, msgspec.Meta(min_length=1, max_length=limits.DATAGRAM_BYTES_MAX)]
+
+
 FrameMessage = (
     Compare
     | Entries
@@ -218,6 +225,7 @@ FrameMessage = (
     | PolicyPart
     | FetchTrust
     | TrustPart
+    | Packet
 )
 
 _SHAPES: Final[dict[int, Any]] = {
@@ -232,6 +240,7 @@ _SHAPES: Final[dict[int, Any]] = {
     FrameType.FETCH_TRUST: FetchTrust,
     FrameType.TRUST_PART: TrustPart,
     FrameType.TURN: Turn,
+    FrameType.PACKET: Packet,
 }
 _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
 

@@ -16,6 +16,7 @@ from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.gossip.replay.recording import Entry, Recording, read_recording_untrusted, state_of
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.testing.simulator.faults import DatagramLoss
 from gossipmesh.testing.simulator.recorded import RECORDED, RecordedMesh, record_a_kill
 from gossipmesh.testing.simulator.replay import main, replay
 from gossipmesh.testing.simulator.run import Run
@@ -80,6 +81,22 @@ def test_what_was_received_under_a_former_run_replays() -> None:
     run.settle()
     assert copy.core is None
     assert len(recorded.core.runs) == 2
+    result = replay(read_recording_untrusted(recorded.file()))
+    assert result.differences == ()
+    assert result.state == state_of(recorded.core)
+
+
+def test_what_came_by_a_carrier_replays() -> None:
+    """Packets within frames of streams are sealed anew as the frames are."""
+    recorded = Recorded(nodes_count=4)
+    run = recorded.run
+    run.boot_and_settle()
+    rule = DatagramLoss("udp", 1, frozenset((recorded.host.name,)))
+    run.world.cut(rule, [])
+    run.world.run_for(15 * SECOND_NS)
+    run.publish(run.hosts[0] if run.hosts[0] is not recorded.host else run.hosts[1])
+    run.world.run_for(SECOND_NS)
+    assert recorded.core.statistics().packets_carried > 20
     result = replay(read_recording_untrusted(recorded.file()))
     assert result.differences == ()
     assert result.state == state_of(recorded.core)

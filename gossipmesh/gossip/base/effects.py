@@ -152,6 +152,20 @@ class EndpointsRetained(msgspec.Struct, frozen=True):
     gone_count: int
 
 
+class WayChanged(msgspec.Struct, frozen=True):
+    """Datagrams do not pass between a member and this node, and streams prove it alive; or they do again."""
+
+    node_id: NodeId
+    name: str
+    is_tcp_only: bool
+
+
+class DatagramsLost(msgspec.Struct, frozen=True):
+    """No datagram of anybody comes here, while streams do: this node's own UDP is dropped; or no more."""
+
+    is_so: bool
+
+
 Event = (
     MemberChanged
     | EndpointsRetained
@@ -162,6 +176,8 @@ Event = (
     | IdentityCopied
     | EnrolledAgain
     | ViewRepaired
+    | WayChanged
+    | DatagramsLost
 )
 
 

@@ -174,7 +174,8 @@ class MemberView(msgspec.Struct, frozen=True):
     `agreed_age_ns`: since its state sum was ours. `wall_offset_s`: its civil time as it last told it, less
     our monotonic seconds. `lag_ms`: the step it published. `quarantine_until`: it was deaf or degraded and
     stays out until then, longer if that happened lately, None when it does not. `endpoints_retained`: it died
-    with many others, so its endpoints are kept.
+    with many others, so its endpoints are kept. `is_tcp_only`: streams prove it alive, and no datagram passes
+    both ways between it and this node; `datagram_age_ns`: since its last one came, None when there was none.
     """
 
     name: str
@@ -192,6 +193,8 @@ class MemberView(msgspec.Struct, frozen=True):
     lag_ms: int = 0
     quarantine_until: Instant | None = None
     endpoints_retained: bool = False
+    is_tcp_only: bool = False
+    datagram_age_ns: int | None = None
 
 
 class GossipStatistics(msgspec.Struct):
@@ -232,6 +235,8 @@ class GossipStatistics(msgspec.Struct):
     repairs_started: int = 0
     repairs_completed: int = 0
     pages_sent: int = 0
+    packets_carried: int = 0
+    tcp_only: int = 0
     slices: int = 0
     queue_length: int = 0
     members: int = 0

@@ -1,7 +1,8 @@
 """What is told, to whom, and how often: everything that leaves as a sealed datagram, and signed documents.
 
 Responsible for: the queue of updates and the shares of a packet; piggyback, ticks and urgent pushes;
-choosing random members; announcing, fetching, verifying and refusing policy sets and Trust.
+choosing random members; packets that go by a stream as well; announcing, fetching, verifying and refusing
+policy sets and Trust.
 Ends at what is told: whether a record is true is `membership`'s, whether a member is gone `failure`'s, and
 what got lost on the way `repair`'s to find.
 Rules:
@@ -12,6 +13,7 @@ Rules:
 4. A floor is on disk before its set is in force, and before anybody hears of it.
 In: encoded messages with a key and an urgency, announcements of peers, sets and envelopes, untrusted.
 Out: packets, requests to fetch by stream, `PolicyApplied`, `PolicyRefused` and `TrustChanged` events.
-Facade: `courier.Courier` for records, `documents.PolicySpreading` for documents.
+Facade: `courier.Courier` for records, `documents.PolicySpreading` for documents, `carriers.Carriers` for the
+members that packets reach by stream alone.
 Paper: SWIM section 4.1, TUF section 5. Deviation: urgent news does not wait for a tick.
 """

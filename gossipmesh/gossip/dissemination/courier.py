@@ -3,7 +3,8 @@
 Rules:
 1. A packet is never longer than its limit; what does not fit one packet travels by stream alone.
 2. Urgent news is forwarded once, on first receipt, to a few members, within a budget that is counted.
-3. Whom no forwarding reached is looked for by two early ticks: a forwarding has crossed the mesh after some
+3. Whoever has a carrier is told by it too, for random members may not reach it by datagram.
+4. Whom no forwarding reached is looked for by two early ticks: a forwarding has crossed the mesh after some
    20 ms, and the few that it missed need not wait for the tick that everything else waits for.
 Paper: SWIM section 4.1 (piggyback), memberlist's gossip tick. Deviation: urgent news does not wait
 for a tick, because a death that waits for probes is a second of failed requests on every node.
@@ -13,6 +14,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import TokenBucket
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
+from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.queue import Key, UpdateQueue, sends_max
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member, short_id_of
@@ -37,11 +39,14 @@ class Courier:
     `muted` while a first table is taken in: what a newcomer learns there the others know.
     """
 
-    def __init__(self, ctx: Context, catalog: Catalog, own_id: bytes, handshake: Handshake) -> None:
+    def __init__(
+        self, ctx: Context, catalog: Catalog, own_id: bytes, handshake: Handshake, carriers: Carriers
+    ) -> None:
         self._ctx = ctx
         self._catalog = catalog
         self._own_short = short_id_of(own_id)
         self._handshake = handshake
+        self._carriers = carriers
         self._links = LinkMaker(ctx, own_id)
         self.queue = UpdateQueue()
         self._own_id = own_id
@@ -61,8 +66,13 @@ class Courier:
             member.run = run
         return member.link
 
-    def send(self, member: Member, messages: list[bytes], *, fill: bool = True) -> None:
-        """Send messages to a member, with as many queued updates as fit; says hello if we must."""
+    def send(
+        self, member: Member, messages: list[bytes], *, fill: bool = True, is_carried: bool = True
+    ) -> None:
+        """Send messages to a member, with as many queued updates as fit; says hello if we must.
+
+        `is_carried`: they go by the member's carrier as well, if it has one.
+        """
         address = member.address
         if address is None:
             return
@@ -87,6 +97,8 @@ class Courier:
             own.group_tag, self._own_short, own.run_id, messages, beat=own.beat, lag_ms=own.lag_ms
         )
         self._ctx.send(address, packet)
+        if is_carried and member.carried_since >= 0:
+            self._carriers.carry(member, packet)
 
     def enqueue(self, key: Key, message: bytes, *, refutation: bool = False) -> None:
         """Let an update ride on coming packets, and start the tick if it stands still."""
@@ -124,7 +136,7 @@ class Courier:
         # Their share is in proportion: a rack that dies at once does not take the packets of the living.
         if dead and self._ctx.rng.randrange(len(self._catalog.reachable) + len(dead)) < count * len(dead):
             targets = [*targets[: count - 1], self._ctx.rng.choice(dead)]
-        return targets
+        return targets + self._carriers.others(targets, b"")
 
     def forget(self, node_id: bytes) -> None:
         """Send nothing more about a member that is no member any more."""
@@ -137,7 +149,8 @@ class Courier:
             return
         settings = self._ctx.settings
         many = self._catalog.serving_count > settings.eager_many_members
-        for member in self.choose(settings.eager_fanout_many if many else settings.eager_fanout, origin_id):
+        chosen = self.choose(settings.eager_fanout_many if many else settings.eager_fanout, origin_id)
+        for member in chosen + self._carriers.others(chosen, origin_id):
             if not self._send_eagerly(member, messages):
                 return
         self._tick_early()
@@ -145,7 +158,8 @@ class Courier:
     def push_name(self, name: bytes, body: bytes, origin_id: bytes, fanout: int) -> None:
         """Forward the name of urgent news; the body to members that say they are late, and would ask late."""
         gate_ns = self._ctx.settings.monitor.lag_gate_ns
-        for member in self.choose(fanout, origin_id):
+        chosen = self.choose(fanout, origin_id)
+        for member in chosen + self._carriers.others(chosen, origin_id):
             if not self._send_eagerly(member, [body if member.told_lag_ns > gate_ns else name]):
                 return
         self._tick_early()

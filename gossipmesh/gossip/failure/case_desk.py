@@ -3,8 +3,10 @@
 `cases` says which move follows from what; this does it. Rules:
 1. Cases are opened by a missed heartbeat and its probe, a failed probe, an alarm, another monitor's vote or
    a refusal; only against members we are a monitor of, only while our view is whole.
-2. A tick pings the target with the suspect flag; others and TCP are tried only once it is silent for 900 ms.
-3. A refused port makes us ask the engine, twice; so does silence, so that a hung agent is no dead node.
+2. A tick pings the target with the suspect flag; others and TCP are tried only once it is silent for 900 ms,
+   TCP also where it sends and answers nothing.
+3. A refused port makes us ask the engine, twice; so does silence, so that a hung agent is no dead node, and
+   so do answers that fail to come.
 4. A condemned target's case is opened only to renew what is held (`renewals`), and ends by itself.
 5. Who stays unheard and uncondemned is `unreachable` here, for routing only, until any packet.
 Paper: SWIM section 4.2 (suspicion before death). Deviation: see `cases`.
@@ -118,9 +120,11 @@ class CaseDesk:
         return True
 
     def answered(self, member: Member, sequence: int, arrived: Instant) -> None:
-        """Take a direct ack."""
+        """Take a direct ack; one that lay in a carrier for long answers nothing."""
+        self.control.acked(sequence)
         case = self._cases.get(member.node_id)
-        if case is None or not case.evidence.answered(sequence, arrived):
+        within_ns = self._patience_ns(member) if member.carried_since >= 0 else None
+        if case is None or not case.evidence.answered(sequence, arrived, within_ns):
             return
         enough = case.evidence.answers_in_a_row >= self._ctx.settings.monitor.answers_to_close
         what = CaseInput.ANSWERED if enough else CaseInput.ANSWER
@@ -198,6 +202,7 @@ class CaseDesk:
                 tolerance_ns=self._tolerance_ns(member),
                 control_passed=self.control.passed,
                 restarting=member.restarting_until > self._ctx.now,
+                usual_percent=self.control.answered_percent,
             ),
         )
         known = what is CaseInput.FOUND_AGENT_GONE and member.status is MemberStatus.UNATTENDED
@@ -219,12 +224,13 @@ class CaseDesk:
         first = case.ticks_count == 1
         sequence = self._ping(member, case)
         quiet = now - evidence.silent_since >= _QUIET_NS
+        unheard = quiet or evidence.is_unheeded(now)
         if (first or quiet) and case.ticks_count % 2:
             for helper in self._courier.choose(1, member.node_id):
                 self._prober.ask_for(helper, sequence, member)
-        if quiet and case.ticks_count % 4 == 2:
+        if unheard and case.ticks_count % 4 == 2:
             self._prober.ping_by_stream(member)
-        if quiet and now - case.engine_asked_at >= SECOND_NS:
+        if unheard and now - case.engine_asked_at >= SECOND_NS:
             self._ask_engine(member)
         self._mark_unreachable(member, case)
         tick_ns = self._ctx.settings.monitor.case_tick_ns

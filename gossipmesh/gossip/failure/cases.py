@@ -3,6 +3,7 @@
 Pure: no clock, no packets. The table `MOVES` is data; docs and tests are made from it. Rules:
 1. Silence is aged by whoever votes, from the later of the case's opening and the last life.
 2. Any packet of the target is life and withdraws `silent`; only answers withdraw `deaf` and `degraded`.
+   Whoever would be called either, and whose engine serves, is called no more than `agent gone`.
 3. When our own view of the world failed (control rounds, a pause), every clock restarts and the vote is
    withdrawn: then it is we who were cut off.
 4. Three direct answers in a row close a case.
@@ -22,6 +23,10 @@ from gossipmesh.model.records import Cause
 _SENT_MAX: Final = 60
 _SPAN_NEW_NS: Final = 3_000_000_000  # pings younger than this may still be answered
 _SPAN_OLD_NS: Final = 20_000_000_000
+_HEEDED_NEW_NS: Final = 1_000_000_000  # whoever answers at all has answered by then, or is late
+_HEEDED_OLD_NS: Final = 6_000_000_000
+_HEEDED_PINGS_MIN: Final = 4
+_HEARD_NS: Final = 3_000_000_000  # a turn of heartbeats, and half as much
 
 
 @kept.value("case state")
@@ -132,7 +137,7 @@ def _table() -> dict[tuple[CaseState, CaseInput], Move]:
 MOVES: Final[dict[tuple[CaseState, CaseInput], Move]] = _table()
 
 
-@kept.value("evidence")
+@kept.value("evidence", engine_served_at=-1)
 class Evidence:
     """What one monitor knows of its target since the case opened."""
 
@@ -141,6 +146,7 @@ class Evidence:
         "deaf_since",
         "engine_answered_at",
         "engine_refusals",
+        "engine_served_at",
         "engine_silences",
         "first_opened",
         "opened",
@@ -162,6 +168,7 @@ class Evidence:
         self.engine_refusals: list[int] = []
         self.engine_silences = 0
         self.engine_answered_at = -1
+        self.engine_served_at = -1
 
     def restart(self, now: Instant) -> None:
         """Begin anew: what looked like silence was ours."""
@@ -183,7 +190,7 @@ class Evidence:
         """Note a direct ping of this case; the row of answers ends if the one before was not answered."""
         if self.sent and not self.sent[-1][2]:
             self.answers_in_a_row = 0
-        self.sent.append([sequence, now, 0])
+        self.sent.append([sequence, now, 0, int(self.sends_at >= max(0, now - _HEARD_NS))])
 
     def lived(self, arrived: Instant, settings: MonitorSettings, *, is_recent: bool) -> bool:
         """Note a packet; False when it proves nothing new.
@@ -200,10 +207,12 @@ class Evidence:
         self.forget_refusals()
         return True
 
-    def answered(self, sequence: int, now: Instant) -> bool:
-        """Note the answer to a direct ping of this case; False when it was not one."""
+    def answered(self, sequence: int, now: Instant, within_ns: int | None = None) -> bool:
+        """Note the answer to a direct ping of this case; False when it was not one, or took too long."""
         for ping in self.sent:
             if ping[0] == sequence and not ping[2]:
+                if within_ns is not None and now - ping[1] > within_ns:
+                    return False
                 ping[2] = 1
                 self.deaf_since = now
                 self.answers_in_a_row += 1
@@ -213,17 +222,17 @@ class Evidence:
     def engine_said(self, answered: bool, refused: bool, now: Instant) -> None:
         """Note what the target's engine did."""
         if answered:
-            self.engine_answered_at = now
+            self.engine_answered_at = self.engine_served_at = now
             self.engine_refusals.clear()
             self.engine_silences = 0
         elif refused:
             self.engine_refusals.append(now)
             del self.engine_refusals[1:-1]
-            self.engine_answered_at = -1
+            self.engine_answered_at = self.engine_served_at = -1
         else:
             self.engine_silences += 1
             if self.engine_silences >= 2:
-                self.engine_answered_at = -1
+                self.engine_answered_at = self.engine_served_at = -1
 
     def is_refused(self, settings: MonitorSettings, now: Instant) -> bool:
         """Tell whether gossip port and engine refused, the engine twice over long enough."""
@@ -237,14 +246,25 @@ class Evidence:
         least_ns = settings.refusal_ns + tolerance_ns
         return self.engine_answered_at >= 0 and _spans(self.port_refusals, least_ns)
 
-    def is_degraded(self, settings: MonitorSettings, at: int, tolerance_ns: int) -> bool:
-        """Tell whether too few of the pings that had time enough were answered."""
+    def is_unheeded(self, now: int) -> bool:
+        """Tell whether it sends and answers none of the latest pings: it is asked by other ways as well."""
+        newest, oldest = now - _HEEDED_NEW_NS, now - _HEEDED_OLD_NS
+        # A ping has a fourth place since it is noted whether the target was heard then.
+        answers = [ping[2] for ping in self.sent if oldest < ping[1] < newest and any(ping[3:])]
+        return len(answers) >= _HEEDED_PINGS_MIN and not any(answers)
+
+    def is_degraded(self, settings: MonitorSettings, at: int, tolerance_ns: int, usual_percent: int) -> bool:
+        """Tell whether too few of the pings that had time enough were answered.
+
+        `usual_percent`: how many of our pings others answer; what our own link loses is no fault of its.
+        """
         if at - self.opened < settings.degraded_ns + tolerance_ns:
             return False
         newest, oldest = at - _SPAN_NEW_NS - tolerance_ns, at - _SPAN_OLD_NS - tolerance_ns
         answers = [ping[2] for ping in self.sent if oldest < ping[1] < newest]
         enough = len(answers) >= settings.degraded_pings_min
-        return enough and 100 * sum(answers) < settings.degraded_percent * len(answers)
+        least_percent = settings.degraded_percent * usual_percent // 100
+        return enough and 100 * sum(answers) < least_percent * len(answers)
 
 
 def _spans(times: list[int], least_ns: int) -> bool:
@@ -255,13 +275,14 @@ class Circumstances(NamedTuple):
     """What a judgement needs besides evidence.
 
     `at` is now minus our own lag; `control_passed`: both rounds were heard; `restarting`: the target said it
-    will be back.
+    will be back; `usual_percent`: how many of the pings of our control rounds were answered.
     """
 
     at: int
     tolerance_ns: int
     control_passed: bool
     restarting: bool
+    usual_percent: int = 100
 
 
 def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) -> CaseInput:
@@ -280,15 +301,25 @@ def judge(evidence: Evidence, settings: MonitorSettings, seen: Circumstances) ->
         patience_ns = settings.silence_ns + settings.tolerance_max_ns
     sends = evidence.sends_at >= 0 and at - evidence.sends_at < patience_ns
     if sends and at - evidence.deaf_since >= settings.deaf_ns + 2 * seen.tolerance_ns:
-        return CaseInput.FOUND_DEAF
+        return _ill(CaseInput.FOUND_DEAF, evidence, seen)
     if at - evidence.silent_since >= patience_ns:
         if evidence.engine_answered_at < 0:
             return CaseInput.FOUND_SILENT
         # The agent hangs and its engine serves: nothing a caller would notice.
         return CaseInput.FOUND_NOTHING if seen.restarting else CaseInput.FOUND_AGENT_GONE
-    if evidence.is_degraded(settings, at, seen.tolerance_ns):
-        return CaseInput.FOUND_DEGRADED
+    if evidence.is_degraded(settings, at, seen.tolerance_ns, seen.usual_percent):
+        return _ill(CaseInput.FOUND_DEGRADED, evidence, seen)
     return CaseInput.FOUND_NOTHING
+
+
+def _ill(found: CaseInput, evidence: Evidence, seen: Circumstances) -> CaseInput:
+    """Return what is found of a target that sends and does not answer as it should.
+
+    Where its engine serves, its agent is at fault alone: it takes nobody's endpoints away.
+    """
+    if evidence.engine_served_at < 0:
+        return found
+    return CaseInput.FOUND_NOTHING if seen.restarting else CaseInput.FOUND_AGENT_GONE
 
 
 @kept.value("case")

@@ -50,6 +50,12 @@ class Detector(Protocol):
         None for `seen`: a stream proved it lives now.
         """
 
+    def proved_by_stream(self, member: Member) -> None:
+        """Note that a member proved itself on a stream that was opened for want of an answer by datagram."""
+
+    def carried(self, member: Member) -> None:
+        """Note that a member's packets come by a carrier."""
+
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer."""
 

@@ -16,6 +16,7 @@ from typing import Final
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.lag import step_of
 from gossipmesh.gossip.base.timers import Deadlines, joined
+from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.answering import Answering
 from gossipmesh.gossip.failure.ballot import Ballot
@@ -38,6 +39,7 @@ from gossipmesh.gossip.failure.verdicts import (
     record_of,
     voter_names,
 )
+from gossipmesh.gossip.failure.ways import Ways
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.membership.facts import StateOutdated
 from gossipmesh.gossip.membership.member import Member
@@ -78,6 +80,7 @@ class MonitorDetector:
         courier: Courier,
         own: OwnRecords,
         streams: Streams,
+        carriers: Carriers,
     ) -> None:
         self._ctx = ctx
         self._catalog = catalog
@@ -87,6 +90,7 @@ class MonitorDetector:
         self.judge = VerdictJudge(ctx, self.monitors, catalog)
         self.prober = Prober(ctx, catalog, courier, streams)
         self.health = self.prober.health
+        self._ways = Ways(ctx, catalog, courier, self.prober, carriers)
         self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors)
         self._engines = EngineQuestions(ctx)
         self._wants = VerdictWants(ctx, catalog, courier)
@@ -126,7 +130,7 @@ class MonitorDetector:
             "late pings": self._answer_late,
             "answer": self._answer_is_due,
         }
-        watching = (self.prober, self.heartbeats, self.desk)
+        watching = (self.prober, self._ways, self.heartbeats, self.desk)
         verdicts = (self._wants, self._retained)
         return joined(own, *(part.deadlines() for part in watching + verdicts))
 
@@ -185,6 +189,15 @@ class MonitorDetector:
         if self.prober.receive_ack(member, ack, arrived):
             self.desk.answered(member, ack.sequence, arrived)
             self._answering.acked(ack.sequence)
+            self._ways.acked(member, ack.sequence)
+
+    def proved_by_stream(self, member: Member) -> None:
+        """Note that a stream was answered whose opener had no answer by datagram."""
+        self._ways.proved(member)
+
+    def carried(self, member: Member) -> None:
+        """Note that a member's packets come by a carrier."""
+        self._ways.carried(member)
 
     def receive_ping_req(self, member: Member, request: PingReq) -> None:
         """Ping for another."""
@@ -534,6 +547,7 @@ class MonitorDetector:
     def forget(self, member: Member) -> None:
         """Drop everything that waits for a member that is no more."""
         self.prober.forget(member)
+        self._ways.forget(member)
         self.heartbeats.forget(member)
         self.desk.forget(member)
         self.ballot.settle(member.node_id)

@@ -96,12 +96,24 @@ class Prober:
 
     def ping(self, member: Member, *, compares: bool = False, suspect: bool = False) -> int:
         """Ping a member and return the sequence its ack will carry; with our sums if it `compares`."""
+        sequence = self._expect(member)
+        sums: _Sums = self._catalog.sums.both() if compares else _NO_SUMS
+        self._courier.send(member, [encode_message(Ping(sequence, *sums, self._ctx.wall_s, suspect))])
+        return sequence
+
+    def _expect(self, member: Member) -> int:
+        """Return a fresh sequence, and wait for its ack."""
         sequence = self.next_sequence()
         self._pings[sequence] = (member.node_id, self._ctx.now)
         if len(self._pings) > limits.PROBES_PENDING_MAX:
             self._pings.popitem(last=False)
-        sums: _Sums = self._catalog.sums.both() if compares else _NO_SUMS
-        self._courier.send(member, [encode_message(Ping(sequence, *sums, self._ctx.wall_s, suspect))])
+        return sequence
+
+    def ping_by_datagram(self, member: Member) -> int:
+        """Ping a member by a datagram alone, though it has a carrier; return the sequence its ack carries."""
+        sequence = self._expect(member)
+        message = encode_message(Ping(sequence, *_NO_SUMS, self._ctx.wall_s))
+        self._courier.send(member, [message], fill=False, is_carried=False)
         return sequence
 
     def probe(self, member: Member, *, is_patient: bool = False) -> None:

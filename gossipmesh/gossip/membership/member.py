@@ -160,13 +160,16 @@ class Member:
         "answered_at",
         "beat",
         "beat_run",
+        "carried_since",
         "changed_at",
         "counted_as",
+        "datagram_at",
         "endpoints",
         "endpoints_retained",
         "ends",
         "entries",
         "heard_at",
+        "is_tcp_only",
         "lag_ms",
         "link",
         "messages",
@@ -217,6 +220,9 @@ class Member:
         self.shown_at = -1
         self.restarting_until = -1
         self.unreachable = False
+        self.datagram_at = -1
+        self.carried_since = -1
+        self.is_tcp_only = False
         self.endpoints_retained = False
         self.quarantine_until: Instant | None = None
 
@@ -309,6 +315,8 @@ class Member:
             lag_ms=state.lag_ms,
             quarantine_until=None if (self.quarantine_until or 0) <= now else self.quarantine_until,
             endpoints_retained=self.endpoints_retained,
+            is_tcp_only=self.is_tcp_only,
+            datagram_age_ns=_age_ns(self.datagram_at, now),
         )
 
     @property

@@ -22,10 +22,18 @@ from gossipmesh.trust.keys import ExchangeKey
 from gossipmesh.trust.seal import Sealer, group_tag_of
 from gossipmesh.wire.codec import decode_untrusted
 from gossipmesh.wire.datagram import HEADER_BYTES, PacketType, decode_header_untrusted
-from gossipmesh.wire.frames import LENGTH_BYTES, decode_stream_hello_untrusted
+from gossipmesh.wire.frames import (
+    LENGTH_BYTES,
+    FrameType,
+    Packet,
+    decode_frame_message_untrusted,
+    decode_stream_hello_untrusted,
+    encode_frame_message,
+)
 
 _DATAGRAM = "receive_datagram"
 _STREAM = "receive_stream"
+_PACKET_HEAD = bytes((0x92, FrameType.PACKET))  # an array of two, and the frame's type
 
 
 class Own(NamedTuple):
@@ -93,9 +101,16 @@ class Rekeying:
             except MalformedInput:
                 break
             swaps = [swap]
-            out[begin:end] = swap.sealer.seal(number, b"", body)
+            out[begin:end] = swap.sealer.seal(number, b"", self._carried(body))
             number += 1
         return bytes(out)
+
+    def _carried(self, body: bytes) -> bytes:
+        """Return a frame's content; the packet that it carries, if it does, is sealed anew as well."""
+        message = decode_frame_message_untrusted(body) if body[:2] == _PACKET_HEAD else None
+        if not isinstance(message, Packet):
+            return body
+        return encode_frame_message(Packet(self.datagram(message.packet)))
 
     def _swap_of(self, peer: Peer, run: int, own_run: int) -> _Swap:
         node_id, key = peer

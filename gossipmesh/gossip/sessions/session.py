@@ -5,6 +5,7 @@ Deviation: no paper speaks of streams; memberlist's have no handshake and no pag
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from gossipmesh.gossip.base.effects import StreamId
 from gossipmesh.gossip.membership.member import Member
@@ -14,15 +15,17 @@ from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.trust.seal import Sealer
 from gossipmesh.wire.frames import FrameReader, StreamHello
 
+CARRY: Final = "carry"
 Name = tuple[int, bytes]
 Step = Callable[[], Iterator[object] | None]
 """What is done once everything before it was merged; yields facts, and None where it may be interrupted."""
 
 
 class Session:
-    """Mutable; owned by `streams`. `purpose` is sync, table, policy, trust, ping, or serve (accepted).
+    """Mutable; owned by `streams`. `purpose` is sync, table, policy, trust, ping, carry, or serve (accepted).
 
-    A sync turns into a table and back while a newcomer joins; `began` is what it was opened as.
+    A sync turns into a table and back while a newcomer joins, one that serves into one that carries with its
+    first packet; `began` is what it was opened as.
     """
 
     def __init__(self, stream: StreamId, *, opener: bool, purpose: str, scope: str | None) -> None:

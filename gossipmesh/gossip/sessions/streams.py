@@ -23,7 +23,7 @@ from gossipmesh.gossip.membership.own import tell_successor
 from gossipmesh.gossip.sessions.facts import FrameReceived, PeerMet, StreamEnded, StreamFact, StreamReady
 from gossipmesh.gossip.sessions.handshake import Handshake, Replaced, proof_bytes
 from gossipmesh.gossip.sessions.links import derive_pair_untrusted
-from gossipmesh.gossip.sessions.session import Session
+from gossipmesh.gossip.sessions.session import CARRY, Session
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
@@ -41,6 +41,7 @@ from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 _OPEN_TIMEOUT_NS: Final = 3 * SECOND_NS
 _OPENED_MAX: Final = 32
+_UNCOUNTED: Final = ("ping", CARRY)  # proofs end at once; of carriers there are few, and one for each member
 _ROLE_OPENER: Final = b"stream opener"
 _ROLE_ACCEPTOR: Final = b"stream acceptor"
 
@@ -63,7 +64,15 @@ class Streams:
 
     def serves(self, node_id: bytes) -> bool:
         """Tell whether a stream that this member opened is being answered."""
-        return any(s.peer_id == node_id and not s.opener for s in self._sessions.values())
+        return any(
+            s.peer_id == node_id and not s.opener and s.purpose != CARRY for s in self._sessions.values()
+        )
+
+    def opens(self, member: Member, purpose: str) -> bool:
+        """Tell whether a stream to a member for a purpose is on its way to serve it."""
+        return any(
+            s.expected is member and s.purpose == purpose and not s.completed for s in self._sessions.values()
+        )
 
     def ping(self, member: Member) -> None:
         """Prove by TCP that a member lives: it must sign our nonce."""
@@ -82,10 +91,14 @@ class Streams:
         return address is not None and self._open(address, member, purpose, scope)
 
     def _open(self, address: Address, member: Member | None, purpose: str, scope: str | None) -> bool:
-        opened = [session for session in self._sessions.values() if session.opener]
+        opened = [
+            session for session in self._sessions.values() if session.opener and session.purpose != CARRY
+        ]
         asked = [session for session in opened if member is not None and session.expected is member]
-        with_it = 0 if purpose == "ping" else sum(1 for session in asked if session.purpose != "ping")
-        if len(opened) >= _OPENED_MAX or with_it >= limits.STREAMS_OPENED_PER_MEMBER_MAX:
+        with_it = 0 if purpose in _UNCOUNTED else sum(1 for session in asked if session.purpose != "ping")
+        if (
+            len(opened) >= _OPENED_MAX and purpose != CARRY
+        ) or with_it >= limits.STREAMS_OPENED_PER_MEMBER_MAX:
             self._ctx.statistics.streams_refused += 1
             return False
         self._next_id += 2

@@ -111,6 +111,35 @@ class EgressLoss(Rule):
         return count
 
 
+class DatagramLoss(Rule):
+    """Drops a share of the datagrams that some hosts send, or get, or both; their streams pass."""
+
+    def __init__(
+        self, name: str, ratio: float, hosts: frozenset[str], *, inward: bool = True, outward: bool = True
+    ) -> None:
+        super().__init__(name)
+        self.ratio = ratio
+        self.hosts = hosts
+        self.inward = inward
+        self.outward = outward
+
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
+        """Drop by the ratio what passes one of those hosts."""
+        if channel is not DATAGRAM or not self._passes(source, destination):
+            return PASS
+        if self.ratio < 1 and rng.random() >= self.ratio:
+            return PASS
+        self.fired_count += 1
+        return DROP
+
+    def _passes(self, source: str, destination: str) -> bool:
+        return (self.outward and source in self.hosts) or (self.inward and destination in self.hosts)
+
+    def concerns(self, host: str) -> bool:
+        """Tell whether a host is one of them."""
+        return host in self.hosts
+
+
 class Deafness(Rule):
     """Cuts all that some hosts would receive while `is_on`: a one-way link, flip-flopping when switched."""
 
@@ -132,6 +161,27 @@ class Deafness(Rule):
     def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
         """Drop what goes to a deaf host."""
         if not self.separates(source, destination):
+            return PASS
+        self.fired_count += 1
+        return DROP
+
+
+class AgentDeafness(Rule):
+    """Cuts all that comes to one host's agent; its engine is reached, and what it sends arrives."""
+
+    is_cut = True
+
+    def __init__(self, name: str, host: str) -> None:
+        super().__init__(name)
+        self.host = host
+
+    def concerns(self, host: str) -> bool:
+        """Tell whether a host is the one."""
+        return host == self.host
+
+    def judge(self, source: str, destination: str, channel: Channel, rng: random.Random) -> Verdict:
+        """Drop what goes to the agent."""
+        if destination != self.host or channel is Channel.ENGINE:
             return PASS
         self.fired_count += 1
         return DROP

@@ -17,7 +17,7 @@ LIVES: Final = 3
 
 
 def dead_thrice(run: Run) -> None:
-    """One loses most of what it sends, and starts again twice: dead three times, back once, for all.
+    """One loses most of what it sends, its engine hangs, and it starts again twice: dead thrice, back once.
 
     What was held against its earlier lives makes its last absence no longer, and no two hold it differently.
     """
@@ -27,6 +27,7 @@ def dead_thrice(run: Run) -> None:
     run.invariants.expects_convergence = False
     rule = EgressLoss("mute", 0.8, frozenset((ill.name,)))
     run.world.cut(rule, [ill.name])
+    ill.engine_is_paused = True  # one that served would leave it unattended
     for life in range(LIVES):
         if life:
             run.world.kill_agent(ill)
@@ -38,6 +39,7 @@ def dead_thrice(run: Run) -> None:
     found_ns = run.world.now_ns
     run.world.run_for(run.draw_ns(2, 20))
     run.world.heal(rule)
+    ill.engine_is_paused = False
     healed_ns = run.world.now_ns
     run.invariants.expects_convergence = True
     run.wait_equal_sums(HEAL_NS_MAX)

@@ -17,6 +17,7 @@ from gossipmesh.testing.simulator import enemy
 from gossipmesh.testing.simulator.copies import copied_state
 from gossipmesh.testing.simulator.hardships import HARDSHIPS
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
+from gossipmesh.testing.simulator.lost_ways import LOST_WAYS
 from gossipmesh.testing.simulator.moves import moved
 from gossipmesh.testing.simulator.outages import OUTAGES
 from gossipmesh.testing.simulator.run import Run
@@ -486,5 +487,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "copied-state": copied_state,
     **HARDSHIPS,
     **OUTAGES,
+    **LOST_WAYS,
     **SLOW_DISKS,
 }

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gossipmesh.gossip.base.effects import (
+    DatagramsLost,
     EndpointsRetained,
     EnrolledAgain,
     Event,
@@ -23,6 +24,7 @@ from gossipmesh.gossip.base.effects import (
     ServicesChanged,
     TrustChanged,
     ViewRepaired,
+    WayChanged,
 )
 from gossipmesh.model.member import Address, MemberStatus
 
@@ -57,6 +59,8 @@ EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
     EnrolledAgain: lambda told: f"enrolled-again {told.generation}",
     ViewRepaired: lambda told: f"view-repaired {told.peers_count}",
     EndpointsRetained: lambda told: f"mass-death-held {told.gone_count}",
+    WayChanged: lambda told: f"way {told.name} {told.node_id.hex()} {int(told.is_tcp_only)}",
+    DatagramsLost: lambda told: f"datagrams-lost {int(told.is_so)}",
 }
 
 

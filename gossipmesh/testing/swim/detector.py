@@ -349,6 +349,12 @@ class SwimDetector:
             self.health.add(-1)
         return member.status is not MemberStatus.ALIVE
 
+    def proved_by_stream(self, member: Member) -> None:
+        """Nothing: SWIM has one kind of packet."""
+
+    def carried(self, member: Member) -> None:
+        """Nothing, likewise."""
+
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:
         """Answer a ping."""
         self._courier.send(member, [encode_message(Ack(ping.sequence, *self._sums(), self._ctx.wall_s))])

@@ -19,6 +19,7 @@ def member(name: str, status: str = "alive", **fields: Any) -> dict[str, Any]:
         "gossip_addresses": [f"10.0.0.{sum(name.encode()) % 200}:7948"],
         "reachability": "reachable" if status == "alive" else "stale",
         "heard_s": 0.4,
+        "datagram_s": 0.4,
         "answered_s": 1.5,
         "agreed_s": 1.5,
         "clock_s": 0,

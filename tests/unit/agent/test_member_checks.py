@@ -47,6 +47,14 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
         member("x", reachability="unreachable", heard_s=None),
         ("warn", "unreachable", "x was never heard"),
     ),
+    "TCP only": (
+        member("x", reachability="TCP only", heard_s=0.2, datagram_s=38.4),
+        ("warn", "TCP only", "x was heard by UDP 38s ago"),
+    ),
+    "TCP only from the start": (
+        member("x", reachability="TCP only", datagram_s=None),
+        ("warn", "TCP only", "x was never heard by UDP"),
+    ),
     "behind": (member("x", policies=[policy(1)]), ("FAIL", "policy", "x runs mesh:1, others 2")),
     "without policy": (member("x", policies=[]), ("FAIL", "policy", "x runs mesh:0, others 2")),
     "refused": (

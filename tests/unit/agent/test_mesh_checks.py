@@ -152,6 +152,27 @@ def test_news_says_how_many_hold_this_node_alive() -> None:
     assert "1 of 3 held this node alive" in standing(*others)["news"]["detail"]
 
 
+def test_a_node_whose_udp_is_dropped_says_so_of_itself_and_others_say_it_of_that_one() -> None:
+    lost = {"reachability": "TCP only", "datagram_s": 38.0}
+    rows = standing(member("a", **AT_7, **lost), member("b", **AT_8, **lost))
+    assert marks(rows) == {"datagrams": "FAIL"}
+    by_itself = rows["datagrams"]["detail"]
+    assert by_itself == (
+        "TCP only: 2 of 2 members are reached by TCP only (a, b); the last datagram came 38s ago (a)"
+    )
+    rows = standing(member("a", **AT_7), member("b", **AT_8), member("c", **lost))
+    assert marks(rows) == {"datagrams": "warn"}
+    by_others = rows["datagrams"]["detail"]
+    assert by_others == "1 of 3 members are reached by TCP only (c); the last datagram came 0s ago (a)"
+    assert "datagrams" not in standing(member("a", **AT_7), member("b", **AT_8))
+
+
+def test_a_node_that_hears_and_is_not_heard_finds_most_others_by_tcp_only() -> None:
+    lost = {"reachability": "TCP only", "datagram_s": 0.1}
+    rows = standing(member("a", **AT_7, **lost), member("b", **AT_8, **lost), member("c"))
+    assert marks(rows) == {"datagrams": "FAIL"}
+
+
 def test_the_dead_prove_nothing() -> None:
     rows = standing(member("a", "dead", **AT_7), seeds=SEEDS[:1])
     assert "heard by others" not in rows

@@ -180,6 +180,8 @@ class Group:
         self.deaf: set[str] = set()
         self.mute: set[str] = set()
         self.slow: set[str] = set()
+        self.lost_from: set[str] = set()  # hosts whose datagrams go nowhere, though their streams pass
+        self.lost_to: set[str] = set()  # hosts that no datagram reaches
         self.trace: list[tuple[int, str, str, bytes]] = []
         self._queue: list[tuple[int, int, str, str, tuple]] = []
         self._number = 0
@@ -286,6 +288,9 @@ class Group:
                 case SendDatagram():
                     self.trace.append((self.now, host.name, str(effect.destination), effect.payload))
                     target = self.by_address.get(effect.destination)
+                    is_lost = effect.destination in self._unreached or host.name in self.lost_from
+                    if is_lost:
+                        continue
                     if target is not None and self._passes(host, target) and self.rng.random() >= self.loss:
                         self._later(target.name, "datagram", (effect.payload, host.address))
                         if target.node is None and target.is_up and target.refuses:
@@ -325,6 +330,10 @@ class Group:
         while host.writing and host.node is not None:
             ticket = host.writing.pop(0)
             self.perform(host, host.node.persisted(ticket, Instant(self.now)))
+
+    @property
+    def _unreached(self) -> set[Address]:
+        return {self.hosts[name].address for name in self.lost_to}
 
     def _open(self, host: Host, effect: OpenStream) -> None:
         target = self.by_address.get(effect.destination)

@@ -229,3 +229,53 @@ def test_an_engine_that_refuses_all_day_is_remembered_by_its_first_and_last() ->
     for second in range(1, 1_000):
         evidence.engine_said(False, True, Instant(second * SECOND_NS))
     assert evidence.engine_refusals == [SECOND_NS, 999 * SECOND_NS]
+
+
+@pytest.mark.parametrize("what", ["deaf", "degraded"])
+def test_who_sends_and_does_not_answer_is_no_more_than_unattended_while_its_engine_serves(what: str) -> None:
+    evidence = Evidence(at(0))
+    for number in range(40):
+        evidence.pinged(number, at(500 * number))
+        evidence.lived(at(500 * number + 1), FAST, is_recent=True)
+        if what == "degraded" and number % 4 == 0:
+            evidence.answered(number, at(500 * number + 2))
+    found = CaseInput.FOUND_DEAF if what == "deaf" else CaseInput.FOUND_DEGRADED
+    assert judge(evidence, FAST, seen(20_000)) is found
+    evidence.engine_said(True, False, at(20_000))
+    evidence.lived(at(20_001), FAST, is_recent=True)
+    assert judge(evidence, FAST, seen(20_002)) is CaseInput.FOUND_AGENT_GONE
+    assert judge(evidence, FAST, seen(20_002, restarting=True)) is CaseInput.FOUND_NOTHING
+    evidence.engine_said(False, True, at(20_003))
+    assert judge(evidence, FAST, seen(20_004)) is found, "what refuses does not serve"
+
+
+def test_what_our_own_link_loses_is_no_fault_of_the_target() -> None:
+    evidence = Evidence(at(0))
+    for number in range(40):
+        evidence.pinged(number, at(500 * number))
+        evidence.lived(at(500 * number + 1), FAST, is_recent=True)
+        if number % 5 < 2:
+            evidence.answered(number, at(500 * number + 2))
+    assert judge(evidence, FAST, seen(20_000)) is CaseInput.FOUND_DEGRADED
+    assert judge(evidence, FAST, seen(20_000, usual_percent=64)) is CaseInput.FOUND_NOTHING
+
+
+def test_who_sends_and_answers_nothing_is_asked_by_other_ways() -> None:
+    evidence = Evidence(at(0))
+    for number in range(4):
+        evidence.pinged(number, at(500 * number))
+    assert not evidence.is_unheeded(at(2_600)), "it was not heard either"
+    evidence.lived(at(2_000), FAST, is_recent=True)
+    for number in range(4, 8):
+        assert not evidence.is_unheeded(at(500 * number + 1_001)), "too few say nothing"
+        evidence.pinged(number, at(500 * number + 1))
+    assert evidence.is_unheeded(at(4_600))
+    evidence.answered(5, at(4_600))
+    assert not evidence.is_unheeded(at(4_600))
+
+
+def test_an_answer_that_took_too_long_is_none() -> None:
+    evidence = Evidence(at(0))
+    evidence.pinged(1, at(0))
+    assert not evidence.answered(1, at(2_501), FAST.silence_ns)
+    assert evidence.answered(1, at(2_500), FAST.silence_ns)
