@@ -110,6 +110,7 @@ class ReferenceEngine:
             self._control.close()
             self._state.close()
             self._owners.close()
+            self._journal.write_down()
             self._log.close()
             self._reserve.close()
 
@@ -129,6 +130,7 @@ class ReferenceEngine:
             self._state.maintain(self._owners.holds_other_end)
             self._reserve.refill()
             self._rooms.tell()
+            self._journal.write_down()
             self._log.maintain()
             self._counters.gauges["turn_bytes_max"] = TURN.spent_bytes_max
             applied = self._state.applied
@@ -242,5 +244,6 @@ class ReferenceEngine:
             attached = self._control.attached
             if attached is not None:
                 await attached.flushed.wait()
+            self._journal.write_down()
             await self._log.flush()
         self._finished.set()

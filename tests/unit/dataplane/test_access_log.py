@@ -15,8 +15,9 @@ from gossipmesh.dataplane.reference.log_file import Written
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
-from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.net.clock import wall_ns
+from tests.unit.dataplane.engine_kit import Peer, answering, cart_pair, workload
 
 NOW = Instant(5 * SECOND_NS)
 FIELDS = [
@@ -129,11 +130,52 @@ def test_half_of_the_traces_are_written_the_same_on_both_sides_and_every_failure
         denied = entry_of(status=403)
         denied.flag("UAEX")
         journal.end(denied, NOW)
+        journal.write_down()
         log.close()
         kept.append([line["traceparent"] for line in lines_in(tmp_path / side)])
         assert [line["response_code"] for line in lines_in(tmp_path / side)[-2:]] == [503, 403]
     assert kept[0] == kept[1]
     assert 450 < len(kept[0]) < 550
+
+
+def test_requests_that_end_close_upon_one_another_are_written_down_together(tmp_path: Path) -> None:
+    counters = Counters()
+    log = log_in(tmp_path, counters)
+    journal = Journal(log, counters)
+
+    def end(number: int, after_ms: int = 0, protocol: str = "http") -> list[str]:
+        """Return what has been written once `number` has ended."""
+        entry = entry_of(b"/%d" % number)
+        entry.protocol = protocol
+        journal.end(entry, Instant(NOW + after_ms * MILLISECOND_NS))
+        log._write_batch()
+        return [str(line["path"]) for line in lines_in(tmp_path)]
+
+    assert end(1) == ["/1"], "after a pause each by itself"
+    assert all(end(number, 5) == ["/1"] for number in range(2, 9))
+    assert len(end(9, 5)) == 9, "eight at a time"
+    assert len(end(10, 6)) == 9
+    assert len(end(11, 30)) == 11, "and what waited, with the first after a pause"
+    assert len(end(12, 30)) == 11
+    assert len(end(13, 30, "tcp")) == 13
+    assert len(end(14, 31)) == 13
+    journal.write_down()
+    log._write_batch()
+    assert [line["path"] for line in lines_in(tmp_path)] == [f"/{number}" for number in range(1, 15)]
+    told = counters.take_due(1_000)
+    assert told is not None
+    assert sum(sums.requests_count for sums in told.requests) == 13
+    log.close()
+
+
+async def test_an_engine_that_ends_has_written_down_every_request(tmp_path: Path) -> None:
+    async with workload(answering()) as address, cart_pair(tmp_path, address) as (near, far):
+        peer = await Peer.connect(near.at("proxy"))
+        async with peer.stream:
+            for _ in range(5):
+                assert (await peer.ask(b"GET / HTTP/1.1\r\nHost: cart.shop\r\n\r\n"))[0] == 200
+    for node in (near, far):
+        assert len(node.log_path.read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [(0.0, 0), (0.25, 25), (1.0, 100)])
@@ -143,6 +185,7 @@ def test_what_has_no_trace_is_written_evenly(tmp_path: Path, ratio: float, expec
     journal = Journal(log, counters)
     for _ in range(100):
         journal.end(entry_of(), NOW)
+    journal.write_down()
     log.close()
     assert len(lines_in(tmp_path)) == expected
 
