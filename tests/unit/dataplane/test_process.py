@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from gossipmesh.dataplane.client import EngineClient
+from gossipmesh.dataplane.client import EngineClient, EngineUnavailable
 from tests.unit.dataplane.engine_kit import until
 
 ENGINE = [sys.executable, "-m", "gossipmesh.dataplane.reference"]
@@ -51,14 +51,21 @@ def test_path_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
     assert answer.stderr.count("\n") == 1
 
 
+async def attached(path: Path) -> EngineClient:
+    """Attach once the engine listens; its socket has a name a moment before."""
+    while True:
+        try:
+            return await EngineClient.attach(path, node_id=b"n" * 16, boot_id="boot")
+        except EngineUnavailable:
+            await trio.sleep(0.02)
+
+
 async def test_process_serves_its_socket_and_ends_on_sigterm(tmp_path: Path) -> None:
     path, log = tmp_path / "engine.sock", tmp_path / "access.log"
     process = await trio.lowlevel.open_process([*ENGINE, "--socket", str(path), "--access-log", str(log)])
     try:
         with trio.fail_after(20):
-            while not path.exists():  # noqa: ASYNC110  another process makes it
-                await trio.sleep(0.02)
-            client = await EngineClient.attach(path, node_id=b"n" * 16, boot_id="boot")
+            client = await attached(path)
             assert client.hello.pid == process.pid
             await client.aclose()
             log.rename(tmp_path / "rotated.log")
