@@ -29,7 +29,7 @@ from gossipmesh.traffic.ejection import EndpointState, begin_try, end_try, pass_
 from gossipmesh.traffic.endpoints import EndpointKey, EndpointStates, key_of
 from gossipmesh.traffic.latency import believed, faded, observe
 from gossipmesh.traffic.outcomes import FAILURES, NEUTRAL, Outcome
-from gossipmesh.traffic.turns import Turns
+from gossipmesh.traffic.turns import Line, Turns
 
 COST_FACTOR: Final = 2
 """Costs this close are equal: the noise of measured latencies and of counting in whole tries."""
@@ -56,14 +56,15 @@ class Try(msgspec.Struct, eq=False):
 class _Pool:
     """Endpoints to choose from, in section order; `panic`: some of them are out."""
 
-    __slots__ = ("endpoints", "heap", "keys", "panic", "sums", "weights")
+    __slots__ = ("endpoints", "keys", "line", "panic", "states", "sums", "weights")
 
     def __init__(self, endpoints: list[SnapshotEndpoint], panic: bool) -> None:
         self.endpoints = endpoints
         self.panic = panic
         self.keys = [key_of(endpoint) for endpoint in endpoints]
         self.weights = [max(endpoint.weight, 1) for endpoint in endpoints]
-        self.heap: list[tuple[int, int]] = []
+        self.line: Line | None = None
+        self.states: list[EndpointState | None] = [None] * len(endpoints)  # as far as they were asked for
         self.sums: list[int] = []
         total = 0
         for weight in self.weights:
@@ -140,10 +141,10 @@ class Balancer:
         self.panicked = pool.panic
         if len(pool.endpoints) < 2:
             return pool.endpoints[0] if pool.endpoints else None
-        if not pool.heap:
+        if pool.line is None:
             start = 0.0 if self._turns.has_all(pool.keys) else rng.random()
-            pool.heap = self._turns.enter(pool.keys, pool.weights, start)
-        first = self._turns.take(pool.heap, pool.keys, pool.weights, rng.random())
+            pool.line = self._turns.enter(pool.keys, pool.weights, start)
+        first = self._turns.take(pool.line, rng.random())
         other = pool.draw_other(first, rng.random())
         return pool.endpoints[other if self._is_dearer(pool, first, other, now) else first]
 
@@ -275,9 +276,15 @@ class Balancer:
         states = (self._states.get(key) for key in self._keys)
         return sum(1 for s in states if s is not None and s is not own and s.ejected_until is not None)
 
+    def _state_in(self, pool: _Pool, position: int) -> EndpointState | None:
+        """Look a state up once for a pool: when one is dropped every pool is made anew."""
+        state = pool.states[position] = self._states.get(pool.keys[position])
+        return state
+
     def _is_dearer(self, pool: _Pool, first: int, other: int, now: Instant) -> bool:
         """Tell whether the one whose turn it is costs more than COST_FACTOR times the other."""
-        one, two = self._states.get(pool.keys[first]), self._states.get(pool.keys[other])
+        one = pool.states[first] or self._state_in(pool, first)
+        two = pool.states[other] or self._state_in(pool, other)
         count, total = len(pool.keys), pool.sums[-1]
         one_weight, two_weight = pool.weights[first], pool.weights[other]
         one_load = count * one_weight + max((one.in_flight if one else 0) - 1, 0) * total

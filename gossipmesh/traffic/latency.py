@@ -20,6 +20,7 @@ HALF_LIFE_MS: Final = 7_000  # linkerd's and Finagle's ten seconds to 1/e
 SAMPLES_MIN: Final = 8
 SAMPLE_FACTOR_MAX: Final = 2
 _HALVINGS_MAX: Final = 60
+_EIGHTH_LEFT_NS: Final = HALF_LIFE_MS // 4 * MILLISECOND_NS  # as long, no more than an eighth has faded
 _MICROSECOND_NS: Final = 1_000
 
 
@@ -39,7 +40,8 @@ def observe(state: EndpointState, latency_ns: int, now: Instant, *, failed: bool
     else:
         sample = min(sample, past * SAMPLE_FACTOR_MAX)
         kept = past // 2 if state.samples < SAMPLES_MIN else past - past // 8
-        kept = min(kept, faded(past, now - state.measured_at))
+        if now - state.measured_at > _EIGHTH_LEFT_NS:
+            kept = min(kept, faded(past, now - state.measured_at))
         mixed = kept + sample - sample * kept // past
         state.latency_us = max(past, mixed) if failed else max(mixed, 1)
     state.samples = min(state.samples + 1, SAMPLES_MIN)
