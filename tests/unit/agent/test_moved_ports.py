@@ -16,15 +16,10 @@ from gossipmesh.model.member import Address
 from gossipmesh.net.streams import listen
 from tests.unit.agent.own_host import own_host
 from tests.unit.agent.test_app import PORTS, Node, a_node, running
+from tests.unit.free_port import free_port
 
 ANY = "0.0.0.0"
 HOST = own_host(2)
-
-
-def free_port() -> int:
-    """Return a port nobody has on any address just now."""
-    with socket.create_server((ANY, 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def rebind(node: Node, **binds: str) -> None:

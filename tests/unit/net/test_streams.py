@@ -2,8 +2,9 @@
 
 import errno
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 import pytest
 import trio
@@ -88,13 +89,12 @@ async def test_bytes_both_ways_then_a_close_that_loses_nothing(host: str) -> Non
 
 
 async def test_a_refused_connect_is_told_as_closed() -> None:
-    async with pair() as both:
-        unused = listen(Address("127.0.0.1", 0))
-        address = Address("127.0.0.1", unused.getsockname()[1])
-        unused.close()
-        both.opener.open_nowait(2, address)
-        await both.here.wait("closed", 2)
-        assert both.opener.statistics.connect_failed_count == 1
+    with closing(socket.socket()) as held:
+        held.bind(("127.0.0.1", 0))  # held, or another server could be given its port
+        async with pair() as both:
+            both.opener.open_nowait(2, Address("127.0.0.1", held.getsockname()[1]))
+            await both.here.wait("closed", 2)
+            assert both.opener.statistics.connect_failed_count == 1
 
 
 @pytest.mark.parametrize(

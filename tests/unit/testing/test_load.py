@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +12,7 @@ import trio
 
 from gossipmesh.testing.load import Client, NoAnswer, Outcome, Tally, Target
 from gossipmesh.testing.load_control import add_up
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+from tests.unit.free_port import free_port
 
 
 def start_workload(*words: str) -> "subprocess.Popen[str]":

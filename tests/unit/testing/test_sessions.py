@@ -1,6 +1,5 @@
 """Long-lived sessions and unusual requests against the real workload: each end is told for what it was."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,13 +12,13 @@ import trio.testing
 from gossipmesh.testing import sessions
 from gossipmesh.testing.load import Client, Outcome, Tally, Target
 from gossipmesh.testing.sessions import Ended, Session, SessionTarget, keep_open
+from tests.unit.free_port import free_port
 
 
 @pytest.fixture
 def port() -> Iterator[int]:
     """A workload called web on node n1."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        found = int(probe.getsockname()[1])
+    found = free_port()
     words = ["--name", "web", "--version", "v1", "--node", "n1", "--http", f"127.0.0.1:{found}"]
     arguments = [sys.executable, "-m", "gossipmesh.testing.workload", *words]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
