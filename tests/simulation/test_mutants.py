@@ -100,7 +100,7 @@ MUTANTS: list[tuple[Patch, str, str]] = [
     (floors_fall, "byzantine-policy", "had to be refused|nobody signed"),
     (signatures_unchecked, "byzantine-policy", "had to be refused|nobody signed"),
     (signatures_unchecked, "byzantine-records", "never signed|never published|epoch without end|false death"),
-    (epoch_not_synced, "rejoin-without-seed", "started again within|went back"),
+    (epoch_not_synced, "rejoin-without-seed", "not on its disk|started again within|went back"),
     (epoch_stays, "rejoin-without-seed", "started again within|went back"),
     (no_obituaries, "partition-heal", "not everyone is alive|state sums differ"),
     (stale_records_win, "steady", "went back|state sums differ|does not come to rest"),
