@@ -104,9 +104,16 @@ def _spread(found: Iterable[float]) -> dict[str, float]:
     return {"runs": len(times), "p50": times[len(times) // 2], "max": times[-1]} if times else {}
 
 
+def copies_ended_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return p50 and max over runs of how long copies of a state folder ran; {} for none."""
+    ended = [seconds for result in results for seconds in result["measures"].get("copies_ended_s", ())]
+    return _spread(seconds for seconds in ended if seconds is not None)
+
+
 SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]] = {
     "seen_dead_s": seen_dead_s,
     "replaced_ended_s": replaced_ended_s,
+    "copies_ended_s": copies_ended_s,
     "moved_s": moved_s,
 }
 """What is told of several runs together, and how it is made of their results."""

@@ -8,7 +8,7 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
-from gossipmesh.testing import address_moves, request_checkers
+from gossipmesh.testing import address_moves, copied_state, request_checkers
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
@@ -271,6 +271,9 @@ def finally_replaced_agents_ended(evidence: Evidence, within_s: float) -> list[s
         if detail["exit_code"] != 78 or "was enrolled again elsewhere" not in detail["said"]:
             problems.append(f"{fault.node} ended with {detail['exit_code']}: {detail['said']}")
         problems += [f"{fault.node} has its {key} still" for key in _PORTS if detail[key]]
+        for when, answer in (("before", "answered"), ("after", "refused")):
+            if set(detail[when].values()) != {answer}:
+                problems.append(f"callers of {fault.node} {when} it were not {answer}: {detail[when]}")
     return problems
 
 
@@ -301,6 +304,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_losers_told,
         finally_waiting_push_told,
         finally_replaced_agents_ended,
+        copied_state.finally_copies_ended,
         address_moves.eventually_who_moved_is_found,
         request_checkers.anytime_requests_of_leavers_succeed,
         request_checkers.anytime_sessions_hold,

@@ -5,7 +5,7 @@ from typing import Any, Final
 import trio
 
 from gossipmesh.net.files import PARENT_MODE, make_folder
-from gossipmesh.testing import departures, layout
+from gossipmesh.testing import departures, knock, layout
 from gossipmesh.testing.layout import NodeLayout
 from gossipmesh.testing.mesh import GOSSIPMESH, Mesh, MeshNode
 
@@ -19,9 +19,12 @@ async def enrol_again(mesh: Mesh, name: str, within_s: float) -> dict[str, Any]:
     """Give a node's name to a new agent elsewhere; return what became of the old one.
 
     `agent_ended_after_s` and `engine_ended_after_s` count from the start of the new agent's process, before
-    it has redeemed its token; None when not `within_s`. The new one is in `mesh.nodes` then.
+    it has redeemed its token; None when not `within_s`. `before` and `after` are what another node and a
+    local application met at the old engine. The new one is in `mesh.nodes` then.
     """
     old = mesh.nodes[name]
+    asker = next(node for node in mesh.nodes.values() if node.name != name)
+    before = await knock.knock_at(mesh, old, asker)
     engine = (await old.status())["engine"]["pid"]
     new = await _prepare(mesh, old)
     started_s = trio.current_time()
@@ -36,6 +39,8 @@ async def enrol_again(mesh: Mesh, name: str, within_s: float) -> dict[str, Any]:
         "exit_code": None if old.agent is None else old.agent.poll(),
         "agent_ended_after_s": ended["agent"],
         "engine_ended_after_s": ended["engine"],
+        "before": before,
+        "after": await knock.knock_at(mesh, old, asker),
         "readiness_open": await _accepts(old.host, layout.READINESS_PORT),
         "mesh_port_open": await _accepts(old.host, layout.MESH_PORT),
         "said": log.splitlines()[-1][-_SAID_LENGTH_MAX:],

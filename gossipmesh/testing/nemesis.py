@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import address_moves, departures, enrolments, layout
+from gossipmesh.testing import address_moves, copied_state, departures, enrolments, layout
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
@@ -148,6 +148,8 @@ class Run:
                 await trio.sleep(step.for_s)
         elif step.do == "enrol-again":
             await self._enrol_again(step, say)
+        elif step.do == copied_state.COPY_STATE:
+            await self._copy_state(step, say)
         elif step.do == "move":
             await self._move(step, say)
         elif step.do == "call":
@@ -222,6 +224,13 @@ class Run:
         has_left = detail["told"] and detail["exit_code"] == 0 and detail["engine_ended_after_s"] is not None
         self._fired(step.do, name, int(has_left), at_s, **detail)
         return self.evidence.faults[-1]
+
+    async def _copy_state(self, step: Step, say: Callable[[str], None]) -> None:
+        """Have a copy of the victim's state started elsewhere, and watch what becomes of both."""
+        at_s = self._observer.now_s()
+        detail = await copied_state.copy_state(self._mesh, self.victim, step.within_s)
+        say(f"          the state of {self.victim} was copied: {detail}")
+        self._fired(step.do, self.victim, 1, at_s, **detail)
 
     async def _move(self, step: Step, say: Callable[[str], None]) -> None:
         began_s = self._observer.now_s()
@@ -436,6 +445,7 @@ def _describe(step: Step, victim: str) -> str:
         "leave": f"{victim} leaves",
         "leave-rejoin": f"{victim} leaves and joins again, one after the other",
         "enrol-again": f"enrol the name of {victim} elsewhere",
+        "copy-state": f"start a copy of the state of {victim} elsewhere",
         "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
         "isolate": f"cut {victim} off from all others",
         "call": f"{', '.join(step.kinds)} to {step.host} from every node but {victim}",
@@ -465,6 +475,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
             fault.node: replacement_s(evidence.engine_steps, fault.node, fault.at_s) for fault in kills
         },
         "replaced_ended_s": replaced_ended_s(evidence),
+        "copies_ended_s": copied_state.copies_ended_s(evidence),
         "moves_s": address_moves.moves_s(evidence),
         "isolation_failures_s": isolation_failures_s(evidence),
         "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},

@@ -110,10 +110,18 @@ def test_a_workload_that_stops_or_dies_costs_nobody_a_request(tmp_path: Path, na
     assert not wrong(told), told["logs"]
 
 
+@pytest.mark.namespace
 def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine() -> None:
     told = run_chaos(SCENARIOS / "enrolled-again.toml", seed=1)
     assert not wrong(told), told["logs"]
     assert list(told["measures"]["replaced_ended_s"]) == told["evidence"]["victims"]
+
+
+@pytest.mark.namespace
+def test_a_copy_of_a_state_folder_ends_and_costs_no_request() -> None:
+    told = run_chaos(SCENARIOS / "copied-state.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    assert len(told["measures"]["copies_ended_s"]) == 1
 
 
 def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path) -> None:

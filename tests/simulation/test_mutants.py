@@ -13,6 +13,7 @@ from gossipmesh.gossip.failure.verdicts import VerdictJudge
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.sessions.rivals import Rivals
 from gossipmesh.testing.simulator.__main__ import run_seed
 from gossipmesh.testing.swim.detector import SwimDetector
 from gossipmesh.trust.documents import TrustedDocuments
@@ -94,6 +95,22 @@ def deaf_to_life(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Evidence, "answered", lambda self, sequence, now: False)
 
 
+def copies_unasked(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks where a newer state of its own came from, or where it was: each signs above the other."""
+
+    def may_start(self: Any, seeds: Any) -> bool:
+        self.seeds = seeds
+        return True
+
+    patch.setattr(Rivals, "may_start", may_start)
+    patch.setattr(OwnRecords, "contest", lambda self, state: False)
+
+
+def rulings_ignored(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is told that the other goes on goes on as well."""
+    patch.setattr(Rivals, "_outlived", lambda self, address: None)
+
+
 OF_SWIM = (no_obituaries, hasty_deaths)
 MUTANTS: list[tuple[Patch, str, str]] = [
     (no_refutation, "partition-heal", "not everyone is alive|state sums differ|false death"),
@@ -107,6 +124,8 @@ MUTANTS: list[tuple[Patch, str, str]] = [
     (hasty_deaths, "steady", "false death"),
     (lone_votes, "partition-heal", "condemned somebody|false death|state sums differ"),
     (deaf_to_life, "pause", "false death|given up"),
+    (copies_unasked, "copied-state", "runs on beside|signed for in|to and fro|ended|signed anew"),
+    (rulings_ignored, "copied-state", "runs on beside"),
 ]
 
 

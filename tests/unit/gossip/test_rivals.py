@@ -149,6 +149,24 @@ def test_who_was_the_node_for_longer_goes_on_after_a_partition(seed: int) -> Non
     assert group.node("a").incarnation[1] <= 4
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_who_goes_on_hears_those_who_had_followed_the_other(seed: int) -> None:
+    """Their links with it are new, and count from the beginning: under its old run all would be replays."""
+    group = mesh(seed=seed)
+    group.run(30)
+    group.partition("a", f"b c d {COPY}")
+    group.run(1)
+    group.copy("c")
+    group.run(6)
+    group.heal()
+    group.run_until(lambda: group.ended(COPY), 5)
+    group.run(2)
+    before = group.node("a").statistics().dropped.get("replayed", 0)
+    group.run(5)
+    assert group.node("a").statistics().dropped.get("replayed", 0) == before
+    assert all(group.status(name, "a") == "alive" for name in "bcd")
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_copy_of_a_folder_from_before_the_incumbent_moved_ends(seed: int) -> None:
     """Where its record says that it was nobody answers; where the node is the others say."""

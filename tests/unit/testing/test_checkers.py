@@ -192,7 +192,9 @@ def test_a_push_that_cannot_reach_all_says_whom() -> None:
 
 def replaced(**detail: Any) -> FaultFired:
     ended = {"agent_ended_after_s": 1.5, "engine_ended_after_s": 1.4, "exit_code": 78}
-    ports = {"readiness_open": False, "mesh_port_open": False}
+    ports: dict[str, Any] = {"readiness_open": False, "mesh_port_open": False}
+    ports["before"] = {"mesh": "answered", "proxy": "answered"}
+    ports["after"] = {"mesh": "refused", "proxy": "refused"}
     said = {"said": "gossipmesh: node1 was enrolled again elsewhere (generation 2, here it is 1): ..."}
     return FaultFired(3.0, "enrol-again", "node1", count=1, detail={**ended, **ports, **said, **detail})
 
@@ -207,6 +209,8 @@ def replaced(**detail: Any) -> FaultFired:
         ({"said": "gossipmesh: cannot write"}, "node1 ended with 78: gossipmesh: cannot write"),
         ({"readiness_open": True}, "node1 has its readiness_open still"),
         ({"mesh_port_open": True}, "node1 has its mesh_port_open still"),
+        ({"after": {"mesh": "refused", "proxy": "answered"}}, "callers of node1 after it were not refused"),
+        ({"before": {"mesh": "silent", "proxy": "answered"}}, "callers of node1 before it were not answered"),
     ],
 )
 def test_an_agent_whose_name_is_anothers_has_ended_with_all_it_served(
