@@ -169,8 +169,10 @@ class CatalogFeed:
 
     def endpoints_changed(self, delta: EndpointsDelta | None, *, urgent: bool = False) -> None:
         """Take in what changed of a member's endpoints; None is nothing."""
-        touched = [] if delta is None else self._index.take(delta)
-        asked = [service for service in touched if service in self._rows or service in self._unvouched]
+        if delta is None:
+            return
+        self._index.take(delta)
+        asked = [one for one in delta.services if one in self._rows or one in self._unvouched]
         if asked:
             self._touched |= dict.fromkeys(asked)
             self.changed(urgent=urgent)
@@ -286,12 +288,15 @@ class CatalogFeed:
         for service in services:
             row = self._rows.get(service)
             if row is None or service in self._touched or row.due_at <= self._clock():
+                for _ in self._index.read(service):
+                    await trio.lowlevel.checkpoint()
                 self._touched.pop(service, None)
                 self._rows[service] = self._row(service)
                 self._reread.append(service)
                 await trio.lowlevel.checkpoint()
         wanted = dict.fromkeys(services)
         self._rows = {service: row for service, row in self._rows.items() if service in wanted}
+        self._index.read_only(wanted)
 
     def _row(self, service: str) -> _Row:
         """Read who serves a service."""

@@ -106,7 +106,8 @@ def services_order(core: GossipNode, node_id: bytes) -> Order | None:
 
 def untold(core: GossipNode) -> list[str]:
     """Return whose endpoints are others than was told last: of nobody's, or a change was forgotten."""
-    return [member.name for member in core._catalog if member.endpoints != in_use(member, core.own_node_id)]
+    members = ((member, in_use(member, core.own_node_id)) for member in core._catalog)
+    return [member.name for member, now in members if member.told != (None if now is None else now.entries)]
 
 
 def _held(member: Any) -> Held:

@@ -37,6 +37,7 @@ from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership import views
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credential_watch import CredentialWatch
+from gossipmesh.gossip.membership.endpoints import in_use
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.membership.restoring import restore_members
@@ -453,7 +454,7 @@ class GossipNode:
     def endpoints_of(self, node_id: bytes) -> NodeEndpoints | None:
         """Return one member's endpoints; None when none are in use."""
         member = self._catalog.get(node_id)
-        return None if member is None else member.endpoints
+        return None if member is None else in_use(member, self._own_id)
 
     def each_member(self) -> Iterator[MemberView]:
         """Walk over what `members` returns, for who does not want all of it at once."""

@@ -90,7 +90,7 @@ def say(core: GossipNode, node_id: bytes, messages: Iterable[bytes]) -> list[Eff
 
 def offered_count(core: GossipNode) -> int:
     """Return how many members' services are in use. Cost: O(members)."""
-    return sum(member.endpoints is not None for member in core._catalog)
+    return sum(member.told is not None for member in core._catalog)
 
 
 def _merge(core: GossipNode, records: Sequence[SignedRecord]) -> None:

@@ -3,6 +3,7 @@
 Endpoint health comes from the owner's checks and is never mixed with member status.
 """
 
+from collections.abc import Iterable, Sequence
 from enum import IntEnum, StrEnum
 
 import msgspec
@@ -69,18 +70,22 @@ class NodeEndpoints(msgspec.Struct, frozen=True, gc=False):
 
 
 class EndpointsDelta(msgspec.Struct, frozen=True, gc=False):
-    """What changed of one member's endpoints: as they were last told and as they are; None: none in use."""
+    """What changed of one member's endpoints: those of `services` are now as in `after`, in use or not.
 
-    before: NodeEndpoints | None
+    `after` is all that it has in use, None for nothing; of services that are not named nothing changed.
+    """
+
+    node_id: NodeId
+    services: tuple[str, ...]
     after: NodeEndpoints | None
 
-    @property
-    def services(self) -> list[str]:
-        """Return the services of which an endpoint was added, removed or changed, each once."""
-        before, after = self.before, self.after
-        old = () if before is None else before.entries
-        new = () if after is None else after.entries
-        if before is None or after is None or msgspec.structs.replace(before, entries=new) != after:
-            return list(dict.fromkeys(entry.service for entry in (*old, *new)))
-        both = frozenset(old) & frozenset(new)
-        return list(dict.fromkeys(entry.service for entry in (*old, *new) if entry not in both))
+
+def services_of(entries: Iterable[ServiceEntry]) -> tuple[str, ...]:
+    """Return the services of these, each once, in their order."""
+    return tuple(dict.fromkeys(entry.service for entry in entries))
+
+
+def services_differing(old: Sequence[ServiceEntry], new: Sequence[ServiceEntry]) -> tuple[str, ...]:
+    """Return the services of which an entry was added, removed or changed."""
+    both = frozenset(old) & frozenset(new)
+    return services_of(entry for entry in (*old, *new) if entry not in both)

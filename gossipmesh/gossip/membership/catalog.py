@@ -454,7 +454,7 @@ class Catalog:
         self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
         if had_state:
             self.telling.member(member, MemberStatus.DEAD, before)
-        if had_state or member.endpoints is not None:
+        if had_state or member.told is not None:
             self.telling.services(member)
 
     def _persist(self, member: Member) -> None:

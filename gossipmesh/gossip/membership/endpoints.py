@@ -3,8 +3,8 @@
 Rules:
 1. What a record says of endpoints is decoded where it is verified, and nowhere again; equal entries of
    different members are one object.
-2. A member keeps its endpoints as they were last told; whatever may change them is followed by a delta from
-   there, and where nothing changed there is none.
+2. A member keeps what of them was last told to be in use; whatever may change them is followed by a delta
+   from there. What all of them share is put beside them when they are told or asked for.
 3. In use are those of members that are neither dead nor left, and of those who died together. A member that
    was enrolled anew has them as told until its new state is here, which comes with its new credential.
 Ends at values: who serves what, by service, is kept by whoever takes the deltas.
@@ -23,7 +23,13 @@ from gossipmesh.gossip.base.effects import MemberChanged, ServicesChanged
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.member import MemberStatus, NodePhase
 from gossipmesh.model.records import ServiceSet
-from gossipmesh.model.service import EndpointsDelta, NodeEndpoints, ServiceEntry
+from gossipmesh.model.service import (
+    EndpointsDelta,
+    NodeEndpoints,
+    ServiceEntry,
+    services_differing,
+    services_of,
+)
 from gossipmesh.wire.datagram import decode_record
 
 # So many are found again, over all cores of a process. Replicas of a workload say the same, and a mesh has
@@ -89,17 +95,20 @@ class Telling:
         self._own_id = own_id
 
     def member(self, member: Member, status: MemberStatus, before: MemberStatus | None) -> None:
-        """Tell of a member's status, addresses or phase."""
-        self._ctx.notify(MemberChanged(member.node_id, member.name, status, before, self._delta(member)))
+        """Tell of a member's status, addresses or phase, which all of its endpoints share."""
+        delta = self._delta(member, services_of((*(member.told or ()), *(member.entries or ()))))
+        self._ctx.notify(MemberChanged(member.node_id, member.name, status, before, delta))
 
     def services(self, member: Member) -> None:
         """Tell that a member's services may be others, or are (not) in use any more."""
-        self._ctx.notify(ServicesChanged(member.node_id, self._delta(member)))
+        self._ctx.notify(ServicesChanged(member.node_id, self._delta(member, None)))
 
-    def _delta(self, member: Member) -> EndpointsDelta | None:
-        """Note how a member's endpoints are now; return what changed since they were last told."""
-        before, after = member.endpoints, in_use(member, self._own_id)
-        if before == after:
+    def _delta(self, member: Member, touched: tuple[str, ...] | None) -> EndpointsDelta | None:
+        """Note what of a member is told now; return what is to be told. `touched`: None for what differs."""
+        told, after = member.told, in_use(member, self._own_id)
+        member.told = None if after is None else after.entries
+        if told is None and after is None:
             return None
-        member.endpoints = after
-        return EndpointsDelta(before, after)
+        if touched is None:
+            touched = services_differing(told or (), member.told or ())
+        return EndpointsDelta(member.node_id, touched, after) if touched else None

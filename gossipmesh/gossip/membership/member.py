@@ -22,7 +22,7 @@ from gossipmesh.model.records import (
     SignedRecord,
     Verdict,
 )
-from gossipmesh.model.service import NodeEndpoints, ServiceEntry
+from gossipmesh.model.service import ServiceEntry
 from gossipmesh.wire.datagram import decode_record
 
 _CREDENTIAL: Final = int(RecordKind.CREDENTIAL)
@@ -149,8 +149,8 @@ class Member:
     """Mutable; owned by the catalog. `verdict` is kept while `state` does not beat it.
 
     Credential and state are decoded when they are asked for; those asked for lately are found again.
-    `entries` are its services, decoded when they came, None before any did; `endpoints` those in use, as last
-    told.
+    `entries` are its services, decoded when they came, None before any did; `told` those last told to be in
+    use, None for none.
     """
 
     __slots__ = (
@@ -164,7 +164,6 @@ class Member:
         "changed_at",
         "counted_as",
         "datagram_at",
-        "endpoints",
         "endpoints_retained",
         "ends",
         "entries",
@@ -183,6 +182,7 @@ class Member:
         "shown_at",
         "signer",
         "status",
+        "told",
         "told_at",
         "unequal_count",
         "unreachable",
@@ -197,7 +197,7 @@ class Member:
         self.verdict: Verdict | None = None
         self.messages = Messages()
         self.entries: tuple[ServiceEntry, ...] | None = None
-        self.endpoints: NodeEndpoints | None = None
+        self.told: tuple[ServiceEntry, ...] | None = None
         self.ends = credential.ends
         self.signer = b""
         self.place = -1

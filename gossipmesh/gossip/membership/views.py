@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.gossip.membership.catalog import Catalog
+from gossipmesh.gossip.membership.endpoints import in_use
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import MemberStatus
@@ -87,8 +88,9 @@ def each_member(catalog: Catalog, ctx: Context) -> Iterator[MemberView]:
 def each_endpoints(catalog: Catalog) -> Iterator[NodeEndpoints]:
     """Yield the endpoints in use by member, sorted by member name."""
     for member in _sorted(catalog):
-        if member.endpoints is not None and catalog.get(member.node_id) is member:
-            yield member.endpoints
+        found = in_use(member, catalog.own_id)
+        if found is not None and catalog.get(member.node_id) is member:
+            yield found
 
 
 def _sorted(catalog: Catalog) -> list[Member]:

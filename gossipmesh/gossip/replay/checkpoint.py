@@ -54,7 +54,7 @@ _WIRING: Final = (Context, GossipSettings, MonitorSettings, LinkMaker, Verifier,
 _MEMBERS_OF: Final = ("members", "by_short")  # of the catalog: they stand in a table of their own
 _DERIVED: Final = (
     *("messages", "link", "verdict", "node_id", "short_id", "name", "ends", "status"),
-    *("entries", "endpoints"),
+    *("entries", "told"),
 )
 _COLUMNS: Final = tuple(name for name in Member.__slots__ if name not in _DERIVED)
 _VALUES_OF: Final = attrgetter(*_COLUMNS)
@@ -302,7 +302,8 @@ class _Reading:
         verdict = member.record(RecordKind.VERDICT)
         member.verdict = None if verdict is None else decode_verdict_untrusted(verdict)
         member.entries = entries_of(messages.services)
-        member.endpoints = in_use(member, self.core.own_node_id)
+        found = in_use(member, self.core.own_node_id)
+        member.told = None if found is None else found.entries
         return member
 
     def _restore_parts(self) -> None:

@@ -9,9 +9,10 @@ import trio
 import trio.testing
 
 from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.service import EndpointsDelta, NodeEndpoints, Protocol
+from gossipmesh.model.service import EndpointsDelta, NodeEndpoints, Protocol, services_of
 from gossipmesh.model.snapshot import SnapshotEndpoint, UpstreamSection
 from gossipmesh.testing.builders import TrustDomainBuilder, node_endpoints, service_entry
 from gossipmesh.traffic.inputs import LocalService
@@ -35,18 +36,26 @@ class FakeCatalog:
         self.service_of = dict.fromkeys(names, SERVICE)
         self.protocol = Protocol.HTTP
         self.told: dict[str, NodeEndpoints] = {}
+        self._names: dict[NodeId, str] = {}
 
     def each_endpoints(self) -> Iterator[NodeEndpoints]:
         for name in sorted(self.statuses):
             self.delta(name)
         yield from self.told.values()
 
+    def endpoints_of(self, node_id: NodeId) -> NodeEndpoints | None:
+        return self.told.get(self._names[node_id])
+
     def delta(self, name: str) -> EndpointsDelta:
         """Return what changed of a member since it was last told."""
         before, after = self.told.pop(name, None), self._now(name)
         if after is not None:
             self.told[name] = after
-        return EndpointsDelta(before, after)
+        both = [one for one in (before, after) if one is not None]
+        touched = services_of(entry for one in both for entry in one.entries)
+        node_id = node_endpoints(name).node_id
+        self._names[node_id] = name
+        return EndpointsDelta(node_id, touched, after)
 
     def _now(self, name: str) -> NodeEndpoints | None:
         status = self.statuses.get(name)

@@ -73,5 +73,7 @@ async def test_what_is_compiled_are_the_objects_the_core_keeps(tmp_path: Path) -
                 feed.endpoints_changed(event.endpoints)
         heard = len(group.hosts["a"].events)
         (found,) = (await feed.inputs()).serving[SERVICE]
-        assert found is node.endpoints_of(group.node("b").own_node_id)
+        core_s = node.endpoints_of(group.node("b").own_node_id)
+        assert found == core_s
+        assert found.entries is core_s.entries
         assert found.entries[0].weight == weight
