@@ -188,11 +188,13 @@ async def run_case(mesh: Mesh, name: str, seconds: float, say: Callable[[str], N
     return row
 
 
-async def run_round(mesh: Mesh, case: Case, seconds: float, nursery: trio.Nursery) -> dict[str, Any]:
-    """A quiet stretch and one under attack; return when they were, and what the floods did."""
-    quiet_s = now_s()
-    await trio.sleep(seconds)
-    quiet = [quiet_s, now_s()]
+async def run_round(
+    mesh: Mesh, case: Case, seconds: float, nursery: trio.Nursery, quiet_s: float | None = None
+) -> dict[str, Any]:
+    """A quiet stretch (as long, or `quiet_s`) and one under attack; return when, and what the floods did."""
+    began_s = now_s()
+    await trio.sleep(seconds if quiet_s is None else quiet_s)
+    quiet = [began_s, now_s()]
     floods = []
     for kind, places, words in case.floods(mesh):
         # Only its owner may open the agent's socket: that flood is the same user's.
