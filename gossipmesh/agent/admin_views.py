@@ -129,8 +129,13 @@ def _loop(parts: Parts) -> dict[str, Any]:
 
 
 def _detector(parts: Parts, counts: GossipStatistics) -> dict[str, Any]:
-    """Return what the failure detector is at: open cases, votes so far, what is held back."""
+    """Return what the failure detector is at: open cases, votes so far, what is held back.
+
+    `isolated_s`: for so long nobody was heard and nobody answers; null while somebody does.
+    """
+    since = parts.node.isolated_since
     return {
+        "isolated_s": None if since is None else round((monotonic() - since) / SECOND_NS, 3),
         "cases_open": counts.cases_open,
         "cases_opened": counts.cases_opened,
         "votes_cast": counts.votes_cast,

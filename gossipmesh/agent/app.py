@@ -52,6 +52,7 @@ from gossipmesh.gossip.base.effects import (
     EnrolledAgain,
     Event,
     IdentityCopied,
+    Isolated,
     MemberChanged,
     PolicyApplied,
     PolicyRefused,
@@ -338,6 +339,16 @@ class Agent:
         elif isinstance(event, ViewRepaired):
             self._repaired_peers = event.peers_count
             self._release_when_repaired()
+        elif isinstance(event, Isolated):
+            self.feed.isolated(event.is_isolated)
+            if event.is_isolated:
+                text = (
+                    "isolated: this node hears nobody and nobody answers it, so its own network is cut; look "
+                    "at its addresses, routes and firewall; other nodes' endpoints are the last resort now"
+                )
+                log.error(text)
+            else:
+                log.warning("not isolated any more: another node was heard")
         elif isinstance(event, EndpointsRetained):
             text = (
                 "many members went within a minute: their endpoints are kept for an hour; look at the "

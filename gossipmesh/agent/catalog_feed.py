@@ -110,7 +110,7 @@ class CatalogFeed:
         self._policies: tuple[tuple[tuple[str, int, bytes], ...], tuple[PolicyInput, ...]] = ((), ())
         self._dirty = trio.Event()
         self._delivered = trio.Event()
-        self._urgent = False
+        self._urgent = self._isolated = False
         self._holding = False
         self._kept: set[_Place] | None = None
         self._kept_rules = False
@@ -176,6 +176,12 @@ class CatalogFeed:
         if asked:
             self._touched |= dict.fromkeys(asked)
             self.changed(urgent=urgent)
+
+    def isolated(self, is_isolated: bool) -> None:
+        """Say whether this node reaches no other: their endpoints are the last resort meanwhile."""
+        self._isolated = is_isolated
+        self._touched |= dict.fromkeys(self._rows)
+        self.changed(urgent=True)
 
     def demand(self, service: str) -> bool:
         """Have `service` compiled from now on; the least lately used one goes when there are too many.
@@ -301,6 +307,8 @@ class CatalogFeed:
     def _row(self, service: str) -> _Row:
         """Read who serves a service."""
         members = self._index.serving(service)
+        if self._isolated:
+            members = tuple(one if one.node == self._node else _unreached(one) for one in members)
         if not any(map(_is_doubted, members)):
             return _Row(members, NEVER, "")
         now, due_at, due_name = self._clock(), NEVER, ""
@@ -376,6 +384,10 @@ class CatalogFeed:
 
 def _write(path: Path, snapshot: Snapshot) -> None:
     write_file(path, encode_snapshot(snapshot), mode=_SNAPSHOT_MODE)
+
+
+def _unreached(member: NodeEndpoints) -> NodeEndpoints:
+    return msgspec.structs.replace(member, unreachable=member.status is MemberStatus.ALIVE)
 
 
 def _is_doubted(member: NodeEndpoints) -> bool:

@@ -84,6 +84,8 @@ def _failing(parts: Parts, view: MemberView) -> list[str]:
 def _standing(parts: Parts, view: MeshView) -> list[Row]:
     now = monotonic()
     uptime_s = (now - parts.started_at) / SECOND_NS
+    since = parts.node.isolated_since
+    view.isolated_s = None if since is None else (now - since) / SECOND_NS
     refutations = refutations_of(parts.node.history(parts.node.own_node_id), now)
     return check_standing(view, parts.other_seeds(), uptime_s, refutations, parts.unresolved_seeds())
 

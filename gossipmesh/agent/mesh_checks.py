@@ -67,6 +67,7 @@ class MeshView:
     def __init__(self) -> None:
         self.own_name = ""
         self.own_out_s: float | None = None
+        self.isolated_s: float | None = None
         self.others_count = 0
         self.alive_count = 0
         self.heard = Latest()
@@ -120,6 +121,8 @@ def check_standing(
     """
     rows = _check_seeds(view, seeds) if seeds or not unresolved else []
     rows += _check_seed_names(view, unresolved)
+    if view.isolated_s is not None:
+        rows.append(_isolated(view.isolated_s))
     if view.alive_count:
         rows += [_check_answers(view, uptime_s), _check_news(view, uptime_s), *_check_datagrams(view)]
     return [*rows, _check_verdicts(view, refutations)]
@@ -162,6 +165,15 @@ def _answers(known: Known | None) -> bool:
 def _described(view: MeshView, seed: Address) -> str:
     known = view.at(seed)
     return f"{seed} (no member has it)" if known is None else f"{seed} ({known.name}, {known.status})"
+
+
+def _isolated(isolated_s: float) -> Row:
+    detail = f"nobody was heard for {age_text(isolated_s)}, and nobody answers: this node itself is cut off"
+    why = "it is dead to the others; its requests go to endpoints of its own first, and fail at others"
+    hint = (
+        "look at this machine's addresses, routes and firewall: `ip address`, `ip route`, `nft list ruleset`"
+    )
+    return make_row("isolated", Mark.FAIL, detail, why, hint, isolated_s=isolated_s)
 
 
 def _check_answers(view: MeshView, uptime_s: float) -> Row:

@@ -184,6 +184,8 @@ def _gossip(parts: Parts) -> Iterator[Family]:
     yield from _gossip_state(parts)
     members = _gauge("members", "Members by status.", ("status",))
     tally = parts.node.tally()
+    text = "1 while this node hears nobody and nobody answers it: it is itself cut off."
+    yield _level("isolated", text, int(parts.node.isolated_since is not None))
     text = "Members this node alone does not reach."
     yield _level("members_unreachable", text, tally.unreachable_count)
     for status, count in tally.by_status.items():

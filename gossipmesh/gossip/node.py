@@ -430,6 +430,12 @@ class GossipNode:
         """Return how much we distrust ourselves; 0 is healthy."""
         return self._detector.health.score
 
+    @property
+    def isolated_since(self) -> Instant | None:
+        """Return when we last heard anybody, while we hear nobody and nobody answers us; None otherwise."""
+        since = self._catalog.isolated_since
+        return None if since < 0 else Instant(since)
+
     def members(self) -> list[MemberView]:
         """Return every member with a known state, ourselves included, sorted by name."""
         return list(self.each_member())
@@ -440,8 +446,7 @@ class GossipNode:
 
     def member(self, node_id: bytes) -> MemberView | None:
         """Return one member; None when its state is not known."""
-        member = self._catalog.get(node_id)
-        return None if member is None else member.view(self._ctx.now)
+        return views.view_of(self._catalog, self._ctx, node_id)
 
     def find(self, name: str) -> NodeId | None:
         """Return the id of the member of a name; None when there is none."""

@@ -9,6 +9,7 @@ _MONITORS: Final = "tests/unit/gossip/failure/test_monitor_detector.py::"
 _VERDICTS: Final = "tests/unit/gossip/failure/test_verdicts.py::"
 _BYZANTINE: Final = "tests/simulation/test_byzantine.py::"
 _BYZANTINE_VERDICTS: Final = "tests/simulation/test_byzantine_verdicts.py::"
+_ISOLATION: Final = "tests/unit/gossip/failure/test_isolation.py::"
 _ANSWERING: Final = "tests/unit/gossip/failure/test_answering.py::"
 _PROBER: Final = "tests/unit/gossip/failure/test_prober.py::"
 
@@ -279,6 +280,30 @@ VOTE_MUTANTS: Final = (
         "settings.quarantine_ns",
         _VOTES + "test_a_deaf_member_stays_out_for_two_minutes_and_twice_as_long_the_next_time",
         "a member that is ill for a day comes and goes all day",
+    ),
+    mutant(
+        "isolation-missed",
+        "gossip.failure.isolation",
+        "        if self._waves_count < len(_WAVES):",
+        "        if True:",
+        _ISOLATION + "test_only_who_is_cut_off_says_so",
+        "a node that lost its network sends its requests to others for seconds",
+    ),
+    mutant(
+        "isolation-without-asking-twice",
+        "gossip.failure.isolation",
+        "_heard_at() >= self._asked_at or not self._can_tell():",
+        "_heard_at() < 0:",
+        _ISOLATION + "test_one_packet_in_five_lost_is_no_isolation[0-3]",
+        "a few lost packets take all other nodes out of use",
+    ),
+    mutant(
+        "isolated-and-judging",
+        "gossip.failure.case_desk",
+        "        if self._catalog.isolated_since >= 0:\n            return None",
+        "        if False:\n            return None",
+        _ISOLATION + "test_an_isolated_node_opens_no_cases_and_blames_nobody_its_own_health_included",
+        "a node that is cut off suspects the whole mesh",
     ),
     mutant(
         "kept-votes-keep-out",

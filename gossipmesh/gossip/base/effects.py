@@ -166,8 +166,18 @@ class DatagramsLost(msgspec.Struct, frozen=True):
     is_so: bool
 
 
+class Isolated(msgspec.Struct, frozen=True):
+    """This node hears nobody and nobody answers it (or it hears somebody again): its own network is cut.
+
+    Every other member is `unreachable` meanwhile, without an event for each, nor a delta of its endpoints.
+    """
+
+    is_isolated: bool
+
+
 Event = (
     MemberChanged
+    | Isolated
     | EndpointsRetained
     | ServicesChanged
     | TrustChanged

@@ -260,6 +260,7 @@ class GossipStatistics(msgspec.Struct):
     ports_refused: int = 0
     unreachable: int = 0
     quarantines: int = 0
+    isolations: int = 0
     mass_deaths: int = 0
     endpoints_retained: int = 0
     history_noted: int = 0

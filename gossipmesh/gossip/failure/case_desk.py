@@ -2,7 +2,7 @@
 
 `cases` says which move follows from what; this does it. Rules:
 1. Cases are opened by a missed heartbeat and its probe, a failed probe, an alarm, another monitor's vote or
-   a refusal; only against members we are a monitor of, only while our view is whole.
+   a refusal; only against members we are a monitor of, only while our view is whole and we hear somebody.
 2. A tick pings the target with the suspect flag; others and TCP are tried only once it is silent for 900 ms,
    TCP also where it sends and answers nothing.
 3. A refused port makes us ask the engine, twice; so does silence, so that a hung agent is no dead node, and
@@ -79,6 +79,8 @@ class CaseDesk:
         if case is not None:
             case.renews_until = renews_until or case.renews_until
             return case
+        if self._catalog.isolated_since >= 0:
+            return None
         watchable = renews_until is not None or member.status in _WATCHABLE
         if member.state is None or not watchable or not self._ballot.may_watch(member):
             return None
@@ -151,6 +153,15 @@ class CaseDesk:
             case, member = self._cases[node_id], self._catalog.get(node_id)
             if member is not None:
                 self._act(member, case, case.take(CaseInput.SLEPT), "we were stopped")
+
+    def isolated(self) -> None:
+        """Close every case: it is we who are cut off."""
+        for node_id in list(self._cases):
+            case, member = self._cases[node_id], self._catalog.get(node_id)
+            if member is not None:
+                self._act(member, case, case.take(CaseInput.CUT_OFF), "we hear nobody")
+                self._act(member, case, case.take(CaseInput.SETTLED), "we hear nobody")
+        self.control.go_on(None)
 
     def settle(self, member: Member, why: str) -> None:
         """Close a case that is settled otherwise."""

@@ -12,7 +12,6 @@ from typing import Final
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.monitors import Monitors
 from gossipmesh.gossip.membership.catalog import Catalog
@@ -65,7 +64,8 @@ class Heartbeats:
         members = [self._catalog.get(node_id) for node_id in ids]
         return [member for member in members if member is not None]
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Send one to the next of our monitors (timer `heartbeat`)."""
         slot_ns = self._ctx.settings.monitor.heartbeat_slot_ns
         self._ctx.timers.set(("heartbeat", None), self._ctx.now + slot_ns)
         members = self._own_monitors()
@@ -109,10 +109,6 @@ class Heartbeats:
         due = since + self._period_ns(member) + grace_ns
         self._ctx.timers.set(("watch", member.node_id), due)
 
-    def deadlines(self) -> Deadlines:
-        """Return the kinds of timers set here, and what each is for."""
-        return {"heartbeat": self._beat}
-
     def due(self, node_id: bytes) -> Member | None:
         """Return a member whose turn passed in silence (timer `watch`); watch on, if it is ours."""
         member = self._catalog.get(node_id)
@@ -129,6 +125,12 @@ class Heartbeats:
         self._ctx.statistics.heartbeats_missed += 1
         self._arm(member, self._ctx.now)
         return member
+
+    def misses_one(self, late_ns: int) -> bool:
+        """Tell whether somebody we watch should have been heard by now, `late_ns` ago or earlier."""
+        watched = (self._catalog.get(node_id) for node_id in self._watched)
+        now = self._ctx.now - late_ns
+        return any(m is not None and m.heard_at + self._period_ns(m) <= now for m in watched)
 
     def paused(self) -> None:
         """Give everyone a whole turn after a pause of ours."""

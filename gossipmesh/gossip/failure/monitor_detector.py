@@ -14,6 +14,7 @@ Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: monitors are fixed and 
 from typing import Final
 
 from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.effects import Isolated
 from gossipmesh.gossip.base.lag import step_of
 from gossipmesh.gossip.base.timers import Deadlines, joined
 from gossipmesh.gossip.dissemination.carriers import Carriers
@@ -25,6 +26,7 @@ from gossipmesh.gossip.failure.engine_questions import Asker, EngineQuestions
 from gossipmesh.gossip.failure.facts import AnswerDue
 from gossipmesh.gossip.failure.hearing import Hearing
 from gossipmesh.gossip.failure.heartbeats import Heartbeats
+from gossipmesh.gossip.failure.isolation import Isolation
 from gossipmesh.gossip.failure.life_first import LifeFirst
 from gossipmesh.gossip.failure.merging import VerdictMerger
 from gossipmesh.gossip.failure.monitors import Monitors
@@ -97,6 +99,7 @@ class MonitorDetector:
         self._renewals = Renewals()
         self._life = LifeFirst(ctx, courier, self.prober)
         self._hearing = Hearing(ctx.settings.monitor.silence_ns)
+        self._isolation = Isolation(ctx, catalog, courier, self.prober, self.heartbeats, self._hearing)
         self._answering = Answering(ctx, courier, self.judge, self.prober, self._hearing)
         self.ballot = Ballot(ctx, catalog, courier, own, self.judge, self.health)
         self.votes = self.ballot.votes
@@ -118,6 +121,8 @@ class MonitorDetector:
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers set here and in the parts, and what each is for."""
         own: Deadlines = {
+            "heartbeat": self._beat,
+            "isolation": self._isolation_due,
             "question": self.engine_probed,
             "engine": self._look,
             "obituary": self._tombstone,
@@ -130,7 +135,7 @@ class MonitorDetector:
             "late pings": self._answer_late,
             "answer": self._answer_is_due,
         }
-        watching = (self.prober, self._ways, self.heartbeats, self.desk)
+        watching = (self.prober, self._ways, self.desk)
         verdicts = (self._wants, self._retained)
         return joined(own, *(part.deadlines() for part in watching + verdicts))
 
@@ -163,6 +168,7 @@ class MonitorDetector:
     def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> bool:
         """Take an authentic packet: life, the target's beat, its lag; tell whether a case is open."""
         self._hearing.heard(arrived)
+        self._end_isolation()
         member.heard_at = max(member.heard_at, arrived)
         if member.beat_run != member.run:
             member.beat_run, member.beat, member.lag_ms = member.run, 0, 0
@@ -220,10 +226,33 @@ class MonitorDetector:
         self._ctx.statistics.pauses += 1
         self.health.add(1)
         self._ctx.lag.note(late_ns, self._ctx.now)
+        self._isolation.contact()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self.prober.paused()
         self.heartbeats.paused()
         self._answering.paused()
         self.desk.slept()
+
+    # Ourselves
+
+    def _beat(self) -> None:
+        self.heartbeats.beat()
+        self._isolation.look()
+
+    def _isolation_due(self) -> None:
+        if self._isolation.due():
+            self._ctx.statistics.isolations += 1
+            self.desk.isolated()
+            self._ctx.notify(Isolated(True))
+
+    def _end_isolation(self) -> None:
+        """Judge others again, from now on: somebody was heard."""
+        if self._isolation.began:
+            self._isolation.end()
+            self._begin_anew()
+            self._ctx.notify(Isolated(False))
 
     # Doubt
 
@@ -233,7 +262,7 @@ class MonitorDetector:
         if member is None:
             return
         lags = self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
-        if not lags and self.desk.get(member.node_id) is None:
+        if not lags and not self._isolation.began and self.desk.get(member.node_id) is None:
             self.prober.probe(member)
 
     def _probe_over(self, sequence: int) -> None:
@@ -288,6 +317,8 @@ class MonitorDetector:
     def port_refused(self, address: Address) -> None:
         """Note that a gossip port refused a packet of ours: its engine is asked (anyone can forge it)."""
         self._ctx.statistics.ports_refused += 1
+        self._isolation.contact()
+        self._end_isolation()
         host = address.host.encode()
         for member in self._catalog.reachable:
             if member.may_be_at(host) and member.address == address:
@@ -300,6 +331,8 @@ class MonitorDetector:
         question = self._engines.take(number)
         if question is None:
             return
+        if answered or refused:
+            self._isolation.contact()
         if question.asker is Asker.CASE:
             self._take_verdict(self.desk.engine_said(question.node_id, answered, refused))
         else:

@@ -3,7 +3,7 @@
 It finds that a member did not answer; what that means is the case desk's to say. Rules:
 1. Only an answer ends a probe: an ack, one relayed, or a stream handshake. Other packets prove life, not
    hearing.
-2. A probe that overlapped a pause of ours, or ended while we lag, proves nothing.
+2. A probe that overlapped a pause of ours, or ended while we lag or are isolated, proves nothing.
 3. After a pause the newest ping of each sender is answered and no other: the rest are history.
 4. A helper's word that a target answered ends a probe while we heard the target within a silence ourselves;
    beyond that a helper that lies would hide a death for ever, since nothing in it is signed by the target.
@@ -153,12 +153,16 @@ class Prober:
         if target is not None:
             self.probe(target, is_patient=True)
 
+    def _proves_nothing(self) -> bool:
+        """Tell whether that nobody answers says something of us only: we lag, or are isolated."""
+        return self._lags() or self._catalog.isolated_since >= 0
+
     def _lags(self) -> bool:
         return self._ctx.lag.current_ns(self._ctx.now) > self._ctx.settings.monitor.lag_gate_ns
 
     def _ask_others(self, sequence: int) -> None:
         probe = self._probes[sequence]
-        if probe.answered or self._lags():
+        if probe.answered or self._proves_nothing():
             return
         self._ctx.statistics.probes_indirect += 1
         helpers = self._courier.choose(_INDIRECT_HELPERS, probe.target.node_id)
@@ -188,7 +192,7 @@ class Prober:
         target = probe.target
         if probe.answered:
             return None
-        if self._lags():
+        if self._proves_nothing():
             self._ctx.statistics.probes_voided += 1
             return None
         if self._catalog.get(target.node_id) is not target or not is_probed(target, self._catalog.own_id):

@@ -99,6 +99,7 @@ class Catalog:
         self._ctx = ctx
         self.own_id = own_id
         self.ending: int | None = None  # see `take_ending`; asked at the end of each step
+        self.isolated_since = -1  # when somebody was heard last, while nobody is (failure.isolation)
         self.ledger = SumLedger(ctx.group_tag)
         self.sums = StateSums(self.ledger)
         self._members: dict[bytes, Member] = {}

@@ -10,6 +10,8 @@ from heapq import nsmallest
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+import msgspec
+
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.gossip.membership.catalog import Catalog
@@ -51,6 +53,8 @@ def is_anybody_heard(catalog: Catalog, since: int) -> bool:
 def tally_of(catalog: Catalog) -> Tally:
     """Count the members. Cost: O(members) for what hardly anybody is, a twentieth of a microsecond each."""
     unreachable_count, held_count = _count(catalog, _UNREACHABLE), endpoints_retained_count(catalog)
+    if catalog.isolated_since >= 0:
+        unreachable_count = len(catalog.reachable)
     return Tally(catalog.standing.by_status, unreachable_count, held_count)
 
 
@@ -77,10 +81,22 @@ def names_of(catalog: Catalog, statuses: Sequence[MemberStatus], count_max: int)
     return nsmallest(count_max, found)
 
 
+def view_of(catalog: Catalog, ctx: Context, node_id: bytes) -> MemberView | None:
+    """Return a member as the rest of the agent reads it; None before a state is known.
+
+    While this node is isolated no other is reachable, whatever was found of it before.
+    """
+    member = catalog.get(node_id)
+    view = None if member is None else member.view(ctx.now)
+    if view is None or catalog.isolated_since < 0 or node_id == catalog.own_id:
+        return view
+    return msgspec.structs.replace(view, unreachable=view.status is MemberStatus.ALIVE)
+
+
 def each_member(catalog: Catalog, ctx: Context) -> Iterator[MemberView]:
     """Yield every member with a known state, ourselves included, sorted by name."""
     for member in _sorted(catalog):
-        view = member.view(ctx.now)
+        view = view_of(catalog, ctx, member.node_id)
         if view is not None and catalog.get(member.node_id) is member:
             yield view
 

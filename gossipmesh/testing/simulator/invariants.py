@@ -11,6 +11,7 @@
 6. Unequal state sums among reachable nodes mean that something changed less than `converge_ns` ago.
 7. Equal state sums mean equal views (`equal_views`), where the core promises that.
 8. Two agents of one identity never alternate: they sign few incarnations, and nobody's view goes to and fro.
+9. Nobody says that it is isolated while it is not cut off, late or just disturbed.
 All but 6 and 7 are looked at after each event that can break them; in meshes of more than
 `EVERY_CHANGE_HOSTS_MAX` hosts what is held of others is looked at from time to time.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 from gossipmesh.gossip.base.effects import (
     Effect,
+    Isolated,
     MemberChanged,
     Notify,
     PersistKind,
@@ -161,6 +163,8 @@ class Invariants(Observer):
         event = effect.event
         if isinstance(event, MemberChanged | ServicesChanged) and len(world.hosts) <= EVERY_CHANGE_HOSTS_MAX:
             self._view_changed(host)
+        if isinstance(event, Isolated) and event.is_isolated:
+            self._check_isolated(world, host)
         if isinstance(event, MemberChanged) and event.status in OUT:
             self._note_verdict(world, event.name, event.status)
             if event.previous not in OUT:
@@ -308,6 +312,13 @@ class Invariants(Observer):
             self.false_deaths.setdefault(subject_name, world.now_ns)
             return
         raise SimulationFailure(f"false death: {host.name} holds the live {subject_name} {status.label}")
+
+    def _check_isolated(self, world: World, host: Host) -> None:
+        is_cut = any(rule.is_cut for rule in world.network.rules) or host.name in self.unwell
+        others = [other for other in world.hosts.values() if other.core is not None and not other.is_paused]
+        is_young = world.now_ns - self._disturbed_ns.get(host.name, -self.grace_ns) < self.grace_ns
+        if not is_cut and not is_young and host.read_late_ns is None and len(others) > 2:
+            raise SimulationFailure(f"{host.name} says that it is isolated, and is not")
 
     def _check_leaver(self, world: World, name: str, status: MemberStatus) -> None:
         subject = world.hosts.get(name)

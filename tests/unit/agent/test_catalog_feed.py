@@ -81,6 +81,18 @@ async def test_the_doubtful_are_used_last_and_the_held_are_kept(tmp_path: Path) 
         assert {endpoint.node: endpoint.tier for endpoint in section.endpoints} == {"n1": 0, "n2": 1, "n3": 1}
 
 
+async def test_an_isolated_node_uses_its_own_first_and_all_again_when_it_is_over(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n1", "n2", "n3")
+    async with running(rig):
+        rig.feed.demand(SERVICE)
+        await trio.testing.wait_all_tasks_blocked()
+        for is_isolated in (True, False):
+            rig.feed.isolated(is_isolated)
+            await trio.testing.wait_all_tasks_blocked()
+            tiers = {endpoint.node: endpoint.tier for endpoint in rig.endpoints()}
+            assert tiers == {"n1": 0, "n2": int(is_isolated), "n3": int(is_isolated)}
+
+
 async def test_an_agent_gone_for_ten_minutes_makes_its_endpoints_the_last_resort(
     tmp_path: Path, autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -56,6 +56,14 @@ def test_a_node_that_keeps_itself_out_says_for_how_long() -> None:
     assert "stays out of use for 1m28s more" in rows["verdicts"]["detail"]
 
 
+def test_an_isolated_node_says_that_it_is_its_own_network() -> None:
+    view = seen(member("a", **AT_7), member("b", **AT_8))
+    view.isolated_s = 3.0
+    rows = {row["name"]: row for row in check_standing(view, SEEDS, HOUR_S, (), {})}
+    assert marks(rows) == {"isolated": "FAIL"}
+    assert rows["isolated"]["detail"].startswith("nobody was heard for 3s, and nobody answers")
+
+
 def test_a_seed_that_does_not_resolve_fails_whoever_is_alone_and_warns_the_others() -> None:
     unresolved = {"mesh.example.com:7948": "Name or service not known"}
     rows = standing(member("a", **AT_7), member("b", **AT_8), unresolved=unresolved)
