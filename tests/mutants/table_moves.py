@@ -10,8 +10,8 @@ MOVE_MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "who-moved-unheard-is-not-asked",
         "gossip.router",
-        "is_elsewhere = (is_doubted or member.verdict is not None)",
-        "is_elsewhere = False",
+        "elsewhere = sender",
+        "elsewhere = None",
         _MOVED + "test_who_moved_unheard_is_asked_where_it_speaks_from",
         "a node whose word of its new address was lost is dead for good",
     ),
@@ -34,8 +34,8 @@ MOVE_MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "told-before-the-state-is-taken",
         "gossip.router",
-        "        if not is_elsewhere:\n            self._tell_the_dead(member)",
-        "        self._tell_the_dead(member)",
+        "        else:\n            self._tell_the_dead(member)\n        # Whoever floods",
+        "        self._tell_the_dead(member)\n        # Whoever floods",
         _MOVED + "test_who_was_held_dead_is_told_at_its_new_address_in_the_same_step",
         "what is held against who moved goes to the address it has left, and not again for a second",
     ),
