@@ -91,8 +91,8 @@ def lone_votes(patch: pytest.MonkeyPatch) -> None:
 
 def deaf_to_life(patch: pytest.MonkeyPatch) -> None:
     """What is heard of a target withdraws nothing and restarts no clock."""
-    patch.setattr(Evidence, "lived", lambda self, arrived, settings, *, is_recent: False)
-    patch.setattr(Evidence, "answered", lambda self, sequence, now: False)
+    patch.setattr(Evidence, "lived", lambda *_, **__: False)
+    patch.setattr(Evidence, "answered", lambda *_, **__: False)
 
 
 def copies_unasked(patch: pytest.MonkeyPatch) -> None:
