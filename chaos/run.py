@@ -14,6 +14,7 @@ import msgspec
 
 from chaos.words import SEED, Number, run_command
 from gossipmesh.testing.interrupts import end_like_ctrl_c
+from gossipmesh.testing.lost_udp import KINDS as NEWS_KINDS
 from gossipmesh.testing.namespaces import enter_private_network
 from gossipmesh.testing.nemesis import run_scenario, scenario_path
 from gossipmesh.testing.scenario import load_scenario, needs_root
@@ -99,6 +100,12 @@ def moved_s(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
+def news_s(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return for each kind of news p50 and max over runs of when it was everywhere."""
+    rows = [row for result in results for row in result["measures"].get("news_s", ())]
+    return {kind: _spread(row[kind] for row in rows if row[kind] is not None) for kind in NEWS_KINDS if rows}
+
+
 def _spread(found: Iterable[float]) -> dict[str, float]:
     times = sorted(found)
     return {"runs": len(times), "p50": times[len(times) // 2], "max": times[-1]} if times else {}
@@ -115,6 +122,7 @@ SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]
     "replaced_ended_s": replaced_ended_s,
     "copies_ended_s": copies_ended_s,
     "moved_s": moved_s,
+    "news_s": news_s,
 }
 """What is told of several runs together, and how it is made of their results."""
 

@@ -8,7 +8,7 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
-from gossipmesh.testing import address_moves, copied_state, request_checkers
+from gossipmesh.testing import address_moves, copied_state, lost_udp, request_checkers
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
@@ -306,6 +306,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_replaced_agents_ended,
         copied_state.finally_copies_ended,
         address_moves.eventually_who_moved_is_found,
+        lost_udp.eventually_news_arrives,
         request_checkers.anytime_requests_of_leavers_succeed,
         request_checkers.anytime_sessions_hold,
         request_checkers.eventually_isolation_costs_nothing,

@@ -132,6 +132,7 @@ class Evidence(msgspec.Struct):
     slow: list[Outcome] = []
     sessions: list[dict[str, Any]] = []
     calls: list[Outcome] = []
+    news: list[dict[str, Any]] = []
     inbound_ends: list[InboundEnd] = []
     finals: list[FinalState] = []
     bounds_reached: int = 0

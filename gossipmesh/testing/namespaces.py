@@ -145,28 +145,36 @@ class NamespaceNetwork:
         """Drop, without a word, whatever passes between the two sides from now on."""
         left = ", ".join(self.host(number) for number in one)
         right = ", ".join(self.host(number) for number in other)
+        ways = (left, right), (right, left)
+        self.drop(TABLE, [f"ip saddr {{ {a} }} ip daddr {{ {b} }}" for a, b in ways])
+
+    def drop(self, table: str, matches: Iterable[str]) -> None:
+        """Drop what any of nftables' expressions matches, until `let_pass` of that table."""
+        rules = "".join(f"    {match} counter drop\n" for match in matches)
         run_tool(
             "nft",
             "-f",
             "-",
             stdin=(
-                f"table inet {TABLE} {{\n  chain forward {{\n"
-                "    type filter hook forward priority 0; policy accept;\n"
-                f"    ip saddr {{ {left} }} ip daddr {{ {right} }} counter drop\n"
-                f"    ip saddr {{ {right} }} ip daddr {{ {left} }} counter drop\n  }}\n}}\n"
+                f"table inet {table} {{\n  chain forward {{\n"
+                f"    type filter hook forward priority 0; policy accept;\n{rules}  }}\n}}\n"
             ),
         )
 
     def heal(self) -> int:
         """Let everything pass again; returns how many packets the partition dropped."""
-        listing = json.loads(run_tool("nft", "-j", "list", "table", "inet", TABLE))
+        return self.let_pass(TABLE)
+
+    def let_pass(self, table: str) -> int:
+        """Drop no more what a table matched; returns how many packets it dropped."""
+        listing = json.loads(run_tool("nft", "-j", "list", "table", "inet", table))
         dropped = sum(
             expression["counter"]["packets"]
             for item in listing["nftables"]
             for expression in item.get("rule", {}).get("expr", [])
             if "counter" in expression
         )
-        run_tool("nft", "delete", "table", "inet", TABLE)
+        run_tool("nft", "delete", "table", "inet", table)
         return int(dropped)
 
 

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import address_moves, copied_state, departures, enrolments, layout
+from gossipmesh.testing import address_moves, copied_state, departures, enrolments, layout, lost_udp
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
@@ -43,6 +43,9 @@ class Run:
         self._rng = random.Random(f"{scenario.name}/{seed}")
         names = [node.name for node in mesh.layout.nodes]
         self.victim = self._rng.choice(list(scenario.victims) or names)
+        self.bystander = random.Random(f"{scenario.name}/{seed}/bystander").choice(
+            [name for name in names if name != self.victim]
+        )
         self.evidence = Evidence(scenario.name, seed, nodes=names)
         self._observer = Observer(mesh, self.evidence)
         self._sides: tuple[list[str], list[str]] = ([], [])
@@ -152,6 +155,12 @@ class Run:
             await self._copy_state(step, say)
         elif step.do == "move":
             await self._move(step, say)
+        elif step.do == lost_udp.LOSE_UDP:
+            await self._lose_udp(step, nursery)
+        elif step.do == lost_udp.NEWS:
+            news = await lost_udp.spread_news(self._mesh, self._rng, self.victim, step.name, step.within_s)
+            self.evidence.news.append(news)
+            say(f"          {news}")
         elif step.do == "call":
             self._call(step, nursery)
             await trio.sleep(step.for_s)
@@ -238,6 +247,22 @@ class Run:
         at_s = round(self._observer.now_s() - (detail["found_after_s"] or step.within_s), 3)
         self._fired(address_moves.MOVE, self.victim, 1, at_s, **detail, began_s=began_s)
         say(f"          {step.name}: {detail}")
+
+    async def _lose_udp(self, step: Step, nursery: trio.Nursery) -> None:
+        """Drop datagrams of the victim, or of another node, for so long beside the steps that follow."""
+        began = trio.Event()
+        nursery.start_soon(self._lose_udp_for, step, began)
+        await began.wait()
+
+    async def _lose_udp_for(self, step: Step, began: trio.Event) -> None:
+        name = self.bystander if step.percent < 100 else self.victim
+        at_s = self._observer.now_s()
+        lost_udp.lose(self._mesh, name, step.percent)
+        began.set()
+        await trio.sleep(step.for_s)
+        # The fault fired if datagrams were dropped, which is known at its end.
+        dropped = lost_udp.let_pass(self._mesh, name)
+        self._fired(step.do, name, dropped, at_s, percent=step.percent, healed_s=self._observer.now_s())
 
     async def _leave_and_rejoin(self, step: Step, name: str, say: Callable[[str], None]) -> None:
         fault = await self._leave(step, name, say)
@@ -387,6 +412,8 @@ class Run:
             "state-sums-equal": self._sums_equal,
             "engine-attached": lambda: self._attached(self.evidence.victims or [self.victim]),
             "pushes-told": self._pushes_told,
+            "tcp-only-told": lambda: lost_udp.not_told(self._mesh, self.victim),
+            "tcp-only-over": lambda: lost_udp.still_told(self._mesh),
         }
 
     async def _see(self, observers: list[str], subjects: list[str], status: str) -> str | None:
@@ -447,6 +474,8 @@ def _describe(step: Step, victim: str) -> str:
         "enrol-again": f"enrol the name of {victim} elsewhere",
         "copy-state": f"start a copy of the state of {victim} elsewhere",
         "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
+        "lose-udp": f"drop {step.percent} % of the UDP of {'another node' if step.percent < 100 else victim}",
+        "news": f"publish a policy and services, {step.within_s:g} s to be everywhere",
         "isolate": f"cut {victim} off from all others",
         "call": f"{', '.join(step.kinds)} to {step.host} from every node but {victim}",
         "partition": f"partition {step.sides[0]} | {step.sides[1]}",
@@ -477,6 +506,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         "replaced_ended_s": replaced_ended_s(evidence),
         "copies_ended_s": copied_state.copies_ended_s(evidence),
         "moves_s": address_moves.moves_s(evidence),
+        "news_s": evidence.news,
         "isolation_failures_s": isolation_failures_s(evidence),
         "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},
     }

@@ -24,6 +24,8 @@ STEP_KINDS: Final = (
     "enrol-again",
     "copy-state",
     "move",
+    "lose-udp",
+    "news",
     "partition",
     "isolate",
     "heal",
@@ -42,15 +44,26 @@ FAULT_KINDS: Final = (
     "enrol-again",
     "copy-state",
     "move",
+    "lose-udp",
     "partition",
     "isolate",
     "race",
 )
-REAL_STEPS: Final = ("leave", "leave-rejoin", "enrol-again", "copy-state", "move", "isolate", "call")
+REAL_STEPS: Final = (
+    "leave",
+    "leave-rejoin",
+    "enrol-again",
+    "copy-state",
+    "move",
+    "lose-udp",
+    "news",
+    "isolate",
+    "call",
+)
 """What the simulator cannot show, because requests are all it is about."""
 TIMED_STEPS: Final = (
     *("await", "push", "upgrade", "leave", "leave-rejoin"),
-    *("enrol-again", "copy-state", "move"),
+    *("enrol-again", "copy-state", "move", "news"),
 )
 ADDRESSES: Final = ("fixed", "found")
 TARGETS: Final = ("agent", "engine", "workloads")
@@ -94,15 +107,17 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restart, ends by itself and is started again; `within_s` for each, then `for_s` of load), leave (drained
     and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
     then `for_s` of load), enrol-again (the victim's name is enrolled elsewhere, its agent runs on; what
-    becomes of it is watched for `within_s`), copy-state (a copy of the victim's state is started elsewhere,
-    the victim runs on; what becomes of both is watched for `within_s`), move (the victim gets another
-    address `gap_s` after its old one went or, below 0, before; all others have it `within_s`), partition (the
-    seed chooses `sides`), isolate (the victim from all others), heal, race (pushes from one base on both
-    sides), push (at one node of the first side, waiting `within_s`), call (one request of each of `kinds` to
-    `host` from every node but the victim, not waited for until the end; then `for_s`), await (`until`,
-    `within_s`), load (let the load run `for_s`). `everywhere`: kill, restart-agent, upgrade and leave-rejoin
-    take every node, not the victim.
-    `name` is what a push, an upgrade, a leave, a move or an await is called in the evidence.
+    becomes of it is watched for `within_s`), copy-state (a copy of the victim's state is started
+    elsewhere, the victim runs on; what becomes of both is watched for `within_s`), move (the victim gets
+    another address `gap_s` after its old one went or, below 0, before; all others have it `within_s`),
+    lose-udp (for `for_s`, beside what follows: all datagrams of the victim, or `percent` of those of
+    another node), news (a policy and a service of others and a service of the victim are published; each
+    is everywhere `within_s`), partition (the seed chooses `sides`), isolate (the victim from all others),
+    heal, race (pushes from one base on both sides), push (at one node of the first side, waiting
+    `within_s`), call (one request of each of `kinds` to `host` from every node but the victim, not waited
+    for until the end; then `for_s`), await (`until`, `within_s`), load (let the load run `for_s`).
+    `everywhere`: kill, restart-agent, upgrade and leave-rejoin take every node, not the victim. `name` is
+    what a push, an upgrade, a leave, a move or an await is called in the evidence.
     """
 
     do: str
@@ -111,6 +126,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     until: str = ""
     within_s: float = 0.0
     gap_s: float = 0.0
+    percent: int = 100
     name: str = ""
     sides: tuple[int, int] = (0, 0)
     everywhere: bool = False
