@@ -30,7 +30,7 @@ from gossipmesh.trust.documents import PolicyRefusal, decode_policy_set_untruste
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _LOCAL_READS: Final = ("/v1/debug/record",)
-_WRITTEN_S: Final = 10  # a disk that takes longer is ill, and whoever pushes should hear so
+_WRITTEN_S: Final = 3  # below what a command waits for an answer: it is to hear why there is none
 _BACKLOG: Final = 4_096  # less where the kernel allows less; a client that finds it full is not connected
 _UNIX_PATH_BYTES_MAX: Final = 107
 
