@@ -14,6 +14,7 @@ import msgspec
 
 from chaos.words import SEED, Number, run_command
 from gossipmesh.testing.interrupts import end_like_ctrl_c
+from gossipmesh.testing.isolations import isolation_known_s
 from gossipmesh.testing.lost_udp import KINDS as NEWS_KINDS
 from gossipmesh.testing.namespaces import enter_private_network
 from gossipmesh.testing.nemesis import run_scenario, scenario_path
@@ -123,6 +124,7 @@ SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]
     "copies_ended_s": copies_ended_s,
     "moved_s": moved_s,
     "news_s": news_s,
+    "isolation_known_s": lambda results: _spread(isolation_known_s(results)),
 }
 """What is told of several runs together, and how it is made of their results."""
 

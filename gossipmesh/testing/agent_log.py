@@ -12,6 +12,9 @@ import msgspec
 
 LINES_MAX: Final = 100_000
 _MEMBER: Final = "member is "
+_ISOLATED: Final = "isolated: "
+ISOLATED: Final = "isolated"
+"""What a node says of itself while it is cut off; no status of a member."""
 _ENGINE_STEPS: Final = (
     ("the engine is gone", "gone"),
     ("engine started", "started"),
@@ -51,6 +54,8 @@ def read_agent_log(
             continue  # a traceback, or the half line of an agent that was killed
         if message.startswith(_MEMBER):
             declared.append(StatusDeclared(at_s, node, row["member"], message.removeprefix(_MEMBER)))
+        elif message.startswith(_ISOLATED):
+            declared.append(StatusDeclared(at_s, node, node, ISOLATED))
         steps += [EngineStep(at_s, node, step) for text, step in _ENGINE_STEPS if message.startswith(text)]
     return declared, steps
 

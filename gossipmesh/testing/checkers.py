@@ -8,7 +8,7 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
-from gossipmesh.testing import address_moves, copied_state, lost_udp, request_checkers
+from gossipmesh.testing import address_moves, copied_state, isolations, lost_udp, request_checkers
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
@@ -310,6 +310,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         request_checkers.anytime_requests_of_leavers_succeed,
         request_checkers.anytime_sessions_hold,
         request_checkers.eventually_isolation_costs_nothing,
+        isolations.eventually_isolation_is_known,
         request_checkers.finally_calls_succeed,
         request_checkers.anytime_requests_after_the_fault_succeed,
         request_checkers.anytime_stopped_workload_is_passed_by,

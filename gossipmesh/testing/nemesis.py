@@ -17,6 +17,7 @@ from gossipmesh.testing import address_moves, copied_state, departures, enrolmen
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
+from gossipmesh.testing.isolations import isolations_known_s
 from gossipmesh.testing.load import Client, NoAnswer, Outcome, Tally, Target
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import Mesh
@@ -508,6 +509,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         "moves_s": address_moves.moves_s(evidence),
         "news_s": evidence.news,
         "isolation_failures_s": isolation_failures_s(evidence),
+        "isolations_known_s": isolations_known_s(evidence),
         "listeners_back_s": {fault.node: listener_gap_s(evidence, fault.node, fault.at_s) for fault in kills},
     }
 
