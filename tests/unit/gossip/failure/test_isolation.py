@@ -79,6 +79,15 @@ def test_one_packet_in_five_lost_is_no_isolation(count: int, seed: int) -> None:
     assert falsely_told(group) == []
 
 
+def test_who_is_heard_while_it_asks_is_not_isolated() -> None:
+    group = voting(names_of(8))
+    cut_off(group, "n1")
+    group.run_until(lambda: group.node("n1")._ctx.timers.pending(("isolation", None)), 2)
+    group.heal()
+    group.run(5)
+    assert falsely_told(group) == []
+
+
 @pytest.mark.parametrize("seconds", [1, 5, 30])
 def test_who_was_stopped_is_not_isolated(seconds: int) -> None:
     group = voting()
