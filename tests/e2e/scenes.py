@@ -1,7 +1,7 @@
 """Meshes that need a namespace of their own: run as a program inside one, by `test_namespaces.py`.
 
-Usage: python -m tests.e2e.scenes ipv6|lost-address|full-disk|logs-on-a-small-disk DIRECTORY. Prints what was
-seen as one JSON object.
+Usage: python -m tests.e2e.scenes ipv6|lost-address|full-disk|slow-disk|logs-on-a-small-disk DIRECTORY. Prints
+what was seen as one JSON object.
 """
 
 import http.client
@@ -18,6 +18,7 @@ import trio
 from gossipmesh.agent.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.member import Address
+from gossipmesh.net.interpreter import module_words
 from gossipmesh.testing import layout
 from gossipmesh.testing.layout import CART_V1, DB, WEB, MeshLayout, NodeLayout
 from gossipmesh.testing.mesh import Mesh, MeshNode
@@ -28,6 +29,8 @@ from gossipmesh.wire.codec import decode_untrusted
 
 # One request for web crosses everything: HTTP by Host, an explicit HTTP port, an explicit TCP port.
 CHAIN = MeshLayout((NodeLayout("node1", 1, (WEB,)), NodeLayout("node2", 2, (CART_V1, DB))))
+THREE = MeshLayout((*CHAIN.nodes, NodeLayout("node3", 3, ())))
+SLOW_S = 5  # a node may be silent for half of that
 DISK_BYTES = 4_194_304
 ROUTES = 60  # documents of a set that no half-filled page of a file has room for
 ANSWER_S = 20.0
@@ -139,6 +142,27 @@ async def full_disk(directory: Path) -> dict[str, Any]:
             "kept": kept,
             "incarnations": [before["incarnation"], after["incarnation"]],
             "engine_pids": [before["engine"]["pid"], after["engine"]["pid"]],
+        }
+
+
+async def slow_disk(directory: Path) -> dict[str, Any]:
+    """Three nodes, one on a disk that takes twice as long as a node may be silent; two pushes at it."""
+    program = [*module_words("gossipmesh.testing.slow_disk"), str(SLOW_S)]
+    with Mesh(THREE, directory=directory) as mesh:
+        await mesh.start({"node2": program})
+        before = [await node.status() for node in mesh.nodes.values()]
+        pushed = []
+        for version in (1, 2):
+            path = routes_file(directory, version)
+            pushed.append(await mesh.push(path, "node2"))
+            await mesh.wait_policy(version, timeout_s=60.0)
+        await mesh.wait_statuses(dict.fromkeys(mesh.nodes, "alive"))
+        await mesh.wait_sums_equal()
+        after = [await node.status() for node in mesh.nodes.values()]
+        return {
+            "pushed": [{"code": one.code, "said": one.stderr.strip().splitlines()[-1]} for one in pushed],
+            "incarnations": [[status["incarnation"] for status in seen] for seen in (before, after)],
+            "answer": await answered(mesh.nodes["node1"], "web.shop"),
         }
 
 
@@ -308,18 +332,24 @@ async def answered(node: MeshNode, host: str) -> Any:
 
 async def push(mesh: Mesh, directory: Path, count: int) -> int:
     """Push a set of `count` routes at node1; return the exit code."""
+    return (await mesh.push(routes_file(directory, count), "node1", "--wait=all", "--timeout", "5s")).code
+
+
+def routes_file(directory: Path, count: int) -> Path:
+    """Write a set of `count` routes."""
     path = directory / f"{count}.yaml"
     document = layout.canary(1, 1)[2]
     document["spec"]["rules"][0]["backendRefs"] = [{"name": "cart"}]
     routes = [{**document, "metadata": {"name": f"cart-{n}", "namespace": "shop"}} for n in range(count)]
     layout.write_policy(path, routes)
-    return (await mesh.push(path, "node1", "--wait=all", "--timeout", "5s")).code
+    return path
 
 
 SCENES = {
     "ipv6": ipv6,
     "lost-address": lost_address,
     "full-disk": full_disk,
+    "slow-disk": slow_disk,
     "logs-on-a-small-disk": logs_on_a_small_disk,
 }
 

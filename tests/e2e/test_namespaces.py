@@ -1,4 +1,4 @@
-"""What needs a namespace: a mesh on IPv6 only, and a disk that is full under a running agent."""
+"""What needs a namespace: a mesh on IPv6 only, and a disk that is full, or slow, under a running agent."""
 
 import json
 import subprocess
@@ -64,6 +64,18 @@ def test_a_full_disk_ends_the_agent_in_a_sentence_and_leaves_its_state(tmp_path:
     before, after = told["incarnations"]
     assert after["generation"] == before["generation"]
     assert after["epoch"] > before["epoch"]
+
+
+@pytest.mark.namespace
+def test_a_disk_that_takes_longer_than_a_silence_costs_no_life(tmp_path: Path) -> None:
+    """Every durable write of one node takes 5 s, and nobody is given up: no incarnation ends anywhere."""
+    told = play("slow-disk", tmp_path / "mesh", "--net")
+    for push in told["pushed"]:
+        assert push["code"] == 1
+        assert "not in force here after 3 s: this node's disk has not taken it yet" in push["said"]
+    before, after = told["incarnations"]
+    assert before == after
+    assert told["answer"]["upstream"]["node"] == "node2"
 
 
 @pytest.mark.namespace
