@@ -202,7 +202,7 @@ async def test_a_clock_far_off_is_told(tmp_path: Path) -> None:
     async with running_authority(tmp_path / "authority") as running:
         identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
         running.moved_s = 2 * HOUR_S
-        with pytest.raises(OperatorError, match=r"the node's clock is -720\d s away"):
+        with pytest.raises(OperatorError, match=r"the node's clock is -7[12]\d\d s away"):
             await renew(tmp_path / "identity", identity, [])
 
 
