@@ -444,7 +444,7 @@ class Agent:
             self._settled_s += 1
             if self._settled_s == _GIVE_BACK_S:
                 # What joining and starting took for a while is free again.
-                self._nursery.start_soon(trio.to_thread.run_sync, give_back)
+                self._nursery.start_soon(_give_back)
         if self._listeners.problems:
             self._give_listeners()
 
@@ -572,6 +572,14 @@ class Agent:
             raise OperatorError(
                 f"the credential of {identity.name} cannot be used ({error}); enrol this node again"
             ) from None
+
+
+async def _give_back() -> None:
+    """Give pages back beside the loop; memory alone is lost where no thread can be started."""
+    try:
+        await trio.to_thread.run_sync(give_back, abandon_on_cancel=True)
+    except RuntimeError as error:
+        log.warning("pages are not given back: %s; raise the limit of threads (TasksMax)", error)
 
 
 def _http(listener: socket.socket, handler: Handler) -> HttpServer:
