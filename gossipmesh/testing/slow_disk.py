@@ -7,6 +7,7 @@ durable write of its records takes so much longer; nothing in the product knows 
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from gossipmesh.agent.__main__ import main
@@ -23,6 +24,18 @@ def slow_down(seconds: float) -> None:
     os.fdatasync = slow  # type: ignore[assignment]
 
 
+def run(words: Sequence[str]) -> int:
+    """Run the agent that `words` name, on a disk as slow as they say; return its exit code."""
+    try:
+        seconds, agent, option, file = words
+        if (agent, option) != ("agent", "--config"):
+            raise ValueError
+        slow_down(float(seconds))
+    except ValueError:
+        told = " ".join(words) or "nothing"
+        raise SystemExit(f"slow_disk: takes SECONDS agent --config FILE, not {told}") from None
+    return main([file])
+
+
 if __name__ == "__main__":
-    slow_down(float(sys.argv[1]))
-    sys.exit(main([sys.argv[sys.argv.index("--config") + 1]]))
+    sys.exit(run(sys.argv[1:]))
