@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 import time
 import tracemalloc
@@ -175,9 +176,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("members", type=int, nargs="?", default=1_000)
     options = parser.parse_args()
+    if options.members < 1:
+        parser.error(f"members is a number from 1 up, not {options.members}")
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(trio.run(measure, options.members, Path(folder))))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except* KeyboardInterrupt:
+        sys.exit("endpoint_path: stopped; nothing was measured")
