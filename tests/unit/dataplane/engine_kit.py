@@ -317,3 +317,18 @@ def answering(status: int = 200, body: bytes = b"hello", seen: list[bytes] | Non
             await peer.send(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n" % (status, len(body)) + extra)
 
     return handle
+
+
+def waiting(name: str, started: list[str], release: trio.Event, *, says: bytes = b"done") -> Handler:
+    """Return a workload that notes each request, and answers `says` once it may."""
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(says), says)
+
+    async def handle(stream: trio.SocketStream) -> None:
+        peer = Peer(stream)
+        while head := await peer.head():
+            await peer.body(head)
+            started.append(name)
+            await release.wait()
+            await peer.send(answer)
+
+    return handle

@@ -28,6 +28,7 @@ from tests.unit.dataplane.engine_kit import (
     local,
     nodes,
     until,
+    waiting,
     workload,
 )
 
@@ -94,20 +95,6 @@ async def bodies(node: Node, request: bytes, count: int) -> list[bytes]:
     return found
 
 
-def waiting(name: str, started: list[str], release: trio.Event) -> Handler:
-    """Return a workload that notes each request, and answers it once it may."""
-
-    async def handle(stream: trio.SocketStream) -> None:
-        peer = Peer(stream)
-        while head := await peer.head():
-            await peer.body(head)
-            started.append(name)
-            await release.wait()
-            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\naway")
-
-    return handle
-
-
 @pytest.mark.parametrize("request_", [GET, POST])
 async def test_a_node_that_is_cut_off_takes_what_it_has_at_home(
     tmp_path: Path, network: Network, request_: bytes
@@ -148,7 +135,7 @@ async def test_what_waits_for_a_lost_node_moves_home(
     """GETs on open connections to nodes that acknowledge nothing; a POST there is left alone."""
     started: list[str] = []
     release = trio.Event()
-    away = {name: waiting(name, started, release) for name in "ab"}
+    away = {name: waiting(name, started, release, says=b"away") for name in "ab"}
     async with at_home_and_away(tmp_path, home=named("home"), **away) as (home, a, b):
         await home.apply(catalog=(endpoint(a), endpoint(b)))
         gets = [await Peer.connect(home.at("proxy")) for _ in range(4)]
@@ -214,7 +201,7 @@ async def test_what_waits_at_a_last_resort_moves_to_who_is_none(
     """Its node is not heard any more; where everybody is a last resort, nobody is better than another."""
     started: list[str] = []
     release = trio.Event()
-    away = waiting("away", started, release)
+    away = waiting("away", started, release, says=b"away")
     async with at_home_and_away(tmp_path, home=named("home"), away=away) as (home, away_):
         await home.apply(catalog=(endpoint(away_),))
         waits = {request: await Peer.connect(home.at("proxy")) for request in (GET, POST)}

@@ -34,6 +34,7 @@ from tests.unit.dataplane.engine_kit import (
     nodes,
     policies,
     until,
+    waiting,
     workload,
 )
 from tests.unit.traffic.builders import http_route, subset
@@ -73,20 +74,6 @@ async def caller_of(directory: Path, **handlers: Handler) -> AsyncIterator[tuple
 def ejections(node: Node) -> list[tuple[str, str, bool]]:
     """Return (node, reason, whether it went out) of each change told, in order."""
     return [(event.node, event.reason, event.ejected) for event in node.events if isinstance(event, Ejection)]
-
-
-def waiting(started: list[str], name: str, release: trio.Event) -> Handler:
-    """Return a workload that notes each request and answers once released."""
-
-    async def handle(stream: trio.SocketStream) -> None:
-        peer = Peer(stream)
-        while head := await peer.head():
-            await peer.body(head)
-            started.append(name)
-            await release.wait()
-            await peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone")
-
-    return handle
 
 
 async def test_the_default_try_timeout_of_an_agent_of_0_1_ends_no_get(tmp_path: Path) -> None:
@@ -138,7 +125,7 @@ async def test_a_tries_clock_starts_when_the_request_is_out_whole(
 @pytest.mark.parametrize("request_", [GET, POST, POST.replace(b"POST", b"PATCH")])
 async def test_a_try_timeout_holds_for_every_method(tmp_path: Path, request_: bytes) -> None:
     started: list[str] = []
-    async with caller_of(tmp_path, a=waiting(started, "a", trio.Event())) as (near, _far):
+    async with caller_of(tmp_path, a=waiting("a", started, trio.Event())) as (near, _far):
         await near.apply(policies=policies(timed_route(backend_request="50ms")))
         peer = await Peer.connect(near.at("proxy"))
         async with peer.stream:
@@ -230,7 +217,7 @@ async def test_a_draining_endpoint_finishes_what_it_has(tmp_path: Path, others: 
     """A GET waits at an endpoint that drains: it is not moved, whether or not there is another."""
     started: list[str] = []
     release = trio.Event()
-    async with caller_of(tmp_path, a=waiting(started, "a", release), b=answering()) as (near, a, b):
+    async with caller_of(tmp_path, a=waiting("a", started, release), b=answering()) as (near, a, b):
         await near.apply(catalog=(endpoint(a),))
         peer = await Peer.connect(near.at("proxy"))
         async with peer.stream:
@@ -258,7 +245,7 @@ async def test_what_waits_at_an_endpoint_that_fails_is_made_elsewhere(
     tmp_path: Path, change: dict[str, object] | None
 ) -> None:
     started: list[str] = []
-    async with caller_of(tmp_path, a=waiting(started, "a", trio.Event()), b=answering()) as (near, a, b):
+    async with caller_of(tmp_path, a=waiting("a", started, trio.Event()), b=answering()) as (near, a, b):
         await near.apply(catalog=(endpoint(a),))
         peer = await Peer.connect(near.at("proxy"))
         async with peer.stream:
@@ -272,7 +259,7 @@ async def test_what_waits_at_an_endpoint_that_fails_is_made_elsewhere(
 
 async def test_with_nowhere_to_go_a_try_waits_until_there_is(tmp_path: Path) -> None:
     started: list[str] = []
-    async with caller_of(tmp_path, a=waiting(started, "a", trio.Event()), b=answering()) as (near, a, b):
+    async with caller_of(tmp_path, a=waiting("a", started, trio.Event()), b=answering()) as (near, a, b):
         await near.apply(catalog=(endpoint(a),))
         peer = await Peer.connect(near.at("proxy"))
         async with peer.stream:
@@ -288,7 +275,7 @@ async def test_with_nowhere_to_go_a_try_waits_until_there_is(tmp_path: Path) -> 
 async def test_a_post_is_not_moved(tmp_path: Path) -> None:
     started: list[str] = []
     release = trio.Event()
-    async with caller_of(tmp_path, a=waiting(started, "a", release), b=answering()) as (near, a, b):
+    async with caller_of(tmp_path, a=waiting("a", started, release), b=answering()) as (near, a, b):
         await near.apply(catalog=(endpoint(a),))
         peer = await Peer.connect(near.at("proxy"))
         async with peer.stream:
