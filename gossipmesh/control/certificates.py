@@ -56,9 +56,12 @@ def make_svid(
     issuer: x509.Certificate,
     issuer_key: ec.EllipticCurvePrivateKey,
     now: WallSeconds,
-    serial: bytes,
+    serial: int,
 ) -> x509.Certificate:
-    """Return a leaf for `spiffe_id`: 24 hours from now, 65 minutes back, never beyond its issuer."""
+    """Return a leaf for `spiffe_id`: 24 hours from now, 65 minutes back, never beyond its issuer.
+
+    `serial` is `trust.leaf_serial`'s for a node's leaf, `random_serial`'s for any other.
+    """
     ends = min(now + LEAF_LIFE_S, int(issuer.not_valid_after_utc.timestamp()))
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
@@ -67,7 +70,7 @@ def make_svid(
         .subject_name(x509.Name([]))
         .issuer_name(issuer.subject)
         .public_key(public_key)
-        .serial_number(_serial(serial))
+        .serial_number(serial)
         .not_valid_before(_time(now - LEAF_BACKDATE_S))
         .not_valid_after(_time(ends))
         .add_extension(names, critical=True)  # an empty subject makes it critical (RFC 5280 4.2.1.6)
@@ -84,6 +87,13 @@ def to_pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
 
 
+def random_serial(entropy: bytes) -> int:
+    """Return the serial number that follows from `entropy` (19 random bytes)."""
+    if len(entropy) != SERIAL_BYTES:
+        raise ValueError(f"{len(entropy)} bytes for a serial number, {SERIAL_BYTES} needed")
+    return int.from_bytes(entropy, "big") | 1
+
+
 def _ca(
     subject: x509.Name,
     issuer: x509.Name,
@@ -98,7 +108,7 @@ def _ca(
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(public_key)
-        .serial_number(_serial(serial))
+        .serial_number(random_serial(serial))
         .not_valid_before(_time(now - LEAF_BACKDATE_S))
         .not_valid_after(_time(now + life_s))
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
@@ -128,12 +138,6 @@ def _authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])  # 64: X.520 ub-common-name
-
-
-def _serial(entropy: bytes) -> int:
-    if len(entropy) != SERIAL_BYTES:
-        raise ValueError(f"{len(entropy)} bytes for a serial number, {SERIAL_BYTES} needed")
-    return int.from_bytes(entropy, "big") | 1
 
 
 def _time(now: int) -> datetime:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, to_pem
+from gossipmesh.control.certificates import make_svid, to_pem
 from gossipmesh.control.ledger import (
     TOKEN_ID_BYTES,
     Enrolment,
@@ -48,6 +48,7 @@ from gossipmesh.model.instant import HOUR_S, WallSeconds
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import NodeCredential, RecordKind
 from gossipmesh.trust.keys import KEY_BYTES, Verifier
+from gossipmesh.trust.leaf_serial import encode_leaf_serial
 from gossipmesh.trust.records import sign_record
 from gossipmesh.trust.svid import CertificateRequest, certificate_sha256, read_request_untrusted
 from gossipmesh.wire.codec import encode
@@ -275,13 +276,14 @@ class Issuer:
         issuer, key = self._authority.intermediate, self._authority.intermediate_key
         issuer_pem = to_pem(issuer).decode()
         svids = []
-        for request in requests:
-            serial = self._entropy(SERIAL_BYTES)
+        node_id = node_id_of(requests[0].spiffe_id)
+        for index, request in enumerate(requests):
+            serial = encode_leaf_serial(node_id, enrolment.generation, enrolment.serial, index)
             leaf = make_svid(request.public_key, request.spiffe_id, issuer, key, now, serial)
             svids.append(IssuedSvid(request.spiffe_id, to_pem(leaf).decode() + issuer_pem))
         spiffe_id = requests[0].spiffe_id
         credential = NodeCredential(
-            node_id=node_id_of(spiffe_id),
+            node_id=node_id,
             spiffe_id=spiffe_id,
             generation=enrolment.generation,
             serial=enrolment.serial,

@@ -14,7 +14,7 @@ import h11
 import msgspec
 import trio
 
-from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, to_pem
+from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, random_serial, to_pem
 from gossipmesh.control.issuing import Issuer, RequestRefused
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Authority, Entropy
@@ -136,7 +136,7 @@ class AuthorityServer:
                 intermediate,
                 self._authority.intermediate_key,
                 now,
-                self._entropy(SERIAL_BYTES),
+                random_serial(self._entropy(SERIAL_BYTES)),
             )
             pair = ServerPair(to_pem(leaf) + to_pem(intermediate), key_pem)
             context = server_context(pair, self._authority.root_pem.encode())

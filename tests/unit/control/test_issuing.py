@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
 
 from gossipmesh.control.issuing import Issuer, RequestRefused, TokenOrder
 from gossipmesh.control.ledger import Ledger
@@ -18,6 +19,7 @@ from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
+from gossipmesh.trust.leaf_serial import LeafSerial, decode_leaf_serial_untrusted
 from gossipmesh.trust.records import open_credential_untrusted
 from gossipmesh.trust.svid import check_chain_untrusted, leaf_key_pem, make_request, spki_hash_of_key
 from gossipmesh.wire.codec import decode_untrusted
@@ -101,6 +103,21 @@ def test_generations_rise_with_enrolments_and_serials_with_issues(desk: Desk) ->
         seen.append(desk.credential(desk.issuer.enrol(enrol_request(desk.token("shop/*")), NOW)))
         seen.append(desk.credential(desk.issuer.renew(renew_request(), NODE, NOW)))
     assert [(c.generation, c.serial) for c in seen] == [(1, 1), (1, 2), (2, 3), (2, 4)]
+
+
+def test_a_leaf_says_whose_it_is_and_when_it_was_issued(desk: Desk) -> None:
+    """Serial numbers never repeat, and order the leaves of a node for who knows nothing else of it."""
+    token = desk.token("shop/cart")
+    for issued in (
+        desk.issuer.enrol(enrol_request(token), NOW),
+        desk.issuer.renew(renew_request(), NODE, NOW),
+    ):
+        credential = desk.credential(issued)
+        leaves = [x509.load_pem_x509_certificate(svid.chain.encode()) for svid in issued.svids]
+        assert [decode_leaf_serial_untrusted(leaf.serial_number) for leaf in leaves] == [
+            LeafSerial(credential.node_id[:8], credential.generation, credential.serial, index)
+            for index in range(2)
+        ]
 
 
 FOREIGN = "spiffe://evil.test/ns/shop/svc/cart"

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from gossipmesh.control.certificates import make_intermediate, make_root, make_svid, to_pem
+from gossipmesh.control.certificates import make_intermediate, make_root, make_svid, random_serial, to_pem
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import DAY_S, HOUR_S, WallSeconds
 from gossipmesh.testing.mutator import Mutator
@@ -58,7 +58,9 @@ def good_chain(spiffe_id: str = NODE) -> Chain:
     root = make_root(key(1), "root", NOW, SERIAL)
     intermediate = make_intermediate(key(2).public_key(), "issuing", root, key(1), NOW, SERIAL)
     return Chain(
-        root, intermediate, make_svid(key(3).public_key(), spiffe_id, intermediate, key(2), NOW, SERIAL)
+        root,
+        intermediate,
+        make_svid(key(3).public_key(), spiffe_id, intermediate, key(2), NOW, random_serial(SERIAL)),
     )
 
 
@@ -196,7 +198,7 @@ def beyond_the_path_length() -> tuple[bytes, bytes]:
     chain = good_chain()
     third = make_intermediate(key(5).public_key(), "third", chain.intermediate, key(2), NOW, SERIAL)
     fourth = make_intermediate(key(6).public_key(), "fourth", third, key(5), NOW, SERIAL)
-    deep = make_svid(key(3).public_key(), NODE, fourth, key(6), NOW, SERIAL)
+    deep = make_svid(key(3).public_key(), NODE, fourth, key(6), NOW, random_serial(SERIAL))
     pem = b"".join(to_pem(c) for c in (deep, fourth, third, chain.intermediate))
     return pem, to_pem(chain.root)
 
