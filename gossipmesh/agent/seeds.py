@@ -9,7 +9,6 @@ Rules:
 
 import logging
 import random
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -19,6 +18,7 @@ import trio
 from gossipmesh.agent.logs import fields
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.host_port import split_host_port
 from gossipmesh.model.member import Address
 from gossipmesh.net.resolver import ANY_FAMILY, IPV4, IPV6, resolve
 
@@ -30,8 +30,6 @@ _ALONE_S_MAX: Final = 30.0
 _SETTLED_S: Final = 300.0  # as often as the core asks a seed where it knows no member
 _HURRY_S: Final = 60.0
 _JITTER: Final = 0.1
-_NAME_LENGTH_MAX: Final = 253
-_LABEL: Final = re.compile("[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 class SeedName(msgspec.Struct, frozen=True):
@@ -58,21 +56,13 @@ def parse_seed(text: str) -> Seed:
     try:
         return Address.parse(text)
     except MalformedInput:
-        host, _, port = text.lower().rpartition(":")
-        number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else -1
-        if not _is_host_name(host) or not 0 <= number <= 65_535:
+        named = split_host_port(text)
+        if named is None:
             raise MalformedInput(
                 f"{text[:100]!r} is not ADDRESS:PORT or NAME:PORT, such as 10.0.0.1:7948, [fd00::1]:7948 or "
                 "mesh.example.com:7948"
             ) from None
-        return SeedName(host, number)
-
-
-def _is_host_name(text: str) -> bool:
-    """Tell whether a lower-case text may be a host name; a mistyped IPv4 address is none (RFC 1123 2.1)."""
-    labels = text.removesuffix(".").split(".")
-    is_name = len(text) <= _NAME_LENGTH_MAX and all(_LABEL.fullmatch(label) for label in labels)
-    return is_name and not labels[-1].isdigit()
+        return SeedName(*named)
 
 
 class Seeds:

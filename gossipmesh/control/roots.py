@@ -38,11 +38,12 @@ from gossipmesh.net.secret_files import (
     write_file,
     write_secret,
 )
-from gossipmesh.trust.documents import TrustedDocuments, is_scope
+from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, seal_envelope
 from gossipmesh.trust.keys import KEY_BYTES, SigningKey, Verifier
 from gossipmesh.trust.pem import signing_key_from_pem_untrusted, signing_key_to_pem
 from gossipmesh.trust.svid import LEAF_ENTROPY_BYTES, leaf_key_pem, read_leaf_key_untrusted
+from gossipmesh.trust.trust_rules import is_scope
 from gossipmesh.wire.versions import STATE_FORMAT
 
 Entropy = Callable[[int], bytes]

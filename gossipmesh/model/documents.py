@@ -8,6 +8,18 @@ from enum import StrEnum
 
 import msgspec
 
+from gossipmesh.model import limits
+
+
+def generation_of(version: int) -> int:
+    """Return the generation a policy set's version, or a floor in Trust, belongs to."""
+    return version >> limits.GENERATION_SHIFT
+
+
+def first_version_of(generation: int) -> int:
+    """Return the least version of a generation: the floor in Trust that names it."""
+    return generation << limits.GENERATION_SHIFT
+
 
 class SignerRole(StrEnum):
     """What a key in Trust may sign."""
@@ -25,11 +37,36 @@ class Signer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scopes: tuple[str, ...] = ()
 
 
-class TrustDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="Trust"):
+class Access(StrEnum):
+    """Whether what no policy speaks of is allowed, where a scope has no set yet."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+def _no_numbers() -> dict[str, int]:
+    """Return an empty mapping that is written even so, as builds before 0.3 did."""
+    return {}
+
+
+class TrustDocument(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="kind",
+    tag="Trust",
+):
     """Who may say what, from version 1 on; the next one is signed by thresholds of both.
 
     `root_certificates` and `intermediates` are PEM; `root_keys` are Ed25519 keys in hex;
-    `policy_threshold` is per scope (absent: 1); `floors` raise a scope's accepted version.
+    `policy_threshold` is per scope (absent: 1); `floors` raise a scope's accepted version, and name its
+    generation: the floor's upper bits (see `generation_of`).
+
+    Fields of the feature `trust-2` follow; builds before it refuse a document that has one, so each is left
+    out while it says nothing. `revoked` maps a node's name to the generation that is revoked with all below
+    it; `roll` is the SHA-256 in hex of the list of credentials signed anew, "" for none; `authorities` are
+    where the authority answers (HOST:PORT, a name or an address), in the order to try.
     """
 
     version: int
@@ -39,8 +76,17 @@ class TrustDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     root_keys: tuple[str, ...]
     root_threshold: int
     signers: tuple[Signer, ...]
-    policy_threshold: dict[str, int] = {}
-    floors: dict[str, int] = {}
+    policy_threshold: dict[str, int] = msgspec.field(default_factory=_no_numbers)
+    floors: dict[str, int] = msgspec.field(default_factory=_no_numbers)
+    access: Access = Access.ALLOW
+    revoked: dict[str, int] = {}
+    roll: str = ""
+    authorities: tuple[str, ...] = ()
+
+
+def says_more_than_0_2(trust: TrustDocument) -> bool:
+    """Tell whether a build without the feature `trust-2` would refuse this document."""
+    return bool(trust.access is not Access.ALLOW or trust.revoked or trust.roll or trust.authorities)
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

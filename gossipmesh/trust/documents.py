@@ -13,7 +13,7 @@ Spec: TUF section 5.3 (root rotation) and 5.6 (targets), DSSE v1. Deviation: flo
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -22,7 +22,6 @@ import msgspec
 from gossipmesh.model import limits
 from gossipmesh.model.documents import Manifest, SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput, Untrusted
-from gossipmesh.model.identity import is_label, is_trust_domain
 from gossipmesh.model.policy import Document, document_name
 from gossipmesh.model.policy_rules import document_violations
 from gossipmesh.trust.envelope import (
@@ -32,7 +31,8 @@ from gossipmesh.trust.envelope import (
     decode_envelope_untrusted,
     signers_of,
 )
-from gossipmesh.trust.keys import KEY_BYTES, Verifier, key_id
+from gossipmesh.trust.keys import Verifier, key_id
+from gossipmesh.trust.trust_rules import decode_trust_untrusted, is_scope, keys_of, scopes_of
 from gossipmesh.wire.codec import decode_untrusted, encode
 
 Floor = tuple[int, bytes]
@@ -41,7 +41,6 @@ Floor = tuple[int, bytes]
 NO_FLOOR: Final[Floor] = (0, b"")
 
 _MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
-_TRUST_DECODER = msgspec.json.Decoder(TrustDocument)
 _DOCUMENT_DECODER: msgspec.json.Decoder[Document] = msgspec.json.Decoder(Document)
 
 
@@ -102,11 +101,6 @@ def decode_policy_set_untrusted(data: bytes) -> PolicySet:
     return policy_set
 
 
-def is_scope(text: str) -> bool:
-    """Tell whether `text` may name a scope."""
-    return len(text) <= limits.SCOPE_BYTES_MAX and is_label(text)
-
-
 class TrustedDocuments:
     """What this node believes: every Trust version since the first, a floor and a set for each scope."""
 
@@ -131,7 +125,7 @@ class TrustedDocuments:
     @property
     def credential_keys(self) -> dict[bytes, bytes]:
         """Return key id -> public key of those that may sign a NodeCredential now."""
-        return {} if self.trust is None else _keys_of(self.trust, SignerRole.CREDENTIAL, None)
+        return {} if self.trust is None else keys_of(self.trust, SignerRole.CREDENTIAL, None)
 
     def load_trust_untrusted(self, envelope: bytes) -> TrustDocument:
         """Verify a Trust document and put it in force; one already held is returned as it is.
@@ -152,7 +146,7 @@ class TrustedDocuments:
         opened = decode_envelope_untrusted(envelope)
         if opened.payload_type != TRUST_PAYLOAD_TYPE:
             raise Untrusted("an envelope that is not of a Trust document")
-        offered = _decode_trust_untrusted(opened.payload)
+        offered = decode_trust_untrusted(opened.payload)
         if offered.trust_domain != self._trust_domain:
             raise Untrusted(f"Trust of {offered.trust_domain[:80]!r}, not of {self._trust_domain!r}")
         self._require_root_threshold(opened, offered)
@@ -255,7 +249,7 @@ class TrustedDocuments:
 
     def has_signer(self, scope: str) -> bool:
         """Tell whether Trust names a signer of `scope`; any other name is an offerer's own."""
-        return self.trust is not None and scope in _scopes_of(self.trust)
+        return self.trust is not None and scope in scopes_of(self.trust)
 
     def restore_floor(self, scope: str, version: int, manifest_hash: bytes) -> None:
         """Take back a floor from our own disk; it can only rise."""
@@ -287,7 +281,7 @@ class TrustedDocuments:
         manifest_hash = hashlib.sha256(envelope.payload).digest()
         manifest, problem = _decode_manifest(envelope.payload)
         refuse = _Refuse("", 0, manifest_hash)
-        if manifest is not None and any(manifest.scope in _scopes_of(trust) for trust in trusts):
+        if manifest is not None and any(manifest.scope in scopes_of(trust) for trust in trusts):
             refuse = _Refuse(manifest.scope, manifest.version, manifest_hash)
         if envelope.payload_type != MANIFEST_PAYLOAD_TYPE:
             refuse("malformed", f"the payload type {envelope.payload_type[:80]!r} is not a manifest's")
@@ -311,12 +305,12 @@ class TrustedDocuments:
         """Refuse unless a threshold of the scope's signers, as one of `trusts` names them, signed."""
         code, reason = "signature", "no signature verifies with a policy signer's key in Trust"
         for trust in trusts:
-            signed = signers_of(envelope, _keys_of(trust, SignerRole.POLICY, None), self._verifier)
+            signed = signers_of(envelope, keys_of(trust, SignerRole.POLICY, None), self._verifier)
             if not signed:
                 continue
             if manifest is None:
                 return
-            in_scope = _keys_of(trust, SignerRole.POLICY, manifest.scope)
+            in_scope = keys_of(trust, SignerRole.POLICY, manifest.scope)
             counted = len([key for key in in_scope.values() if key in signed])
             needed = trust.policy_threshold.get(manifest.scope, 1)
             if counted >= needed:
@@ -412,58 +406,3 @@ def _read_document(name: str, body: bytes, refuse: _Refuse) -> Document:
     if document_name(document) != name:
         refuse("malformed", f"the body of {label!r} is {document_name(document)[:200]!r}")
     return document
-
-
-def _keys_of(trust: TrustDocument, role: SignerRole, scope: str | None) -> dict[bytes, bytes]:
-    """Return key id -> public key of the signers with `role`, for `scope` (None: for any)."""
-    public_keys = [
-        bytes.fromhex(signer.public_key)
-        for signer in trust.signers
-        if signer.role is role and (scope is None or scope in signer.scopes)
-    ]
-    return {key_id(key): key for key in public_keys}
-
-
-def _scopes_of(trust: TrustDocument) -> list[str]:
-    return [scope for signer in trust.signers if signer.role is SignerRole.POLICY for scope in signer.scopes]
-
-
-def _decode_trust_untrusted(payload: bytes) -> TrustDocument:
-    """Read a Trust payload and check what its types cannot say; no signature is checked here.
-
-    Raises:
-        MalformedInput: not a Trust document within limits. Remote's fault. State unchanged.
-    """
-    try:
-        trust = _TRUST_DECODER.decode(payload)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise MalformedInput(f"not a Trust document: {error}"[:300]) from None
-    keys = [*trust.root_keys, *(signer.public_key for signer in trust.signers)]
-    scopes = [*_scopes_of(trust), *trust.policy_threshold, *trust.floors]
-    numbers: Mapping[str, bool] = {
-        "version": 1 <= trust.version <= limits.VERSION_MAX,
-        "trust_domain": is_trust_domain(trust.trust_domain),
-        "root_certificates": 1 <= len(trust.root_certificates) <= limits.TRUST_CERTIFICATES_MAX,
-        "intermediates": len(trust.intermediates) <= limits.TRUST_CERTIFICATES_MAX,
-        "root_keys": len(trust.root_keys) == len(set(trust.root_keys)) <= limits.TRUST_KEYS_MAX,
-        "root_threshold": 1 <= trust.root_threshold <= len(trust.root_keys),
-        "signers": len(trust.signers) <= limits.TRUST_KEYS_MAX,
-        "keys": all(_is_key(key) for key in keys),
-        "scopes": len(set(scopes)) <= limits.SCOPES_MAX and all(is_scope(scope) for scope in scopes),
-        "policy_threshold": all(1 <= n <= limits.TRUST_KEYS_MAX for n in trust.policy_threshold.values()),
-        "floors": all(0 <= n <= limits.VERSION_MAX for n in trust.floors.values()),
-    }
-    wrong = [name for name, holds in numbers.items() if not holds]
-    if wrong:
-        raise MalformedInput(f"a Trust document whose {', '.join(wrong)} cannot be")
-    return trust
-
-
-def _is_key(text: str) -> bool:
-    """Tell whether `text` is a public key in lower-case hex; one spelling, so no key counts twice."""
-    if len(text) != 2 * KEY_BYTES or text != text.lower():
-        return False
-    try:
-        return len(bytes.fromhex(text)) == KEY_BYTES
-    except ValueError:
-        return False

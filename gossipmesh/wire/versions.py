@@ -11,3 +11,6 @@ STATE_FORMAT: Final = 1
 
 FEATURES: Final[tuple[str, ...]] = ("access-policy", "http-route", "subset", "unattended")
 """What this build can execute, sorted; a manifest lists what it `requires`."""
+
+TRUST_FIELDS: Final = "trust-2"
+"""What a node's `features` say when it reads the newer fields of Trust (see `model.documents`)."""
