@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -27,25 +26,26 @@ from gossipmesh.agent.admin import AdminApi, listen_local
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts, services_of
-from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.flight_recorder import build_name
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Handler, HttpServer
+from gossipmesh.agent.identified_engine import IdentifiedEngine
 from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
 from gossipmesh.agent.listeners import Listeners
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.lost_datagrams import tell_datagrams
+from gossipmesh.agent.make_node import make_node, restored_state
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.replaced import replaced_by
-from gossipmesh.agent.restore import own_address, restore_documents, restore_state
+from gossipmesh.agent.restore import restore_documents
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
-from gossipmesh.agent.sockets import Sockets, engine_binds, reachable
+from gossipmesh.agent.sockets import Sockets, engine_binds
 from gossipmesh.agent.state_store import FolderLock, StateStore
-from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Identity, Statistics
+from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Statistics
 from gossipmesh.gossip.base.effects import (
     DatagramsLost,
     EndpointsRetained,
@@ -61,26 +61,17 @@ from gossipmesh.gossip.base.effects import (
     ViewRepaired,
     WayChanged,
 )
-from gossipmesh.gossip.base.settings import (
-    FAST,
-    STEADY,
-    GossipSettings,
-    NodeAddresses,
-    NodeKeys,
-    NodeProfile,
-)
+from gossipmesh.gossip.base.settings import NodeAddresses
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.replay.checkpoint import take_checkpoint
 from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.errors import MalformedInput, NodeReplaced, OperatorError
-from gossipmesh.model.identity import node_name_of_spiffe_id, pattern_allows, service_spiffe_id
-from gossipmesh.model.instant import SECOND_NS, WallSeconds
+from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.service import ServiceEntry
-from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
+from gossipmesh.net.clock import monotonic
 from gossipmesh.net.collector import give_back
-from gossipmesh.net.entropy import random_bytes, seeded_random
-from gossipmesh.net.tls import EngineAnswer, ask_engine
+from gossipmesh.net.entropy import seeded_random
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.telemetry.traffic import UNKNOWN
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
@@ -88,7 +79,6 @@ from gossipmesh.trust.keys import Verifier
 
 log = logging.getLogger("gossipmesh.agent")
 
-_PROBE_TIMEOUT_S: Final = 1.0
 _DRAINING_HEARD_S: Final = 1.0  # gossip's ticks and the peers' compilers, with room to spare
 _LAST_WORD_HEARD_S: Final = 0.6  # three ticks: the last word is said thrice
 _RESTARTING_S: Final = 30  # a start takes a second or two; who is not back by then is worth a look
@@ -167,20 +157,21 @@ class Agent:
         self.recorder = FlightRecorder(checkpoint=take_checkpoint) if config.flight_recorder else None
         self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
         self.inputs = self.node if self.recorder is None else self.recorder.inputs
+        self._identified = self._make_engine()
+        self.engine = self._identified.supervisor
         self.shell = GossipShell(
             self.inputs,
             sockets.udp,
             store,
             on_event=self._gossip_told,
-            probe_engine=self._probe_engine,
+            probe_engine=self._identified.probe,
             nursery=nursery,
             each_second=self._keep_house,
         )
         self.addresses = self._make_addresses()
-        self.engine = self._make_engine()
         self.services = LocalServices(
             ServicesFolder(config.services_dir),
-            self,
+            self._identified,
             publish=self._publish,
             on_change=self._services_changed,
             nursery=nursery,
@@ -210,7 +201,7 @@ class Agent:
             raise
         running = None if found is None else found.snapshot_version
         self.feed.restore(running, joins=self._expects_others() and not self.documents.scopes())
-        self._give_identities()
+        self._identified.give_identities()
         await self.services.scan()
         self._give_listeners()
         self._listeners.close_unused()
@@ -270,21 +261,7 @@ class Agent:
         log.info("ending for a restart; the engine serves on")
         self._ended.set()
 
-    # What decides whether a service may be published passing (services.Conditions)
-
-    def engine_serves(self) -> bool:
-        """Tell whether the engine has acked a snapshot and answers."""
-        return self.engine.serving
-
-    def service_allowed(self, service: str) -> bool:
-        """Tell whether this node's credential covers `service`."""
-        patterns = self.identity.identity.credential_body.service_patterns
-        return any(pattern_allows(pattern, service) for pattern in patterns)
-
-    def service_has_identity(self, service: str) -> bool:
-        """Tell whether this node holds the SVID of `service`."""
-        identity = self.identity.identity
-        return service_spiffe_id(identity.trust_domain, service) in identity.svids
+    # What views ask
 
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""
@@ -335,7 +312,7 @@ class Agent:
             log.warning("policy refused: %s", event.reason, extra=told)
         elif isinstance(event, TrustChanged):
             log.info("trust in force", extra=fields(trust_version=event.version))
-            self._give_identities()
+            self._identified.give_identities()
         elif isinstance(event, ViewRepaired):
             self._repaired_peers = event.peers_count
             self._release_when_repaired()
@@ -396,17 +373,12 @@ class Agent:
         self._release_when_repaired()
 
     def _identity_renewed(self, identity: NodeIdentity) -> None:
-        self._give_identities()
+        self._identified.give_identities()
         try:
             self.shell.step(lambda now: self.inputs.renew_credential(identity.credential, now))
         except MalformedInput as error:
             log.error("the renewed credential was not taken: %s", error)
         self.services.refresh()
-
-    def _give_identities(self) -> None:
-        svids = self.identity.identity.svids.values()
-        identities = [Identity(svid.spiffe_id, svid.chain_pem, svid.key_pem) for svid in svids]
-        self.engine.want_identities(identities, self._bundle_pem())
 
     def _give_listeners(self) -> None:
         self._listeners.set_upstreams(self.services.upstream_listeners())
@@ -479,26 +451,6 @@ class Agent:
         if self._failure is not None:
             raise self._failure
 
-    async def _probe_engine(self, addresses: Sequence[Address], spiffe_id: str) -> EngineAnswer:
-        identity = self.identity.identity
-        server_name = f"{node_name_of_spiffe_id(spiffe_id)}.node.{identity.trust_domain}"
-        try:
-            return await ask_engine(
-                addresses, server_name, spiffe_id, identity.node_svid, self._bundle_pem(), _PROBE_TIMEOUT_S
-            )
-        except (OSError, ValueError) as error:
-            log.error("an engine could not be probed for want of a usable certificate: %s", error)
-            return EngineAnswer.SILENT
-
-    async def _probe_own_engine(self) -> bool:
-        address = reachable(self._config.mesh_bind)
-        answer = await self._probe_engine([address], self.identity.identity.spiffe_id)
-        return answer is EngineAnswer.ANSWERED
-
-    def _bundle_pem(self) -> bytes:
-        trust = self.documents.trust
-        return b"" if trust is None else "".join(trust.root_certificates).encode()
-
     def _make_keeper(self, identity: NodeIdentity) -> IdentityKeeper:
         return IdentityKeeper(
             self._config.state_dir / "identity",
@@ -508,20 +460,27 @@ class Agent:
             rng=seeded_random(),
         )
 
-    def _make_engine(self) -> EngineSupervisor:
-        folder = self._config.state_dir
-        settings = EngineSettings(
-            socket_path=folder / "engine.sock",
-            log_path=folder / "engine.log",
-            access_log=self._config.access_log,
-            node_id=self.node.own_node_id,
-            boot_id=random_bytes(8).hex(),
+    def _make_node(
+        self, identity: NodeIdentity, store: StateStore, verifier: Verifier, *, enrolled_now: bool
+    ) -> GossipNode:
+        return make_node(
+            self._config,
+            identity,
+            self.documents,
+            verifier,
+            restored=restored_state(identity, store, enrolled_now=enrolled_now),
+            seeds=self.seeds.addresses,
+            recorder=self.recorder,
         )
-        return EngineSupervisor(
-            settings,
+
+    def _make_engine(self) -> IdentifiedEngine:
+        return IdentifiedEngine(
+            self._config,
+            self.documents,
+            self.identity,
+            self.node.own_node_id,
             on_event=self._engine_told,
             on_change=self._engine_changed,
-            probe=self._probe_own_engine,
         )
 
     def _make_addresses(self) -> AddressKeeper:
@@ -542,36 +501,6 @@ class Agent:
             snapshot_path=self._config.state_dir / "snapshot.bin",
             deliver=self.engine.want_snapshot,
         )
-
-    def _make_node(
-        self, identity: NodeIdentity, store: StateStore, verifier: Verifier, *, enrolled_now: bool
-    ) -> GossipNode:
-        config = self._config
-        gossip = own_address(config.gossip_bind, config.gossip_advertise, self.seeds.addresses, "gossip")
-        mesh = own_address(config.mesh_bind, config.mesh_advertise, self.seeds.addresses, "mesh")
-        try:
-            make = GossipNode if self.recorder is None else partial(self.recorder.build, GossipNode)
-            return make(
-                settings=GossipSettings(monitor=STEADY if config.profile == "steady" else FAST),
-                trust_domain=identity.trust_domain,
-                keys=NodeKeys(identity.credential, identity.signing, identity.exchange),
-                profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__),
-                documents=self.documents,
-                verifier=verifier,
-                restored=restore_state(
-                    store,
-                    wall_seconds(),
-                    ends=WallSeconds(identity.credential_body.ends),
-                    enrolled_now=enrolled_now,
-                ),
-                rng=seeded_random(),
-                now=monotonic(),
-                wall_offset_s=wall_offset_s(),
-            )
-        except MalformedInput as error:
-            raise OperatorError(
-                f"the credential of {identity.name} cannot be used ({error}); enrol this node again"
-            ) from None
 
 
 async def _give_back() -> None:

@@ -1,0 +1,94 @@
+"""This node's engine under this node's identity: what it may serve, what it shows, and who answers as whom.
+
+It ends at the parts it ties together: the engine's process is the supervisor's, the certificates are the
+identity keeper's, what is trusted stands in Trust.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gossipmesh.agent.config import AgentConfig
+from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
+from gossipmesh.agent.identity_keeper import IdentityKeeper
+from gossipmesh.agent.sockets import reachable
+from gossipmesh.dataplane.protocol import EngineEvent, Identity
+from gossipmesh.model.identity import NodeId, node_name_of_spiffe_id, pattern_allows, service_spiffe_id
+from gossipmesh.model.member import Address
+from gossipmesh.net.entropy import random_bytes
+from gossipmesh.net.tls import EngineAnswer, ask_engine
+from gossipmesh.trust.documents import TrustedDocuments
+
+log = logging.getLogger("gossipmesh.agent")
+
+_PROBE_TIMEOUT_S: Final = 1.0
+
+
+class IdentifiedEngine:
+    """The engine's supervisor, and what the identity says to it and of it (services.Conditions)."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        documents: TrustedDocuments,
+        keeper: IdentityKeeper,
+        node_id: NodeId,
+        *,
+        on_event: Callable[[EngineEvent], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        """Make the supervisor; it runs nothing before it is told to. `on_change`: it serves, or no more."""
+        self._keeper = keeper
+        self._documents = documents
+        self._own_port = reachable(config.mesh_bind)
+        folder = config.state_dir
+        settings = EngineSettings(
+            socket_path=folder / "engine.sock",
+            log_path=folder / "engine.log",
+            access_log=config.access_log,
+            node_id=node_id,
+            boot_id=random_bytes(8).hex(),
+        )
+        self.supervisor = EngineSupervisor(
+            settings, on_event=on_event, on_change=on_change, probe=self._probe_own
+        )
+
+    def engine_serves(self) -> bool:
+        """Tell whether the engine has acked a snapshot and answers."""
+        return self.supervisor.serving
+
+    def service_allowed(self, service: str) -> bool:
+        """Tell whether this node's credential covers `service`."""
+        patterns = self._keeper.identity.credential_body.service_patterns
+        return any(pattern_allows(pattern, service) for pattern in patterns)
+
+    def service_has_identity(self, service: str) -> bool:
+        """Tell whether this node holds the SVID of `service`."""
+        identity = self._keeper.identity
+        return service_spiffe_id(identity.trust_domain, service) in identity.svids
+
+    def give_identities(self) -> None:
+        """Have the engine show what this node is now, and trust the roots of Trust."""
+        svids = self._keeper.identity.svids.values()
+        identities = [Identity(svid.spiffe_id, svid.chain_pem, svid.key_pem) for svid in svids]
+        self.supervisor.want_identities(identities, self._bundle_pem())
+
+    async def probe(self, addresses: Sequence[Address], spiffe_id: str) -> EngineAnswer:
+        """Shake hands with a node's engine as a peer would, within a second."""
+        identity = self._keeper.identity
+        server_name = f"{node_name_of_spiffe_id(spiffe_id)}.node.{identity.trust_domain}"
+        try:
+            return await ask_engine(
+                addresses, server_name, spiffe_id, identity.node_svid, self._bundle_pem(), _PROBE_TIMEOUT_S
+            )
+        except (OSError, ValueError) as error:
+            log.error("an engine could not be probed for want of a usable certificate: %s", error)
+            return EngineAnswer.SILENT
+
+    async def _probe_own(self) -> bool:
+        answer = await self.probe([self._own_port], self._keeper.identity.spiffe_id)
+        return answer is EngineAnswer.ANSWERED
+
+    def _bundle_pem(self) -> bytes:
+        trust = self._documents.trust
+        return b"" if trust is None else "".join(trust.root_certificates).encode()
