@@ -107,7 +107,7 @@ def status(parts: Parts) -> dict[str, Any]:
         "uptime_s": round((monotonic() - parts.started_at) / SECOND_NS, 3),
         "rss_bytes": {"agent": agent_usage.rss_bytes, "engine": engine_usage.rss_bytes},
         "cpu_s": {"agent": agent_usage.cpu_s, "engine": engine_usage.cpu_s},
-        "clock": {"wall": wall_seconds(), "skew_s": statistics.clock_skew_s},
+        "clock": {"wall": wall_seconds(), "skew_s": statistics.clock_skew_s, "peers": statistics.clock_peers},
         "identity_ends": horizon(parts.identity.identity),
     }
 

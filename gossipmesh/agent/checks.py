@@ -23,6 +23,7 @@ _HORIZON_S_MIN: Final = 4 * HOUR_S
 _MEBIBYTE: Final = 2**20
 _DISK_SHARE_MIN: Final = 0.1  # what the access log leaves alone
 _DISK_FREE_BYTES_MIN: Final = 16 * _MEBIBYTE  # a few times the state of a thousand members
+_CLOCK_JUDGES_MIN: Final = 3
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.UNATTENDED)
 _NAMES_MAX: Final = 10
 _HEALTH_WARN: Final = 3  # of local health: 0 is healthy, 7 the worst
@@ -111,10 +112,21 @@ def _check_disk(parts: Parts, facts: Facts) -> list[Row]:
 
 
 def _check_clock(parts: Parts) -> list[Row]:
-    skew_s = parts.node.statistics().clock_skew_s
-    detail = f"{abs(skew_s)} s {'behind' if skew_s > 0 else 'ahead of'} the group's median"
+    statistics = parts.node.statistics()
+    skew_s, peers_count = statistics.clock_skew_s, statistics.clock_peers
+    detail = f"{abs(skew_s)} s {'behind' if skew_s > 0 else 'ahead of'} {_judges_text(peers_count)}"
     why = "certificates are judged by civil time: past their margin good ones are refused, ended ones taken"
-    return [make_row("clock", clock_mark(skew_s), detail, why, "run NTP on this machine", skew_s=skew_s)]
+    evidence = {"skew_s": skew_s, "peers": peers_count}
+    return [make_row("clock", clock_mark(skew_s), detail, why, "run NTP on this machine", **evidence)]
+
+
+def _judges_text(peers_count: int) -> str:
+    """Say by how many peers our clock is judged: fewer than three cannot tell whose it is that is off."""
+    if not peers_count:
+        return "the median of no peer: none has told its clock yet"
+    if peers_count < _CLOCK_JUDGES_MIN:
+        return f"{'the only peer' if peers_count == 1 else 'both peers'} heard: too few to tell whose is off"
+    return f"the median of {peers_count} peers"
 
 
 def _check_group(parts: Parts) -> list[Row]:

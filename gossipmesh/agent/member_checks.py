@@ -8,12 +8,12 @@ Members are taken one by one, as `/v1/members` tells them; nothing is sent, nobo
 """
 
 from collections.abc import Sequence
-from statistics import median_low
 from typing import Any, Final, NamedTuple
 
 from gossipmesh.agent.admin_views import TCP_ONLY
 from gossipmesh.agent.check_rows import Mark, Row, clock_mark, make_row, some_of
 from gossipmesh.agent.policy_versions import PolicyVersions
+from gossipmesh.gossip.base.peer_clocks import middle_of
 from gossipmesh.model.durations import age_text
 from gossipmesh.model.instant import HOUR_S
 
@@ -134,7 +134,7 @@ class MemberChecks:
         return [*rows, self._summary(median_s)]
 
     def _judge_clocks(self) -> int:
-        median_s = median_low([clock_s for _, clock_s in self._clocks]) if self._clocks else 0
+        median_s = middle_of(clock_s for _, clock_s in self._clocks)
         for name, clock_s in self._clocks:
             skew_s = clock_s - median_s
             mark = clock_mark(skew_s)

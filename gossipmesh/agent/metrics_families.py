@@ -29,6 +29,7 @@ _GAUGES_OF_GOSSIP: Final = (
     "members",
     "links",
     "clock_skew_s",
+    "clock_peers",
     "cases_open",
     "endpoints_retained",
     "lag_ms",

@@ -18,6 +18,7 @@ from gossipmesh.gossip.base.effects import (
 )
 from gossipmesh.gossip.base.history import History
 from gossipmesh.gossip.base.lag import LagMeter
+from gossipmesh.gossip.base.peer_clocks import PeerClocks
 from gossipmesh.gossip.base.settings import GossipSettings, GossipStatistics, NodeKeys
 from gossipmesh.gossip.base.timers import Timers
 from gossipmesh.gossip.base.writes import Continuation, Writes
@@ -60,6 +61,7 @@ class Context:
         self.is_mute = self._has_begun = False
         self.started = now
         self.lag = LagMeter()
+        self.clocks = PeerClocks()
         self.history = History()
         self.statistics = GossipStatistics()
         self._effects: list[Effect] = []
@@ -89,6 +91,16 @@ class Context:
     def wall_s(self) -> int:
         """Return civil time; only ever used to ask whether a credential is valid."""
         return self.now // SECOND_NS + self.wall_offset_s
+
+    def note_peer_clock(self, node_id: bytes, wall_s: int, arrived: Instant) -> None:
+        """Take what a peer that we asked says of civil time, and judge our own clock by it."""
+        self.clocks.note(node_id, wall_s, arrived)
+        self.judge_clock()
+
+    def judge_clock(self) -> None:
+        """Judge our own clock by what peers said."""
+        skew = self.clocks.skew(self.wall_offset_s, self.now)
+        self.statistics.clock_skew_s, self.statistics.clock_peers = skew
 
     def fresh(self, size_bytes: int) -> bytes:
         """Return random bytes that may be shown: hashed, so that nobody can compute `rng` from them."""

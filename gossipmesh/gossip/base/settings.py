@@ -242,6 +242,7 @@ class GossipStatistics(msgspec.Struct):
     members: int = 0
     links: int = 0
     clock_skew_s: int = 0
+    clock_peers: int = 0
     heartbeats_sent: int = 0
     heartbeats_missed: int = 0
     checks_sent: int = 0

@@ -22,6 +22,7 @@ from typing import Final
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.base.peer_clocks import wall_offset_untrusted
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.failure.local_health import LocalHealth
@@ -30,14 +31,12 @@ from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
+from gossipmesh.model.instant import MILLISECOND_NS, Instant
 from gossipmesh.wire.datagram import Ack, Nack, Ping, PingReq, RelayedAck, encode_message
 
 _ROUND_TRIPS_MAX: Final = 64
 _ROUND_TRIPS_MIN: Final = 3  # too short a wait only opens a case; eight round trips take sixteen seconds
-_SKEW_SAMPLES_MAX: Final = 15  # enough for a median that one wrong clock cannot move
 _INDIRECT_HELPERS: Final = 3
-_WALL_S_MAX: Final = 2**40  # what a member says of its clock is its own word, and may be any number
 _Sums = tuple[bytes | None, bytes | None]
 _NO_SUMS: Final[_Sums] = (None, None)
 
@@ -65,7 +64,6 @@ class Prober:
         self._probed: dict[bytes, int] = {}
         self._relays = RelayTable()
         self._round_trips: deque[int] = deque(maxlen=_ROUND_TRIPS_MAX)
-        self._skews: deque[int] = deque(maxlen=_SKEW_SAMPLES_MAX)
         self._late_pings: dict[bytes, tuple[Member, Ping]] = {}
 
     def start(self) -> None:
@@ -257,7 +255,7 @@ class Prober:
             del self._pings[ack.sequence]
             member.answered_at = max(member.answered_at, arrived)
             _note_clock(member, ack.wall_s, arrived)
-            self._note_skew(ack)
+            self._ctx.note_peer_clock(member.node_id, ack.wall_s, arrived)
             if member.lag_ms * MILLISECOND_NS <= self._ctx.settings.monitor.lag_gate_ns:
                 self._round_trips.append(max(0, arrived - sent_at))
             probe = self._probes.get(ack.sequence)
@@ -270,11 +268,6 @@ class Prober:
             self._ctx.timers.cancel(("nack", ack.sequence))
             self._courier.send(relayed.requester, [encode_message(RelayedAck(relayed.requester_sequence))])
         return False
-
-    def _note_skew(self, ack: Ack) -> None:
-        self._skews.append(ack.wall_s - self._ctx.wall_s)
-        if len(self._skews) >= 3:
-            self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
 
     def receive_ping_req(self, member: Member, request: PingReq) -> None:
         """Ping a member for another; say after 80 % of the wait that we try (Lifeguard IV.A)."""
@@ -315,8 +308,9 @@ class Prober:
         if probe is not None:
             self._end(probe)
         self._late_pings.pop(member.node_id, None)
+        self._ctx.clocks.forget(member.node_id)
 
 
 def _note_clock(member: Member, wall_s: int, arrived: Instant) -> None:
     """Note a member's civil time beside our monotonic one, which is never set."""
-    member.wall_offset_s = min(max(wall_s, 0), _WALL_S_MAX) - arrived // SECOND_NS
+    member.wall_offset_s = wall_offset_untrusted(wall_s, arrived)

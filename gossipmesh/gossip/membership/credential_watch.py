@@ -68,4 +68,5 @@ class CredentialWatch:
         if wall_offset_s - self._ctx.wall_offset_s >= _STEP_S_MIN:
             self._doubted_until = Instant(self._ctx.now + _DOUBT_NS)
         self._ctx.wall_offset_s = wall_offset_s
+        self._ctx.judge_clock()
         self._ctx.timers.set(("credentials", None), self._ctx.now)

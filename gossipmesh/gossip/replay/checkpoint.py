@@ -209,7 +209,7 @@ def parts_of(core: GossipNode) -> dict[str, Any]:
         Unwritable: two parts of one name. State unchanged.
     """
     found: dict[str, Any] = {}
-    waiting: list[Any] = [core, core._ctx.lag, core._ctx.history, core._ctx.writes]
+    waiting: list[Any] = [core, core._ctx.lag, core._ctx.clocks, core._ctx.history, core._ctx.writes]
     while waiting:
         part = waiting.pop(0)
         name = kept.NAMES[type(part)]

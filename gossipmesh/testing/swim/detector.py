@@ -11,7 +11,6 @@ Deviation: rules 2 to 4. A claim is also held back where its subject was heard m
 memberlist turns a dead from push-pull into a suspect.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 from gossipmesh.gossip.base.context import Context
@@ -45,8 +44,6 @@ from gossipmesh.wire.datagram import (
     VerdictId,
     encode_message,
 )
-
-_SKEW_SAMPLES_MAX = 15  # enough for a median that one wrong clock cannot move
 
 
 class _EngineQuestion:
@@ -92,7 +89,6 @@ class SwimDetector:
         self._question_number = 0
         self._engine_failures: dict[bytes, int] = {}
         self._obituary_turn = 0
-        self._skews: deque[int] = deque(maxlen=_SKEW_SAMPLES_MAX)
         catalog.says_nothing = self._knows
 
     def start(self) -> None:
@@ -361,9 +357,7 @@ class SwimDetector:
 
     def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> None:
         """Note the peer's clock; pass an ack on, if its ping was made for another member."""
-        self._skews.append(ack.wall_s - self._ctx.wall_s)
-        if len(self._skews) >= 3:
-            self._ctx.statistics.clock_skew_s = sorted(self._skews)[len(self._skews) // 2]
+        self._ctx.note_peer_clock(member.node_id, ack.wall_s, arrived)
         relayed = self._relays.get(ack.sequence)
         if relayed is None or relayed.target_id != member.node_id:
             return

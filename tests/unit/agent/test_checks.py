@@ -42,12 +42,12 @@ class Node:
     def __init__(self) -> None:
         self.local_health = 0
         self.own_state = state(PolicyStatus("mesh", 2, b""))
-        self.skew_s = 0
+        self.skew_s, self.peers = 0, 4
         self.alive, self.members, self.held = 3, 3, 0
         self.gone: list[str] = []
 
     def statistics(self) -> GossipStatistics:
-        return GossipStatistics(clock_skew_s=self.skew_s)
+        return GossipStatistics(clock_skew_s=self.skew_s, clock_peers=self.peers)
 
     def tally(self) -> Any:
         by_status = {MemberStatus.ALIVE: self.alive}
@@ -144,6 +144,7 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     ),
     "the clock drifts": (core(skew_s=-30), {"clock": "warn"}),
     "the clock is wrong": (core(skew_s=90), {"clock": "FAIL"}),
+    "the only peer says so": (core(skew_s=90, peers=1), {"clock": "FAIL"}),
     "the disk fills": (disk(3 * GIBIBYTE, 40 * GIBIBYTE), {"disk": "warn"}),
     "the disk is full": (disk(9 * MEBIBYTE, 40 * GIBIBYTE), {"disk": "FAIL"}),
     "alone": (core(alive=1, gone=["n2", "n3"]), {"group": "FAIL"}),
@@ -191,3 +192,21 @@ def test_what_is_well_is_ok(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent()
     FINE[name](agent)
     assert marks(agent, monkeypatch) == {}
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "peers_count", "text"),
+    [
+        (300, 4, "300 s behind the median of 4 peers"),
+        (-300, 3, "300 s ahead of the median of 3 peers"),
+        (-300, 2, "300 s ahead of both peers heard: too few to tell whose is off"),
+        (300, 1, "300 s behind the only peer heard: too few to tell whose is off"),
+        (0, 0, "0 s ahead of the median of no peer: none has told its clock yet"),
+    ],
+)
+def test_the_clock_says_by_how_many_it_is_judged(skew_s: int, peers_count: int, text: str) -> None:
+    agent: Any = Agent()
+    core(skew_s=skew_s, peers=peers_count)(agent)
+    (row,) = checks._check_clock(agent)
+    assert row["detail"] == text
+    assert row["evidence"] == {"skew_s": skew_s, "peers": peers_count}

@@ -112,6 +112,13 @@ def test_it_may_be_this_nodes_own_clock() -> None:
     assert told(itself(), *others) == [("FAIL", "clock", "n1 is 100 s ahead of the others")]
 
 
+def test_of_two_clocks_that_differ_this_nodes_own_is_the_measure() -> None:
+    for clock_s, way in ((90, "ahead of"), (-90, "behind")):
+        assert told(itself(), member("n2", clock_s=clock_s)) == [
+            ("FAIL", "clock", f"n2 is 90 s {way} the others")
+        ]
+
+
 def test_a_scope_only_some_run_is_behind_on_the_rest() -> None:
     two = [policy(2), policy(5, "team-a")]
     rows = told(itself(policies=two), member("n2", policies=two), member("n3"))

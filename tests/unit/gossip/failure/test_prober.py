@@ -123,6 +123,34 @@ def test_an_ack_of_another_is_not_the_one_that_is_waited_for() -> None:
     assert sequence not in prober._pings
 
 
+def test_one_wrong_clock_makes_no_other_wrong_however_often_it_answers() -> None:
+    """At the first answers, and when most of the last ones come of the one member whose clock is off."""
+    group = voting("a b c d e")
+    group.run_until(lambda: group.node("a").statistics().clock_peers == 4, 10)
+    prober, liar = parts(group, "a", "b")
+    wall_s, told = prober._ctx.wall_s, prober._ctx.statistics
+    for _ in range(20):
+        prober.receive_ack(liar, Ack(prober.ping(liar), None, None, wall_s + 300), prober._ctx.now)
+        assert (abs(told.clock_skew_s) <= 1, told.clock_peers) == (True, 4)
+
+
+def test_the_first_answers_are_one_word_a_peer() -> None:
+    group = Group("a b c d e")
+    group.start_all()
+    group.node("b")._ctx.wall_offset_s += 300
+    seen: list[tuple[int, int]] = []
+
+    def judged_by_all() -> bool:
+        for name in "acde":
+            told = group.node(name).statistics()
+            seen.append((told.clock_peers, told.clock_skew_s))
+        return all(group.node(name).statistics().clock_peers == 4 for name in "abcde")
+
+    group.run_until(judged_by_all, 20)
+    assert [skew_s for peers_count, skew_s in seen if peers_count > 1 and abs(skew_s) > 1] == []
+    assert abs(group.node("b").statistics().clock_skew_s + 300) <= 1
+
+
 def test_three_round_trips_tell_how_long_an_answer_may_take() -> None:
     """A node that is six seconds old notices a silence as soon as an old one does."""
     group = voting("a b c")
