@@ -14,10 +14,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from gossipmesh.model.enrolment import LEAF_BACKDATE_S, LEAF_LIFE_S
 from gossipmesh.model.instant import DAY_S, WallSeconds
+from gossipmesh.trust.leaf_profile import authority_key, key_usage, leaf_builder
 
 ROOT_LIFE_S: Final = 3_650 * DAY_S
 INTERMEDIATE_LIFE_S: Final = 1_825 * DAY_S
@@ -47,7 +48,7 @@ def make_intermediate(
     builder = _ca(
         _name(name), root.subject, public_key, now, INTERMEDIATE_LIFE_S, INTERMEDIATE_PATH_LENGTH, serial
     )
-    return builder.add_extension(_authority_key(root), critical=False).sign(root_key, hashes.SHA256())
+    return builder.add_extension(authority_key(root), critical=False).sign(root_key, hashes.SHA256())
 
 
 def make_svid(
@@ -63,21 +64,11 @@ def make_svid(
     `serial` is `trust.leaf_serial`'s for a node's leaf, `random_serial`'s for any other.
     """
     ends = min(now + LEAF_LIFE_S, int(issuer.not_valid_after_utc.timestamp()))
-    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(issuer.subject)
-        .public_key(public_key)
+        leaf_builder(public_key, spiffe_id, issuer)
         .serial_number(serial)
         .not_valid_before(_time(now - LEAF_BACKDATE_S))
         .not_valid_after(_time(ends))
-        .add_extension(names, critical=True)  # an empty subject makes it critical (RFC 5280 4.2.1.6)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(ca=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .add_extension(_authority_key(issuer), critical=False)
     )
     return builder.sign(issuer_key, hashes.SHA256())
 
@@ -112,28 +103,9 @@ def _ca(
         .not_valid_before(_time(now - LEAF_BACKDATE_S))
         .not_valid_after(_time(now + life_s))
         .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
-        .add_extension(_key_usage(ca=True), critical=True)
+        .add_extension(key_usage(ca=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
     )
-
-
-def _key_usage(*, ca: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not ca,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=ca,
-        crl_sign=ca,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _authority_key(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
 def _name(text: str) -> x509.Name:

@@ -191,15 +191,19 @@ class EngineClient:
                 raise SnapshotRefused(answer.error)
             self._held = frozenset(snapshot.root.values())
 
-    async def apply_identities(self, identities: Sequence[Identity], bundle_pem: bytes) -> None:
+    async def apply_identities(
+        self, identities: Sequence[Identity], bundle_pem: bytes, carrier_root_pem: bytes = b""
+    ) -> None:
         """Replace the engine's identities and roots; connections that are open go on.
+
+        Carrier leaves and their CA are for an engine that says PINS_FEATURE only.
 
         Raises:
             EngineRefused: a chain, key or bundle does not load; the old ones stay. State unchanged.
             EngineGone: the attachment ended first. State unknown.
         """
         with self._requesting() as (request, waiter):
-            await self._send(IdentitiesSupply(request, tuple(identities), bundle_pem))
+            await self._send(IdentitiesSupply(request, tuple(identities), bundle_pem, carrier_root_pem))
             self._expect_ack(await self._next(waiter))
 
     async def give_listeners(self, sockets: Mapping[str, socket.socket]) -> None:

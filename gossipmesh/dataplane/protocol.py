@@ -36,6 +36,10 @@ With the one for what is slower they are fifteen: each label set of requests has
 REQUESTS_FEATURE: Final = "requests"
 """Said by an agent that reads `requests` and `connections`, and by an engine that tells them."""
 
+PINS_FEATURE: Final = "pins"
+"""Said by an engine that judges its peers by their nodes' key sets: it takes the sections `pins/`,
+`credentials/` and `trust`, endpoints' pins, and carrier leaves."""
+
 FEATURES: Final[tuple[str, ...]] = tuple(
     sorted(("demand", "drain", "http", "listeners", "probe", REQUESTS_FEATURE, "tcp"))
 )
@@ -83,12 +87,17 @@ class SectionsSupply(msgspec.Struct, frozen=True, tag_field="type", tag="section
     last: bool
 
 
-class Identity(msgspec.Struct, frozen=True):
-    """One SVID with its key, PEM. The chain is the leaf, then intermediates."""
+class Identity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One SVID with its key, PEM. The chain is the leaf, then intermediates.
+
+    `carrier_pem`: a leaf of the same key by the carrier CA, presented when the chain's does not hold; empty:
+    there is none. `chain_pem` is empty where no authority has issued one.
+    """
 
     spiffe_id: str
     chain_pem: bytes
     key_pem: bytes
+    carrier_pem: bytes = b""
 
     def __repr__(self) -> str:
         return f"Identity({self.spiffe_id!r})"
@@ -97,12 +106,17 @@ class Identity(msgspec.Struct, frozen=True):
         yield self.spiffe_id
 
 
-class IdentitiesSupply(msgspec.Struct, frozen=True, tag_field="type", tag="identities"):
-    """All identities of the node, replacing the earlier ones, and the roots to trust."""
+class IdentitiesSupply(msgspec.Struct, frozen=True, tag_field="type", tag="identities", omit_defaults=True):
+    """All identities of the node, replacing the earlier ones, and the roots to trust.
+
+    `carrier_root_pem`: the carrier CA's certificate, so that carrier leaves come through TLS; it makes them
+    nobody's. Empty: none are taken.
+    """
 
     request: int
     identities: tuple[Identity, ...]
     bundle_pem: bytes
+    carrier_root_pem: bytes = b""
 
     def __repr__(self) -> str:
         return f"IdentitiesSupply({[identity.spiffe_id for identity in self.identities]!r})"

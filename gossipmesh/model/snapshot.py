@@ -9,7 +9,12 @@ are sets, no engine fills in a default. Spec: docs/ENGINE.md. Section names:
     listeners                        ListenersSection  explicit upstream ports, and the fixed ones
     callers                          CallersSection    which uid speaks for which identity
     limits                           LimitsSection
+    pins/<xx>                        PinsSection       whose keys begin with this byte
+    credentials/<xx>                 CredentialsSection  nodes whose short id begins with this byte
+    trust                            TrustSection      who issues certificates
 """
+
+from typing import Final
 
 import msgspec
 
@@ -79,8 +84,10 @@ class RoutesSection(msgspec.Struct, frozen=True):
     routes: tuple[Route, ...]
 
 
-class SnapshotEndpoint(msgspec.Struct, frozen=True):
+class SnapshotEndpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """One endpoint. `server_name` is the SNI; `spiffe_id` what its certificate must be.
+
+    `pins`: 16 bytes each, of the keys its node uses for `spiffe_id`; None: its node has no key set.
 
     `tier` is 0 (alive), 1 (suspect: used only when tier 0 has none); `weight` is effective, >= 1
     (unattended members count half); endpoints that are failing, draining or dead are not listed.
@@ -93,6 +100,7 @@ class SnapshotEndpoint(msgspec.Struct, frozen=True):
     spiffe_id: str
     tier: int
     weight: int
+    pins: tuple[bytes, ...] | None = None
 
 
 class UpstreamSection(msgspec.Struct, frozen=True):
@@ -198,4 +206,51 @@ class LimitsSection(msgspec.Struct, frozen=True):
     downstream_connections: int
 
 
-Section = RoutesSection | UpstreamSection | InboundSection | ListenersSection | CallersSection | LimitsSection
+class PinsSection(msgspec.Struct, frozen=True):
+    """Keys in use by members: `entries` of PIN_ENTRY_BYTES, ascending, no duplicates.
+
+    An entry is a pin (16 bytes, the first of them the section's) and its node's short id (8 bytes).
+    """
+
+    entries: bytes
+
+
+class CredentialsSection(msgspec.Struct, frozen=True):
+    """What members' credentials say: `entries` of CREDENTIAL_ENTRY_BYTES, ascending, no duplicate ids.
+
+    An entry is a short id (8 bytes, the first of them the section's), generation and serial (8 bytes each,
+    big endian) and flags (1 byte): HAS_KEY_SETS, REVOKED.
+    """
+
+    entries: bytes
+
+
+class TrustSection(msgspec.Struct, frozen=True):
+    """`intermediates` (PEM, any order) may issue certificates; `hears`: the agent hears other members.
+
+    A snapshot without this section says nothing of keys: whoever a root vouches for is who it says.
+    """
+
+    intermediates: tuple[str, ...]
+    hears: bool
+
+
+PIN_BYTES: Final = 16
+PIN_ENTRY_BYTES: Final = 24
+CREDENTIAL_ENTRY_BYTES: Final = 25
+HAS_KEY_SETS: Final = 1
+"""Flag: the node signs key sets, so that a key which none of them lists is not its."""
+REVOKED: Final = 2
+"""Flag: nothing of this generation or an earlier one is the node's any more (a tombstone)."""
+
+Section = (
+    RoutesSection
+    | UpstreamSection
+    | InboundSection
+    | ListenersSection
+    | CallersSection
+    | LimitsSection
+    | PinsSection
+    | CredentialsSection
+    | TrustSection
+)

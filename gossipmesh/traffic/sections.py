@@ -16,13 +16,19 @@ import msgspec
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import SHORT_ID_BYTES
 from gossipmesh.model.snapshot import (
+    CREDENTIAL_ENTRY_BYTES,
+    PIN_ENTRY_BYTES,
     CallersSection,
+    CredentialsSection,
     InboundSection,
     LimitsSection,
     ListenersSection,
+    PinsSection,
     RoutesSection,
     Section,
+    TrustSection,
     UpstreamSection,
 )
 from gossipmesh.wire import codec
@@ -37,8 +43,13 @@ _SHAPES: Final[dict[str, type[Section]]] = {
     "listeners": ListenersSection,
     "callers": CallersSection,
     "limits": LimitsSection,
+    "pins": PinsSection,
+    "credentials": CredentialsSection,
+    "trust": TrustSection,
 }
-_SINGLE: Final = ("listeners", "callers", "limits")
+_SINGLE: Final = ("listeners", "callers", "limits", "trust")
+SHARD_NAMES: Final = tuple(f"{number:02x}" for number in range(256))
+"""What `pins/` and `credentials/` are followed by: the first byte of what their entries begin with."""
 # The same bytes as the codec's (a test says so) in a fraction of the time: a section may hold thousands of
 # endpoints, is encoded again after each change, and is read by a loop that moves traffic. Lengths are
 # checked against what is there before anything is made, and depth is that of the struct.
@@ -101,9 +112,32 @@ def decode_section_untrusted(name: str, data: bytes) -> Section:
     if len(data) > limits.SECTION_BYTES_MAX:
         raise MalformedInput(f"{len(data)} bytes, {limits.SECTION_BYTES_MAX} allowed")
     try:
-        return _DECODERS[shape].decode(data)
+        section = _DECODERS[shape].decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as error:
         raise MalformedInput(f"not a {shape.__name__}: {error}"[:300]) from None
+    if isinstance(section, PinsSection):
+        _check_entries(name, section.entries, PIN_ENTRY_BYTES, key_bytes=PIN_ENTRY_BYTES)
+    elif isinstance(section, CredentialsSection):
+        _check_entries(name, section.entries, CREDENTIAL_ENTRY_BYTES, key_bytes=SHORT_ID_BYTES)
+    return section
+
+
+def _check_entries(name: str, entries: bytes, entry_bytes: int, *, key_bytes: int) -> None:
+    """Check what a search by halves relies on: whole entries of this shard, keys ascending and unique.
+
+    Raises:
+        MalformedInput: they are not. Remote's fault. State unchanged.
+    """
+    shard = name.partition("/")[2]
+    if shard not in SHARD_NAMES:
+        raise MalformedInput(f"{name[:200]!r} is no section this version knows")
+    if len(entries) % entry_bytes:
+        raise MalformedInput(f"{name}: {len(entries)} bytes are no whole number of {entry_bytes}")
+    keys = [entries[at : at + key_bytes] for at in range(0, len(entries), entry_bytes)]
+    if any(key[0] != int(shard, 16) for key in keys):
+        raise MalformedInput(f"{name} holds an entry of another section")
+    if keys != sorted(set(keys)):
+        raise MalformedInput(f"{name} is not in order")
 
 
 def root_version(root: Mapping[str, bytes]) -> str:

@@ -133,7 +133,7 @@ class Applied:
                 self.listeners = {listener.name: listener for listener in section.upstreams}
             elif isinstance(section, CallersSection):
                 callers = section
-            else:
+            elif isinstance(section, LimitsSection):
                 limits = section
         if limits is None or callers is None:
             raise MalformedInput("a snapshot without limits or callers")

@@ -4,11 +4,22 @@ import random
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.member import Address
-from gossipmesh.model.snapshot import Caller, CallersSection, Section, SnapshotEndpoint, UpstreamSection
+from gossipmesh.model.snapshot import (
+    HAS_KEY_SETS,
+    Caller,
+    CallersSection,
+    CredentialsSection,
+    PinsSection,
+    Section,
+    SnapshotEndpoint,
+    TrustSection,
+    UpstreamSection,
+)
 from gossipmesh.traffic import sections
 from gossipmesh.wire import codec
 
@@ -42,6 +53,62 @@ def test_a_section_reads_back_as_the_struct_its_name_promises() -> None:
     for name in ("callers", "unheard/of", "upstream/", "upstream", "callers/x", ""):
         with pytest.raises(MalformedInput):
             sections.decode_section_untrusted(name, data)
+
+
+def pin_entry(pin: bytes, node: bytes = b"n" * 8) -> bytes:
+    return pin.ljust(16, b"p") + node
+
+
+def credential_entry(node: bytes, generation: int = 1, serial: int = 1) -> bytes:
+    numbers = generation.to_bytes(8, "big") + serial.to_bytes(8, "big")
+    return node.ljust(8, b"n") + numbers + bytes([HAS_KEY_SETS])
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("pins/07", PinsSection(b"")),
+        ("pins/07", PinsSection(pin_entry(b"\x07a") + pin_entry(b"\x07b"))),
+        ("pins/07", PinsSection(pin_entry(b"\x07a", b"a" * 8) + pin_entry(b"\x07a", b"b" * 8))),
+        ("credentials/ff", CredentialsSection(credential_entry(b"\xffa") + credential_entry(b"\xffb"))),
+        ("trust", TrustSection(("pem",), True)),
+    ],
+)
+def test_what_is_said_of_keys_reads_back(name: str, section: Section) -> None:
+    assert sections.decode_section_untrusted(name, sections.encode_section(section)) == section
+
+
+@pytest.mark.parametrize(
+    ("name", "section", "why"),
+    [
+        ("pins/07", PinsSection(pin_entry(b"\x07a")[:-1]), "whole number"),
+        ("pins/07", PinsSection(pin_entry(b"\x07b") + pin_entry(b"\x07a")), "order"),
+        ("pins/07", PinsSection(pin_entry(b"\x07a") * 2), "order"),
+        ("pins/07", PinsSection(pin_entry(b"\x08a")), "another section"),
+        ("pins/7", PinsSection(b""), "knows"),
+        ("pins/0A", PinsSection(b""), "knows"),
+        ("credentials/07", CredentialsSection(credential_entry(b"\x07a") + b"x"), "whole number"),
+        (
+            "credentials/07",
+            CredentialsSection(credential_entry(b"\x07a", 1) + credential_entry(b"\x07a", 2)),
+            "order",
+        ),
+        ("credentials/07", CredentialsSection(credential_entry(b"\x06a")), "another section"),
+    ],
+)
+def test_tables_that_a_search_by_halves_would_misread_are_refused(
+    name: str, section: Section, why: str
+) -> None:
+    with pytest.raises(MalformedInput, match=why):
+        sections.decode_section_untrusted(name, sections.encode_section(section))
+
+
+def test_an_endpoint_without_pins_has_the_bytes_of_before() -> None:
+    """An engine of a release before is sent such ones only."""
+    plain = upstream(1).endpoints[0]
+    assert b"pins" not in sections.encode_section(upstream(1))
+    listed = UpstreamSection("shop/cart", "shop/cart", "http", (msgspec.structs.replace(plain, pins=()),))
+    assert sections.decode_section_untrusted("upstream/x", sections.encode_section(listed)) == listed
 
 
 def test_only_what_is_missing_travels_and_the_result_is_equal() -> None:
