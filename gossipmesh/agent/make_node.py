@@ -25,6 +25,7 @@ from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import Verifier
+from gossipmesh.wire.versions import MEMBER_FEATURES
 
 
 def restored_state(identity: NodeIdentity, store: StateStore, *, enrolled_now: bool) -> RestoredState:
@@ -56,7 +57,7 @@ def make_node(
             settings=GossipSettings(monitor=STEADY if config.profile == "steady" else FAST),
             trust_domain=identity.trust_domain,
             keys=NodeKeys(identity.credential, identity.signing, identity.exchange),
-            profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__),
+            profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__, MEMBER_FEATURES),
             documents=documents,
             verifier=verifier,
             restored=restored,

@@ -12,6 +12,7 @@ from typing import Final
 from gossipmesh.cli.policy_files import SourceDocument
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import (
+    host_name_of_spiffe_id,
     node_name_of_spiffe_id,
     parse_spiffe_id,
     service_of_spiffe_id,
@@ -108,7 +109,11 @@ def _method(path: Path, method: str, methods: Collection[str]) -> _Found:
 def _identity(path: Path, identity: str, trust_domain: str | None) -> _Found:
     try:
         domain, rest = parse_spiffe_id(identity)
-        calls = service_of_spiffe_id(identity) or node_name_of_spiffe_id(identity)
+        calls = (
+            service_of_spiffe_id(identity)
+            or node_name_of_spiffe_id(identity)
+            or host_name_of_spiffe_id(identity)
+        )
     except MalformedInput:
         return  # told by the kind's own rules
     if trust_domain is not None and domain != trust_domain:

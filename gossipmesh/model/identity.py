@@ -1,7 +1,8 @@
 """Names: trust domains, SPIFFE IDs, node ids, services.
 
 Spec: SPIFFE-ID section 2. Deviation: only the paths this mesh issues are accepted
-(`/node/NAME`, `/ns/NAMESPACE/svc/SERVICE`, `/authority`), so that a typo cannot become an identity.
+(`/node/NAME`, `/node/NAME/workloads`, `/ns/NAMESPACE/svc/SERVICE`, `/authority`), so that a typo cannot
+become an identity.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TRUST_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9._-]{0,253}[a-z0-9])?")
 _PATHS = re.compile(
     r"/authority|/node/(?P<node>[a-z0-9][a-z0-9-]{0,62})"
+    r"|/node/(?P<host>[a-z0-9][a-z0-9-]{0,62})/workloads"
     r"|/ns/(?P<namespace>[a-z0-9][a-z0-9-]{0,62})/svc/(?P<service>[a-z0-9][a-z0-9-]{0,62})"
 )
 
@@ -36,7 +38,28 @@ def is_trust_domain(text: str) -> bool:
 
 def node_spiffe_id(trust_domain: str, name: str) -> str:
     """Return the identity of the node called `name`."""
-    return f"spiffe://{trust_domain}/node/{name}"
+    return f"spiffe://{trust_domain}{node_path(name)}"
+
+
+def workloads_spiffe_id(trust_domain: str, name: str) -> str:
+    """Return the identity shared by the processes of no service on the node called `name`."""
+    return f"spiffe://{trust_domain}{workloads_path(name)}"
+
+
+def node_path(name: str) -> str:
+    """Return the path of the identity of the node called `name`."""
+    return f"/node/{name}"
+
+
+def workloads_path(name: str) -> str:
+    """Return the path of the identity shared by the processes of no service on a node."""
+    return f"/node/{name}/workloads"
+
+
+def service_path(service: str) -> str:
+    """Return the path of the identity of `service`, written `namespace/name`."""
+    namespace, _, name = service.partition("/")
+    return f"/ns/{namespace}/svc/{name}"
 
 
 def authority_spiffe_id(trust_domain: str) -> str:
@@ -46,8 +69,7 @@ def authority_spiffe_id(trust_domain: str) -> str:
 
 def service_spiffe_id(trust_domain: str, service: str) -> str:
     """Return the identity of `service`, written `namespace/name`."""
-    namespace, _, name = service.partition("/")
-    return f"spiffe://{trust_domain}/ns/{namespace}/svc/{name}"
+    return f"spiffe://{trust_domain}{service_path(service)}"
 
 
 def parse_spiffe_id(text: str) -> tuple[str, str]:
@@ -66,17 +88,28 @@ def parse_spiffe_id(text: str) -> tuple[str, str]:
 
 
 def service_of_spiffe_id(text: str) -> str | None:
-    """Return `namespace/name` for a service's identity, None for a node's or the authority's."""
-    match = _PATHS.fullmatch(parse_spiffe_id(text)[1])
+    """Return `namespace/name` for a service's identity, None for any other."""
+    return service_of_path(parse_spiffe_id(text)[1])
+
+
+def service_of_path(path: str) -> str | None:
+    """Return `namespace/name` for the path of a service's identity, None for any other text."""
+    match = _PATHS.fullmatch(path)
     if match is None or match["service"] is None:
         return None
     return f"{match['namespace']}/{match['service']}"
 
 
 def node_name_of_spiffe_id(text: str) -> str | None:
-    """Return the node's name for a node's identity, None for any other."""
+    """Return the node's name for a node's own identity, None for any other, its workloads' among them."""
     match = _PATHS.fullmatch(parse_spiffe_id(text)[1])
     return None if match is None else match["node"]
+
+
+def host_name_of_spiffe_id(text: str) -> str | None:
+    """Return whose workloads share this identity: the node's name; None for any other identity."""
+    match = _PATHS.fullmatch(parse_spiffe_id(text)[1])
+    return None if match is None else match["host"]
 
 
 def node_id_of(spiffe_id: str) -> NodeId:

@@ -50,6 +50,10 @@ PACKETS_PER_MEMBER_PER_S: Final = 1_000
 PACKETS_PER_MEMBER_BURST: Final = 4_000
 RECORD_BYTES_MAX: Final = 16_384
 SERVICES_PER_NODE_MAX: Final = 256
+KEY_SET_ENTRIES_MAX: Final = (
+    130  # the node, its workloads, and half of its services: 8 KB with three pins each
+)
+PINS_PER_IDENTITY_MAX: Final = 3  # current, next, and the one before until the engine presents the current
 LABELS_PER_SERVICE_MAX: Final = 16
 LABEL_BYTES_MAX: Final = 128
 MEMBERS_MAX: Final = 10_000

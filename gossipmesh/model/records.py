@@ -27,6 +27,7 @@ class RecordKind(IntEnum):
     NODE_STATE = 2
     SERVICE_SET = 3
     VERDICT = 5
+    KEY_SET = 6
 
 
 RETIRED_KINDS: Final = frozenset({4})
@@ -122,6 +123,31 @@ class ServiceSet(msgspec.Struct, frozen=True, array_like=True, gc=False):
     epoch: int
     sequence: int
     entries: tuple[ServiceEntry, ...]
+
+    @property
+    def order(self) -> Order:
+        """Return when this record was signed."""
+        return Order(self.generation, self.epoch, self.sequence)
+
+
+class IdentityPins(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The TLS keys of one identity of a node: 1 to 3 pins of 16 bytes, current, next, the one before.
+
+    `path` is the identity's within the trust domain: `/node/vm1`, `/node/vm1/workloads`, `/ns/shop/svc/cart`.
+    """
+
+    path: str
+    pins: tuple[bytes, ...]
+
+
+class KeySet(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The TLS keys a node uses, signed by it; `entries` are sorted by path, at most 130."""
+
+    node_id: NodeId
+    generation: int
+    epoch: int
+    sequence: int
+    entries: tuple[IdentityPins, ...]
 
     @property
     def order(self) -> Order:

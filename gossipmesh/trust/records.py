@@ -15,8 +15,9 @@ from typing import Any, Final, TypeVar
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import Untrusted
-from gossipmesh.model.identity import node_id_of
+from gossipmesh.model.identity import node_id_of, node_name_of_spiffe_id
 from gossipmesh.model.records import (
+    KeySet,
     NodeCredential,
     NodeState,
     RecordKind,
@@ -37,6 +38,7 @@ _SHAPES: Mapping[RecordKind, type[Any]] = {
     RecordKind.CREDENTIAL: NodeCredential,
     RecordKind.NODE_STATE: NodeState,
     RecordKind.SERVICE_SET: ServiceSet,
+    RecordKind.KEY_SET: KeySet,
 }
 
 
@@ -110,13 +112,15 @@ def open_credential_untrusted(
         raise Untrusted("a credential whose node id is not the hash of its SPIFFE ID")
     if not credential.spiffe_id.startswith(f"spiffe://{trust_domain}/node/"):
         raise Untrusted("a credential of another trust domain")
+    if node_name_of_spiffe_id(credential.spiffe_id) is None:
+        raise Untrusted("a credential of an identity that is no node's own")
     return credential
 
 
 def open_owned_untrusted(
     record: SignedRecord, trust_domain: str, owner_key: bytes, verifier: Verifier
 ) -> Any:
-    """Verify a record signed by a member and return its `NodeState` or `ServiceSet`.
+    """Verify a record signed by a member and return its `NodeState`, `ServiceSet` or `KeySet`.
 
     Raises:
         MalformedInput: undecodable, unknown kind, or not signed with `owner_key`.

@@ -14,3 +14,7 @@ FEATURES: Final[tuple[str, ...]] = ("access-policy", "http-route", "subset", "un
 
 TRUST_FIELDS: Final = "trust-2"
 """What a node's `features` say when it reads the newer fields of Trust (see `model.documents`)."""
+
+MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, TRUST_FIELDS)))
+"""What an agent of this build says of itself in its signed state, sorted: `FEATURES`, and what others may
+expect of it as a member. Nothing stands here before an agent does it."""

@@ -13,6 +13,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.records import NodeCredential, NodeState, SignedRecord
 from gossipmesh.trust.keys import ExchangeKey, SigningKey
+from gossipmesh.wire.versions import FEATURES
 
 
 class NodeKeys(msgspec.Struct, frozen=True):
@@ -24,12 +25,13 @@ class NodeKeys(msgspec.Struct, frozen=True):
 
 
 class NodeProfile(msgspec.Struct, frozen=True):
-    """What a node tells of itself; addresses are preferred first, 1 to 4 each."""
+    """What a node tells of itself; addresses are preferred first, 1 to 4 each; `features` are sorted."""
 
     name: str
     gossip_addresses: tuple[Address, ...]
     mesh_addresses: tuple[Address, ...]
     build: str
+    features: tuple[str, ...] = FEATURES
 
 
 class NodeAddresses(msgspec.Struct, frozen=True):

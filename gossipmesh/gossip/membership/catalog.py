@@ -4,8 +4,8 @@ Rules:
 1. Verify before storing or forwarding; compare orders before verifying, so that echoes cost nothing.
 2. Status: (order, rank) of the owner's state or of a verdict against its incarnation, whichever is
    greater; a verdict stands until a state of higher order comes; `left` is final for its incarnation.
-3. State sums count credentials, states, service sets, unknown kinds and standing verdicts of members whose
-   credential has not ended. Retired kinds are refused.
+3. State sums count credentials, states, service sets, key sets, unknown kinds and standing verdicts of
+   members whose credential has not ended. Retired kinds are refused.
 4. Records of equal order and different content are settled by hash, so even a liar's views converge.
 Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override table (see model.member).
 """
@@ -26,6 +26,7 @@ from gossipmesh.gossip.membership.member import Member, short_id_of
 from gossipmesh.gossip.membership.soundness import (
     lasting,
     lasting_order_untrusted,
+    require_keys_allowed_untrusted,
     require_order_untrusted,
     require_services_allowed_untrusted,
     state_is_sound,
@@ -39,6 +40,7 @@ from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.model.records import (
     RETIRED_KINDS,
+    KeySet,
     NodeCredential,
     NodeState,
     RecordKind,
@@ -53,7 +55,7 @@ from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 MEMBER_BYTES_MAX = 4 * limits.RECORD_BYTES_MAX
 _RATES_MAX = 1_024  # a flood stays among the names used last; what is forgotten begins with a full burst
 # Read once: a member of an enum costs 0.2 us each time in Python 3.11.
-_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _VERDICT = map(int, RecordKind)
+_CREDENTIAL, _NODE_STATE, _SERVICE_SET, _VERDICT, _KEY_SET = map(int, RecordKind)
 
 
 class Checks:
@@ -166,6 +168,8 @@ class Catalog:
             return self._merge_state(member, record, order, checks)
         if kind == _SERVICE_SET:
             return self._merge_services(member, record, order, checks)
+        if kind == _KEY_SET:
+            return self._merge_keys(member, record, order, checks)
         return self._merge_opaque(member, record, order, checks)
 
     def subject_untrusted(self, record: SignedRecord) -> tuple[Member, Order]:
@@ -341,6 +345,23 @@ class Catalog:
         self._persist(member)
         self.telling.services(member)
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
+
+    def _merge_keys(
+        self, member: Member, record: SignedRecord, order: Order, checks: Checks
+    ) -> Change | None:
+        if self._overtaken(member, record, order):
+            return None
+        keys = self._open(record, member, checks)
+        if not isinstance(keys, KeySet):
+            raise Untrusted("a record of another kind than it says")
+        require_keys_allowed_untrusted(keys, member.name, member.credential)
+        return self.install_keys(member, keys, record)
+
+    def install_keys(self, member: Member, keys: KeySet, record: SignedRecord) -> Change:
+        """Take a verified key set, newer than the one held."""
+        self._store(member, record, rank_of(keys.order))
+        self._persist(member)
+        return Change(member, record.kind, member.messages[record.kind], member.status, False)
 
     def _merge_opaque(
         self, member: Member, record: SignedRecord, order: Order, checks: Checks

@@ -35,7 +35,7 @@ from gossipmesh.model.records import (
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.trust.records import sign_record, vote_bytes
 from gossipmesh.wire.codec import encode
-from gossipmesh.wire.versions import FEATURES, WIRE_MAX, WIRE_MIN
+from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 _FORMER_RUNS_MAX: Final = 8
 
@@ -131,7 +131,7 @@ class OwnRecords:
             build=self._profile.build,
             wire_min=WIRE_MIN,
             wire_max=WIRE_MAX,
-            features=FEATURES,
+            features=self._profile.features,
             policies=self.policies,
             run_id=self._ctx.run_id,
             lag_ms=self.lag_ms,

@@ -10,11 +10,20 @@ from typing import Final
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import Untrusted
-from gossipmesh.model.identity import is_label, is_service_name, pattern_allows
+from gossipmesh.model.identity import (
+    is_label,
+    is_service_name,
+    node_path,
+    pattern_allows,
+    service_of_path,
+    workloads_path,
+)
 from gossipmesh.model.instant import DAY_S
 from gossipmesh.model.member import Address, NodePhase, Order
 from gossipmesh.model.records import (
     SEQUENCE_WHOLE,
+    IdentityPins,
+    KeySet,
     NodeCredential,
     NodeState,
     PolicyStatus,
@@ -23,6 +32,7 @@ from gossipmesh.model.records import (
     SignedRecord,
 )
 from gossipmesh.model.service import EndpointHealth
+from gossipmesh.trust.pins import PIN_BYTES
 from gossipmesh.wire.codec import decode_untrusted
 
 _LAG_MS_MAX: Final = 60_000
@@ -117,3 +127,38 @@ def require_services_allowed_untrusted(services: ServiceSet, credential: NodeCre
             raise Untrusted("a service label beyond limits")
         if entry.health not in tuple(EndpointHealth) or len(entry.protocol) > 16:
             raise Untrusted("a service entry of unknown health or protocol")
+
+
+def require_keys_allowed_untrusted(keys: KeySet, name: str, credential: NodeCredential) -> None:
+    """Refuse a key set that says more than the credential of the node called `name` allows.
+
+    One entry that is not allowed is the end of the whole set: a node that tries is not to be half believed.
+
+    Raises:
+        Untrusted: an identity that is not its node's, or beyond limits. Remote's fault. State unchanged.
+    """
+    if len(keys.entries) > limits.KEY_SET_ENTRIES_MAX:
+        raise Untrusted("more identities in a key set than one node may have")
+    paths = [entry.path for entry in keys.entries]
+    if paths != sorted(dict.fromkeys(paths)):
+        raise Untrusted("the entries of a key set out of order or twice")
+    own = (node_path(name), workloads_path(name))
+    for entry in keys.entries:
+        if entry.path not in own and not _may_serve(credential, service_of_path(entry.path)):
+            raise Untrusted(f"pins for {entry.path[:160]!r}, which is not its node's")
+        if not _are_pins_sound(entry):
+            raise Untrusted("pins of an identity beyond limits")
+
+
+def _may_serve(credential: NodeCredential, service: str | None) -> bool:
+    patterns = credential.service_patterns
+    return service is not None and any(pattern_allows(pattern, service) for pattern in patterns)
+
+
+def _are_pins_sound(entry: IdentityPins) -> bool:
+    pins = entry.pins
+    return (
+        1 <= len(pins) <= limits.PINS_PER_IDENTITY_MAX
+        and all(len(pin) == PIN_BYTES for pin in pins)
+        and len(set(pins)) == len(pins)
+    )

@@ -117,6 +117,7 @@ def test_what_can_never_match_is_named_and_nodes_take_it(
         access("{}"),
         access("{to: [{methods: [" + ", ".join(sorted(METHODS)) + "]}]}"),
         access("{from: [{identities: ['spiffe://mesh.test/node/n1']}, {namespaces: [nobody-yet]}]}"),
+        access("{from: [{identities: ['spiffe://mesh.test/node/n1/workloads']}]}"),
         access("{to: [{paths: ['/', '/*', '/a%20b', '/a;v=1/*', '/caf%C3%A9', '/.well-known/*']}]}"),
         route(matching("path: {type: Exact, value: '/a;b=c'}, headers: [{name: x, value: 'a b'}]")),
     ],
