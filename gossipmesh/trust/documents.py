@@ -5,11 +5,15 @@ compiling them the snapshot compiler's. A value of type `AcceptedSet` was verifi
 Rules:
 1. Trust goes from N to N+1 only, signed by thresholds of the old and of the new root keys.
 2. A set is judged by its bytes, by Trust and by this build's features: never by catalog, clock or node.
-3. (version, manifest hash) never goes down; of two sets of one version the greater hash wins everywhere.
+3. A scope's sets are of the generation its floor in Trust names (the upper bits of a version), and of no
+   other. Within it (version, manifest hash) never goes down; of two sets of one version the greater hash wins
+   everywhere. What is in force of a generation before stays so until a set of the new one is here.
 4. Nothing changes until everything is verified, and then it changes whole.
 5. Of an unverified payload only a refusal's scope and version are ever shown, and only a scope in Trust.
-Spec: TUF section 5.3 (root rotation) and 5.6 (targets), DSSE v1. Deviation: floors are (version, hash)
-    pairs, because without clocks or a coordinator two pushes of one version must end as one winner.
+Spec: TUF section 5.3 (root rotation; 5.3.11, recovery from a fast-forward) and 5.6 (targets), DSSE v1.
+    Deviation: floors are (version, hash) pairs, because without clocks or a coordinator two pushes of one
+    version must end as one winner; and a generation, where TUF deletes its files when keys were rotated, so
+    that every node recovers at the same Trust, whatever it saw before.
 """
 
 import hashlib
@@ -20,7 +24,13 @@ from typing import Final, NoReturn
 import msgspec
 
 from gossipmesh.model import limits
-from gossipmesh.model.documents import Manifest, SignerRole, TrustDocument
+from gossipmesh.model.documents import (
+    Manifest,
+    SignerRole,
+    TrustDocument,
+    first_version_of,
+    generation_of,
+)
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.policy import Document, document_name
 from gossipmesh.model.policy_rules import document_violations
@@ -75,9 +85,9 @@ class AcceptedSet:
 class PolicyRefusal(Untrusted):
     """A set that is not taken, and why. Remote's fault. State unchanged.
 
-    `code` is stable: malformed, too-large, unsigned, signature, scope, threshold, older, same, hash,
-    unsupported, features, trust-domain, and busy of a node that cannot take it now. `scope` is empty and
-    `version` 0 where the set does not tell.
+    `code` is stable: malformed, too-large, unsigned, signature, scope, threshold, generation, older, same,
+    hash, unsupported, features, trust-domain; jump of a set that is being published, and busy of a node that
+    cannot take it now. `scope` is empty and `version` 0 where the set does not tell.
     """
 
     def __init__(self, code: str, reason: str, scope: str, version: int, manifest_hash: bytes) -> None:
@@ -190,11 +200,9 @@ class TrustedDocuments:
         """
         trusts = [] if self.trust is None else [self.trust]
         refuse, manifest, manifest_hash = self._authenticate(policy_set, trusts)
-        floor = self.floor(manifest.scope)
         held = self._in_force.get(manifest.scope)
         offered = (manifest.version, manifest_hash)
-        if offered < floor:
-            refuse("older", f"version {offered[0]} ({_short(offered)}) is below {floor[0]} ({_short(floor)})")
+        self._require_place(manifest.scope, offered, refuse)
         if held is not None and held.floor == offered:
             refuse("same", f"version {manifest.version} ({_short(offered)}) is in force already")
         return self._read(policy_set, manifest, manifest_hash, refuse)
@@ -211,8 +219,8 @@ class TrustedDocuments:
         """
         refuse, manifest, manifest_hash = self._authenticate(policy_set, [t for t, _, _ in self._trusts])
         offered, floor = (manifest.version, manifest_hash), self._floors.get(manifest.scope, NO_FLOOR)
-        if offered < floor:
-            refuse("older", f"version {offered[0]} ({_short(offered)}) is below {floor[0]} ({_short(floor)})")
+        if self._rank(manifest.scope, offered) < self._rank(manifest.scope, floor):
+            refuse("older", _below(offered, floor))
         accepted = self._read(policy_set, manifest, manifest_hash, refuse)
         self._floors[accepted.scope] = accepted.floor
         self._in_force[accepted.scope] = accepted
@@ -224,20 +232,35 @@ class TrustedDocuments:
         The caller has the floor on disk first.
 
         Raises:
-            PolicyRefusal: `older`, when a greater one was adopted since the check. State unchanged.
+            PolicyRefusal: `older`, when a greater one was adopted since the check, or `generation`, when
+                Trust went on since. State unchanged.
         """
-        floor = self.floor(accepted.scope)
-        if accepted.floor < floor:
-            reason = f"version {accepted.version} is below {floor[0]} ({_short(floor)})"
-            raise PolicyRefusal("older", reason, accepted.scope, accepted.version, accepted.manifest_hash)
+        refuse = _Refuse(accepted.scope, accepted.version, accepted.manifest_hash)
+        self._require_place(accepted.scope, accepted.floor, refuse)
         self._floors[accepted.scope] = accepted.floor
         self._in_force[accepted.scope] = accepted
 
     def floor(self, scope: str) -> Floor:
-        """Return the least (version, hash) the scope accepts, Trust's explicit floor included."""
-        floor = self._floors.get(scope, NO_FLOOR)
-        explicit = 0 if self.trust is None else self.trust.floors.get(scope, 0)
-        return max(floor, (explicit, b""))
+        """Return the least (version, hash) the scope accepts: Trust's explicit floor, or ours above it.
+
+        A floor of ours from another generation than Trust names does not count: it is what a stolen signer
+        had us take, or what it was before.
+        """
+        own = self._floors.get(scope, NO_FLOOR)
+        explicit = (self._explicit_floor(scope), b"")
+        return max(own, explicit) if self.is_current(scope, own[0]) else explicit
+
+    def generation(self, scope: str) -> int:
+        """Return the generation of a scope that Trust names, 0 where it names none."""
+        return generation_of(self._explicit_floor(scope))
+
+    def is_current(self, scope: str, version: int) -> bool:
+        """Tell whether a version is of the generation Trust names."""
+        return generation_of(version) == self.generation(scope)
+
+    def has_begun(self, scope: str) -> bool:
+        """Tell whether the scope's floor is above the beginning of its generation."""
+        return self.floor(scope) > (first_version_of(self.generation(scope)), b"")
 
     def in_force(self, scope: str) -> AcceptedSet | None:
         """Return the set in force; None when there is none."""
@@ -252,12 +275,33 @@ class TrustedDocuments:
         return self.trust is not None and scope in scopes_of(self.trust)
 
     def restore_floor(self, scope: str, version: int, manifest_hash: bytes) -> None:
-        """Take back a floor from our own disk; it can only rise."""
-        self._floors[scope] = max(self._floors.get(scope, NO_FLOOR), (version, manifest_hash))
+        """Take back a floor from our own disk; it can only rise, or become one of Trust's generation."""
+        floors = (self._floors.get(scope, NO_FLOOR), (version, manifest_hash))
+        self._floors[scope] = max(floors, key=lambda floor: self._rank(scope, floor))
 
     def kept_floors(self) -> list[tuple[str, int, bytes]]:
         """Return the floors of every scope (scope, version, hash) without Trust's explicit ones, sorted."""
         return [(scope, *floor) for scope, floor in sorted(self._floors.items())]
+
+    def _explicit_floor(self, scope: str) -> int:
+        return 0 if self.trust is None else self.trust.floors.get(scope, 0)
+
+    def _rank(self, scope: str, floor: Floor) -> tuple[bool, int, bytes]:
+        """Return what orders a scope's floors: those of Trust's generation are above all others."""
+        return (self.is_current(scope, floor[0]), *floor)
+
+    def _require_place(self, scope: str, offered: Floor, refuse: "_Refuse") -> None:
+        """Refuse what is of another generation than Trust names, or below the floor."""
+        if not self.is_current(scope, offered[0]):
+            named, wanted = self.generation(scope), generation_of(offered[0])
+            advice = "an older Trust's; sign it again" if wanted < named else "no Trust known here names that"
+            refuse(
+                "generation",
+                f"version {offered[0]} is of generation {wanted} of {scope!r}, Trust names {named}: {advice}",
+            )
+        floor = self.floor(scope)
+        if offered < floor:
+            refuse("older", _below(offered, floor))
 
     def _require_root_threshold(self, envelope: Envelope, trust: TrustDocument) -> None:
         keys = {key_id(key): key for key in (bytes.fromhex(text) for text in trust.root_keys)}
@@ -353,6 +397,10 @@ class _Refuse:
 
 def _short(floor: Floor) -> str:
     return floor[1].hex()[:8] or "-"
+
+
+def _below(offered: Floor, floor: Floor) -> str:
+    return f"version {offered[0]} ({_short(offered)}) is below {floor[0]} ({_short(floor)})"
 
 
 def _require_sizes(policy_set: PolicySet, refuse: _Refuse) -> None:

@@ -23,6 +23,7 @@ from gossipmesh.gossip.base.effects import PersistKind, PolicyApplied, PolicyRef
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.base.writes import Continuations
 from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.dissemination.generations import NewerGenerations, begun_generations
 from gossipmesh.gossip.dissemination.queue import POLICY_KIND, TRUST_KIND
 from gossipmesh.gossip.membership.facts import StateOutdated
 from gossipmesh.gossip.membership.member import Member
@@ -30,6 +31,7 @@ from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.membership.state_sums import Item, Rank, StateSums, SumLedger
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
+from gossipmesh.model.documents import TrustDocument, generation_of
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.records import PolicyStatus
@@ -49,7 +51,7 @@ from gossipmesh.wire.frames import DocumentsSummary
 _ITEM_TRUST: Final = 1
 _ITEM_SCOPE: Final = 2
 _INTRINSIC: Final = ("features", "unsupported", "trust-domain")
-_BENIGN: Final = ("older", "same")
+_BENIGN: Final = ("older", "same", "generation")
 _PUBLISH_WAIT_NS: Final = 500 * MILLISECOND_NS
 _ANNOUNCERS_MAX: Final = 4
 _ASKED_AT_ONCE: Final = 2
@@ -109,6 +111,7 @@ class PolicySpreading:
         self._doubt: _Doubt | None = None
         self._floors_ahead: dict[str, Floor] = {}  # of the newest set of a scope that is being written
         self._trust_ahead: list[tuple[int, bytes]] = []  # versions being written, and their envelopes
+        self._newer = NewerGenerations()
         self.has_new_trust = False  # since `take_trust_change`; asked at the end of each step
         self._recount()
 
@@ -246,7 +249,10 @@ class PolicySpreading:
         self._ctx.documents.adopt(accepted)
         self._ctx.statistics.applied_policies += 1
         shown = self._shown.get(scope)
-        if shown is not None and (shown[0], shown[1]) <= (version, manifest_hash):
+        if shown is not None and (
+            (shown[0], shown[1]) <= (version, manifest_hash)
+            or generation_of(shown[0]) != generation_of(version)
+        ):
             del self._shown[scope]
         self._recount()
         self._ctx.notify(PolicyApplied(scope, version, manifest_hash))
@@ -298,8 +304,13 @@ class PolicySpreading:
         doubt, self._doubt = self._doubt, None
         self._ctx.timers.cancel(("doubt", None))
         heard = [] if doubt is None else doubt.heard
+        is_current = self._ctx.documents.is_current
         best = {
-            a.scope: max((b.version, b.manifest_hash) for _, b in heard if b.scope == a.scope)
+            a.scope: max(
+                (is_current(b.scope, b.version), b.version, b.manifest_hash)
+                for _, b in heard
+                if b.scope == a.scope
+            )[1:]
             for _, a in heard
         }
         for member, announcement in heard:
@@ -310,19 +321,23 @@ class PolicySpreading:
         """Fetch an announced set, if it is above our floor and was not refused before."""
         if self._doubt is not None:
             self._consult(member, announcement)
-            return
-        scope = announcement.scope
-        announced = (scope, announcement.version, announcement.manifest_hash)
-        offered = announced[1:]
-        if self._is_slow(member.node_id):
-            return
+        elif not self._is_slow(member.node_id):
+            self._consider(
+                bytes(member.node_id), (announcement.scope, announcement.version, announcement.manifest_hash)
+            )
+
+    def _consider(self, announcer: bytes, announced: Announced) -> None:
+        scope, offered = announced[0], announced[1:]
         documents = self._ctx.documents
+        if not documents.is_current(scope, offered[0]):
+            self._ask_generation(announcer, announced)
+            return
         held = documents.in_force(scope)
         ahead = self._floors_ahead.get(scope, NO_FLOOR)
         floor = max(documents.floor(scope), ahead)
         if offered < floor or offered == ahead or (held is not None and held.floor == offered):
             return
-        if (b"", *announced) in self._refused or (bytes(member.node_id), *announced) in self._refused:
+        if self._was_refused(announcer, announced):
             return
         pending = self._pending.get(scope)
         stuck = pending is not None and self._ctx.now - pending.since >= _STUCK_NS
@@ -332,21 +347,31 @@ class PolicySpreading:
             and not (stuck and pending.announced != announced)
         ):
             known = [*pending.announcers, *pending.asked]
-            if (
-                pending.announced == announced
-                and len(known) < _ANNOUNCERS_MAX
-                and member.node_id not in known
-            ):
-                pending.announcers.append(member.node_id)
+            if pending.announced == announced and len(known) < _ANNOUNCERS_MAX and announcer not in known:
+                pending.announcers.append(announcer)
             return
         if pending is None and len(self._pending) >= limits.SCOPES_MAX:
             return
-        fresh = _Pending(announced, member.node_id, self._ctx.now)
+        fresh = _Pending(announced, announcer, self._ctx.now)
         self._pending[scope] = fresh
         if pending is not None and offered > pending.announced[1:]:
             fresh.since, fresh.asked = pending.since, pending.asked
         else:
             self._fetch_next(scope)
+
+    def _was_refused(self, announcer: bytes, announced: Announced) -> bool:
+        return (b"", *announced) in self._refused or (announcer, *announced) in self._refused
+
+    def _ask_generation(self, announcer: bytes, announced: Announced) -> None:
+        """Ask who announces a set of a later generation for the Trust that names it; note what it told."""
+        scope, version, _ = announced
+        documents = self._ctx.documents
+        is_later = generation_of(version) > documents.generation(scope) and documents.has_signer(scope)
+        if not is_later or self._was_refused(announcer, announced):
+            return
+        self._newer.keep(announced, announcer)
+        if self._ask_trust(announcer):
+            self._remember(announcer, announced)  # asked once: it has that Trust, or it invents generations
 
     def _fetch_next(self, scope: str) -> None:
         """Ask one announcer more; forget the set when nobody is left to ask or answering."""
@@ -405,7 +430,7 @@ class PolicySpreading:
         try:
             accepted = self._check_untrusted(decode_policy_set_untrusted(data))
             is_less = (accepted.version, accepted.manifest_hash) < announced[1:]
-            if is_less and not is_late and documents.floor(announced[0]) == NO_FLOOR:
+            if is_less and not is_late and not documents.has_begun(announced[0]):
                 raise PolicyRefusal("older", "a set older than was announced", *announced)
             if is_less:
                 self._remember(member_id, announced)  # it has not got what it announced
@@ -435,9 +460,15 @@ class PolicySpreading:
         """Fetch the Trust versions we lack; of a second member when the first takes long."""
         if not announcement.version > self._trust_version_ahead() > 0 or self._is_slow(member.node_id):
             return
+        self._ask_trust(bytes(member.node_id))
+
+    def _ask_trust(self, member_id: bytes) -> bool:
+        """Ask a member for the versions we lack, unless another is being asked; tell whether it was."""
         busy = any(self._ctx.now - asked_at < _STUCK_NS for asked_at in self._trust_asked.values())
-        if not busy and member.node_id not in self._trust_asked and self._streams.fetch(member.node_id, None):
-            self._trust_asked[member.node_id] = self._ctx.now
+        if busy or member_id in self._trust_asked or not self._streams.fetch(member_id, None):
+            return False
+        self._trust_asked[member_id] = self._ctx.now
+        return True
 
     def offer_trust(self, envelope: bytes) -> None:
         """Verify the next Trust given to this node, and write it; it is in force once it is on disk.
@@ -472,10 +503,22 @@ class PolicySpreading:
     def _trust_written(self, subject: tuple[int, bytes]) -> None:
         """Put in force and announce what is on disk."""
         count, origin_id = subject
+        documents = self._ctx.documents
+        before = documents.trust
         for _, envelope in self._trust_ahead[:count]:
-            self._ctx.documents.load_trust_untrusted(envelope)
+            documents.load_trust_untrusted(envelope)
         del self._trust_ahead[:count]
         self._take_new_trust(origin_id)
+        self._follow_generations(before, origin_id)
+
+    def _follow_generations(self, before: TrustDocument | None, origin_id: bytes) -> None:
+        """Fetch at once the sets of generations that Trust begins: of who brought it, and of who told."""
+        for scope, version in begun_generations(before, self._ctx.documents.trust):
+            self._pending.pop(scope, None)
+            if origin_id:
+                self._consider(origin_id, (scope, version, b""))
+        for announcer, announced in self._newer.take():
+            self._consider(announcer, announced)
 
     def fetched_trust(self, member_id: bytes, data: bytes | None) -> None:
         """Take Trust envelopes, oldest first; None: the stream failed."""

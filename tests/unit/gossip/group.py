@@ -49,7 +49,10 @@ ROOT = key_of("root")
 POLICY = key_of("policy")
 
 
-def trust_envelope(version: int = 1) -> bytes:
+def trust_envelope(
+    version: int = 1, *, floors: dict[str, int] | None = None, signer: SigningKey | None = None
+) -> bytes:
+    """Return a version of Trust; `signer`: whose key signs policy from now on."""
     document = TrustDocument(
         version=version,
         trust_domain=DOMAIN,
@@ -59,8 +62,9 @@ def trust_envelope(version: int = 1) -> bytes:
         root_threshold=1,
         signers=(
             Signer("authority", SignerRole.CREDENTIAL, AUTHORITY.public.hex()),
-            Signer("policy", SignerRole.POLICY, POLICY.public.hex(), ("mesh",)),
+            Signer("policy", SignerRole.POLICY, (signer or POLICY).public.hex(), ("mesh",)),
         ),
+        floors=floors or {},
     )
     return seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(document), [ROOT]).to_bytes()
 
@@ -205,6 +209,9 @@ class Group:
         credential = signed_credential(called, ends=ends, leaves=leaves, generation=generation, keys=keys)
         documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
         documents.load_trust_untrusted(trust_envelope())
+        for (kind, _), value in sorted(host.disk.items()):
+            if kind is PersistKind.TRUST:
+                documents.load_trust_untrusted(value)
         for (kind, key), value in host.disk.items():
             if kind is PersistKind.FLOOR:
                 version, manifest_hash = decode_untrusted(value, tuple[int, bytes], bytes_max=100)
