@@ -41,10 +41,10 @@ from gossipmesh.model.errors import MalformedInput, OperatorError, Untrusted
 from gossipmesh.model.identity import authority_spiffe_id, node_spiffe_id, service_spiffe_id
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
+from gossipmesh.model.records import NodeCredential
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.net.secret_files import read_secret
-from gossipmesh.net.tls import client_context
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import KEY_BYTES, ExchangeKey, SigningKey, Verifier
 from gossipmesh.trust.svid import (
@@ -62,6 +62,14 @@ RECEIVE_BYTES: Final = 65_536
 HEAD_BYTES_MAX: Final = 16_384
 
 Clock = Callable[[], WallSeconds]
+
+
+class AuthorityRefused(OperatorError):
+    """A request the authority read and does not grant; `code` is stable."""
+
+    def __init__(self, sentence: str, code: str) -> None:
+        super().__init__(sentence)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -146,22 +154,18 @@ async def renew(
     keys = _Keys(identity.signing, identity.exchange, leaves)
     with reserve_identity(directory) as reservation:
         now = clock()
-        request = RenewRequest(spiffe_id=identity.spiffe_id, requests=keys.requests(), issued=now)
-        signed = msgspec.structs.replace(request, proof=keys.signing.sign(request.proof_bytes()))
-        try:
-            context = _renewal_context(identity, now)
-        except (OSError, ValueError) as error:
-            raise OperatorError(
-                f"{identity.name} cannot show its certificate to the authority at {identity.authority} "
-                f"({error}); the old one is kept; see that the agent has descriptors left, or enrol "
-                "this node again"
-            ) from None
-        body = msgspec.json.encode(signed)
-        issued = await _ask(identity.authority, context, identity.trust_domain, "/v1/renew", body)
+        request = RenewRequest(
+            spiffe_id=identity.spiffe_id,
+            requests=keys.requests(),
+            issued=now,
+            serial=max(identity.credential_body.serial + 1, now),
+        )
+        issued = await _ask_to_renew(identity, identity.authority, keys.signing, request)
         try:
             held = identity.trust_envelopes
             stored = _store(identity.trust_domain, identity.authority, keys, issued, held, clock())
             renewed = open_stored_untrusted(stored)
+            _require_not_older(identity.credential_body, renewed.credential_body)
         except MalformedInput as error:
             raise OperatorError(
                 f"the authority at {identity.authority} answered with an identity that does not hold "
@@ -170,6 +174,49 @@ async def renew(
         # In a thread: an fsync may take as long as the disk likes, and the agent runs meanwhile.
         await trio.to_thread.run_sync(reservation.commit, encode_stored(stored))
     return renewed
+
+
+async def _ask_to_renew(
+    identity: NodeIdentity, authority: Address, signing: SigningKey, request: RenewRequest
+) -> Issued:
+    """Send a renewal; to an authority of 0.2, which takes no serial, without one.
+
+    Raises:
+        OperatorError: unreachable or refused. State unchanged.
+    """
+    try:
+        context = _anonymous_context(identity.bundle_pem.decode())  # the proof says who asks
+    except (OSError, ValueError) as error:
+        raise OperatorError(
+            f"{identity.name} cannot prepare a connection to the authority at {authority} "
+            f"({error}); the old identity is kept; see that the agent has descriptors left, or enrol "
+            "this node again"
+        ) from None
+
+    async def ask(form: RenewRequest) -> Issued:
+        signed = msgspec.structs.replace(form, proof=signing.sign(form.proof_bytes()))
+        body = msgspec.json.encode(signed)
+        return await _ask(authority, context, identity.trust_domain, "/v1/renew", body)
+
+    try:
+        return await ask(request)
+    except AuthorityRefused as refusal:
+        if refusal.code != "malformed":
+            raise
+    return await ask(msgspec.structs.replace(request, serial=msgspec.UNSET))
+
+
+def _require_not_older(held: NodeCredential, answered: NodeCredential) -> None:
+    """Check that an answer does not take us back.
+
+    Raises:
+        Untrusted: an authority that lost its newest records, or a copy of it. State unchanged.
+    """
+    before, after = (held.generation, held.serial), (answered.generation, answered.serial)
+    if after < before:
+        raise Untrusted(
+            f"its credential is of generation {after[0]}, serial {after[1]}, ours of {before[0]}, {before[1]}"
+        )
 
 
 def read_token(path: Path) -> JoinToken:
@@ -257,14 +304,6 @@ def _anonymous_context(root_pem: str) -> ssl.SSLContext:
     context.check_hostname = False  # the name is a SPIFFE ID, checked after the handshake
     context.load_verify_locations(cadata=root_pem)
     return context
-
-
-def _renewal_context(identity: NodeIdentity, now: WallSeconds) -> ssl.SSLContext:
-    """Return a context that shows the node's SVID, unless it has run out: then the proof must do."""
-    svid = identity.node_svid
-    if not svid.not_before <= now <= svid.not_after:
-        return _anonymous_context(identity.bundle_pem.decode())
-    return client_context(svid, identity.bundle_pem, "http/1.1")
 
 
 async def _ask(
@@ -362,4 +401,4 @@ def _read_answer(authority: Address, status: int, answer: bytes) -> Issued:
         raise OperatorError(
             f"the authority at {authority} answered {status} with nothing readable ({error})"[:300]
         ) from None
-    raise OperatorError(f"the authority at {authority} refuses: {refusal.error[:400]}")
+    raise AuthorityRefused(f"the authority at {authority} refuses: {refusal.error[:400]}", refusal.code)

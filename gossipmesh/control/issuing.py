@@ -3,8 +3,12 @@
 Sans-IO but for the ledger: requests and the time come in, answers go out. Rules:
 1. Everything is checked and made before the token is spent; the token is spent on disk before the answer.
 2. A request proves its keys: each PKCS #10 by its own, the whole by the Ed25519 signing key.
-3. A generation rises with each enrolment of a node, a serial with each issue; neither ever falls.
+3. A generation rises with each enrolment of a node, a serial with each issue; neither ever falls, nor does an
+   authority that lost its newest records use one again: both are wall seconds at least.
 4. A node gets the services its token allowed and no other; a renewal cannot widen them.
+5. A renewal is the Ed25519 key's that was enrolled, whoever carries it. An unknown name and a bad proof are
+   refused in the same words, so that strangers learn no names.
+6. A credential is signed again when it is old or says something else; until then its bytes are answered.
 Spec: docs/IDENTITY.md. Ends at values; sockets are `control.server`'s.
 """
 
@@ -12,7 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gossipmesh.control.certificates import make_svid, to_pem
+import msgspec
+
+from gossipmesh.control.credentials import is_fresh, make_leaves, sign_credential
 from gossipmesh.control.ledger import (
     TOKEN_ID_BYTES,
     Enrolment,
@@ -20,49 +26,33 @@ from gossipmesh.control.ledger import (
     TokenRecord,
     hash_secret,
 )
+from gossipmesh.control.requests import RequestRefused, check_names
 from gossipmesh.control.roots import Authority, Entropy
 from gossipmesh.model.enrolment import (
-    CREDENTIAL_LIFE_S,
-    LEAF_BACKDATE_S,
+    LATE_RENEWAL_S,
     PATTERNS_PER_NODE_MAX,
+    SERIAL_AHEAD_S,
     SERVICES_PER_REQUEST_MAX,
     TOKEN_TTL_MAX_S,
     EnrolRequest,
     Issued,
-    IssuedSvid,
     JoinToken,
     RenewRequest,
-    allows,
     is_service_pattern,
 )
-from gossipmesh.model.errors import MalformedInput, OperatorError, Untrusted
+from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import (
     is_label,
-    node_id_of,
     node_name_of_spiffe_id,
-    node_spiffe_id,
     parse_spiffe_id,
-    service_of_spiffe_id,
 )
 from gossipmesh.model.instant import HOUR_S, WallSeconds
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import NodeCredential, RecordKind
 from gossipmesh.trust.keys import KEY_BYTES, Verifier
-from gossipmesh.trust.leaf_serial import encode_leaf_serial
-from gossipmesh.trust.records import sign_record
 from gossipmesh.trust.svid import CertificateRequest, certificate_sha256, read_request_untrusted
-from gossipmesh.wire.codec import encode
 
 SECRET_BYTES: Final = 32
 CLOCK_SKEW_MAX_S: Final = HOUR_S
-
-
-class RequestRefused(Untrusted):
-    """A request that is not granted; the sentence goes to the node. Remote's fault. State unchanged."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -132,63 +122,48 @@ class Issuer:
                 a service not allowed. Remote's fault. State unchanged, the token is not spent.
             OperatorError: the ledger cannot be written. Local's fault. Nothing was answered.
         """
-        token = self._check_token(request, now)
-        self._check_keys(request)
-        requests = self._read_requests(request.requests, token.node, token.services)
-        known = self._ledger.enrolment(token.node)
-        enrolment = Enrolment(
-            node=token.node,
-            generation=1 if known is None else known.generation + 1,
-            serial=1 if known is None else known.serial + 1,
-            signing_key=request.signing_key,
-            exchange_key=request.exchange_key,
-            services=token.services,
-            node_spki=requests[0].spki_hash,
-            enrolled=now,
-            ends=now + CREDENTIAL_LIFE_S,
-        )
-        issued = self._issue(enrolment, requests, now)
-        self._ledger.spend_token(token, now)
-        self._ledger.put_enrolment(enrolment)
+        with self._ledger.changing():
+            token = self._check_token(request, now)
+            self._check_keys(request)
+            requests = self._read_requests(request.requests, token.node, token.services)
+            known = self._ledger.enrolment(token.node)
+            enrolment = Enrolment(
+                node=token.node,
+                generation=_next(None if known is None else known.generation, now),
+                serial=_next(None if known is None else known.serial, now),
+                signing_key=request.signing_key,
+                exchange_key=request.exchange_key,
+                services=token.services,
+                enrolled=now,
+                ends=0,
+            )
+            signed = sign_credential(self._authority, enrolment, requests, now)
+            issued = self._answer(signed, requests, now)
+            self._ledger.spend_token(token, now)
+            self._ledger.put_enrolment(signed)
         return issued
 
-    def renew(self, request: RenewRequest, peer_spiffe_id: str | None, now: WallSeconds) -> Issued:
-        """Issue again to a node that is enrolled.
+    def renew(self, request: RenewRequest, now: WallSeconds) -> Issued:
+        """Issue again to a node that is enrolled, for new keys or the ones it has.
 
         Args:
             request: with a proof by the enrolled signing key.
-            peer_spiffe_id: who the TLS client is; None when it showed no certificate, which a node
-                whose leaf has run out may do until its credential ends.
             now: wall seconds.
 
         Raises:
-            RequestRefused: not enrolled, keys unproven, a service not allowed, or too late.
+            RequestRefused: not enrolled, revoked, keys unproven, a service not allowed, or too late.
                 Remote's fault. State unchanged.
             OperatorError: the ledger cannot be written. Local's fault. Nothing was answered.
         """
-        if peer_spiffe_id is not None and peer_spiffe_id != request.spiffe_id:
-            raise RequestRefused(
-                "identity", f"the connection is of {peer_spiffe_id}, not of {request.spiffe_id}"
-            )
-        enrolment = self._check_enrolled(request, now)
-        requests = self._read_requests(request.requests, enrolment.node, enrolment.services)
-        if requests[0].spki_hash != enrolment.node_spki:
-            raise RequestRefused(
-                "proof", "a renewal keeps the node's key; to change it, enrol again with a new token"
-            )
-        renewed = Enrolment(
-            node=enrolment.node,
-            generation=enrolment.generation,
-            serial=enrolment.serial + 1,
-            signing_key=enrolment.signing_key,
-            exchange_key=enrolment.exchange_key,
-            services=enrolment.services,
-            node_spki=enrolment.node_spki,
-            enrolled=enrolment.enrolled,
-            ends=now + CREDENTIAL_LIFE_S,
-        )
-        issued = self._issue(renewed, requests, now)
-        self._ledger.put_enrolment(renewed)
+        with self._ledger.changing():
+            enrolment = self._check_enrolled(request, now)
+            requests = self._read_requests(request.requests, enrolment.node, enrolment.services)
+            renewed = msgspec.structs.replace(enrolment, serial=_next_serial(enrolment, request, now))
+            # A node that names no serial is of 0.2: it reports a credential that is not a newer one.
+            if request.serial is msgspec.UNSET or not is_fresh(self._authority, renewed, now):
+                renewed = sign_credential(self._authority, renewed, requests, now)
+            issued = self._answer(renewed, requests, now)
+            self._ledger.put_enrolment(renewed)
         return issued
 
     def _check_token(self, request: EnrolRequest, now: WallSeconds) -> TokenRecord:
@@ -226,21 +201,25 @@ class Issuer:
         enrolment = None
         if node is not None and domain == self._authority.trust_domain:
             enrolment = self._ledger.enrolment(node)
-        if enrolment is None:
-            raise RequestRefused(
-                "not-enrolled", f"{request.spiffe_id} is not enrolled here; enrol it with a token"
-            )
-        if not self._verifier.verify(enrolment.signing_key, request.proof_bytes(), request.proof):
+        # A name nobody enrolled costs a check as well, so that time tells nothing either.
+        key = self._authority.credential_key.public if enrolment is None else enrolment.signing_key
+        proven = self._verifier.verify(key, request.proof_bytes(), request.proof)
+        if enrolment is None or not proven:
             raise RequestRefused(
                 "proof",
-                "the request is not signed with the key this node enrolled; it may have been replaced",
+                f"{request.spiffe_id} is not enrolled here with the key that signed this request (another "
+                "machine may have been enrolled under its name since); enrol it with a token",
+            )
+        if enrolment.revoked is not None:
+            raise RequestRefused(
+                "revoked", f"this node was revoked {now - enrolment.revoked} s ago; enrol it with a token"
             )
         if abs(now - request.issued) > CLOCK_SKEW_MAX_S:
             raise RequestRefused(
                 "clock",
                 f"the node's clock is {request.issued - now} s away from this one; set it right first",
             )
-        if enrolment.ends <= now:
+        if enrolment.ends + LATE_RENEWAL_S <= now:
             raise RequestRefused(
                 "too-late", f"its credential ended {now - enrolment.ends} s ago; enrol it again with a token"
             )
@@ -250,55 +229,31 @@ class Issuer:
         self, pems: Sequence[str], node: str, services: tuple[str, ...]
     ) -> list[CertificateRequest]:
         """Return the requests, the node's own first, each for an identity it may have."""
-        if not 1 <= len(pems) <= 1 + SERVICES_PER_REQUEST_MAX:
+        if not 1 <= len(pems) <= 2 + SERVICES_PER_REQUEST_MAX:  # the node, its workloads
             raise RequestRefused("malformed", f"{len(pems)} certificate requests")
         try:
             requests = [read_request_untrusted(pem) for pem in pems]
         except MalformedInput as error:
             raise RequestRefused("malformed", str(error)) from None
-        own = node_spiffe_id(self._authority.trust_domain, node)
-        names = [request.spiffe_id for request in requests]
-        if names[0] != own:
-            raise RequestRefused("identity", f"this token is for {own}, not for {names[0]}")
-        if len(set(names)) != len(names):
-            raise RequestRefused("malformed", "two certificate requests for one identity")
-        for name in names[1:]:
-            service = service_of_spiffe_id(name)
-            foreign = parse_spiffe_id(name)[0] != self._authority.trust_domain
-            if service is None or foreign or not allows(services, service):
-                allowed = ", ".join(services) or "none"
-                raise RequestRefused("service", f"{node} may not be {name}; its token allows {allowed[:200]}")
+        check_names(self._authority.trust_domain, node, services, requests)
         return requests
 
-    def _issue(
+    def _answer(
         self, enrolment: Enrolment, requests: Sequence[CertificateRequest], now: WallSeconds
     ) -> Issued:
-        issuer, key = self._authority.intermediate, self._authority.intermediate_key
-        issuer_pem = to_pem(issuer).decode()
-        svids = []
-        node_id = node_id_of(requests[0].spiffe_id)
-        for index, request in enumerate(requests):
-            serial = encode_leaf_serial(node_id, enrolment.generation, enrolment.serial, index)
-            leaf = make_svid(request.public_key, request.spiffe_id, issuer, key, now, serial)
-            svids.append(IssuedSvid(request.spiffe_id, to_pem(leaf).decode() + issuer_pem))
-        spiffe_id = requests[0].spiffe_id
-        credential = NodeCredential(
-            node_id=node_id,
-            spiffe_id=spiffe_id,
-            generation=enrolment.generation,
-            serial=enrolment.serial,
-            signing_key=enrolment.signing_key,
-            exchange_key=enrolment.exchange_key,
-            spki_hashes=tuple(request.spki_hash for request in requests),
-            service_patterns=enrolment.services,
-            not_before=now - LEAF_BACKDATE_S,
-            ends=enrolment.ends,
-        )
-        record = sign_record(
-            self._authority.trust_domain, RecordKind.CREDENTIAL, credential, self._authority.credential_key
-        )
         return Issued(
-            svids=tuple(svids),
-            credential=encode(record),
+            svids=make_leaves(self._authority, enrolment, requests, now),
+            credential=enrolment.credential,
             trust=self._authority.trust_envelopes,
         )
+
+
+def _next(known: int | None, now: WallSeconds) -> int:
+    """Return a number above the one known, and above all that were used before `now`."""
+    return max(0 if known is None else known + 1, now)
+
+
+def _next_serial(enrolment: Enrolment, request: RenewRequest, now: WallSeconds) -> int:
+    """Return the serial of a renewal: what the node asked for, within bounds and above all issued."""
+    wanted = now if request.serial is msgspec.UNSET else min(request.serial, now + SERIAL_AHEAD_S)
+    return max(enrolment.serial + 1, wanted)

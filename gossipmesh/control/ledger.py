@@ -44,10 +44,11 @@ class TokenRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return hmac.compare_digest(hash_secret(secret), self.secret_sha256)
 
 
-class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Enrolment(msgspec.Struct, frozen=True):
     """A node as the authority knows it: what a renewal is measured by.
 
-    `serial` is of the last credential, `ends` its end; `node_spki` is the SHA-256 of the node's key.
+    `serial` is of the last issue; `credential` is the signed record that was answered last (empty: of a build
+    before these were kept), `ends` its end; `revoked` is since when, None for never.
     """
 
     node: str
@@ -56,9 +57,10 @@ class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signing_key: bytes
     exchange_key: bytes
     services: tuple[str, ...]
-    node_spki: bytes
     enrolled: int
     ends: int
+    credential: bytes = b""
+    revoked: int | None = None
 
 
 def hash_secret(secret: str) -> str:
@@ -73,6 +75,7 @@ class Ledger:
         self._tokens = directory / "tokens"
         self._nodes = directory / "nodes"
         self._lock = directory / "serving.lock"
+        self._change_lock = directory / "ledger.lock"
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -81,10 +84,7 @@ class Ledger:
         Raises:
             OperatorError: another one is. State unchanged.
         """
-        try:
-            descriptor = open_file(self._lock, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise OperatorError(f"cannot open {self._lock}: {error.strerror}") from None
+        descriptor = _open_lock(self._lock)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,6 +92,22 @@ class Ledger:
                 raise OperatorError(
                     f"another `gossipmesh authority serve` runs on {self._lock.parent}; stop it first"
                 ) from None
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Be the only one who reads a record in order to write it: the server, or a command beside it.
+
+        May block, for as long as another's change takes.
+
+        Raises:
+            OperatorError: the folder cannot be written. State unchanged.
+        """
+        descriptor = _open_lock(self._change_lock)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
@@ -150,3 +166,10 @@ class Ledger:
             return msgspec.json.decode(read_secret(path), type=shape)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise OperatorError(f"{path} is damaged ({error}); restore it from a backup") from None
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return open_file(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise OperatorError(f"cannot open {path}: {error.strerror}") from None

@@ -1,7 +1,7 @@
 """`authority serve`: enrolment and renewal over TLS 1.3, one request per connection.
 
 A thin shell around `control.issuing`. The server is `spiffe://TRUST-DOMAIN/authority` under the root that
-tokens pin. A client may show its node SVID; then it must be the node it speaks for. Everything is bounded:
+tokens pin. Nobody is asked for a certificate: the proof in a request says whose it is. Everything is bounded:
 connections, time, and bytes. Nothing a stranger sends is more than one line in the log.
 """
 
@@ -15,8 +15,9 @@ import msgspec
 import trio
 
 from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, random_serial, to_pem
-from gossipmesh.control.issuing import Issuer, RequestRefused
+from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
+from gossipmesh.control.requests import RequestRefused
 from gossipmesh.control.roots import Authority, Entropy
 from gossipmesh.model.enrolment import (
     LEAF_LIFE_S,
@@ -38,7 +39,6 @@ from gossipmesh.net.tls import server_context
 from gossipmesh.net.turns import TURN
 from gossipmesh.trust.svid import (
     LEAF_ENTROPY_BYTES,
-    check_leaf_untrusted,
     leaf_key_pem,
     read_leaf_key_untrusted,
 )
@@ -140,7 +140,7 @@ class AuthorityServer:
             )
             pair = ServerPair(to_pem(leaf) + to_pem(intermediate), key_pem)
             context = server_context(pair, self._authority.root_pem.encode())
-            context.verify_mode = ssl.CERT_OPTIONAL  # a node that enrols has no certificate yet
+            context.verify_mode = ssl.CERT_NONE  # a request's own proof says who asks, no certificate does
             context.set_alpn_protocols(["http/1.1"])
             self._context = context
             self._context_until = WallSeconds(now + LEAF_LIFE_S // 2)
@@ -181,12 +181,9 @@ class AuthorityServer:
             return 400, Refusal(str(error), "malformed")
         if connection.their_state is h11.ERROR or not method:
             return 0, None
-        peer = tls.getpeercert(binary_form=True)
-        return self._decide(method, target, body, peer if isinstance(peer, bytes) else None)
+        return self._decide(method, target, body)
 
-    def _decide(
-        self, method: str, target: str, body: bytes, peer: bytes | None
-    ) -> tuple[int, Issued | Refusal]:
+    def _decide(self, method: str, target: str, body: bytes) -> tuple[int, Issued | Refusal]:
         """Return status and answer; all of it is synchronous, so requests cannot overlap."""
         if target not in ("/v1/enrol", "/v1/renew"):
             return 404, Refusal(f"no {target[:80]!r} here", "not-found")
@@ -200,8 +197,7 @@ class AuthorityServer:
                 self.statistics.enrolled += 1
             else:
                 renew = _decode_untrusted(body, RenewRequest)
-                name = check_leaf_untrusted(peer).spiffe_id if peer else None
-                issued = self._issuer.renew(renew, name, now)
+                issued = self._issuer.renew(renew, now)
                 self.statistics.renewed += 1
         except RequestRefused as error:
             self.statistics.refused += 1

@@ -342,13 +342,15 @@ class GossipNode:
         return self._finish()
 
     def renew_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
-        """Go on under a newer credential of the same keys.
+        """Go on under a newer credential of the same keys; the one we have changes nothing.
 
         Raises:
             MalformedInput: it does not verify, is not ours, or is of other keys. Local fault.
                 State unchanged.
         """
         self._advance(now)
+        if record == self._ctx.keys.credential:
+            return self._finish()
         own = self._own_member()
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         credential = self._catalog.open_credential_untrusted(record, checks)

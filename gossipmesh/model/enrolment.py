@@ -22,7 +22,10 @@ PATTERNS_PER_NODE_MAX: Final = 64
 
 LEAF_LIFE_S: Final = DAY_S  # 24 h, renewed at half life
 LEAF_BACKDATE_S: Final = 65 * MINUTE_S  # an hour of skew and five minutes evicts nobody
-CREDENTIAL_LIFE_S: Final = 8 * DAY_S  # a leaf's life and a week: how long a node outlives its authority
+CREDENTIAL_LIFE_S: Final = 45 * DAY_S  # how long a node may outlive its authority
+CREDENTIAL_REFRESH_S: Final = 10 * DAY_S  # 34 days are left whenever an authority dies
+LATE_RENEWAL_S: Final = 30 * DAY_S  # a machine that slept through its credential's end returns by itself
+SERIAL_AHEAD_S: Final = DAY_S  # of a serial that a node asks for: its clock may be wrong, not without bound
 TOKEN_TTL_S: Final = 10 * MINUTE_S
 TOKEN_TTL_MAX_S: Final = 7 * 24 * HOUR_S
 
@@ -76,12 +79,17 @@ class EnrolRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """POST /v1/renew. As above; `issued` is the node's wall clock, `proof` by the enrolled signing key."""
+    """POST /v1/renew. As above; `issued` is the node's wall clock, `proof` by the enrolled signing key.
+
+    `serial` is the least serial the node wants, above every one it knows of itself: an authority restored
+    from a backup knows fewer. Nodes of 0.2 send none, and their authority takes none.
+    """
 
     spiffe_id: str
     requests: tuple[str, ...]
     issued: int
     proof: bytes = b""
+    serial: int | msgspec.UnsetType = msgspec.UNSET
 
     def proof_bytes(self) -> bytes:
         """Return what `proof` signs."""

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -372,7 +373,7 @@ async def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine(tmp_p
         finally:
             again.end_engines()
         (failure,) = failures
-        assert "n1 was enrolled again elsewhere (generation 2, here it is 1)" in str(failure)
+        assert re.search(r"n1 was enrolled again elsewhere \(generation \d+, here it is \d+\)", str(failure))
         assert f"run `rm -r {node.state}/identity`" in str(failure)
         assert failure.exit_code == 78
         for _ in range(500):  # it was killed; the kernel takes its time to end it

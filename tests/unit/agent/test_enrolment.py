@@ -10,14 +10,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from gossipmesh.agent import enrolment
 from gossipmesh.agent.enrolment import enrol, renew
 from gossipmesh.agent.identity_store import FILE_NAME, load_identity, stored_of
+from gossipmesh.control.issuing import Issuer
+from gossipmesh.control.requests import RequestRefused
+from gossipmesh.model.enrolment import Issued, RenewRequest
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.model.instant import HOUR_S
+from gossipmesh.model.instant import HOUR_S, WallSeconds
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.secret_files import Reservation
@@ -37,8 +41,7 @@ async def test_enrol_load_renew(tmp_path: Path) -> None:
 
         renewed = await renew(tmp_path / "identity", enrolled, ["web/front"])
         assert list(renewed.svids)[2:] == ["spiffe://mesh.test/ns/web/svc/front"]
-        assert renewed.credential_body.serial == enrolled.credential_body.serial + 1
-        assert renewed.credential_body.generation == enrolled.credential_body.generation
+        assert renewed.credential == enrolled.credential, "signed again when it is ten days old"
         assert renewed.node_svid.key_pem == enrolled.node_svid.key_pem
         loaded = load_identity(tmp_path / "identity")
         assert loaded is not None
@@ -153,6 +156,36 @@ async def test_a_server_that_hangs_is_given_up_on(
     await listeners[0].aclose()
 
 
+async def test_an_authority_that_takes_no_serial_is_asked_again_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 0.2 refuses a request with a field it does not know."""
+    renew_here = Issuer.renew
+    serials: list[object] = []
+
+    def refuse(self: Issuer, request: RenewRequest, now: WallSeconds) -> Issued:
+        serials.append(request.serial)
+        if request.serial is not msgspec.UNSET:
+            raise RequestRefused("malformed", "Object contains unknown field `serial`")
+        return renew_here(self, request, now)
+
+    monkeypatch.setattr(Issuer, "renew", refuse)
+    async with running_authority(tmp_path / "authority") as running:
+        enrolled = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+        renewed = await renew(tmp_path / "identity", enrolled, [])
+    assert renewed.credential_body.serial == enrolled.credential_body.serial + 1
+    assert serials == [max(enrolled.credential_body.serial + 1, serials[0]), msgspec.UNSET]
+
+
+async def test_an_answer_that_takes_the_node_back_is_not_kept(tmp_path: Path) -> None:
+    """An authority restored from a backup that answers what it signed before."""
+    async with running_authority(tmp_path / "authority") as running:
+        old = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+        ahead = msgspec.structs.replace(old.credential_body, serial=old.credential_body.serial + 1)
+        with pytest.raises(OperatorError, match=r"its credential is of generation \d+, serial .*is kept"):
+            await renew(tmp_path / "identity", replace(old, credential_body=ahead), [])
+
+
 async def test_a_node_whose_leaf_ran_out_renews_without_showing_it(tmp_path: Path) -> None:
     """Off for a while, back before the credential ends: the key it enrolled is proof enough."""
     async with running_authority(tmp_path / "authority") as running:
@@ -173,8 +206,8 @@ async def test_an_agent_out_of_descriptors_is_told_and_goes_on(
 
     async with running_authority(tmp_path / "authority") as authority:
         identity = await enrol(tmp_path / "identity", authority.token(tmp_path / "token"))
-        monkeypatch.setattr(enrolment, "client_context", refuse)
-        with pytest.raises(OperatorError, match=r"Too many open files.*the old one is kept"):
+        monkeypatch.setattr(enrolment, "_anonymous_context", refuse)
+        with pytest.raises(OperatorError, match=r"Too many open files.*the old identity is kept"):
             await renew(tmp_path / "identity", identity, ())
     kept = load_identity(tmp_path / "identity")
     assert kept is not None

@@ -1,6 +1,7 @@
 """Who gets what: each refusal of the table leaves the token unspent and the ledger as it was."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,19 @@ import msgspec
 import pytest
 from cryptography import x509
 
-from gossipmesh.control.issuing import Issuer, RequestRefused, TokenOrder
+from gossipmesh.control.issuing import Issuer, TokenOrder
 from gossipmesh.control.ledger import Ledger
+from gossipmesh.control.requests import RequestRefused
 from gossipmesh.control.roots import Plan, create_authority
-from gossipmesh.model.enrolment import CREDENTIAL_LIFE_S, EnrolRequest, Issued, JoinToken, RenewRequest
+from gossipmesh.model.enrolment import (
+    CREDENTIAL_LIFE_S,
+    LATE_RENEWAL_S,
+    PROOF_RENEW,
+    EnrolRequest,
+    Issued,
+    JoinToken,
+    RenewRequest,
+)
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import DAY_S, HOUR_S, WallSeconds
 from gossipmesh.model.member import Address
@@ -50,6 +60,13 @@ class Desk:
         record = decode_untrusted(issued.credential, SignedRecord, bytes_max=32_768)
         return open_credential_untrusted(record, "mesh.test", documents.credential_keys, Verifier())
 
+    def issued_as(self, issued: Issued) -> tuple[int, int]:
+        """Return generation and serial, as the leaf of the node says them."""
+        leaf = x509.load_pem_x509_certificate(issued.svids[0].chain.encode())
+        told = decode_leaf_serial_untrusted(leaf.serial_number)
+        assert told is not None
+        return told.generation, told.serial
+
     def state(self) -> list[bytes]:
         folders = (self.authority.directory / "tokens", self.authority.directory / "nodes")
         return [path.read_bytes() for folder in folders for path in sorted(folder.iterdir())]
@@ -79,7 +96,7 @@ def enrol_request(token: JoinToken, *names: str, **changes: Any) -> EnrolRequest
 
 
 def renew_request(*names: str, signed_by: SigningKey = SIGNING, **changes: Any) -> RenewRequest:
-    good = RenewRequest(spiffe_id=NODE, requests=requests(*(names or (NODE, CART))), issued=NOW)
+    good = RenewRequest(spiffe_id=NODE, requests=requests(*(names or (NODE, CART))), issued=NOW, serial=NOW)
     changed = msgspec.structs.replace(good, **changes)
     return msgspec.structs.replace(changed, proof=signed_by.sign(changed.proof_bytes()))
 
@@ -93,30 +110,37 @@ def test_a_token_brings_chains_and_a_credential(desk: Desk) -> None:
     credential = desk.credential(issued)
     assert credential.spki_hashes == tuple(spki_hash_of_key(key) for key in LEAF_KEYS[:2])
     assert credential.service_patterns == ("shop/cart", "web/*")
-    assert (credential.generation, credential.serial) == (1, 1)
+    assert (credential.generation, credential.serial) == (NOW, NOW)
     assert credential.ends == NOW + CREDENTIAL_LIFE_S
 
 
 def test_generations_rise_with_enrolments_and_serials_with_issues(desk: Desk) -> None:
     seen = []
     for _ in range(2):
-        seen.append(desk.credential(desk.issuer.enrol(enrol_request(desk.token("shop/*")), NOW)))
-        seen.append(desk.credential(desk.issuer.renew(renew_request(), NODE, NOW)))
-    assert [(c.generation, c.serial) for c in seen] == [(1, 1), (1, 2), (2, 3), (2, 4)]
+        seen.append(desk.issued_as(desk.issuer.enrol(enrol_request(desk.token("shop/*")), NOW)))
+        seen.append(desk.issued_as(desk.issuer.renew(renew_request(), NOW)))
+    assert seen == [(NOW, NOW), (NOW, NOW + 1), (NOW + 1, NOW + 2), (NOW + 1, NOW + 3)]
+
+
+def test_a_restored_authority_uses_no_number_again(desk: Desk) -> None:
+    """Its ledger is a day old and does not know the node; its numbers stand above those of that day."""
+    first = desk.issued_as(desk.issuer.enrol(enrol_request(desk.token("shop/cart")), NOW))
+    (desk.authority.directory / "nodes" / "n1.json").unlink()
+    later = WallSeconds(NOW + 60)
+    second = desk.issued_as(desk.issuer.enrol(enrol_request(desk.token("shop/cart")), later))
+    assert second[0] > first[0]
+    assert second[1] > first[1]
 
 
 def test_a_leaf_says_whose_it_is_and_when_it_was_issued(desk: Desk) -> None:
     """Serial numbers never repeat, and order the leaves of a node for who knows nothing else of it."""
     token = desk.token("shop/cart")
-    for issued in (
-        desk.issuer.enrol(enrol_request(token), NOW),
-        desk.issuer.renew(renew_request(), NODE, NOW),
-    ):
+    enrolled = desk.issuer.enrol(enrol_request(token), NOW)
+    for issued, serial in ((enrolled, NOW), (desk.issuer.renew(renew_request(), NOW), NOW + 1)):
         credential = desk.credential(issued)
         leaves = [x509.load_pem_x509_certificate(svid.chain.encode()) for svid in issued.svids]
         assert [decode_leaf_serial_untrusted(leaf.serial_number) for leaf in leaves] == [
-            LeafSerial(credential.node_id[:8], credential.generation, credential.serial, index)
-            for index in range(2)
+            LeafSerial(credential.node_id[:8], credential.generation, serial, index) for index in range(2)
         ]
 
 
@@ -210,46 +234,98 @@ class TestRenewal:
         return desk
 
     def test_a_wildcard_allows_further_services(self, enrolled: Desk) -> None:
-        issued = enrolled.issuer.renew(renew_request(NODE, "spiffe://mesh.test/ns/shop/svc/db"), NODE, NOW)
+        issued = enrolled.issuer.renew(renew_request(NODE, "spiffe://mesh.test/ns/shop/svc/db"), NOW)
         assert issued.svids[1].spiffe_id == "spiffe://mesh.test/ns/shop/svc/db"
 
-    def test_a_node_whose_leaf_ran_out_may_come_without_it(self, enrolled: Desk) -> None:
-        later = WallSeconds(NOW + 3 * DAY_S)
-        issued = enrolled.issuer.renew(renew_request(issued=later), None, later)
-        assert enrolled.credential(issued).ends == later + CREDENTIAL_LIFE_S
+    def test_its_workloads_have_an_identity_of_their_own(self, enrolled: Desk) -> None:
+        issued = enrolled.issuer.renew(renew_request(NODE, f"{NODE}/workloads"), NOW)
+        assert issued.svids[1].spiffe_id == f"{NODE}/workloads"
+
+    def test_a_renewal_may_bring_new_leaf_keys(self, enrolled: Desk) -> None:
+        """The proof is the Ed25519 key's: TLS keys turn."""
+        new = leaf_key_pem(b"\x09" * 48)
+        issued = enrolled.issuer.renew(renew_request(requests=(make_request(new, NODE),)), NOW)
+        chain = issued.svids[0].chain.encode()
+        root = enrolled.authority.root_pem.encode()
+        assert check_chain_untrusted(chain, root, NOW).spki_hash == spki_hash_of_key(new)
 
     @pytest.mark.parametrize(
-        ("code", "peer", "at_s", "make"),
+        ("days", "kept"), [(0, True), (9, True), (10, False), (44, False), (45 + 29, False)]
+    )
+    def test_a_credential_is_signed_again_when_it_is_ten_days_old(
+        self, enrolled: Desk, days: int, kept: bool
+    ) -> None:
+        """A node is let in up to thirty days after the end of its credential."""
+        first = enrolled.issuer.renew(renew_request(), NOW)
+        later = WallSeconds(NOW + days * DAY_S)
+        issued = enrolled.issuer.renew(renew_request(issued=later, serial=later), later)
+        assert (issued.credential == first.credential) is kept
+        if not kept:
+            assert enrolled.credential(issued).ends == later + CREDENTIAL_LIFE_S
+            assert enrolled.credential(issued).serial >= later
+
+    def test_a_credential_of_a_key_that_was_turned_is_signed_again(self, enrolled: Desk) -> None:
+        held = enrolled.issuer.renew(renew_request(), NOW)
+        turned = replace(enrolled.authority, credential_key=SigningKey(b"\x0a" * 32))
+        issued = Issuer(turned, enrolled.ledger, random_bytes).renew(renew_request(), NOW)
+        assert issued.credential != held.credential
+
+    def test_a_node_of_0_2_gets_a_newer_credential_each_time(self, enrolled: Desk) -> None:
+        """It names no serial, signs what it always signed, and reports a credential it has already."""
+        serials = []
+        for _ in range(2):
+            request = renew_request(serial=msgspec.UNSET)
+            fields = {"spiffe_id": NODE, "requests": request.requests, "issued": NOW, "proof": b""}
+            assert request.proof_bytes() == PROOF_RENEW + msgspec.json.encode(fields)
+            serials.append(enrolled.credential(enrolled.issuer.renew(request, NOW)).serial)
+        assert serials[1] == serials[0] + 1
+
+    @pytest.mark.parametrize(
+        ("wanted", "got"),
+        [(5, NOW + 1), (NOW + 500, NOW + 500), (2**62, NOW + DAY_S), (-(2**62), NOW + 1)],
+    )
+    def test_the_node_asks_for_a_serial_within_bounds(self, enrolled: Desk, wanted: int, got: int) -> None:
+        issued = enrolled.issuer.renew(renew_request(serial=wanted), NOW)
+        assert enrolled.issued_as(issued) == (NOW, got)
+
+    def test_strangers_cannot_tell_a_name_that_is_enrolled_from_one_that_is_not(self, enrolled: Desk) -> None:
+        said = []
+        for name in ("n1", "n9"):
+            request = renew_request(
+                spiffe_id=f"spiffe://mesh.test/node/{name}", signed_by=SigningKey(b"\x09" * 32)
+            )
+            with pytest.raises(RequestRefused) as refusal:
+                enrolled.issuer.renew(request, NOW)
+            said.append((refusal.value.code, str(refusal.value).replace(name, "NAME")))
+        assert said[0] == said[1]
+
+    @pytest.mark.parametrize(
+        ("code", "at_s", "make"),
         [
-            ("identity", "spiffe://mesh.test/node/n2", 0, lambda: renew_request()),
-            ("identity", CART, 0, lambda: renew_request()),
-            ("proof", NODE, 0, lambda: renew_request(signed_by=SigningKey(b"\x09" * 32))),
-            ("proof", NODE, 0, lambda: msgspec.structs.replace(renew_request(), issued=NOW + 1)),
-            ("not-enrolled", None, 0, lambda: renew_request(spiffe_id="spiffe://mesh.test/node/n9")),
-            ("not-enrolled", None, 0, lambda: renew_request(spiffe_id="spiffe://evil.test/node/n1")),
-            ("malformed", None, 0, lambda: renew_request(spiffe_id="../../n1")),
-            ("service", NODE, 0, lambda: renew_request(NODE, "spiffe://mesh.test/ns/web/svc/front")),
-            ("clock", NODE, 2 * HOUR_S, lambda: renew_request()),
+            ("proof", 0, lambda: renew_request(signed_by=SigningKey(b"\x09" * 32))),
+            ("proof", 0, lambda: msgspec.structs.replace(renew_request(), issued=NOW + 1)),
+            ("proof", 0, lambda: msgspec.structs.replace(renew_request(), serial=NOW + 1)),
+            ("proof", 0, lambda: renew_request(spiffe_id="spiffe://mesh.test/node/n9")),
+            ("proof", 0, lambda: renew_request(spiffe_id="spiffe://evil.test/node/n1")),
+            ("malformed", 0, lambda: renew_request(spiffe_id="../../n1")),
+            ("service", 0, lambda: renew_request(NODE, "spiffe://mesh.test/ns/web/svc/front")),
+            ("service", 0, lambda: renew_request(NODE, "spiffe://mesh.test/node/n2/workloads")),
+            ("service", 0, lambda: renew_request(NODE, "spiffe://mesh.test/authority")),
+            ("identity", 0, lambda: renew_request(f"{NODE}/workloads", NODE)),
+            ("clock", 2 * HOUR_S, lambda: renew_request()),
             (
                 "too-late",
-                None,
-                CREDENTIAL_LIFE_S,
-                lambda: renew_request(issued=NOW + CREDENTIAL_LIFE_S),
-            ),
-            (
-                "proof",
-                NODE,
-                0,
-                lambda: renew_request(requests=(make_request(leaf_key_pem(b"\x09" * 48), NODE),)),
+                CREDENTIAL_LIFE_S + LATE_RENEWAL_S,
+                lambda: renew_request(issued=NOW + CREDENTIAL_LIFE_S + LATE_RENEWAL_S),
             ),
         ],
     )
     def test_refuses_and_changes_nothing(
-        self, enrolled: Desk, code: str, peer: str | None, at_s: int, make: Callable[[], RenewRequest]
+        self, enrolled: Desk, code: str, at_s: int, make: Callable[[], RenewRequest]
     ) -> None:
         before = enrolled.state()
         with pytest.raises(RequestRefused) as refusal:
-            enrolled.issuer.renew(make(), peer, WallSeconds(NOW + at_s))
+            enrolled.issuer.renew(make(), WallSeconds(NOW + at_s))
         assert refusal.value.code == code
         assert enrolled.state() == before
 
@@ -259,8 +335,8 @@ class TestRenewal:
         request = enrol_request(enrolled.token("shop/*"), signing_key=theirs.public)
         signed = msgspec.structs.replace(request, proof=theirs.sign(request.proof_bytes()))
         enrolled.issuer.enrol(signed, NOW)
-        with pytest.raises(RequestRefused, match="may have been replaced"):
-            enrolled.issuer.renew(renew_request(), NODE, NOW)
+        with pytest.raises(RequestRefused, match="another machine may"):
+            enrolled.issuer.renew(renew_request(), NOW)
 
 
 def test_one_process_serves_an_authority(desk: Desk) -> None:

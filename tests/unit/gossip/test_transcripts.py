@@ -243,6 +243,7 @@ def test_a_renewed_credential_reaches_everybody_and_one_of_other_keys_is_refused
         ),
         2,
     )
+    assert not node.renew_credential(renewed, Instant(group.now)), "an authority answers it for ten days"
     for wrong in (signed_credential("b", serial=3), signed_credential("a", serial=1)):
         with pytest.raises(MalformedInput):
             node.renew_credential(wrong, Instant(group.now))
