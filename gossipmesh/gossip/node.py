@@ -234,7 +234,8 @@ class GossipNode:
         if late_ns > self._ctx.settings.pause_ns:
             self._detector.paused(late_ns)
         for fact in fire_due(timers, self._deadlines, now):
-            self._router.take_all(fact)
+            if fact is not None:
+                self._router.take_all(fact)
         return self._finish()
 
     def receive_datagram(
@@ -248,9 +249,11 @@ class GossipNode:
             arrived: when the kernel had it, at most `now`; None: just now.
         """
         self._advance(now)
-        at = self._ctx.now if arrived is None else Instant(min(arrived, self._ctx.now))
+        at = now = self._ctx.now
         if arrived is not None:
-            self._ctx.lag.note(self._ctx.now - at, self._ctx.now)
+            if arrived < now:
+                at = arrived
+                self._ctx.lag.note(now - arrived, now)
             self._note_lag()
         self._router.receive(payload, sender, at)
         return self._finish()
@@ -514,7 +517,8 @@ class GossipNode:
             self._intake.follow(self._own.publish_state(), None)
 
     def _advance(self, now: Instant) -> None:
-        self._ctx.now = max(now, self._ctx.now)
+        if now > self._ctx.now:
+            self._ctx.now = now
 
     def _own_member(self) -> Member:
         member = self._catalog.get(self._own_id)

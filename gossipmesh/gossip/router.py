@@ -216,12 +216,13 @@ class Router:
             member.datagram_at = self._carriers.datagram_at = arrived
         messages = decode_body_untrusted(body)
         first = messages[0] if messages else None
-        is_doubted = self._detector.heard(member, arrived, first if isinstance(first, Seen) else Seen(0))
+        is_doubted = self._detector.heard(member, arrived, first if type(first) is Seen else Seen(0))
         elsewhere: Address | None = None
-        if (is_doubted or member.verdict is not None) and sender and not member.is_found_at(sender):
-            elsewhere = sender
-        else:
-            self._tell_the_dead(member)
+        if is_doubted or member.verdict is not None:
+            if sender is not None and not member.is_found_at(sender):
+                elsewhere = sender
+            else:
+                self._tell_the_dead(member)
         # Whoever floods us is alive, and that is all we take from it.
         if not self._budgets.take_key(member.node_id, self._ctx.now):
             self._ctx.dropped("member over budget")

@@ -22,7 +22,8 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.trust.keys import ExchangeKey
 
-_NONCE_PAD: Final = b"\0\0\0\0"
+_NONCE_BYTES: Final = 12
+_PAD_BITS: Final = 32  # a nonce is the counter and four zero bytes
 _WINDOW_MASK: Final = (1 << limits.REPLAY_WINDOW_PACKETS) - 1
 COOKIE_BYTES: Final = 20
 
@@ -78,7 +79,7 @@ class Sealer:
     def seal(self, counter: int, header: bytes, body: bytes) -> bytes:
         """Return `body` sealed, 16 bytes longer, with `header` authenticated beside it."""
         cipher = self._cipher or self._wake()
-        return cipher.encrypt(counter.to_bytes(8, "big") + _NONCE_PAD, body, header)
+        return cipher.encrypt((counter << _PAD_BITS).to_bytes(_NONCE_BYTES, "big"), body, header)
 
     def open_untrusted(self, counter: int, header: bytes, sealed: bytes) -> bytes:
         """Return what was sealed.
@@ -89,7 +90,7 @@ class Sealer:
         """
         cipher = self._cipher or self._wake()
         try:
-            return cipher.decrypt(counter.to_bytes(8, "big") + _NONCE_PAD, sealed, header)
+            return cipher.decrypt((counter << _PAD_BITS).to_bytes(_NONCE_BYTES, "big"), sealed, header)
         except (InvalidTag, ValueError):
             raise Untrusted("a packet that does not open") from None
 
@@ -141,12 +142,14 @@ class ReplayWindow:
 
     def take(self, counter: int) -> None:
         """Mark an authenticated packet's counter as seen."""
-        if counter > self.highest:
-            shift = min(counter - self.highest, limits.REPLAY_WINDOW_PACKETS)
+        shift = counter - self.highest
+        if shift > 0:
+            if shift > limits.REPLAY_WINDOW_PACKETS:
+                shift = limits.REPLAY_WINDOW_PACKETS
             self._bits = (self._bits << shift | 1) & _WINDOW_MASK
             self.highest = counter
         else:
-            self._bits |= 1 << (self.highest - counter)
+            self._bits |= 1 << -shift
 
 
 class CookieJar:

@@ -60,6 +60,9 @@ class Header(NamedTuple):
     counter: int
 
 
+_as_header: Final = tuple.__new__  # `Header._make` without its count, which the format has made already
+
+
 def encode_header(header: Header) -> bytes:
     """Return the 30 header bytes."""
     return _HEADER.pack(*header)
@@ -79,7 +82,7 @@ def decode_header_untrusted(payload: bytes) -> Header:
     """
     if not HEADER_BYTES <= len(payload) <= limits.DATAGRAM_BYTES_MAX:
         raise MalformedInput(f"a packet of {len(payload)} bytes")
-    return Header._make(_HEADER.unpack_from(payload))
+    return _as_header(Header, _HEADER.unpack_from(payload))
 
 
 class MessageType(IntEnum):
@@ -244,6 +247,7 @@ _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _
 _BODY: Final = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]])
 _FLAT: Final[dict[int, Flat[Any]]] = {int(number): Flat(shape) for number, shape in _SHAPES.items()}
 _RECORD: Final = msgspec.msgpack.Decoder(tuple[int, SignedRecord])
+_SHORT_PREFIXES: Final = [bytes((0x90 | count,)) for count in range(16)]
 
 
 def encode_message(message: Message) -> bytes:
@@ -259,7 +263,7 @@ def decode_record(message: bytes) -> SignedRecord:
 def encode_body(messages: Sequence[bytes]) -> bytes:
     """Join encoded messages, at most 65,535, into a body."""
     count = len(messages)
-    prefix = bytes((0x90 | count,)) if count < 16 else b"\xdc" + count.to_bytes(2, "big")
+    prefix = _SHORT_PREFIXES[count] if count < 16 else b"\xdc" + count.to_bytes(2, "big")
     return prefix + b"".join(messages)
 
 

@@ -40,22 +40,24 @@ class Timers:
 
     def set(self, timer: Timer, at: int) -> None:
         """Let a timer be due once when time reaches `at`, and not when it was."""
-        self._sequence += 1
-        self._forget_next(self._live.get(timer), at)
-        self._live[timer] = (at, self._sequence)
-        heapq.heappush(self._heap, (at, self._sequence, timer))
-        if len(self._heap) > _STALE_MIN + 2 * len(self._live):
-            self._heap = [(when, number, one) for one, (when, number) in self._live.items()]
+        number = self._sequence = self._sequence + 1
+        heap, live = self._heap, self._live
+        replaced = live.get(timer)
+        if self._next is not None:
+            if at <= self._next:
+                self._next = Instant(at)
+            elif replaced is not None and replaced[0] == self._next:
+                self._next = None
+        live[timer] = (at, number)
+        heapq.heappush(heap, (at, number, timer))
+        if len(heap) > _STALE_MIN + 2 * len(live):
+            self._heap = [(when, number, one) for one, (when, number) in live.items()]
             heapq.heapify(self._heap)
 
     def cancel(self, timer: Timer) -> None:
         """Forget the timer, if it is set."""
-        self._forget_next(self._live.pop(timer, None))
-
-    def _forget_next(self, replaced: tuple[int, int] | None, at: int = NEVER) -> None:
-        if self._next is not None and (
-            at < self._next or (replaced is not None and replaced[0] == self._next)
-        ):
+        gone = self._live.pop(timer, None)
+        if gone is not None and gone[0] == self._next:
             self._next = None
 
     def pending(self, timer: Timer) -> bool:
@@ -96,7 +98,7 @@ class Timers:
 
     def pop_due(self, now: Instant) -> Timer | None:
         """Take the earliest timer that is due and return it, or None."""
-        if self.next_deadline() > now or not self._heap:
+        if (self._next or self.next_deadline()) > now or not self._heap:
             return None
         _, _, timer = heapq.heappop(self._heap)
         self._next = None

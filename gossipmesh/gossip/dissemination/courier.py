@@ -86,7 +86,7 @@ class Courier:
             except MalformedInput:
                 self._ctx.refused("exchange key")
                 return
-        room_bytes = MESSAGES_BYTES_MAX - sum(len(message) for message in messages)
+        room_bytes = MESSAGES_BYTES_MAX - sum(map(len, messages))
         if room_bytes < 0:
             self._ctx.dropped("message too long to send")
             return

@@ -35,7 +35,10 @@ class Share(IntEnum):
 
 
 PARTS_PERCENT: Final = (25, 25, 20, 20, 10)
+_REST: Final = Share.REST
 _SHARES: Final[dict[int, Share]] = {
+    POLICY_KIND: Share.DOCUMENTS,
+    TRUST_KIND: Share.DOCUMENTS,
     RecordKind.CREDENTIAL: Share.ALIVE,
     RecordKind.NODE_STATE: Share.ALIVE,
     RecordKind.SERVICE_SET: Share.SERVICES,
@@ -50,9 +53,7 @@ def share_of(kind: int) -> Share:
 
     A credential counts as `ALIVE`: without it nothing its owner signed can be believed.
     """
-    if kind <= 0:
-        return Share.DOCUMENTS
-    return _SHARES.get(kind, Share.REST)
+    return _SHARES.get(kind, _REST)
 
 
 @kept.value("update")
@@ -81,6 +82,9 @@ class _Lane:
     @property
     def empty(self) -> bool:
         return not any(self.levels)
+
+
+_NO_UPDATES: Final[dict[Key, Update]] = {}
 
 
 class _Filling:
@@ -118,7 +122,9 @@ class UpdateQueue:
     def put(self, key: Key, message: bytes, sends_max: int) -> None:
         """Queue an update afresh, instead of any other of that key."""
         self.drop(key)
-        self._insert(key, Update(message, sends_max), 0)
+        self._lanes[share_of(key[0])].insert(key, Update(message, sends_max), 0)
+        self._level_of[key] = 0
+        self._about.setdefault(key[1], {})[key] = None
 
     def drop(self, key: Key) -> None:
         """Forget an update, because it was overtaken."""
@@ -174,13 +180,14 @@ class UpdateQueue:
 
     def _fill_from(self, filling: _Filling, lanes: list[_Lane], credit_bytes: int) -> None:
         misses = 0
+        taken = filling.taken
         for level in range(max((len(lane.levels) for lane in lanes), default=0)):
             for lane in lanes:
-                updates = lane.levels[level] if level < len(lane.levels) else {}
+                updates = lane.levels[level] if level < len(lane.levels) else _NO_UPDATES
                 for key, update in updates.items():
                     if filling.count <= 0 or misses == _MISSES_MAX:
                         return
-                    if key in filling.taken:
+                    if key in taken:
                         continue
                     size = len(update.message)
                     if size > filling.room_bytes:
@@ -193,15 +200,17 @@ class UpdateQueue:
 
     def _sent(self, key: Key) -> None:
         level = self._level_of[key]
-        update = self._lanes[share_of(key[0])].levels[level][key]
-        self.drop(key)
-        if level + 1 < update.sends_max:
-            self._insert(key, update, level + 1)
-
-    def _insert(self, key: Key, update: Update, level: int) -> None:
-        self._lanes[share_of(key[0])].insert(key, update, level)
-        self._level_of[key] = level
-        self._about.setdefault(key[1], {})[key] = None
+        lane = self._lanes[share_of(key[0])]
+        update = lane.levels[level][key]
+        if level + 1 >= update.sends_max:
+            self.drop(key)
+            return
+        del lane.levels[level][key]
+        lane.insert(key, update, level + 1)
+        self._level_of[key] = level + 1
+        about = self._about[key[1]]
+        del about[key]  # it goes behind what else is said of that subject, as if it were queued anew
+        about[key] = None
 
 
 def sends_max(mult: int, members_count: int) -> int:

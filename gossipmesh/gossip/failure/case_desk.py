@@ -357,11 +357,10 @@ class CaseDesk:
         self._tell(member)
 
     def reached(self, member: Member) -> None:
-        """End `unreachable`: a packet came."""
-        if member.unreachable:
-            member.unreachable = False
-            self._note(member, "reachable")
-            self._tell(member)
+        """End the `unreachable` of a member that was: a packet came."""
+        member.unreachable = False
+        self._note(member, "reachable")
+        self._tell(member)
 
     def _tell(self, member: Member) -> None:
         self._catalog.telling.member(member, member.status, member.status)

@@ -22,4 +22,5 @@ class Hearing:
         """Take an authentic packet."""
         if arrived - self.last_at > self._silence_ns or self.since < 0:
             self.since = arrived
-        self.last_at = max(self.last_at, arrived)
+        if arrived > self.last_at:
+            self.last_at = arrived

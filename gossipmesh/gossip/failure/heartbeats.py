@@ -59,19 +59,19 @@ class Heartbeats:
         """Return whom we watch."""
         return list(self._watched)
 
-    def _own_monitors(self) -> list[Member]:
-        ids = self._monitors.of(self._catalog.own_id, self._ctx.settings.monitor.monitors_max)
-        members = [self._catalog.get(node_id) for node_id in ids]
-        return [member for member in members if member is not None]
+    def _own_monitor_ids(self) -> list[bytes]:
+        return self._monitors.of(self._catalog.own_id, self._ctx.settings.monitor.monitors_max)
 
     def beat(self) -> None:
         """Send one to the next of our monitors (timer `heartbeat`)."""
         slot_ns = self._ctx.settings.monitor.heartbeat_slot_ns
         self._ctx.timers.set(("heartbeat", None), self._ctx.now + slot_ns)
-        members = self._own_monitors()
-        if members:
+        ids = self._own_monitor_ids()
+        if ids:
             self._turn += 1
-            self._send(members[self._turn % len(members)])
+            member = self._catalog.get(ids[self._turn % len(ids)])
+            if member is not None:
+                self._send(member)
 
     def _send(self, member: Member) -> None:
         self._ctx.statistics.heartbeats_sent += 1
@@ -82,8 +82,9 @@ class Heartbeats:
         if self._ctx.now - self._shown_at < SECOND_NS:
             return
         self._shown_at = self._ctx.now
-        for member in self._own_monitors():
-            self._send(member)
+        for member in map(self._catalog.get, self._own_monitor_ids()):
+            if member is not None:
+                self._send(member)
 
     def received(self, member: Member) -> None:
         """Watch whoever counts on us."""

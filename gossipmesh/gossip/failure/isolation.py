@@ -77,6 +77,8 @@ class Isolation:
 
     def look(self) -> None:
         """Begin to ask others once nobody was heard for long."""
+        if self._ctx.now - self._hearing.last_at < _QUIET_NS:
+            return  # each beat asks, and nearly always this is the answer
         quiet_ns = self._ctx.now - self._heard_at()
         if self.began or self._asked_at >= 0 or quiet_ns < _QUIET_NS or not self._can_tell():
             return

@@ -167,17 +167,23 @@ class MonitorDetector:
 
     def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> bool:
         """Take an authentic packet: life, the target's beat, its lag; tell whether a case is open."""
+        # Each packet comes by here, so what hardly ever holds is asked before anything is called.
         self._hearing.heard(arrived)
-        self._end_isolation()
-        member.heard_at = max(member.heard_at, arrived)
+        if self._catalog.isolated_since >= 0:
+            self._end_isolation()
+        if arrived > member.heard_at:
+            member.heard_at = arrived
         if member.beat_run != member.run:
             member.beat_run, member.beat, member.lag_ms = member.run, 0, 0
         if seen is None:
             self.prober.proved(member)
         else:
-            member.beat = max(member.beat, seen.beat)
+            beat = seen.beat
+            if beat > member.beat:
+                member.beat = beat
             member.lag_ms = seen.lag_ms
-        self.desk.reached(member)
+        if member.unreachable:
+            self.desk.reached(member)
         return self.desk.heard(member, arrived, None if seen is None else seen.counter)
 
     def receive_ping(self, member: Member, ping: Ping, arrived: Instant) -> None:

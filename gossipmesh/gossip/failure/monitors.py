@@ -70,8 +70,6 @@ class Monitors:
 
     def _take_changes(self) -> None:
         """Note what became of Trust and of who is eligible; acted on by `_refresh`."""
-        if not self._eligible.has_news:
-            return
         changes = self._eligible.take()
         version = changes.trust_version.to_bytes(8, "big")
         if version != self._version:
@@ -84,7 +82,8 @@ class Monitors:
 
     def _refresh(self) -> None:
         """Bring members and rankings in line. Cost: O(members) where nothing tells who changed."""
-        self._take_changes()
+        if self._eligible.has_news:
+            self._take_changes()
         if not self._is_stale and not self._changes:
             return
         if self._is_stale:
@@ -164,7 +163,8 @@ class Monitors:
 
     def has_ranked(self, target: bytes) -> bool:
         """Tell whether the monitors of a target are at hand; O(members) otherwise."""
-        self._take_changes()
+        if self._eligible.has_news:
+            self._take_changes()
         return target in self._rankings
 
     def others_count(self, target: bytes) -> int:

@@ -229,7 +229,9 @@ class Member:
     @property
     def credential(self) -> NodeCredential:
         """Return its ticket into the group."""
-        return credential_of(self.messages[_CREDENTIAL])
+        message = self.messages.credential
+        assert message is not None
+        return credential_of(message)
 
     @property
     def state(self) -> NodeState | None:
@@ -333,7 +335,9 @@ _NO_ORDER = Order(0, 0, 0)
 
 
 def _age_ns(at: int, now: Instant) -> int | None:
-    return None if at < 0 else max(0, now - at)
+    if at < 0:
+        return None
+    return now - at if at < now else 0
 
 
 def short_id_of(node_id: bytes) -> int:

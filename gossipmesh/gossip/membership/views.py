@@ -87,8 +87,12 @@ def view_of(catalog: Catalog, ctx: Context, node_id: bytes) -> MemberView | None
     While this node is isolated no other is reachable, whatever was found of it before.
     """
     member = catalog.get(node_id)
-    view = None if member is None else member.view(ctx.now)
-    if view is None or catalog.isolated_since < 0 or node_id == catalog.own_id:
+    return None if member is None else _seen_from(catalog, ctx, member)
+
+
+def _seen_from(catalog: Catalog, ctx: Context, member: Member) -> MemberView | None:
+    view = member.view(ctx.now)
+    if view is None or catalog.isolated_since < 0 or member.node_id == catalog.own_id:
         return view
     return msgspec.structs.replace(view, unreachable=view.status is MemberStatus.ALIVE)
 
@@ -96,9 +100,10 @@ def view_of(catalog: Catalog, ctx: Context, node_id: bytes) -> MemberView | None
 def each_member(catalog: Catalog, ctx: Context) -> Iterator[MemberView]:
     """Yield every member with a known state, ourselves included, sorted by name."""
     for member in _sorted(catalog):
-        view = view_of(catalog, ctx, member.node_id)
-        if view is not None and catalog.get(member.node_id) is member:
-            yield view
+        if catalog.get(member.node_id) is member:
+            view = _seen_from(catalog, ctx, member)
+            if view is not None:
+                yield view
 
 
 def each_endpoints(catalog: Catalog) -> Iterator[NodeEndpoints]:

@@ -318,26 +318,23 @@ class World:
         self._step(host, step, host.inputs, host.instant(self.now_ns))
 
     def _step(self, host: Host, step: Callable[..., list[Effect]], *arguments: Any) -> None:
-        self._after(host, self._asked(host, step, *arguments))
-
-    def _asked(self, host: Host, step: Callable[..., list[Effect]], *arguments: Any) -> list[Effect]:
-        """Return what a core asks for at an input."""
+        """Give a core an input, and perform what it asks for."""
         try:
-            return step(*arguments)
+            effects = step(*arguments)
         except Exception as error:
             raise SimulationFailure(
                 f"the core of {host.name} raised {type(error).__name__}: {error}"
             ) from error
+        self._after(host, effects)
 
     def _after(self, host: Host, effects: list[Effect]) -> None:
         if effects:
             self._perform(host, effects)
-        while host.core is not None and host.written_ticket:
+        if host.written_ticket and host.core is not None:
             self.observer.stepped(self, host, effects)
             ticket, host.written_ticket = host.written_ticket, 0
-            effects = self._asked(host, host.inputs.persisted, ticket, host.instant(self.now_ns))
-            self._perform(host, effects)
-        if host.core is not None:
+            self._step(host, host.inputs.persisted, ticket, host.instant(self.now_ns))
+        elif host.core is not None:
             self._rearm(host)
             self.observer.stepped(self, host, effects)
             if host.must_end:
