@@ -24,12 +24,14 @@ from gossipmesh.gossip.base.settings import (
     NodeAddresses,
     NodeKeys,
     NodeProfile,
+    OpeningView,
     RestoredState,
 )
 from gossipmesh.gossip.base.timers import fire, fire_due, joined
 from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
+from gossipmesh.gossip.dissemination.opening import Opening
 from gossipmesh.gossip.dissemination.queue import Share
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
@@ -111,6 +113,7 @@ class GossipNode:
         restored_epoch, self._restored_verdicts = restore_members(ctx, catalog, restored)
         epoch = max(restored.epoch, restored_epoch) + 1
         self._own = OwnRecords(ctx, catalog, credential, profile, epoch)
+        self._opening = Opening(ctx, catalog, self._own, restored.unconfirmed)
         self._floors_unknown = restored.floors_unknown
         self._compose()
         self._finish()  # what it asked for while it was made came from its disk
@@ -140,6 +143,7 @@ class GossipNode:
             self._carriers,
             courier,
             spreading,
+            self._opening,
             detector,
             repair,
             intake,
@@ -153,11 +157,15 @@ class GossipNode:
             streams.deadlines(),
             courier.deadlines(),
             spreading.deadlines(),
+            self._opening.deadlines(),
             detector.deadlines(),
             repair.deadlines(),
         )
         self._continuations = joined(
-            {"start": self._ctx.speak}, spreading.continuations(), intake.continuations()
+            {"start": self._ctx.speak},
+            spreading.continuations(),
+            self._opening.continuations(),
+            intake.continuations(),
         )
         own.policies = spreading.policy_statuses()
         if self._floors_unknown:
@@ -202,6 +210,7 @@ class GossipNode:
         self._entrance.start(self._rivals.seeds, self._own.state.gossip_addresses)
         self._forget_ended()
         self._repair.start()
+        self._opening.start()
 
     def seeds_changed(self, seeds: Sequence[Address], now: Instant) -> list[Effect]:
         """Take where members may be found from now on; where we know no member we say hello at once."""
@@ -396,6 +405,12 @@ class GossipNode:
         self._detector.release_mass_death()
         return self._finish()
 
+    def open_by_hand(self, now: Instant) -> list[Effect]:
+        """Answer calls from now on, on the operator's word; one that does so already stays as it is."""
+        self._advance(now)
+        self._opening.open_by_hand()
+        return self._finish()
+
     def leave(self, now: Instant) -> list[Effect]:
         """Tell everyone that we go; final until the next start."""
         effects = self._set_phase(NodePhase.LEFT, now)
@@ -440,6 +455,11 @@ class GossipNode:
         """Return when we last heard anybody, while we hear nobody and nobody answers us; None otherwise."""
         since = self._catalog.isolated_since
         return None if since < 0 else Instant(since)
+
+    @property
+    def opening(self) -> OpeningView:
+        """Return whether this node answers calls yet, and what it waits for."""
+        return self._opening.view()
 
     def members(self) -> list[MemberView]:
         """Return every member with a known state, ourselves included, sorted by name."""

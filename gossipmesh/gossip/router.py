@@ -26,15 +26,16 @@ from gossipmesh.gossip.base.effects import IdentityCopied, StreamId
 from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
+from gossipmesh.gossip.dissemination.opening import Opening
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.failure.facts import AnswerDue
 from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
-from gossipmesh.gossip.membership.facts import StateOutdated
+from gossipmesh.gossip.membership.facts import PingsDue, StateOutdated
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.repair.comparisons import Repair
-from gossipmesh.gossip.repair.facts import PingsDue, PolicyFetched, RecordArrived, TrustFetched, ViewWhole
+from gossipmesh.gossip.repair.facts import PolicyFetched, RecordArrived, TrustFetched, ViewWhole
 from gossipmesh.gossip.sessions.entrance import Entrance
 from gossipmesh.gossip.sessions.facts import (
     FrameReceived,
@@ -100,6 +101,7 @@ class Rooms(NamedTuple):
     carriers: Carriers
     courier: Courier
     spreading: PolicySpreading
+    opening: Opening
     detector: Detector
     repair: Repair
     intake: Intake
@@ -112,7 +114,8 @@ class Router:
     def __init__(self, ctx: Context, rooms: Rooms) -> None:
         self._ctx = ctx
         self._catalog, self._own, self._handshake, self._rivals, self._entrance, self._streams = rooms[:6]
-        self._carriers, self._courier, self._spreading, self._detector, self._repair, self._intake = rooms[6:]
+        self._carriers, self._courier, self._spreading, self._opening, self._detector = rooms[6:11]
+        self._repair, self._intake = rooms[11:]
         detector, spreading = self._detector, self._spreading
         self._plain: dict[type[Any], Callable[[Member, Any], None]] = {
             Heartbeat: detector.receive_heartbeat,
@@ -271,8 +274,13 @@ class Router:
         if group_sum is None or documents_sum is None:
             return
         if group_sum == self._catalog.ledger.state_sum:
-            self._detector.view_complete()
+            self._view_whole()
+        self._opening.compared(member, documents_sum)
         self._repair.compared(member, group_sum, documents_sum)
+
+    def _view_whole(self) -> None:
+        self._detector.view_complete()
+        self._opening.view_whole()
 
     def _receive_want(self, member: Member, want: Want) -> None:
         if not self._wants.take_key(member.node_id, self._ctx.now):
@@ -362,7 +370,7 @@ class Router:
             case TrustFetched():
                 self._spreading.fetched_trust(fact.member_id, fact.data)
             case ViewWhole():
-                self._detector.view_complete()
+                self._view_whole()
             case StateOutdated():
                 self._intake.follow(self._own.publish_state(), None)
             case AnswerDue():

@@ -63,6 +63,7 @@ class PersistKind(StrEnum):
     TRUST = "trust"  # key version: the envelope's bytes
     FLOOR = "floor"  # key scope: msgpack [version, hash]
     POLICY_SET = "policy_set"  # key scope: manifest envelope and bodies, the set in force
+    OPENING = "opening"  # key b"": a `model.opening.KeptOpening`
 
 
 class Persist(msgspec.Struct, frozen=True):
@@ -166,6 +167,17 @@ class DatagramsLost(msgspec.Struct, frozen=True):
     is_so: bool
 
 
+class Opened(msgspec.Struct, frozen=True):
+    """This node answers calls from now on; `how` is a `model.opening.HowOpened`.
+
+    So many members had named what it runs, of so many that were to.
+    """
+
+    how: str
+    agreed_count: int
+    needed_count: int
+
+
 class Isolated(msgspec.Struct, frozen=True):
     """This node hears nobody and nobody answers it (or it hears somebody again): its own network is cut.
 
@@ -188,6 +200,7 @@ Event = (
     | ViewRepaired
     | WayChanged
     | DatagramsLost
+    | Opened
 )
 
 

@@ -41,15 +41,42 @@ class NodeAddresses(msgspec.Struct, frozen=True):
     mesh: tuple[Address, ...]
 
 
+class Unconfirmed(msgspec.Struct, frozen=True):
+    """What is known at the start of a node that has confirmed nothing: see `dissemination.opening`.
+
+    `enrolled_count` nodes are enrolled, itself among them, 0 for unknown; `is_founder`: none of them serves.
+    """
+
+    enrolled_count: int = 0
+    is_founder: bool = False
+
+
+class OpeningView(msgspec.Struct, frozen=True):
+    """Whether this node answers calls, and what it waits for if not.
+
+    `agreed` and `differing` are the names of open members that name its documents, and of those that name
+    others; it needs `needed_count` of the former. `is_whole`: it holds all that some member holds.
+    """
+
+    is_closed: bool
+    closed_ns: int = 0
+    needed_count: int = 0
+    agreed: tuple[str, ...] = ()
+    differing: tuple[str, ...] = ()
+    is_whole: bool = False
+
+
 class RestoredState(msgspec.Struct, frozen=True):
     """What was kept on disk: the last epoch, and `Persist(MEMBER)` entries as (key, value).
 
-    `floors_unknown`: the disk was damaged, and what is in force may be older than what was.
+    `floors_unknown`: the disk was damaged, and what is in force may be older than what was. `unconfirmed`:
+    this node is not open yet; None: it is.
     """
 
     epoch: int = 0
     members: tuple[tuple[bytes, bytes], ...] = ()
     floors_unknown: bool = False
+    unconfirmed: Unconfirmed | None = None
 
 
 class MonitorSettings(msgspec.Struct, frozen=True):

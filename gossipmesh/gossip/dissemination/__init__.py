@@ -2,7 +2,7 @@
 
 Responsible for: the queue of updates and the shares of a packet; piggyback, ticks and urgent pushes;
 choosing random members; packets that go by a stream as well; announcing, fetching, verifying and refusing
-policy sets and Trust.
+policy sets and Trust; whether this node runs what its peers run, and may answer calls.
 Ends at what is told: whether a record is true is `membership`'s, whether a member is gone `failure`'s, and
 what got lost on the way `repair`'s to find.
 Rules:
@@ -13,7 +13,7 @@ Rules:
 4. A floor is on disk before its set is in force, and before anybody hears of it.
 In: encoded messages with a key and an urgency, announcements of peers, sets and envelopes, untrusted.
 Out: packets, requests to fetch by stream, `PolicyApplied`, `PolicyRefused` and `TrustChanged` events.
-Facade: `courier.Courier` for records, `documents.PolicySpreading` for documents, `carriers.Carriers` for the
-members that packets reach by stream alone.
+Facade: `courier.Courier` for records, `documents.PolicySpreading` for documents, `opening.Opening` for
+whether this node is closed, `carriers.Carriers` for the members that packets reach by stream alone.
 Paper: SWIM section 4.1, TUF section 5. Deviation: urgent news does not wait for a tick.
 """

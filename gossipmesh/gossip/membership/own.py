@@ -59,6 +59,7 @@ class OwnRecords:
         self.policies: tuple[PolicyStatus, ...] = ()
         self.lag_ms = 0
         self.restarting_s = 0
+        self.words: tuple[str, ...] = ()  # what we say of ourselves beside our build's features
         self.contested: NodeState | None = None
         self.former_runs: tuple[int, ...] = ()
         self.state = self._next_state()
@@ -131,7 +132,7 @@ class OwnRecords:
             build=self._profile.build,
             wire_min=WIRE_MIN,
             wire_max=WIRE_MAX,
-            features=self._profile.features,
+            features=tuple(sorted({*self._profile.features, *self.words})),
             policies=self.policies,
             run_id=self._ctx.run_id,
             lag_ms=self.lag_ms,

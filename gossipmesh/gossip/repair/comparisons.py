@@ -24,9 +24,10 @@ from gossipmesh.gossip.base.effects import ViewRepaired
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.membership.catalog import Catalog
+from gossipmesh.gossip.membership.facts import PingsDue
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.repair.conversation import Conversation
-from gossipmesh.gossip.repair.facts import PingsDue, PolicyFetched, RecordArrived, TrustFetched, ViewWhole
+from gossipmesh.gossip.repair.facts import PolicyFetched, RecordArrived, TrustFetched, ViewWhole
 from gossipmesh.gossip.repair.haste import HASTY_GAP_NS, Haste
 from gossipmesh.gossip.repair.joining import Joining, Next
 from gossipmesh.gossip.sessions.session import Session

@@ -6,7 +6,6 @@ Paper: none. Deviation: none.
 from typing import NamedTuple
 
 from gossipmesh.gossip.membership.catalog import Checks
-from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.sessions.session import Session
 from gossipmesh.model.records import SignedRecord
 
@@ -22,12 +21,6 @@ class RecordArrived(NamedTuple):
 
 class ViewWhole(NamedTuple):
     """A comparison, or a first table, was gone through to its end: we once held all that a peer holds."""
-
-
-class PingsDue(NamedTuple):
-    """Members that are to be pinged, because their sums tell whether they know more."""
-
-    members: list[Member]
 
 
 class PolicyFetched(NamedTuple):

@@ -120,6 +120,10 @@ class RecordedInputs:
         """Hand over the input of this name."""
         return self._take(now, self._core.release_mass_death, now)
 
+    def open_by_hand(self, now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.open_by_hand, now)
+
     def leave(self, now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.leave, now)

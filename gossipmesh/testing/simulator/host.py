@@ -13,6 +13,7 @@ from gossipmesh.gossip.replay.recorded_inputs import RecordedInputs
 from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
+from gossipmesh.model.opening import Enrolled
 from gossipmesh.testing.simulator.core import Core
 from gossipmesh.testing.simulator.disk import Disk
 from gossipmesh.testing.simulator.network import Connection, End
@@ -36,6 +37,7 @@ class Host:
         self.identity = identity or name
         self.disk = Disk()
         self.generation = 1
+        self.enrolled: Enrolled | None = None  # what an authority said of opening; None: nobody speaks of it
         self.core: Core | None = None
         self.recorder: FlightRecorder | None = None
         self.run = 0

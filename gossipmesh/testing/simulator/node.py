@@ -4,10 +4,18 @@ import random
 from functools import partial
 
 from gossipmesh.gossip.base.effects import PersistKind
-from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
+from gossipmesh.gossip.base.settings import (
+    GossipSettings,
+    NodeKeys,
+    NodeProfile,
+    RestoredState,
+    Unconfirmed,
+)
+from gossipmesh.gossip.dissemination.opening import unconfirmed_at_start
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.instant import SECOND_NS, Instant, WallSeconds
+from gossipmesh.model.opening import KeptOpening
 from gossipmesh.model.records import SignedRecord
 from gossipmesh.testing.builders import VALID_UNTIL_S, TrustDomainBuilder
 from gossipmesh.testing.simulator.host import Host
@@ -44,6 +52,7 @@ class NodeFactory:
         """Read the disk and build a core that was not started yet."""
         documents = self.documents[host.name] = self._restore_documents(host)
         epochs = host.disk.entries(PersistKind.EPOCH)
+        unconfirmed = _unconfirmed(host, now // SECOND_NS + wall_offset_s)
         if epochs:
             epoch = decode_untrusted(epochs[0][1], int, bytes_max=EPOCH_BYTES_MAX)
         else:  # a disk that was lost may have held any epoch: civil time is above them all
@@ -52,7 +61,8 @@ class NodeFactory:
         if host.disk.is_damaged:
             epoch, host.disk.is_damaged = max(epoch, now // SECOND_NS + wall_offset_s), False
         self._enrolled[host.name] = host.generation
-        restored = RestoredState(epoch, tuple(host.disk.entries(PersistKind.MEMBER)))
+        members = tuple(host.disk.entries(PersistKind.MEMBER))
+        restored = RestoredState(epoch, members, unconfirmed=unconfirmed)
         return self.build(host, documents, restored, rng, now, wall_offset_s)
 
     def build(
@@ -97,3 +107,15 @@ class NodeFactory:
             except MalformedInput:
                 continue  # a set older than its floor: written before a crash between the two
         return documents
+
+
+def _unconfirmed(host: Host, wall_s: int) -> Unconfirmed | None:
+    """Return what a host begins with, as an agent reads it from its disk; most stories begin open."""
+    if host.enrolled is None:
+        return None
+    found = host.disk.entries(PersistKind.OPENING)
+    value = decode_untrusted(found[0][1], KeptOpening, bytes_max=FLOOR_BYTES_MAX) if found else None
+    has_run = bool(host.disk.entries(PersistKind.EPOCH))
+    return unconfirmed_at_start(
+        value, host.enrolled, WallSeconds(wall_s), has_run=has_run, is_damaged=host.disk.is_damaged
+    )

@@ -19,6 +19,7 @@ from gossipmesh.testing.simulator.hardships import HARDSHIPS
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
 from gossipmesh.testing.simulator.lost_ways import LOST_WAYS
 from gossipmesh.testing.simulator.moves import moved
+from gossipmesh.testing.simulator.openings import OPENINGS
 from gossipmesh.testing.simulator.outages import OUTAGES
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.slow_disks import SLOW_DISKS
@@ -486,6 +487,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "moved": moved,
     "copied-state": copied_state,
     **HARDSHIPS,
+    **OPENINGS,
     **OUTAGES,
     **LOST_WAYS,
     **SLOW_DISKS,

@@ -18,6 +18,7 @@ from gossipmesh.gossip.base.effects import (
     IdentityCopied,
     Isolated,
     MemberChanged,
+    Opened,
     Persist,
     PersistKind,
     PolicyApplied,
@@ -45,6 +46,7 @@ ENTRY_TAGS: Final[dict[PersistKind, str]] = {
     PersistKind.TRUST: "trust",
     PersistKind.FLOOR: "floor",
     PersistKind.POLICY_SET: "policy-set",
+    PersistKind.OPENING: "opening",
 }
 EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
     MemberChanged: lambda told: (
@@ -63,6 +65,7 @@ EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
     EndpointsRetained: lambda told: f"mass-death-held {told.gone_count}",
     WayChanged: lambda told: f"way {told.name} {told.node_id.hex()} {int(told.is_tcp_only)}",
     DatagramsLost: lambda told: f"datagrams-lost {int(told.is_so)}",
+    Opened: lambda told: f"opened {told.how.replace(' ', '-')} {told.agreed_count} {told.needed_count}",
 }
 
 

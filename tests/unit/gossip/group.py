@@ -21,7 +21,13 @@ from gossipmesh.gossip.base.effects import (
     SendStream,
     StreamId,
 )
-from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
+from gossipmesh.gossip.base.settings import (
+    GossipSettings,
+    NodeKeys,
+    NodeProfile,
+    RestoredState,
+    Unconfirmed,
+)
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.documents import Manifest, ManifestEntry, Signer, SignerRole, TrustDocument
 from gossipmesh.model.identity import node_id_of, node_spiffe_id
@@ -200,6 +206,7 @@ class Group:
         leaves: int = 0,
         enrolled_as: str | None = None,
         copy_of: str | None = None,
+        unconfirmed: Unconfirmed | None = None,
     ) -> GossipNode:
         """Start a host's node; `enrolled_as`: with the name of another host, enrolled again here; `copy_of`:
         with the name and the keys of another host."""
@@ -234,7 +241,9 @@ class Group:
             documents=documents,
             verifier=self.verifier,
             restored=RestoredState(
-                0 if epoch is None else decode_untrusted(epoch, int, bytes_max=16), members
+                0 if epoch is None else decode_untrusted(epoch, int, bytes_max=16),
+                members,
+                unconfirmed=unconfirmed,
             ),
             rng=random.Random(f"{self.seed} {name} {host.starts}"),
             now=Instant(self.now),
