@@ -32,6 +32,8 @@ from gossipmesh.agent.http_server import Handler, HttpServer
 from gossipmesh.agent.identified_engine import IdentifiedEngine
 from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
+from gossipmesh.agent.key_turning import Pins
+from gossipmesh.agent.key_use import AgentKeyUse
 from gossipmesh.agent.listeners import Listeners
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.lost_datagrams import tell_datagrams
@@ -201,7 +203,7 @@ class Agent:
             raise
         running = None if found is None else found.snapshot_version
         self.feed.restore(running, joins=self._expects_others() and not self.documents.scopes())
-        self._identified.give_identities()
+        self._identified.show_keys()
         await self.services.scan()
         self._give_listeners()
         self._listeners.close_unused()
@@ -212,6 +214,7 @@ class Agent:
         nursery.start_soon(self.seeds.run, self._seeds_changed, self._is_alone)
         nursery.start_soon(self.feed.run)
         nursery.start_soon(self.identity.run)
+        nursery.start_soon(self.identity.keys.run, AgentKeyUse(self._identified, self._publish_pins))
         nursery.start_soon(self.services.run)
         nursery.start_soon(self._reloader.run)
         nursery.start_soon(local_api.run)
@@ -312,7 +315,7 @@ class Agent:
             log.warning("policy refused: %s", event.reason, extra=told)
         elif isinstance(event, TrustChanged):
             log.info("trust in force", extra=fields(trust_version=event.version))
-            self._identified.give_identities()
+            self._identified.show_keys()
         elif isinstance(event, ViewRepaired):
             self._repaired_peers = event.peers_count
             self._release_when_repaired()
@@ -359,6 +362,14 @@ class Agent:
             self._ready_told = True
             log.info("ready", extra=fields(node=self.identity.identity.name, gossip=self._config.gossip_bind))
 
+    def _engine_shows(self) -> None:
+        """Called when the engine has confirmed keys: what they are of may be served."""
+        self.identity.keys.look()
+        self.services.refresh()
+
+    def _publish_pins(self, pins: Pins) -> bool:
+        return True
+
     def _services_changed(self) -> None:
         self._give_listeners()
         self.feed.changed()
@@ -373,7 +384,7 @@ class Agent:
         self._release_when_repaired()
 
     def _identity_renewed(self, identity: NodeIdentity) -> None:
-        self._identified.give_identities()
+        self._identified.show_keys()
         try:
             self.shell.step(lambda now: self.inputs.renew_credential(identity.credential, now))
         except MalformedInput as error:
@@ -458,6 +469,7 @@ class Agent:
             wanted=lambda: [entry.service for entry in self.services.registrations()],
             on_renewed=self._identity_renewed,
             rng=seeded_random(),
+            period_s=self._config.key_period_s,
         )
 
     def _make_node(
@@ -481,6 +493,7 @@ class Agent:
             self.node.own_node_id,
             on_event=self._engine_told,
             on_change=self._engine_changed,
+            on_shown=self._engine_shows,
         )
 
     def _make_addresses(self) -> AddressKeeper:

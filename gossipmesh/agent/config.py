@@ -10,15 +10,20 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from gossipmesh.agent.key_turning import PERIOD_S_DEFAULT
 from gossipmesh.agent.seeds import Seed, parse_seed
 from gossipmesh.model import access_log, limits
 from gossipmesh.model.access_log import AccessLogSettings
+from gossipmesh.model.durations import parse_duration_untrusted
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
+from gossipmesh.model.instant import DAY_S, HOUR_S, SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.net.files import read_file
 from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check_shape, parse_yaml_untrusted
 
 _WILDCARDS: Final = ("0.0.0.0", "::")
+KEY_PERIOD_S_MIN: Final = 5  # a few times what a key set takes to reach everybody
+KEY_PERIOD_S_MAX: Final = 30 * DAY_S
 _PORT_ZERO: Final = "port 0 would be another one at each start; give a port in 1..65535"
 
 
@@ -63,6 +68,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     logLevel: Literal["debug", "info", "warning", "error"] = "info"
     profile: Literal["fast", "steady", "lan"] = "fast"
     flightRecorder: bool = True
+    keyPeriod: str = "168h"
 
 
 class AgentFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +102,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     log_level: str
     flight_recorder: bool
     profile: str = "fast"
+    key_period_s: int = PERIOD_S_DEFAULT
     more_seeds: tuple[Seed, ...] = ()
 
     def every_seed(self) -> tuple[Seed, ...]:
@@ -267,9 +274,26 @@ def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
         log_level=spec.logLevel,
         flight_recorder=spec.flightRecorder,
         profile=spec.profile,
+        key_period_s=_read_key_period(spec.keyPeriod, addresses),
     )
     _refuse_shared_ports(config, addresses)
     return config
+
+
+def _read_key_period(text: str, addresses: _Addresses) -> int:
+    """Return for how many seconds a TLS key is shown before the next one; a mistake is noted."""
+    try:
+        period_s = parse_duration_untrusted(text) // SECOND_NS
+    except MalformedInput as error:
+        addresses.note(("spec", "keyPeriod"), str(error))
+        return PERIOD_S_DEFAULT
+    if not KEY_PERIOD_S_MIN <= period_s <= KEY_PERIOD_S_MAX:
+        addresses.note(
+            ("spec", "keyPeriod"),
+            f"keys that turn every {text}: give {KEY_PERIOD_S_MIN}s to {KEY_PERIOD_S_MAX // HOUR_S}h, a week "
+            "(168h) unless you have a reason",
+        )
+    return period_s
 
 
 def _resolve_access_log(spec: AccessLogSpec | str | None, base: Path, state_dir: Path) -> AccessLogSettings:

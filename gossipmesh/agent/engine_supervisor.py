@@ -14,7 +14,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import trio
@@ -28,7 +28,7 @@ from gossipmesh.dataplane.client import (
     EngineUnavailable,
     SnapshotRefused,
 )
-from gossipmesh.dataplane.protocol import EngineEvent, Identity, Statistics
+from gossipmesh.dataplane.protocol import PINS_FEATURE, EngineEvent, Identity, Statistics
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
@@ -86,6 +86,21 @@ class RunningEngine(msgspec.Struct, frozen=True):
     listeners: dict[str, socket.socket]
 
 
+class _Identities(NamedTuple):
+    """What an engine is to show, and whom it is to believe."""
+
+    identities: tuple[Identity, ...]
+    bundle_pem: bytes
+    carrier_root_pem: bytes
+
+
+def _certified_only(wanted: _Identities) -> _Identities:
+    """Return what an engine takes that knows the authority's certificates alone."""
+    certified = (one for one in wanted.identities if one.chain_pem)
+    plain = tuple(Identity(one.spiffe_id, one.chain_pem, one.key_pem) for one in certified)
+    return _Identities(plain, wanted.bundle_pem, b"")
+
+
 class EngineSupervisor:
     """One engine, whichever process it is just now."""
 
@@ -95,15 +110,17 @@ class EngineSupervisor:
         *,
         on_event: Callable[[EngineEvent], None],
         on_change: Callable[[], None],
+        on_shown: Callable[[], None],
         probe: Callable[[], Awaitable[bool]],
     ) -> None:
-        """`on_change` follows each change of `serving`.
+        """`on_change` follows each change of `serving`, `on_shown` each of `shown`.
 
         `probe` handshakes with this node's own mesh port as a peer would.
         """
         self._settings = settings
         self._on_event = on_event
         self._on_change = on_change
+        self._on_shown = on_shown
         self._probe = probe
         self._client: EngineClient | None = None
         self._pid: int | None = None
@@ -124,7 +141,8 @@ class EngineSupervisor:
         self._snapshot: Snapshot | None = None
         self._unknown: list[str] = []
         self._taken_last: Snapshot | None = None
-        self._identities: tuple[tuple[Identity, ...], bytes] | None = None
+        self._identities: _Identities | None = None
+        self._shown: tuple[Identity, ...] = ()
         self._listeners: dict[str, socket.socket] = {}
         self._taken: dict[str, socket.socket] = {}
         self._looked = trio.Event()
@@ -134,6 +152,16 @@ class EngineSupervisor:
     def serving(self) -> bool:
         """Tell whether the engine has acked a snapshot and its mesh port answers."""
         return self._client is not None and self._acked is not None and self._answering
+
+    @property
+    def shown(self) -> tuple[Identity, ...]:
+        """Return the identities that the engine attached now has confirmed; none while there is none."""
+        return self._shown
+
+    @property
+    def takes_pins(self) -> bool:
+        """Tell whether the engine attached now judges by key sets and takes carrier leaves."""
+        return self._client is not None and PINS_FEATURE in self._client.hello.features
 
     def view(self) -> EngineView:
         """Return what is known of the engine now."""
@@ -160,9 +188,11 @@ class EngineSupervisor:
             self._unknown.append(service)
             self._changed.set()
 
-    def want_identities(self, identities: Sequence[Identity], bundle_pem: bytes) -> None:
-        """Have the engine use exactly these identities and roots."""
-        self._identities = (tuple(identities), bundle_pem)
+    def want_identities(
+        self, identities: Sequence[Identity], bundle_pem: bytes, carrier_root_pem: bytes
+    ) -> None:
+        """Have the engine use exactly these identities and roots, as far as it can."""
+        self._identities = _Identities(tuple(identities), bundle_pem, carrier_root_pem)
         self._changed.set()
 
     def want_listeners(self, listeners: Mapping[str, socket.socket]) -> None:
@@ -341,6 +371,7 @@ class EngineSupervisor:
                 log.warning("the engine is gone: %s", reason, extra=fields(pid=client.hello.pid))
         finally:
             self._client, self._acked, self._answering, self._full = None, None, False, ()
+            self._shown = ()
         # Not when this agent ends: the engine serves on, and nobody must be told otherwise.
         self._tell()
         settled = trio.current_time() - started > _SETTLED_S
@@ -354,11 +385,8 @@ class EngineSupervisor:
         while True:
             self._changed = trio.Event()
             if self._identities is not None and identities is not self._identities:
-                wanted = identities = self._identities
-                try:
-                    await client.apply_identities(*wanted)
-                except EngineRefused as error:
-                    log.error("the engine refused the node's identities: %s", error)
+                identities = self._identities
+                await self._push_identities(client, self._identities)
             if self._snapshot is not None and self._snapshot.version != self._acked:
                 await self._push_snapshot(client, self._snapshot)
             new = {
@@ -377,6 +405,18 @@ class EngineSupervisor:
                 await client.unknown_service(service)
             if not self._changed.is_set():
                 await self._changed.wait()
+
+    async def _push_identities(self, client: EngineClient, wanted: _Identities) -> None:
+        given = wanted if self.takes_pins else _certified_only(wanted)
+        if not given.identities:
+            return  # nobody to be yet
+        try:
+            await client.apply_identities(*given)
+        except EngineRefused as error:
+            log.error("the engine refused the node's identities: %s", error)
+        else:
+            self._shown = given.identities
+            self._on_shown()
 
     async def _push_snapshot(self, client: EngineClient, snapshot: Snapshot) -> None:
         if snapshot.version == self._refused[0]:

@@ -19,13 +19,18 @@ import msgspec
 import trio
 
 from gossipmesh.agent.identity_store import (
+    FORMAT,
     NodeIdentity,
     StoredIdentity,
-    StoredSvid,
+    certified_key,
     encode_stored,
+    fresh_key,
     open_stored_untrusted,
     reserve_identity,
+    stored_keys,
+    stored_of,
 )
+from gossipmesh.agent.key_turning import HeldKeys, LeafKey
 from gossipmesh.model.enrolment import (
     ANSWER_BYTES_MAX,
     EnrolRequest,
@@ -33,12 +38,17 @@ from gossipmesh.model.enrolment import (
     JoinToken,
     Refusal,
     RenewRequest,
-    allows,
     decode_token_untrusted,
     is_concrete,
 )
 from gossipmesh.model.errors import MalformedInput, OperatorError, Untrusted
-from gossipmesh.model.identity import authority_spiffe_id, node_spiffe_id, service_spiffe_id
+from gossipmesh.model.identity import (
+    authority_spiffe_id,
+    host_name_of_spiffe_id,
+    node_spiffe_id,
+    service_spiffe_id,
+    workloads_spiffe_id,
+)
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
 from gossipmesh.model.records import NodeCredential
@@ -48,14 +58,12 @@ from gossipmesh.net.secret_files import read_secret
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import KEY_BYTES, ExchangeKey, SigningKey, Verifier
 from gossipmesh.trust.svid import (
-    LEAF_ENTROPY_BYTES,
     certificate_sha256,
     check_chain_untrusted,
     check_leaf_untrusted,
-    leaf_key_pem,
     make_request,
 )
-from gossipmesh.wire.versions import FEATURES, STATE_FORMAT
+from gossipmesh.wire.versions import FEATURES
 
 REQUEST_TIMEOUT_S: Final = 15.0
 RECEIVE_BYTES: Final = 65_536
@@ -73,16 +81,13 @@ class AuthorityRefused(OperatorError):
 
 
 @dataclass(frozen=True)
-class _Keys:
-    """What a node keeps to itself; `leaves` maps SPIFFE ID to key PEM, the node's first."""
+class Renewal:
+    """What an authority answered: the identity under its newest credential and Trust, the keys as they were,
+    and by pin the keys it issued certificates for.
+    """
 
-    signing: SigningKey
-    exchange: ExchangeKey
-    leaves: Mapping[str, bytes]
-
-    def requests(self) -> tuple[str, ...]:
-        """Return a certificate request for each leaf key."""
-        return tuple(make_request(key, spiffe_id) for spiffe_id, key in self.leaves.items())
+    identity: NodeIdentity
+    keys: Mapping[bytes, LeafKey]
 
 
 async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_seconds) -> NodeIdentity:
@@ -95,29 +100,38 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
     token = read_token(token_file)
     with reserve_identity(directory) as reservation:
         names = [node_spiffe_id(token.trust_domain, token.node)]
+        names.append(workloads_spiffe_id(token.trust_domain, token.node))
         names += [service_spiffe_id(token.trust_domain, s) for s in token.services if is_concrete(s)]
-        keys = _Keys(
-            SigningKey(random_bytes(KEY_BYTES)),
-            ExchangeKey(random_bytes(KEY_BYTES)),
-            {name: leaf_key_pem(random_bytes(LEAF_ENTROPY_BYTES)) for name in names},
-        )
+        keys = {name: HeldKeys(fresh_key(name), fresh_key(name)) for name in names}
+        signing, exchange = SigningKey(random_bytes(KEY_BYTES)), ExchangeKey(random_bytes(KEY_BYTES))
+        authority = Address.parse(token.authority)
         request = EnrolRequest(
             authority_instance=token.authority_instance,
             token_id=token.token_id,
             secret=token.secret,
-            signing_key=keys.signing.public,
-            exchange_key=keys.exchange.public,
-            requests=keys.requests(),
+            signing_key=signing.public,
+            exchange_key=exchange.public,
+            requests=(),
         )
-        signed = msgspec.structs.replace(request, proof=keys.signing.sign(request.proof_bytes()))
-        authority = Address.parse(token.authority)
-        context = _anonymous_context(token.root_certificate)
-        body = msgspec.json.encode(signed)
-        issued = await _ask(authority, context, token.trust_domain, "/v1/enrol", body)
+        leaves = {name: held.current for name, held in keys.items()}
+        issued = await _ask_to_enrol(token, request, signing, leaves)
         try:
             if not _names_root(issued, token):
                 raise Untrusted("its Trust does not name the root certificate of the token")
-            stored = _store(token.trust_domain, authority, keys, issued, (), clock())
+            documents = _follow_trust(token.trust_domain, (), issued)
+            certified = _check_issued(documents, leaves, issued, clock())
+            held = {name: _certified(one, certified) for name, one in keys.items()}
+            stored = StoredIdentity(
+                version=FORMAT,
+                trust_domain=token.trust_domain,
+                authority=str(authority),
+                credential=issued.credential,
+                signing_seed=signing.seed(),
+                exchange_seed=exchange.seed(),
+                trust=tuple(documents.trust_envelopes),
+                turned=clock(),
+                keys=stored_keys(held),
+            )
             identity = open_stored_untrusted(stored)
         except MalformedInput as error:
             raise OperatorError(
@@ -129,57 +143,69 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
 
 
 async def renew(
-    directory: Path, identity: NodeIdentity, services: Sequence[str], *, clock: Clock = wall_seconds
-) -> NodeIdentity:
-    """Have the node's SVID, its credential, and the SVIDs of its services issued again.
+    identity: NodeIdentity, leaves: Mapping[str, LeafKey], *, clock: Clock = wall_seconds
+) -> Renewal:
+    """Have the credential and certificates issued again; nothing is kept yet.
 
-    Services are those its token named, and `services` (`namespace/name`) under a pattern of it. Keys
-    stay: the peers know their hashes from the credential. Enrolling again changes them.
+    Args:
+        leaves: the keys to have certificates for, by SPIFFE ID; the node's own must be among them.
 
     Raises:
-        OperatorError: unreachable or refused. The identity in `directory` is unchanged.
+        OperatorError: unreachable or refused. State unchanged.
     """
     if identity.authority is None:
         raise OperatorError(f"{identity.name} knows no authority to renew at; enrol it with a token")
-    patterns = identity.credential_body.service_patterns
-    for service in services:
-        if not allows(patterns, service):
-            raise OperatorError(
-                f"{identity.name} may not serve {service}: its token allows {', '.join(patterns) or 'none'}; "
-                "create a token with --service for it, remove stateDir/identity and enrol again"
-            )
-    wanted = sorted({*services, *(pattern for pattern in patterns if is_concrete(pattern))})
-    names = [identity.spiffe_id, *(service_spiffe_id(identity.trust_domain, s) for s in wanted)]
-    leaves = {name: _leaf_key(identity, name) for name in names}
-    keys = _Keys(identity.signing, identity.exchange, leaves)
-    with reserve_identity(directory) as reservation:
-        now = clock()
-        request = RenewRequest(
-            spiffe_id=identity.spiffe_id,
-            requests=keys.requests(),
-            issued=now,
-            serial=max(identity.credential_body.serial + 1, now),
+    first = identity.spiffe_id
+    ordered = {first: leaves[first]} | {name: leaves[name] for name in sorted(leaves)}
+    now = clock()
+    request = RenewRequest(
+        spiffe_id=first, requests=(), issued=now, serial=max(identity.credential_body.serial + 1, now)
+    )
+    issued = await _ask_to_renew(identity, identity.authority, ordered, request)
+    try:
+        documents = _follow_trust(identity.trust_domain, identity.trust_envelopes, issued)
+        certified = _check_issued(documents, ordered, issued, clock())
+        stored = msgspec.structs.replace(
+            stored_of(identity), credential=issued.credential, trust=tuple(documents.trust_envelopes)
         )
-        issued = await _ask_to_renew(identity, identity.authority, keys.signing, request)
-        try:
-            held = identity.trust_envelopes
-            stored = _store(identity.trust_domain, identity.authority, keys, issued, held, clock())
-            renewed = open_stored_untrusted(stored)
-            _require_not_older(identity.credential_body, renewed.credential_body)
-        except MalformedInput as error:
-            raise OperatorError(
-                f"the authority at {identity.authority} answered with an identity that does not hold "
-                f"({error}); the old one is kept"
-            ) from None
-        # In a thread: an fsync may take as long as the disk likes, and the agent runs meanwhile.
-        await trio.to_thread.run_sync(reservation.commit, encode_stored(stored))
-    return renewed
+        renewed = open_stored_untrusted(stored)
+        _require_not_older(identity.credential_body, renewed.credential_body)
+    except MalformedInput as error:
+        raise OperatorError(
+            f"the authority at {identity.authority} answered with an identity that does not hold "
+            f"({error}); the old one is kept"
+        ) from None
+    return Renewal(renewed, certified)
+
+
+async def _ask_to_enrol(
+    token: JoinToken, request: EnrolRequest, signing: SigningKey, leaves: Mapping[str, LeafKey]
+) -> Issued:
+    """Send an enrolment; an authority of 0.2 is not asked for what it does not know.
+
+    Raises:
+        OperatorError: unreachable or refused. State unchanged.
+    """
+    authority = Address.parse(token.authority)
+    context = _anonymous_context(token.root_certificate)
+
+    async def ask(names: Sequence[str]) -> Issued:
+        form = msgspec.structs.replace(request, requests=_requests(leaves, names))
+        signed = msgspec.structs.replace(form, proof=signing.sign(form.proof_bytes()))
+        return await _ask(authority, context, token.trust_domain, "/v1/enrol", msgspec.json.encode(signed))
+
+    try:
+        return await ask(list(leaves))
+    except AuthorityRefused as refusal:
+        if refusal.code != "malformed":
+            raise
+    return await ask(_known_before(leaves))
 
 
 async def _ask_to_renew(
-    identity: NodeIdentity, authority: Address, signing: SigningKey, request: RenewRequest
+    identity: NodeIdentity, authority: Address, leaves: Mapping[str, LeafKey], request: RenewRequest
 ) -> Issued:
-    """Send a renewal; to an authority of 0.2, which takes no serial, without one.
+    """Send a renewal; an authority of 0.2 is given no serial, nor asked for what it does not know.
 
     Raises:
         OperatorError: unreachable or refused. State unchanged.
@@ -193,17 +219,28 @@ async def _ask_to_renew(
             "this node again"
         ) from None
 
-    async def ask(form: RenewRequest) -> Issued:
-        signed = msgspec.structs.replace(form, proof=signing.sign(form.proof_bytes()))
+    async def ask(form: RenewRequest, names: Sequence[str]) -> Issued:
+        form = msgspec.structs.replace(form, requests=_requests(leaves, names))
+        signed = msgspec.structs.replace(form, proof=identity.signing.sign(form.proof_bytes()))
         body = msgspec.json.encode(signed)
         return await _ask(authority, context, identity.trust_domain, "/v1/renew", body)
 
     try:
-        return await ask(request)
+        return await ask(request, list(leaves))
     except AuthorityRefused as refusal:
         if refusal.code != "malformed":
             raise
-    return await ask(msgspec.structs.replace(request, serial=msgspec.UNSET))
+    return await ask(msgspec.structs.replace(request, serial=msgspec.UNSET), _known_before(leaves))
+
+
+def _requests(leaves: Mapping[str, LeafKey], names: Sequence[str]) -> tuple[str, ...]:
+    """Return a certificate request for each of these names."""
+    return tuple(make_request(leaves[name].key_pem, name) for name in names)
+
+
+def _known_before(leaves: Mapping[str, LeafKey]) -> list[str]:
+    """Return the names that an authority of 0.2 issues to: it knows no workloads without a service."""
+    return [name for name in leaves if host_name_of_spiffe_id(name) is None]
 
 
 def _require_not_older(held: NodeCredential, answered: NodeCredential) -> None:
@@ -248,53 +285,48 @@ def _roots_in(trust_domain: str, envelopes: Sequence[bytes]) -> set[str]:
     return {root for trust in trusts for root in trust.root_certificates}
 
 
-def _leaf_key(identity: NodeIdentity, spiffe_id: str) -> bytes:
-    svid = identity.svids.get(spiffe_id)
-    return leaf_key_pem(random_bytes(LEAF_ENTROPY_BYTES)) if svid is None else svid.key_pem
-
-
 def _names_root(issued: Issued, token: JoinToken) -> bool:
     """Tell whether some version of the Trust that came names the root the token pins."""
     return token.root_certificate in _roots_in(token.trust_domain, issued.trust)
 
 
-def _store(
-    trust_domain: str,
-    authority: Address,
-    keys: _Keys,
-    issued: Issued,
-    held: Sequence[bytes],
-    now: WallSeconds,
-) -> StoredIdentity:
-    """Put keys and answer together; Trust must go on from `held`.
+def _follow_trust(trust_domain: str, held: Sequence[bytes], issued: Issued) -> TrustedDocuments:
+    """Return Trust as it goes on from `held`.
 
     Raises:
-        MalformedInput: another number or other names than asked for, chains not valid now, or a Trust
-            that does not follow. State unchanged.
+        MalformedInput: it does not follow, or there is none. State unchanged.
     """
     documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=FEATURES)
     for envelope in (*held, *issued.trust):
         documents.load_trust_untrusted(envelope)
     if documents.trust is None:
         raise MalformedInput("it holds no Trust document")
-    if [svid.spiffe_id for svid in issued.svids] != list(keys.leaves):
+    return documents
+
+
+def _check_issued(
+    documents: TrustedDocuments, leaves: Mapping[str, LeafKey], issued: Issued, now: WallSeconds
+) -> dict[bytes, LeafKey]:
+    """Return the keys with what was issued for them, by pin.
+
+    Raises:
+        MalformedInput: for other names or keys than asked for, or chains not valid now. State unchanged.
+    """
+    names = [svid.spiffe_id for svid in issued.svids]
+    if names != list(leaves) and names != _known_before(leaves):
         raise Untrusted("it is not for the names that were asked for")
+    assert documents.trust is not None
     bundle_pem = "".join(documents.trust.root_certificates).encode()
+    found: dict[bytes, LeafKey] = {}
     for svid in issued.svids:
-        check_chain_untrusted(svid.chain.encode(), bundle_pem, now)
-    return StoredIdentity(
-        version=STATE_FORMAT,
-        trust_domain=trust_domain,
-        authority=str(authority),
-        credential=issued.credential,
-        signing_seed=keys.signing.seed(),
-        exchange_seed=keys.exchange.seed(),
-        trust=tuple(documents.trust_envelopes),
-        svids=tuple(
-            StoredSvid(svid.spiffe_id, svid.chain, keys.leaves[svid.spiffe_id].decode())
-            for svid in issued.svids
-        ),
-    )
+        key = leaves[svid.spiffe_id]
+        facts = check_chain_untrusted(svid.chain.encode(), bundle_pem, now)
+        found[key.pin] = certified_key(svid.spiffe_id, key, svid.chain.encode(), facts)
+    return found
+
+
+def _certified(keys: HeldKeys, certified: Mapping[bytes, LeafKey]) -> HeldKeys:
+    return msgspec.structs.replace(keys, current=certified.get(keys.current.pin, keys.current))
 
 
 def _anonymous_context(root_pem: str) -> ssl.SSLContext:

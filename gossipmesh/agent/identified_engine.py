@@ -17,6 +17,7 @@ from gossipmesh.model.identity import NodeId, node_name_of_spiffe_id, pattern_al
 from gossipmesh.model.member import Address
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.net.tls import EngineAnswer, ask_engine
+from gossipmesh.trust.carrier import carrier_root_pem
 from gossipmesh.trust.documents import TrustedDocuments
 
 log = logging.getLogger("gossipmesh.agent")
@@ -36,8 +37,12 @@ class IdentifiedEngine:
         *,
         on_event: Callable[[EngineEvent], None],
         on_change: Callable[[], None],
+        on_shown: Callable[[], None],
     ) -> None:
-        """Make the supervisor; it runs nothing before it is told to. `on_change`: it serves, or no more."""
+        """Make the supervisor; it runs nothing before it is told to.
+
+        `on_change`: it serves, or no more. `on_shown`: it has confirmed other identities, or keys.
+        """
         self._keeper = keeper
         self._documents = documents
         self._own_port = reachable(config.mesh_bind)
@@ -50,7 +55,7 @@ class IdentifiedEngine:
             boot_id=random_bytes(8).hex(),
         )
         self.supervisor = EngineSupervisor(
-            settings, on_event=on_event, on_change=on_change, probe=self._probe_own
+            settings, on_event=on_event, on_change=on_change, on_shown=on_shown, probe=self._probe_own
         )
 
     def engine_serves(self) -> bool:
@@ -63,15 +68,28 @@ class IdentifiedEngine:
         return any(pattern_allows(pattern, service) for pattern in patterns)
 
     def service_has_identity(self, service: str) -> bool:
-        """Tell whether this node holds the SVID of `service`."""
-        identity = self._keeper.identity
-        return service_spiffe_id(identity.trust_domain, service) in identity.svids
+        """Tell whether the engine shows a key of `service`."""
+        wanted = service_spiffe_id(self._keeper.identity.trust_domain, service)
+        return any(one.spiffe_id == wanted for one in self.supervisor.shown)
 
-    def give_identities(self) -> None:
-        """Have the engine show what this node is now, and trust the roots of Trust."""
-        svids = self._keeper.identity.svids.values()
-        identities = [Identity(svid.spiffe_id, svid.chain_pem, svid.key_pem) for svid in svids]
-        self.supervisor.want_identities(identities, self._bundle_pem())
+    def show_keys(self) -> None:
+        """Have the engine show the keys in use, and trust the roots of Trust."""
+        identity, usable = self._keeper.identity, self._keeper.keys.usable()
+        if identity.spiffe_id not in usable:
+            return  # an engine without its node's own name is none
+        identities = [
+            Identity(name, key.chain_pem, key.key_pem, identity.carrier_pem(name, key))
+            for name, key in usable.items()
+        ]
+        root_pem = carrier_root_pem(identity.trust_domain)
+        self.supervisor.want_identities(identities, self._bundle_pem(), root_pem)
+
+    def shown_pins(self) -> dict[str, bytes]:
+        """Return what the engine has confirmed, the pin by SPIFFE ID."""
+        held = self._keeper.keys.turning.holding.keys
+        pins = {key.key_pem: key.pin for keys in held.values() for key in keys.all}
+        shown = self.supervisor.shown
+        return {one.spiffe_id: pins[one.key_pem] for one in shown if one.key_pem in pins}
 
     async def probe(self, addresses: Sequence[Address], spiffe_id: str) -> EngineAnswer:
         """Shake hands with a node's engine as a peer would, within a second."""

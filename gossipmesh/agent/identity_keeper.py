@@ -1,8 +1,9 @@
 """This node's identity over time: enrolled once, renewed at half life, kept current everywhere.
 
 Rules:
-1. The authority may be gone for days: a renewal that fails is tried again and warned of with the horizon.
-2. Services whose patterns allow them, but whose SVID was not issued yet, are asked for when registered.
+1. The authority may be gone for weeks: a renewal that fails is tried again and warned of with the horizon.
+   Keys turn meanwhile (`key_keeper`), and so does what is registered anew get its own.
+2. Certificates that were not issued yet for a key in use are asked for.
 3. A token is for a node without an identity. Beside one, a token for somebody else is a mistake that ends the
    start; a token for this very node is left unspent, and the log says so.
 """
@@ -10,7 +11,7 @@ Rules:
 import logging
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -18,9 +19,11 @@ from typing import Final
 import trio
 
 from gossipmesh.agent import enrolment
-from gossipmesh.agent.identity_store import NodeIdentity, load_identity
+from gossipmesh.agent.identity_store import NodeIdentity, load_identity, upgrade_identity
+from gossipmesh.agent.key_keeper import KeyKeeper
+from gossipmesh.agent.key_turning import PERIOD_S_DEFAULT, LeafKey
 from gossipmesh.agent.logs import fields
-from gossipmesh.model.enrolment import JoinToken
+from gossipmesh.model.enrolment import LEAF_BACKDATE_S, JoinToken
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.identity import node_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import WallSeconds
@@ -48,6 +51,8 @@ async def load_or_enrol(
     """
     identity = load_identity(directory)
     if identity is not None:
+        if upgrade_identity(directory, identity):
+            log.info("the identity is written anew, in a format that builds before 0.3 do not read")
         if token_file is not None:
             _leave_token(directory, identity, token_file)
         return identity, False
@@ -114,18 +119,29 @@ def _said_by_token_only(identity: NodeIdentity, token: JoinToken) -> list[str]:
 
 
 def half_life(identity: NodeIdentity) -> WallSeconds:
-    """Return when the first of the certificates has lived half its life."""
+    """Return when the first of the authority's certificates has lived half its life; 0: there is none."""
     halves = [svid.not_before + (svid.not_after - svid.not_before) // 2 for svid in identity.svids.values()]
-    return WallSeconds(min(halves))
+    return WallSeconds(min(halves, default=0))
+
+
+def leaves_end(identity: NodeIdentity) -> WallSeconds:
+    """Return when the first of the authority's certificates ends; 0: there is none."""
+    return WallSeconds(min((svid.not_after for svid in identity.svids.values()), default=0))
 
 
 def horizon(identity: NodeIdentity) -> WallSeconds:
-    """Return when the first of the certificates ends."""
-    return WallSeconds(min(svid.not_after for svid in identity.svids.values()))
+    """Return until when this node is one of the mesh, whoever answers meanwhile: its credential's end."""
+    return WallSeconds(identity.credential_body.ends)
+
+
+def answered_at(identity: NodeIdentity) -> WallSeconds:
+    """Return when the authority last issued something to this node, as far as its certificates tell."""
+    issued = [svid.not_before + LEAF_BACKDATE_S for svid in identity.svids.values()]
+    return WallSeconds(max([identity.credential_body.not_before + LEAF_BACKDATE_S, *issued]))
 
 
 class IdentityKeeper:
-    """Holds the identity and has it renewed in time."""
+    """Holds the identity, has its certificates renewed in time, and its keys turned."""
 
     def __init__(
         self,
@@ -135,27 +151,42 @@ class IdentityKeeper:
         wanted: Callable[[], Sequence[str]],
         on_renewed: Callable[[NodeIdentity], None],
         rng: random.Random,
+        period_s: int = PERIOD_S_DEFAULT,
     ) -> None:
-        """`wanted` are the services registered now; `on_renewed` gets each newer identity."""
-        self.identity = identity
+        """`wanted` are the services registered now; `on_renewed` gets each newer identity.
+
+        `period_s`: how long keys are shown before they are turned.
+        """
         self.failure: str | None = None
         self.renewals_count = 0
         self.failures_count = 0
-        self._directory = directory
+        self.keys = KeyKeeper(
+            directory,
+            identity,
+            period_s=period_s,
+            wanted=wanted,
+            certify=self._certify_coming,
+            on_written=self._keys_written,
+        )
         self._wanted = wanted
         self._on_renewed = on_renewed
         self._rng = rng
         self._asked = trio.Event()
+        self._not_issued: set[bytes] = set()
+
+    @property
+    def identity(self) -> NodeIdentity:
+        """Return the identity as it is on disk."""
+        return self.keys.identity
 
     def missing_services(self) -> list[str]:
-        """Return the registered services whose SVID is not here, sorted."""
-        domain = self.identity.trust_domain
-        return sorted({s for s in self._wanted() if service_spiffe_id(domain, s) not in self.identity.svids})
+        """Return the registered services this node may serve and has no usable key for yet, sorted."""
+        domain, usable = self.identity.trust_domain, self.keys.usable()
+        return sorted({s for s in self._wanted() if service_spiffe_id(domain, s) not in usable})
 
     def services_changed(self) -> None:
-        """Look again at what is registered."""
-        if self.missing_services():
-            self._asked.set()
+        """Look again at what is registered: it gets keys at once, certificates when the authority answers."""
+        self.keys.look()
 
     async def run(self) -> None:
         """Renew when due or asked, until cancelled."""
@@ -180,21 +211,32 @@ class IdentityKeeper:
         Civil time is looked at meanwhile: it may be set, and goes on while a machine sleeps and the loop's
         clock stands still.
         """
-        half, end = half_life(self.identity), horizon(self.identity)
-        spread_s = (end - half) * _JITTER
-        due = half + self._rng.uniform(-spread_s, spread_s)
+        half, end = half_life(self.identity), leaves_end(self.identity)
+        due = half + self._rng.uniform(-_JITTER, _JITTER) * (end - half)
         due_at = trio.current_time() + max(1.0, due - wall_seconds())
-        while trio.current_time() < due_at:
+        while trio.current_time() < due_at and not self._lacks_certificates():
             with trio.move_on_at(min(due_at, trio.current_time() + _LOOK_S)):
                 await self._asked.wait()
                 return
             if wall_seconds() >= due:
                 return
 
+    def _keys_written(self) -> None:
+        """Called when other keys than before are on disk: what is new among them is asked for."""
+        if self._lacks_certificates():
+            self._asked.set()
+
+    def _lacks_certificates(self) -> bool:
+        """Tell whether a key in use has no certificate of the authority, and it was not asked for one."""
+        held = self.identity.holding.keys
+        return any(
+            not keys.current.chain_pem and keys.current.pin not in self._not_issued for keys in held.values()
+        )
+
     async def _renew(self) -> bool:
-        services = self._services()
+        leaves = {name: held.current for name, held in self.keys.turning.holding.keys.items()}
         try:
-            identity = await enrolment.renew(self._directory, self.identity, services)
+            await self._keep(await enrolment.renew(self.identity, leaves), leaves)
         except OperatorError as error:
             self.failure = str(error)
             self.failures_count += 1
@@ -206,20 +248,20 @@ class IdentityKeeper:
                 extra=fields(ends=ends, hours_left=left_s // 3_600),
             )
             return False
-        self.failure = None
-        self.renewals_count += 1
-        self.identity = identity
-        log.info("certificates renewed", extra=fields(identities=sorted(identity.svids)))
-        self._on_renewed(identity)
         return True
 
-    def _services(self) -> list[str]:
-        """Return the services to have SVIDs of: what is here, and what was registered since."""
-        registered = set(self._wanted())
-        domain = self.identity.trust_domain
-        prefix = f"spiffe://{domain}/ns/"
-        for spiffe_id in self.identity.svids:
-            if spiffe_id.startswith(prefix):
-                namespace, _, name = spiffe_id.removeprefix(prefix).partition("/svc/")
-                registered.add(f"{namespace}/{name}")
-        return sorted(registered)
+    async def _certify_coming(self) -> None:
+        """Ask the authority once for certificates of the keys that are about to be used."""
+        leaves = {name: held.next for name, held in self.keys.turning.holding.keys.items()}
+        try:
+            await self._keep(await enrolment.renew(self.identity, leaves), leaves)
+        except OperatorError as error:
+            log.info("keys turn without certificates of the authority: %s", error)
+
+    async def _keep(self, renewal: enrolment.Renewal, leaves: Mapping[str, LeafKey]) -> None:
+        await self.keys.keep(renewal)
+        self._not_issued = {key.pin for key in leaves.values()} - renewal.keys.keys()
+        self.failure = None
+        self.renewals_count += 1
+        log.info("certificates renewed", extra=fields(identities=sorted(self.identity.svids)))
+        self._on_renewed(self.identity)

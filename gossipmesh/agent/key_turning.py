@@ -30,11 +30,16 @@ Pins = dict[str, tuple[bytes, ...]]
 
 
 class LeafKey(msgspec.Struct, frozen=True):
-    """A P-256 key as PEM, its pin, and the authority's chain for it (leaf first); empty: there is none."""
+    """A P-256 key as PEM, its pin, and the authority's chain for it (leaf first); empty: there is none.
+
+    `not_before` and `not_after` (wall seconds) are the chain's.
+    """
 
     pin: bytes
     key_pem: bytes
     chain_pem: bytes = b""
+    not_before: int = 0
+    not_after: int = 0
 
     def __repr__(self) -> str:
         return f"LeafKey({self.pin.hex()})"
@@ -49,10 +54,15 @@ class HeldKeys(msgspec.Struct, frozen=True):
     is_used: bool = False
 
     @property
+    def all(self) -> tuple[LeafKey, ...]:
+        """Return the current key, the next one, and the one before while there is one."""
+        both = (self.current, self.next)
+        return both if self.former is None else (*both, self.former)
+
+    @property
     def pins(self) -> tuple[bytes, ...]:
-        """Return the pins to publish: current, next, and the one before while there is one."""
-        held = (self.current, self.next) if self.former is None else (self.current, self.next, self.former)
-        return tuple(key.pin for key in held)
+        """Return the pins to publish, in the same order."""
+        return tuple(key.pin for key in self.all)
 
     @property
     def shown(self) -> LeafKey | None:
@@ -115,9 +125,9 @@ class KeyTurning:
         if keys != self._holding.keys:
             self._hold(msgspec.structs.replace(self._holding, keys=keys))
 
-    def certified(self, chains: Mapping[bytes, bytes]) -> None:
-        """Take the authority's chains for keys held, by pin; those for other keys are left out."""
-        keys = {name: _with_chains(held, chains) for name, held in self._holding.keys.items()}
+    def certified(self, keys_by_pin: Mapping[bytes, LeafKey]) -> None:
+        """Take keys with the authority's newer chains; those that are not held any more are left out."""
+        keys = {name: _with_chains(held, keys_by_pin) for name, held in self._holding.keys.items()}
         if keys != self._holding.keys:
             self._hold(msgspec.structs.replace(self._holding, keys=keys))
 
@@ -196,6 +206,13 @@ class KeyTurning:
         return self._heard == self._kept.pins
 
     @property
+    def is_settled(self) -> bool:
+        """Tell whether nothing is under way: all on disk, published, heard, shown and confirmed."""
+        keys = self._holding.keys.values()
+        at_rest = all(held.is_used and held.former is None for held in keys)
+        return at_rest and self.is_heard and self._version == self._kept_version and not self._asked
+
+    @property
     def turn_at(self) -> Instant:
         """Return when the next turn is due; NEVER while there is nothing to turn."""
         return self._turn_at if self._holding.keys else NEVER
@@ -254,12 +271,11 @@ class KeyTurning:
         return Instant(now + max(0, round((due_s - age_s) * SECOND_NS)))
 
 
-def _with_chains(held: HeldKeys, chains: Mapping[bytes, bytes]) -> HeldKeys:
-    former = None if held.former is None else _with_chain(held.former, chains)
+def _with_chains(held: HeldKeys, keys_by_pin: Mapping[bytes, LeafKey]) -> HeldKeys:
+    former = None if held.former is None else keys_by_pin.get(held.former.pin, held.former)
     return msgspec.structs.replace(
-        held, current=_with_chain(held.current, chains), next=_with_chain(held.next, chains), former=former
+        held,
+        current=keys_by_pin.get(held.current.pin, held.current),
+        next=keys_by_pin.get(held.next.pin, held.next),
+        former=former,
     )
-
-
-def _with_chain(key: LeafKey, chains: Mapping[bytes, bytes]) -> LeafKey:
-    return msgspec.structs.replace(key, chain_pem=chains.get(key.pin, key.chain_pem))

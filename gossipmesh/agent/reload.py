@@ -106,7 +106,7 @@ def key_of(field: str) -> str:
     section = _SECTION.fullmatch(field)
     if section is not None:
         return f"spec.{section[1]}.{section[2]}"
-    first, *rest = field.split("_")
+    first, *rest = field.removesuffix("_s").split("_")  # a file writes units with its values
     return "spec." + first + "".join(word.capitalize() for word in rest)
 
 

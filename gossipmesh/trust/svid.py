@@ -89,6 +89,15 @@ def spki_hash_of_key(key_pem: bytes) -> bytes:
     return _spki_hash(read_leaf_key_untrusted(key_pem).public_key())
 
 
+def spki_of_key(key_pem: bytes) -> bytes:
+    """Return the public half of a private key, DER of its SubjectPublicKeyInfo.
+
+    Raises:
+        MalformedInput: not a P-256 private key. State unchanged.
+    """
+    return _spki(read_leaf_key_untrusted(key_pem).public_key())
+
+
 def make_request(key_pem: bytes, spiffe_id: str) -> str:
     """Return a PKCS #10 request in PEM for `spiffe_id`, signed with the key it is for.
 
@@ -263,6 +272,9 @@ def _validity(certificate: x509.Certificate) -> tuple[int, int]:
     return int(certificate.not_valid_before_utc.timestamp()), int(certificate.not_valid_after_utc.timestamp())
 
 
+def _spki(public_key: ec.EllipticCurvePublicKey) -> bytes:
+    return public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
 def _spki_hash(public_key: ec.EllipticCurvePublicKey) -> bytes:
-    der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).digest()
+    return hashlib.sha256(_spki(public_key)).digest()

@@ -170,3 +170,25 @@ def test_a_pipe_is_no_configuration_and_holds_nobody(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "agent.yaml")
     with pytest.raises(OperatorError, match="is a pipe"):
         read_config(tmp_path / "agent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a week", "'a week' is not a duration"),
+        ("1s", "keys that turn every 1s: give 5s to 720h"),
+        ("721h", "keys that turn every 721h"),
+    ],
+)
+def test_a_period_of_keys_that_cannot_be_is_told(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(YamlErrors, match=sentence):
+        parse_config_untrusted(
+            f"apiVersion: gossipmesh.dev/v1\nkind: AgentConfig\nspec:\n  keyPeriod: {text}\n", tmp_path / "c"
+        )
+
+
+def test_keys_turn_weekly_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    head = "apiVersion: gossipmesh.dev/v1\nkind: AgentConfig\n"
+    assert parse_config_untrusted(head, tmp_path / "c").key_period_s == 604_800
+    spec = f"{head}spec:\n  keyPeriod: 30s\n"
+    assert parse_config_untrusted(spec, tmp_path / "c").key_period_s == 30

@@ -40,7 +40,7 @@ class Rig:
         self.nursery = nursery
         self.alive: trio.CancelScope | None = None
         self.supervisor = EngineSupervisor(
-            self.settings, on_event=lambda _: None, on_change=lambda: None, probe=_yes
+            self.settings, on_event=lambda _: None, on_change=lambda: None, on_shown=lambda: None, probe=_yes
         )
 
     def spawn(self, socket_path: Path, access_log: AccessLogSettings, _log: Path) -> int:
@@ -112,6 +112,7 @@ async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_sil
         Rig(tmp_path, nursery).settings,
         on_event=lambda _: None,
         on_change=lambda: None,
+        on_shown=lambda: None,
         probe=probe,
     )
     supervisor._acked, supervisor._heard_at = "v", trio.current_time()
@@ -138,6 +139,7 @@ async def test_nobody_is_woken_to_look_for_a_first_snapshot(
         Rig(tmp_path, nursery).settings,
         on_event=lambda _: None,
         on_change=lambda: None,
+        on_shown=lambda: None,
         probe=probe,
     )
     nursery.start_soon(supervisor._watch_health)

@@ -5,7 +5,6 @@ import json
 import os
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +15,27 @@ import trio
 
 from gossipmesh.agent import enrolment
 from gossipmesh.agent.enrolment import enrol, renew
-from gossipmesh.agent.identity_store import FILE_NAME, load_identity, stored_of
+from gossipmesh.agent.identity_store import FILE_NAME, NodeIdentity, fresh_key, load_identity, stored_of
+from gossipmesh.agent.key_turning import LeafKey
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.requests import RequestRefused
-from gossipmesh.model.enrolment import Issued, RenewRequest
+from gossipmesh.model.enrolment import EnrolRequest, Issued, RenewRequest
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import HOUR_S, WallSeconds
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds
-from gossipmesh.net.secret_files import Reservation
 from gossipmesh.net.tls import server_context
 from tests.unit.enrolment_kit import RunningAuthority, running_authority
+
+NODE = "spiffe://mesh.test/node/n1"
+WORKLOADS = "spiffe://mesh.test/node/n1/workloads"
+CART = "spiffe://mesh.test/ns/shop/svc/cart"
+FRONT = "spiffe://mesh.test/ns/web/svc/front"
+
+
+def leaves(identity: NodeIdentity, **more: LeafKey) -> dict[str, LeafKey]:
+    """Return the current keys of an identity and others, by SPIFFE ID."""
+    return {name: keys.current for name, keys in identity.holding.keys.items()} | more
 
 
 async def test_enrol_load_renew(tmp_path: Path) -> None:
@@ -36,16 +45,16 @@ async def test_enrol_load_renew(tmp_path: Path) -> None:
         kept = load_identity(tmp_path / "identity")
         assert kept is not None
         assert stored_of(kept) == stored_of(enrolled)
-        assert list(enrolled.svids) == ["spiffe://mesh.test/node/n1", "spiffe://mesh.test/ns/shop/svc/cart"]
+        assert list(enrolled.svids) == [NODE, WORKLOADS, CART]
+        assert not any(keys.is_used for keys in enrolled.holding.keys.values())
         assert enrolled.authority == running.address
 
-        renewed = await renew(tmp_path / "identity", enrolled, ["web/front"])
-        assert list(renewed.svids)[2:] == ["spiffe://mesh.test/ns/web/svc/front"]
-        assert renewed.credential == enrolled.credential, "signed again when it is ten days old"
-        assert renewed.node_svid.key_pem == enrolled.node_svid.key_pem
-        loaded = load_identity(tmp_path / "identity")
-        assert loaded is not None
-        assert loaded.credential == renewed.credential
+        front = fresh_key(FRONT)
+        renewal = await renew(enrolled, leaves(enrolled, **{FRONT: front}))
+        assert renewal.identity.credential == enrolled.credential, "signed again when it is ten days old"
+        assert renewal.identity.holding == enrolled.holding
+        assert renewal.keys.keys() == {front.pin, *(key.pin for key in leaves(enrolled).values())}
+        assert renewal.keys[front.pin].not_before < wall_seconds() < renewal.keys[front.pin].not_after
         assert (running.server.statistics.enrolled, running.server.statistics.renewed) == (1, 1)
     assert os.listdir(tmp_path / "identity") == [FILE_NAME]
 
@@ -124,12 +133,21 @@ async def test_a_node_cannot_pass_for_the_authority(tmp_path: Path) -> None:
     assert received in ([], [b""])
 
 
-async def test_a_service_beyond_the_token_is_refused_on_both_sides(tmp_path: Path) -> None:
+async def test_new_keys_are_certified_without_a_token(tmp_path: Path) -> None:
+    """The proof is the Ed25519 key's, so TLS keys may be others each time."""
+    async with running_authority(tmp_path / "authority") as running:
+        identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+        coming = {name: keys.next for name, keys in identity.holding.keys.items()}
+        renewal = await renew(identity, coming)
+    assert renewal.keys.keys() == {key.pin for key in coming.values()}
+
+
+async def test_a_service_beyond_the_token_is_refused(tmp_path: Path) -> None:
     async with running_authority(tmp_path / "authority") as running:
         identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token", "n1", ("shop/*",)))
-        with pytest.raises(OperatorError, match=r"may not serve web/front: its token allows shop/\*"):
-            await renew(tmp_path / "identity", identity, ["web/front"])
-        assert running.server.statistics.refused == 0
+        with pytest.raises(OperatorError, match=r"may not be spiffe://mesh.test/ns/web/svc/front; its token"):
+            await renew(identity, leaves(identity, **{FRONT: fresh_key(FRONT)}))
+        assert running.server.statistics.refused == 1
 
 
 async def test_a_dead_authority_is_a_sentence_and_costs_nothing(tmp_path: Path) -> None:
@@ -138,7 +156,7 @@ async def test_a_dead_authority_is_a_sentence_and_costs_nothing(tmp_path: Path) 
         second = running.token(tmp_path / "second", "n2")
     before = (tmp_path / "identity" / FILE_NAME).read_bytes()
     with pytest.raises(OperatorError, match=r"cannot reach the authority at 127\.0\.0\.1"):
-        await renew(tmp_path / "identity", identity, [])
+        await renew(identity, leaves(identity))
     with pytest.raises(OperatorError, match="cannot reach the authority"):
         await enrol(tmp_path / "other", second)
     assert (tmp_path / "identity" / FILE_NAME).read_bytes() == before
@@ -172,7 +190,11 @@ async def test_an_authority_that_takes_no_serial_is_asked_again_without_one(
     monkeypatch.setattr(Issuer, "renew", refuse)
     async with running_authority(tmp_path / "authority") as running:
         enrolled = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
-        renewed = await renew(tmp_path / "identity", enrolled, [])
+        renewal = await renew(enrolled, leaves(enrolled))
+    renewed = renewal.identity
+    assert [key.pin for key in leaves(enrolled).values() if key.pin not in renewal.keys] == [
+        enrolled.holding.keys[WORKLOADS].current.pin
+    ]
     assert renewed.credential_body.serial == enrolled.credential_body.serial + 1
     assert serials == [max(enrolled.credential_body.serial + 1, serials[0]), msgspec.UNSET]
 
@@ -183,17 +205,7 @@ async def test_an_answer_that_takes_the_node_back_is_not_kept(tmp_path: Path) ->
         old = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
         ahead = msgspec.structs.replace(old.credential_body, serial=old.credential_body.serial + 1)
         with pytest.raises(OperatorError, match=r"its credential is of generation \d+, serial .*is kept"):
-            await renew(tmp_path / "identity", replace(old, credential_body=ahead), [])
-
-
-async def test_a_node_whose_leaf_ran_out_renews_without_showing_it(tmp_path: Path) -> None:
-    """Off for a while, back before the credential ends: the key it enrolled is proof enough."""
-    async with running_authority(tmp_path / "authority") as running:
-        identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
-        stale = replace(identity.node_svid, not_after=wall_seconds() - 1)
-        returned = replace(identity, svids={**identity.svids, identity.spiffe_id: stale})
-        renewed = await renew(tmp_path / "identity", returned, [])
-        assert renewed.node_svid.not_after > wall_seconds()
+            await renew(replace(old, credential_body=ahead), leaves(old))
 
 
 async def test_an_agent_out_of_descriptors_is_told_and_goes_on(
@@ -208,27 +220,27 @@ async def test_an_agent_out_of_descriptors_is_told_and_goes_on(
         identity = await enrol(tmp_path / "identity", authority.token(tmp_path / "token"))
         monkeypatch.setattr(enrolment, "_anonymous_context", refuse)
         with pytest.raises(OperatorError, match=r"Too many open files.*the old identity is kept"):
-            await renew(tmp_path / "identity", identity, ())
+            await renew(identity, leaves(identity))
     kept = load_identity(tmp_path / "identity")
     assert kept is not None
     assert kept.credential == identity.credential
 
 
-async def test_a_renewal_is_written_beside_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads: list[int] = []
-    commit = Reservation.commit
+async def test_an_authority_of_the_build_before_enrols_the_node_without_its_workloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrol_here = Issuer.enrol
 
-    def noted(self: Reservation, content: bytes) -> None:
-        if self._path.name == FILE_NAME:
-            threads.append(threading.get_ident())
-        commit(self, content)
+    def refuse(self: Issuer, request: EnrolRequest, now: WallSeconds) -> Issued:
+        if len(request.requests) > 1:
+            raise RequestRefused("malformed", "no identity this mesh issues")
+        return enrol_here(self, request, now)
 
-    async with running_authority(tmp_path / "authority") as authority:
-        identity = await enrol(tmp_path / "identity", authority.token(tmp_path / "token"))
-        monkeypatch.setattr(Reservation, "commit", noted)
-        await renew(tmp_path / "identity", identity, ())
-    assert len(threads) == 1
-    assert threads[0] != threading.get_ident()
+    monkeypatch.setattr(Issuer, "enrol", refuse)
+    async with running_authority(tmp_path / "authority") as running:
+        enrolled = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+    assert list(enrolled.svids) == [NODE]
+    assert list(enrolled.holding.keys) == [NODE, WORKLOADS]
 
 
 async def test_a_clock_far_off_is_told(tmp_path: Path) -> None:
@@ -236,7 +248,7 @@ async def test_a_clock_far_off_is_told(tmp_path: Path) -> None:
         identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
         running.moved_s = 2 * HOUR_S
         with pytest.raises(OperatorError, match=r"the node's clock is -7[12]\d\d s away"):
-            await renew(tmp_path / "identity", identity, [])
+            await renew(identity, leaves(identity))
 
 
 def test_a_token_file_must_be_private_and_whole(tmp_path: Path) -> None:

@@ -363,7 +363,8 @@ def test_chains_are_kept_with_their_keys_and_travel_with_them() -> None:
     around = Surroundings()
     turned_once(around)
     held = around.machine.holding.keys[NODE]
-    around.machine.certified({held.next.pin: b"chain", bytes(16): b"nobody's"})
+    others = LeafKey(bytes(16), b"key", b"nobody's")
+    around.machine.certified({held.next.pin: LeafKey(held.next.pin, b"key", b"chain"), bytes(16): others})
     around.act()
     around.machine.ask_turn()
     around.act()
