@@ -470,11 +470,13 @@ def _seconds(text: str) -> float:
 
 
 def _public_key(text: str) -> bytes:
+    from gossipmesh.trust.keys import is_public_key
+
     try:
         key = bytes.fromhex(text)
     except ValueError:
         key = b""
-    if len(key) != 32:
+    if not is_public_key(key):
         raise UsageError(f"--accept-signer: {text[:80]!r} is not a public key of 64 hex digits")
     return key
 

@@ -48,7 +48,7 @@ from gossipmesh.model.identity import (
 )
 from gossipmesh.model.instant import HOUR_S, WallSeconds
 from gossipmesh.model.member import Address
-from gossipmesh.trust.keys import KEY_BYTES, Verifier
+from gossipmesh.trust.keys import KEY_BYTES, Verifier, is_public_key
 from gossipmesh.trust.svid import CertificateRequest, certificate_sha256, read_request_untrusted
 
 SECRET_BYTES: Final = 32
@@ -187,8 +187,10 @@ class Issuer:
         return token
 
     def _check_keys(self, request: EnrolRequest) -> None:
-        if len(request.signing_key) != KEY_BYTES or len(request.exchange_key) != KEY_BYTES:
-            raise RequestRefused("malformed", f"a signing or exchange key that is not {KEY_BYTES} bytes")
+        if not is_public_key(request.signing_key) or len(request.exchange_key) != KEY_BYTES:
+            raise RequestRefused(
+                "malformed", f"a signing or exchange key that is no key of {KEY_BYTES} bytes"
+            )
         if not self._verifier.verify(request.signing_key, request.proof_bytes(), request.proof):
             raise RequestRefused("proof", "the request is not signed with the signing key it names")
 

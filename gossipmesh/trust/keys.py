@@ -14,6 +14,32 @@ KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 KEY_ID_BYTES = 8
 
+_SIGN_BIT = 0x80
+_SMALL_ORDER_Y = frozenset(
+    bytes.fromhex(text)
+    for text in (
+        "0000000000000000000000000000000000000000000000000000000000000000",  # order 4
+        "0100000000000000000000000000000000000000000000000000000000000000",  # order 1
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",  # order 8
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",  # order 8
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",  # order 2
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",  # 0, written as p
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",  # 1, written as p + 1
+    )
+)
+"""The y of every point whose order divides 8, in each of its encodings, with the sign bit cleared."""
+
+
+def is_public_key(public_key: bytes) -> bool:
+    """Tell whether bytes may be somebody's Ed25519 public key.
+
+    Spec: RFC 8032 section 5.1.3 for the length. Deviation: points of small order are no keys. Nobody holds
+        their private half; OpenSSL accepts them, and then one signature can hold for messages nobody signed.
+    """
+    if len(public_key) != KEY_BYTES:
+        return False
+    return public_key[:-1] + bytes((public_key[-1] & ~_SIGN_BIT & 0xFF,)) not in _SMALL_ORDER_Y
+
 
 def key_id(public_key: bytes) -> bytes:
     """Return the short name of a public key: the first 8 bytes of its SHA-256."""

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from gossipmesh.model import limits
-from gossipmesh.model.documents import Manifest, ManifestEntry
+from gossipmesh.model.documents import Manifest, ManifestEntry, first_version_of
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.policy import Document, document_name
 from gossipmesh.trust.documents import PolicySet
@@ -131,6 +131,16 @@ def open_base_untrusted(
     since = {entry.name: entry.since for entry in manifest.entries}
     manifest_hash = hashlib.sha256(envelope.payload).digest()
     return BaseSet(manifest.version, manifest_hash, since, bodies, manifest.base_hash)
+
+
+def begin_generation(base: BaseSet, generation: int) -> BaseSet:
+    """Return what the first set of a generation is made on: the base's documents, and nothing of its number.
+
+    An older base may hold versions beyond the new generation's; no `since` may be above the set it is in.
+    """
+    version = first_version_of(generation)
+    since = {name: min(introduced, version + 1) for name, introduced in base.since.items()}
+    return BaseSet(version, b"", since, base.bodies)
 
 
 def upsert(base: BaseSet, bodies: Mapping[str, bytes], *, prune: bool) -> dict[str, bytes]:

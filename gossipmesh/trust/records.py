@@ -27,7 +27,7 @@ from gossipmesh.model.records import (
     VerdictVote,
     Vote,
 )
-from gossipmesh.trust.keys import SigningKey, Verifier, key_id
+from gossipmesh.trust.keys import SigningKey, Verifier, is_public_key, key_id
 from gossipmesh.wire.codec import decode_untrusted, encode
 
 T = TypeVar("T")
@@ -114,6 +114,8 @@ def open_credential_untrusted(
         raise Untrusted("a credential of another trust domain")
     if node_name_of_spiffe_id(credential.spiffe_id) is None:
         raise Untrusted("a credential of an identity that is no node's own")
+    if credential.signing_key and not is_public_key(credential.signing_key):
+        raise Untrusted("a credential over what is no Ed25519 key of anybody")
     return credential
 
 

@@ -15,7 +15,7 @@ from gossipmesh.model.documents import SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.host_port import is_host_port
 from gossipmesh.model.identity import is_label, is_trust_domain
-from gossipmesh.trust.keys import KEY_BYTES, key_id
+from gossipmesh.trust.keys import KEY_BYTES, is_public_key, key_id
 
 _TRUST_DECODER = msgspec.json.Decoder(TrustDocument)
 _HASH_DIGITS: Final = 64
@@ -100,8 +100,8 @@ def _are_scopes(scopes: list[str]) -> bool:
 
 
 def _is_key(text: str) -> bool:
-    """Tell whether `text` is a public key in lower-case hex; one spelling, so no key counts twice."""
-    return _is_hex(text, 2 * KEY_BYTES)
+    """Tell whether `text` is a public key in lower-case hex; one spelling, so that no key counts twice."""
+    return _is_hex(text, 2 * KEY_BYTES) and is_public_key(bytes.fromhex(text))
 
 
 def _is_hex(text: str, digits: int) -> bool:

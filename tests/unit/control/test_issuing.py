@@ -163,6 +163,7 @@ ENROL_REFUSED: list[tuple[str, str, Callable[[JoinToken], EnrolRequest]]] = [
     ("no request", "malformed", lambda t: enrol_request(t, requests=())),
     ("noise for a request", "malformed", lambda t: enrol_request(t, requests=("noise",))),
     ("a signing key it does not hold", "proof", lambda t: enrol_request(t, signing_key=b"\x09" * 32)),
+    ("a signing key of small order", "malformed", lambda t: enrol_request(t, signing_key=bytes(32))),
     ("a short exchange key", "malformed", lambda t: enrol_request(t, exchange_key=b"\x09")),
     (
         "a changed exchange key",

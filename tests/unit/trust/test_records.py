@@ -91,6 +91,18 @@ def test_later_fields_are_ignored_so_that_records_can_grow() -> None:
     assert open_owned_untrusted(record, "mesh.test", NODE.signing.public, Verifier()) == SERVICES
 
 
+def test_a_credential_over_a_key_of_small_order_is_refused() -> None:
+    """With such a key one signature holds for messages nobody signed."""
+    domain = TrustDomainBuilder()
+    credential = open_credential_untrusted(
+        domain.node("vm1").credential, "mesh.test", domain.documents().credential_keys, Verifier()
+    )
+    weak = msgspec.structs.replace(credential, signing_key=(1).to_bytes(32, "little"))
+    record = sign_record("mesh.test", RecordKind.CREDENTIAL, weak, domain.credential_key)
+    with pytest.raises(Untrusted, match="no Ed25519 key of anybody"):
+        open_credential_untrusted(record, "mesh.test", domain.documents().credential_keys, Verifier())
+
+
 def test_credentials_are_small() -> None:
     """One must leave room for others in a datagram."""
     assert len(NODE.credential.body) < 300
