@@ -53,6 +53,7 @@ from gossipmesh.gossip.base.effects import (
     EndpointsRetained,
     EnrolledAgain,
     Event,
+    ForeignKeySet,
     IdentityCopied,
     Isolated,
     MemberChanged,
@@ -337,6 +338,12 @@ class Agent:
             log.error(text, extra=fields(members=event.gone_count))
         elif isinstance(event, WayChanged | DatagramsLost):
             tell_datagrams(event, self._config.gossip_bind)
+        elif isinstance(event, ForeignKeySet):
+            text = (
+                "TLS keys that this node does not know were published in its name, signed with its own key: "
+                "that key is stolen, or an old copy of its state folder runs; enrol this node again"
+            )
+            log.error(text, extra=fields(identities=list(event.paths)))
         elif isinstance(event, IdentityCopied | EnrolledAgain):
             name, folder = self.identity.identity.name, self._config.state_dir / "identity"
             self._failure = replaced_by(event, name, self.node.incarnation[0], folder)

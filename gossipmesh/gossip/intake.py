@@ -5,20 +5,34 @@ Rules:
 2. An answer begins a new epoch, and so waits until that is on disk; until then we sign what we signed before.
 3. What is new is queued; deaths, new incarnations, refutations and services go on at once, but of
    newcomers only so many a second.
+4. A key set of ours that we did not sign, above the one we did, is told as a theft of our key and signed
+   above: it lists keys that whoever calls us would take for ours.
 Paper: SWIM section 4.2, Lifeguard IV.A (refuting costs local health). Deviation: a death is a quorum's word.
 """
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets, TokenBucket
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import IdentityCopied
+from gossipmesh.gossip.base.effects import ForeignKeySet, IdentityCopied
 from gossipmesh.gossip.base.writes import Continuations
 from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.failure.detector import Detector
-from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
+from gossipmesh.gossip.membership.catalog import (
+    Catalog,
+    Change,
+    Checks,
+    UnknownOwner,
+    order_start,
+    order_tuple,
+)
+from gossipmesh.gossip.membership.key_sets import key_set_of
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords, tell_successor
-from gossipmesh.gossip.membership.soundness import require_order_untrusted, state_is_sound
+from gossipmesh.gossip.membership.soundness import (
+    require_keys_allowed_untrusted,
+    require_order_untrusted,
+    state_is_sound,
+)
 from gossipmesh.gossip.repair.haste import Haste
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
@@ -27,6 +41,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus, NodePhase, Order
 from gossipmesh.model.records import (
     RETIRED_KINDS,
+    KeySet,
     NodeCredential,
     NodeState,
     RecordKind,
@@ -36,6 +51,7 @@ from gossipmesh.model.records import (
 from gossipmesh.trust.records import BadSignature
 from gossipmesh.wire.codec import decode_untrusted
 from gossipmesh.wire.datagram import Want, encode_message, peek_order_untrusted
+from gossipmesh.wire.versions import FOREIGN_KEYS
 
 _ANSWER_GAP_NS = 200 * MILLISECOND_NS
 _NEWCOMERS_PER_S = 2  # first states and first service sets; what joins one by one is never held back
@@ -142,7 +158,7 @@ class Intake:
                 or member.restarting_until > self._ctx.now  # its monitors must know before it is gone
             ):
                 urgent = [change.message]
-        elif change.kind == RecordKind.SERVICE_SET:
+        elif change.kind in (RecordKind.SERVICE_SET, RecordKind.KEY_SET):
             urgent = [change.message]
         if urgent and change.fresh_incarnation and self._one_of_many(change):
             return
@@ -202,6 +218,7 @@ class Intake:
         self._own.begin_epoch(epoch)
         self.follow(self._own.publish_state(), None)
         self.resign_services()
+        self.resign_keys()
 
     def _sender_of(self, sender_id: bytes | None) -> Member | None:
         """Return who it was, if it is a member still."""
@@ -225,6 +242,8 @@ class Intake:
             if order_start(order) < (self._own.generation, self._own.epoch):
                 self._answer(sender)
             return True
+        if record.kind == RecordKind.KEY_SET:
+            return self._is_own_key_set(record, order, sender, checks)
         if order_start(order) < (self._own.generation, self._own.epoch):
             return record.kind == RecordKind.NODE_STATE
         if record.kind == RecordKind.NODE_STATE:
@@ -275,6 +294,42 @@ class Intake:
         if not self._own.contest(state):
             self.outbid(order.epoch, state.gossip_addresses[0])
 
+    def _is_own_key_set(
+        self, record: SignedRecord, order: Order, sender: Member | None, checks: Checks
+    ) -> bool:
+        """Deal with a key set that names us; False when it is one of ours from before our disk was lost.
+
+        One that is above ours, and is of keys that we do not know, was signed by a thief of our key (rule 4).
+        """
+        own = self._own_member()
+        held = self._catalog.ledger.get(record.kind, own.node_id)
+        if order.generation != self._own.generation:
+            raise Untrusted("a record of another generation than its owner's credential")
+        if held is not None and (
+            order_tuple(order) < held.rank[:3] or record.body == own.records[record.kind].body
+        ):
+            return True
+        if self._is_outbidding(order):
+            return True
+        is_earlier = order_start(order) < (self._own.generation, self._own.epoch)
+        if is_earlier and self._own.keys_signed_at < 0:
+            return False
+        keys = self._catalog.verify_owned_untrusted(record, own, checks)
+        if not isinstance(keys, KeySet):
+            raise Untrusted("a record of another kind than it says")
+        require_keys_allowed_untrusted(keys, own.name, own.credential)
+        self._ctx.refused("own keys not ours")
+        if self._own.keys_signed_at >= 0 and not self._own.knows_keys(keys):
+            paths = tuple(entry.path for entry in keys.entries)
+            self._ctx.notify(ForeignKeySet(order.epoch, order.sequence, paths))
+            if self._own.say(FOREIGN_KEYS):
+                self.follow(self._own.publish_state(), None)
+        if is_earlier:
+            self.resign_keys()
+        else:
+            self.outbid(order.epoch, None if sender is None else sender.address)
+        return True
+
     def outbid(
         self, epoch: int, address: Address | None, *, was_followed: bool = False, was_told: bool = False
     ) -> None:
@@ -308,6 +363,13 @@ class Intake:
         own = self._catalog.get(self._own.node_id)
         if own is not None and own.entries is not None:
             self.follow(self._own.publish_services(own.entries), None)
+
+    def resign_keys(self) -> None:
+        """Sign our key set under our newest incarnation, if there is one."""
+        message = self._own_member().messages.keys
+        change = None if message is None else self._own.publish_keys(key_set_of(message).entries)
+        if change is not None:
+            self.follow(change, None)
 
     def _own_member(self) -> Member:
         own = self._catalog.get(self._own.node_id)

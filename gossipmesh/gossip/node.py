@@ -10,21 +10,17 @@ Deviation: named in each part; docs/GOSSIP.md lists them together.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import CloseStream, Effect, StreamId
-from gossipmesh.gossip.base.history import HistoryEntry
 from gossipmesh.gossip.base.settings import (
     GossipSettings,
-    GossipStatistics,
-    MemberView,
     NodeAddresses,
     NodeKeys,
     NodeProfile,
-    OpeningView,
     RestoredState,
 )
 from gossipmesh.gossip.base.timers import fire, fire_due, joined
@@ -32,17 +28,17 @@ from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.dissemination.opening import Opening
-from gossipmesh.gossip.dissemination.queue import Share
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
 from gossipmesh.gossip.intake import Intake
-from gossipmesh.gossip.membership import views
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credential_watch import CredentialWatch
-from gossipmesh.gossip.membership.endpoints import in_use
+from gossipmesh.gossip.membership.key_sets import allowed_entries, key_set_of
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
 from gossipmesh.gossip.membership.restoring import restore_members
+from gossipmesh.gossip.membership.soundness import may_serve
+from gossipmesh.gossip.reads import Reads
 from gossipmesh.gossip.repair.comparisons import Repair
 from gossipmesh.gossip.repair.haste import Haste
 from gossipmesh.gossip.router import Rooms, Router
@@ -52,17 +48,16 @@ from gossipmesh.gossip.sessions.rivals import Rivals
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
-from gossipmesh.model.member import Address, MemberStatus, NodePhase
-from gossipmesh.model.records import NodeState, RecordKind, SignedRecord
-from gossipmesh.model.service import NodeEndpoints, ServiceEntry
+from gossipmesh.model.member import Address, NodePhase
+from gossipmesh.model.records import IdentityPins, RecordKind, SignedRecord
+from gossipmesh.model.service import ServiceEntry
 from gossipmesh.trust.documents import PolicySet, TrustedDocuments
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import open_credential_untrusted
 
 
-class GossipNode:
+class GossipNode(Reads):
     """One member of the group.
 
     Every method that takes `now` returns the effects of that step, in order, at most
@@ -331,6 +326,22 @@ class GossipNode:
         self._intake.follow(self._own.publish_services(entries), None)
         return self._finish()
 
+    def turn_keys(self, entries: Sequence[IdentityPins], now: Instant) -> list[Effect]:
+        """Tell everyone which TLS keys we use from now on, unless they were told so in this incarnation.
+
+        Raises:
+            Untrusted: an identity our credential does not allow, or beyond limits. Local fault. State
+                unchanged.
+        """
+        self._advance(now)
+        self._turn_keys(entries)
+        return self._finish()
+
+    def _turn_keys(self, entries: Sequence[IdentityPins]) -> None:
+        change = self._own.publish_keys(entries)
+        if change is not None:
+            self._intake.follow(change, None)
+
     def offer_policy(self, policy_set: PolicySet, now: Instant) -> list[Effect]:
         """Verify a set; once its floor is on disk it is in force and announced.
 
@@ -375,7 +386,7 @@ class GossipNode:
             raise MalformedInput("a credential that is not of this node and its keys")
         if (credential.generation, credential.serial) <= (held.generation, held.serial):
             raise MalformedInput("a credential that is not newer than ours")
-        entries = own.entries
+        entries, keys = own.entries, own.messages.keys
         change = self._catalog.install_credential(credential, record)
         self._ctx.keys = msgspec.structs.replace(self._ctx.keys, credential=record)
         self._own.replace_credential(credential)
@@ -383,8 +394,11 @@ class GossipNode:
         self._courier.push([change.message], b"")
         if credential.generation > held.generation:
             self._intake.follow(self._own.publish_state(), None)
-            if entries is not None:
-                self._intake.follow(self._own.publish_services(entries), None)
+        if entries is not None and own.entries is None:
+            allowed = [entry for entry in entries if may_serve(credential, entry.service)]
+            self._intake.follow(self._own.publish_services(allowed), None)
+        if keys is not None and own.messages.keys is None:
+            self._turn_keys(allowed_entries(key_set_of(keys).entries, credential))
         self._forget_ended()
         return self._finish()
 
@@ -422,113 +436,6 @@ class GossipNode:
         """Note that civil time was set; credentials are judged anew at the next deadline."""
         self._advance(now)
         self._credentials.clock_set(wall_offset_s)
-
-    # Reads
-
-    @property
-    def own_node_id(self) -> NodeId:
-        """Return our id."""
-        return self._own_id
-
-    @property
-    def own_state(self) -> NodeState:
-        """Return the state we last signed."""
-        return self._own.state
-
-    @property
-    def incarnation(self) -> tuple[int, int]:
-        """Return (generation, epoch)."""
-        return (self._own.generation, self._own.epoch)
-
-    @property
-    def runs(self) -> tuple[int, ...]:
-        """Return the ids that we were known by since our start, the newest first."""
-        return (self._ctx.run_id, *self._own.former_runs)
-
-    @property
-    def local_health(self) -> int:
-        """Return how much we distrust ourselves; 0 is healthy."""
-        return self._detector.health.score
-
-    @property
-    def isolated_since(self) -> Instant | None:
-        """Return when we last heard anybody, while we hear nobody and nobody answers us; None otherwise."""
-        since = self._catalog.isolated_since
-        return None if since < 0 else Instant(since)
-
-    @property
-    def opening(self) -> OpeningView:
-        """Return whether this node answers calls yet, and what it waits for."""
-        return self._opening.view()
-
-    def members(self) -> list[MemberView]:
-        """Return every member with a known state, ourselves included, sorted by name."""
-        return list(self.each_member())
-
-    def endpoints(self) -> list[NodeEndpoints]:
-        """Return the endpoints in use by member, sorted by member name."""
-        return list(self.each_endpoints())
-
-    def member(self, node_id: bytes) -> MemberView | None:
-        """Return one member; None when its state is not known."""
-        return views.view_of(self._catalog, self._ctx, node_id)
-
-    def find(self, name: str) -> NodeId | None:
-        """Return the id of the member of a name; None when there is none."""
-        return views.find(self._catalog, name)
-
-    def names(self, statuses: Sequence[MemberStatus], count_max: int) -> list[str]:
-        """Return the first names, in their order, of members of these statuses."""
-        return views.names_of(self._catalog, statuses, count_max)
-
-    def endpoints_of(self, node_id: bytes) -> NodeEndpoints | None:
-        """Return one member's endpoints; None when none are in use."""
-        member = self._catalog.get(node_id)
-        return None if member is None else in_use(member, self._own_id)
-
-    def each_member(self) -> Iterator[MemberView]:
-        """Walk over what `members` returns, for who does not want all of it at once."""
-        return views.each_member(self._catalog, self._ctx)
-
-    def each_endpoints(self) -> Iterator[NodeEndpoints]:
-        """Walk over what `endpoints` returns."""
-        return views.each_endpoints(self._catalog)
-
-    def tally(self) -> views.Tally:
-        """Return how many members there are, by status."""
-        return views.tally_of(self._catalog)
-
-    def hears_anybody(self, within_ns: int) -> bool:
-        """Tell whether a packet of any member came within so long before our last step."""
-        return views.is_anybody_heard(self._catalog, self._ctx.now - within_ns)
-
-    def state_sums(self) -> tuple[bytes, bytes]:
-        """Return the group sum and the documents sum, 16 bytes each."""
-        return self._catalog.sums.both()
-
-    def history(self, node_id: bytes) -> list[HistoryEntry]:
-        """Return what was said for and against a member, oldest first; the last 256 entries over all."""
-        return self._ctx.history.of(node_id)
-
-    def queue_depths(self) -> dict[str, int]:
-        """Return how many updates wait to be sent, by the share they are filled from."""
-        queue = self._courier.queue
-        return {share.name.lower(): queue.length_of(share) for share in Share}
-
-    def statistics(self) -> GossipStatistics:
-        """Return a copy of the counters."""
-        now = self._ctx.statistics
-        return msgspec.structs.replace(
-            now,
-            dropped=dict(now.dropped),
-            refused=dict(now.refused),
-            refused_policies=dict(now.refused_policies),
-            queue_length=len(self._courier.queue),
-            members=len(self._catalog),
-            endpoints_retained=views.endpoints_retained_count(self._catalog),
-            history_noted=self._ctx.history.noted_count,
-            lag_ms=self._ctx.lag_ms,
-        )
 
     # Inside
 

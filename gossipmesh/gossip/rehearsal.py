@@ -18,7 +18,12 @@ from gossipmesh.model import limits
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.records import RecordKind, SignedRecord
 
-_OWN_KINDS: Final = (RecordKind.CREDENTIAL, RecordKind.NODE_STATE, RecordKind.SERVICE_SET)
+_OWN_KINDS: Final = (
+    RecordKind.CREDENTIAL,
+    RecordKind.NODE_STATE,
+    RecordKind.SERVICE_SET,
+    RecordKind.KEY_SET,
+)
 
 
 def reseed(core: GossipNode, seed: bytes | str) -> None:
@@ -27,7 +32,7 @@ def reseed(core: GossipNode, seed: bytes | str) -> None:
 
 
 def own_records(core: GossipNode) -> list[SignedRecord]:
-    """Return what a core signed or carries of itself: credential, state and, if there are any, services."""
+    """Return what a core signed or carries of itself: credential, state, and what else there is."""
     own = core._catalog.get(core.own_node_id)
     assert own is not None
     return [own.records[kind] for kind in _OWN_KINDS if kind in own.records]

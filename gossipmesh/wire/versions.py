@@ -15,6 +15,12 @@ FEATURES: Final[tuple[str, ...]] = ("access-policy", "http-route", "subset", "un
 TRUST_FIELDS: Final = "trust-2"
 """What a node's `features` say when it reads the newer fields of Trust (see `model.documents`)."""
 
+KEY_SETS: Final = "key-sets"
+"""What a node's `features` say when it publishes which TLS keys it uses: none but those are its own."""
+
+FOREIGN_KEYS: Final = "foreign-keys"
+"""What a node's `features` say when it met a key set of its own that it did not sign: its key is stolen."""
+
 MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, TRUST_FIELDS)))
 """What an agent of this build says of itself in its signed state, sorted: `FEATURES`, and what others may
 expect of it as a member. Nothing stands here before an agent does it."""

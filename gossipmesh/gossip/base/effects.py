@@ -14,6 +14,7 @@ import msgspec
 
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.member_keys import MemberKeys
 from gossipmesh.model.service import EndpointsDelta
 
 StreamId = NewType("StreamId", int)
@@ -97,6 +98,30 @@ class ServicesChanged(msgspec.Struct, frozen=True):
 
     node_id: NodeId
     endpoints: EndpointsDelta | None = None
+
+
+class KeysChanged(msgspec.Struct, frozen=True):
+    """What a member's TLS keys are judged by is other than it was; None: it is a member no more.
+
+    Told of members that have a key set or say that they publish any, and of the revoked; of others the
+    `MemberChanged` of their first state and of their end is all that there is to tell.
+    """
+
+    node_id: NodeId
+    name: str
+    keys: MemberKeys | None
+
+
+class ForeignKeySet(msgspec.Struct, frozen=True):
+    """Somebody signed a key set of this node with this node's own key, of TLS keys that it does not know.
+
+    Its Ed25519 key is stolen, or its state folder is an old copy: it must be enrolled again. `paths` are
+    those of the identities that were claimed. May be told more than once.
+    """
+
+    epoch: int
+    sequence: int
+    paths: tuple[str, ...]
 
 
 class TrustChanged(msgspec.Struct, frozen=True):
@@ -192,6 +217,8 @@ Event = (
     | Isolated
     | EndpointsRetained
     | ServicesChanged
+    | KeysChanged
+    | ForeignKeySet
     | TrustChanged
     | PolicyApplied
     | PolicyRefused

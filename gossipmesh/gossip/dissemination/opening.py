@@ -68,7 +68,7 @@ class Opening:
         self._closed_at = ctx.now
         self._heard: dict[bytes, bytes] = {}  # the documents sum each member last showed, the latest last
         if self.is_closed:
-            own.words = (CLOSED,)
+            own.say(CLOSED)
 
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers set here, and what each is for."""
@@ -174,7 +174,9 @@ class Opening:
         self.is_closed = self._is_writing = False
         self._ctx.timers.cancel(("opening", None))
         self._heard.clear()
-        self._own.words = (OPENED_BY_HAND,) if how is HowOpened.BY_HAND else ()
+        self._own.unsay(CLOSED)
+        if how is HowOpened.BY_HAND:
+            self._own.say(OPENED_BY_HAND)
         self._ctx.notify(Opened(str(how), agreed_count, self._needed_count))
         yield StateOutdated()
 

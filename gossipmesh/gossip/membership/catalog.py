@@ -22,6 +22,12 @@ from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.gossip.membership.eligible import Eligible
 from gossipmesh.gossip.membership.endpoints import Telling, shared_entries
+from gossipmesh.gossip.membership.key_sets import (
+    keys_are_allowed,
+    publishes_keys,
+    services_are_allowed,
+    tell_keys,
+)
 from gossipmesh.gossip.membership.member import Member, short_id_of
 from gossipmesh.gossip.membership.soundness import (
     lasting,
@@ -277,8 +283,11 @@ class Catalog:
             self._members[credential.node_id] = member
             self._by_short[member.short_id] = member
             self._ctx.statistics.members = len(self._members)
-        elif credential.generation > member.credential.generation:
+        published = publishes_keys(member)
+        if not fresh and credential.generation > member.credential.generation:
             self._forget_records(member)
+        elif not fresh and credential.service_patterns != member.credential.service_patterns:
+            self.drop_disallowed(member, credential)
         if not fresh and member.credential.exchange_key != credential.exchange_key:
             member.link = None
         member.ends = credential.ends
@@ -288,7 +297,18 @@ class Catalog:
         self._persist(member)
         self.standing.note(member)
         self.note_eligible(member)
+        if published:
+            tell_keys(self._ctx, member)
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
+
+    def drop_disallowed(self, member: Member, credential: NodeCredential) -> None:
+        """Let go what a member signed and this credential of its does not allow."""
+        if not services_are_allowed(member, credential):
+            self._drop(member, _SERVICE_SET)
+            member.entries = None
+            self.telling.services(member)
+        if not keys_are_allowed(member, credential):
+            self._drop(member, _KEY_SET)
 
     def _merge_state(
         self, member: Member, record: SignedRecord, order: Order, checks: Checks
@@ -313,6 +333,7 @@ class Catalog:
             state.mesh_addresses,
             state.phase,
         )
+        published = publishes_keys(member)
         if state.run_id and state.run_id != member.run and fresh:
             member.run = state.run_id
             member.link = None
@@ -323,6 +344,8 @@ class Catalog:
         member.restarting_until = self._ctx.now + state.restarting_s * SECOND_NS if state.restarting_s else -1
         self._settled(member, before, moved)
         self._persist(member)
+        if publishes_keys(member) is not published:
+            tell_keys(self._ctx, member)
         return Change(member, record.kind, member.messages[record.kind], before, fresh)
 
     def _merge_services(
@@ -359,9 +382,12 @@ class Catalog:
 
     def install_keys(self, member: Member, keys: KeySet, record: SignedRecord) -> Change:
         """Take a verified key set, newer than the one held."""
+        held = self.ledger.get(record.kind, member.node_id)
+        fresh = held is None or held.rank[:2] < order_start(keys.order)
         self._store(member, record, rank_of(keys.order))
         self._persist(member)
-        return Change(member, record.kind, member.messages[record.kind], member.status, False)
+        tell_keys(self._ctx, member)
+        return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
     def _merge_opaque(
         self, member: Member, record: SignedRecord, order: Order, checks: Checks
@@ -374,8 +400,7 @@ class Catalog:
         self._open_opaque(record, member, checks)
         # The lowest are kept, so that all hold the same ones in whatever order they come.
         for kind in [kind for kind in member.opaque if kind not in kinds]:
-            self.ledger.put(kind, member.node_id, None)
-            member.messages.drop(kind)
+            self._drop(member, kind)
         self._store(member, record, rank_of(order))
         self._persist(member)
         return Change(member, record.kind, member.messages[record.kind], member.status, False)
@@ -430,8 +455,11 @@ class Catalog:
 
     def _drop_verdict(self, member: Member) -> None:
         member.verdict = member.quarantine_until = None
-        member.messages.drop(RecordKind.VERDICT)
-        self.ledger.put(RecordKind.VERDICT, member.node_id, None)
+        self._drop(member, _VERDICT)
+
+    def _drop(self, member: Member, kind: int) -> None:
+        member.messages.drop(kind)
+        self.ledger.put(kind, member.node_id, None)
 
     def _store(self, member: Member, record: SignedRecord, rank: Rank) -> None:
         digest = self.ledger.digest(bytes((record.kind,)) + record.body)
@@ -456,8 +484,7 @@ class Catalog:
     def _forget_records(self, member: Member) -> None:
         for kind in member.messages:
             if kind != RecordKind.CREDENTIAL:
-                member.messages.drop(kind)
-                self.ledger.put(kind, member.node_id, None)
+                self._drop(member, kind)
         member.verdict = member.quarantine_until = member.link = member.entries = None
         member.run = 0
         member.status = MemberStatus.ALIVE
@@ -465,7 +492,7 @@ class Catalog:
     def forget(self, member: Member) -> None:
         """Drop a member whose credential no longer holds, and everything it signed."""
         before = member.status
-        had_state = member.state is not None
+        had_state, published = member.state is not None, publishes_keys(member)
         self._forget_records(member)
         self.ledger.put(RecordKind.CREDENTIAL, member.node_id, None)
         del self._members[member.node_id]
@@ -478,6 +505,8 @@ class Catalog:
             self.telling.member(member, MemberStatus.DEAD, before)
         if had_state or member.told is not None:
             self.telling.services(member)
+        if published:
+            tell_keys(self._ctx, member, is_gone=True)
 
     def _persist(self, member: Member) -> None:
         value = pack_records(message for _, message in member.messages.items())

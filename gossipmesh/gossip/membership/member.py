@@ -28,6 +28,7 @@ from gossipmesh.wire.datagram import decode_record
 _CREDENTIAL: Final = int(RecordKind.CREDENTIAL)
 _STATE: Final = int(RecordKind.NODE_STATE)
 _SERVICES: Final = int(RecordKind.SERVICE_SET)
+_KEYS: Final = int(RecordKind.KEY_SET)
 _KNOWN: Final = tuple(int(kind) for kind in RecordKind)
 # So many records of a kind stay decoded, over all cores of a process. In a table of thousands only a few are
 # asked for again and again; states are asked for most, for their addresses. Services are kept decoded.
@@ -51,16 +52,17 @@ def _state_of(message: bytes) -> NodeState:
 class Messages:
     """A member's records by kind, encoded as they travel: all that is kept of them.
 
-    The three that every member has stand in fields, for a table of ten thousand has no room for as many
+    Those that every member has stand in fields, for a table of ten thousand has no room for as many
     dictionaries; verdicts and unknown kinds come after them, in order of arrival.
     """
 
-    __slots__ = ("_others", "credential", "services", "state")
+    __slots__ = ("_others", "credential", "keys", "services", "state")
 
     def __init__(self) -> None:
         self.credential: bytes | None = None
         self.state: bytes | None = None
         self.services: bytes | None = None
+        self.keys: bytes | None = None
         self._others: dict[int, bytes] | None = None
 
     def get(self, kind: int) -> bytes | None:
@@ -71,6 +73,8 @@ class Messages:
             return self.credential
         if kind == _SERVICES:
             return self.services
+        if kind == _KEYS:
+            return self.keys
         return None if self._others is None else self._others.get(kind)
 
     def __getitem__(self, kind: int) -> bytes:
@@ -87,6 +91,8 @@ class Messages:
             self.credential = message
         elif kind == _SERVICES:
             self.services = message
+        elif kind == _KEYS:
+            self.keys = message
         else:
             self._others = {**(self._others or {}), kind: message}
 
@@ -98,6 +104,8 @@ class Messages:
             self.credential = None
         elif kind == _SERVICES:
             self.services = None
+        elif kind == _KEYS:
+            self.keys = None
         elif self._others is not None:
             others = {known: message for known, message in self._others.items() if known != kind}
             self._others = others or None
@@ -108,9 +116,15 @@ class Messages:
             (_CREDENTIAL, self.credential),
             (_STATE, self.state),
             (_SERVICES, self.services),
+            (_KEYS, self.keys),
         )
         held = [(kind, message) for kind, message in signed if message is not None]
         return held if self._others is None else [*held, *self._others.items()]
+
+    def beside(self) -> dict[int, bytes] | None:
+        """Return what there is beside credential, state and services, by kind; None for nothing."""
+        keys = {} if self.keys is None else {_KEYS: self.keys}
+        return {**keys, **(self._others or {})} or None
 
     def __iter__(self) -> Iterator[int]:
         return iter([kind for kind, _ in self.items()])

@@ -9,6 +9,7 @@ Paper: SWIM section 4.2 (only the member itself raises its incarnation). Deviati
 by a higher sequence, death by a higher epoch, so that ordinary refutations need no fsync.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,10 +21,18 @@ from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind
 from gossipmesh.gossip.base.settings import NodeAddresses, NodeProfile
 from gossipmesh.gossip.base.writes import Continuation
 from gossipmesh.gossip.membership.catalog import Catalog, Change
-from gossipmesh.gossip.membership.soundness import require_services_allowed_untrusted
+from gossipmesh.gossip.membership.key_sets import key_set_of
+from gossipmesh.gossip.membership.soundness import (
+    require_keys_allowed_untrusted,
+    require_services_allowed_untrusted,
+)
+from gossipmesh.model import limits
+from gossipmesh.model.errors import Untrusted
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import NodePhase
 from gossipmesh.model.records import (
+    IdentityPins,
+    KeySet,
     NodeCredential,
     NodeState,
     PolicyStatus,
@@ -38,6 +47,7 @@ from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 _FORMER_RUNS_MAX: Final = 8
+_TURNED_MAX: Final = 8  # an echo of an older set of ours is below the newest anyway
 
 
 @kept.part("own records")
@@ -62,6 +72,8 @@ class OwnRecords:
         self.words: tuple[str, ...] = ()  # what we say of ourselves beside our build's features
         self.contested: NodeState | None = None
         self.former_runs: tuple[int, ...] = ()
+        self.keys_signed_at = -1  # when our newest key set was signed in this run
+        self._turned: deque[tuple[bytes, ...]] = deque(maxlen=_TURNED_MAX)  # the pins of our last key sets
         self.state = self._next_state()
 
     @property
@@ -172,6 +184,52 @@ class OwnRecords:
         member = self._catalog.get(self._credential.node_id)
         assert member is not None
         return self._catalog.install_services(member, services, self._sign(RecordKind.SERVICE_SET, services))
+
+    def publish_keys(self, entries: Sequence[IdentityPins]) -> Change | None:
+        """Sign which TLS keys we use, as a whole; None when that is what we signed in this incarnation.
+
+        Raises:
+            Untrusted: an identity our credential does not allow, or beyond limits. Local fault. State
+                unchanged.
+        """
+        ordered = tuple(sorted(entries, key=lambda entry: entry.path))
+        keys = KeySet(self._credential.node_id, self.generation, self.epoch, self._sequence + 1, ordered)
+        require_keys_allowed_untrusted(keys, self._profile.name, self._credential)
+        member = self._catalog.get(self._credential.node_id)
+        assert member is not None
+        held = None if member.messages.keys is None else key_set_of(member.messages.keys)
+        if held is not None and (held.entries, held.generation, held.epoch) == (
+            ordered,
+            self.generation,
+            self.epoch,
+        ):
+            return None
+        record = self._sign(RecordKind.KEY_SET, keys)
+        if len(record.body) > limits.RECORD_BYTES_MAX:
+            raise Untrusted(
+                f"a key set of {len(record.body)} bytes, {limits.RECORD_BYTES_MAX} allowed: fewer services"
+                " with shorter names fit one node"
+            )
+        self._sequence += 1
+        self.keys_signed_at = self._ctx.now
+        self._turned.append(tuple(pin for entry in ordered for pin in entry.pins))
+        return self._catalog.install_keys(member, keys, record)
+
+    def knows_keys(self, keys: KeySet) -> bool:
+        """Tell whether every pin of a set stood in one of the last sets that this run signed."""
+        known = {pin for pins in self._turned for pin in pins}
+        return all(pin in known for entry in keys.entries for pin in entry.pins)
+
+    def say(self, word: str) -> bool:
+        """Add a word to our features, for the next state that is signed; False when it stood there."""
+        if word in self.words:
+            return False
+        self.words = (*self.words, word)
+        return True
+
+    def unsay(self, word: str) -> None:
+        """Take a word out of our features, from the next state that is signed."""
+        self.words = tuple(said for said in self.words if said != word)
 
     def sign_vote(self, vote: Vote) -> Vote:
         """Return a vote of ours with its signature."""

@@ -14,7 +14,7 @@ from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import RecordKind, SignedRecord
 from gossipmesh.wire.codec import decode_untrusted
 
-_SIGNED: Final = (RecordKind.NODE_STATE, RecordKind.SERVICE_SET)
+_SIGNED: Final = (RecordKind.NODE_STATE, RecordKind.SERVICE_SET, RecordKind.KEY_SET)
 
 
 def restore_members(

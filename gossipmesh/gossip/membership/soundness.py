@@ -119,7 +119,7 @@ def require_services_allowed_untrusted(services: ServiceSet, credential: NodeCre
     for entry in services.entries:
         if not is_service_name(entry.service) or not is_label(entry.registration):
             raise Untrusted(f"{entry.service[:80]!r} is no service, or its registration no label")
-        if not any(pattern_allows(pattern, entry.service) for pattern in credential.service_patterns):
+        if not may_serve(credential, entry.service):
             raise Untrusted(f"the service {entry.service[:80]!r}, which its node may not serve")
         if len(entry.labels) > limits.LABELS_PER_SERVICE_MAX or not 1 <= entry.weight <= 65_535:
             raise Untrusted("a service entry beyond limits")
@@ -144,15 +144,16 @@ def require_keys_allowed_untrusted(keys: KeySet, name: str, credential: NodeCred
         raise Untrusted("the entries of a key set out of order or twice")
     own = (node_path(name), workloads_path(name))
     for entry in keys.entries:
-        if entry.path not in own and not _may_serve(credential, service_of_path(entry.path)):
+        service = service_of_path(entry.path)
+        if entry.path not in own and (service is None or not may_serve(credential, service)):
             raise Untrusted(f"pins for {entry.path[:160]!r}, which is not its node's")
         if not _are_pins_sound(entry):
             raise Untrusted("pins of an identity beyond limits")
 
 
-def _may_serve(credential: NodeCredential, service: str | None) -> bool:
-    patterns = credential.service_patterns
-    return service is not None and any(pattern_allows(pattern, service) for pattern in patterns)
+def may_serve(credential: NodeCredential, service: str) -> bool:
+    """Tell whether a credential's patterns cover `service`."""
+    return any(pattern_allows(pattern, service) for pattern in credential.service_patterns)
 
 
 def _are_pins_sound(entry: IdentityPins) -> bool:

@@ -50,6 +50,11 @@ def is_anybody_heard(catalog: Catalog, since: int) -> bool:
     return any(member.heard_at >= since for member in catalog)
 
 
+def agreed_count(catalog: Catalog, since: int) -> int:
+    """Return how many live members, without ourselves, had our state sum after an instant."""
+    return sum(member.agreed_at > since for member in catalog if member.status is MemberStatus.ALIVE)
+
+
 def tally_of(catalog: Catalog) -> Tally:
     """Count the members. Cost: O(members) for what hardly anybody is, a twentieth of a microsecond each."""
     unreachable_count, held_count = _count(catalog, _UNREACHABLE), endpoints_retained_count(catalog)

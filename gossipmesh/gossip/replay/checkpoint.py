@@ -252,7 +252,7 @@ def _row_of(member: Member) -> Row:
         messages.credential,
         messages.state,
         messages.services,
-        messages._others,
+        messages.beside(),
         None if member.link is None else _link_row(member.link),
         int(member.status),
         *_VALUES_OF(member),
@@ -291,8 +291,9 @@ class _Reading:
     def _member(self, row: Row) -> Member:
         now = Instant(self._checkpoint.now)
         messages = Messages()
-        messages.credential, messages.state, messages.services, others, _, status = row[:6]
-        messages._others = others
+        messages.credential, messages.state, messages.services, beside, _, status = row[:6]
+        for kind, message in (beside or {}).items():
+            messages[kind] = message
         member = Member(credential_of(messages.credential or b""), now)
         member.messages = messages
         member.status = MemberStatus(status)
@@ -317,6 +318,8 @@ class _Reading:
         catalog: Catalog = self.core._catalog
         catalog._members = {member.node_id: member for member in members}
         catalog._by_short = {member.short_id: member for member in members}
+        for member in members:  # a build that did not know key sets kept them unread
+            catalog.drop_disallowed(member, member.credential)
 
     def _restore_context(self, members: list[Member]) -> None:
         ctx, checkpoint = self.core._ctx, self._checkpoint

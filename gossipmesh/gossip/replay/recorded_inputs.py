@@ -13,7 +13,7 @@ from gossipmesh.gossip.base.settings import NodeAddresses
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import SignedRecord
+from gossipmesh.model.records import IdentityPins, SignedRecord
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.trust.documents import PolicySet
 
@@ -95,6 +95,10 @@ class RecordedInputs:
     def publish_services(self, entries: Sequence[ServiceEntry], now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.publish_services, entries, now)
+
+    def turn_keys(self, entries: Sequence[IdentityPins], now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.turn_keys, entries, now)
 
     def offer_policy(self, policy_set: PolicySet, now: Instant) -> list[Effect]:
         """Hand over the input of this name."""

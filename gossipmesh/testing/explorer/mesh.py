@@ -38,6 +38,7 @@ _RECORD_NAMES: Final = {
     RecordKind.CREDENTIAL: "credential",
     RecordKind.NODE_STATE: "state",
     RecordKind.SERVICE_SET: "services",
+    RecordKind.KEY_SET: "keys",
 }
 
 

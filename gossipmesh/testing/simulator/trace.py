@@ -15,8 +15,10 @@ from gossipmesh.gossip.base.effects import (
     EndpointsRetained,
     EnrolledAgain,
     Event,
+    ForeignKeySet,
     IdentityCopied,
     Isolated,
+    KeysChanged,
     MemberChanged,
     Opened,
     Persist,
@@ -29,6 +31,7 @@ from gossipmesh.gossip.base.effects import (
     WayChanged,
 )
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.member_keys import MemberKeys
 
 LINES_AT_ONCE: Final = 256
 
@@ -48,11 +51,27 @@ ENTRY_TAGS: Final[dict[PersistKind, str]] = {
     PersistKind.POLICY_SET: "policy-set",
     PersistKind.OPENING: "opening",
 }
+
+
+def _keys_tag(keys: MemberKeys | None) -> str:
+    """Return what a trace says of what a member's keys are judged by."""
+    if keys is None:
+        return "gone"
+    if keys.entries is None:
+        held = "-"
+    else:
+        held = fingerprint(b"".join(e.path.encode() + b"\0" + b"".join(e.pins) for e in keys.entries))
+    revoked = " revoked" if keys.is_revoked else ""
+    return f"{keys.generation}.{keys.serial} {int(keys.has_key_sets)} {held}{revoked}"
+
+
 EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
     MemberChanged: lambda told: (
         f"member {told.name} {told.node_id.hex()} {STATUS_TAGS[told.previous]} {STATUS_TAGS[told.status]}"
     ),
     ServicesChanged: lambda told: f"services {told.node_id.hex()}",
+    KeysChanged: lambda told: f"keys {told.node_id.hex()} {_keys_tag(told.keys)}",
+    ForeignKeySet: lambda told: f"foreign-keys {told.epoch} {told.sequence} {' '.join(told.paths)}",
     TrustChanged: lambda told: f"trust {told.version}",
     PolicyApplied: lambda told: f"policy-applied {told.scope} {told.version} {told.manifest_hash.hex()}",
     PolicyRefused: lambda told: (
