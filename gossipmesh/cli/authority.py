@@ -6,23 +6,19 @@ from typing import Final
 
 import click
 
+from gossipmesh.cli.authority_records import directory_option, show_log
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
 
 DEFAULT_BIND: Final = "0.0.0.0:8443"
 
-_directory_option = click.option(
-    "--dir",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The authority's folder.",
-)
-
 
 @click.group(cls=SuggestingGroup)
 def authority() -> None:
-    """Create an authority, or serve enrolments."""
+    """Create an authority, serve enrolments, and see what it did."""
+
+
+authority.add_command(show_log)
 
 
 @click.group(cls=SuggestingGroup)
@@ -32,7 +28,7 @@ def token() -> None:
 
 @authority.command()
 @click.option("--trust-domain", required=True, metavar="NAME", help="Such as mesh.example.com; it stays.")
-@_directory_option
+@directory_option
 @click.option(
     "--root-key-out",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -70,7 +66,7 @@ def init(
 
 
 @authority.command()
-@_directory_option
+@directory_option
 @click.option(
     "--bind", default=DEFAULT_BIND, show_default=True, metavar="ADDRESS:PORT", help="Where to listen."
 )
@@ -111,7 +107,7 @@ def serve(directory: Path, bind: str) -> None:
 
 
 @token.command()
-@_directory_option
+@directory_option
 @click.option("--authority", "address", required=True, metavar="ADDRESS:PORT", help="Where nodes reach it.")
 @click.option("--node", required=True, metavar="NAME", help="The node's name; it becomes its identity.")
 @click.option(

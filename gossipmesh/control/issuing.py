@@ -12,7 +12,8 @@ Sans-IO but for the ledger: requests and the time come in, answers go out. Rules
 Spec: docs/IDENTITY.md. Ends at values; sockets are `control.server`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +27,7 @@ from gossipmesh.control.ledger import (
     TokenRecord,
     hash_secret,
 )
+from gossipmesh.control.pacing import refusals, renewals
 from gossipmesh.control.requests import RequestRefused, check_names
 from gossipmesh.control.roots import Authority, Entropy
 from gossipmesh.model.enrolment import (
@@ -73,6 +75,8 @@ class Issuer:
         self._ledger = ledger
         self._entropy = entropy
         self._verifier = Verifier(verdicts_max=64)
+        self._renewals = renewals()
+        self._refusals = refusals()
 
     def create_token(self, order: TokenOrder, now: WallSeconds) -> JoinToken:
         """Make a one-time token and remember its hash.
@@ -97,9 +101,13 @@ class Issuer:
         token_id = self._entropy(TOKEN_ID_BYTES).hex()
         services = tuple(sorted(set(order.services)))
         expires = now + order.ttl_s
-        self._ledger.add_token(
-            TokenRecord(token_id, hash_secret(secret), order.node, services, created=now, expires=expires)
+        record = TokenRecord(
+            token_id, hash_secret(secret), order.node, services, created=now, expires=expires
         )
+        with self._ledger.changing():
+            allowed = f"token {token_id} for {', '.join(services) or 'no service'}"
+            self._ledger.log.append(now, "token", node=order.node, detail=allowed)
+            self._ledger.add_token(record)
         return JoinToken(
             version=1,
             trust_domain=self._authority.trust_domain,
@@ -114,8 +122,8 @@ class Issuer:
             expires=expires,
         )
 
-    def enrol(self, request: EnrolRequest, now: WallSeconds) -> Issued:
-        """Redeem a token.
+    def enrol(self, request: EnrolRequest, now: WallSeconds, peer: str = "") -> Issued:
+        """Redeem a token; `peer` is whose address it came from.
 
         Raises:
             RequestRefused: a token unknown, used, expired or of another authority; keys unproven;
@@ -123,9 +131,11 @@ class Issuer:
             OperatorError: the ledger cannot be written. Local's fault. Nothing was answered.
         """
         with self._ledger.changing():
-            token = self._check_token(request, now)
-            self._check_keys(request)
-            requests = self._read_requests(request.requests, token.node, token.services)
+            token = self._find_token(request)
+            with self._noting(token.node, token.token_id, peer, now):
+                _require_redeemable(token, now)
+                self._check_keys(request)
+                requests = self._read_requests(request.requests, token.node, token.services)
             known = self._ledger.enrolment(token.node)
             enrolment = Enrolment(
                 node=token.node,
@@ -139,16 +149,18 @@ class Issuer:
             )
             signed = sign_credential(self._authority, enrolment, requests, now)
             issued = self._answer(signed, requests, now)
+            self._log_issue("enrolled", signed, requests, peer, now, f"token {token.token_id}")
             self._ledger.spend_token(token, now)
             self._ledger.put_enrolment(signed)
         return issued
 
-    def renew(self, request: RenewRequest, now: WallSeconds) -> Issued:
+    def renew(self, request: RenewRequest, now: WallSeconds, peer: str = "") -> Issued:
         """Issue again to a node that is enrolled, for new keys or the ones it has.
 
         Args:
             request: with a proof by the enrolled signing key.
             now: wall seconds.
+            peer: whose address it came from.
 
         Raises:
             RequestRefused: not enrolled, revoked, keys unproven, a service not allowed, or too late.
@@ -156,17 +168,55 @@ class Issuer:
             OperatorError: the ledger cannot be written. Local's fault. Nothing was answered.
         """
         with self._ledger.changing():
-            enrolment = self._check_enrolled(request, now)
-            requests = self._read_requests(request.requests, enrolment.node, enrolment.services)
+            enrolment = self._find_enrolment(request)
+            with self._noting(enrolment.node, enrolment.node, peer, now):
+                _require_renewable(enrolment, request, now)
+                requests = self._read_requests(request.requests, enrolment.node, enrolment.services)
+            if not self._renewals.take(enrolment.node, now):
+                raise RequestRefused("busy", f"{enrolment.node} renewed too often; it may again in a minute")
             renewed = msgspec.structs.replace(enrolment, serial=_next_serial(enrolment, request, now))
+            detail = ""
             # A node that names no serial is of 0.2: it reports a credential that is not a newer one.
             if request.serial is msgspec.UNSET or not is_fresh(self._authority, renewed, now):
                 renewed = sign_credential(self._authority, renewed, requests, now)
+                detail = "new credential"
             issued = self._answer(renewed, requests, now)
+            self._log_issue("renewed", renewed, requests, peer, now, detail)
             self._ledger.put_enrolment(renewed)
         return issued
 
-    def _check_token(self, request: EnrolRequest, now: WallSeconds) -> TokenRecord:
+    @contextmanager
+    def _noting(self, node: str, party: str, peer: str, now: WallSeconds) -> Iterator[None]:
+        """Put a refusal of a known token or a proven node on record, so many a day for each."""
+        try:
+            yield
+        except RequestRefused as refusal:
+            if self._refusals.take(party, now):
+                detail = f"[{refusal.code}] {refusal}"
+                self._ledger.log.append(now, "refused", node=node, peer=peer, detail=detail)
+            raise
+
+    def _log_issue(
+        self,
+        what: str,
+        enrolment: Enrolment,
+        requests: Sequence[CertificateRequest],
+        peer: str,
+        now: WallSeconds,
+        more: str,
+    ) -> None:
+        names = ", ".join(request.spiffe_id.partition("://")[2].partition("/")[2] for request in requests)
+        self._ledger.log.append(
+            now,
+            what,
+            node=enrolment.node,
+            peer=peer,
+            generation=enrolment.generation,
+            serial=enrolment.serial,
+            detail=f"{more}; {names}" if more else names,
+        )
+
+    def _find_token(self, request: EnrolRequest) -> TokenRecord:
         if request.authority_instance != self._authority.instance:
             raise RequestRefused(
                 "token-foreign",
@@ -176,14 +226,6 @@ class Issuer:
         token = self._ledger.token(request.token_id)
         if token is None or not token.holds(request.secret):
             raise RequestRefused("token-unknown", "this authority did not make this token; create a new one")
-        if token.used is not None:
-            raise RequestRefused(
-                "token-used", f"this token was used already ({now - token.used} s ago); create a new one"
-            )
-        if token.expires <= now:
-            raise RequestRefused(
-                "token-expired", f"this token expired {now - token.expires} s ago; create a new one"
-            )
         return token
 
     def _check_keys(self, request: EnrolRequest) -> None:
@@ -194,7 +236,7 @@ class Issuer:
         if not self._verifier.verify(request.signing_key, request.proof_bytes(), request.proof):
             raise RequestRefused("proof", "the request is not signed with the signing key it names")
 
-    def _check_enrolled(self, request: RenewRequest, now: WallSeconds) -> Enrolment:
+    def _find_enrolment(self, request: RenewRequest) -> Enrolment:
         try:
             domain, _ = parse_spiffe_id(request.spiffe_id)
             node = node_name_of_spiffe_id(request.spiffe_id)
@@ -211,19 +253,6 @@ class Issuer:
                 "proof",
                 f"{request.spiffe_id} is not enrolled here with the key that signed this request (another "
                 "machine may have been enrolled under its name since); enrol it with a token",
-            )
-        if enrolment.revoked is not None:
-            raise RequestRefused(
-                "revoked", f"this node was revoked {now - enrolment.revoked} s ago; enrol it with a token"
-            )
-        if abs(now - request.issued) > CLOCK_SKEW_MAX_S:
-            raise RequestRefused(
-                "clock",
-                f"the node's clock is {request.issued - now} s away from this one; set it right first",
-            )
-        if enrolment.ends + LATE_RENEWAL_S <= now:
-            raise RequestRefused(
-                "too-late", f"its credential ended {now - enrolment.ends} s ago; enrol it again with a token"
             )
         return enrolment
 
@@ -247,6 +276,32 @@ class Issuer:
             svids=make_leaves(self._authority, enrolment, requests, now),
             credential=enrolment.credential,
             trust=self._authority.trust_envelopes,
+        )
+
+
+def _require_redeemable(token: TokenRecord, now: WallSeconds) -> None:
+    if token.used is not None:
+        raise RequestRefused(
+            "token-used", f"this token was used already ({now - token.used} s ago); create a new one"
+        )
+    if token.expires <= now:
+        raise RequestRefused(
+            "token-expired", f"this token expired {now - token.expires} s ago; create a new one"
+        )
+
+
+def _require_renewable(enrolment: Enrolment, request: RenewRequest, now: WallSeconds) -> None:
+    if enrolment.revoked is not None:
+        raise RequestRefused(
+            "revoked", f"this node was revoked {now - enrolment.revoked} s ago; enrol it with a token"
+        )
+    if abs(now - request.issued) > CLOCK_SKEW_MAX_S:
+        raise RequestRefused(
+            "clock", f"the node's clock is {request.issued - now} s away from this one; set it right first"
+        )
+    if enrolment.ends + LATE_RENEWAL_S <= now:
+        raise RequestRefused(
+            "too-late", f"its credential ended {now - enrolment.ends} s ago; enrol it again with a token"
         )
 
 

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from gossipmesh.control.audit import AuditLog
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.identity import is_label
 from gossipmesh.model.instant import DAY_S, WallSeconds
@@ -48,7 +49,8 @@ class Enrolment(msgspec.Struct, frozen=True):
     """A node as the authority knows it: what a renewal is measured by.
 
     `serial` is of the last issue; `credential` is the signed record that was answered last (empty: of a build
-    before these were kept), `ends` its end; `revoked` is since when, None for never.
+    before these were kept), `ends` its end; `revoked` is since when, None for never. `line` is the newest of
+    the log when this was written: a log that ends before it lost lines.
     """
 
     node: str
@@ -61,6 +63,7 @@ class Enrolment(msgspec.Struct, frozen=True):
     ends: int
     credential: bytes = b""
     revoked: int | None = None
+    line: int = 0
 
 
 def hash_secret(secret: str) -> str:
@@ -76,6 +79,7 @@ class Ledger:
         self._nodes = directory / "nodes"
         self._lock = directory / "serving.lock"
         self._change_lock = directory / "ledger.lock"
+        self.log = AuditLog(directory)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -154,7 +158,33 @@ class Ledger:
         Raises:
             OperatorError: not written; what was known stands.
         """
-        self._write(self._nodes / f"{enrolment.node}.json", enrolment)
+        known = msgspec.structs.replace(enrolment, line=self.log.count)
+        self._write(self._nodes / f"{enrolment.node}.json", known)
+
+    def nodes(self) -> list[str]:
+        """Return the names of the nodes on record, sorted."""
+        return sorted(path.stem for path in self._nodes.glob("*.json"))
+
+    def check_log(self) -> str | None:
+        """Verify the log from its first line, and that it goes as far as the records.
+
+        Returns:
+            A sentence about a line torn by a crash, None when there was none.
+
+        Raises:
+            OperatorError: it does not hold, or lost its newest lines. State unchanged.
+        """
+        with self.changing():
+            torn = self.log.catch_up()
+            for node in self.nodes():
+                known = self.enrolment(node)
+                if known is not None and known.line > self.log.count:
+                    raise OperatorError(
+                        f"the log of what this authority did ends at line {self.log.count}, and {node} was "
+                        f"enrolled or renewed at line {known.line}: its newest lines were removed; restore "
+                        "the authority from a backup, or find out by whom"
+                    )
+        return torn
 
     def _write(self, path: Path, value: TokenRecord | Enrolment) -> None:
         write_secret(path, msgspec.json.encode(value) + b"\n")

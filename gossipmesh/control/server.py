@@ -1,8 +1,9 @@
 """`authority serve`: enrolment and renewal over TLS 1.3, one request per connection.
 
-A thin shell around `control.issuing`. The server is `spiffe://TRUST-DOMAIN/authority` under the root that
-tokens pin. Nobody is asked for a certificate: the proof in a request says whose it is. Everything is bounded:
-connections, time, and bytes. Nothing a stranger sends is more than one line in the log.
+A thin shell around `control.desk`, which decides. The server is `spiffe://TRUST-DOMAIN/authority` under the
+root that tokens pin. Nobody is asked for a certificate: the proof in a request says whose it is. Sources of
+connections take turns at handshakes and at decisions. Everything is bounded: connections, time, and bytes.
+Nothing a stranger sends is more than one line in the log.
 """
 
 import ssl
@@ -15,9 +16,10 @@ import msgspec
 import trio
 
 from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, random_serial, to_pem
+from gossipmesh.control.desk import Answer, Desk, Request
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
-from gossipmesh.control.requests import RequestRefused
+from gossipmesh.control.paced_stream import PacedStream, Turns
 from gossipmesh.control.roots import Authority, Entropy
 from gossipmesh.model.enrolment import (
     LEAF_LIFE_S,
@@ -47,13 +49,15 @@ CONNECTIONS_MAX: Final = 512
 _DESCRIPTORS_KEPT: Final = 64
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 5.0
+DECISION_TIMEOUT_S: Final = 10.0
 ANSWER_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 1.0
 RECEIVE_BYTES: Final = 16_384
 HEAD_BYTES_MAX: Final = 16_384
-LINE_CHARS_MAX: Final = 400
 
 T = TypeVar("T")
+Tls = trio.SSLStream[PacedStream]
+_SHAPES: Final[dict[str, type[Request]]] = {"/v1/enrol": EnrolRequest, "/v1/renew": RenewRequest}
 
 
 @dataclass(frozen=True)
@@ -62,16 +66,6 @@ class ServerPair:
 
     chain_pem: bytes
     key_pem: bytes
-
-
-@dataclass
-class ServerStatistics:
-    """What came in, by what became of it."""
-
-    enrolled: int = 0
-    renewed: int = 0
-    refused: int = 0
-    broken: int = 0
 
 
 class AuthorityServer:
@@ -87,13 +81,14 @@ class AuthorityServer:
     ) -> None:
         self._authority = authority
         self._ledger = Ledger(authority.directory)
-        self._issuer = Issuer(authority, self._ledger, entropy)
+        self._desk = Desk(Issuer(authority, self._ledger, entropy), clock, report)
+        self._turns = Turns()
         self._clock = clock
         self._entropy = entropy
         self._report = report
         self._context: ssl.SSLContext | None = None
         self._context_until = WallSeconds(0)
-        self.statistics = ServerStatistics()
+        self.statistics = self._desk.statistics
         places_max = max(1, min(CONNECTIONS_MAX, descriptors_max() - _DESCRIPTORS_KEPT))
         self.reception = Reception("authority", report, places_max=places_max)
 
@@ -105,6 +100,9 @@ class AuthorityServer:
                 intermediate has run out.
         """
         with self._ledger.hold():
+            torn = await trio.to_thread.run_sync(self._ledger.check_log)
+            if torn is not None:
+                self._report(torn)
             self._ledger.forget_tokens(self._clock())
             self._tls_context()
             try:
@@ -118,7 +116,10 @@ class AuthorityServer:
             address = Address(name[0], name[1])
             self._report(f"listening on {address}")
             task_status.started(address)
-            await self.reception.run(listener, _source, self._converse)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._turns.run)
+                nursery.start_soon(self._desk.run)
+                nursery.start_soon(self.reception.run, listener, _source, self._converse)
 
     def _tls_context(self) -> ssl.SSLContext:
         """Return the context of the server's own SVID, issued anew at half life."""
@@ -151,13 +152,16 @@ class AuthorityServer:
         try:
             with trio.fail_after(HANDSHAKE_TIMEOUT_S):
                 await trio.lowlevel.wait_readable(stream.socket)  # who says nothing costs no TLS
-                tls = trio.SSLStream(stream, self._tls_context(), server_side=True, https_compatible=True)
+                paced = PacedStream(stream, self._turns, _source(stream))
+                tls = trio.SSLStream(paced, self._tls_context(), server_side=True, https_compatible=True)
                 await tls.do_handshake()
             connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
             with trio.fail_after(REQUEST_TIMEOUT_S):
-                status, answer = await self._answer_to(tls, connection)
+                request = await _take_request(tls, connection)
             place.begin()
-            if answer is not None:
+            if request is not None:
+                with trio.fail_after(DECISION_TIMEOUT_S):
+                    status, answer = await self._answer_to(request, stream)
                 with trio.fail_after(ANSWER_TIMEOUT_S):
                     await _respond(tls, connection, status, answer)
             with trio.move_on_after(CLOSE_TIMEOUT_S):
@@ -171,60 +175,41 @@ class AuthorityServer:
         ):
             self.statistics.broken += 1
 
-    async def _answer_to(
-        self, tls: trio.SSLStream[trio.SocketStream], connection: h11.Connection
-    ) -> tuple[int, Issued | Refusal | None]:
-        """Return status and answer to the one request; no answer when the peer just left."""
-        try:
-            method, target, body = await _read_request(tls, connection)
-        except MalformedInput as error:
-            return 400, Refusal(str(error), "malformed")
-        if connection.their_state is h11.ERROR or not method:
-            return 0, None
-        return self._decide(method, target, body)
-
-    def _decide(self, method: str, target: str, body: bytes) -> tuple[int, Issued | Refusal]:
-        """Return status and answer; all of it is synchronous, so requests cannot overlap."""
-        if target not in ("/v1/enrol", "/v1/renew"):
-            return 404, Refusal(f"no {target[:80]!r} here", "not-found")
-        if method != "POST":
-            return 405, Refusal("only POST is answered", "method")
-        now = self._clock()
-        try:
-            if target == "/v1/enrol":
-                enrol = _decode_untrusted(body, EnrolRequest)
-                issued = self._issuer.enrol(enrol, now)
-                self.statistics.enrolled += 1
-            else:
-                renew = _decode_untrusted(body, RenewRequest)
-                issued = self._issuer.renew(renew, now)
-                self.statistics.renewed += 1
-        except RequestRefused as error:
+    async def _answer_to(self, request: Request | Answer, stream: trio.SocketStream) -> Answer:
+        """Return status and answer; what is no request has its own already."""
+        if isinstance(request, tuple):
             self.statistics.refused += 1
-            self._report(_one_line(f"refused {target} [{error.code}]: {error}"))
-            return 403, Refusal(str(error), error.code)
-        except MalformedInput as error:
-            self.statistics.refused += 1
-            return 400, Refusal(str(error)[:300], "malformed")
-        except OperatorError as error:
-            self._report(f"cannot answer {target}: {error}")
-            return 503, Refusal("the authority cannot write its records; its log says why", "unavailable")
-        self._report(f"{'enrolled' if target == '/v1/enrol' else 'renewed'} {issued.svids[0].spiffe_id}")
-        return 200, issued
-
-
-def _one_line(text: str) -> str:
-    """Return what a stranger had a hand in as one printable line of bounded length."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:LINE_CHARS_MAX])
+            return request
+        return await self._desk.decide(request, _source(stream), _peer_of(stream))
 
 
 def _source(stream: trio.SocketStream) -> Party:
     return source_of(stream.socket.getpeername()[0])
 
 
-async def _read_request(
-    tls: trio.SSLStream[trio.SocketStream], connection: h11.Connection
-) -> tuple[str, str, bytes]:
+def _peer_of(stream: trio.SocketStream) -> str:
+    """Return the address of a peer as it is put on record; IPv4 as such."""
+    host = str(stream.socket.getpeername()[0]).partition("%")[0]
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+async def _take_request(tls: Tls, connection: h11.Connection) -> Request | Answer | None:
+    """Return the one request, or the answer to what is none; None when the peer just left."""
+    try:
+        method, target, body = await _read_request(tls, connection)
+        if connection.their_state is h11.ERROR or not method:
+            return None
+        shape = _SHAPES.get(target)
+        if shape is None:
+            return 404, Refusal(f"no {target[:80]!r} here", "not-found")
+        if method != "POST":
+            return 405, Refusal("only POST is answered", "method")
+        return _decode_untrusted(body, shape)
+    except MalformedInput as error:
+        return 400, Refusal(str(error)[:300], "malformed")
+
+
+async def _read_request(tls: Tls, connection: h11.Connection) -> tuple[str, str, bytes]:
     """Return method, target and body of the one request; an empty method when the peer just left.
 
     Raises:
@@ -252,7 +237,7 @@ async def _read_request(
 
 
 async def _respond(
-    tls: trio.SSLStream[trio.SocketStream],
+    tls: Tls,
     connection: h11.Connection,
     status: int,
     answer: Issued | Refusal,

@@ -181,11 +181,11 @@ async def test_an_authority_that_takes_no_serial_is_asked_again_without_one(
     renew_here = Issuer.renew
     serials: list[object] = []
 
-    def refuse(self: Issuer, request: RenewRequest, now: WallSeconds) -> Issued:
+    def refuse(self: Issuer, request: RenewRequest, now: WallSeconds, peer: str = "") -> Issued:
         serials.append(request.serial)
         if request.serial is not msgspec.UNSET:
             raise RequestRefused("malformed", "Object contains unknown field `serial`")
-        return renew_here(self, request, now)
+        return renew_here(self, request, now, peer)
 
     monkeypatch.setattr(Issuer, "renew", refuse)
     async with running_authority(tmp_path / "authority") as running:
@@ -231,10 +231,10 @@ async def test_an_authority_of_the_build_before_enrols_the_node_without_its_work
 ) -> None:
     enrol_here = Issuer.enrol
 
-    def refuse(self: Issuer, request: EnrolRequest, now: WallSeconds) -> Issued:
+    def refuse(self: Issuer, request: EnrolRequest, now: WallSeconds, peer: str = "") -> Issued:
         if len(request.requests) > 1:
             raise RequestRefused("malformed", "no identity this mesh issues")
-        return enrol_here(self, request, now)
+        return enrol_here(self, request, now, peer)
 
     monkeypatch.setattr(Issuer, "enrol", refuse)
     async with running_authority(tmp_path / "authority") as running:

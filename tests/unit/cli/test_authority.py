@@ -98,3 +98,18 @@ def test_a_key_with_open_permissions_stops_serving(made: Path) -> None:
     done = gossipmesh("authority", "serve", "--dir", "a", "--bind", "127.0.0.1:0", cwd=made)
     assert done.returncode == 1
     assert "run `chmod 600 a/intermediate.key`" in done.stderr
+
+
+def test_the_log_is_shown_and_verified(made: Path) -> None:
+    words = ["token", "create", "--dir", "a", "--authority", "10.0.0.5:8443", "--out", "t", "--node"]
+    for node in ("vm1", "vm2"):
+        assert gossipmesh(*words, node, cwd=made).returncode == 0
+    shown = gossipmesh("authority", "log", "--dir", "a", "--node", "vm2", "--json", cwd=made)
+    assert [(deed["number"], deed["what"]) for deed in json.loads(shown.stdout)] == [(2, "token")]
+    table = gossipmesh("authority", "log", "--dir", "a", cwd=made).stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["LINE", "1", "2"]
+    path = made / "a" / "log" / "000001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"vm1", b"vm9"))
+    refused = gossipmesh("authority", "log", "--dir", "a", cwd=made)
+    assert refused.returncode == 1
+    assert "does not hold" in refused.stderr

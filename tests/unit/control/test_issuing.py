@@ -9,8 +9,10 @@ import msgspec
 import pytest
 from cryptography import x509
 
+from gossipmesh.control.audit import AuditLog
 from gossipmesh.control.issuing import Issuer, TokenOrder
 from gossipmesh.control.ledger import Ledger
+from gossipmesh.control.pacing import REFUSALS_PER_DAY, RENEWALS_AT_ONCE
 from gossipmesh.control.requests import RequestRefused
 from gossipmesh.control.roots import Plan, create_authority
 from gossipmesh.model.enrolment import (
@@ -353,3 +355,70 @@ def test_tokens_long_gone_are_forgotten(desk: Desk) -> None:
     assert desk.ledger.forget_tokens(WallSeconds(NOW + 10 * DAY_S)) == 0
     assert desk.ledger.forget_tokens(WallSeconds(NOW + 40 * DAY_S)) == 1
     assert desk.ledger.token(token.token_id) is None
+
+
+def test_everything_done_is_on_record(desk: Desk) -> None:
+    token = desk.token("shop/*")
+    desk.issuer.enrol(enrol_request(token), NOW, "10.0.0.7")
+    desk.issuer.renew(renew_request(), NOW, "10.0.0.8")
+    for refused in (enrol_request(token), enrol_request(token, secret="0" * 64)):
+        with pytest.raises(RequestRefused):
+            desk.issuer.enrol(refused, NOW, "10.0.0.9")
+    found = [(deed.what, deed.node, deed.peer, deed.serial) for deed in desk.ledger.log.deeds()]
+    assert found == [
+        ("token", "n1", "", 0),
+        ("enrolled", "n1", "10.0.0.7", NOW),
+        ("renewed", "n1", "10.0.0.8", NOW + 1),
+        ("refused", "n1", "10.0.0.9", 0),
+    ], "a token nobody holds is no line"
+    details = [deed.detail for deed in desk.ledger.log.deeds()]
+    assert details[1] == f"token {token.token_id}; node/n1, ns/shop/svc/cart"
+    assert details[3].startswith("[token-used]")
+
+
+def test_a_stranger_writes_nothing_and_a_known_one_a_few_lines(desk: Desk) -> None:
+    token = desk.token("shop/*")
+    desk.issuer.enrol(enrol_request(token), NOW)
+    before = desk.ledger.log.count
+    for attempt in range(50):
+        for refused in (
+            lambda: desk.issuer.enrol(enrol_request(token, secret="0" * 64), NOW),
+            lambda: desk.issuer.renew(renew_request(signed_by=SigningKey(b"\x09" * 32)), NOW),
+            lambda n=attempt: desk.issuer.renew(renew_request(issued=NOW - DAY_S - n), NOW),
+        ):
+            with pytest.raises(RequestRefused):
+                refused()
+    assert desk.ledger.log.count == before + REFUSALS_PER_DAY
+
+
+def test_a_node_that_renews_without_end_is_put_off(desk: Desk) -> None:
+    desk.issuer.enrol(enrol_request(desk.token("shop/*")), NOW)
+    for _ in range(RENEWALS_AT_ONCE):
+        desk.issuer.renew(renew_request(), NOW)
+    with pytest.raises(RequestRefused, match="renewed too often"):
+        desk.issuer.renew(renew_request(), NOW)
+    later = WallSeconds(NOW + 60)
+    desk.issuer.renew(renew_request(issued=later), later)
+
+
+def test_nothing_is_answered_that_is_not_on_record(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = desk.token("shop/cart")
+
+    def full(*_: object, **__: object) -> None:
+        raise OperatorError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AuditLog, "append", full)
+        with pytest.raises(OperatorError):
+            desk.issuer.enrol(enrol_request(token), NOW)
+    desk.issuer.enrol(enrol_request(token), NOW)  # the token was not spent
+
+
+def test_a_log_that_lost_its_newest_lines_is_told(desk: Desk) -> None:
+    """Cutting off the end breaks no chain; the records know how far it went."""
+    desk.issuer.enrol(enrol_request(desk.token("shop/cart")), NOW)
+    assert Ledger(desk.authority.directory).check_log() is None
+    path = desk.authority.directory / "log" / "000001.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:1]))
+    with pytest.raises(OperatorError, match="ends at line 1, and n1 was enrolled or renewed at line 2"):
+        Ledger(desk.authority.directory).check_log()

@@ -16,6 +16,7 @@ from gossipmesh.control.server import AuthorityServer
 from gossipmesh.model.enrolment import REQUEST_BYTES_MAX, Refusal
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import DAY_S
+from gossipmesh.model.member import Address
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.trust.svid import check_leaf_untrusted
 from tests.unit.enrolment_kit import LOOPBACK, RunningAuthority, running_authority
@@ -198,6 +199,32 @@ async def test_its_own_svid_is_renewed_while_it_serves(tmp_path: Path) -> None:
         assert await serial() == first
         running.moved_s = DAY_S // 2 + 1
         assert await serial() != first
+
+
+async def test_both_kinds_of_addresses_are_served_at_the_wildcard(tmp_path: Path) -> None:
+    """`--bind '[::]:8443'`; an IPv4 peer is on record as such."""
+    running = RunningAuthority(tmp_path / "authority")
+    async with trio.open_nursery() as nursery:
+        bound = await nursery.start(running.server.run, Address("::", 0))
+        for number, host in enumerate(("127.0.0.1", "::1")):
+            running.address = Address(host, bound.port)
+            await enrol(tmp_path / f"i{number}", running.token(tmp_path / f"t{number}", f"n{number}"))
+        nursery.cancel_scope.cancel()
+    peers = [deed.peer for deed in running.ledger.log.deeds() if deed.what == "enrolled"]
+    assert peers == ["127.0.0.1", "::1"]
+
+
+async def test_a_server_whose_log_does_not_hold_does_not_start(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        for number in range(2):
+            await enrol(tmp_path / f"i{number}", running.token(tmp_path / f"t{number}", f"n{number}"))
+    path = tmp_path / "authority" / "log" / "000001.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"n0", b"n9"))
+    again = AuthorityServer(
+        running.authority, clock=running.now, entropy=random_bytes, report=running.log.append
+    )
+    with pytest.raises(OperatorError, match="does not hold"):
+        await again.run(LOOPBACK)
 
 
 async def test_an_address_in_use_is_a_sentence(tmp_path: Path) -> None:
