@@ -24,6 +24,7 @@ from gossipmesh.agent.address_keeper import AddressKeeper
 from gossipmesh.agent.addresses import wait_for_addresses
 from gossipmesh.agent.admin import AdminApi, listen_local
 from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.agent.clock_alarm import tell_clock
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts, services_of
 from gossipmesh.agent.flight_recorder import build_name
@@ -49,6 +50,8 @@ from gossipmesh.agent.sockets import Sockets, engine_binds
 from gossipmesh.agent.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Statistics
 from gossipmesh.gossip.base.effects import (
+    ClockBelowRecords,
+    ClockOff,
     DatagramsLost,
     EndpointsRetained,
     EnrolledAgain,
@@ -344,6 +347,8 @@ class Agent:
                 "that key is stolen, or an old copy of its state folder runs; enrol this node again"
             )
             log.error(text, extra=fields(identities=list(event.paths)))
+        elif isinstance(event, ClockOff | ClockBelowRecords):
+            tell_clock(event)
         elif isinstance(event, IdentityCopied | EnrolledAgain):
             name, folder = self.identity.identity.name, self._config.state_dir / "identity"
             self._failure = replaced_by(event, name, self.node.incarnation[0], folder)

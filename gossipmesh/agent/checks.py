@@ -14,6 +14,7 @@ from gossipmesh.agent.check_rows import Mark, Row, clock_mark, fail_unless, make
 from gossipmesh.agent.identity_keeper import horizon
 from gossipmesh.agent.mesh_checks import MeshView, check_versions
 from gossipmesh.agent.service_files import LocalRegistration
+from gossipmesh.model import limits
 from gossipmesh.model.instant import HOUR_S
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.service import EndpointHealth
@@ -114,10 +115,15 @@ def _check_disk(parts: Parts, facts: Facts) -> list[Row]:
 def _check_clock(parts: Parts) -> list[Row]:
     statistics = parts.node.statistics()
     skew_s, peers_count = statistics.clock_skew_s, statistics.clock_peers
+    below_s = statistics.clock_below_records_s
+    mark = clock_mark(skew_s)
     detail = f"{abs(skew_s)} s {'behind' if skew_s > 0 else 'ahead of'} {_judges_text(peers_count)}"
+    if below_s > limits.CLOCK_TOLERANCE_S:
+        mark = Mark.FAIL
+        detail += f"; {below_s} s behind the newest date that the authority signed, which counts instead"
     why = "certificates are judged by civil time: past their margin good ones are refused, ended ones taken"
-    evidence = {"skew_s": skew_s, "peers": peers_count}
-    return [make_row("clock", clock_mark(skew_s), detail, why, "run NTP on this machine", **evidence)]
+    evidence = {"skew_s": skew_s, "peers": peers_count, "below_records_s": below_s}
+    return [make_row("clock", mark, detail, why, "run NTP on this machine", **evidence)]
 
 
 def _judges_text(peers_count: int) -> str:

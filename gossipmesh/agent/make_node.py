@@ -30,8 +30,10 @@ from gossipmesh.wire.versions import MEMBER_FEATURES
 
 def restored_state(identity: NodeIdentity, store: StateStore, *, enrolled_now: bool) -> RestoredState:
     """Return what this node knew when it ended, as far as its credential is good for it."""
-    ends = WallSeconds(identity.credential_body.ends)
-    return restore_state(store, wall_seconds(), ends=ends, enrolled_now=enrolled_now)
+    credential = identity.credential_body
+    # A clock below the date that the authority signed last counts as that date.
+    now = WallSeconds(max(wall_seconds(), credential.not_before))
+    return restore_state(store, now, ends=WallSeconds(credential.ends), enrolled_now=enrolled_now)
 
 
 def make_node(

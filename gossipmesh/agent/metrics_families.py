@@ -30,12 +30,18 @@ _GAUGES_OF_GOSSIP: Final = (
     "links",
     "clock_skew_s",
     "clock_peers",
+    "clock_off",
+    "clock_below_records_s",
     "cases_open",
     "endpoints_retained",
     "lag_ms",
     "tcp_only",
 )
-_UNITS_OF_GOSSIP: Final = {"clock_skew_s": ("clock_skew_seconds", 1), "lag_ms": ("lag_seconds", 1_000)}
+_UNITS_OF_GOSSIP: Final = {
+    "clock_skew_s": ("clock_skew_seconds", 1),
+    "clock_below_records_s": ("clock_below_records_seconds", 1),
+    "lag_ms": ("lag_seconds", 1_000),
+}
 """Statistics whose unit is no base unit: the name it has here, and how many make one."""
 
 _Counted = Sequence[tuple[tuple[str, ...], int]]

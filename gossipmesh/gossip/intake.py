@@ -233,7 +233,7 @@ class Intake:
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
         if node_id != self._own.node_id or record.kind in RETIRED_KINDS:
             return False
-        require_order_untrusted(record.kind, epoch, sequence, self._ctx.wall_s)
+        require_order_untrusted(record.kind, epoch, sequence, self._ctx.latest_s)
         order = Order(generation, epoch, sequence)
         if record.kind == RecordKind.VERDICT:
             if order_start(order) == (self._own.generation, self._own.epoch):

@@ -5,6 +5,9 @@ A limit that guards untrusted input says what it bounds; sources stand beside th
 
 from typing import Final
 
+# Clocks
+CLOCK_TOLERANCE_S: Final = 310  # how far ahead a date is taken: five minutes, rounding, the way here
+
 # Datagrams
 DATAGRAM_BYTES_MAX: Final = 1_200  # fits IPv6's minimum MTU of 1,280 with headers (RFC 8200 section 5)
 DATAGRAM_SIGNATURE_CHECKS_MAX: Final = 12  # 12 x 136 us: under 2 ms of a loop per datagram

@@ -121,6 +121,7 @@ class TrustDomainBuilder:
         generation: int = 1,
         serial: int = 1,
         service_patterns: Sequence[str] = ("*/*",),
+        not_before: int = VALID_FROM_S,
         ends: int = VALID_UNTIL_S,
     ) -> BuiltKeys:
         """Return the keys of a node and its credential; a new generation has new keys."""
@@ -136,7 +137,7 @@ class TrustDomainBuilder:
             exchange_key=exchange.public,
             spki_hashes=(self._secret(f"spki/{name}/{generation}"),),
             service_patterns=tuple(service_patterns),
-            not_before=VALID_FROM_S,
+            not_before=not_before,
             ends=ends,
         )
         record = sign_record(self.trust_domain, RecordKind.CREDENTIAL, credential, self.credential_key)

@@ -5,6 +5,7 @@ from typing import Final
 from tests.mutants.mutate import mutant
 
 _NEWCOMERS: Final = "tests/simulation/test_newcomers.py::"
+_CLOCKS: Final = "tests/unit/gossip/membership/test_credential_watch.py::"
 _FLOODS: Final = "tests/simulation/test_byzantine_floods.py::"
 
 NEWCOMER_MUTANTS: Final = (
@@ -43,10 +44,35 @@ NEWCOMER_MUTANTS: Final = (
     mutant(
         "a-wrong-clock-forgets-all",
         "gossip.membership.credential_watch",
-        "member.ends <= wall_s and not is_doubted",
-        "member.ends <= wall_s",
-        _NEWCOMERS + "test_a_wrong_clock_for_a_moment_forgets_nobody_and_for_long_does",
-        "a second of wrong time costs a node all members, on disk as well",
+        "member.ends <= now_s and not is_doubted",
+        "member.ends <= now_s",
+        _CLOCKS + "test_two_peers_cannot_tell_whose_clock_is_off",
+        "a second of wrong time costs a node of a small mesh all members, on disk as well",
+    ),
+    mutant(
+        "one-clock-forgets-all",
+        "gossip.base.civil_time",
+        "return self._peers_ahead_s if self.is_judged else 0",
+        "return 0",
+        _CLOCKS + "test_nobody_is_forgotten_while_three_peers_disagree",
+        "a clock that stays wrong for ten minutes costs a node all members",
+    ),
+    mutant(
+        "dates-lead-ahead",
+        "gossip.base.civil_time",
+        "max(latest_s + limits.CLOCK_TOLERANCE_S, self._signed_s)",
+        "max(latest_s, self._signed_s) + limits.CLOCK_TOLERANCE_S",
+        "tests/unit/gossip/base/test_civil_time.py::"
+        "test_dates_ahead_are_taken_up_to_a_tolerance_that_they_do_not_move",
+        "whoever signs dates leads every clock ahead, five minutes a credential",
+    ),
+    mutant(
+        "a-wrong-clock-at-the-start-forgets-all",
+        "gossip.membership.credential_watch",
+        "if not self._has_looked:",
+        "if False:",
+        _CLOCKS + "test_a_machine_that_starts_with_a_wrong_clock_knows_whom_it_knew",
+        "a machine whose clock is set after its agent's start has nobody left to ask",
     ),
     mutant(
         "anybodys-ack-is-taken",

@@ -6,7 +6,10 @@ It exists so that parts need not know one another; it decides nothing. Deviation
 import hashlib
 import random
 
+from gossipmesh.gossip.base.civil_time import CivilTime
 from gossipmesh.gossip.base.effects import (
+    ClockBelowRecords,
+    ClockOff,
     Effect,
     Event,
     Notify,
@@ -62,6 +65,7 @@ class Context:
         self.started = now
         self.lag = LagMeter()
         self.clocks = PeerClocks()
+        self.civil = CivilTime()
         self.history = History()
         self.statistics = GossipStatistics()
         self._effects: list[Effect] = []
@@ -89,8 +93,22 @@ class Context:
 
     @property
     def wall_s(self) -> int:
-        """Return civil time; only ever used to ask whether a credential is valid."""
+        """Return what our clock says of civil time; what it is judged by is `civil`."""
         return self.now // SECOND_NS + self.wall_offset_s
+
+    @property
+    def earliest_s(self) -> int:
+        """Return the earliest date that may be now: what ended before it has ended by every word we have."""
+        return self.civil.earliest(self.wall_s)
+
+    @property
+    def latest_s(self) -> int:
+        """Return the latest date that may be now."""
+        return self.civil.latest(self.wall_s)
+
+    def holds_now(self, not_before: int, ends: int) -> bool:
+        """Tell whether what was signed for this while may be taken."""
+        return self.civil.has_begun(not_before, self.wall_s) and self.earliest_s < ends
 
     def note_peer_clock(self, node_id: bytes, wall_s: int, arrived: Instant) -> None:
         """Take what a peer that we asked says of civil time, and judge our own clock by it."""
@@ -98,9 +116,16 @@ class Context:
         self.judge_clock()
 
     def judge_clock(self) -> None:
-        """Judge our own clock by what peers said."""
+        """Judge our own clock by what peers said, and by what was signed."""
         skew = self.clocks.skew(self.wall_offset_s, self.now)
         self.statistics.clock_skew_s, self.statistics.clock_peers = skew
+        below_s = self.statistics.clock_below_records_s = self.civil.below_records_s(self.wall_s)
+        turn = self.civil.judge(self.wall_s, *skew, self.now)
+        self.statistics.clock_off = int(self.civil.is_off)
+        if turn.is_off is not None:
+            self.notify(ClockOff(skew.by_s if turn.is_off else 0, skew.peers_count))
+        if turn.is_below_records is not None:
+            self.notify(ClockBelowRecords(below_s if turn.is_below_records else 0))
 
     def fresh(self, size_bytes: int) -> bytes:
         """Return random bytes that may be shown: hashed, so that nobody can compute `rng` from them."""

@@ -212,6 +212,25 @@ class Isolated(msgspec.Struct, frozen=True):
     is_isolated: bool
 
 
+class ClockOff(msgspec.Struct, frozen=True):
+    """This node's clock is `by_s` behind the median of so many peers' (less than 0: ahead); 0: no more.
+
+    While there are three or more of them nobody is forgotten on its word.
+    """
+
+    by_s: int
+    peers_count: int
+
+
+class ClockBelowRecords(msgspec.Struct, frozen=True):
+    """This node's clock is `by_s` behind the newest date that was signed, which counts instead; 0: no more.
+
+    That date stands in a credential that was verified.
+    """
+
+    by_s: int
+
+
 Event = (
     MemberChanged
     | Isolated
@@ -228,6 +247,8 @@ Event = (
     | WayChanged
     | DatagramsLost
     | Opened
+    | ClockOff
+    | ClockBelowRecords
 )
 
 

@@ -272,6 +272,8 @@ class GossipStatistics(msgspec.Struct):
     links: int = 0
     clock_skew_s: int = 0
     clock_peers: int = 0
+    clock_below_records_s: int = 0
+    clock_off: int = 0
     heartbeats_sent: int = 0
     heartbeats_missed: int = 0
     checks_sent: int = 0

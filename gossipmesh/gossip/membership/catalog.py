@@ -186,7 +186,7 @@ class Catalog:
                 unknown (`UnknownOwner`). Remote's fault. State unchanged.
         """
         node_id, generation, epoch, sequence = peek_order_untrusted(record.body)
-        require_order_untrusted(record.kind, epoch, sequence, self._ctx.wall_s)
+        require_order_untrusted(record.kind, epoch, sequence, self._ctx.latest_s)
         member = self._members.get(node_id)
         if member is None:
             raise UnknownOwner(node_id)
@@ -238,8 +238,13 @@ class Catalog:
             self._keys_version = version
         return self._keys
 
-    def open_credential_untrusted(self, record: SignedRecord, checks: Checks) -> NodeCredential:
+    def open_credential_untrusted(
+        self, record: SignedRecord, checks: Checks, *, is_kept: bool = False
+    ) -> NodeCredential:
         """Verify a credential and that it holds now; merges nothing.
+
+        `is_kept`: it held when we took it, and stands on our disk: whether it has ended is asked later, when
+        peers have told what time it is.
 
         Raises:
             MalformedInput: not signed by the authority, not valid now, or of unusable fields.
@@ -250,11 +255,23 @@ class Catalog:
         credential = open_credential_untrusted(
             record, self._ctx.trust_domain, self.credential_keys(), self._ctx.verifier
         )
-        if not credential.not_before <= self._ctx.wall_s < credential.ends:
+        if not is_kept and not self._ctx.holds_now(credential.not_before, credential.ends):
             raise Untrusted("a credential that does not hold now")
         return credential
 
-    def _merge_credential(self, record: SignedRecord, checks: Checks) -> Change | None:
+    def restore_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
+        """Merge one record that we kept; None when it says nothing new.
+
+        Raises:
+            MalformedInput: as for one from outside. State unchanged.
+        """
+        if record.kind == _CREDENTIAL:
+            return self._merge_credential(record, checks, is_kept=True)
+        return self.merge_untrusted(record, checks)
+
+    def _merge_credential(
+        self, record: SignedRecord, checks: Checks, *, is_kept: bool = False
+    ) -> Change | None:
         offered = decode_untrusted(record.body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
         member = self._members.get(offered.node_id)
         if member is not None:
@@ -264,7 +281,7 @@ class Catalog:
             ):
                 self._stale()
                 return None
-        credential = self.open_credential_untrusted(record, checks)
+        credential = self.open_credential_untrusted(record, checks, is_kept=is_kept)
         return self.install_credential(credential, record)
 
     def install_credential(self, credential: NodeCredential, record: SignedRecord) -> Change:
@@ -290,6 +307,7 @@ class Catalog:
             self.drop_disallowed(member, credential)
         if not fresh and member.credential.exchange_key != credential.exchange_key:
             member.link = None
+        self._ctx.civil.signed(credential.not_before)
         member.ends = credential.ends
         member.signer = self._signers.setdefault(record.key_id, record.key_id)
         self.ending = credential.ends if self.ending is None else min(self.ending, credential.ends)

@@ -2,8 +2,11 @@
 
 Rules:
 1. It looks when the next credential ends, at the latest after a minute, and when Trust or civil time changed.
-2. After civil time jumped ahead nobody is forgotten for ten minutes: a wrong clock would cost us all members,
+2. An end counts when it has come by our own clock and, while those disagree, by the median of three peers.
+3. After civil time jumped ahead nobody is forgotten for ten minutes: a wrong clock would cost us all members,
    on disk as well, and when it is right again there is nobody left to ask.
+4. Whoever starts and finds members on its disk whose credentials have ended was away for long or has a wrong
+   clock: nobody is forgotten for ten minutes, or until three peers have told what time it is.
 Paper: none.
 """
 
@@ -29,25 +32,42 @@ class CredentialWatch:
         self._catalog = catalog
         self._at: Instant = NEVER
         self._doubted_until: Instant = ctx.now
+        self._unasked_until: Instant = ctx.now
+        self._has_looked = False
 
     def look(self) -> list[Member]:
         """Return who is a member no more, and look again in time (timer `credentials`)."""
         self._catalog.take_ending()
         keys = self._catalog.credential_keys()
         self._catalog.note_eligible()
-        wall_s, is_doubted = self._ctx.wall_s, self._ctx.now < self._doubted_until
+        self._ctx.judge_clock()
+        now_s = self._ctx.earliest_s
+        if not self._has_looked:
+            self._look_at_kept(now_s)
+        is_doubted = self._is_doubted()
         gone: list[Member] = []
         next_end: int | None = None
         for member in self._catalog:
             if member.node_id == self._catalog.own_id:
                 continue
-            if (member.ends <= wall_s and not is_doubted) or member.signer not in keys:
+            if (member.ends <= now_s and not is_doubted) or member.signer not in keys:
                 gone.append(member)
             elif next_end is None or member.ends < next_end:
                 next_end = member.ends
         self._at = NEVER
-        self._look_by(wall_s + _WAIT_S_MAX if next_end is None else next_end)
+        self._look_by(now_s + _WAIT_S_MAX if next_end is None else next_end)
         return gone
+
+    def _look_at_kept(self, now_s: int) -> None:
+        """See at the start whether somebody we kept seems to have ended."""
+        self._has_looked = True
+        own_id = self._catalog.own_id
+        if any(member.ends <= now_s for member in self._catalog if member.node_id != own_id):
+            self._unasked_until = Instant(self._ctx.now + _DOUBT_NS)
+
+    def _is_doubted(self) -> bool:
+        now = self._ctx.now
+        return now < self._doubted_until or (now < self._unasked_until and not self._ctx.civil.is_judged)
 
     def keep_up(self) -> None:
         """Look in time for the credentials that have come since."""
@@ -57,7 +77,7 @@ class CredentialWatch:
 
     def _look_by(self, ends: int) -> None:
         """Look again when a credential ends, or within a minute."""
-        wait_s = min(_WAIT_S_MAX, max(1, ends - self._ctx.wall_s))
+        wait_s = min(_WAIT_S_MAX, max(1, ends - self._ctx.earliest_s))
         at = Instant(self._ctx.now + wait_s * SECOND_NS)
         if at < self._at:
             self._at = at

@@ -36,7 +36,7 @@ def restore_members(
     # Credentials first: what a member signed is verified by its own.
     for record in sorted(kept, key=lambda record: record.kind):
         try:
-            catalog.merge_untrusted(record, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
+            catalog.restore_untrusted(record, Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX))
         except MalformedInput as error:
             ctx.refused(type(error).__name__)
     own = catalog.get(catalog.own_id)

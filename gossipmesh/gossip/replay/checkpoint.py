@@ -209,7 +209,8 @@ def parts_of(core: GossipNode) -> dict[str, Any]:
         Unwritable: two parts of one name. State unchanged.
     """
     found: dict[str, Any] = {}
-    waiting: list[Any] = [core, core._ctx.lag, core._ctx.clocks, core._ctx.history, core._ctx.writes]
+    ctx = core._ctx
+    waiting: list[Any] = [core, ctx.lag, ctx.clocks, ctx.civil, ctx.history, ctx.writes]
     while waiting:
         part = waiting.pop(0)
         name = kept.NAMES[type(part)]

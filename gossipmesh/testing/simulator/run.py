@@ -11,7 +11,7 @@ from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import Document
 from gossipmesh.model.service import EndpointHealth, ServiceEntry
-from gossipmesh.testing.builders import TrustDomainBuilder, service_entry
+from gossipmesh.testing.builders import VALID_FROM_S, TrustDomainBuilder, service_entry
 from gossipmesh.testing.simulator.faults import Loss
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.invariants import Invariants
@@ -148,10 +148,12 @@ class Run:
         self.invariants.copied(host, copy)
         return copy
 
-    def renew(self, host: Host, ends: int) -> None:
+    def renew(self, host: Host, ends: int, *, not_before: int = VALID_FROM_S) -> None:
         """Give a host the next credential over its keys; one that is down starts with it."""
         self._serial += 1
-        keys = self.domain.node(host.name, generation=host.generation, serial=self._serial, ends=ends)
+        keys = self.domain.node(
+            host.name, generation=host.generation, serial=self._serial, not_before=not_before, ends=ends
+        )
         self.factory.renewed[host.name, host.generation] = keys.credential
         if host.core is not None:
             self.world.call(host, lambda core, now: core.renew_credential(keys.credential, now))

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gossipmesh.gossip.base.effects import (
+    ClockBelowRecords,
+    ClockOff,
     DatagramsLost,
     EndpointsRetained,
     EnrolledAgain,
@@ -85,6 +87,8 @@ EVENT_LINES: Final[dict[type, Callable[[Any], str]]] = {
     WayChanged: lambda told: f"way {told.name} {told.node_id.hex()} {int(told.is_tcp_only)}",
     DatagramsLost: lambda told: f"datagrams-lost {int(told.is_so)}",
     Opened: lambda told: f"opened {told.how.replace(' ', '-')} {told.agreed_count} {told.needed_count}",
+    ClockOff: lambda told: f"clock-off {told.by_s} {told.peers_count}",
+    ClockBelowRecords: lambda told: f"clock-below-records {told.by_s}",
 }
 
 

@@ -42,12 +42,14 @@ class Node:
     def __init__(self) -> None:
         self.local_health = 0
         self.own_state = state(PolicyStatus("mesh", 2, b""))
-        self.skew_s, self.peers = 0, 4
+        self.skew_s, self.peers, self.below_s = 0, 4, 0
         self.alive, self.members, self.held = 3, 3, 0
         self.gone: list[str] = []
 
     def statistics(self) -> GossipStatistics:
-        return GossipStatistics(clock_skew_s=self.skew_s, clock_peers=self.peers)
+        return GossipStatistics(
+            clock_skew_s=self.skew_s, clock_peers=self.peers, clock_below_records_s=self.below_s
+        )
 
     def tally(self) -> Any:
         by_status = {MemberStatus.ALIVE: self.alive}
@@ -144,6 +146,7 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     ),
     "the clock drifts": (core(skew_s=-30), {"clock": "warn"}),
     "the clock is wrong": (core(skew_s=90), {"clock": "FAIL"}),
+    "it is below what was signed": (core(below_s=311), {"clock": "FAIL"}),
     "the only peer says so": (core(skew_s=90, peers=1), {"clock": "FAIL"}),
     "the disk fills": (disk(3 * GIBIBYTE, 40 * GIBIBYTE), {"disk": "warn"}),
     "the disk is full": (disk(9 * MEBIBYTE, 40 * GIBIBYTE), {"disk": "FAIL"}),
@@ -174,6 +177,7 @@ FINE: dict[str, Callable[[Agent], None]] = {
     "one alone": core(alive=1, members=1),
     "a small disk with room": disk(3 * MEBIBYTE, 4 * MEBIBYTE),
     "a disk that cannot be asked": lambda a: vars(a).update(facts=a.facts._replace(disk=None)),
+    "its clock is five minutes behind what was signed": core(below_s=310),
     "no authority is known": lambda a: vars(a.identity.identity).update(authority=None),
     "no policy": core(own_state=state()),
 }
@@ -209,4 +213,11 @@ def test_the_clock_says_by_how_many_it_is_judged(skew_s: int, peers_count: int, 
     core(skew_s=skew_s, peers=peers_count)(agent)
     (row,) = checks._check_clock(agent)
     assert row["detail"] == text
-    assert row["evidence"] == {"skew_s": skew_s, "peers": peers_count}
+    assert row["evidence"] == {"skew_s": skew_s, "peers": peers_count, "below_records_s": 0}
+
+
+def test_a_clock_below_what_was_signed_says_which_date_counts() -> None:
+    agent: Any = Agent()
+    core(below_s=86_400)(agent)
+    (row,) = checks._check_clock(agent)
+    assert "86400 s behind the newest date that the authority signed, which counts instead" in row["detail"]

@@ -207,9 +207,13 @@ class Group:
         enrolled_as: str | None = None,
         copy_of: str | None = None,
         unconfirmed: Unconfirmed | None = None,
+        wall_ahead_s: int = 0,
     ) -> GossipNode:
-        """Start a host's node; `enrolled_as`: with the name of another host, enrolled again here; `copy_of`:
-        with the name and the keys of another host."""
+        """Start a host's node, its clock so far ahead.
+
+        `enrolled_as`: with the name of another host, enrolled again here; `copy_of`: with the name and the
+        keys of another host.
+        """
         host = self.hosts[name]
         called, keys = enrolled_as or copy_of or name, copy_of or name
         generation = 1 if enrolled_as is None else 2
@@ -247,7 +251,7 @@ class Group:
             ),
             rng=random.Random(f"{self.seed} {name} {host.starts}"),
             now=Instant(self.now),
-            wall_offset_s=WALL_OFFSET_S,
+            wall_offset_s=WALL_OFFSET_S + wall_ahead_s,
         )
         addresses = [self.hosts[seed].address for seed in seeds]
         self.perform(host, host.node.start(addresses, Instant(self.now)))
