@@ -22,6 +22,7 @@ import trio
 
 from bench.gossip_swarm import START, Swarm, paper_swarm
 from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.agent.peer_facts import PeerFacts
 from gossipmesh.dataplane.protocol import SnapshotOffer, encode_frame
 from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.base.effects import MemberChanged, Notify, ServicesChanged
@@ -53,14 +54,16 @@ class Agent:
     def __init__(self, swarm: Swarm, members: tuple[tuple[bytes, bytes], ...], folder: Path) -> None:
         self.swarm = swarm
         self.node = swarm.node(_OWN, members)
+        documents = TrustedDocuments(trust_domain=swarm.domain, verifier=Verifier(1), features=FEATURES)
         self.feed = CatalogFeed(
             trust_domain=swarm.domain,
             node="node-own",
             catalog=self.node,
-            documents=TrustedDocuments(trust_domain=swarm.domain, verifier=Verifier(1), features=FEATURES),
+            documents=documents,
             local=lambda: (),
             snapshot_path=folder / "snapshot.bin",
             deliver=self._deliver,
+            peers=PeerFacts(self.node, documents, takes_pins=lambda: True, hears=lambda: True),
             clock=lambda: Instant(self.now),
         )
         self.now = START + SECOND_NS

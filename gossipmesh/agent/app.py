@@ -33,13 +33,13 @@ from gossipmesh.agent.http_server import Handler, HttpServer
 from gossipmesh.agent.identified_engine import IdentifiedEngine
 from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import NodeIdentity
-from gossipmesh.agent.key_turning import Pins
 from gossipmesh.agent.key_use import AgentKeyUse
 from gossipmesh.agent.listeners import Listeners
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.lost_datagrams import tell_datagrams
 from gossipmesh.agent.make_node import make_node, restored_state
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
+from gossipmesh.agent.peer_facts import PeerFacts
 from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.replaced import replaced_by
 from gossipmesh.agent.restore import restore_documents
@@ -59,6 +59,7 @@ from gossipmesh.gossip.base.effects import (
     ForeignKeySet,
     IdentityCopied,
     Isolated,
+    KeysChanged,
     MemberChanged,
     PolicyApplied,
     PolicyRefused,
@@ -74,6 +75,7 @@ from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.errors import MalformedInput, NodeReplaced, OperatorError
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.records import IdentityPins
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.net.clock import monotonic
 from gossipmesh.net.collector import give_back
@@ -218,7 +220,7 @@ class Agent:
         nursery.start_soon(self.seeds.run, self._seeds_changed, self._is_alone)
         nursery.start_soon(self.feed.run)
         nursery.start_soon(self.identity.run)
-        nursery.start_soon(self.identity.keys.run, AgentKeyUse(self._identified, self._publish_pins))
+        nursery.start_soon(self.identity.keys.run, self._make_key_use())
         nursery.start_soon(self.services.run)
         nursery.start_soon(self._reloader.run)
         nursery.start_soon(local_api.run)
@@ -307,6 +309,9 @@ class Agent:
             if event.status is not event.previous:
                 log.info("member is %s", event.status.label, extra=told)
             self.feed.endpoints_changed(event.endpoints, urgent=event.status in _GONE)
+            self.feed.keys_changed(event.node_id, self.node.keys_of(event.node_id))
+        elif isinstance(event, KeysChanged):
+            self.feed.keys_changed(event.node_id, event.keys)
         elif isinstance(event, ServicesChanged):
             self.feed.endpoints_changed(event.endpoints)
         elif isinstance(event, PolicyApplied):
@@ -378,9 +383,10 @@ class Agent:
         """Called when the engine has confirmed keys: what they are of may be served."""
         self.identity.keys.look()
         self.services.refresh()
+        self.feed.look_around()
 
-    def _publish_pins(self, pins: Pins) -> bool:
-        return True
+    def _publish_keys(self, entries: Sequence[IdentityPins]) -> None:
+        self.shell.step(lambda now: self.inputs.turn_keys(entries, now))
 
     def _services_changed(self) -> None:
         self._give_listeners()
@@ -434,6 +440,7 @@ class Agent:
     def _keep_house(self) -> None:
         """Called every second, between steps of the core."""
         self.services.refresh()
+        self.feed.look_around()
         self._release_when_repaired()
         if not self.feed.holding and self._settled_s < _GIVE_BACK_S:
             self._settled_s += 1
@@ -508,6 +515,14 @@ class Agent:
             on_shown=self._engine_shows,
         )
 
+    def _make_key_use(self) -> AgentKeyUse:
+        return AgentKeyUse(
+            self._identified,
+            self.node,
+            publish=self._publish_keys,
+            is_whole=lambda: not self.feed.holding,
+        )
+
     def _make_addresses(self) -> AddressKeeper:
         return AddressKeeper(
             self._config,
@@ -525,6 +540,12 @@ class Agent:
             local=self.services.local_services,
             snapshot_path=self._config.state_dir / "snapshot.bin",
             deliver=self.engine.want_snapshot,
+            peers=PeerFacts(
+                self.node,
+                self.documents,
+                takes_pins=lambda: self.engine.takes_pins,
+                hears=lambda: not self._is_alone(),
+            ),
         )
 
 

@@ -27,11 +27,14 @@ import trio
 
 from gossipmesh.agent.endpoint_index import Catalog, EndpointIndex
 from gossipmesh.agent.logs import fields
+from gossipmesh.agent.peer_facts import PeerFacts
+from gossipmesh.agent.pin_index import Pins
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
-from gossipmesh.model.identity import is_service_name
+from gossipmesh.model.identity import NodeId, is_service_name
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.member_keys import MemberKeys
 from gossipmesh.model.service import EndpointsDelta, NodeEndpoints
 from gossipmesh.model.snapshot import InboundSection, RoutesSection, UpstreamSection
 from gossipmesh.net.clock import monotonic
@@ -69,11 +72,15 @@ _Place = tuple[str, str, str, Address]
 
 
 class _Row(NamedTuple):
-    """Who serves a service, as far as each is relied upon; from `due_at` on, `due_name` is less so."""
+    """Who serves a service, as far as each is relied upon; from `due_at` on, `due_name` is less so.
+
+    `listed`: the pins of each for the service.
+    """
 
     members: tuple[NodeEndpoints, ...]
     due_at: Instant
     due_name: str
+    listed: tuple[Pins, ...] = ()
 
 
 class CatalogFeed:
@@ -89,12 +96,14 @@ class CatalogFeed:
         local: Callable[[], tuple[LocalService, ...]],
         snapshot_path: Path,
         deliver: Callable[[Snapshot], None],
+        peers: PeerFacts,
         clock: Callable[[], Instant] = monotonic,
     ) -> None:
         """`deliver` gets each snapshot the engine should run; `clock` is that of the catalog's views."""
         self._trust_domain = trust_domain
         self._node = node
         self._index = EndpointIndex(catalog)
+        self._peers = peers
         self._rows: dict[str, _Row] = {}
         self._touched: dict[str, None] = {}
         self._reread: list[str] = []
@@ -176,6 +185,19 @@ class CatalogFeed:
         if asked:
             self._touched |= dict.fromkeys(asked)
             self.changed(urgent=urgent)
+
+    def keys_changed(self, node_id: NodeId, keys: MemberKeys | None) -> None:
+        """Take in what a member's keys are judged by now; who is revoked is cut off without delay."""
+        if not self._peers.take(node_id, keys):
+            return
+        asked = [service for service in self._rows if self._index.serves(node_id, service)]
+        self._touched |= dict.fromkeys(asked)
+        self.changed(urgent=keys is None or keys.is_revoked)
+
+    def look_around(self) -> None:
+        """Compile if another engine is attached, or this node hears others again, or no more."""
+        if self._peers.differ():
+            self.changed(urgent=True)
 
     def isolated(self, is_isolated: bool) -> None:
         """Say whether this node reaches no other: their endpoints are the last resort meanwhile."""
@@ -267,8 +289,9 @@ class CatalogFeed:
 
     async def inputs(self) -> SnapshotInputs:
         """Gather what a snapshot is made of; other tasks run meanwhile when there is much."""
-        for _ in self._index.begin():
-            await trio.lowlevel.checkpoint()
+        for walk in (self._index.begin(), self._peers.begin()):
+            for _ in walk:
+                await trio.lowlevel.checkpoint()
         for service in [name for name in self._unvouched if self._is_vouched(name)]:
             del self._unvouched[service]
             self._want(service)
@@ -286,7 +309,8 @@ class CatalogFeed:
         serving = {service: self._rows[service].members for service in services}
         known = ((service, self._index.protocol_of(service)) for service in services)
         protocols = tuple((service, protocol) for service, protocol in known if protocol is not None)
-        return msgspec.structs.replace(inputs, serving=serving, protocols=protocols)
+        peers = self._peers.inputs({service: self._rows[service].listed for service in services})
+        return msgspec.structs.replace(inputs, serving=serving, protocols=protocols, peers=peers)
 
     async def _read(self, services: list[str]) -> None:
         """Bring the rows of these services up to date, and keep no others."""
@@ -303,20 +327,22 @@ class CatalogFeed:
         wanted = dict.fromkeys(services)
         self._rows = {service: row for service, row in self._rows.items() if service in wanted}
         self._index.read_only(wanted)
+        self._peers.read_only(wanted)
 
     def _row(self, service: str) -> _Row:
         """Read who serves a service."""
         members = self._index.serving(service)
         if self._isolated:
             members = tuple(one if one.node == self._node else _unreached(one) for one in members)
+        listed = self._peers.listed(service, members)
         if not any(map(_is_doubted, members)):
-            return _Row(members, NEVER, "")
+            return _Row(members, NEVER, "", listed)
         now, due_at, due_name = self._clock(), NEVER, ""
         for member in members:
             at = changes_at(member.status, member.since)
             if now < at < due_at:
                 due_at, due_name = at, member.node
-        return _Row(tuple(_relied_upon(member, now) for member in members), due_at, due_name)
+        return _Row(tuple(_relied_upon(member, now) for member in members), due_at, due_name, listed)
 
     def _keeps_all(self, snapshot: Snapshot) -> bool:
         """Tell whether `snapshot` undoes nothing of what was left."""

@@ -82,6 +82,10 @@ class EndpointIndex:
         """Tell whether somebody serves, or served, a service."""
         return service in self._nodes or service in self._protocols
 
+    def serves(self, node_id: NodeId, service: str) -> bool:
+        """Tell whether a member serves a service."""
+        return node_id in self._nodes.get(service, ())
+
     def protocol_of(self, service: str) -> str | None:
         """Return what a service spoke when it was last served; None when nobody remembers."""
         return self._protocols.get(service)

@@ -28,7 +28,7 @@ from gossipmesh.dataplane.client import (
     EngineUnavailable,
     SnapshotRefused,
 )
-from gossipmesh.dataplane.protocol import PINS_FEATURE, EngineEvent, Identity, Statistics
+from gossipmesh.dataplane.protocol import FEATURES, PINS_FEATURE, EngineEvent, Identity, Statistics
 from gossipmesh.model import limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
@@ -160,8 +160,8 @@ class EngineSupervisor:
 
     @property
     def takes_pins(self) -> bool:
-        """Tell whether the engine attached now judges by key sets and takes carrier leaves."""
-        return self._client is not None and PINS_FEATURE in self._client.hello.features
+        """Tell whether the engine, or the one that will be started, judges by key sets."""
+        return PINS_FEATURE in (FEATURES if self._client is None else self._client.hello.features)
 
     def view(self) -> EngineView:
         """Return what is known of the engine now."""

@@ -11,6 +11,7 @@ apply in which order, who may call. Ends at a `Snapshot`; sending it is the engi
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from gossipmesh.model import limits as bounds
@@ -21,16 +22,19 @@ from gossipmesh.model.service import EndpointHealth, NodeEndpoints, ServiceEntry
 from gossipmesh.model.snapshot import (
     Caller,
     CallersSection,
+    CredentialsSection,
     InboundSection,
     LimitsSection,
     ListenersSection,
+    PinsSection,
     RoutesSection,
     Section,
     SnapshotEndpoint,
+    TrustSection,
     UpstreamListener,
     UpstreamSection,
 )
-from gossipmesh.traffic.inputs import LocalService, PolicyInput, SnapshotInputs
+from gossipmesh.traffic.inputs import LocalService, PeerInputs, PolicyInput, SnapshotInputs
 from gossipmesh.traffic.policies import (
     PolicyIndex,
     compile_access,
@@ -43,6 +47,7 @@ from gossipmesh.traffic.sections import Snapshot, encode_section, root_version, 
 __all__ = [
     "DEFAULT_LIMITS",
     "LocalService",
+    "PeerInputs",
     "PolicyInput",
     "SnapshotCompiler",
     "SnapshotInputs",
@@ -69,6 +74,7 @@ DEFAULT_LIMITS: Final = LimitsSection(
 _GONE: Final = (MemberStatus.DEAD, MemberStatus.LEFT)
 _PROTOCOLS: Final = ("http", "tcp")
 _Key = tuple[object, ...]
+_Listed = tuple[tuple[bytes, ...] | None, ...]
 
 
 class _Made:
@@ -87,19 +93,26 @@ class _Serving:
     """The endpoints of one service as an engine takes them, whatever upstream they are chosen from.
 
     `protocol`: what most of them speak, HTTP when even; None when nobody serves. `usable` and `draining` are
-    sorted by node and registration, each beside what its owner says of it.
+    sorted by node and registration, each beside what its owner says of it. `listed`: the pins of each member
+    for the service; who lists none that count yet is left out, because an engine would refuse it.
     """
 
-    __slots__ = ("draining", "members", "protocol", "usable")
+    __slots__ = ("draining", "listed", "members", "protocol", "usable")
 
     def __init__(
-        self, service: str, members: tuple[NodeEndpoints, ...], trust_domain: str, old: "_Serving | None"
+        self,
+        service: str,
+        members: tuple[NodeEndpoints, ...],
+        listed: _Listed,
+        trust_domain: str,
+        old: "_Serving | None",
     ) -> None:
-        self.members = members
+        self.members, self.listed = members, listed
+        pins_of = dict(zip((member.node for member in members), listed, strict=False))
         found = [
             (member, entry)
             for member in members
-            if member.status not in _GONE
+            if member.status not in _GONE and pins_of.get(member.node) != ()
             for entry in member.entries
             if entry.service == service
         ]
@@ -116,7 +129,8 @@ class _Serving:
                     self.draining.append((entry, f"{member.node}/{entry.registration}"))
             elif entry.health == EndpointHealth.PASSING:
                 known = made.get((member.node, entry.registration))
-                self.usable.append((entry, _snapshot_endpoint(member, entry, trust_domain, known)))
+                pins = pins_of.get(member.node)
+                self.usable.append((entry, _snapshot_endpoint(member, entry, trust_domain, pins, known)))
 
 
 class SnapshotCompiler:
@@ -223,6 +237,17 @@ class _Round:
         callers = self._callers()
         self._make("callers", (callers,), lambda: callers)
         self._make("limits", (inputs.limits,), lambda: inputs.limits)
+        if inputs.peers is not None:
+            self._make_peers(inputs.peers)
+
+    def _make_peers(self, peers: PeerInputs) -> None:
+        """Make what peers are judged by; shards that stayed the same bytes are not made anew."""
+        for shard, entries in peers.pins.items():
+            self._make(f"pins/{shard}", (entries,), partial(PinsSection, entries))
+        for shard, entries in peers.credentials.items():
+            self._make(f"credentials/{shard}", (entries,), partial(CredentialsSection, entries))
+        trust = TrustSection(peers.intermediates, peers.hears)
+        self._make("trust", (trust,), lambda: trust)
 
     def _wanted(self) -> list[str]:
         declared = [service for local in self._local for service, _ in local.upstreams]
@@ -240,9 +265,11 @@ class _Round:
         found = self.serving.get(service)
         if found is None:
             members = self._inputs.serving.get(service, ())
+            peers = self._inputs.peers
+            listed = () if peers is None else peers.listed.get(service, ())
             found = self._compiler._serving.get(service)
-            if found is None or found.members != members:
-                found = _Serving(service, members, self._inputs.trust_domain, found)
+            if found is None or found.members != members or found.listed != listed:
+                found = _Serving(service, members, listed, self._inputs.trust_domain, found)
             self.serving[service] = found
         return found
 
@@ -359,13 +386,18 @@ def server_name(registration: str, service: str, trust_domain: str) -> str:
 
 
 def _snapshot_endpoint(
-    member: NodeEndpoints, entry: ServiceEntry, trust_domain: str, known: SnapshotEndpoint | None
+    member: NodeEndpoints,
+    entry: ServiceEntry,
+    trust_domain: str,
+    pins: tuple[bytes, ...] | None,
+    known: SnapshotEndpoint | None,
 ) -> SnapshotEndpoint:
     """Return an endpoint as an engine takes it: `known`, what it was before, where nothing changed."""
     halved = member.status is MemberStatus.UNATTENDED
     tier = 1 if member.status is MemberStatus.SUSPECT else 0
     weight = max(entry.weight // 2 if halved else entry.weight, 1)
-    if known is not None and (known.tier, known.weight, known.address) == (tier, weight, member.address):
+    now = (tier, weight, member.address, pins)
+    if known is not None and (known.tier, known.weight, known.address, known.pins) == now:
         return known
     return SnapshotEndpoint(
         registration=entry.registration,
@@ -375,4 +407,5 @@ def _snapshot_endpoint(
         spiffe_id=service_spiffe_id(trust_domain, entry.service),
         tier=tier,
         weight=weight,
+        pins=pins,
     )

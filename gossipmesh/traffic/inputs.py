@@ -28,6 +28,21 @@ class PolicyInput(msgspec.Struct, frozen=True):
     since: int
 
 
+class PeerInputs(msgspec.Struct, frozen=True):
+    """What an engine judges its peers by; see `model.snapshot` for the entries.
+
+    `pins`, `credentials`: shard -> entries. `intermediates`: PEM. `hears`: this agent hears other members.
+    `listed`: by service, for each of `SnapshotInputs.serving` in its order, the pins its node lists for it:
+    None where the node signs no key sets, empty where its set is not here yet.
+    """
+
+    pins: Mapping[str, bytes]
+    credentials: Mapping[str, bytes]
+    intermediates: tuple[str, ...]
+    hears: bool
+    listed: Mapping[str, tuple[tuple[bytes, ...] | None, ...]]
+
+
 class SnapshotInputs(msgspec.Struct, frozen=True):
     """Everything a snapshot is made of; the order within the tuples does not matter.
 
@@ -35,6 +50,7 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     finds equal to what it was last given is not looked at again, and the same object costs nothing.
     `wanted`: services applications asked for lately; declared upstreams are wanted without asking.
     `protocols`: (service, protocol) as last known, for services nobody serves now.
+    `peers`: None for an engine that takes whoever a root vouches for.
     """
 
     trust_domain: str
@@ -45,3 +61,4 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     wanted: tuple[str, ...]
     limits: LimitsSection
     protocols: tuple[tuple[str, str], ...] = ()
+    peers: PeerInputs | None = None

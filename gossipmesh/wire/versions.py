@@ -21,6 +21,6 @@ KEY_SETS: Final = "key-sets"
 FOREIGN_KEYS: Final = "foreign-keys"
 """What a node's `features` say when it met a key set of its own that it did not sign: its key is stolen."""
 
-MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, TRUST_FIELDS)))
+MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, KEY_SETS, TRUST_FIELDS)))
 """What an agent of this build says of itself in its signed state, sorted: `FEATURES`, and what others may
 expect of it as a member. Nothing stands here before an agent does it."""

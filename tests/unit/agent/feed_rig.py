@@ -3,15 +3,19 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
 import trio.testing
 
 from gossipmesh.agent.catalog_feed import CatalogFeed
-from gossipmesh.model.identity import NodeId
+from gossipmesh.agent.peer_facts import PeerFacts
+from gossipmesh.model.identity import NodeId, service_path
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.member_keys import MemberKeys
+from gossipmesh.model.records import IdentityPins
 from gossipmesh.model.service import EndpointsDelta, NodeEndpoints, Protocol, services_of
 from gossipmesh.model.snapshot import SnapshotEndpoint, UpstreamSection
 from gossipmesh.testing.builders import TrustDomainBuilder, node_endpoints, service_entry
@@ -76,6 +80,27 @@ class FakeCatalog:
         )
 
 
+class FakeKeys:
+    """What is known of members' keys, by name; whoever is not named signs no key sets."""
+
+    def __init__(self) -> None:
+        self.members: dict[bytes, MemberKeys] = {}
+
+    def each_keys(self) -> Iterator[MemberKeys]:
+        yield from self.members.values()
+
+    def keys_of(self, node_id: bytes) -> MemberKeys | None:
+        return self.members.get(node_id)
+
+    def put(self, name: str, *pins: bytes, **changes: Any) -> MemberKeys:
+        """Let a member list these pins for shop/cart from now on; none: its set is not here yet."""
+        entries = (IdentityPins(service_path(SERVICE), pins),) if pins else None
+        node_id = node_endpoints(name).node_id
+        keys = MemberKeys(node_id, name, 1, 1, 2**40, True, False, entries)
+        self.members[node_id] = msgspec.structs.replace(keys, **changes)
+        return self.members[node_id]
+
+
 class Rig:
     """A feed that delivers into a list."""
 
@@ -88,18 +113,28 @@ class Rig:
         clock: Callable[[], Instant] = lambda: Instant(0),
     ) -> None:
         self.catalog = FakeCatalog(*names)
+        self.keys = FakeKeys()
+        self.takes_pins = self.hears = True
+        documents = documents or TrustDomainBuilder().documents()
         self.delivered: list[Snapshot] = []
         self.path = folder / "snapshot.bin"
         self.feed = CatalogFeed(
             trust_domain="mesh.test",
             node="n1",
             catalog=self.catalog,
-            documents=documents or TrustDomainBuilder().documents(),
+            documents=documents,
             local=lambda: local,
             snapshot_path=self.path,
             deliver=self.delivered.append,
+            peers=PeerFacts(
+                self.keys, documents, takes_pins=lambda: self.takes_pins, hears=lambda: self.hears
+            ),
             clock=clock,
         )
+
+    def tell_keys(self, keys: MemberKeys) -> None:
+        """Tell of a member's keys as they are now."""
+        self.feed.keys_changed(keys.node_id, keys)
 
     def put(self, name: str, status: MemberStatus | None) -> None:
         """Let a member come or (None) go, as the core tells it."""

@@ -11,7 +11,7 @@ from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import NodeEndpoints, Protocol
-from gossipmesh.model.snapshot import InboundSection, RoutesSection, UpstreamSection
+from gossipmesh.model.snapshot import InboundSection, RoutesSection, TrustSection, UpstreamSection
 from gossipmesh.testing.builders import TrustDomainBuilder, access_policy
 from gossipmesh.traffic.compiler import SnapshotCompiler
 from gossipmesh.traffic.inputs import SnapshotInputs
@@ -448,3 +448,77 @@ async def test_the_protocol_last_known_outlives_endpoints_and_restarts(
 
 async def _compiled(rig: Rig) -> Snapshot:
     return SnapshotCompiler().compile(await rig.feed.inputs())
+
+
+A, B = b"a" * 16, b"b" * 16
+
+
+async def test_a_callee_is_compiled_with_its_pins_and_again_when_they_turn(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n2", "n3")
+    rig.feed.demand(SERVICE)
+    rig.keys.put("n2", A)
+    async with running(rig):
+        await rig.feed.compile()
+        assert [(one.node, one.pins) for one in rig.endpoints()] == [("n2", (A,)), ("n3", None)]
+        made = rig.feed._compiler.sections_made_count
+        rig.tell_keys(rig.keys.put("n2", B, A))
+        await rig.feed.compile()
+        assert rig.endpoints()[0].pins == (B, A)
+        assert rig.feed._compiler.sections_made_count - made == 2, (
+            "its upstream, and the shard of the new pin"
+        )
+
+
+async def test_who_signs_key_sets_is_called_once_its_set_is_here(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n2", "n3")
+    rig.feed.demand(SERVICE)
+    rig.keys.put("n2")
+    async with running(rig):
+        await rig.feed.compile()
+        assert rig.nodes() == ["n3"]
+        rig.tell_keys(rig.keys.put("n2", A))
+        await rig.feed.compile()
+        assert rig.nodes() == ["n2", "n3"]
+
+
+async def test_an_engine_of_the_build_before_is_told_nothing_of_keys(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n2")
+    rig.takes_pins = False
+    rig.feed.demand(SERVICE)
+    rig.keys.put("n2", A)
+    async with running(rig):
+        await rig.feed.compile()
+        names = list(rig.delivered[-1].root)
+        assert not [name for name in names if name.startswith(("pins/", "credentials/", "trust"))]
+        assert rig.endpoints()[0].pins is None
+        rig.takes_pins = True
+        rig.feed.look_around()
+        assert rig.feed.has_changes
+        await rig.feed.compile()
+        assert rig.endpoints()[0].pins == (A,)
+
+
+async def test_an_engine_is_told_who_issues_and_whether_anybody_is_heard(tmp_path: Path) -> None:
+    documents = TrustDomainBuilder().documents()
+    rig = Rig(tmp_path, "n2", documents=documents)
+    assert documents.trust is not None
+    async with running(rig):
+        await rig.feed.compile()
+        assert rig.delivered[-1].section("trust") == TrustSection(documents.trust.intermediates, True)
+        rig.feed.look_around()
+        assert not rig.feed.has_changes
+        rig.hears = False
+        rig.feed.look_around()
+        await rig.feed.compile()
+        assert rig.delivered[-1].section("trust") == TrustSection(documents.trust.intermediates, False)
+
+
+async def test_a_turn_of_a_member_nobody_here_asks_for_makes_its_shard_alone(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, "n2", "n3")
+    rig.feed.demand(SERVICE)
+    async with running(rig):
+        await rig.feed.compile()
+        made = rig.feed._compiler.sections_made_count
+        rig.tell_keys(rig.keys.put("n9", A))
+        await rig.feed.compile()
+        assert rig.feed._compiler.sections_made_count - made == 2, "its pin, and its credential"

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import FrameType
 
 from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.agent.peer_facts import PeerFacts
 from gossipmesh.gossip.base.effects import MemberChanged, ServicesChanged
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus
@@ -51,14 +52,16 @@ async def test_what_is_compiled_are_the_objects_the_core_keeps(tmp_path: Path) -
     group.start_all()
     group.run_until(group.converged, 10)
     node = group.node("a")
+    documents = TrustDomainBuilder().documents()
     feed = CatalogFeed(
         trust_domain="mesh.example",
         node="a",
         catalog=node,
-        documents=TrustDomainBuilder().documents(),
+        documents=documents,
         local=tuple,
         snapshot_path=tmp_path / "snapshot.bin",
         deliver=lambda snapshot: None,
+        peers=PeerFacts(node, documents, takes_pins=lambda: True, hears=lambda: True),
         clock=lambda: Instant(group.now),
     )
     feed.demand(SERVICE)

@@ -1,0 +1,80 @@
+"""Who holds a key set is asked of a view that is whole, and not for ever."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gossipmesh.agent import key_use
+from gossipmesh.agent.key_use import AgentKeyUse
+from gossipmesh.model.errors import Untrusted
+from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.records import IdentityPins
+
+NODE = "spiffe://mesh.test/node/n1"
+CART = "spiffe://mesh.test/ns/shop/svc/cart"
+PIN = bytes(16)
+
+
+class Rig:
+    """A use of a mesh of five, of which some hold the set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0
+        self.heard = self.whole = True
+        self.agreed_count = 0
+        self.published: list[tuple[IdentityPins, ...]] = []
+        self.refuse = False
+        node: Any = SimpleNamespace(
+            tally=lambda: SimpleNamespace(attended_count=5),
+            hears_anybody=lambda _: self.heard,
+            key_set_heard_count=lambda: self.agreed_count,
+        )
+        engine: Any = SimpleNamespace()
+        monkeypatch.setattr(key_use, "monotonic", lambda: self.now)
+        self.use = AgentKeyUse(engine, node, publish=self._publish, is_whole=lambda: self.whole)
+
+    def _publish(self, entries: tuple[IdentityPins, ...]) -> None:
+        if self.refuse:
+            raise Untrusted("an identity the credential does not allow")
+        self.published.append(entries)
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(monkeypatch)
+
+
+def test_nothing_is_known_before_a_set_is_out_and_the_view_is_whole(rig: Rig) -> None:
+    rig.agreed_count = 4
+    assert rig.use.holders() is None
+    rig.whole = False
+    assert rig.use.publish_pins({NODE: (PIN,)})
+    assert rig.use.holders() is None
+    rig.whole = True
+    assert rig.use.holders() == (4, 4)
+
+
+def test_a_mesh_that_never_rests_is_waited_for_five_seconds(rig: Rig) -> None:
+    rig.use.publish_pins({NODE: (PIN,)})
+    rig.now = 5 * SECOND_NS - 1
+    assert rig.use.holders() == (0, 4)
+    rig.now += 1
+    assert rig.use.holders() == (4, 4)
+    rig.use.publish_pins({NODE: (PIN, PIN)})
+    assert rig.use.holders() == (0, 4)
+
+
+def test_who_hears_nobody_waits_on(rig: Rig) -> None:
+    rig.use.publish_pins({NODE: (PIN,)})
+    rig.heard, rig.now = False, 60 * SECOND_NS
+    assert rig.use.holders() == (0, 4)
+
+
+def test_a_set_goes_out_by_path_and_a_refused_one_is_asked_for_again(rig: Rig) -> None:
+    rig.refuse = True
+    assert not rig.use.publish_pins({NODE: (PIN,)})
+    assert rig.use.holders() is None
+    rig.refuse = False
+    rig.use.publish_pins({CART: (PIN,), NODE: (PIN,)})
+    assert [entry.path for entry in rig.published[-1]] == ["/node/n1", "/ns/shop/svc/cart"]
