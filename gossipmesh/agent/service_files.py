@@ -102,7 +102,7 @@ class ServicesFolder:
     """The folder's files and what each last said that could be used. One thread at a time uses it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.path = folder
         self._seen: dict[str, _Stamp] = {}
         self._by_file: dict[str, LocalRegistration] = {}
         self._unread: set[str] = set()
@@ -147,7 +147,7 @@ class ServicesFolder:
     def _tell_of_folder(self, problem: str) -> None:
         self.problems.pop(_FOLDER, None)
         if problem:
-            self.problems[_FOLDER] = [Problem(str(self._folder), 1, 1, "$", "GM1001", problem)]
+            self.problems[_FOLDER] = [Problem(str(self.path), 1, 1, "$", "GM1001", problem)]
 
     def _list_files(self) -> tuple[dict[str, _Stamp], str]:
         """Return the files with their stamps, and what is wrong with the folder.
@@ -158,8 +158,8 @@ class ServicesFolder:
         """
         found: dict[str, _Stamp] = {}
         try:
-            require_own_folder(self._folder)
-            names = sorted(os.listdir(self._folder))
+            require_own_folder(self.path)
+            names = sorted(os.listdir(self.path))
         except (FileNotFoundError, NotADirectoryError):
             return found, ""  # no folder, no services; it may come later
         for name in [name for name in names if name.endswith(_SUFFIXES) and name[0] != "."]:
@@ -169,7 +169,7 @@ class ServicesFolder:
                     f"{limits.SERVICE_FILES_MAX} files are allowed: {name} and those after it are not read",
                 )
             try:
-                status = os.stat(self._folder / name)
+                status = os.stat(self.path / name)
             except FileNotFoundError:
                 continue
             except OSError:
@@ -180,7 +180,7 @@ class ServicesFolder:
         return found, ""
 
     def _read(self, name: str) -> None:
-        path = self._folder / name
+        path = self.path / name
         self.problems.pop(name, None)
         try:
             text = read_file(path, limits.YAML_BYTES_MAX).decode("utf-8")
@@ -202,7 +202,7 @@ class ServicesFolder:
                     f"the registration {registration.registration!r} is {other}'s already; "
                     "give this one a metadata.registration of its own"
                 )
-                raise YamlErrors([Problem(str(self._folder / name), 1, 1, "$.metadata", "GM1030", message)])
+                raise YamlErrors([Problem(str(self.path / name), 1, 1, "$.metadata", "GM1030", message)])
 
 
 def parse_service_untrusted(text: str, file: str) -> LocalRegistration:

@@ -9,9 +9,11 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from gossipmesh.agent import services
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.model.service import EndpointHealth, ServiceEntry
+from gossipmesh.testing.waiting import wait_until
 
 FILE = """
 apiVersion: gossipmesh.dev/v1
@@ -109,6 +111,33 @@ async def test_a_file_that_comes_and_goes_is_followed(tmp_path: Path, autojump_c
         (tmp_path / "cart.yaml").unlink()
         await rig.seconds(1)
         assert rig.published == [(), (("cart", EndpointHealth.PASSING, False),), ()]
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_kernel_tells_of_a_change_once_the_folder_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "_LOOK_S", 0.01)
+    monkeypatch.setattr(services, "_LOOK_TOLD_S", 3_600)
+    folder = tmp_path / "services.d"
+    async with trio.open_nursery() as nursery:
+        rig = Rig(folder, nursery)
+
+        async def are_published(*names: str) -> None:
+            async def missing() -> str | None:
+                told = [name for name, _, _ in rig.published[-1]] if rig.published else []
+                return None if told == list(names) else f"published are {told}"
+
+            await wait_until(f"{names} are published", missing, 60, 0.01)
+
+        nursery.start_soon(rig.services.run)
+        folder.mkdir()
+        rig.write("cart")
+        await are_published("cart")
+        rig.write("web")
+        await are_published("cart", "web")
+        (folder / "cart.yaml").unlink()
+        await are_published("web")
         nursery.cancel_scope.cancel()
 
 
