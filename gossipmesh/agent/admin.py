@@ -13,6 +13,7 @@ import socket
 import stat
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ from gossipmesh.agent.flight_recorder import record
 from gossipmesh.agent.http_server import HttpServer, Refused, Request, Response, json_response
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.trust.documents import PolicyRefusal, decode_policy_set_untrusted
+from gossipmesh.trust.envelope import decode_envelopes_untrusted
+from gossipmesh.wire.codec import encode
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _LOCAL_READS: Final = ("/v1/debug/record",)
@@ -59,6 +62,7 @@ class AdminApi:
             "/v1/policy/list": lambda request: views.policy_documents(parts, _scope(request)),
             "/v1/policy/status": lambda _: views.policy_status(parts),
             "/v1/policy/set": self._read_policy_set,
+            "/v1/trust": self._read_trust,
             "/v1/proxy/snapshot": lambda _: views.snapshot(parts),
             "/v1/identity": lambda _: views.identities(parts),
             "/v1/check/all": lambda _: check_all(parts),
@@ -70,6 +74,7 @@ class AdminApi:
         }
         self._writes: dict[str, Write] = {
             "/v1/policy/offer": self._offer_policy,
+            "/v1/trust/offer": self._offer_trust,
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
             "/v1/release": self._release_retained,
@@ -151,6 +156,20 @@ class AdminApi:
             f"the policy set is good and not in force here after {_WRITTEN_S} s: this node's disk has not "
             "taken it yet, or a newer set overtook it; see `gossipmesh policy status`, and to that disk",
         )
+
+    def _read_trust(self, _: Request) -> Response:
+        return Response(encode(self._parts.documents.trust_envelopes), "application/octet-stream")
+
+    async def _offer_trust(self, request: Request) -> Any:
+        try:
+            for envelope in decode_envelopes_untrusted(request.body):
+                self._parts.shell.step(partial(self._parts.inputs.offer_trust, envelope))
+        except MalformedInput as error:
+            raise Refused(409, "trust", f"that Trust is refused: {error}") from None
+        with trio.move_on_after(_WRITTEN_S):
+            await self._parts.shell.writer.wait_told()
+        trust = self._parts.documents.trust
+        return {"version": 0 if trust is None else trust.version}
 
     async def _leave_mesh(self, _: Request) -> Any:
         await self._leave()

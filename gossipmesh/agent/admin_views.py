@@ -21,6 +21,7 @@ from gossipmesh.gossip.base.settings import GossipStatistics, MemberView
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.replay.recorded_inputs import RecordedInputs
 from gossipmesh.gossip.replay.recorder import FlightRecorder
+from gossipmesh.model.documents import generation_of
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
 from gossipmesh.model.records import PolicyStatus
@@ -77,6 +78,7 @@ def status(parts: Parts) -> dict[str, Any]:
         "node_id": parts.node.own_node_id.hex(),
         "trust_domain": parts.identity.identity.trust_domain,
         "version": __version__,
+        "trust": _trust(parts.documents),
         "incarnation": {"generation": generation, "epoch": epoch},
         "local_health": parts.node.local_health,
         "detector": _detector(parts, statistics),
@@ -169,6 +171,19 @@ def members(parts: Parts) -> Response:
     return json_rows_response(each_member_row(parts))
 
 
+def _trust(documents: TrustedDocuments) -> dict[str, Any]:
+    """Return what Trust says that commands ask for; `generations` are of the scopes whose is not 0."""
+    trust = documents.trust
+    if trust is None:
+        return {"version": 0, "access": "allow", "generations": {}}
+    generations = {scope: generation_of(floor) for scope, floor in sorted(trust.floors.items())}
+    return {
+        "version": trust.version,
+        "access": trust.access.value,
+        "generations": {scope: number for scope, number in generations.items() if number},
+    }
+
+
 def each_member_row(parts: Parts) -> Iterator[dict[str, Any]]:
     """Walk over the rows of `members`, for who does not want all of them at once."""
     return (member_row(parts, view) for view in parts.node.each_member())
@@ -192,6 +207,7 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "mesh_address": str(state.mesh_addresses[0]),
         "phase": _phase(state.phase),
         "build": state.build,
+        "features": list(state.features),
         "since_s": round((now - view.changed_at) / SECOND_NS, 3),
         "reachability": "self" if itself else reachability(view),
         "heard_s": _seconds(view.heard_age_ns),

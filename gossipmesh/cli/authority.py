@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from gossipmesh.cli.authority_records import directory_option, show_log
+from gossipmesh.cli.authority_rotate import rotate
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
 
@@ -19,6 +20,7 @@ def authority() -> None:
 
 
 authority.add_command(show_log)
+authority.add_command(rotate)
 
 
 @click.group(cls=SuggestingGroup)

@@ -6,6 +6,7 @@ The signer's key is read here and stays here: agents only ever see what it signe
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -67,9 +68,11 @@ def _publish_options(command: F) -> F:
     options = (
         click.option(
             "--signer",
+            "signers",
+            multiple=True,
             type=click.Path(dir_okay=False),
             metavar="KEYFILE",
-            help="The signer's private key, a 0600 file.",
+            help="The signer's private key, a 0600 file; repeat it where Trust asks for several.",
         ),
         click.option(
             "--accept-signer",
@@ -276,8 +279,9 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
         rebase=options["rebase"],
         accepted_signers=tuple(_public_key(text) for text in options["accepted"]),
     )
-    looking_only = options["dry_run"] and options["signer"] is None
-    key = None if looking_only else load_signer(options["signer"])
+    looking_only = options["dry_run"] and not options["signers"]
+    keys = [] if looking_only else [load_signer(path) for path in options["signers"] or (None,)]
+    settings = replace(settings, further_keys=tuple(keys[1:]))
     flow = Push(
         AdminClient(options["socket_path"]),
         settings,
@@ -285,12 +289,12 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
         pause=_pause,
         tell=tell,
     )
-    if options["dry_run"] or key is None:
-        keys = None if key is None else (key.public, *settings.accepted_signers)
-        prepared = flow.prepare(edit, keys)
+    if options["dry_run"]:
+        public_keys = [*(key.public for key in keys), *settings.accepted_signers] if keys else None
+        prepared = flow.prepare(edit, public_keys)
         _print_changes(prepared.changes, prepared.base.version, options["output"])
         return EXIT_WOULD_CHANGE if prepared.changes else 0
-    published = flow.publish(edit, key, created=clock.wall_seconds())
+    published = flow.publish(edit, keys[0], created=clock.wall_seconds())
     if published is None:
         _print_result({"scope": settings.scope, "published": False, "changes": []}, options["output"])
         return 0

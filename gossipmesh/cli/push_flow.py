@@ -23,6 +23,7 @@ from gossipmesh.cli.push_plan import (
     read_members,
     stale_base,
 )
+from gossipmesh.model.documents import generation_of
 from gossipmesh.model.errors import Interrupted, MalformedInput, OperatorError
 from gossipmesh.trust.documents import decode_policy_set_untrusted
 from gossipmesh.trust.keys import SigningKey, Verifier
@@ -32,6 +33,7 @@ from gossipmesh.trust.manifest import (
     Change,
     ForeignSigner,
     SignedSet,
+    begin_generation,
     build_manifest,
     changes,
     open_base_untrusted,
@@ -52,6 +54,8 @@ Edit = Callable[[BaseSet], dict[str, bytes]]
 class PushSettings:
     """What the operator asked for; `accepted_signers` are further public keys a base may carry.
 
+    `further_keys` sign beside the signer's own, where Trust asks for more than one.
+
     `wait`: for whom, WAIT_ALIVE or WAIT_ALL; None: for nobody.
     """
 
@@ -60,6 +64,7 @@ class PushSettings:
     timeout_s: float
     rebase: bool
     accepted_signers: tuple[bytes, ...] = ()
+    further_keys: tuple[SigningKey, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Push:
         self._pause = pause
         self._tell = tell
         self._stands = ""
+        self._generation = 0
 
     def prepare(self, edit: Edit, public_keys: Sequence[bytes] | None) -> Prepared:
         """Return the next set on the newest base.
@@ -122,7 +128,10 @@ class Push:
         """
         give_up_at = self._clock() + self._settings.timeout_s
         while True:
+            self._generation = self._fetch_generation()
             base = self._fetch_base(public_keys)
+            if generation_of(base.version) != self._generation:
+                base = begin_generation(base, self._generation)
             members = self._members()
             stale = stale_base((base.version, base.hash), members)
             if stale is None:
@@ -152,11 +161,12 @@ class Push:
             raise Interrupted(f"interrupted: {self._stands}") from None
 
     def _publish(self, edit: Edit, key: SigningKey, *, created: int) -> Published | None:
-        keys = (key.public, *self._settings.accepted_signers)
+        further = [one.public for one in self._settings.further_keys]
+        keys = (key.public, *further, *self._settings.accepted_signers)
         trust_domain = str(self._client.get_json("/v1/status").get("trust_domain", ""))
         for attempt in range(1, REBASE_ATTEMPTS_MAX + 1):
             prepared = self.prepare(edit, keys)
-            if not prepared.changes:
+            if not prepared.changes and not prepared.base.begins_generation:
                 return None
             warning = few_readers(prepared.members)
             if warning is not None:
@@ -198,7 +208,7 @@ class Push:
             )
         except MalformedInput as error:
             raise OperatorError(f"the set is larger than nodes take: {error}; nothing was sent") from error
-        return sign_set(manifest, prepared.bodies, [key])
+        return sign_set(manifest, prepared.bodies, [key, *self._settings.further_keys])
 
     def _watch(self, signed: SignedSet, prepared: Prepared) -> Published:
         """Follow the members' records until the push is decided or its time is up."""
@@ -244,7 +254,13 @@ class Push:
         return version if version == target or running.base_hash == target[1] else None
 
     def _members(self) -> list[MemberPolicy]:
-        return read_members(self._client.get_json("/v1/members"), self._settings.scope)
+        answer = self._client.get_json("/v1/members")
+        return read_members(answer, self._settings.scope, self._generation)
+
+    def _fetch_generation(self) -> int:
+        """Return the generation that Trust names at this agent; one of a build before says nothing of it."""
+        trust = self._client.get_json("/v1/status").get("trust") or {}
+        return int((trust.get("generations") or {}).get(self._settings.scope, 0))
 
     def _fetch_base(self, public_keys: Sequence[bytes] | None) -> BaseSet:
         data = self._client.get_bytes("/v1/policy/set", scope=self._settings.scope)

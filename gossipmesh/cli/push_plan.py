@@ -9,8 +9,10 @@ Rules:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from gossipmesh.model.documents import generation_of
 
 READERS_MIN: Final = 3
 GONE: Final = "left"
@@ -58,9 +60,18 @@ class Outcome:
     absent: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read_members(answer: Iterable[Mapping[str, Any]], scope: str) -> list[MemberPolicy]:
-    """Return the members' policies of `scope` from what `GET /v1/members` answered."""
-    return [_member(row, _of_scope(row, scope)) for row in answer]
+def read_members(
+    answer: Iterable[Mapping[str, Any]], scope: str, generation: int | None = None
+) -> list[MemberPolicy]:
+    """Return the members' policies of `scope` from what `GET /v1/members` answered.
+
+    What is of a later generation than `generation`, which Trust names, counts as nothing: it is what a stolen
+    signer had a member of an older build take, and no node goes by it any more.
+    """
+    members = [_member(row, _of_scope(row, scope)) for row in answer]
+    if generation is None:
+        return members
+    return [replace(m, runs=(0, "")) if generation_of(m.runs[0]) > generation else m for m in members]
 
 
 def highest(members: Iterable[MemberPolicy]) -> Version:

@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gossipmesh.control.certificates import SERIAL_BYTES, make_intermediate, make_root, to_pem
+from gossipmesh.control.trust_folder import load_trust, write_trust
 from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import is_label, is_trust_domain
@@ -38,9 +39,8 @@ from gossipmesh.net.secret_files import (
     write_file,
     write_secret,
 )
-from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, seal_envelope
-from gossipmesh.trust.keys import KEY_BYTES, SigningKey, Verifier
+from gossipmesh.trust.keys import KEY_BYTES, SigningKey
 from gossipmesh.trust.pem import signing_key_from_pem_untrusted, signing_key_to_pem
 from gossipmesh.trust.svid import LEAF_ENTROPY_BYTES, leaf_key_pem, read_leaf_key_untrusted
 from gossipmesh.trust.trust_rules import is_scope
@@ -195,8 +195,7 @@ def _fill(workplace: Path, plan: Plan, root_key_pem: bytes, now: WallSeconds, en
         signers=tuple(signers),
     )
     envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(trust), document_keys)
-    write_secret(workplace / "trust" / "00001.envelope", envelope.to_bytes())
-    write_secret(workplace / "trust.json", envelope.to_json().encode() + b"\n")
+    write_trust(workplace, envelope, trust.version)
     for folder in ("tokens", "nodes"):
         (workplace / folder).mkdir(mode=DIRECTORY_MODE)
     description = AuthorityFile(STATE_FORMAT, plan.trust_domain, instance)
@@ -213,9 +212,7 @@ def _load(directory: Path) -> Authority:
     if intermediate.public_key() != intermediate_key.public_key():
         raise MalformedInput("intermediate.key is not the key of intermediate.pem")
     credential_key = signing_key_from_pem_untrusted(read_secret(directory / "credential.key"))
-    documents = TrustedDocuments(trust_domain=described.trust_domain, verifier=Verifier(), features=())
-    for path in sorted((directory / "trust").glob("*.envelope")):
-        documents.load_trust_untrusted(read_secret(path))
+    documents = load_trust(directory, described.trust_domain)
     trust = documents.trust
     if trust is None or credential_key.public not in documents.credential_keys.values():
         raise MalformedInput("the newest Trust document does not name credential.key")

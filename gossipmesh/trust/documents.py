@@ -274,6 +274,11 @@ class TrustedDocuments:
         """Tell whether Trust names a signer of `scope`; any other name is an offerer's own."""
         return self.trust is not None and scope in scopes_of(self.trust)
 
+    def signers_ever(self, scope: str) -> list[bytes]:
+        """Return the public keys that any version of Trust held names for a scope, in their order."""
+        named = (keys_of(trust, SignerRole.POLICY, scope).values() for trust, _, _ in self._trusts)
+        return list(dict.fromkeys(key for keys in named for key in keys))
+
     def restore_floor(self, scope: str, version: int, manifest_hash: bytes) -> None:
         """Take back a floor from our own disk; it can only rise, or become one of Trust's generation."""
         floors = (self._floors.get(scope, NO_FLOOR), (version, manifest_hash))

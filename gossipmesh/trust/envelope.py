@@ -71,6 +71,20 @@ def decode_envelope_untrusted(data: bytes) -> Envelope:
     return envelope
 
 
+def decode_envelopes_untrusted(data: bytes) -> tuple[bytes, ...]:
+    """Read several envelopes as one answer or request carries them, each still in its wire form.
+
+    Raises:
+        MalformedInput: no list of byte strings within limits. Remote's fault. State unchanged.
+    """
+    if not data:
+        return ()
+    envelopes: tuple[bytes, ...] = decode_untrusted(
+        data, tuple[bytes, ...], bytes_max=limits.POLICY_SET_BYTES_MAX
+    )
+    return envelopes
+
+
 def signers_of(envelope: Envelope, keys: Mapping[bytes, bytes], verifier: Verifier) -> set[bytes]:
     """Return the distinct public keys, among `keys` (key id -> public key), that signed this envelope.
 

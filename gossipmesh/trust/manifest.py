@@ -60,6 +60,11 @@ class BaseSet:
         """Return the manifest's hash in hex, "" where there is no set yet."""
         return self.manifest_hash.hex()
 
+    @property
+    def begins_generation(self) -> bool:
+        """Tell whether the next set is the first of its generation, to be signed though nothing changes."""
+        return self.version > 0 and not self.manifest_hash
+
 
 EMPTY_BASE: Final = BaseSet(0, b"", {}, {})
 

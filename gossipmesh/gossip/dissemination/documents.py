@@ -44,7 +44,8 @@ from gossipmesh.trust.documents import (
     TrustedDocuments,
     decode_policy_set_untrusted,
 )
-from gossipmesh.wire.codec import decode_untrusted, encode
+from gossipmesh.trust.envelope import decode_envelopes_untrusted
+from gossipmesh.wire.codec import encode
 from gossipmesh.wire.datagram import PolicyAnnouncement, TrustAnnouncement, encode_message
 from gossipmesh.wire.frames import DocumentsSummary
 
@@ -525,7 +526,7 @@ class PolicySpreading:
         asked_at = self._trust_asked.pop(member_id, self._ctx.now)
         verified: list[tuple[int, bytes]] = []
         try:
-            envelopes = () if data is None else _decode_envelopes_untrusted(data)
+            envelopes = () if data is None else decode_envelopes_untrusted(data)
             ahead = self._documents_ahead()
             for envelope in envelopes:
                 verified.append((ahead.load_trust_untrusted(envelope).version, envelope))
@@ -567,14 +568,3 @@ class PolicySpreading:
                 break
             chosen.append(envelope)
         return encode(chosen)
-
-
-def _decode_envelopes_untrusted(data: bytes) -> tuple[bytes, ...]:
-    if not data:
-        return ()
-    envelopes: tuple[bytes, ...] = decode_untrusted(
-        data,
-        tuple[bytes, ...],
-        bytes_max=limits.POLICY_SET_BYTES_MAX,
-    )
-    return envelopes

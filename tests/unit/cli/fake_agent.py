@@ -17,10 +17,12 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.trust.documents import PolicyRefusal, TrustedDocuments, decode_policy_set_untrusted
-from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, seal_envelope
+from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, decode_envelopes_untrusted, seal_envelope
 from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.pem import signing_key_to_pem
+from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import FEATURES
 
 POLICY_KEY = SigningKey(b"\x01" * 32)
@@ -60,6 +62,7 @@ class FakeAgent:
         self.claims: dict[str, tuple[int, str]] = {}
         self.services: dict[str, list[dict[str, Any]]] = {}
         self.offers_count = 0
+        self.refuse_offers = False
 
     @property
     def runs(self) -> tuple[int, str]:
@@ -88,6 +91,10 @@ class FakeAgent:
         accepted = self.documents.in_force(query.get("scope", "mesh"))
         if (method, path) == ("POST", "/v1/policy/offer"):
             return self._take_offer(body)
+        if (method, path) == ("POST", "/v1/trust/offer"):
+            return self._take_trust(body)
+        if path == "/v1/trust":
+            return 200, encode(self.documents.trust_envelopes)
         if path == "/v1/policy/set":
             return (
                 (404, {"error": "no set", "code": "none"})
@@ -95,7 +102,10 @@ class FakeAgent:
                 else (200, accepted.raw.to_bytes())
             )
         answers: dict[str, Any] = {
-            "/v1/status": {"trust_domain": TRUST_DOMAIN},
+            "/v1/status": {
+                "trust_domain": TRUST_DOMAIN,
+                "trust": {"generations": {"mesh": self.documents.generation("mesh")}},
+            },
             "/v1/members": self.members(),
             "/v1/services": [{"service": name} for name in self.services],
             "/v1/endpoints": self.services.get(query.get("service", ""), []),
@@ -104,12 +114,23 @@ class FakeAgent:
 
     def _take_offer(self, body: bytes) -> tuple[int, Any]:
         self.offers_count += 1
+        if self.refuse_offers:
+            return 503, {"error": "the disk is slow", "code": "not-in-force"}
         try:
             accepted = self.documents.check_untrusted(decode_policy_set_untrusted(body))
         except PolicyRefusal as refusal:
             return 409, {"error": refusal.reason, "code": refusal.code}
         self.documents.adopt(accepted)
         return 200, {"scope": "mesh", "version": accepted.version, "hash": accepted.manifest_hash.hex()}
+
+    def _take_trust(self, body: bytes) -> tuple[int, Any]:
+        try:
+            for envelope in decode_envelopes_untrusted(body):
+                self.documents.load_trust_untrusted(envelope)
+        except MalformedInput as error:
+            return 409, {"error": str(error), "code": "trust"}
+        assert self.documents.trust is not None
+        return 200, {"version": self.documents.trust.version}
 
     @contextmanager
     def serving(self, path: Path) -> Iterator["FakeAgent"]:
