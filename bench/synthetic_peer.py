@@ -22,8 +22,8 @@ from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic, wall_offset_s
 from gossipmesh.net.collector import calm_collector
+from gossipmesh.net.engine_probe import EngineAnswer
 from gossipmesh.net.streams import listen
-from gossipmesh.net.tls import EngineAnswer
 from gossipmesh.net.udp import UdpSocket
 from gossipmesh.testing.layout import GOSSIP_PORT
 

@@ -3,12 +3,11 @@
 Rules:
 1. Keys are made here and never leave; what goes out are requests that prove them.
 2. The authority is known before anything is said: its chain ends at the token's root (later: at the
-   bundle's), and its SVID is `spiffe://TRUST-DOMAIN/authority`.
+   bundle's), directly below an intermediate, and its SVID is `spiffe://TRUST-DOMAIN/authority`.
 3. Disk space is held before the token is redeemed: a full disk must not cost a token.
 4. An answer is checked whole, then written whole; until then the old identity stands.
 """
 
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +54,12 @@ from gossipmesh.model.records import NodeCredential
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.net.secret_files import read_secret
+from gossipmesh.net.tls import AnonymousContext, anonymous_context
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import KEY_BYTES, ExchangeKey, SigningKey, Verifier
-from gossipmesh.trust.svid import (
-    certificate_sha256,
-    check_chain_untrusted,
-    check_leaf_untrusted,
-    make_request,
-)
+from gossipmesh.trust.peer_identity import Dialled, PeerFacts, identify_untrusted
+from gossipmesh.trust.svid import certificate_sha256, check_chain_untrusted, make_request
+from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
 from gossipmesh.wire.versions import FEATURES
 
 REQUEST_TIMEOUT_S: Final = 15.0
@@ -118,7 +115,7 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
         try:
             if not _names_root(issued, token):
                 raise Untrusted("its Trust does not name the root certificate of the token")
-            documents = _follow_trust(token.trust_domain, (), issued)
+            documents = _follow_trust(token.trust_domain, (), issued.trust)
             certified = _check_issued(documents, leaves, issued, clock())
             held = {name: _certified(one, certified) for name, one in keys.items()}
             stored = StoredIdentity(
@@ -163,7 +160,7 @@ async def renew(
     )
     issued = await _ask_to_renew(identity, identity.authority, ordered, request)
     try:
-        documents = _follow_trust(identity.trust_domain, identity.trust_envelopes, issued)
+        documents = _follow_trust(identity.trust_domain, identity.trust_envelopes, issued.trust)
         certified = _check_issued(documents, ordered, issued, clock())
         stored = msgspec.structs.replace(
             stored_of(identity), credential=issued.credential, trust=tuple(documents.trust_envelopes)
@@ -187,12 +184,13 @@ async def _ask_to_enrol(
         OperatorError: unreachable or refused. State unchanged.
     """
     authority = Address.parse(token.authority)
-    context = _anonymous_context(token.root_certificate)
+    context = anonymous_context(token.root_certificate)
+    facts = _known_roots(token.trust_domain, token.root_certificate)
 
     async def ask(names: Sequence[str]) -> Issued:
         form = msgspec.structs.replace(request, requests=_requests(leaves, names))
         signed = msgspec.structs.replace(form, proof=signing.sign(form.proof_bytes()))
-        return await _ask(authority, context, token.trust_domain, "/v1/enrol", msgspec.json.encode(signed))
+        return await _ask(authority, context, facts, "/v1/enrol", msgspec.json.encode(signed))
 
     try:
         return await ask(list(leaves))
@@ -211,7 +209,8 @@ async def _ask_to_renew(
         OperatorError: unreachable or refused. State unchanged.
     """
     try:
-        context = _anonymous_context(identity.bundle_pem.decode())  # the proof says who asks
+        context = anonymous_context(identity.bundle_pem.decode())  # the proof says who asks
+        facts = _known_issuers(identity)
     except (OSError, ValueError) as error:
         raise OperatorError(
             f"{identity.name} cannot prepare a connection to the authority at {authority} "
@@ -223,7 +222,7 @@ async def _ask_to_renew(
         form = msgspec.structs.replace(form, requests=_requests(leaves, names))
         signed = msgspec.structs.replace(form, proof=identity.signing.sign(form.proof_bytes()))
         body = msgspec.json.encode(signed)
-        return await _ask(authority, context, identity.trust_domain, "/v1/renew", body)
+        return await _ask(authority, context, facts, "/v1/renew", body)
 
     try:
         return await ask(request, list(leaves))
@@ -290,14 +289,14 @@ def _names_root(issued: Issued, token: JoinToken) -> bool:
     return token.root_certificate in _roots_in(token.trust_domain, issued.trust)
 
 
-def _follow_trust(trust_domain: str, held: Sequence[bytes], issued: Issued) -> TrustedDocuments:
-    """Return Trust as it goes on from `held`.
+def _follow_trust(trust_domain: str, held: Sequence[bytes], came: Sequence[bytes]) -> TrustedDocuments:
+    """Return Trust as it goes on from `held` with what came.
 
     Raises:
         MalformedInput: it does not follow, or there is none. State unchanged.
     """
     documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=FEATURES)
-    for envelope in (*held, *issued.trust):
+    for envelope in (*held, *came):
         documents.load_trust_untrusted(envelope)
     if documents.trust is None:
         raise MalformedInput("it holds no Trust document")
@@ -329,17 +328,26 @@ def _certified(keys: HeldKeys, certified: Mapping[bytes, LeafKey]) -> HeldKeys:
     return msgspec.structs.replace(keys, current=certified.get(keys.current.pin, keys.current))
 
 
-def _anonymous_context(root_pem: str) -> ssl.SSLContext:
-    """Return a context that trusts this root only and shows no certificate: there is none yet."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # the name is a SPIFFE ID, checked after the handshake
-    context.load_verify_locations(cadata=root_pem)
-    return context
+def _known_roots(trust_domain: str, root_pem: str) -> PeerFacts:
+    """Return what a newcomer knows: the root its token names, and not yet who issues below it."""
+    return PeerFacts(trust_domain, frozenset(certificates_in_pem_untrusted(root_pem.encode())))
+
+
+def _known_issuers(identity: NodeIdentity) -> PeerFacts:
+    """Return what a member knows: who may issue, by its newest Trust.
+
+    Raises:
+        MalformedInput: Trust does not hold; it did when the identity was opened. State unchanged.
+    """
+    trust = _follow_trust(identity.trust_domain, identity.trust_envelopes, ()).trust
+    assert trust is not None
+    roots = certificates_in_pem_untrusted(identity.bundle_pem)
+    issuers = certificates_in_pem_untrusted("\n".join(trust.intermediates).encode())
+    return PeerFacts(identity.trust_domain, frozenset(roots), frozenset(issuers))
 
 
 async def _ask(
-    authority: Address, context: ssl.SSLContext, trust_domain: str, target: str, body: bytes
+    authority: Address, context: AnonymousContext, facts: PeerFacts, target: str, body: bytes
 ) -> Issued:
     """POST `body` to the authority and return its answer.
 
@@ -351,7 +359,7 @@ async def _ask(
             stream = await trio.open_tcp_stream(authority.host, authority.port)
             tls = trio.SSLStream(stream, context, https_compatible=True)
             try:
-                await _check_server(tls, authority, trust_domain)
+                await _check_server(tls, context, authority, facts)
                 status, answer = await _exchange(tls, authority, target, body)
             finally:
                 await trio.aclose_forcefully(tls)
@@ -373,16 +381,13 @@ async def _ask(
 
 
 async def _check_server(
-    tls: trio.SSLStream[trio.SocketStream], authority: Address, trust_domain: str
+    tls: trio.SSLStream[trio.SocketStream], context: AnonymousContext, authority: Address, facts: PeerFacts
 ) -> None:
     """Shake hands, and make sure that whoever answers is the authority."""
-    expected = authority_spiffe_id(trust_domain)
+    expected = authority_spiffe_id(facts.trust_domain)
     try:
         await tls.do_handshake()
-        der = tls.getpeercert(binary_form=True)
-        found = check_leaf_untrusted(der if isinstance(der, bytes) else b"").spiffe_id
-        if found != expected:
-            raise Untrusted(f"it is {found}")
+        identify_untrusted(context.presented(), facts, Dialled(expected))
     except (trio.BrokenResourceError, MalformedInput) as error:
         reason = error.__cause__ or error
         raise OperatorError(

@@ -42,8 +42,8 @@ from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.alarm import Alarm
 from gossipmesh.net.clock import monotonic, wall_offset_s
+from gossipmesh.net.engine_probe import EngineAnswer
 from gossipmesh.net.streams import StreamPool
-from gossipmesh.net.tls import EngineAnswer
 from gossipmesh.net.udp import Datagram, UdpSocket
 
 log = logging.getLogger("gossipmesh.agent.gossip")

@@ -13,12 +13,14 @@ from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.identity_keeper import IdentityKeeper
 from gossipmesh.agent.sockets import reachable
 from gossipmesh.dataplane.protocol import EngineEvent, Identity
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId, node_name_of_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.member import Address
+from gossipmesh.net.engine_probe import EngineAnswer, Trusted, ask_engine
 from gossipmesh.net.entropy import random_bytes
-from gossipmesh.net.tls import EngineAnswer, ask_engine
 from gossipmesh.trust.carrier import carrier_root_pem
 from gossipmesh.trust.documents import TrustedDocuments
+from gossipmesh.trust.peer_identity import Dialled
 
 log = logging.getLogger("gossipmesh.agent")
 
@@ -96,10 +98,11 @@ class IdentifiedEngine:
         identity = self._keeper.identity
         server_name = f"{node_name_of_spiffe_id(spiffe_id)}.node.{identity.trust_domain}"
         try:
+            trusted = Trusted.of_roots(identity.trust_domain, self._bundle_pem())
             return await ask_engine(
-                addresses, server_name, spiffe_id, identity.node_svid, self._bundle_pem(), _PROBE_TIMEOUT_S
+                addresses, server_name, Dialled(spiffe_id), identity.node_svid, trusted, _PROBE_TIMEOUT_S
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MalformedInput) as error:
             log.error("an engine could not be probed for want of a usable certificate: %s", error)
             return EngineAnswer.SILENT
 

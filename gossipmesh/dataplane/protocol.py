@@ -41,7 +41,7 @@ PINS_FEATURE: Final = "pins"
 `credentials/` and `trust`, endpoints' pins, and carrier leaves."""
 
 FEATURES: Final[tuple[str, ...]] = tuple(
-    sorted(("demand", "drain", "http", "listeners", "probe", REQUESTS_FEATURE, "tcp"))
+    sorted(("demand", "drain", "http", "listeners", PINS_FEATURE, "probe", REQUESTS_FEATURE, "tcp"))
 )
 """What the reference engine can execute, sorted."""
 

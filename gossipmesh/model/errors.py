@@ -38,6 +38,17 @@ class Untrusted(MalformedInput):
     """Well-formed, but not signed by whoever had to, or not for us. Remote's fault. State unchanged."""
 
 
+class PeerRefused(Untrusted):
+    """Whoever is at the other end of a TLS connection is not taken for anyone. Remote's fault.
+
+    `code` is one word that stays the same (docs/IDENTITY.md), for metrics and logs; the text is a sentence.
+    """
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
 def operator_error_in(error: BaseException) -> OperatorError | None:
     """Return the first OperatorError in what a nursery raised; None if anything else failed as well."""
     if isinstance(error, OperatorError):

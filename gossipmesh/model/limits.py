@@ -89,6 +89,11 @@ YAML_DEPTH_MAX: Final = 32
 YAML_NODES_MAX: Final = 50_000
 YAML_PROBLEMS_MAX: Final = 100  # more than a person reads at once
 
+# Peers of TLS connections
+LEAF_BYTES_MAX: Final = 16_384  # of one certificate; ours have 600
+LEAVES_REMEMBERED_MAX: Final = 512  # as read; half a megabyte
+PEER_REFUSALS_TOLD_PER_S_MAX: Final = 10  # in the access log; the rest is counted
+
 # Engine protocol
 ENGINE_FRAME_BYTES_MAX: Final = 16_777_216
 ENGINE_DESCRIPTORS_PER_FRAME_MAX: Final = 64

@@ -235,7 +235,6 @@ class TrustSection(msgspec.Struct, frozen=True):
     hears: bool
 
 
-PIN_BYTES: Final = 16
 PIN_ENTRY_BYTES: Final = 24
 CREDENTIAL_ENTRY_BYTES: Final = 25
 HAS_KEY_SETS: Final = 1

@@ -1,32 +1,30 @@
-"""TLS between proxies: contexts, a lean stream, the peer's SPIFFE ID, and the node probe.
+"""TLS between proxies: contexts, a lean stream, and what the peer showed.
 
 Responsible for who is at the other end. Ends at what they may do. Rules:
 
 1. TLS 1.3 only, certificates on both sides, no session tickets: every connection proves identity anew.
 2. The engine never writes a key to disk; a memfd carries it into OpenSSL.
-3. A peer is its one SPIFFE ID of the expected trust domain, or the connection ends.
+3. Who a peer is is `trust.peer_identity`'s to say, after every handshake: OpenSSL alone lets anyone through.
 4. TLS runs over memory buffers, not an SSLSocket: measured at three quarters of its CPU for small
    messages, and closing one direction cannot then race with bytes already in the socket, which
    OpenSSL answers by breaking the other direction.
 5. OpenSSL gets one record at a time, so that one call of it works off one; records without data are few
    in a row, or the connection ends. A read waits for no write: what TLS has to answer goes out when it can.
 
-Spec: X509-SVID section 2 (one URI SAN), section 5.2 (leaf validation).
+Spec: RFC 8446; X509-SVID section 5 (the path, which OpenSSL verifies).
 """
 
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
-from enum import Enum
-from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import trio
 
 from gossipmesh.model import limits
-from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.identity import parse_spiffe_id
+from gossipmesh.model.errors import PeerRefused
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import (
     RECEIVE_BYTES,
@@ -38,6 +36,7 @@ from gossipmesh.net.byte_stream import (
     wait_writable,
 )
 from gossipmesh.net.turns import TURN
+from gossipmesh.trust.peer_identity import Dialled, Peer, PeerFacts, Presented, identify_untrusted
 
 ALPN_HTTP: Final = "gm-http/1.1"
 ALPN_TCP: Final = "gm-tcp"
@@ -45,6 +44,7 @@ ALPN_TCP_2: Final = "gm-tcp/2"  # with the callee's status byte first
 ALPN_PROBE: Final = "gm-probe"
 _SERVED: Final = (ALPN_HTTP, ALPN_TCP_2, ALPN_TCP, ALPN_PROBE)  # by preference
 _OFFERS: Final = {ALPN_TCP: (ALPN_TCP_2, ALPN_TCP)}  # newest first; 0.1 speaks the last
+_ENCODING_DER: Final = 2  # `_ssl.ENCODING_DER`
 HEADER_BYTES: Final = 5
 RECORD_BYTES: Final = 16_384
 SEALED_RECORD_BYTES: Final = RECORD_BYTES + 22  # header, content type and tag (RFC 8446 section 5.2)
@@ -53,6 +53,14 @@ FILL_BYTES: Final = RECEIVE_BYTES // RECORD_BYTES * SEALED_RECORD_BYTES
 
 class TlsError(OSError):
     """The handshake failed or the peer is not who it must be. Remote's fault. State: close it."""
+
+
+class TlsPeerRefused(TlsError):
+    """The handshake is done and the peer is taken for nobody; `code` says by which rule. State: close it."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(f"peer_refused[{code}]: {sentence}")
+        self.code = code
 
 
 class KeyPair(Protocol):
@@ -69,10 +77,61 @@ class KeyPair(Protocol):
         ...
 
 
-class _NamedObject(ssl.SSLObject):
-    """Remembers the SNI its client asked for."""
+class _Connection(ssl.SSLObject):
+    """Remembers the SNI its client asked for, and shows the path OpenSSL verified."""
 
     requested_name: str | None = None
+    _sslobj: Any
+
+    def presented(self) -> Presented:
+        """Return what the peer showed; after the handshake.
+
+        Raises:
+            PeerRefused: it showed nothing. Remote's fault. State: close it.
+        """
+        if sys.version_info >= (3, 13):
+            path = list(self.get_verified_chain())
+        else:
+            path = [one.public_bytes(_ENCODING_DER) for one in self._sslobj.get_verified_chain() or ()]
+        if not path:
+            raise PeerRefused("unreadable", "it showed no certificate")
+        return Presented(path[0], path[1:])
+
+
+class AnonymousContext(ssl.SSLContext):
+    """Connects without a certificate, and tells what the peer of its newest connection showed."""
+
+    sslobject_class: type[_Connection]
+    _newest: _Connection | None = None
+
+    def wrap_bio(self, *given: Any, **named: Any) -> _Connection:
+        """Make a connection."""
+        self._newest = cast(_Connection, super().wrap_bio(*given, **named))
+        return self._newest
+
+    def presented(self) -> Presented:
+        """Return what the peer of the newest connection showed; after its handshake.
+
+        Raises:
+            PeerRefused: it showed nothing. Remote's fault. State: close it.
+        """
+        if self._newest is None:
+            raise PeerRefused("unreadable", "there was no connection")
+        return self._newest.presented()
+
+
+def anonymous_context(roots_pem: str) -> AnonymousContext:
+    """Return a context that trusts these roots and shows no certificate.
+
+    Raises:
+        ssl.SSLError: they do not load. Local fault. State unchanged.
+    """
+    context = AnonymousContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # names are SPIFFE IDs, checked after the handshake
+    context.load_verify_locations(cadata=roots_pem)
+    context.sslobject_class = _Connection
+    return context
 
 
 def _context(purpose: int, pair: KeyPair, bundle_pem: bytes, protocols: Sequence[str]) -> ssl.SSLContext:
@@ -84,6 +143,7 @@ def _context(purpose: int, pair: KeyPair, bundle_pem: bytes, protocols: Sequence
     context.load_verify_locations(cadata=bundle_pem.decode("ascii"))
     context.set_alpn_protocols(list(protocols))
     _load_pair(context, pair)
+    context.sslobject_class = _Connection
     return context
 
 
@@ -118,7 +178,6 @@ def server_context(pair: KeyPair, bundle_pem: bytes) -> ssl.SSLContext:
         ssl.PROTOCOL_TLS_SERVER, pair, bundle_pem, [ALPN_HTTP, ALPN_TCP_2, ALPN_TCP, ALPN_PROBE]
     )
     context.num_tickets = 0
-    context.sslobject_class = _NamedObject
     return context
 
 
@@ -158,6 +217,7 @@ class TlsStream:
         "_tls",
         "_unsent",
         "_used",
+        "peer",
         "socket",
     )
 
@@ -185,6 +245,7 @@ class TlsStream:
         self._closed = False
         self._drained = False
         self._stale_check = StaleCheck(sock)
+        self.peer: Peer | None = None
 
     @property
     def requested_name(self) -> str | None:
@@ -196,26 +257,25 @@ class TlsStream:
         """Return the ALPN protocol both agreed on."""
         return self._tls.selected_alpn_protocol()
 
-    def peer_spiffe_id(self, trust_domain: str) -> str:
-        """Return who the peer is.
-
-        Spec: X509-SVID section 2: exactly one URI SAN, and it is the SPIFFE ID.
+    def presented(self) -> Presented:
+        """Return what the peer showed, and the path OpenSSL verified; after the handshake.
 
         Raises:
-            TlsError: no such certificate, or of another trust domain. Remote's fault. State: close it.
+            PeerRefused: it showed nothing. Remote's fault. State: close it.
         """
-        certificate = self._tls.getpeercert() or {}
-        names = cast(Sequence[tuple[str, str]], certificate.get("subjectAltName", ()))
-        uris = [value for kind, value in names if kind == "URI"]
-        if len(uris) != 1:
-            raise TlsError(f"a certificate with {len(uris)} URI names, exactly one expected")
+        return cast(_Connection, self._tls).presented()
+
+    def identify(self, facts: PeerFacts, dialled: Dialled | None = None) -> Peer:
+        """Tell who the peer is, and keep it as `peer`; after the handshake.
+
+        Raises:
+            TlsPeerRefused: nobody we may take it for. Remote's fault. State: close it.
+        """
         try:
-            domain, _path = parse_spiffe_id(uris[0])
-        except MalformedInput as error:
-            raise TlsError(str(error)) from None
-        if domain != trust_domain:
-            raise TlsError(f"{uris[0]} is not of trust domain {trust_domain}")
-        return uris[0]
+            self.peer = identify_untrusted(self.presented(), facts, dialled)
+        except PeerRefused as error:
+            raise TlsPeerRefused(error.code, str(error)) from None
+        return self.peer
 
     async def handshake(self) -> None:
         """Shake hands; the caller bounds it with a cancel scope.
@@ -455,95 +515,28 @@ class TlsStream:
 
 
 async def open_tls(
-    address: Address, context: ssl.SSLContext, *, server_name: str, spiffe_id: str, protocol: str
+    address: Address,
+    context: ssl.SSLContext,
+    *,
+    server_name: str,
+    dialled: Dialled,
+    facts: PeerFacts,
+    protocol: str,
 ) -> TlsStream:
-    """Connect, shake hands and check that the peer is `spiffe_id`; the caller bounds it in time.
+    """Connect, shake hands and check that the peer is whom we dialled; the caller bounds it in time.
 
     Raises:
-        TlsError: the peer is someone else or refused us. State: nothing is left open.
+        TlsPeerRefused: the peer is not that one. State: nothing is left open.
+        TlsError: the peer refused us. State: nothing is left open.
         OSError: refused, unreachable, reset. State: nothing is left open.
     """
     stream = TlsStream(await connect(address, mesh=True), context, server_name=server_name, server_side=False)
     try:
         await stream.handshake()
-        peer = stream.peer_spiffe_id(parse_spiffe_id(spiffe_id)[0])
-        if peer != spiffe_id:
-            raise TlsError(f"{address} is {peer}, not {spiffe_id}")
+        stream.identify(facts, dialled)
         if stream.protocol not in _OFFERS.get(protocol, (protocol,)):
             raise TlsError(f"{address} does not speak {protocol}")
     except BaseException:
         stream.close()
         raise
     return stream
-
-
-class EngineAnswer(Enum):
-    """What a question to an engine met."""
-
-    ANSWERED = "answered"
-    REFUSED = "refused"
-    SILENT = "silent"
-
-
-class _Pems(NamedTuple):
-    """A key pair by value, which no log can show."""
-
-    chain_pem: bytes
-    key_pem: bytes
-
-    def __repr__(self) -> str:
-        return "_Pems(...)"
-
-
-@lru_cache(maxsize=2)  # the identity in use, and the one before while it is renewed
-def _probe_context(pair: _Pems, bundle_pem: bytes) -> ssl.SSLContext:
-    """Return the context probes connect with; making one costs as much as the handshake."""
-    return client_context(pair, bundle_pem, ALPN_PROBE)
-
-
-async def probe_engine(
-    addresses: Sequence[Address],
-    server_name: str,
-    spiffe_id: str,
-    identity: KeyPair,
-    bundle_pem: bytes,
-    timeout_s: float,
-) -> bool:
-    """Tell whether an engine that is `spiffe_id` answers at any of `addresses`, tried in order.
-
-    Raises:
-        ssl.SSLError: our own chain, key or bundle does not load. Local fault. State unchanged.
-    """
-    answer = await ask_engine(addresses, server_name, spiffe_id, identity, bundle_pem, timeout_s)
-    return answer is EngineAnswer.ANSWERED
-
-
-async def ask_engine(
-    addresses: Sequence[Address],
-    server_name: str,
-    spiffe_id: str,
-    identity: KeyPair,
-    bundle_pem: bytes,
-    timeout_s: float,
-) -> EngineAnswer:
-    """Tell the same, and whether every address refused the connection: then nobody listens there.
-
-    Raises:
-        ssl.SSLError: our own chain, key or bundle does not load. Local fault. State unchanged.
-    """
-    context = _probe_context(_Pems(identity.chain_pem, identity.key_pem), bundle_pem)
-    refused_count = 0
-    with trio.move_on_after(timeout_s):
-        for address in addresses:
-            try:
-                stream = await open_tls(
-                    address, context, server_name=server_name, spiffe_id=spiffe_id, protocol=ALPN_PROBE
-                )
-            except ConnectionRefusedError:
-                refused_count += 1
-                continue
-            except OSError:
-                continue
-            stream.close()
-            return EngineAnswer.ANSWERED
-    return EngineAnswer.REFUSED if addresses and refused_count == len(addresses) else EngineAnswer.SILENT

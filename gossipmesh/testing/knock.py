@@ -15,10 +15,11 @@ import trio
 from gossipmesh.agent.identity_store import load_identity
 from gossipmesh.model.identity import node_spiffe_id
 from gossipmesh.model.member import Address
+from gossipmesh.net.engine_probe import EngineAnswer, Trusted, ask_engine
 from gossipmesh.net.interpreter import module_words
-from gossipmesh.net.tls import EngineAnswer, ask_engine
 from gossipmesh.testing import layout
 from gossipmesh.testing.mesh import Mesh, MeshNode
+from gossipmesh.trust.peer_identity import Dialled
 
 TIMEOUT_S: Final = 5.0
 COMMAND_TIMEOUT_S: Final = 30.0
@@ -33,7 +34,8 @@ async def knock_mesh(address: Address, node: str, identity_folder: Path) -> Engi
         raise FileNotFoundError(f"{identity_folder} holds no identity")
     name = f"{node}.node.{identity.trust_domain}"
     expected = node_spiffe_id(identity.trust_domain, node)
-    return await ask_engine([address], name, expected, identity.node_svid, identity.bundle_pem, TIMEOUT_S)
+    trusted = Trusted.of_roots(identity.trust_domain, identity.bundle_pem)
+    return await ask_engine([address], name, Dialled(expected), identity.node_svid, trusted, TIMEOUT_S)
 
 
 async def knock_proxy(address: Address, authority: str) -> EngineAnswer:

@@ -3,7 +3,8 @@
 Ends at certificates as bytes and PEM; handshakes are `net.tls`', issuing is `control.roots`'.
 Rules:
 1. An SVID carries exactly one URI, a SPIFFE ID this mesh issues, and no other alternative name.
-2. A path is judged whole: signatures, validity, CA flags, key usage, path lengths, key kind.
+2. A path is judged whole: the leaf (`trust.x509_leaf`), signatures, validity, CA flags, key usage, path
+   lengths; what a CA says that nobody here heeds refuses it.
 3. Keys are P-256; their entropy is a parameter, so that a core's test can repeat itself.
 Spec: X509-SVID sections 2 to 5; RFC 5280 section 6.1. Deviation: cryptography's own path verifier is not
     used, because it rejects any chain with URI name constraints; `openssl verify` is the tests' oracle.
@@ -25,15 +26,17 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtensionOID
 
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import parse_spiffe_id
 from gossipmesh.model.instant import WallSeconds
+from gossipmesh.trust.x509_leaf import read_leaf_untrusted
 
 LEAF_ENTROPY_BYTES: Final = 48  # 128 bits more than the order of P-256, so that no scalar is favoured
 PEM_BYTES_MAX: Final = 65_536
 CHAIN_LENGTH_MAX: Final = 4
+_UNDERSTOOD_OF_CAS: Final = (ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE)
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -138,25 +141,6 @@ def read_request_untrusted(pem: str) -> CertificateRequest:
     return CertificateRequest(spiffe_id, public_key, _spki_hash(public_key))
 
 
-def check_leaf_untrusted(der: bytes) -> LeafFacts:
-    """Judge one certificate as an SVID's leaf, without its path.
-
-    Spec: X509-SVID sections 2 (one URI), 4.1 (not a CA), 4.3 (key usage), 4.4 (extended key usage).
-
-    Args:
-        der: as `SSLSocket.getpeercert(True)` gives it, after a handshake judged the path.
-
-    Raises:
-        MalformedInput: unreadable, or no SVID. Remote's fault. State unchanged.
-    """
-    try:
-        return _leaf_facts(x509.load_der_x509_certificate(der))
-    except MalformedInput:
-        raise
-    except Exception as error:  # cryptography raises a dozen types for what is all "not an SVID"
-        raise MalformedInput(f"not an SVID ({type(error).__name__})") from None
-
-
 def check_chain_untrusted(chain_pem: bytes, bundle_pem: bytes, now: WallSeconds | None) -> LeafFacts:
     """Judge a leaf and its intermediates against the roots of a bundle.
 
@@ -178,13 +162,16 @@ def check_chain_untrusted(chain_pem: bytes, bundle_pem: bytes, now: WallSeconds 
             raise MalformedInput("a certificate chain beyond all measure")
         chain = x509.load_pem_x509_certificates(chain_pem)
         roots = x509.load_pem_x509_certificates(bundle_pem)
-        facts = _leaf_facts(chain[0])
+        leaf = read_leaf_untrusted(chain[0].public_bytes(Encoding.DER))
+        public_key = chain[0].public_key()
+        if not _is_p256(public_key):
+            raise Untrusted("an SVID whose key is not of P-256")
         _check_path(chain, roots, now)
     except MalformedInput:
         raise
     except Exception as error:  # cryptography raises a dozen types for what is all "not a chain"
         raise MalformedInput(f"not a certificate chain ({type(error).__name__})") from None
-    return facts
+    return LeafFacts(leaf.spiffe_id, leaf.not_before, leaf.not_after, _spki_hash(public_key))
 
 
 def certificate_sha256(pem: str) -> str:
@@ -205,19 +192,30 @@ def _check_path(
 ) -> None:
     if len(chain) > CHAIN_LENGTH_MAX:
         raise Untrusted(f"a chain of {len(chain)} certificates")
-    root = next((root for root in roots if root.subject == chain[-1].issuer), None)
-    if root is None:
-        raise Untrusted("a chain that ends at no root of the bundle")
-    path = [*chain, root]
+    path = [*chain, _root_of(chain[-1], roots)]
     for depth, (certificate, issuer) in enumerate(pairwise(path)):
-        try:
-            certificate.verify_directly_issued_by(issuer)
-        except InvalidSignature:
-            raise Untrusted("a certificate its issuer did not sign") from None
+        if not _signed_by(certificate, issuer):
+            raise Untrusted("a certificate its issuer did not sign")
         _check_issuer(issuer, below=depth)
     for certificate in path:
         if now is not None and not _valid_at(certificate, now):
             raise Untrusted(f"a certificate not valid at {now}: {_validity(certificate)}")
+
+
+def _root_of(certificate: x509.Certificate, roots: list[x509.Certificate]) -> x509.Certificate:
+    """Return the root that signed a certificate: of several of one name, whichever did (RFC 5280 6.1)."""
+    named = [root for root in roots if root.subject == certificate.issuer]
+    if not named:
+        raise Untrusted("a chain that ends at no root of the bundle")
+    return next((root for root in named if _signed_by(certificate, root)), named[0])
+
+
+def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except InvalidSignature:
+        return False
+    return True
 
 
 def _check_issuer(issuer: x509.Certificate, below: int) -> None:
@@ -230,24 +228,10 @@ def _check_issuer(issuer: x509.Certificate, below: int) -> None:
     usage = issuer.extensions.get_extension_for_class(x509.KeyUsage).value
     if not usage.key_cert_sign:
         raise Untrusted("a CA whose key may not sign certificates")
-
-
-def _leaf_facts(leaf: x509.Certificate) -> LeafFacts:
-    extensions = leaf.extensions
-    spiffe_id = _only_uri(extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
-    if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-        raise Untrusted("an SVID that is a CA")
-    usage = extensions.get_extension_for_class(x509.KeyUsage).value
-    if not usage.digital_signature or usage.key_cert_sign or usage.crl_sign:
-        raise Untrusted("an SVID whose key usage is not that of a leaf")
-    extended = list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    if ExtendedKeyUsageOID.SERVER_AUTH not in extended or ExtendedKeyUsageOID.CLIENT_AUTH not in extended:
-        raise Untrusted("an SVID that is not for both sides of a handshake")
-    public_key = leaf.public_key()
-    if not _is_p256(public_key):
-        raise Untrusted("an SVID whose key is not of P-256")
-    not_before, not_after = _validity(leaf)
-    return LeafFacts(spiffe_id, not_before, not_after, _spki_hash(public_key))
+    for extension in issuer.extensions:
+        constrains = isinstance(extension.value, x509.NameConstraints)
+        if constrains or (extension.critical and extension.oid not in _UNDERSTOOD_OF_CAS):
+            raise Untrusted(f"a CA with an extension nobody here heeds ({extension.oid.dotted_string})")
 
 
 def _is_p256(public_key: object) -> TypeGuard[ec.EllipticCurvePublicKey]:

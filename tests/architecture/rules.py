@@ -21,6 +21,25 @@ PAPER_FOLDERS = ("gossip", "trust")
 PAPER_MARKS = re.compile(r"\b(Paper|Spec|Deviation):")
 UNBOUNDED_QUEUE = re.compile(r"open_memory_channel\S*\((float\(.inf.\)|math\.inf)")
 
+# What shows of a TLS peer's certificate, and who may look: OpenSSL alone lets anyone through.
+PEER_WORDS: dict[str, tuple[str, ...]] = {
+    "getpeercert": (),
+    "get_unverified_chain": (),
+    "load_der_x509_certificate": (),
+    "get_verified_chain": ("gossipmesh/net/tls.py",),
+    "presented": (
+        "gossipmesh/net/tls.py",
+        "gossipmesh/trust/peer_identity.py",
+        "gossipmesh/agent/enrolment.py",
+    ),
+    "read_leaf_untrusted": (
+        "gossipmesh/trust/x509_leaf.py",
+        "gossipmesh/trust/peer_identity.py",
+        "gossipmesh/trust/svid.py",  # chains that were issued to us
+        "gossipmesh/dataplane/reference/identities.py",  # our own
+    ),
+}
+
 Finder = Callable[[Source], Iterator[tuple[int, str]]]
 
 
@@ -111,6 +130,12 @@ def _asserts_on_input(source: Source) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"{function.name} asserts"
 
 
+def _judges_of_peers(source: Source) -> Iterator[tuple[int, str]]:
+    for line, word in source.words():
+        if source.path not in PEER_WORDS.get(word, (source.path,)):
+            yield line, word
+
+
 RULES = (
     Rule("small-files", f"Split files of more than {FILE_LINES_MAX} lines.", _long_files, False),
     Rule(
@@ -132,6 +157,11 @@ RULES = (
         "cite-or-confess",
         "Name the paper or specification a module follows, or say where it deviates.",
         _uncited,
+    ),
+    Rule(
+        "one-judge-of-peers",
+        "Ask trust.peer_identity who is at the other end; nothing else reads a peer's certificate.",
+        _judges_of_peers,
     ),
     Rule("bounded-queues", "Give every queue a bound.", _in_text(UNBOUNDED_QUEUE)),
     Rule("never-optimised", "Python never runs with -O: it drops assertions.", _in_text(re.compile('"-O"'))),

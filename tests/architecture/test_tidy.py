@@ -73,6 +73,12 @@ _BREACHES: dict[str, list[tuple[str, str, list[int]]]] = {
         ("gossipmesh/trust/made_up.py", _HEADER, []),
         ("gossipmesh/net/made_up.py", '"""A module."""\n', []),
     ],
+    "one-judge-of-peers": [
+        ("gossipmesh/net/made_up.py", "x = 1\ntls.getpeercert()\n", [2]),
+        ("gossipmesh/agent/made_up.py", "x = x509_leaf.read_leaf_untrusted(data)\n", [1]),
+        ("gossipmesh/net/tls.py", "tls.get_verified_chain()\n", []),
+        ("gossipmesh/agent/enrolment.py", "identify_untrusted(context.presented(), facts, dialled)\n", []),
+    ],
     "bounded-queues": [
         ("gossipmesh/net/made_up.py", "\ntrio.open_memory_channel(math.inf)\n", [2]),
         ("gossipmesh/net/made_up.py", "trio.open_memory_channel[int](float('inf'))\n", [1]),

@@ -61,6 +61,10 @@ class Engine(Protocol):
         """Return the listening sockets held, by name."""
         ...
 
+    def attend(self, *, attached: bool) -> None:
+        """Take note of whether an agent is attached."""
+        ...
+
     def apply_snapshot(self, snapshot: Snapshot) -> None:
         """Serve it, or raise MalformedInput and change nothing."""
         ...
@@ -245,6 +249,7 @@ class ControlServer:
         if self._attached is not None:
             self._attached.scope.cancel()
         self._attached = attachment
+        self._engine.attend(attached=True)
         self._counters.add("attachments")
         try:
             async with trio.open_nursery() as nursery:
@@ -256,6 +261,7 @@ class ControlServer:
         finally:
             if self._attached is attachment:
                 self._attached = None
+                self._engine.attend(attached=False)
 
     async def _read(self, attachment: Attachment, nursery: trio.Nursery) -> None:
         while True:
@@ -339,7 +345,8 @@ class ControlServer:
 
     def _identities(self, attachment: Attachment, supply: IdentitiesSupply) -> None:
         try:
-            self._engine.apply_identities(Identities(supply.identities, supply.bundle_pem))
+            identities = Identities(supply.identities, supply.bundle_pem, supply.carrier_root_pem)
+            self._engine.apply_identities(identities)
         except IdentitiesRefused as error:
             attachment.send(Nack(supply.request, self._version, str(error)[:1000]))
             return

@@ -18,7 +18,7 @@ from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import SnapshotEndpoint
 from gossipmesh.net.byte_stream import PlainStream, connect
 from gossipmesh.net.shortage import is_own_shortage
-from gossipmesh.net.tls import ALPN_HTTP, TlsError, TlsStream, open_tls
+from gossipmesh.net.tls import ALPN_HTTP, TlsError, TlsPeerRefused, TlsStream, open_tls
 from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
 
@@ -84,8 +84,8 @@ async def _in_turn(state: EngineState, endpoint: SnapshotEndpoint) -> AsyncItera
 async def _shake_hands(
     state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str, protocol: str
 ) -> TlsStream:
-    applied = state.applied
-    if applied is None:
+    applied, facts = state.applied, state.peers.facts()
+    if applied is None or facts is None:
         raise DialFailed(None, "UF", "no snapshot")
     context = _context(state, caller, protocol)
     admission = upstream.admission
@@ -103,12 +103,15 @@ async def _shake_hands(
                 endpoint.address,
                 context,
                 server_name=endpoint.server_name,
-                spiffe_id=endpoint.spiffe_id,
+                dialled=state.peers.dialled(endpoint),
+                facts=facts,
                 protocol=protocol,
             )
     except OSError as error:
         if isinstance(error, TlsError):
             state.counters.add("tls_client_failures")
+        if isinstance(error, TlsPeerRefused):
+            state.peers.refused(error, now())
         raise _failed(state, error) from None
     finally:
         if stream is None:

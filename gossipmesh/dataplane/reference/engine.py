@@ -191,6 +191,10 @@ class ReferenceEngine:
         """Return the listening sockets held, by name."""
         return {} if self._listeners is None else self._listeners.sockets
 
+    def attend(self, *, attached: bool) -> None:
+        """Take note of whether an agent is attached."""
+        self._state.peers.attend(attached)
+
     def apply_snapshot(self, snapshot: Snapshot) -> None:
         """Serve `snapshot` from the next request on.
 

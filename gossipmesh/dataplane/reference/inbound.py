@@ -49,6 +49,7 @@ from gossipmesh.net.tls import (
     ALPN_TCP,
     ALPN_TCP_2,
     TlsError,
+    TlsPeerRefused,
     TlsStream,
     select_by_name,
 )
@@ -101,14 +102,28 @@ class MeshListener:
             if scope.cancelled_caught:
                 self._state.counters.add("tls_server_failures")
                 return
-            caller = stream.peer_spiffe_id(applied.trust_domain)
+            facts = self._state.peers.facts()
+            if facts is None:
+                return
+            caller = stream.identify(facts).spiffe_id
             self._state.counters.add("tls_server_handshakes")
             connection.prove(caller)
             await self._serve(connection, stream, caller)
-        except TlsError:
+        except TlsError as error:
             self._state.counters.add("tls_server_failures")
+            if isinstance(error, TlsPeerRefused):
+                self._refused(connection, stream, error)
         finally:
             stream.close()
+
+    def _refused(self, connection: Connection, stream: TlsStream, error: TlsPeerRefused) -> None:
+        """Write down whom we take for nobody; nobody is told, and no name of its choosing becomes a label."""
+        if self._state.peers.refused(error, now()):
+            entry = Entry("inbound", "tcp", connection.remote, "", now())
+            entry.server_name = stream.requested_name
+            entry.flag("UAEX")
+            entry.details = str(error)
+            self._journal.end(entry, now())
 
     async def _serve(self, connection: Connection, stream: TlsStream, caller: str) -> None:
         name = stream.requested_name or ""

@@ -20,6 +20,7 @@ from gossipmesh.dataplane.protocol import Ejection, EngineEvent
 from gossipmesh.dataplane.reference.demands import Demands
 from gossipmesh.dataplane.reference.dial_queue import DialQueue
 from gossipmesh.dataplane.reference.identities import Identities
+from gossipmesh.dataplane.reference.peers import KnownPeers, Peers
 from gossipmesh.dataplane.reference.pool import ConnectionPool, PooledConnection
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.dataplane.reference.tries import Attempt, Attempts, Stop
@@ -143,6 +144,9 @@ class Applied:
         self.node = node_name_of_spiffe_id(callers.node_spiffe_id) or ""
         self.probe_name = f"{self.node}.node.{self.trust_domain}"
         self._callers = {caller.uid: caller.spiffe_id for caller in callers.callers}
+        self.peers: KnownPeers = KnownPeers.of_sections(
+            self.trust_domain, sections, None if previous is None else previous.peers
+        )
         self.routes: RouteTable = RouteTable.build(routes, None if previous is None else previous.routes)
 
     def caller_of(self, uid: int) -> str:
@@ -169,6 +173,7 @@ class EngineState:
         self.attempts = Attempts()
         self.demands = Demands(counters, on_event, self.router)
         self.dials = DialQueue()
+        self.peers = Peers(counters)
 
     @property
     def limits(self) -> LimitsSection:
@@ -203,6 +208,7 @@ class EngineState:
     def apply(self, applied: Applied) -> None:
         """Swap a prepared snapshot in; the next request sees it."""
         self.applied = applied
+        self.peers.learn(applied.peers)
         self.endpoint_states.isolation.own = applied.node
         gone: list[EndpointKey] = []
         for name in list(self.upstreams):
@@ -288,6 +294,7 @@ class EngineState:
     def set_identities(self, identities: Identities) -> None:
         """Use new SVIDs from now on; new roots end every idle connection."""
         old, self.identities = self.identities, identities
+        self.peers.trust_roots(identities.roots)
         if old is not None and old.bundle_pem != identities.bundle_pem:
             for upstream in self.upstreams.values():
                 upstream.pool.close_all()

@@ -218,7 +218,7 @@ async def test_an_agent_out_of_descriptors_is_told_and_goes_on(
 
     async with running_authority(tmp_path / "authority") as authority:
         identity = await enrol(tmp_path / "identity", authority.token(tmp_path / "token"))
-        monkeypatch.setattr(enrolment, "_anonymous_context", refuse)
+        monkeypatch.setattr(enrolment, "anonymous_context", refuse)
         with pytest.raises(OperatorError, match=r"Too many open files.*the old identity is kept"):
             await renew(identity, leaves(identity))
     kept = load_identity(tmp_path / "identity")

@@ -30,8 +30,8 @@ from gossipmesh.gossip.repair.slices import Slices
 from gossipmesh.model.instant import MILLISECOND_NS, NEVER, Instant
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import monotonic
+from gossipmesh.net.engine_probe import EngineAnswer
 from gossipmesh.net.streams import listen
-from gossipmesh.net.tls import EngineAnswer
 from gossipmesh.net.udp import UdpSocket
 
 ANY = Address("127.0.0.1", 0)

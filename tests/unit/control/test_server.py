@@ -18,7 +18,7 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import DAY_S
 from gossipmesh.model.member import Address
 from gossipmesh.net.entropy import random_bytes
-from gossipmesh.trust.svid import check_leaf_untrusted
+from gossipmesh.trust.x509_leaf import read_leaf_untrusted
 from tests.unit.enrolment_kit import LOOPBACK, RunningAuthority, running_authority
 
 
@@ -192,7 +192,7 @@ async def test_its_own_svid_is_renewed_while_it_serves(tmp_path: Path) -> None:
             der = tls.getpeercert(binary_form=True)
             await trio.aclose_forcefully(tls)
             assert isinstance(der, bytes)
-            assert check_leaf_untrusted(der).spiffe_id == "spiffe://mesh.test/authority"
+            assert read_leaf_untrusted(der).spiffe_id == "spiffe://mesh.test/authority"
             return der
 
         first = await serial()

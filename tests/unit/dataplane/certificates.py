@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gossipmesh.dataplane.protocol import Identity
+from gossipmesh.trust.leaf_profile import key_usage
 
 TRUST_DOMAIN = "mesh.test"
 
@@ -47,6 +48,7 @@ class Authority:
         if names:
             sans = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(name) for name in names])
             builder = builder.add_extension(sans, critical=True)
+        builder = builder.add_extension(key_usage(ca=False), critical=True)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 import trio
 
 from gossipmesh.dataplane.client import EngineClient, EngineGone
-from gossipmesh.dataplane.protocol import EngineEvent
+from gossipmesh.dataplane.protocol import EngineEvent, Statistics
 from gossipmesh.dataplane.reference.engine import ReferenceEngine
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
@@ -123,6 +124,15 @@ class Node:
         snapshot = self.compile(catalog=catalog, **changes)
         await self.client.apply_snapshot(snapshot)
         return snapshot
+
+
+def counted(node: Node, *beginnings: str) -> Counter[str]:
+    """Return what an engine has counted so far under names that begin so, what it told its agent included."""
+    every = Counter(node.engine._counters._counts)
+    for event in node.events:
+        if isinstance(event, Statistics):
+            every.update(event.counters)
+    return Counter({name: count for name, count in every.items() if name.startswith(beginnings)})
 
 
 def endpoint(

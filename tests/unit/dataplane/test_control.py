@@ -27,8 +27,10 @@ from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import connect
-from gossipmesh.net.tls import ALPN_HTTP, ALPN_PROBE, ALPN_TCP, TlsStream, client_context, probe_engine
+from gossipmesh.net.engine_probe import Trusted, probe_engine
+from gossipmesh.net.tls import ALPN_HTTP, ALPN_PROBE, ALPN_TCP, TlsStream, client_context
 from gossipmesh.traffic.sections import Snapshot, make_snapshot
+from gossipmesh.trust.peer_identity import Dialled
 from tests.unit.dataplane.certificates import Authority
 from tests.unit.dataplane.engine_kit import (
     CART,
@@ -207,7 +209,8 @@ async def test_probe_is_answered_by_the_node_it_asks_for_only(tmp_path: Path) ->
 
         async def probe(name: str, spiffe_id: str) -> bool:
             where = [Address("127.0.0.1", 9), far.at("mesh")]
-            return await probe_engine(where, name, spiffe_id, ours, near.authority.bundle_pem, 2.0)
+            trusted = Trusted.of_roots("mesh.test", near.authority.bundle_pem)
+            return await probe_engine(where, name, Dialled(spiffe_id), ours, trusted, 2.0)
 
         assert await probe("far.node.mesh.test", far.spiffe_id)
         assert not await probe("far.node.mesh.test", near.spiffe_id)

@@ -30,7 +30,10 @@ def test_engine_imports_little() -> None:
         root for root in roots if not root.startswith("_cython")
     } <= THIRD_PARTY | WHAT_TRIO_BRINGS | known
     own = {name.split(".")[1] for name in modules if name.startswith("gossipmesh.")}
-    assert own == {"dataplane", "model", "net", "traffic", "wire"}
+    assert own == {"dataplane", "model", "net", "traffic", "trust", "wire"}
+    trust = {name for name in modules if name.startswith("gossipmesh.trust.")}
+    judge = ("der", "leaf_serial", "peer_identity", "peer_tables", "pins", "x509_leaf")
+    assert trust == {f"gossipmesh.trust.{name}" for name in judge}
 
 
 def test_decisions_are_answered_line_by_line() -> None:

@@ -14,8 +14,10 @@ import trio
 from gossipmesh.model.identity import service_spiffe_id
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import connect
-from gossipmesh.net.tls import ALPN_HTTP, TlsStream, client_context, probe_engine
+from gossipmesh.net.engine_probe import Trusted, probe_engine
+from gossipmesh.net.tls import ALPN_HTTP, TlsStream, client_context
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
+from gossipmesh.trust.peer_identity import Dialled
 from tests.unit.dataplane.certificates import TRUST_DOMAIN
 from tests.unit.dataplane.engine_kit import (
     CART,
@@ -139,9 +141,10 @@ async def test_silent_connections_to_the_mesh_port_leave_places_for_nodes_and_pr
 
 
 async def probed(node: Node) -> bool:
-    pair, pem = node.authority.identity(node.spiffe_id), node.authority.bundle_pem
+    pair = node.authority.identity(node.spiffe_id)
+    trusted = Trusted.of_roots(TRUST_DOMAIN, node.authority.bundle_pem)
     name = f"{node.name}.node.{TRUST_DOMAIN}"
-    return await probe_engine([node.at("mesh")], name, node.spiffe_id, pair, pem, 5.0)
+    return await probe_engine([node.at("mesh")], name, Dialled(node.spiffe_id), pair, trusted, 5.0)
 
 
 async def test_a_client_hello_byte_by_byte_holds_no_more_than_its_share(

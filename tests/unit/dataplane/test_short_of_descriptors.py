@@ -16,9 +16,10 @@ from gossipmesh.dataplane.client import EngineClient
 from gossipmesh.dataplane.protocol import EngineEvent, Statistics
 from gossipmesh.model.member import Address
 from gossipmesh.net.descriptors import DescriptorReserve
-from gossipmesh.net.tls import probe_engine
+from gossipmesh.net.engine_probe import Trusted, probe_engine
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
 from gossipmesh.traffic.inputs import SnapshotInputs
+from gossipmesh.trust.peer_identity import Dialled
 from tests.unit.dataplane.certificates import TRUST_DOMAIN, shared_authority
 from tests.unit.dataplane.engine_kit import Node, answering, bound, endpoint, get, local, until, workload
 
@@ -107,9 +108,10 @@ async def come(held: list[socket.socket], address: Address, count: int) -> None:
 async def lets_in_who_matters(node: ProcessNode) -> None:
     """Readiness, a probe and a new agent."""
     assert (await get(node.at("readiness")))[0] == 200
-    pair, pem = node.authority.identity(node.spiffe_id), node.authority.bundle_pem
+    pair = node.authority.identity(node.spiffe_id)
+    trusted = Trusted.of_roots(TRUST_DOMAIN, node.authority.bundle_pem)
     name = f"{node.name}.node.{TRUST_DOMAIN}"
-    assert await probe_engine([node.at("mesh")], name, node.spiffe_id, pair, pem, 5.0)
+    assert await probe_engine([node.at("mesh")], name, Dialled(node.spiffe_id), pair, trusted, 5.0)
     async with await EngineClient.attach(node.socket_path, node_id=b"n" * 16, boot_id="other") as client:
         assert client.hello.pid == node.process.pid
 

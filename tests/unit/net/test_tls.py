@@ -14,17 +14,23 @@ from gossipmesh.net.tls import (
     ALPN_HTTP,
     ALPN_TCP,
     TlsError,
+    TlsPeerRefused,
     TlsStream,
     server_context,
 )
+from gossipmesh.trust.peer_identity import Dialled, PeerFacts
+from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
 from tests.unit.dataplane.certificates import TRUST_DOMAIN, Authority, shared_authority
 from tests.unit.net.tls_pair import CART, NAME, WEB, shaken
+
+FACTS = PeerFacts(TRUST_DOMAIN, frozenset(certificates_in_pem_untrusted(shared_authority().bundle_pem)))
 
 
 async def test_both_sides_learn_the_others_identity_version_and_name() -> None:
     async with shaken() as (server, client):
-        assert server.peer_spiffe_id(TRUST_DOMAIN) == WEB
-        assert client.peer_spiffe_id(TRUST_DOMAIN) == CART
+        assert server.identify(FACTS).spiffe_id == WEB
+        assert client.identify(FACTS, Dialled(CART)).spiffe_id == CART
+        assert [len(end.presented().issuers) for end in (server, client)] == [1, 1]
         assert server.requested_name == NAME
         assert server.protocol == client.protocol == ALPN_HTTP
         assert client._tls.version() == "TLSv1.3"
@@ -64,8 +70,8 @@ async def test_client_of_another_authority_is_refused() -> None:
 )
 async def test_certificate_that_names_nobody_of_this_mesh(uris: list[str]) -> None:
     async with shaken(client=shared_authority().identity(WEB, uris)) as (server, _client):
-        with pytest.raises(TlsError):
-            server.peer_spiffe_id(TRUST_DOMAIN)
+        with pytest.raises(TlsPeerRefused):
+            server.identify(FACTS)
 
 
 async def test_protocol_nobody_offers_is_not_agreed_on() -> None:

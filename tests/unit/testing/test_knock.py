@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from gossipmesh.model.member import Address
-from gossipmesh.net.tls import EngineAnswer
+from gossipmesh.net.engine_probe import EngineAnswer
 from gossipmesh.testing.knock import knock_mesh, knock_proxy
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]

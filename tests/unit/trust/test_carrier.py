@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.trust.carrier import carrier_leaf_pem, carrier_root_pem
-from gossipmesh.trust.svid import check_chain_untrusted, check_leaf_untrusted, leaf_key_pem, spki_hash_of_key
+from gossipmesh.trust.svid import check_chain_untrusted, leaf_key_pem, read_leaf_key_untrusted
+from gossipmesh.trust.x509_leaf import read_leaf_untrusted
 
 DOMAIN = "mesh.test"
 NODE = f"spiffe://{DOMAIN}/node/n1"
@@ -42,8 +43,8 @@ def test_a_leaf_of_another_domains_carrier_is_not_taken(tmp_path: Path) -> None:
 def test_the_leaf_has_the_form_of_an_svid_and_carries_the_key() -> None:
     pem = carrier_leaf_pem(DOMAIN, NODE, KEY, SERIAL)
     leaf = x509.load_pem_x509_certificate(pem)
-    facts = check_leaf_untrusted(leaf.public_bytes(Encoding.DER))
-    assert (facts.spiffe_id, facts.spki_hash) == (NODE, spki_hash_of_key(KEY))
+    assert read_leaf_untrusted(leaf.public_bytes(Encoding.DER)).spiffe_id == NODE
+    assert leaf.public_key() == read_leaf_key_untrusted(KEY).public_key()
     assert leaf.serial_number == SERIAL
     assert leaf.not_valid_after_utc == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 

@@ -18,19 +18,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from gossipmesh.control.certificates import make_intermediate, make_root, make_svid, random_serial, to_pem
-from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import DAY_S, HOUR_S, WallSeconds
 from gossipmesh.testing.mutator import Mutator
 from gossipmesh.trust.svid import (
     certificate_sha256,
     check_chain_untrusted,
-    check_leaf_untrusted,
     leaf_key_pem,
     make_request,
     read_leaf_key_untrusted,
     read_request_untrusted,
     spki_hash_of_key,
 )
+from gossipmesh.trust.x509_leaf import read_leaf_untrusted
+from tests.conformance.peers.certificates import Ca, Leaf, ca
 
 NOW = WallSeconds(1_800_000_000)
 NODE = "spiffe://mesh.test/node/n1"
@@ -144,13 +145,13 @@ def test_a_leaf_that_is_no_svid_is_refused(make: Callable[[], x509.Certificate])
     chain = good_chain()
     bad = make()
     with pytest.raises(MalformedInput):
-        check_leaf_untrusted(bad.public_bytes(Encoding.DER))
+        read_leaf_untrusted(bad.public_bytes(Encoding.DER))
     with pytest.raises(MalformedInput):
         check_chain_untrusted(to_pem(bad) + to_pem(chain.intermediate), to_pem(chain.root), NOW)
 
 
 def test_the_control_of_the_table_above_is_accepted() -> None:
-    assert check_leaf_untrusted(leaf().public_bytes(Encoding.DER)).spiffe_id == NODE
+    assert read_leaf_untrusted(leaf().public_bytes(Encoding.DER)).spiffe_id == NODE
 
 
 def signed_by_a_stranger() -> tuple[bytes, bytes]:
@@ -222,6 +223,35 @@ def test_a_path_that_does_not_hold_is_refused_here_and_by_openssl(
         check_chain_untrusted(chain_pem, root_pem, NOW)
 
 
+@pytest.mark.parametrize("older_first", [True, False])
+def test_of_two_roots_of_one_name_the_one_that_signed_counts(tmp_path: Path, older_first: bool) -> None:
+    """A root that is turned keeps its name where its operator likes; its certificates stand side by side."""
+    chain, other = good_chain(), to_pem(make_root(key(9), "root", NOW, SERIAL))
+    roots = other + to_pem(chain.root) if older_first else to_pem(chain.root) + other
+    assert check_chain_untrusted(chain.pem, roots, NOW).spiffe_id == NODE
+    assert openssl_accepts(tmp_path, chain.pem, roots, NOW)
+
+
+@pytest.mark.parametrize(
+    ("extension", "critical"),
+    [
+        (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00"), True),
+        (x509.NameConstraints([x509.UniformResourceIdentifier("elsewhere.test")], None), True),
+        (x509.NameConstraints(None, [x509.UniformResourceIdentifier("mesh.test")]), False),
+    ],
+    ids=["unknown and critical", "other names permitted", "our names excluded"],
+)
+def test_what_a_ca_says_that_nobody_heeds_refuses_it(
+    tmp_path: Path, extension: x509.ExtensionType, critical: bool
+) -> None:
+    root = make_root(key(1), "root", NOW, SERIAL)
+    issuing = ca("issuing", 2, Ca(root, key(1)), ((extension, critical),))
+    chain = b"".join(map(to_pem, Leaf(NODE, key(3)).signed(issuing)))
+    with pytest.raises(Untrusted, match="nobody here heeds"):
+        check_chain_untrusted(chain, to_pem(root), NOW)
+    assert not openssl_accepts(tmp_path, chain, to_pem(root), NOW)
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"noise", b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"]
 )
@@ -231,7 +261,7 @@ def test_noise_is_no_certificate(data: bytes) -> None:
         with pytest.raises(MalformedInput):
             check_chain_untrusted(chain_pem, bundle_pem, NOW)
     with pytest.raises(MalformedInput):
-        check_leaf_untrusted(data)
+        read_leaf_untrusted(data)
     with pytest.raises(MalformedInput):
         read_leaf_key_untrusted(data)
     with pytest.raises(MalformedInput):
@@ -296,7 +326,7 @@ def test_mutated_certificates_and_requests_are_refused_or_read_and_nothing_else(
         leaf_der = mutator.mutate_bytes(ders[0], ders)
         request_pem = pem("CERTIFICATE REQUEST", mutator.mutate_bytes(request_der, ders)).decode()
         text = mutator.mutate_bytes(request, [root]).decode("latin-1")
-        attempt(partial(check_leaf_untrusted, leaf_der))
+        attempt(partial(read_leaf_untrusted, leaf_der))
         attempt(
             partial(
                 check_chain_untrusted, pem("CERTIFICATE", leaf_der) + to_pem(chain.intermediate), root, NOW

@@ -1,0 +1,141 @@
+"""Who is at the other end of a mesh connection, and whether it still is: the engine's facts for the judge.
+
+Ends at facts put together and verdicts counted; the judging is `trust.peer_identity`'s. Rules:
+
+1. Facts are those of the snapshot, the identities and the agent's presence at the moment of the handshake.
+2. Whoever was taken is judged again, by its node and generation alone, when credentials change.
+3. Each refusal is counted by its code; a few a second are told in full, so that a flood fills no disk.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import lru_cache
+
+from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.model import limits
+from gossipmesh.model.identity import SHORT_ID_BYTES, node_id_of, node_spiffe_id
+from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.snapshot import (
+    CredentialsSection,
+    PinsSection,
+    Section,
+    SnapshotEndpoint,
+    TrustSection,
+)
+from gossipmesh.net.tls import TlsPeerRefused
+from gossipmesh.trust.peer_identity import Dialled, Peer, PeerFacts, still_holds
+from gossipmesh.trust.peer_tables import CredentialTable, PinTable
+from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownPeers:
+    """What one snapshot says of members. `intermediates` None: it says nothing, as those of 0.2."""
+
+    trust_domain: str
+    intermediates: frozenset[bytes] | None
+    hears: bool
+    pins: PinTable
+    credentials: CredentialTable
+
+    @classmethod
+    def of_sections(
+        cls, trust_domain: str, sections: Mapping[str, Section], previous: "KnownPeers | None"
+    ) -> "KnownPeers":
+        """Take a snapshot's sections; tables that did not change are `previous`' own.
+
+        Raises:
+            MalformedInput: an intermediate that is no certificate. Remote's fault. State unchanged.
+
+        Cost: O(sections), and over credentials that changed.
+        """
+        trust: TrustSection | None = None
+        pins: dict[int, bytes] = {}
+        credentials: dict[int, bytes] = {}
+        for name, section in sections.items():
+            if isinstance(section, PinsSection):
+                pins[int(name[-2:], 16)] = section.entries
+            elif isinstance(section, CredentialsSection):
+                credentials[int(name[-2:], 16)] = section.entries
+            elif isinstance(section, TrustSection):
+                trust = section
+        same = previous is not None and previous.credentials.shards == credentials
+        return cls(
+            trust_domain,
+            None if trust is None else _intermediates(trust),
+            trust is not None and trust.hears,
+            PinTable(pins),
+            previous.credentials if same and previous is not None else CredentialTable(credentials),
+        )
+
+
+def _intermediates(trust: TrustSection) -> frozenset[bytes]:
+    return frozenset(
+        one for pem in trust.intermediates for one in certificates_in_pem_untrusted(pem.encode())
+    )
+
+
+class Peers:
+    """The facts in force, and what became of those who were judged by them."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._known: KnownPeers | None = None
+        self._roots: frozenset[bytes] = frozenset()
+        self._attached = False
+        self._facts: PeerFacts | None = None
+        self._told_since = Instant(0)
+        self._told_count = 0
+
+    def learn(self, known: KnownPeers) -> bool:
+        """Judge by a new snapshot from now on; return whether those who were taken have to be looked at."""
+        before, self._known, self._facts = self._known, known, None
+        return before is not None and before.credentials is not known.credentials
+
+    def trust_roots(self, roots: frozenset[bytes]) -> None:
+        """Take these roots (DER) from now on."""
+        self._roots, self._facts = roots, None
+
+    def attend(self, attached: bool) -> None:
+        """Take note of whether an agent is here."""
+        self._attached, self._facts = attached, None
+
+    def facts(self) -> PeerFacts | None:
+        """Return what a peer is judged by now; None before there is a snapshot."""
+        known = self._known
+        if self._facts is None and known is not None:
+            self._facts = PeerFacts(
+                known.trust_domain,
+                self._roots,
+                known.intermediates,
+                known.pins,
+                known.credentials,
+                alone=not (self._attached and known.hears),
+            )
+        return self._facts
+
+    def dialled(self, endpoint: SnapshotEndpoint) -> Dialled:
+        """Return whom a connection to `endpoint` is for."""
+        domain = "" if self._known is None else self._known.trust_domain
+        return Dialled(endpoint.spiffe_id, _short_id(domain, endpoint.node), endpoint.pins)
+
+    def holds(self, peer: Peer | None) -> bool:
+        """Tell whether a peer that was taken may stay."""
+        return peer is None or self._known is None or still_holds(peer, self._known.credentials)
+
+    def cut(self) -> None:
+        """Count a connection that ends because its peer holds no more."""
+        self._counters.add("peers_cut")
+
+    def refused(self, error: TlsPeerRefused, instant: Instant) -> bool:
+        """Count a refusal; tell whether it is one of the few that are written down in full."""
+        self._counters.add(f"peers_refused_{error.code.replace('-', '_')}")
+        if instant - self._told_since >= SECOND_NS:
+            self._told_since, self._told_count = instant, 0
+        self._told_count += 1
+        return self._told_count <= limits.PEER_REFUSALS_TOLD_PER_S_MAX
+
+
+@lru_cache(maxsize=limits.IDENTITIES_REMEMBERED_MAX)
+def _short_id(trust_domain: str, node: str) -> bytes:
+    return node_id_of(node_spiffe_id(trust_domain, node))[:SHORT_ID_BYTES]
