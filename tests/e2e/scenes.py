@@ -26,6 +26,7 @@ from gossipmesh.testing.namespaces import LoopbackNetwork
 from gossipmesh.testing.processes import ProcessKeeper
 from gossipmesh.testing.waiting import wait_until
 from gossipmesh.wire.codec import decode_untrusted
+from tests.e2e.json_lines import json_lines
 
 # One request for web crosses everything: HTTP by Host, an explicit HTTP port, an explicit TCP port.
 CHAIN = MeshLayout((NodeLayout("node1", 1, (WEB,)), NodeLayout("node2", 2, (CART_V1, DB))))
@@ -250,12 +251,8 @@ async def last_line(path: Path, wanted: str) -> dict[str, Any]:
     """Return the log's last line, once it is of the path that was asked for last."""
     seen: list[dict[str, Any]] = []
 
-    def lines_now() -> list[str]:
-        return path.read_text().splitlines() if path.exists() else []
-
     async def written() -> str | None:
-        lines = lines_now()
-        seen.append(json.loads(lines[-1]) if lines else {"path": None})
+        seen.extend(json_lines(path)[-1:] or [{"path": None}])
         return None if seen[-1]["path"] == wanted else str(seen[-1]["path"])[:20]
 
     await wait_until("the last request is logged", written, ANSWER_S)
@@ -323,7 +320,10 @@ async def answered(node: MeshNode, host: str) -> Any:
             connection.close()
 
     async def good() -> str | None:
-        await trio.to_thread.run_sync(call)
+        try:
+            await trio.to_thread.run_sync(call)
+        except (OSError, http.client.HTTPException) as error:
+            return f"{type(error).__name__}: {error}"
         return None if seen[-1][0] == 200 else str(seen[-1])
 
     await wait_until(f"{host} answers", good, ANSWER_S)
@@ -332,7 +332,7 @@ async def answered(node: MeshNode, host: str) -> Any:
 
 async def push(mesh: Mesh, directory: Path, count: int) -> int:
     """Push a set of `count` routes at node1; return the exit code."""
-    return (await mesh.push(routes_file(directory, count), "node1", "--wait=all", "--timeout", "5s")).code
+    return (await mesh.push(routes_file(directory, count), "node1", "--wait=all", "--timeout", "10s")).code
 
 
 def routes_file(directory: Path, count: int) -> Path:

@@ -20,6 +20,7 @@ from gossipmesh.testing.admin import AdminError
 from gossipmesh.testing.layout import DB, WEB, MeshLayout, NodeLayout, ServiceLayout
 from gossipmesh.testing.mesh import Mesh
 from gossipmesh.testing.waiting import wait_until
+from tests.e2e.json_lines import json_lines
 from tests.e2e.scripted import ScriptedWorkload
 
 CART = ServiceLayout("cart", "v1", "http")
@@ -203,8 +204,7 @@ async def test_a_denied_call_is_403_and_told_to_operators_only(pair: Pair, folde
     access_log = node.directory / "state" / "log" / "access.log"
 
     async def logged() -> str | None:
-        lines = [json.loads(line) for line in access_log.read_text().splitlines()]
-        denied = [line for line in lines if line["response_flags"] == "UAEX"]
+        denied = [line for line in json_lines(access_log) if line["response_flags"] == "UAEX"]
         rule = "rbac_access_denied_matched_policy[shop/no-admin#0]"
         named = [line for line in denied if line["response_code_details"] == rule]
         wrong = [line for line in named if line["downstream_peer_uri_san"] != WEB_ID]
