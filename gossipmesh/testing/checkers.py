@@ -8,7 +8,7 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
-from gossipmesh.testing import address_moves, copied_state, isolations, lost_udp, request_checkers
+from gossipmesh.testing import address_moves, copied_state, isolations, lost_udp, mutes, request_checkers
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
@@ -307,6 +307,8 @@ CHECKERS: Final[dict[str, Checker]] = {
         copied_state.finally_copies_ended,
         address_moves.eventually_who_moved_is_found,
         lost_udp.eventually_news_arrives,
+        mutes.eventually_dead_as_often,
+        mutes.eventually_views_stay_equal,
         request_checkers.anytime_requests_of_leavers_succeed,
         request_checkers.anytime_sessions_hold,
         request_checkers.eventually_isolation_costs_nothing,

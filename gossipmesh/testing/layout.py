@@ -85,6 +85,12 @@ def everywhere() -> MeshLayout:
     return MeshLayout(tuple(NodeLayout(f"node{n}", n, (LONE_WEB, LONE_CART)) for n in range(1, 6)))
 
 
+def everywhere_canary() -> MeshLayout:
+    """Return the same, with either version of cart on every other node: what `canary` routes to is there."""
+    carts = (LONE_CART, msgspec.structs.replace(LONE_CART, version="v2"))
+    return MeshLayout(tuple(NodeLayout(f"node{n}", n, (LONE_WEB, carts[n % 2])) for n in range(1, 6)))
+
+
 def everywhere_tcp() -> MeshLayout:
     """Return the same, with the TCP service db on every node too."""
     return MeshLayout(tuple(NodeLayout(f"node{n}", n, (LONE_WEB, LONE_CART, DB)) for n in range(1, 6)))
@@ -105,6 +111,7 @@ def lone_services() -> MeshLayout:
 LAYOUTS: Final = {
     "demo": five_nodes,
     "everywhere": everywhere,
+    "everywhere-canary": everywhere_canary,
     "everywhere-tcp": everywhere_tcp,
     "one-endpoint": one_endpoint,
     "lone-services": lone_services,

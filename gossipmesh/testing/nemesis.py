@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import address_moves, copied_state, departures, enrolments, layout, lost_udp
+from gossipmesh.testing import address_moves, copied_state, departures, enrolments, layout, lost_udp, mutes
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
@@ -162,6 +162,13 @@ class Run:
             news = await lost_udp.spread_news(self._mesh, self._rng, self.victim, step.name, step.within_s)
             self.evidence.news.append(news)
             say(f"          {news}")
+        elif step.do == mutes.MUTE:
+            self._cut_s = self._observer.now_s()
+            mutes.mute(self._mesh, self.victim, step.percent)
+        elif step.do == mutes.UNMUTE:
+            # The fault fired if packets were dropped, which is known at its end.
+            dropped, healed_s = mutes.unmute(self._mesh), self._observer.now_s()
+            self._fired(mutes.MUTE, self.victim, dropped, self._cut_s, healed_s=healed_s)
         elif step.do == "call":
             self._call(step, nursery)
             await trio.sleep(step.for_s)
@@ -414,6 +421,7 @@ class Run:
             "engine-attached": lambda: self._attached(self.evidence.victims or [self.victim]),
             "pushes-told": self._pushes_told,
             "tcp-only-told": lambda: lost_udp.not_told(self._mesh, self.victim),
+            "views-equal": lambda: mutes.views_differ(self._mesh),
             "tcp-only-over": lambda: lost_udp.still_told(self._mesh),
         }
 
@@ -477,6 +485,8 @@ def _describe(step: Step, victim: str) -> str:
         "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
         "lose-udp": f"drop {step.percent} % of the UDP of {'another node' if step.percent < 100 else victim}",
         "news": f"publish a policy and services, {step.within_s:g} s to be everywhere",
+        "mute": f"drop {step.percent} % of what {victim} sends",
+        "unmute": f"let pass what {victim} sends",
         "isolate": f"cut {victim} off from all others",
         "call": f"{', '.join(step.kinds)} to {step.host} from every node but {victim}",
         "partition": f"partition {step.sides[0]} | {step.sides[1]}",

@@ -26,6 +26,8 @@ STEP_KINDS: Final = (
     "move",
     "lose-udp",
     "news",
+    "mute",
+    "unmute",
     "partition",
     "isolate",
     "heal",
@@ -45,6 +47,7 @@ FAULT_KINDS: Final = (
     "copy-state",
     "move",
     "lose-udp",
+    "mute",
     "partition",
     "isolate",
     "race",
@@ -57,6 +60,8 @@ REAL_STEPS: Final = (
     "move",
     "lose-udp",
     "news",
+    "mute",
+    "unmute",
     "isolate",
     "call",
 )
@@ -112,8 +117,9 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     another address `gap_s` after its old one went or, below 0, before; all others have it `within_s`),
     lose-udp (for `for_s`, beside what follows: all datagrams of the victim, or `percent` of those of
     another node), news (a policy and a service of others and a service of the victim are published; each
-    is everywhere `within_s`), partition (the seed chooses `sides`), isolate (the victim from all others),
-    heal, race (pushes from one base on both sides), push (at one node of the first side, waiting
+    is everywhere `within_s`), mute (`percent` of all that the victim sends is dropped, and all that its
+    engine answers, until `unmute`), partition (the seed chooses `sides`), isolate (the victim from all
+    others), heal, race (pushes from one base on both sides), push (at one node of the first side, waiting
     `within_s`), call (one request of each of `kinds` to `host` from every node but the victim, not waited
     for until the end; then `for_s`), await (`until`, `within_s`), load (let the load run `for_s`).
     `everywhere`: kill, restart-agent, upgrade and leave-rejoin take every node, not the victim. `name` is

@@ -23,6 +23,13 @@ def test_every_service_outlives_any_one_node(dead: str) -> None:
     assert serving.keys() == {("web", "v1"), ("cart", "v1"), ("cart", "v2"), ("db", "v1")}
 
 
+def test_what_the_canary_routes_to_is_there_though_any_one_node_dies() -> None:
+    nodes = layout.everywhere_canary().nodes
+    for dead in nodes:
+        left = {(one.name, one.version) for node in nodes if node is not dead for one in node.services}
+        assert left == {("web", "v1"), ("cart", "v1"), ("cart", "v2")}
+
+
 def test_the_agent_reads_the_configuration_written_for_it(tmp_path: Path) -> None:
     path = tmp_path / "agent.yaml"
     layout.write_document(

@@ -25,6 +25,7 @@ check = "finally_all_alive"
 def test_the_shipped_scenarios_are_the_promised_ones() -> None:
     promised = {"kill-one", "kill-agent", "kill-engine", "pause", "partition-heal", "racing-pushes"}
     promised |= {"upgrade-all", "crash-all-agents", "leave-rejoin-all", "isolated-caller"}
+    promised |= {"moved-address", "tcp-only", "dead-twice"}
     promised |= {"only-endpoint-drains", "workload-stopped", "workload-dead-post"}
     assert promised <= {path.stem for path in SCENARIOS.glob("*.toml")}
 
