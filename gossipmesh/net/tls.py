@@ -19,7 +19,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import trio
 
@@ -36,7 +36,7 @@ from gossipmesh.net.byte_stream import (
     wait_writable,
 )
 from gossipmesh.net.turns import TURN
-from gossipmesh.trust.peer_identity import Dialled, Peer, PeerFacts, Presented, identify_untrusted
+from gossipmesh.trust.peer_identity import Dialled, Peer, PeerFacts, Shown, identify_untrusted
 
 ALPN_HTTP: Final = "gm-http/1.1"
 ALPN_TCP: Final = "gm-tcp"
@@ -83,19 +83,34 @@ class _Connection(ssl.SSLObject):
     requested_name: str | None = None
     _sslobj: Any
 
-    def presented(self) -> Presented:
+    def presented(self) -> Shown:
         """Return what the peer showed; after the handshake.
 
         Raises:
             PeerRefused: it showed nothing. Remote's fault. State: close it.
         """
-        if sys.version_info >= (3, 13):
-            path = list(self.get_verified_chain())
-        else:
-            path = [one.public_bytes(_ENCODING_DER) for one in self._sslobj.get_verified_chain() or ()]
-        if not path:
+        leaf = self.getpeercert(True)
+        if leaf is None:
             raise PeerRefused("unreadable", "it showed no certificate")
-        return Presented(path[0], path[1:])
+        return _Presented(leaf, self)
+
+    def verified_path(self) -> list[bytes]:
+        """Return the path OpenSSL verified, DER, the leaf first; empty without a certificate."""
+        if sys.version_info >= (3, 13):
+            return list(self.get_verified_chain())
+        return [one.public_bytes(_ENCODING_DER) for one in self._sslobj.get_verified_chain() or ()]
+
+
+class _Presented(NamedTuple):
+    """A leaf at once; what is above it when that is asked, which most keys do not need."""
+
+    leaf: bytes
+    connection: _Connection
+
+    @property
+    def issuers(self) -> list[bytes]:
+        """Return what OpenSSL verified above the leaf."""
+        return self.connection.verified_path()[1:]
 
 
 class AnonymousContext(ssl.SSLContext):
@@ -109,7 +124,7 @@ class AnonymousContext(ssl.SSLContext):
         self._newest = cast(_Connection, super().wrap_bio(*given, **named))
         return self._newest
 
-    def presented(self) -> Presented:
+    def presented(self) -> Shown:
         """Return what the peer of the newest connection showed; after its handshake.
 
         Raises:
@@ -257,7 +272,7 @@ class TlsStream:
         """Return the ALPN protocol both agreed on."""
         return self._tls.selected_alpn_protocol()
 
-    def presented(self) -> Presented:
+    def presented(self) -> Shown:
         """Return what the peer showed, and the path OpenSSL verified; after the handshake.
 
         Raises:

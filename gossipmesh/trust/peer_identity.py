@@ -20,7 +20,7 @@ Deviation: a path to a root makes nobody anybody once members sign their keys; t
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gossipmesh.model.errors import PeerRefused
 from gossipmesh.model.identity import SHORT_ID_BYTES, authority_spiffe_id, node_id_of, node_spiffe_id
@@ -37,8 +37,22 @@ class Ground(StrEnum):
     VOUCHED = "vouched"
 
 
-class Presented(NamedTuple):
+class Shown(Protocol):
     """What was shown, DER: the leaf, and above it the path OpenSSL verified, nearest first, root included."""
+
+    @property
+    def leaf(self) -> bytes:
+        """Return the leaf."""
+        ...
+
+    @property
+    def issuers(self) -> Sequence[bytes]:
+        """Return the path above it."""
+        ...
+
+
+class Presented(NamedTuple):
+    """What was shown, by value."""
 
     leaf: bytes
     issuers: Sequence[bytes]
@@ -82,7 +96,7 @@ class Peer:
     was_known: bool = False
 
 
-def identify_untrusted(presented: Presented, facts: PeerFacts, dialled: Dialled | None = None) -> Peer:
+def identify_untrusted(presented: Shown, facts: PeerFacts, dialled: Dialled | None = None) -> Peer:
     """Tell who showed this certificate.
 
     Args:
@@ -118,7 +132,7 @@ def still_holds(peer: Peer, credentials: CredentialTable) -> bool:
     return known.generation < peer.generation or (known.generation == peer.generation and not known.revoked)
 
 
-def _authority(presented: Presented, facts: PeerFacts, dialled: Dialled | None) -> Peer:
+def _authority(presented: Shown, facts: PeerFacts, dialled: Dialled | None) -> Peer:
     identity = authority_spiffe_id(facts.trust_domain)
     if dialled is None:
         raise PeerRefused(
@@ -134,8 +148,9 @@ def _authority(presented: Presented, facts: PeerFacts, dialled: Dialled | None) 
     return Peer(identity, Ground.ISSUED)
 
 
-def _vouched(leaf: Leaf, presented: Presented, facts: PeerFacts) -> Peer:
-    if not presented.issuers or presented.issuers[-1] not in facts.roots:
+def _vouched(leaf: Leaf, presented: Shown, facts: PeerFacts) -> Peer:
+    issuers = presented.issuers
+    if not issuers or issuers[-1] not in facts.roots:
         raise PeerRefused(
             "carried", f"no root in Trust vouches for {leaf.spiffe_id}, and no key set was told"
         )
@@ -153,9 +168,10 @@ def _listed(leaf: Leaf, node: bytes, facts: PeerFacts) -> Peer:
     return Peer(leaf.spiffe_id, Ground.LISTED, node, known.generation, was_known=True)
 
 
-def _issued(leaf: Leaf, presented: Presented, facts: PeerFacts, dialled: Dialled | None) -> Peer:
+def _issued(leaf: Leaf, presented: Shown, facts: PeerFacts, dialled: Dialled | None) -> Peer:
     """Judge a leaf whose key no key set lists."""
-    if not presented.issuers or presented.issuers[0] not in (facts.intermediates or ()):
+    issuers = presented.issuers
+    if not issuers or issuers[0] not in (facts.intermediates or ()):
         raise PeerRefused(
             "carried",
             f"no key set lists this key of {leaf.spiffe_id}, and no intermediate in Trust signed it",

@@ -23,10 +23,11 @@ UNBOUNDED_QUEUE = re.compile(r"open_memory_channel\S*\((float\(.inf.\)|math\.inf
 
 # What shows of a TLS peer's certificate, and who may look: OpenSSL alone lets anyone through.
 PEER_WORDS: dict[str, tuple[str, ...]] = {
-    "getpeercert": (),
+    "getpeercert": ("gossipmesh/net/tls.py",),
     "get_unverified_chain": (),
     "load_der_x509_certificate": (),
     "get_verified_chain": ("gossipmesh/net/tls.py",),
+    "verified_path": ("gossipmesh/net/tls.py",),
     "presented": (
         "gossipmesh/net/tls.py",
         "gossipmesh/trust/peer_identity.py",

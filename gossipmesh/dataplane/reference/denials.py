@@ -1,9 +1,14 @@
 """What is written down about a caller that was refused; the caller itself is told nothing but 403."""
 
+from typing import Final
+
 from gossipmesh.dataplane.protocol import Denial
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.traffic.authorization import Verdict
+
+REVOKED: Final = Verdict(False, "revoked")
+"""Its node is revoked, forgotten, or enrolled again since it proved who it is."""
 
 
 def deny(state: EngineState, entry: Entry, verdict: Verdict) -> None:

@@ -192,6 +192,7 @@ async def _dial_for_pool(
             stream = await _shake_hands(state, upstream, endpoint, caller, ALPN_HTTP)
         release = upstream.admission.release_connection
         connection = PooledConnection(stream, caller, place[1], release, MESH_LIMITS)
+        connection.peer = stream.peer
     except Exception as error:  # the request's to report, as if it had dialled itself
         want = wants.oldest(place)
         if want is not None:

@@ -203,7 +203,9 @@ class ReferenceEngine:
         """
         applied = self._state.prepare(snapshot)
         self._rooms.resize(applied.limits.downstream_connections)
-        self._state.apply(applied)
+        peers_changed = self._state.apply(applied)
+        if peers_changed:
+            self._mesh.end_gone()
         if self._listeners is not None:
             self._listeners.apply(applied, self._local.upstream_acceptor)
 

@@ -6,6 +6,7 @@ Responsible for the mesh listener. Rules:
 2. The caller is its certificate. Authorization is asked per HTTP request and per TCP connection, and
    again for open TCP connections when the snapshot changes.
 3. A denial says 403 and no more; the rule is for the log.
+4. A caller whose node is what it was no more is cut off at once, whatever it is doing.
 """
 
 import socket
@@ -16,7 +17,7 @@ import trio
 
 from gossipmesh.dataplane.reference.body import MessageReader
 from gossipmesh.dataplane.reference.connections import Connection
-from gossipmesh.dataplane.reference.denials import deny
+from gossipmesh.dataplane.reference.denials import REVOKED, deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
@@ -56,6 +57,7 @@ from gossipmesh.net.tls import (
 from gossipmesh.traffic.authorization import decide
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import is_idempotent
+from gossipmesh.trust.peer_identity import Peer
 
 HANDSHAKE_TIMEOUT_S = 5.0
 _TCP = (ALPN_TCP_2, ALPN_TCP)
@@ -70,6 +72,22 @@ class MeshListener:
         self._journal = journal
         self._handshakes = handshakes
         self._front: ssl.SSLContext | None = None
+        self._callers: dict[Connection, Peer] = {}
+        self._tunnels: dict[Connection, InboundTunnel] = {}
+
+    def end_gone(self) -> None:
+        """End the connections of callers whose nodes are what they were no more.
+
+        Requests under way have been written down by then (`EngineState.review`).
+        Cost: O(connections from other nodes), when credentials have changed.
+        """
+        for connection, caller in list(self._callers.items()):
+            if self._state.peers.gone(caller):
+                tunnel = self._tunnels.get(connection)
+                if tunnel is not None:
+                    tunnel.revoke()
+                connection.cut()
+                self._state.peers.cut()
 
     def identities_changed(self) -> None:
         """Accept with the new SVIDs and roots from the next connection on."""
@@ -105,15 +123,17 @@ class MeshListener:
             facts = self._state.peers.facts()
             if facts is None:
                 return
-            caller = stream.identify(facts).spiffe_id
+            caller = self._callers[connection] = stream.identify(facts)
             self._state.counters.add("tls_server_handshakes")
-            connection.prove(caller)
+            connection.prove(caller.spiffe_id)
             await self._serve(connection, stream, caller)
         except TlsError as error:
             self._state.counters.add("tls_server_failures")
             if isinstance(error, TlsPeerRefused):
                 self._refused(connection, stream, error)
         finally:
+            self._callers.pop(connection, None)
+            self._tunnels.pop(connection, None)
             stream.close()
 
     def _refused(self, connection: Connection, stream: TlsStream, error: TlsPeerRefused) -> None:
@@ -125,7 +145,7 @@ class MeshListener:
             entry.details = str(error)
             self._journal.end(entry, now())
 
-    async def _serve(self, connection: Connection, stream: TlsStream, caller: str) -> None:
+    async def _serve(self, connection: Connection, stream: TlsStream, caller: Peer) -> None:
         name = stream.requested_name or ""
         applied = self._state.applied
         if applied is not None and name == applied.probe_name:
@@ -144,7 +164,10 @@ class MeshListener:
                 await say(stream, TunnelStatus.OVERLOADED)
                 return
             connection.begin_request()
-            await InboundTunnel(self._state, self._journal, connection.remote, caller, inbound).serve(stream)
+            remote, name = connection.remote, caller.spiffe_id
+            tunnel = InboundTunnel(self._state, self._journal, remote, name, inbound)
+            self._tunnels[connection] = tunnel
+            await tunnel.serve(stream)
             return
 
         def handle(downstream: Downstream) -> Awaitable[None]:
@@ -152,7 +175,7 @@ class MeshListener:
             return InboundRequest(self._state, self._journal, downstream, caller, name, remote).run()
 
         def bad(status: int, reason: str) -> None:
-            entry = Entry("inbound", "http", connection.remote, caller, now())
+            entry = Entry("inbound", "http", connection.remote, caller.spiffe_id, now())
             entry.server_name = name
             entry.status = status
             self._journal.bad_request(entry, reason, now())
@@ -168,15 +191,17 @@ class InboundRequest:
         state: EngineState,
         journal: Journal,
         downstream: Downstream,
-        caller: str,
+        caller: Peer,
         server_name: str,
         remote: str,
     ) -> None:
         self._state = state
         self._journal = journal
         self._downstream = downstream
-        self._caller = caller
-        self._entry = Entry("inbound", "http", remote, caller, now())
+        self._peer = caller
+        self._peers_turn = state.peers.turn
+        self._caller = caller.spiffe_id
+        self._entry = Entry("inbound", "http", remote, self._caller, now())
         self._entry.head = downstream.head
         self._entry.server_name = server_name
 
@@ -262,7 +287,7 @@ class InboundRequest:
             if self._downstream.status == 101 and not end.flag:
                 await splice(state, self._downstream, connection)
             if attempt.stopped is not None:
-                end = TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
+                end = TryEnd(Outcome.CANCELLED, 0, "DC", self._entry.details or "downstream_disconnect")
             elif _may_go_on_with(end, exchange.response):
                 kept = True
                 if state.workloads.full:
@@ -285,6 +310,12 @@ class InboundRequest:
 
     def _still_allowed(self) -> bool:
         """Tell whether the snapshot that came meanwhile allows what is under way; write down if not."""
+        peers = self._state.peers
+        if peers.turn != self._peers_turn:
+            self._peers_turn = peers.turn
+            if peers.gone(self._peer):
+                deny(self._state, self._entry, REVOKED)
+                return False
         head, inbound = self._downstream.head, self._state.inbound(self._entry.server_name)
         if inbound is None:
             return True  # the workload leaves: what is in flight may finish

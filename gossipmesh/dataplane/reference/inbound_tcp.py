@@ -6,7 +6,7 @@ that speaks `gm-tcp/2` is told how it went before the first byte.
 
 import trio
 
-from gossipmesh.dataplane.reference.denials import deny
+from gossipmesh.dataplane.reference.denials import REVOKED, deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, dial_workload
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.journal import Journal
@@ -57,6 +57,10 @@ class InboundTunnel:
             await say(stream, TunnelStatus.OVERLOADED if overloaded else TunnelStatus.REFUSED)
         finally:
             self._journal.end(entry, now())
+
+    def revoke(self) -> None:
+        """Write down that the caller is what it was no more; whoever says so ends the connection."""
+        deny(self._state, self._entry, REVOKED)
 
     async def _carry(self, stream: TlsStream, workload: ByteStream) -> None:
         entry, idle_timeout_s = self._entry, self._state.idle_timeout_tcp_s

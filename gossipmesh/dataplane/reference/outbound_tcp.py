@@ -24,6 +24,7 @@ from gossipmesh.net.tls import ALPN_TCP, ALPN_TCP_2, TlsStream
 from gossipmesh.traffic.outcomes import Outcome
 from gossipmesh.traffic.retries import may_retry
 from gossipmesh.traffic.routing import pick_backend, service_of_host
+from gossipmesh.trust.peer_identity import Peer
 
 ServeInside = Callable[[MessageReader, str], Awaitable[None]]
 
@@ -52,6 +53,7 @@ class OutboundTunnel:
         self._upstream: UpstreamState | None = None
         self._stream: TlsStream | None = None
         self._early = b""  # what the workload sent before the tunnel was open here
+        self._revoked = False
         entry.protocol = "tcp"
         entry.service = service
 
@@ -135,12 +137,15 @@ class OutboundTunnel:
             opened = False
             try:
                 self._early = await _await_workload(state, stream)
+                if state.peers.gone(stream.peer):
+                    raise DialFailed(Outcome.CONNECT_FAILED, "UF", "endpoint_revoked")
                 opened = True
             finally:
                 if not opened:
                     stream.close()
                     upstream.admission.release_connection()
             self._stream = stream
+            state.tunnels.add(self)
             outcome = Outcome.SUCCESS
             return None, outcome
         except DialFailed as error:
@@ -165,7 +170,20 @@ class OutboundTunnel:
             end=self._entry.moved,
         )
         self._entry.flag(end.flag)
+        if self._revoked:
+            self._entry.details = "endpoint_revoked"
         return end
+
+    @property
+    def peer(self) -> Peer | None:
+        """Return who is at the other end, once there is somebody."""
+        return None if self._stream is None else self._stream.peer
+
+    def revoke(self) -> None:
+        """End it: the node there is revoked, forgotten or enrolled again."""
+        self._revoked = True
+        if self._stream is not None:
+            self._stream.abort()
 
     def hand_over(self) -> None:
         """Say that the connection goes on as something else: there is nothing to write down."""
@@ -175,6 +193,7 @@ class OutboundTunnel:
         """Close what is open and write the connection down."""
         if self._upstream is not None:
             self._upstream.admission.release_request(self._entry.uid)
+        self._state.tunnels.discard(self)
         if self._stream is not None:
             self._stream.close()
             if self._upstream is not None:

@@ -181,7 +181,9 @@ class OutboundTry:
     def _stopped_end(self, why: Stop) -> TryEnd:
         if why is Stop.GONE:
             return TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
-        if why in (Stop.REMOVED, Stop.CUT):
+        if why is Stop.REVOKED and not self._attempt.can_move:
+            return TryEnd(Outcome.RESET, 503, "UF", "endpoint_revoked")  # the workload may have done it
+        if why in (Stop.REMOVED, Stop.CUT, Stop.REVOKED):
             return TryEnd(Outcome.MOVED, 503, "UF", f"endpoint_{why}")
         if self._asked.downstream.response_started:
             self._asked.downstream.keep_alive = False

@@ -3,7 +3,8 @@
 Ends at facts put together and verdicts counted; the judging is `trust.peer_identity`'s. Rules:
 
 1. Facts are those of the snapshot, the identities and the agent's presence at the moment of the handshake.
-2. Whoever was taken is judged again, by its node and generation alone, when credentials change.
+2. Whoever was taken is judged again, by its node and generation alone, when credentials change: what is open
+   to a node that is revoked, forgotten or enrolled again ends then, both ways.
 3. Each refusal is counted by its code; a few a second are told in full, so that a flood fills no disk.
 """
 
@@ -84,13 +85,16 @@ class Peers:
         self._roots: frozenset[bytes] = frozenset()
         self._attached = False
         self._facts: PeerFacts | None = None
+        self.turn = 0  # how often what is known of nodes has changed
         self._told_since = Instant(0)
         self._told_count = 0
 
     def learn(self, known: KnownPeers) -> bool:
         """Judge by a new snapshot from now on; return whether those who were taken have to be looked at."""
         before, self._known, self._facts = self._known, known, None
-        return before is not None and before.credentials is not known.credentials
+        changed = before is not None and before.credentials is not known.credentials
+        self.turn += changed
+        return changed
 
     def trust_roots(self, roots: frozenset[bytes]) -> None:
         """Take these roots (DER) from now on."""
@@ -119,13 +123,13 @@ class Peers:
         domain = "" if self._known is None else self._known.trust_domain
         return Dialled(endpoint.spiffe_id, _short_id(domain, endpoint.node), endpoint.pins)
 
-    def holds(self, peer: Peer | None) -> bool:
-        """Tell whether a peer that was taken may stay."""
-        return peer is None or self._known is None or still_holds(peer, self._known.credentials)
+    def gone(self, peer: Peer | None) -> bool:
+        """Tell whether a connection has to end, because its peer's node is what it was no more."""
+        return peer is not None and self._known is not None and not still_holds(peer, self._known.credentials)
 
-    def cut(self) -> None:
-        """Count a connection that ends because its peer holds no more."""
-        self._counters.add("peers_cut")
+    def cut(self, count: int = 1) -> None:
+        """Count connections that ended for it."""
+        self._counters.add("peers_cut", count)
 
     def refused(self, error: TlsPeerRefused, instant: Instant) -> bool:
         """Count a refusal; tell whether it is one of the few that are written down in full."""

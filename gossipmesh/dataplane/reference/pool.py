@@ -20,6 +20,7 @@ from gossipmesh.dataplane.reference.http1 import ANSWER_BEGINS, OUTER_LIMITS, He
 from gossipmesh.model.instant import Instant
 from gossipmesh.net.byte_stream import ByteStream
 from gossipmesh.traffic.endpoints import EndpointKey
+from gossipmesh.trust.peer_identity import Peer
 
 Place = tuple[str, EndpointKey]
 """A caller's identity and an endpoint."""
@@ -34,6 +35,7 @@ class PooledConnection:
         "caller",
         "idle_since",
         "key",
+        "peer",
         "reader",
         "ready_at",
         "stream",
@@ -56,6 +58,7 @@ class PooledConnection:
         self.idle_since = Instant(0)
         self.ready_at = Instant(0)  # when an idle one may be used again
         self.used_count = 0
+        self.peer: Peer | None = None  # who proved to be at the other end; None for a workload
         self._on_close = on_close
         self._closed = False
 
@@ -223,6 +226,12 @@ class ConnectionPool:
     def keep_only(self, keys: Collection[EndpointKey]) -> None:
         """Close connections to every other endpoint."""
         self._discard(lambda connection: connection.key not in keys)
+
+    def close_gone(self, gone: Callable[[Peer | None], bool]) -> int:
+        """Close connections to those who are gone; return how many."""
+        before = self.idle_count
+        self._discard(lambda connection: gone(connection.peer))
+        return before - self.idle_count
 
     def reap(self, idle_before: Instant) -> None:
         """Close connections unused since `idle_before`, and those the other side has ended."""

@@ -13,6 +13,7 @@ Responsible for turning a snapshot into lookups and for swapping it in whole. En
 import random
 import socket
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -45,6 +46,7 @@ from gossipmesh.traffic.endpoints import EndpointKey, EndpointStates, key_of
 from gossipmesh.traffic.retries import REASON_BUDGET, RetryBudget, RetryDecision
 from gossipmesh.traffic.routing import RouteTable, ServiceRouter
 from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
+from gossipmesh.trust.peer_identity import Peer
 
 
 def now() -> Instant:
@@ -111,6 +113,19 @@ class UpstreamState:
         return f"{key[0]}/{key[1]}" not in self.balancer.section.draining
 
 
+class Tunnel(Protocol):
+    """An opaque connection to another node, under way."""
+
+    @property
+    def peer(self) -> Peer | None:
+        """Return who is at the other end."""
+        ...
+
+    def revoke(self) -> None:
+        """End it: who is there is not what it was."""
+        ...
+
+
 class Applied:
     """One snapshot, decoded and indexed; never changed."""
 
@@ -174,6 +189,7 @@ class EngineState:
         self.demands = Demands(counters, on_event, self.router)
         self.dials = DialQueue()
         self.peers = Peers(counters)
+        self.tunnels: set[Tunnel] = set()
 
     @property
     def limits(self) -> LimitsSection:
@@ -205,10 +221,10 @@ class EngineState:
                 sections[name] = decode_section_untrusted(name, snapshot.sections[digest])
         return Applied(snapshot, sections, old)
 
-    def apply(self, applied: Applied) -> None:
-        """Swap a prepared snapshot in; the next request sees it."""
+    def apply(self, applied: Applied) -> bool:
+        """Swap a prepared snapshot in; the next request sees it. Tell whether peers may be gone by it."""
         self.applied = applied
-        self.peers.learn(applied.peers)
+        peers_changed = self.peers.learn(applied.peers)
         self.endpoint_states.isolation.own = applied.node
         gone: list[EndpointKey] = []
         for name in list(self.upstreams):
@@ -219,10 +235,29 @@ class EngineState:
                 gone += self.upstreams[name].update(section, applied.limits)
         self.endpoint_states.forget_unlisted(gone, applied.upstreams.values())
         self.tell_changes()
+        if peers_changed:
+            self._end_gone()
         self.review()
         changed, self.changed = self.changed, trio.Event()
         changed.set()
         self.demands.applied()
+        return peers_changed
+
+    def _end_gone(self) -> None:
+        """End what leads to nodes that are what they were no more, whether it is in use or not.
+
+        Cost: O(connections out of here), when credentials have changed.
+        """
+        for upstream in self.upstreams.values():
+            self.peers.cut(upstream.pool.close_gone(self.peers.gone))
+        for attempt in self.attempts.all():
+            if attempt.connection is not None and self.peers.gone(attempt.connection.peer):
+                attempt.stop(Stop.REVOKED)
+                self.peers.cut()
+        for tunnel in list(self.tunnels):
+            if self.peers.gone(tunnel.peer):
+                tunnel.revoke()
+                self.peers.cut()
 
     def review(self) -> None:
         """End tries that may not go on, and those that are better made elsewhere.

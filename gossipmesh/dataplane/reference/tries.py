@@ -26,13 +26,15 @@ _TCP_CLOSE_WAIT: Final = 8
 class Stop(StrEnum):
     """Who ended a try before its time.
 
-    Its client (or a rule against it), its endpoint that left, this node's lost network, its deadline.
+    Its client (or a rule against it), its endpoint that left, this node's lost network, its deadline, or that
+    the node at the other end is what it was no more.
     """
 
     GONE = "gone"
     REMOVED = "removed"
     CUT = "cut"
     LATE = "late"
+    REVOKED = "revoked"
 
 
 class Attempt:

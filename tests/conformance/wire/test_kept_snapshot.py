@@ -43,6 +43,13 @@ def test_what_an_agent_of_before_sends_is_executed_today(state: EngineState) -> 
     assert (verdict.allow, verdict.rule) == (False, "shop/closed#0")
 
 
+def test_it_says_nothing_of_keys(state: EngineState) -> None:
+    """Whoever a root vouches for is who it says, as it was for 0.1; a carrier's leaf is nobody's."""
+    facts = state.peers.facts()
+    assert facts is not None
+    assert (facts.trust_domain, facts.intermediates) == ("mesh.example", None)
+
+
 def test_its_default_for_a_try_is_no_policys(state: EngineState) -> None:
     assert state.applied is not None
     router = state.applied.routes.router("shop/cart")

@@ -9,7 +9,7 @@ import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gossipmesh.dataplane.protocol import Identity
-from gossipmesh.model.identity import node_id_of, node_spiffe_id
+from gossipmesh.model.identity import node_id_of, node_spiffe_id, service_spiffe_id
 from gossipmesh.model.snapshot import HAS_KEY_SETS, SnapshotEndpoint, UpstreamSection
 from gossipmesh.testing.peer_sections import peer_sections
 from gossipmesh.traffic.sections import Snapshot, encode_section, make_snapshot
@@ -25,7 +25,7 @@ GENERATION, SERIAL = 1_700_000_000, 1_700_000_500
 ROOT = ca("gossipmesh root", 101)
 ISSUING = ca("gossipmesh issuing", 102, ROOT)
 CARRIER = carrier_root_pem(TRUST_DOMAIN)
-_SERVICES = (CART, WEB)
+_SERVICES = (CART, WEB, service_spiffe_id(TRUST_DOMAIN, "shop/db"))
 
 
 def short_id(node: str) -> bytes:

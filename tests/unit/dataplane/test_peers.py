@@ -150,6 +150,19 @@ async def test_an_engine_whose_agent_is_gone_takes_what_was_issued_since(tmp_pat
         await logged(near, "peer_refused[not-newer]")
 
 
+async def test_an_agent_of_the_build_before_takes_over(tmp_path: Path) -> None:
+    """Its snapshots say nothing of keys: roots decide again, and the carrier opens nothing."""
+    async with fleet_of_two(tmp_path) as (fleet, near, far, serves):
+        await far.client.apply_snapshot(far.compile(local=(local(serves),), catalog=(endpoint(far),)))
+        await near.client.apply_snapshot(near.compile(catalog=(endpoint(far),), wanted=("shop/cart",)))
+        await fleet.identify(near, identity(near.spiffe_id, "near", THIEFS))
+        assert (await get(near.at("proxy")))[0] == 200
+        await fleet.identify(near, carried_only(identity(near.spiffe_id, "near", 1)))
+        near.engine._state.upstreams["shop/cart"].pool.close_all()
+        assert (await get(near.at("proxy")))[0] == 503
+        await logged(far, "peer_refused[carried]")
+
+
 async def ask(node: Node, stream: TlsStream) -> bytes:
     try:
         await stream.handshake()

@@ -1,0 +1,257 @@
+"""A node that is revoked, forgotten or enrolled again: what is open to it, and from it, ends at once."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from gossipmesh.model.member import Address
+from gossipmesh.model.snapshot import HAS_KEY_SETS, REVOKED
+from tests.unit.dataplane.engine_kit import (
+    Node,
+    Peer,
+    counted,
+    endpoint,
+    get,
+    local,
+    nodes,
+    until,
+    waiting,
+    workload,
+)
+from tests.unit.dataplane.key_sets import GENERATION, SERIAL, Fleet
+from tests.unit.dataplane.test_peers import logged
+
+WHAT = [
+    pytest.param((GENERATION + 1, SERIAL, REVOKED), id="revoked"),
+    pytest.param((GENERATION + 1, SERIAL, HAS_KEY_SETS), id="enrolled again"),
+    pytest.param(None, id="forgotten"),
+]
+Said = tuple[int, int, int] | None
+UPGRADE = b"GET /ws HTTP/1.1\r\nHost: cart.shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+
+
+class Scene:
+    """Two engines of one fleet, an HTTP service (`shop/cart`) and a TCP one (`shop/db`) behind `far`."""
+
+    def __init__(self, near: Node, far: Node, cart: Address, db: Address) -> None:
+        self.fleet = Fleet({"near": 10, "far": 20})
+        self.near, self.far = near, far
+        self._local = (local(cart), local(db, registration="db", service="shop/db", protocol="tcp"))
+        there = (endpoint(far), endpoint(far, registration="db", service="shop/db", protocol="tcp"))
+        self._catalog = there
+
+    async def begin(self) -> None:
+        for node in (self.near, self.far):
+            await self.fleet.identify(node)
+        await self.tell_far()
+        await self.tell_near()
+
+    async def tell_far(self) -> None:
+        await self.fleet.tell(self.far, self.far.compile(local=self._local, catalog=self._catalog))
+
+    async def tell_near(self) -> None:
+        wanted = ("shop/cart", "shop/db")
+        await self.fleet.tell(self.near, self.near.compile(catalog=self._catalog, wanted=wanted))
+
+    def say(self, node: str, said: Said) -> None:
+        """Have this known of a node; who is enrolled again has other keys."""
+        if said is None:
+            del self.fleet.said[node]
+        else:
+            self.fleet.said[node] = said
+            self.fleet.labels[node] += said[0] - GENERATION
+
+
+@asynccontextmanager
+async def scene(
+    directory: Path, cart: Callable[[trio.SocketStream], Awaitable[None]]
+) -> AsyncIterator[Scene]:
+    async def echo(stream: trio.SocketStream) -> None:
+        while data := await stream.receive_some():
+            await stream.send_all(data)
+
+    async with (
+        workload(cart) as cart_at,
+        workload(echo) as db_at,
+        nodes(directory, "near", "far") as (near, far),
+    ):
+        made = Scene(near, far, cart_at, db_at)
+        await made.begin()
+        yield made
+
+
+async def switching(stream: trio.SocketStream) -> None:
+    """Accept an upgrade, then send back whatever comes."""
+    peer = Peer(stream)
+    await peer.head()
+    await peer.send(SWITCHED)
+    while data := await stream.receive_some():
+        await peer.send(data)
+
+
+async def ended(peer: Peer) -> bool:
+    """Wait until a connection brings nothing more, cut or closed."""
+    with trio.fail_after(5):
+        try:
+            await peer.rest()
+        except trio.BrokenResourceError:
+            pass
+    return True
+
+
+async def cut_count(node: Node, count: int) -> None:
+    await until(lambda: counted(node, "peers_cut")["peers_cut"] == count)
+
+
+@asynccontextmanager
+async def in_flight(made: Scene, path: bytes) -> AsyncIterator[Peer]:
+    """Have a request under way whose answer does not come."""
+    peer = await Peer.connect(made.near.at("proxy"))
+    async with peer.stream:
+        await peer.send(b"POST %s HTTP/1.1\r\nHost: cart.shop\r\ncontent-length: 0\r\n\r\n" % path)
+        yield peer
+
+
+@pytest.mark.parametrize("said", WHAT)
+async def test_a_request_of_its(tmp_path: Path, said: Said) -> None:
+    """The callee cuts it off; the workload may have done it, so nobody does it again."""
+    started: list[str] = []
+    async with (
+        scene(tmp_path, waiting("cart", started, trio.Event())) as made,
+        in_flight(made, b"/x") as peer,
+    ):
+        await until(lambda: bool(started))
+        made.say("near", said)
+        await made.tell_far()
+        head = await peer.head()
+        assert head.startswith(b"HTTP/1.1 503")
+        line = await logged(made.far, "rbac_access_denied_matched_policy[revoked]")
+        assert line["response_flags"].startswith("UAEX")
+        assert line["path"] == "/x"
+        await cut_count(made.far, 1)
+        assert (await get(made.near.at("proxy")))[0] == 503  # and nothing new is answered
+        assert len(started) == 1
+
+
+@pytest.mark.parametrize("said", WHAT)
+async def test_a_request_to_it(tmp_path: Path, said: Said) -> None:
+    """The caller cuts it off; it does not know what became of it, and says so."""
+    started: list[str] = []
+    async with (
+        scene(tmp_path, waiting("cart", started, trio.Event())) as made,
+        in_flight(made, b"/x") as peer,
+    ):
+        await until(lambda: bool(started))
+        made.say("far", said)
+        await made.tell_near()
+        head = await peer.head()
+        assert head.startswith(b"HTTP/1.1 503")
+        line = await logged(made.near, "endpoint_revoked")
+        assert (line["response_flags"], line["upstream_request_attempt_count"]) == ("UF", 1)
+        await cut_count(made.near, 1)
+
+
+@pytest.mark.parametrize("who", ["near", "far"])
+@pytest.mark.parametrize("said", WHAT)
+async def test_an_upgraded_connection(tmp_path: Path, who: str, said: Said) -> None:
+    async with scene(tmp_path, switching) as made:
+        peer = await Peer.connect(made.near.at("proxy"))
+        async with peer.stream:
+            await peer.send(UPGRADE)
+            assert (await peer.head()).startswith(b"HTTP/1.1 101")
+            await peer.send(b"ping")
+            assert await peer.exactly(4) == b"ping"
+            made.say(who, said)
+            await (made.tell_far if who == "near" else made.tell_near)()
+            assert await ended(peer)
+        judge, words = (made.far, "[revoked]") if who == "near" else (made.near, "endpoint_revoked")
+        await cut_count(judge, 1)
+        await logged(judge, words)
+
+
+@pytest.mark.parametrize("who", ["near", "far"])
+@pytest.mark.parametrize("said", WHAT)
+async def test_a_tcp_connection(tmp_path: Path, who: str, said: Said) -> None:
+    async with scene(tmp_path, switching) as made:
+        peer = await Peer.connect(made.near.at("proxy"))
+        async with peer.stream:
+            await peer.send(b"CONNECT db.shop:1 HTTP/1.1\r\nHost: db.shop:1\r\n\r\nping")
+            assert (await peer.head()).startswith(b"HTTP/1.1 200")
+            assert await peer.exactly(4) == b"ping"
+            made.say(who, said)
+            await (made.tell_far if who == "near" else made.tell_near)()
+            assert await ended(peer)
+        judge, words = (made.far, "[revoked]") if who == "near" else (made.near, "endpoint_revoked")
+        await cut_count(judge, 1)
+        await logged(judge, words)
+
+
+async def test_what_rests_between_requests(tmp_path: Path) -> None:
+    """Kept connections end on both sides; a later request is refused as a new one."""
+    started: list[str] = []
+    release = trio.Event()
+    release.set()
+    async with scene(tmp_path, waiting("cart", started, release)) as made:
+        assert (await get(made.near.at("proxy")))[0] == 200
+        made.say("near", None)
+        await made.tell_far()
+        await cut_count(made.far, 1)
+        made.say("far", None)
+        made.fleet.said["near"] = (GENERATION, SERIAL, HAS_KEY_SETS)
+        await made.tell_near()
+        assert (await get(made.near.at("proxy")))[0] == 503
+        await logged(made.near, "peer_refused[no-credential]")
+
+
+async def test_a_credential_that_was_signed_again_ends_nothing(tmp_path: Path) -> None:
+    started: list[str] = []
+    release = trio.Event()
+    async with scene(tmp_path, waiting("cart", started, release)) as made, in_flight(made, b"/x") as peer:
+        await until(lambda: bool(started))
+        for node in ("near", "far"):
+            made.say(node, (GENERATION, SERIAL + 100, HAS_KEY_SETS))
+        made.fleet.said["other"] = (GENERATION + 1, SERIAL, REVOKED)
+        await made.tell_far()
+        await made.tell_near()
+        release.set()
+        assert (await peer.head()).startswith(b"HTTP/1.1 200")
+        assert not counted(made.near, "peers_") + counted(made.far, "peers_")
+
+
+async def test_an_idempotent_request_is_made_elsewhere(tmp_path: Path) -> None:
+    """Its endpoint is revoked while it waits; there is another."""
+    started: list[str] = []
+    release = trio.Event()
+    slow = waiting("slow", started, trio.Event())
+    release.set()
+    async with (
+        workload(slow) as slow_at,
+        workload(waiting("quick", started, release)) as quick_at,
+        nodes(tmp_path, "near", "far", "third") as (near, far, third),
+    ):
+        fleet = Fleet({"near": 1, "far": 2, "third": 3})
+        for node in (near, far, third):
+            await fleet.identify(node)
+        for node, serves in ((far, slow_at), (third, quick_at)):
+            await fleet.tell(node, node.compile(local=(local(serves),), catalog=(endpoint(node),)))
+        await fleet.tell(near, near.compile(catalog=(endpoint(far),), wanted=("shop/cart",)))
+        answers: list[int] = []
+
+        async def ask() -> None:
+            answers.append((await get(near.at("proxy")))[0])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await until(lambda: started == ["slow"])
+            both = (endpoint(far), endpoint(third))
+            await fleet.tell(near, near.compile(catalog=both, wanted=("shop/cart",)))
+            fleet.said["far"] = (GENERATION + 1, SERIAL, REVOKED)
+            gone = (msgspec.structs.replace(both[0], draining=True), both[1])
+            await fleet.tell(near, near.compile(catalog=gone, wanted=("shop/cart",)))
+        assert answers == [200]
+        assert started == ["slow", "quick"]
