@@ -125,7 +125,7 @@ _SEAL_MUTANTS: Final = (
     mutant(
         "replay-unmarked",
         "trust.seal",
-        "self._bits |= 1 << (self.highest - counter)",
+        "self._bits |= 1 << -shift",
         "pass",
         _SEAL + "test_a_counter_is_taken_once_and_old_ones_never",
         "a late packet may be replayed",
@@ -150,8 +150,8 @@ _SEAL_MUTANTS: Final = (
         "header-unauthenticated",
         "gossipmesh.trust.seal",
         (
-            ("_NONCE_PAD, body, header)", '_NONCE_PAD, body, b"")'),
-            ("_NONCE_PAD, sealed, header", '_NONCE_PAD, sealed, b""'),
+            ('"big"), body, header)', '"big"), body, b"")'),
+            ('"big"), sealed, header)', '"big"), sealed, b"")'),
         ),
         _SEAL + "test_both_sides_derive_one_key_and_each_info_another",
         "a packet's header may be changed on the way",

@@ -18,8 +18,8 @@ MOVE_MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "who-is-not-doubted-is-asked",
         "gossip.router",
-        "(is_doubted or member.verdict is not None) and",
-        "",
+        "if is_doubted or member.verdict is not None:",
+        "if True:",
         _MOVED + "test_a_member_that_nobody_doubts_may_speak_from_wherever_it_likes",
         "each packet of a machine of two addresses draws a cookie and a hello",
     ),
@@ -34,8 +34,8 @@ MOVE_MUTANTS: Final[tuple[Mutant, ...]] = (
     mutant(
         "told-before-the-state-is-taken",
         "gossip.router",
-        "        else:\n            self._tell_the_dead(member)\n        # Whoever floods",
-        "        self._tell_the_dead(member)\n        # Whoever floods",
+        "            else:\n                self._tell_the_dead(member)\n        # Whoever floods",
+        "            self._tell_the_dead(member)\n        # Whoever floods",
         _MOVED + "test_who_was_held_dead_is_told_at_its_new_address_in_the_same_step",
         "what is held against who moved goes to the address it has left, and not again for a second",
     ),

@@ -13,8 +13,11 @@ from gossipmesh.gossip.failure.life_first import LifeFirst
 from gossipmesh.gossip.failure.verdicts import VerdictJudge, decode_verdict_untrusted
 from gossipmesh.gossip.membership.catalog import Catalog, Change, Checks, UnknownOwner, order_start
 from gossipmesh.gossip.membership.member import Member
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import SignedRecord, Verdict
+from gossipmesh.trust.records import vote_of
 from gossipmesh.wire.datagram import encode_message
 
 
@@ -50,6 +53,22 @@ class VerdictMerger:
         if not renews and self._life.beats(member, verdict):
             return self._unmerged(member, verdict, record, held=True)
         return self._catalog.install_verdict(member, verdict, record)
+
+    def restore(self, records: list[SignedRecord]) -> None:
+        """Take back verdicts of the last run; this node judged them then, so signatures suffice."""
+        for record in records:
+            checks = Checks(limits.VERDICT_VOTES_MAX)
+            try:
+                verdict = decode_verdict_untrusted(record)
+                member = self._catalog.get(verdict.node_id)
+                for part in verdict.votes:
+                    self._judge.require_signed_untrusted(vote_of(verdict, part), checks)
+            except MalformedInput as error:
+                self._ctx.refused(type(error).__name__)
+                continue
+            incarnation = (verdict.generation, verdict.epoch)
+            if member is not None and member.state and order_start(member.state.order) == incarnation:
+                self._catalog.install_verdict(member, verdict, record)
 
     def _convinces_anew(self, member: Member, verdict: Verdict) -> bool:
         held = member.verdict

@@ -1,12 +1,12 @@
 """Finds members that stopped, by fixed monitors that vote: nobody is declared gone by one member's word.
 
 It composes the parts: `monitors` (who watches whom), `heartbeats`, `prober`, `case_desk` (cases and votes of
-our own), `votes` (those of others), `verdicts` (quorums), `quarantine`, `mass_death`. Rules:
+our own), `votes` (those of others), `verdicts` (quorums), `obituaries` (pings to the gone), `unattended`
+(whose engine is asked), `quarantine`, `mass_death`. Rules:
 1. Votes go to the target's other monitors only; verdicts go to everybody.
 2. Whoever holds a quorum of fresh votes makes the verdict; it takes effect like anyone's.
 3. A verdict older than what we heard of its target is not applied: the target is shown it and answers.
-4. Gone members are pinged in turn with what is held against them, so any partition heals by itself.
-5. Who cannot judge what is held against the gone, for it joined later, has their monitors vote again.
+4. Who cannot judge what is held against the gone, for it joined later, has their monitors vote again.
 Paper: SWIM sections 3 and 4; Lifeguard IV.A. Deviation: monitors are fixed and vote;
     docs/GOSSIP.md, "Failure detection", has the rules, docs/adr/0007 the reasons.
 """
@@ -30,14 +30,15 @@ from gossipmesh.gossip.failure.isolation import Isolation
 from gossipmesh.gossip.failure.life_first import LifeFirst
 from gossipmesh.gossip.failure.merging import VerdictMerger
 from gossipmesh.gossip.failure.monitors import Monitors
+from gossipmesh.gossip.failure.obituaries import Obituaries
 from gossipmesh.gossip.failure.prober import Prober
 from gossipmesh.gossip.failure.renewals import Renewals
 from gossipmesh.gossip.failure.retained_endpoints import RetainedEndpoints
+from gossipmesh.gossip.failure.unattended import Unattended
 from gossipmesh.gossip.failure.verdict_wants import VerdictWants
 from gossipmesh.gossip.failure.verdicts import (
     VerdictJudge,
     brings_quarantine,
-    decode_verdict_untrusted,
     record_of,
     voter_names,
 )
@@ -53,7 +54,6 @@ from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.records import Cause, RecordKind, SignedRecord, Vote
-from gossipmesh.trust.records import vote_of
 from gossipmesh.wire.datagram import (
     Ack,
     Check,
@@ -94,6 +94,8 @@ class MonitorDetector:
         self.health = self.prober.health
         self._ways = Ways(ctx, catalog, courier, self.prober, carriers)
         self.heartbeats = Heartbeats(ctx, catalog, courier, self.monitors)
+        self._unattended = Unattended(ctx, catalog, self.monitors)
+        self._obituaries = Obituaries(ctx, catalog, courier, self.prober)
         self._engines = EngineQuestions(ctx)
         self._wants = VerdictWants(ctx, catalog, courier)
         self._renewals = Renewals()
@@ -107,7 +109,6 @@ class MonitorDetector:
         self._retained = RetainedEndpoints(ctx, catalog)
         self._checked_at: dict[bytes, int] = {}
         self._lag_published_at = -_LAG_GAP_NS
-        self._tombstone_turn = 0
         self._merger = VerdictMerger(ctx, catalog, self.judge, self._life)
         catalog.note_eligible()
 
@@ -115,7 +116,7 @@ class MonitorDetector:
         """Begin probing, beating and pinging the gone."""
         self.prober.start()
         self.heartbeats.start()
-        self._set_tombstone_timer()
+        self._obituaries.start()
         self._set_lag_timer()
 
     def deadlines(self) -> Deadlines:
@@ -125,7 +126,6 @@ class MonitorDetector:
             "isolation": self._isolation_due,
             "question": self.engine_probed,
             "engine": self._look,
-            "obituary": self._tombstone,
             "lag": self._lag_round,
             "held": self._held_is_due,
             "watch": self._watch_due,
@@ -135,25 +135,13 @@ class MonitorDetector:
             "late pings": self._answer_late,
             "answer": self._answer_is_due,
         }
-        watching = (self.prober, self._ways, self.desk)
+        watching = (self.prober, self._ways, self.desk, self._obituaries)
         verdicts = (self._wants, self._retained)
         return joined(own, *(part.deadlines() for part in watching + verdicts))
 
     def restore(self, records: list[SignedRecord]) -> None:
-        """Take back verdicts of the last run; this node judged them then, so signatures suffice."""
-        for record in records:
-            checks = Checks(limits.VERDICT_VOTES_MAX)
-            try:
-                verdict = decode_verdict_untrusted(record)
-                member = self._catalog.get(verdict.node_id)
-                for part in verdict.votes:
-                    self.judge.require_signed_untrusted(vote_of(verdict, part), checks)
-            except MalformedInput as error:
-                self._ctx.refused(type(error).__name__)
-                continue
-            incarnation = (verdict.generation, verdict.epoch)
-            if member is not None and member.state and order_start(member.state.order) == incarnation:
-                self._catalog.install_verdict(member, verdict, record)
+        """Take back verdicts of the last run."""
+        self._merger.restore(records)
 
     def next_sequence(self) -> int:
         """Return a fresh ping sequence."""
@@ -304,7 +292,7 @@ class MonitorDetector:
             self.desk.open(target, f"alarm of {member.name}", renews_until=renews_until)
 
     def _renewed_until(self, target: Member) -> Instant | None:
-        """Return until when what we hold against a member is voted on anew, if it is (rule 5)."""
+        """Return until when what we hold against a member is voted on anew, if it is (rule 4)."""
         verdict = target.verdict
         if verdict is None:
             return None
@@ -506,34 +494,22 @@ class MonitorDetector:
             self._retained.returned(member)
         if member.status is MemberStatus.UNATTENDED:
             self.desk.settle(member, "unattended")
-            self._arm_engine(member)
+            self._unattended.arm(member)
         else:
-            self._ctx.timers.cancel(("engine", node_id))
+            self._unattended.forget(node_id)
 
     def release_mass_death(self) -> None:
         """Let go the endpoints of those who died together."""
         self._retained.release()
 
-    def _arm_engine(self, member: Member, *, again: bool = False) -> None:
-        """Look at an unattended member's engine now and then; its monitors take turns, one an interval."""
-        interval_ns = self._ctx.settings.engine_interval_ns
-        ids = self.monitors.of(member.node_id, self._ctx.settings.monitor.monitors_max)
-        turn = ids.index(self._own.node_id) if self._own.node_id in ids else len(ids)
-        first_ns = turn * interval_ns + self._ctx.rng.randrange(interval_ns)
-        wait_ns = max(1, len(ids)) * interval_ns if again else first_ns
-        self._ctx.timers.set(("engine", member.node_id), self._ctx.now + wait_ns)
-
     def _look(self, node_id: bytes) -> None:
-        member = self._catalog.get(node_id)
-        if member is None or member.status is not MemberStatus.UNATTENDED:
-            return
-        self._arm_engine(member, again=True)
-        if self.ballot.may_watch(member) and self.desk.get(member.node_id) is None:
+        member = self._unattended.due(node_id)
+        if member is not None and self.ballot.may_watch(member) and self.desk.get(node_id) is None:
             self._engines.ask(member, Asker.LOOK)
 
     def _looked(self, node_id: bytes, answered: bool) -> None:
-        member = self._catalog.get(node_id)
-        if member is not None and not answered and member.status is MemberStatus.UNATTENDED:
+        member = self._unattended.held(node_id)
+        if member is not None and not answered:
             self._alarm(member)
             self.desk.open(member, "its engine does not answer either")
 
@@ -543,24 +519,6 @@ class MonitorDetector:
         self._retained.view_complete()
 
     # Around
-
-    def _set_tombstone_timer(self) -> None:
-        interval_ns = self._ctx.settings.obituary_interval_ns
-        self._ctx.timers.set(("obituary", None), self._ctx.on_beat(self._ctx.now + interval_ns))
-
-    def _tombstone(self) -> None:
-        """Ping one gone member with its verdict; if it lives it answers with a later incarnation."""
-        self._set_tombstone_timer()
-        own_id = self._own.node_id
-        gone = [m for m in self._catalog if m.verdict is not None and m.address and m.node_id != own_id]
-        if not gone:
-            return
-        self._tombstone_turn = (self._tombstone_turn + 1) % len(gone)
-        member = gone[self._tombstone_turn]
-        self._ctx.statistics.obituaries += 1
-        member.address_index += 1
-        messages = [self.ping_message(self.next_sequence()), member.messages[RecordKind.VERDICT]]
-        self._courier.send(member, messages, fill=False)
 
     def lag_noted(self) -> bool:
         """Take our lag into our state when its step changed, at most every ten seconds; False otherwise."""
@@ -595,4 +553,4 @@ class MonitorDetector:
         self._retained.forget(member.node_id)
         self._renewals.forget(member.node_id)
         self._checked_at.pop(member.node_id, None)
-        self._ctx.timers.cancel(("engine", member.node_id))
+        self._unattended.forget(member.node_id)
