@@ -78,6 +78,7 @@ class AdminApi:
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
             "/v1/release": self._release_retained,
+            "/v1/open": self._open_by_hand,
         }
 
     async def handle_local(self, request: Request) -> Response:
@@ -179,6 +180,21 @@ class AdminApi:
         released = self._parts.node.tally().endpoints_retained_count
         self._parts.shell.step(self._parts.inputs.release_mass_death)
         return {"released": released}
+
+    async def _open_by_hand(self, _: Request) -> Any:
+        gate = self._parts.gate
+        why = gate.why
+        self._parts.shell.step(self._parts.inputs.open_by_hand)
+        with trio.move_on_after(_WRITTEN_S):
+            await self._parts.shell.writer.wait_told()
+        if gate.is_closed:
+            raise Refused(
+                503,
+                "not-open",
+                f"this node is to be opened and is not after {_WRITTEN_S} s: its disk has not taken it yet; "
+                "see to that disk, it opens as soon as it can",
+            )
+        return {"opened": bool(why), "was_closed": why}
 
     async def _restart_agent(self, _: Request) -> Any:
         await self._restart()

@@ -12,6 +12,7 @@ from gossipmesh.agent.address_keeper import AddressKeeper
 from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_supervisor import EngineSupervisor
+from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Response, json_response, json_rows_response
 from gossipmesh.agent.identity_keeper import IdentityKeeper, horizon
@@ -24,7 +25,8 @@ from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.documents import generation_of
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus, NodePhase
-from gossipmesh.model.records import PolicyStatus
+from gossipmesh.model.opening import CLOSED, OPENED_BY_HAND
+from gossipmesh.model.records import NodeState, PolicyStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.telemetry.counters import Counters
@@ -49,6 +51,7 @@ class Parts(Protocol):
     feed: CatalogFeed
     started_at: Instant
     policy_refusals: Counters
+    gate: Gate
     recorder: FlightRecorder | None
     build: str
 
@@ -105,6 +108,7 @@ def status(parts: Parts) -> dict[str, Any]:
             "full": list(engine.full),
             "starts": engine.starts_count,
         },
+        "opening": parts.gate.view(),
         "holding_removals": parts.feed.holding,
         "uptime_s": round((monotonic() - parts.started_at) / SECOND_NS, 3),
         "rss_bytes": {"agent": agent_usage.rss_bytes, "engine": engine_usage.rss_bytes},
@@ -205,7 +209,9 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "gossip_address": str(state.gossip_addresses[0]),
         "gossip_addresses": [str(address) for address in state.gossip_addresses],
         "mesh_address": str(state.mesh_addresses[0]),
-        "phase": _phase(state.phase),
+        "phase": _phase(state),
+        "closed": CLOSED in state.features,
+        "opened_by_hand": OPENED_BY_HAND in state.features,
         "build": state.build,
         "features": list(state.features),
         "since_s": round((now - view.changed_at) / SECOND_NS, 3),
@@ -251,11 +257,13 @@ def _left_s(until: int | None, now: int) -> float | None:
     return None if until is None else round(max(0, until - now) / SECOND_NS, 3)
 
 
-def _phase(number: int) -> str:
+def _phase(state: NodeState) -> str:
+    """Return how far a member is in its life, in a word; `closed`: it answers no call yet."""
     try:
-        return NodePhase(number).name.lower()
+        phase = NodePhase(state.phase)
     except ValueError:
-        return str(number)
+        return str(state.phase)
+    return CLOSED if phase is NodePhase.SERVING and CLOSED in state.features else phase.name.lower()
 
 
 def _policy(policy: PolicyStatus) -> dict[str, Any]:

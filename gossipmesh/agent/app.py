@@ -27,7 +27,9 @@ from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.clock_alarm import tell_clock
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts, services_of
+from gossipmesh.agent.enrolment import report_open
 from gossipmesh.agent.flight_recorder import build_name
+from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Handler, HttpServer
 from gossipmesh.agent.identified_engine import IdentifiedEngine
@@ -39,10 +41,12 @@ from gossipmesh.agent.logs import fields
 from gossipmesh.agent.lost_datagrams import tell_datagrams
 from gossipmesh.agent.make_node import make_node, restored_state
 from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
+from gossipmesh.agent.open_report import OpenReporter
+from gossipmesh.agent.outage_words import tell_outage
 from gossipmesh.agent.peer_facts import PeerFacts
 from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.replaced import replaced_by
-from gossipmesh.agent.restore import restore_documents
+from gossipmesh.agent.restore import remember_enrolment, restore_documents
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.agent.service_files import ServicesFolder
 from gossipmesh.agent.services import LocalServices
@@ -61,6 +65,7 @@ from gossipmesh.gossip.base.effects import (
     Isolated,
     KeysChanged,
     MemberChanged,
+    Opened,
     PolicyApplied,
     PolicyRefused,
     ServicesChanged,
@@ -75,9 +80,10 @@ from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.errors import MalformedInput, NodeReplaced, OperatorError
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.opening import HowOpened
 from gossipmesh.model.records import IdentityPins
 from gossipmesh.model.service import ServiceEntry
-from gossipmesh.net.clock import monotonic
+from gossipmesh.net.clock import monotonic, wall_seconds
 from gossipmesh.net.collector import give_back
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.telemetry.counters import Counters
@@ -116,6 +122,7 @@ async def run_agent(config: AgentConfig) -> None:
             identity, enrolled_now = await load_or_enrol(
                 config.state_dir / "identity", config.token_file, sockets.require_engine_ports
             )
+            remember_enrolment(store, identity.enrolled, wall_seconds())
             async with trio.open_nursery() as nursery:
                 agent = Agent(config, identity, store, sockets, seeds, nursery, enrolled_now=enrolled_now)
                 stack.callback(agent.close)
@@ -164,6 +171,7 @@ class Agent:
         self.build = build_name()
         self.recorder = FlightRecorder(checkpoint=take_checkpoint) if config.flight_recorder else None
         self.node = self._make_node(identity, store, verifier, enrolled_now=enrolled_now)
+        self.gate = Gate(self.node)
         self.inputs = self.node if self.recorder is None else self.recorder.inputs
         self._identified = self._make_engine()
         self.engine = self._identified.supervisor
@@ -208,7 +216,9 @@ class Agent:
             local_api.close()
             raise
         running = None if found is None else found.snapshot_version
-        self.feed.restore(running, joins=self._expects_others() and not self.documents.scopes())
+        self.feed.restore(running, joins=self.gate.is_closed)
+        if self.feed.keeps_serving:
+            self.gate.found_serving()
         self._identified.show_keys()
         await self.services.scan()
         self._give_listeners()
@@ -221,6 +231,7 @@ class Agent:
         nursery.start_soon(self.feed.run)
         nursery.start_soon(self.identity.run)
         nursery.start_soon(self.identity.keys.run, self._make_key_use())
+        nursery.start_soon(OpenReporter(self.gate, self._report_open, seeded_random()).run)
         nursery.start_soon(self.services.run)
         nursery.start_soon(self._reloader.run)
         nursery.start_soon(local_api.run)
@@ -330,20 +341,11 @@ class Agent:
             self._release_when_repaired()
         elif isinstance(event, Isolated):
             self.feed.isolated(event.is_isolated)
-            if event.is_isolated:
-                text = (
-                    "isolated: this node hears nobody and nobody answers it, so its own network is cut; look "
-                    "at its addresses, routes and firewall; other nodes' endpoints are the last resort now"
-                )
-                log.error(text)
-            else:
-                log.warning("not isolated any more: another node was heard")
+            tell_outage(event)
+        elif isinstance(event, Opened):
+            self._opened(event)
         elif isinstance(event, EndpointsRetained):
-            text = (
-                "many members went within a minute: their endpoints are kept for an hour; look at the "
-                "network of this node, and when they are really gone, run `gossipmesh release` here"
-            )
-            log.error(text, extra=fields(members=event.gone_count))
+            tell_outage(event)
         elif isinstance(event, WayChanged | DatagramsLost):
             tell_datagrams(event, self._config.gossip_bind)
         elif isinstance(event, ForeignKeySet):
@@ -375,7 +377,10 @@ class Agent:
     def _engine_changed(self) -> None:
         log.info("engine %s", "serves" if self.engine.serving else "does not serve")
         self.services.refresh()
-        if self.engine.serving and not self._ready_told:
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if self.engine.serving and not self.gate.withholds and not self._ready_told:
             self._ready_told = True
             log.info("ready", extra=fields(node=self.identity.identity.name, gossip=self._config.gossip_bind))
 
@@ -387,6 +392,19 @@ class Agent:
 
     def _publish_keys(self, entries: Sequence[IdentityPins]) -> None:
         self.shell.step(lambda now: self.inputs.turn_keys(entries, now))
+
+    def _opened(self, event: Opened) -> None:
+        self.gate.take(event)
+        self.feed.changed(urgent=True)
+        self._nursery.start_soon(self._offer_when_open)
+
+    async def _offer_when_open(self) -> None:
+        """Offer this node's endpoints: that steps the core, which may not be done within a step."""
+        self.services.refresh()
+        self._tell_ready()
+
+    async def _report_open(self, how: HowOpened) -> None:
+        await report_open(self.identity.identity, how)
 
     def _services_changed(self) -> None:
         self._give_listeners()
@@ -441,6 +459,8 @@ class Agent:
         """Called every second, between steps of the core."""
         self.services.refresh()
         self.feed.look_around()
+        if self.gate.look():
+            self.feed.changed()
         self._release_when_repaired()
         if not self.feed.holding and self._settled_s < _GIVE_BACK_S:
             self._settled_s += 1
@@ -510,6 +530,7 @@ class Agent:
             self.documents,
             self.identity,
             self.node.own_node_id,
+            self.gate,
             on_event=self._engine_told,
             on_change=self._engine_changed,
             on_shown=self._engine_shows,
@@ -546,6 +567,7 @@ class Agent:
                 takes_pins=lambda: self.engine.takes_pins,
                 hears=lambda: not self._is_alone(),
             ),
+            closed=lambda: self.gate.why,
         )
 
 

@@ -5,15 +5,16 @@ Rules:
 2. After a start nothing is delivered that removes an endpoint, or the rules of a policy this agent does
    not know any more, until the view is repaired or 30 s have passed: this agent may know less than the
    engine it found, or than the snapshot it left. An engine that runs another snapshot than the one left
-   gets nothing at all until then. Nor does the engine of a node that joins: before it has agreed with
-   one peer it knows no policy, and would let anybody call its services.
-3. A node that has put a policy in force once and cannot read it any more (an older build, a damaged disk)
+   gets nothing at all until then, and not while this node is closed.
+3. While this node is closed (`gate`) the engine gets no inbound section, but for those it served already when
+   this agent found it. In a mesh that denies what nothing allows, no policy at all allows nobody.
+4. A node that has put a policy in force once and cannot read it any more (an older build, a damaged disk)
    keeps the rules it left, and lets nobody call a service that had none to keep.
-4. What time alone changes (an agent gone for too long) is compiled when it is due. What changed of services
+5. What time alone changes (an agent gone for too long) is compiled when it is due. What changed of services
    that nobody here asked for is not compiled at all, and of the others only those are read again.
-5. A name becomes state when somebody vouches for it: a registration there is or was, or a policy. What
+6. A name becomes state when somebody vouches for it: a registration there is or was, or a policy. What
    applications ask for besides waits, a few names long, for that to happen.
-6. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
+7. What was delivered is on disk soon after, so that a node starts from it with nobody to ask.
 """
 
 import logging
@@ -30,13 +31,14 @@ from gossipmesh.agent.logs import fields
 from gossipmesh.agent.peer_facts import PeerFacts
 from gossipmesh.agent.pin_index import Pins
 from gossipmesh.model import limits
+from gossipmesh.model.documents import Access
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import NodeId, is_service_name
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.member_keys import MemberKeys
 from gossipmesh.model.service import EndpointsDelta, NodeEndpoints
-from gossipmesh.model.snapshot import InboundSection, RoutesSection, UpstreamSection
+from gossipmesh.model.snapshot import InboundSection, ListenersSection, RoutesSection, UpstreamSection
 from gossipmesh.net.clock import monotonic
 from gossipmesh.net.files import read_file
 from gossipmesh.net.secret_files import write_file
@@ -97,9 +99,13 @@ class CatalogFeed:
         snapshot_path: Path,
         deliver: Callable[[Snapshot], None],
         peers: PeerFacts,
+        closed: Callable[[], str] = lambda: "",
         clock: Callable[[], Instant] = monotonic,
     ) -> None:
-        """`deliver` gets each snapshot the engine should run; `clock` is that of the catalog's views."""
+        """`deliver` gets each snapshot the engine should run; `clock` is that of the catalog's views.
+
+        `closed` says why this node answers no call, nothing when it does.
+        """
         self._trust_domain = trust_domain
         self._node = node
         self._index = EndpointIndex(catalog)
@@ -111,6 +117,7 @@ class CatalogFeed:
         self._local = local
         self._snapshot_path = snapshot_path
         self._deliver = deliver
+        self._closed = closed
         self._clock = clock
         self._compiler = SnapshotCompiler()
         self._demanded: OrderedDict[str, None] = OrderedDict()
@@ -121,6 +128,8 @@ class CatalogFeed:
         self._delivered = trio.Event()
         self._urgent = self._isolated = False
         self._holding = False
+        self._joins = self._knows_engine = False
+        self.keeps_serving = False  # an engine ran before this agent, and was not closed
         self._kept: set[_Place] | None = None
         self._kept_rules = False
         self._left: dict[str, InboundSection] = {}
@@ -138,16 +147,19 @@ class CatalogFeed:
 
         Args:
             running_version: of the snapshot an engine serves already; None when none does.
-            joins: there is a mesh, and no policy of it is known here.
+            joins: there is a mesh, and this node is not open yet.
         """
         self._saved = self._read_saved()
+        self.keeps_serving = self._serves_already(running_version)
         left = running_version is not None or self._saved is not None
         self._holding = left or joins
+        self._joins = joins and running_version is None
         self.peers_needed = _PEERS_AFTER_RESTART if left else _PEERS_AFTER_JOIN
         if self._saved is None:
             return
         self._left = _inbounds(self._saved)
         if running_version in (None, self._saved.version):
+            self._knows_engine = True
             self._kept = _places(self._saved)
             self._kept_rules = any(one.rules or not one.default_allow for one in self._left.values())
         for name in self._saved.root:
@@ -156,7 +168,14 @@ class CatalogFeed:
                 self._index.remember(section.service, section.protocol)
                 self._want(section.service)
         if running_version is None:
-            self._deliver_now(self._saved)
+            self._deliver_now(self._withheld(self._saved))
+
+    def _serves_already(self, running_version: str | None) -> bool:
+        """Tell whether an engine runs that answers calls; one that runs what nobody knows is taken to."""
+        if self._saved is None or running_version != self._saved.version:
+            return running_version is not None
+        listeners = self._saved.section("listeners")
+        return not (isinstance(listeners, ListenersSection) and listeners.closed)
 
     def _read_saved(self) -> Snapshot | None:
         """Return the snapshot on disk; None when there is none that this build can execute."""
@@ -282,10 +301,36 @@ class CatalogFeed:
                 self._index.remember(service, protocol)
         if lacking_scopes(self._documents):
             snapshot = _with_rules(snapshot, self._left)
+        elif is_shut(self._documents):
+            snapshot = _with_rules(snapshot, {})
+        snapshot = self._withheld(snapshot)
         if self.snapshot is not None and snapshot.version == self.snapshot.version:
             return
-        if not self._holding or self._keeps_all(snapshot):
+        if self._may_deliver(snapshot):
             self._deliver_now(snapshot)
+
+    def _may_deliver(self, snapshot: Snapshot) -> bool:
+        """Tell whether neither the hold nor a closed gate is against it."""
+        if self._closed() and self.keeps_serving and not self._knows_engine:
+            return False  # what that engine serves is known to nobody: it goes on with it
+        return not self._holding or self._joins or self._keeps_all(snapshot)
+
+    def _withheld(self, snapshot: Snapshot) -> Snapshot:
+        """Return `snapshot` as a closed node runs it: with what its engine served already, no more."""
+        why = self._closed()
+        if not why:
+            return snapshot
+        served = self._left if self.keeps_serving else {}
+        encoded = {
+            name: snapshot.sections[digest]
+            for name, digest in snapshot.root.items()
+            if not name.startswith("inbound/")
+        }
+        encoded |= {name: encode_section(section) for name, section in served.items()}
+        listeners = snapshot.section("listeners")
+        if isinstance(listeners, ListenersSection) and not self.keeps_serving:
+            encoded["listeners"] = encode_section(msgspec.structs.replace(listeners, closed=why))
+        return make_snapshot(encoded)
 
     async def inputs(self) -> SnapshotInputs:
         """Gather what a snapshot is made of; other tasks run meanwhile when there is much."""
@@ -432,6 +477,12 @@ def lacking_scopes(documents: TrustedDocuments) -> list[str]:
     """Return the scopes this node has put a set of in force, and has none of now."""
     floors = documents.kept_floors()
     return [scope for scope, version, _ in floors if version and documents.in_force(scope) is None]
+
+
+def is_shut(documents: TrustedDocuments) -> bool:
+    """Tell whether Trust denies what nothing allows, and no policy is in force that could allow anything."""
+    trust = documents.trust
+    return trust is not None and trust.access is Access.DENY and not documents.scopes()
 
 
 def _with_rules(snapshot: Snapshot, left: Mapping[str, InboundSection]) -> Snapshot:

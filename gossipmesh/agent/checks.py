@@ -11,12 +11,14 @@ from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.catalog_feed import lacking_scopes
 from gossipmesh.agent.check_facts import Facts
 from gossipmesh.agent.check_rows import Mark, Row, clock_mark, fail_unless, make_row, warn_unless
+from gossipmesh.agent.gate import BY_HAND
 from gossipmesh.agent.identity_keeper import horizon
 from gossipmesh.agent.mesh_checks import MeshView, check_versions
 from gossipmesh.agent.service_files import LocalRegistration
 from gossipmesh.model import limits
 from gossipmesh.model.instant import HOUR_S
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.opening import HowOpened
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.clock import wall_seconds
 
@@ -36,6 +38,7 @@ _UNPROVEN: Final = "what has no valid certificate is refused by every other node
 def run_checks(parts: Parts, facts: Facts, view: MeshView, standing: Sequence[Row]) -> list[Row]:
     """Return every check's row, in the order a person mends things; `standing` is `mesh_checks`'."""
     return [
+        *_check_opening(parts),
         *_check_identity(parts),
         *_check_authority(parts, facts),
         *_check_addresses(parts),
@@ -51,6 +54,21 @@ def run_checks(parts: Parts, facts: Facts, view: MeshView, standing: Sequence[Ro
         *_check_services(parts),
         *_check_exposure(parts, facts.listening),
     ]
+
+
+def _check_opening(parts: Parts) -> list[Row]:
+    """Does this node answer calls, and on whose word?"""
+    gate = parts.gate
+    if gate.is_closed:
+        why = "no call from other nodes is answered here, and this node's services are offered to nobody"
+        return [make_row("opening", Mark.FAIL, f"closed: {gate.why}", why, f"mend that; {BY_HAND}")]
+    how = None if gate.opened is None else HowOpened(gate.opened.how)
+    if how not in (HowOpened.BY_HAND, HowOpened.BY_FEWER):
+        return []
+    detail = f"opened {how}: {gate.opened.agreed_count if gate.opened else 0} members named what it runs then"
+    why = "its policy may be older than the mesh's, or missing: it may answer what others deny"
+    hint = "compare `gossipmesh policy status` here and on others; a restart of the agent ends this word"
+    return [make_row("opening", Mark.WARN, detail, why, hint)]
 
 
 def _check_identity(parts: Parts) -> list[Row]:

@@ -9,9 +9,9 @@ Rules:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import h11
 import msgspec
@@ -35,6 +35,8 @@ from gossipmesh.model.enrolment import (
     EnrolRequest,
     Issued,
     JoinToken,
+    OpenNoted,
+    OpenReport,
     Refusal,
     RenewRequest,
     decode_token_untrusted,
@@ -50,6 +52,7 @@ from gossipmesh.model.identity import (
 )
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
+from gossipmesh.model.opening import Enrolled, HowOpened
 from gossipmesh.model.records import NodeCredential
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes
@@ -67,6 +70,7 @@ RECEIVE_BYTES: Final = 65_536
 HEAD_BYTES_MAX: Final = 16_384
 
 Clock = Callable[[], WallSeconds]
+Answer = TypeVar("Answer", Issued, OpenNoted)
 
 
 class AuthorityRefused(OperatorError):
@@ -136,7 +140,7 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
                 "nothing was kept, and the token is spent: create a new one when the authority is mended"
             ) from None
         reservation.commit(encode_stored(stored))
-    return identity
+    return replace(identity, enrolled=Enrolled(issued.enrolled_count, issued.founder))
 
 
 async def renew(
@@ -190,7 +194,8 @@ async def _ask_to_enrol(
     async def ask(names: Sequence[str]) -> Issued:
         form = msgspec.structs.replace(request, requests=_requests(leaves, names))
         signed = msgspec.structs.replace(form, proof=signing.sign(form.proof_bytes()))
-        return await _ask(authority, context, facts, "/v1/enrol", msgspec.json.encode(signed))
+        body = msgspec.json.encode(signed)
+        return await _ask(authority, context, facts, "/v1/enrol", body, Issued)
 
     try:
         return await ask(list(leaves))
@@ -208,21 +213,13 @@ async def _ask_to_renew(
     Raises:
         OperatorError: unreachable or refused. State unchanged.
     """
-    try:
-        context = anonymous_context(identity.bundle_pem.decode())  # the proof says who asks
-        facts = _known_issuers(identity)
-    except (OSError, ValueError) as error:
-        raise OperatorError(
-            f"{identity.name} cannot prepare a connection to the authority at {authority} "
-            f"({error}); the old identity is kept; see that the agent has descriptors left, or enrol "
-            "this node again"
-        ) from None
+    context, facts = _prepared(identity, authority)
 
     async def ask(form: RenewRequest, names: Sequence[str]) -> Issued:
         form = msgspec.structs.replace(form, requests=_requests(leaves, names))
         signed = msgspec.structs.replace(form, proof=identity.signing.sign(form.proof_bytes()))
         body = msgspec.json.encode(signed)
-        return await _ask(authority, context, facts, "/v1/renew", body)
+        return await _ask(authority, context, facts, "/v1/renew", body, Issued)
 
     try:
         return await ask(request, list(leaves))
@@ -346,10 +343,46 @@ def _known_issuers(identity: NodeIdentity) -> PeerFacts:
     return PeerFacts(identity.trust_domain, frozenset(roots), frozenset(issuers))
 
 
+def _prepared(identity: NodeIdentity, authority: Address) -> tuple[AnonymousContext, PeerFacts]:
+    """Return what a member meets its authority with; it shows no certificate, its proof says who asks.
+
+    Raises:
+        OperatorError: no descriptor is left, or the roots cannot be read. State unchanged.
+    """
+    try:
+        return anonymous_context(identity.bundle_pem.decode()), _known_issuers(identity)
+    except (OSError, ValueError) as error:
+        raise OperatorError(
+            f"{identity.name} cannot prepare a connection to the authority at {authority} "
+            f"({error}); the old identity is kept; see that the agent has descriptors left, or enrol "
+            "this node again"
+        ) from None
+
+
+async def report_open(identity: NodeIdentity, how: HowOpened, *, clock: Clock = wall_seconds) -> None:
+    """Tell the authority that this node answers calls, so that it lets nobody found the mesh anew.
+
+    Raises:
+        OperatorError: unreachable or refused. State unchanged.
+    """
+    if identity.authority is None:
+        raise OperatorError(f"{identity.name} knows no authority to report to")
+    report = OpenReport(identity.spiffe_id, str(how), clock())
+    signed = msgspec.structs.replace(report, proof=identity.signing.sign(report.proof_bytes()))
+    context, facts = _prepared(identity, identity.authority)
+    body = msgspec.json.encode(signed)
+    await _ask(identity.authority, context, facts, "/v1/open", body, OpenNoted)
+
+
 async def _ask(
-    authority: Address, context: AnonymousContext, facts: PeerFacts, target: str, body: bytes
-) -> Issued:
-    """POST `body` to the authority and return its answer.
+    authority: Address,
+    context: AnonymousContext,
+    facts: PeerFacts,
+    target: str,
+    body: bytes,
+    shape: type[Answer],
+) -> Answer:
+    """POST `body` to the authority and return its answer, of that shape.
 
     Raises:
         OperatorError: unreachable, someone else, or refused. State unchanged.
@@ -377,7 +410,7 @@ async def _ask(
             f"the authority at {authority} broke off ({error.__cause__ or error or 'no reason'}); "
             "its log says why"
         ) from None
-    return _read_answer(authority, status, answer)
+    return _read_answer(authority, status, answer, shape)
 
 
 async def _check_server(
@@ -429,10 +462,10 @@ async def _exchange(
             return status, bytes(answer)
 
 
-def _read_answer(authority: Address, status: int, answer: bytes) -> Issued:
+def _read_answer(authority: Address, status: int, answer: bytes, shape: type[Answer]) -> Answer:
     try:
         if status == 200:
-            return msgspec.json.decode(answer, type=Issued)
+            return msgspec.json.decode(answer, type=shape)
         refusal = msgspec.json.decode(answer, type=Refusal)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise OperatorError(

@@ -10,6 +10,7 @@ from typing import Final
 
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
+from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.identity_keeper import IdentityKeeper
 from gossipmesh.agent.sockets import reachable
 from gossipmesh.dataplane.protocol import EngineEvent, Identity
@@ -36,6 +37,7 @@ class IdentifiedEngine:
         documents: TrustedDocuments,
         keeper: IdentityKeeper,
         node_id: NodeId,
+        gate: Gate,
         *,
         on_event: Callable[[EngineEvent], None],
         on_change: Callable[[], None],
@@ -46,6 +48,7 @@ class IdentifiedEngine:
         `on_change`: it serves, or no more. `on_shown`: it has confirmed other identities, or keys.
         """
         self._keeper = keeper
+        self._gate = gate
         self._documents = documents
         self._own_port = reachable(config.mesh_bind)
         folder = config.state_dir
@@ -61,8 +64,8 @@ class IdentifiedEngine:
         )
 
     def engine_serves(self) -> bool:
-        """Tell whether the engine has acked a snapshot and answers."""
-        return self.supervisor.serving
+        """Tell whether the engine has acked a snapshot and answers, and this node may be called."""
+        return self.supervisor.serving and not self._gate.withholds
 
     def service_allowed(self, service: str) -> bool:
         """Tell whether this node's credential covers `service`."""

@@ -22,6 +22,7 @@ from gossipmesh.model.errors import MalformedInput, OperatorError, Untrusted
 from gossipmesh.model.identity import node_name_of_spiffe_id, parse_spiffe_id
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
+from gossipmesh.model.opening import Enrolled
 from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes
@@ -74,7 +75,8 @@ class NodeIdentity:
     """Everything a node is: verified, its keys matching its certificates and its credential.
 
     `trust_envelopes` are all versions of Trust, oldest first; `bundle_pem` are the newest one's roots;
-    `holding` are the keys of the node, its workloads and its services.
+    `holding` are the keys of the node, its workloads and its services; `enrolled` is what the authority said
+    of the others, where it enrolled this node just now. It is not kept in the file.
     """
 
     trust_domain: str
@@ -88,6 +90,7 @@ class NodeIdentity:
     bundle_pem: bytes = field(repr=False)
     holding: Holding
     authority: Address | None
+    enrolled: Enrolled | None = None
 
     def __repr__(self) -> str:
         return f"NodeIdentity({self.spiffe_id!r}, {len(self.holding.keys)} identities)"

@@ -33,7 +33,13 @@ def restored_state(identity: NodeIdentity, store: StateStore, *, enrolled_now: b
     credential = identity.credential_body
     # A clock below the date that the authority signed last counts as that date.
     now = WallSeconds(max(wall_seconds(), credential.not_before))
-    return restore_state(store, now, ends=WallSeconds(credential.ends), enrolled_now=enrolled_now)
+    return restore_state(
+        store,
+        now,
+        ends=WallSeconds(credential.ends),
+        enrolled_now=enrolled_now,
+        enrolled=identity.enrolled,
+    )
 
 
 def make_node(

@@ -72,6 +72,16 @@ _IDENTITY: Final = Kind(
     "its certificates are not renewed: when they end every other node refuses it",
     "start the authority; the log of its agent says why a renewal failed",
 )
+_CLOSED: Final = Kind(
+    "closed",
+    "it answers no call: it has not found out yet, or could not verify, what the mesh runs",
+    "`gossipmesh check` there says what it waits for, and how to open it by hand",
+)
+_BY_HAND: Final = Kind(
+    "opened by hand",
+    "nobody compared its policy with the mesh's: it may answer what others deny",
+    "compare `gossipmesh policy status`; a restart of its agent ends this word",
+)
 _SERVICE: Final = Kind(
     "service",
     "no node sends that endpoint traffic while others of the service pass",
@@ -110,6 +120,10 @@ class MemberChecks:
         if member["reachability"] in _BY_REACHABILITY:
             mark, kind = _BY_REACHABILITY[member["reachability"]]
             self._note(mark, kind, name, _way_text(member))
+        if member["closed"]:
+            self._note(Mark.FAIL, _CLOSED, name, "answers no call")
+        if member["opened_by_hand"]:
+            self._note(Mark.WARN, _BY_HAND, name, "was opened by hand")
         if member["lag_ms"] >= _LATE_MS:
             self._note(Mark.WARN, _LATE, name, f"by {member['lag_ms'] / 1_000:g} s or more")
         left_s = member["credential_ends"] - self._wall_s

@@ -193,6 +193,7 @@ def _gossip(parts: Parts) -> Iterator[Family]:
     tally = parts.node.tally()
     text = "1 while this node hears nobody and nobody answers it: it is itself cut off."
     yield _level("isolated", text, int(parts.node.isolated_since is not None))
+    yield _level("closed", "1 while this node answers no call yet.", int(parts.gate.is_closed))
     text = "Members this node alone does not reach."
     yield _level("members_unreachable", text, tally.unreachable_count)
     for status, count in tally.by_status.items():

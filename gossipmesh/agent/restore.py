@@ -18,15 +18,17 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
+from gossipmesh.model.opening import Enrolled, KeptOpening, Unconfirmed, unconfirmed_at_start
 from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
 from gossipmesh.trust.keys import Verifier
-from gossipmesh.wire.codec import decode_untrusted
+from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.versions import FEATURES
 
 log = logging.getLogger("gossipmesh.agent.restore")
 
 _DOCUMENTATION_HOST: Final = "192.0.2.1"  # RFC 5737: routed like any host, and nothing is sent to it
 _ANY_PORT: Final = 9
+_OPENING_BYTES_MAX: Final = 256
 
 
 def restore_documents(identity: NodeIdentity, store: StateStore, verifier: Verifier) -> TrustedDocuments:
@@ -62,10 +64,51 @@ def restore_documents(identity: NodeIdentity, store: StateStore, verifier: Verif
     return documents
 
 
+def remember_enrolment(store: StateStore, enrolled: Enrolled | None, now: WallSeconds) -> None:
+    """Put on disk that this node has confirmed nothing, where that is so, and what the authority told it.
+
+    Raises:
+        StateLost: the disk does not take it. State unchanged.
+    """
+    if enrolled is not None and enrolled.enrolled_count is None:
+        log.warning("the authority is of a build that says nothing of the others: this node opens unasked")
+    unconfirmed = _unconfirmed(store, enrolled, now)
+    if unconfirmed is None:
+        return
+    kept = _kept_opening(store)
+    at = now if enrolled is not None or kept is None else kept.enrolled_at
+    told = KeptOpening("", unconfirmed.enrolled_count, unconfirmed.is_founder, at)
+    store.put(PersistKind.OPENING, b"", encode(told), durable=True)
+
+
+def _kept_opening(store: StateStore) -> KeptOpening | None:
+    value = store.get(PersistKind.OPENING, b"")
+    try:
+        return None if value is None else decode_untrusted(value, KeptOpening, bytes_max=_OPENING_BYTES_MAX)
+    except MalformedInput as error:
+        log.error("whether this node was open is not readable on disk: %s", error)
+        return KeptOpening("")
+
+
+def _unconfirmed(store: StateStore, enrolled: Enrolled | None, now: WallSeconds) -> Unconfirmed | None:
+    return unconfirmed_at_start(
+        _kept_opening(store),
+        enrolled,
+        now,
+        has_run=store.get(PersistKind.EPOCH, b"") is not None,
+        is_damaged=bool(store.damage),
+    )
+
+
 def restore_state(
-    store: StateStore, now: WallSeconds, *, ends: WallSeconds, enrolled_now: bool
+    store: StateStore,
+    now: WallSeconds,
+    *,
+    ends: WallSeconds,
+    enrolled_now: bool,
+    enrolled: Enrolled | None = None,
 ) -> RestoredState:
-    """Return the last epoch and the members of the last run.
+    """Return the last epoch and the members of the last run, and whether this node is open.
 
     A lost or damaged disk may have lost our last epoch, and peers hold records of ours that are newer
     than what we would sign: such a start takes civil time as its epoch, which is above any count of starts.
@@ -91,6 +134,7 @@ def restore_state(
         epoch=epoch,
         members=tuple(store.items(PersistKind.MEMBER)[: limits.MEMBERS_MAX]),
         floors_unknown=bool(store.damage),
+        unconfirmed=_unconfirmed(store, enrolled, now),
     )
 
 

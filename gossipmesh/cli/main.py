@@ -40,7 +40,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "proxy": ("gossipmesh.cli.proxy:proxy", "Run the data plane, or show what it runs."),
     "debug": ("gossipmesh.cli.debug:debug", "Write down what this node's agent did lately."),
     "restart": ("gossipmesh.cli.readers:restart", "End this node's agent for the next one; traffic goes on."),
-    "release": ("gossipmesh.cli.readers:release", "Let go the endpoints of members that went together."),
+    "release": ("gossipmesh.cli.readers:release", "Let go endpoints that are kept, or --open a closed node."),
     "leave": ("gossipmesh.cli.readers:leave", "Drain this node and leave the mesh."),
     "demo": ("gossipmesh.cli.demo:demo", "Start a mesh on this machine and put it through its paces."),
 }

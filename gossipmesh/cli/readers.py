@@ -161,20 +161,37 @@ def restart(socket_path: str | None, output: str) -> None:
 
 
 @click.command()
+@click.option("--open", "is_open", is_flag=True, help="Open a node that is closed, whatever it lacks.")
 @socket_option
 @output_option
-def release(socket_path: str | None, output: str) -> None:
+def release(is_open: bool, socket_path: str | None, output: str) -> None:
     """Let go the endpoints of members that went together, on this node.
 
     When over 30 % of the members go within a minute, their endpoints are kept for an hour as a last resort:
     it is likelier that this node's view is wrong than that all of them ended. Say here that they did.
+
+    With --open: answer calls from now on, though this node does not know, or could not verify, what policy
+    the mesh runs. Everybody sees that it was opened by hand.
     """
+    if is_open:
+        _open(socket_path, output)
+        return
     answer = AdminClient(socket_path).post_bytes("/v1/release")
     if output in ("json", "yaml"):
         print_rows((), (), output, value=answer)
         return
     released = answer["released"]
     click.echo(f"Let go: the endpoints of {released} members." if released else "No endpoints were kept.")
+
+
+def _open(socket_path: str | None, output: str) -> None:
+    answer = AdminClient(socket_path).post_bytes("/v1/open")
+    if output in ("json", "yaml"):
+        print_rows((), (), output, value=answer)
+    elif answer["opened"]:
+        click.echo(f"Open: calls are answered from now on. It was closed, for {answer['was_closed']}.")
+    else:
+        click.echo("This node is open already.")
 
 
 @click.group(cls=SuggestingGroup)

@@ -31,6 +31,7 @@ TOKEN_TTL_MAX_S: Final = 7 * 24 * HOUR_S
 
 PROOF_ENROL: Final = b"gossipmesh enrolment proof v1\0"
 PROOF_RENEW: Final = b"gossipmesh renewal proof v1\0"
+PROOF_OPEN: Final = b"gossipmesh opening proof v1\0"
 
 
 class JoinToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=TOKEN_KIND):
@@ -96,6 +97,23 @@ class RenewRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return PROOF_RENEW + msgspec.json.encode(msgspec.structs.replace(self, proof=b""))
 
 
+class OpenReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/open: this node answers calls, opened by `how`. As above; answered by an empty object."""
+
+    spiffe_id: str
+    how: str
+    issued: int
+    proof: bytes = b""
+
+    def proof_bytes(self) -> bytes:
+        """Return what `proof` signs."""
+        return PROOF_OPEN + msgspec.json.encode(msgspec.structs.replace(self, proof=b""))
+
+
+class OpenNoted(msgspec.Struct, frozen=True):
+    """The answer to that."""
+
+
 class IssuedSvid(msgspec.Struct, frozen=True):
     """A chain, leaf first, as PEM."""
 
@@ -106,12 +124,16 @@ class IssuedSvid(msgspec.Struct, frozen=True):
 class Issued(msgspec.Struct, frozen=True):
     """The answer to both: chains in the order asked, the credential, and all of Trust.
 
-    `credential` is a `SignedRecord` in its wire form; `trust` are envelopes, oldest first.
+    `credential` is a `SignedRecord` in its wire form; `trust` are envelopes, oldest first. `enrolled_count`
+    nodes are enrolled now, this one among them; `founder`: none of them has said that it is open. None: an
+    authority of a build that knows no opening.
     """
 
     svids: tuple[IssuedSvid, ...]
     credential: bytes
     trust: tuple[bytes, ...]
+    enrolled_count: int | None = None
+    founder: bool | None = None
 
 
 class Refusal(msgspec.Struct, frozen=True):

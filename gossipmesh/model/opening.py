@@ -1,14 +1,16 @@
-"""Words about opening: what a node says of itself, what it keeps, and how one came to be open."""
+"""Words about opening: what a node says of itself and keeps, how it came to be open, with what it begins."""
 
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
+from gossipmesh.model.instant import WallSeconds
+
 CLOSED: Final = "closed"  # among the features of a signed state: it answers no call yet
 OPENED_BY_HAND: Final = "opened-by-hand"
-OPENING: Final = "opening"  # this build knows these words
 PEERS_MAX: Final = 3  # members that a joiner compares with, where there are as many
+FOUNDER_S: Final = 600  # for so long after its enrolment a founder may come to serve
 PEERS_UNKNOWN: Final = PEERS_MAX  # where nobody said how many are enrolled
 
 
@@ -43,3 +45,46 @@ class KeptOpening(msgspec.Struct, frozen=True, array_like=True):
     enrolled_count: int = 0
     is_founder: bool = False
     enrolled_at: int = 0
+
+
+class Unconfirmed(msgspec.Struct, frozen=True):
+    """What is known at the start of a node that has confirmed nothing: see `dissemination.opening`.
+
+    `enrolled_count` nodes are enrolled, itself among them, 0 for unknown; `is_founder`: none of them serves.
+    """
+
+    enrolled_count: int = 0
+    is_founder: bool = False
+
+
+def unconfirmed_at_start(
+    kept_value: KeptOpening | None,
+    enrolled: Enrolled | None,
+    now: WallSeconds,
+    *,
+    has_run: bool,
+    is_damaged: bool,
+) -> Unconfirmed | None:
+    """Return what a node begins with; None: what is on its disk is confirmed, so it is open.
+
+    State without a word about it is of a build that had none, and counts; so does that of a node enrolled by
+    an authority that had none. What is left of a damaged disk may be older than what was confirmed. A founder
+    that did not come to serve is one no longer after a while: another has founded the mesh meanwhile.
+
+    Args:
+        kept_value: what stands on the disk.
+        enrolled: what the authority said at this very start; None: it was enrolled before.
+        has_run: its epoch is on the disk.
+        is_damaged: something that was on the disk is not there any more.
+    """
+    told = kept_value or KeptOpening("")
+    if is_damaged:
+        return Unconfirmed(told.enrolled_count)
+    if told.how or (kept_value is None and has_run):
+        return None
+    if enrolled is not None:
+        if enrolled.enrolled_count is None:
+            return None
+        return Unconfirmed(enrolled.enrolled_count, bool(enrolled.is_founder))
+    is_recent = 0 <= now - told.enrolled_at <= FOUNDER_S
+    return Unconfirmed(told.enrolled_count, told.is_founder and is_recent)

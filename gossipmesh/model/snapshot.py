@@ -167,10 +167,14 @@ class UpstreamListener(msgspec.Struct, frozen=True):
     uid: int
 
 
-class ListenersSection(msgspec.Struct, frozen=True):
-    """Names of descriptors (`mesh`, `proxy`, `readiness`) and the explicit upstream ports, sorted by name."""
+class ListenersSection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Names of descriptors (`mesh`, `proxy`, `readiness`) and the explicit upstream ports, sorted by name.
+
+    `closed`: why this node answers no call from others, which readiness then says; empty: it does.
+    """
 
     upstreams: tuple[UpstreamListener, ...]
+    closed: str = ""
 
 
 class Caller(msgspec.Struct, frozen=True):

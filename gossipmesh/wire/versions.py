@@ -12,6 +12,9 @@ STATE_FORMAT: Final = 1
 FEATURES: Final[tuple[str, ...]] = ("access-policy", "http-route", "subset", "unattended")
 """What this build can execute, sorted; a manifest lists what it `requires`."""
 
+OPENING: Final = "opening"
+"""What a node's `features` say when it says of itself whether it is closed (see `model.opening`)."""
+
 TRUST_FIELDS: Final = "trust-2"
 """What a node's `features` say when it reads the newer fields of Trust (see `model.documents`)."""
 
@@ -21,6 +24,6 @@ KEY_SETS: Final = "key-sets"
 FOREIGN_KEYS: Final = "foreign-keys"
 """What a node's `features` say when it met a key set of its own that it did not sign: its key is stolen."""
 
-MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, KEY_SETS, TRUST_FIELDS)))
+MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, KEY_SETS, OPENING, TRUST_FIELDS)))
 """What an agent of this build says of itself in its signed state, sorted: `FEATURES`, and what others may
 expect of it as a member. Nothing stands here before an agent does it."""

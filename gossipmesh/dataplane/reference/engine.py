@@ -179,7 +179,7 @@ class ReferenceEngine:
         for name in (MESH, PROXY, *sorted(applied.listeners)):
             if self._listeners is None or not self._listeners.accepting(name):
                 return f"listener {name} is not up"
-        return None
+        return f"closed: {applied.closed}" if applied.closed else None
 
     @property
     def snapshot(self) -> Snapshot | None:

@@ -135,6 +135,7 @@ class Applied:
         self.upstreams: dict[str, UpstreamSection] = {}
         self.inbounds: dict[str, InboundSection] = {}
         self.listeners: dict[str, UpstreamListener] = {}
+        self.closed = ""
         routes: list[RoutesSection] = []
         limits: LimitsSection | None = None
         callers: CallersSection | None = None
@@ -147,6 +148,7 @@ class Applied:
                 self.inbounds[section.server_name] = section
             elif isinstance(section, ListenersSection):
                 self.listeners = {listener.name: listener for listener in section.upstreams}
+                self.closed = section.closed
             elif isinstance(section, CallersSection):
                 callers = section
             elif isinstance(section, LimitsSection):

@@ -11,6 +11,7 @@ import msgspec
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.opening import Unconfirmed
 from gossipmesh.model.records import NodeCredential, NodeState, SignedRecord
 from gossipmesh.trust.keys import ExchangeKey, SigningKey
 from gossipmesh.wire.versions import FEATURES
@@ -39,16 +40,6 @@ class NodeAddresses(msgspec.Struct, frozen=True):
 
     gossip: tuple[Address, ...]
     mesh: tuple[Address, ...]
-
-
-class Unconfirmed(msgspec.Struct, frozen=True):
-    """What is known at the start of a node that has confirmed nothing: see `dissemination.opening`.
-
-    `enrolled_count` nodes are enrolled, itself among them, 0 for unknown; `is_founder`: none of them serves.
-    """
-
-    enrolled_count: int = 0
-    is_founder: bool = False
 
 
 class OpeningView(msgspec.Struct, frozen=True):

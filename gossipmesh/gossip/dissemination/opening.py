@@ -20,28 +20,27 @@ from typing import Final
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import Opened, PersistKind
-from gossipmesh.gossip.base.settings import OpeningView, Unconfirmed
+from gossipmesh.gossip.base.settings import OpeningView
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.base.writes import Continuations
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.facts import PingsDue, StateOutdated
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
-from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, WallSeconds
+from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.opening import (
     CLOSED,
     OPENED_BY_HAND,
     PEERS_MAX,
     PEERS_UNKNOWN,
-    Enrolled,
     HowOpened,
     KeptOpening,
+    Unconfirmed,
 )
 from gossipmesh.wire.codec import encode
 
 FEWER_AFTER_NS: Final = 60 * SECOND_NS
-FOUNDER_S: Final = 600
 _TICK_NS: Final = 100 * MILLISECOND_NS  # a join takes a few of them
 _PATIENT_TICK_NS: Final = SECOND_NS
 _PATIENT_AFTER_NS: Final = 10 * SECOND_NS
@@ -184,39 +183,6 @@ class Opening:
 def peers_needed(enrolled_count: int) -> int:
     """Return how many members a joiner compares with, itself among `enrolled_count`; 0: that is not known."""
     return PEERS_UNKNOWN if enrolled_count <= 0 else min(PEERS_MAX, enrolled_count - 1)
-
-
-def unconfirmed_at_start(
-    kept_value: KeptOpening | None,
-    enrolled: Enrolled | None,
-    now: WallSeconds,
-    *,
-    has_run: bool,
-    is_damaged: bool,
-) -> Unconfirmed | None:
-    """Return what a node begins with; None: what is on its disk is confirmed, so it is open.
-
-    State without a word about it is of a build that had none, and counts; so does that of a node enrolled by
-    an authority that had none. What is left of a damaged disk may be older than what was confirmed. A founder
-    that did not come to serve is one no longer after a while: another has founded the mesh meanwhile.
-
-    Args:
-        kept_value: what stands on the disk.
-        enrolled: what the authority said at this very start; None: it was enrolled before.
-        has_run: its epoch is on the disk.
-        is_damaged: something that was on the disk is not there any more.
-    """
-    told = kept_value or KeptOpening("")
-    if is_damaged:
-        return Unconfirmed(told.enrolled_count)
-    if told.how or (kept_value is None and has_run):
-        return None
-    if enrolled is not None:
-        if enrolled.enrolled_count is None:
-            return None
-        return Unconfirmed(enrolled.enrolled_count, bool(enrolled.is_founder))
-    is_recent = 0 <= now - told.enrolled_at <= FOUNDER_S
-    return Unconfirmed(told.enrolled_count, told.is_founder and is_recent)
 
 
 def is_open(member: Member) -> bool:

@@ -9,13 +9,11 @@ from gossipmesh.gossip.base.settings import (
     NodeKeys,
     NodeProfile,
     RestoredState,
-    Unconfirmed,
 )
-from gossipmesh.gossip.dissemination.opening import unconfirmed_at_start
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import SECOND_NS, Instant, WallSeconds
-from gossipmesh.model.opening import KeptOpening
+from gossipmesh.model.opening import KeptOpening, Unconfirmed, unconfirmed_at_start
 from gossipmesh.model.records import SignedRecord
 from gossipmesh.testing.builders import VALID_UNTIL_S, TrustDomainBuilder
 from gossipmesh.testing.simulator.host import Host

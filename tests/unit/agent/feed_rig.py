@@ -111,6 +111,7 @@ class Rig:
         documents: TrustedDocuments | None = None,
         local: tuple[LocalService, ...] = (),
         clock: Callable[[], Instant] = lambda: Instant(0),
+        closed: str = "",
     ) -> None:
         self.catalog = FakeCatalog(*names)
         self.keys = FakeKeys()
@@ -118,6 +119,7 @@ class Rig:
         documents = documents or TrustDomainBuilder().documents()
         self.delivered: list[Snapshot] = []
         self.path = folder / "snapshot.bin"
+        self.closed = closed
         self.feed = CatalogFeed(
             trust_domain="mesh.test",
             node="n1",
@@ -130,6 +132,7 @@ class Rig:
                 self.keys, documents, takes_pins=lambda: self.takes_pins, hears=lambda: self.hears
             ),
             clock=clock,
+            closed=lambda: self.closed,
         )
 
     def tell_keys(self, keys: MemberKeys) -> None:

@@ -24,6 +24,8 @@ def member(name: str, status: str = "alive", **fields: Any) -> dict[str, Any]:
         "agreed_s": 1.5,
         "clock_s": 0,
         "credential_ends": CREDENTIAL_ENDS,
+        "closed": False,
+        "opened_by_hand": False,
         "lag_ms": 0,
         "quarantine_s": None,
         "endpoints_retained": False,

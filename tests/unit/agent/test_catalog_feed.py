@@ -11,7 +11,12 @@ from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import NodeEndpoints, Protocol
-from gossipmesh.model.snapshot import InboundSection, RoutesSection, TrustSection, UpstreamSection
+from gossipmesh.model.snapshot import (
+    InboundSection,
+    RoutesSection,
+    TrustSection,
+    UpstreamSection,
+)
 from gossipmesh.testing.builders import TrustDomainBuilder, access_policy
 from gossipmesh.traffic.compiler import SnapshotCompiler
 from gossipmesh.traffic.inputs import SnapshotInputs
@@ -224,19 +229,6 @@ async def test_rules_are_not_undone_by_an_agent_that_lost_its_policies(tmp_path:
         second.feed.release("test")
         await trio.testing.wait_all_tasks_blocked()
         assert second.delivered[-1].version != version
-
-
-async def test_a_node_that_joins_serves_nothing_before_it_knows_the_policies(tmp_path: Path) -> None:
-    rig = Rig(tmp_path, "n1", local=(CART,))
-    rig.feed.restore(None, joins=True)
-    assert rig.feed.peers_needed == 1
-    async with running(rig):
-        rig.feed.changed(urgent=True)
-        await trio.testing.wait_all_tasks_blocked()
-        assert rig.delivered == []
-        rig.feed.release("test")
-        await trio.testing.wait_all_tasks_blocked()
-        assert len(rig.delivered) == 1
 
 
 async def test_the_hold_ends_by_itself(tmp_path: Path, autojump_clock: object) -> None:

@@ -11,8 +11,10 @@ from gossipmesh.agent import checks
 from gossipmesh.agent.check_facts import Disk, Facts
 from gossipmesh.agent.config import parse_config_untrusted
 from gossipmesh.agent.mesh_checks import MeshView
+from gossipmesh.gossip.base.effects import Opened
 from gossipmesh.gossip.base.settings import GossipStatistics
 from gossipmesh.model.member import Address, MemberStatus
+from gossipmesh.model.opening import HowOpened
 from gossipmesh.model.records import PolicyStatus
 from gossipmesh.model.service import EndpointHealth
 from tests.unit.agent.member_rows import itself
@@ -81,6 +83,7 @@ class Agent:
             refused_reason="", answering=True, full=(),
         )  # fmt: skip
         self.engine = SimpleNamespace(view=lambda: self.told)
+        self.gate = SimpleNamespace(is_closed=False, why="", opened=None)
         self.addresses = SimpleNamespace(lost={}, follows=True, published_count=0, held_back_count=0)
         self.documents = SimpleNamespace(kept_floors=list, in_force=lambda scope: None)
         self.health = EndpointHealth.PASSING
@@ -132,7 +135,17 @@ def agent_with(**fields: Any) -> Callable[[Agent], None]:
 
 
 REFUSED = state(PolicyStatus("mesh", 2, b"", 3, b"", "it requires http-route"))
+
+
+def gate(**fields: Any) -> Callable[[Agent], None]:
+    """Return a change of whether the node is open, and by what."""
+    return lambda agent: vars(agent.gate).update(fields)
+
+
 WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
+    "it is closed": (gate(is_closed=True, why="it waits for 3 open members"), {"opening": "FAIL"}),
+    "one opened it": (gate(opened=Opened(HowOpened.BY_FEWER, 1, 3)), {"opening": "warn"}),
+    "a hand opened it": (gate(opened=Opened(HowOpened.BY_HAND, 0, 3)), {"opening": "warn"}),
     "certificates end soon": (agent_with(ends=WALL_S + 3 * HOUR_S), {"identity": "FAIL"}),
     "a renewal failed": (lambda a: vars(a.identity).update(failure="no answer"), {"identity": "warn"}),
     "a service without one": (agent_with(missing=["shop/cart"]), {"service identities": "FAIL"}),
@@ -180,6 +193,7 @@ FINE: dict[str, Callable[[Agent], None]] = {
     "its clock is five minutes behind what was signed": core(below_s=310),
     "no authority is known": lambda a: vars(a.identity.identity).update(authority=None),
     "no policy": core(own_state=state()),
+    "three opened it": gate(opened=Opened(HowOpened.BY_PEERS, 3, 3)),
 }
 
 

@@ -63,6 +63,11 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
     ),
     "clock behind": (member("x", clock_s=-300), ("FAIL", "clock", "x is 300 s behind the others")),
     "clock drifts": (member("x", clock_s=12), ("warn", "clock", "x is 12 s ahead of the others")),
+    "closed": (member("x", closed=True), ("FAIL", "closed", "x answers no call")),
+    "opened by hand": (
+        member("x", opened_by_hand=True),
+        ("warn", "opened by hand", "x was opened by hand"),
+    ),
     "late": (member("x", lag_ms=1_000), ("warn", "late", "x by 1 s or more")),
     "identity": (
         member("x", credential_ends=WALL_S + 7_300),

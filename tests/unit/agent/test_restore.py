@@ -8,12 +8,13 @@ import pytest
 
 from gossipmesh.agent import restore
 from gossipmesh.agent.identity_store import NodeIdentity
-from gossipmesh.agent.restore import own_address, restore_documents, restore_state
+from gossipmesh.agent.restore import own_address, remember_enrolment, restore_documents, restore_state
 from gossipmesh.agent.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address
+from gossipmesh.model.opening import Enrolled, KeptOpening, Unconfirmed
 from gossipmesh.testing.builders import TrustDomainBuilder, http_route
 from gossipmesh.trust.documents import PolicyRefusal, PolicySet
 from gossipmesh.trust.keys import Verifier
@@ -24,7 +25,7 @@ DOMAIN = TrustDomainBuilder()
 
 
 @dataclass
-class Enrolled:
+class Identity:
     """As much of an identity as restoring reads."""
 
     trust_domain: str = DOMAIN.trust_domain
@@ -32,7 +33,7 @@ class Enrolled:
 
 
 def _restore(store: StateStore) -> Any:
-    return restore_documents(cast(NodeIdentity, Enrolled()), store, Verifier())
+    return restore_documents(cast(NodeIdentity, Identity()), store, Verifier())
 
 
 def _keep(store: StateStore, policy_set: PolicySet) -> tuple[int, bytes]:
@@ -80,6 +81,55 @@ def test_the_epoch_is_the_last_one_or_above_any_that_was_lost(
     years_ahead = restore_state(store, WallSeconds(NOW + 10**9), ends=ends, enrolled_now=enrolled_now)
     assert years_ahead.epoch == (ends if epoch == NOW else epoch), "others take no epoch of days to come"
     assert restored.members == ((b"a", b"record"),)
+
+
+@pytest.mark.parametrize(
+    ("enrolled", "expected"),
+    [
+        (Enrolled(4, is_founder=False), Unconfirmed(4)),
+        (Enrolled(1, is_founder=True), Unconfirmed(1, is_founder=True)),
+        (Enrolled(), None),
+        (None, Unconfirmed(0)),
+    ],
+)
+def test_what_the_authority_said_outlives_a_start_that_opened_nothing(
+    tmp_path: Path, enrolled: Enrolled | None, expected: Unconfirmed | None
+) -> None:
+    store = StateStore(tmp_path)
+    ends = WallSeconds(NOW + 3600)
+    remember_enrolment(store, enrolled, NOW)
+    first = restore_state(store, NOW, ends=ends, enrolled_now=True, enrolled=enrolled)
+    assert first.unconfirmed == expected
+    store.put(PersistKind.EPOCH, b"", encode(1), durable=True)
+    store.close()
+    again = StateStore(tmp_path)
+    remember_enrolment(again, None, WallSeconds(NOW + 5))
+    assert restore_state(again, NOW, ends=ends, enrolled_now=False).unconfirmed == expected
+
+
+def test_who_was_open_is_open_at_each_start_until_its_disk_is_damaged(tmp_path: Path) -> None:
+    ends = WallSeconds(NOW + 3600)
+    store = StateStore(tmp_path)
+    store.put(PersistKind.OPENING, b"", encode(KeptOpening("by peers")), durable=True)
+    store.put(PersistKind.EPOCH, b"", encode(1), durable=True)
+    for enrolled in (None, Enrolled(9, is_founder=False)):
+        remember_enrolment(store, enrolled, NOW)
+        assert restore_state(store, NOW, ends=ends, enrolled_now=False, enrolled=enrolled).unconfirmed is None
+    store.damage.append("a record reads differently than it was written")
+    remember_enrolment(store, None, NOW)
+    store.close()
+    mended = StateStore(tmp_path)
+    assert not mended.damage
+    assert restore_state(mended, NOW, ends=ends, enrolled_now=False).unconfirmed == Unconfirmed(0)
+
+
+def test_state_of_a_build_before_is_open(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.put(PersistKind.EPOCH, b"", encode(1), durable=True)
+    remember_enrolment(store, None, NOW)
+    assert store.get(PersistKind.OPENING, b"") is None
+    restored = restore_state(store, NOW, ends=WallSeconds(NOW + 3600), enrolled_now=False)
+    assert restored.unconfirmed is None
 
 
 def test_a_wildcard_is_told_as_the_address_used_towards_the_seeds() -> None:

@@ -26,13 +26,13 @@ from gossipmesh.gossip.base.settings import (
     NodeKeys,
     NodeProfile,
     RestoredState,
-    Unconfirmed,
 )
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.documents import Manifest, ManifestEntry, Signer, SignerRole, TrustDocument
 from gossipmesh.model.identity import node_id_of, node_spiffe_id
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address
+from gossipmesh.model.opening import Unconfirmed
 from gossipmesh.model.records import NodeCredential, RecordKind, SignedRecord
 from gossipmesh.trust.documents import PolicySet, TrustedDocuments, decode_policy_set_untrusted
 from gossipmesh.trust.envelope import MANIFEST_PAYLOAD_TYPE, TRUST_PAYLOAD_TYPE, seal_envelope

@@ -3,10 +3,18 @@
 import pytest
 
 from gossipmesh.gossip.base.effects import Opened, Persist, PersistKind
-from gossipmesh.gossip.base.settings import Unconfirmed
-from gossipmesh.gossip.dissemination.opening import FOUNDER_S, peers_needed, unconfirmed_at_start
+from gossipmesh.gossip.dissemination.opening import peers_needed
 from gossipmesh.model.instant import Instant, WallSeconds
-from gossipmesh.model.opening import CLOSED, OPENED_BY_HAND, Enrolled, HowOpened, KeptOpening
+from gossipmesh.model.opening import (
+    CLOSED,
+    FOUNDER_S,
+    OPENED_BY_HAND,
+    Enrolled,
+    HowOpened,
+    KeptOpening,
+    Unconfirmed,
+    unconfirmed_at_start,
+)
 from tests.unit.gossip.group import Group, key_of, policy_set, trust_envelope
 
 NOW = WallSeconds(1_000_000)
