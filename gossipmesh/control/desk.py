@@ -14,7 +14,14 @@ import trio
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.queue import FairQueue
 from gossipmesh.control.requests import RequestRefused
-from gossipmesh.model.enrolment import EnrolRequest, Issued, Refusal, RenewRequest
+from gossipmesh.model.enrolment import (
+    EnrolRequest,
+    Issued,
+    OpenNoted,
+    OpenReport,
+    Refusal,
+    RenewRequest,
+)
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.net.places import Party
@@ -23,8 +30,8 @@ WAITING_PER_SOURCE_MAX: Final = 64
 WAITING_MAX: Final = 1_024
 LINE_CHARS_MAX: Final = 400
 
-Request = EnrolRequest | RenewRequest
-Answer = tuple[int, Issued | Refusal]
+Request = EnrolRequest | RenewRequest | OpenReport
+Answer = tuple[int, Issued | OpenNoted | Refusal]
 
 
 @dataclass
@@ -33,6 +40,7 @@ class ServerStatistics:
 
     enrolled: int = 0
     renewed: int = 0
+    opened: int = 0
     refused: int = 0
     busy: int = 0
     broken: int = 0
@@ -92,6 +100,10 @@ class Desk:
         """Return status and answer. Blocks: runs in a thread, never two at a time."""
         now, counts = self._clock(), self.statistics
         try:
+            if isinstance(request, OpenReport):
+                noted = self._issuer.take_report(request, now, peer)
+                counts.opened += 1
+                return 200, noted
             if isinstance(request, EnrolRequest):
                 issued = self._issuer.enrol(request, now, peer)
                 counts.enrolled += 1

@@ -8,7 +8,8 @@ Sans-IO but for the ledger: requests and the time come in, answers go out. Rules
 4. A node gets the services its token allowed and no other; a renewal cannot widen them.
 5. A renewal is the Ed25519 key's that was enrolled, whoever carries it. An unknown name and a bad proof are
    refused in the same words, so that strangers learn no names.
-6. A credential is signed again when it is old or says something else; until then its bytes are answered.
+6. While no node has said that it is open, whoever enrols is told that it founds the mesh.
+7. A credential is signed again when it is old or says something else; until then its bytes are answered.
 Spec: docs/IDENTITY.md. Ends at values; sockets are `control.server`'s.
 """
 
@@ -27,6 +28,7 @@ from gossipmesh.control.ledger import (
     TokenRecord,
     hash_secret,
 )
+from gossipmesh.control.opening import MeshOpening
 from gossipmesh.control.pacing import refusals, renewals
 from gossipmesh.control.requests import RequestRefused, check_names
 from gossipmesh.control.roots import Authority, Entropy
@@ -39,6 +41,8 @@ from gossipmesh.model.enrolment import (
     EnrolRequest,
     Issued,
     JoinToken,
+    OpenNoted,
+    OpenReport,
     RenewRequest,
     is_service_pattern,
 )
@@ -73,6 +77,7 @@ class Issuer:
     def __init__(self, authority: Authority, ledger: Ledger, entropy: Entropy) -> None:
         self._authority = authority
         self._ledger = ledger
+        self._opening = MeshOpening(authority.directory)
         self._entropy = entropy
         self._verifier = Verifier(verdicts_max=64)
         self._renewals = renewals()
@@ -149,10 +154,30 @@ class Issuer:
             )
             signed = sign_credential(self._authority, enrolment, requests, now)
             issued = self._answer(signed, requests, now)
+            nodes = self._ledger.nodes()
+            is_open = self._opening.is_open(has_enrolled=bool(nodes))
+            self._opening.begin(is_open=is_open)
             self._log_issue("enrolled", signed, requests, peer, now, f"token {token.token_id}")
             self._ledger.spend_token(token, now)
             self._ledger.put_enrolment(signed)
-        return issued
+        count = len(nodes) + (token.node not in nodes)
+        return msgspec.structs.replace(issued, enrolled_count=count, founder=not is_open)
+
+    def take_report(self, report: OpenReport, now: WallSeconds, peer: str = "") -> OpenNoted:
+        """Note that a node is open; only the first that says so is put on record.
+
+        Raises:
+            RequestRefused: not enrolled, revoked, or unproven. Remote's fault. State unchanged.
+            OperatorError: the ledger cannot be written. Local's fault. Nothing was answered.
+        """
+        with self._ledger.changing():
+            enrolment = self._find_enrolment(report)
+            with self._noting(enrolment.node, enrolment.node, peer, now):
+                _require_good(enrolment, report.issued, now)
+            if not self._opening.is_open(has_enrolled=False):
+                self._ledger.log.append(now, "opened", node=enrolment.node, peer=peer, detail=report.how)
+                self._opening.note(enrolment.node, now)
+        return OpenNoted()
 
     def renew(self, request: RenewRequest, now: WallSeconds, peer: str = "") -> Issued:
         """Issue again to a node that is enrolled, for new keys or the ones it has.
@@ -236,7 +261,7 @@ class Issuer:
         if not self._verifier.verify(request.signing_key, request.proof_bytes(), request.proof):
             raise RequestRefused("proof", "the request is not signed with the signing key it names")
 
-    def _find_enrolment(self, request: RenewRequest) -> Enrolment:
+    def _find_enrolment(self, request: RenewRequest | OpenReport) -> Enrolment:
         try:
             domain, _ = parse_spiffe_id(request.spiffe_id)
             node = node_name_of_spiffe_id(request.spiffe_id)
@@ -290,15 +315,20 @@ def _require_redeemable(token: TokenRecord, now: WallSeconds) -> None:
         )
 
 
-def _require_renewable(enrolment: Enrolment, request: RenewRequest, now: WallSeconds) -> None:
+def _require_good(enrolment: Enrolment, issued: int, now: WallSeconds) -> None:
+    """Check that a node that proved its key is no revoked one, and that its request is of today."""
     if enrolment.revoked is not None:
         raise RequestRefused(
             "revoked", f"this node was revoked {now - enrolment.revoked} s ago; enrol it with a token"
         )
-    if abs(now - request.issued) > CLOCK_SKEW_MAX_S:
+    if abs(now - issued) > CLOCK_SKEW_MAX_S:
         raise RequestRefused(
-            "clock", f"the node's clock is {request.issued - now} s away from this one; set it right first"
+            "clock", f"the node's clock is {issued - now} s away from this one; set it right first"
         )
+
+
+def _require_renewable(enrolment: Enrolment, request: RenewRequest, now: WallSeconds) -> None:
+    _require_good(enrolment, request.issued, now)
     if enrolment.ends + LATE_RENEWAL_S <= now:
         raise RequestRefused(
             "too-late", f"its credential ended {now - enrolment.ends} s ago; enrol it again with a token"

@@ -26,6 +26,8 @@ from gossipmesh.model.enrolment import (
     REQUEST_BYTES_MAX,
     EnrolRequest,
     Issued,
+    OpenNoted,
+    OpenReport,
     Refusal,
     RenewRequest,
 )
@@ -57,7 +59,11 @@ HEAD_BYTES_MAX: Final = 16_384
 
 T = TypeVar("T")
 Tls = trio.SSLStream[PacedStream]
-_SHAPES: Final[dict[str, type[Request]]] = {"/v1/enrol": EnrolRequest, "/v1/renew": RenewRequest}
+_SHAPES: Final[dict[str, type[Request]]] = {
+    "/v1/enrol": EnrolRequest,
+    "/v1/renew": RenewRequest,
+    "/v1/open": OpenReport,
+}
 
 
 @dataclass(frozen=True)
@@ -240,7 +246,7 @@ async def _respond(
     tls: Tls,
     connection: h11.Connection,
     status: int,
-    answer: Issued | Refusal,
+    answer: Issued | OpenNoted | Refusal,
 ) -> None:
     body = msgspec.json.encode(answer)
     headers = [

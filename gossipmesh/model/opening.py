@@ -68,8 +68,8 @@ def unconfirmed_at_start(
     """Return what a node begins with; None: what is on its disk is confirmed, so it is open.
 
     State without a word about it is of a build that had none, and counts; so does that of a node enrolled by
-    an authority that had none. What is left of a damaged disk may be older than what was confirmed. A founder
-    that did not come to serve is one no longer after a while: another has founded the mesh meanwhile.
+    an authority that had none. What is left of a damaged disk may be older than what was confirmed. What the
+    authority told holds for a while: then another has founded the mesh, and more nodes are enrolled.
 
     Args:
         kept_value: what stands on the disk.
@@ -79,7 +79,7 @@ def unconfirmed_at_start(
     """
     told = kept_value or KeptOpening("")
     if is_damaged:
-        return Unconfirmed(told.enrolled_count)
+        return Unconfirmed()
     if told.how or (kept_value is None and has_run):
         return None
     if enrolled is not None:
@@ -87,4 +87,4 @@ def unconfirmed_at_start(
             return None
         return Unconfirmed(enrolled.enrolled_count, bool(enrolled.is_founder))
     is_recent = 0 <= now - told.enrolled_at <= FOUNDER_S
-    return Unconfirmed(told.enrolled_count, told.is_founder and is_recent)
+    return Unconfirmed(told.enrolled_count, told.is_founder) if is_recent else Unconfirmed()

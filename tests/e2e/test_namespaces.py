@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def play(name: str, directory: Path, *namespace: str) -> dict[str, Any]:
-    """Run a scene of `tests.e2e.scenes` inside a namespace and return what it saw."""
-    inside = [sys.executable, "-m", "tests.e2e.scenes", name, str(directory)]
+def play(name: str, directory: Path, *namespace: str, scenes: str = "tests.e2e.scenes") -> dict[str, Any]:
+    """Run a scene of a module inside a namespace and return what it saw."""
+    inside = [sys.executable, "-m", scenes, name, str(directory)]
     script = 'ip link set lo up && exec "$@"' if "--net" in namespace else 'exec "$@"'
     command = ["unshare", *namespace, "--", "sh", "-c", script, "sh", *inside]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=170)

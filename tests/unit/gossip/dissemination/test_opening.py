@@ -39,19 +39,19 @@ FOUNDING = KeptOpening("", 1, True, NOW - 5)
         pytest.param(None, Enrolled(), False, False, None, id="an-authority-that-says-nothing"),
         pytest.param(None, None, False, False, Unconfirmed(0), id="lost-disk"),
         pytest.param(PENDING, None, True, False, Unconfirmed(5), id="ended-before-it-opened"),
-        pytest.param(PENDING, None, True, True, Unconfirmed(5), id="ended-before-it-opened-damaged"),
+        pytest.param(PENDING, None, True, True, Unconfirmed(0), id="ended-before-it-opened-damaged"),
         pytest.param(FOUNDING, None, False, False, Unconfirmed(1, True), id="founder-ended-before-it-opened"),
-        pytest.param(FOUNDING, None, True, True, Unconfirmed(1), id="founder-on-a-damaged-disk"),
+        pytest.param(FOUNDING, None, True, True, Unconfirmed(0), id="founder-on-a-damaged-disk"),
         pytest.param(
             KeptOpening("", 1, True, NOW - FOUNDER_S - 1),
             None,
             True,
             False,
-            Unconfirmed(1),
+            Unconfirmed(0),
             id="founder-of-long-ago",
         ),
         pytest.param(
-            KeptOpening("", 1, True, NOW + 1), None, True, False, Unconfirmed(1), id="founder-of-tomorrow"
+            KeptOpening("", 1, True, NOW + 1), None, True, False, Unconfirmed(0), id="founder-of-tomorrow"
         ),
     ],
 )
