@@ -29,6 +29,7 @@ from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts, services_of
 from gossipmesh.agent.enrolment import report_open
 from gossipmesh.agent.flight_recorder import build_name
+from gossipmesh.agent.floors_file import CopiedStore, FloorsFile
 from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Handler, HttpServer
@@ -122,7 +123,10 @@ async def run_agent(config: AgentConfig) -> None:
             identity, enrolled_now = await load_or_enrol(
                 config.state_dir / "identity", config.token_file, sockets.require_engine_ports
             )
+            floors = FloorsFile(config.state_dir, identity.credential_body.node_id)
+            floors.reconcile(store, enrolled_now=enrolled_now)
             remember_enrolment(store, identity.enrolled, wall_seconds())
+            floors.write(store)
             async with trio.open_nursery() as nursery:
                 agent = Agent(config, identity, store, sockets, seeds, nursery, enrolled_now=enrolled_now)
                 stack.callback(agent.close)
@@ -178,7 +182,7 @@ class Agent:
         self.shell = GossipShell(
             self.inputs,
             sockets.udp,
-            store,
+            CopiedStore(store, FloorsFile(config.state_dir, self.node.own_node_id)),
             on_event=self._gossip_told,
             probe_engine=self._identified.probe,
             nursery=nursery,

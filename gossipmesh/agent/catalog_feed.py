@@ -33,12 +33,18 @@ from gossipmesh.agent.pin_index import Pins
 from gossipmesh.model import limits
 from gossipmesh.model.documents import Access
 from gossipmesh.model.errors import MalformedInput, OperatorError
-from gossipmesh.model.identity import NodeId, is_service_name
+from gossipmesh.model.identity import NodeId, is_service_name, node_spiffe_id
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.member_keys import MemberKeys
 from gossipmesh.model.service import EndpointsDelta, NodeEndpoints
-from gossipmesh.model.snapshot import InboundSection, ListenersSection, RoutesSection, UpstreamSection
+from gossipmesh.model.snapshot import (
+    CallersSection,
+    InboundSection,
+    ListenersSection,
+    RoutesSection,
+    UpstreamSection,
+)
 from gossipmesh.net.clock import monotonic
 from gossipmesh.net.files import read_file
 from gossipmesh.net.secret_files import write_file
@@ -183,12 +189,25 @@ class CatalogFeed:
             saved = decode_snapshot_untrusted(read_file(self._snapshot_path, limits.SNAPSHOT_BYTES_MAX))
             for name in saved.root:
                 saved.section(name)
+            self._require_own(saved)
         except FileNotFoundError:
             return None
         except (OSError, OperatorError, MalformedInput) as error:
             log.error("the saved snapshot cannot be used: %s", error, extra=fields(file=self._snapshot_path))
             return None
         return saved
+
+    def _require_own(self, saved: Snapshot) -> None:
+        """Check that a snapshot was made for this node.
+
+        Raises:
+            MalformedInput: it is another node's, or nobody's. State unchanged.
+        """
+        callers = saved.section("callers")
+        if not isinstance(callers, CallersSection):
+            raise MalformedInput("it does not say for whom it is")
+        if callers.node_spiffe_id != node_spiffe_id(self._trust_domain, self._node):
+            raise MalformedInput(f"it is made for {callers.node_spiffe_id[:300]}")
 
     def changed(self, *, urgent: bool = False) -> None:
         """Say that something a snapshot is made of changed."""

@@ -22,8 +22,9 @@ from typing import Final, Protocol, TypeVarTuple
 
 import trio
 
+from gossipmesh.agent import state_writer
 from gossipmesh.agent.loop_watch import LoopWatch
-from gossipmesh.agent.state_store import StateLost, StateStore
+from gossipmesh.agent.state_store import StateLost
 from gossipmesh.agent.state_writer import StateWriter
 from gossipmesh.gossip.base.effects import (
     CloseStream,
@@ -100,6 +101,17 @@ class GossipCore(Protocol):
         """Learn that civil time moved."""
 
 
+class Records(state_writer.Records, Protocol):
+    """What this shell needs of `state_store.StateStore`."""
+
+    @property
+    def rotation_due(self) -> bool:
+        """Tell whether the log holds more history than content."""
+
+    async def rotate(self) -> None:
+        """Write a snapshot of the records."""
+
+
 EngineProbe = Callable[[Sequence[Address], str], Awaitable[EngineAnswer]]
 """Handshake with a node's mesh port: (addresses, SPIFFE ID) -> what it met."""
 
@@ -123,7 +135,7 @@ class GossipShell:
         self,
         core: GossipCore,
         udp: UdpSocket,
-        store: StateStore,
+        store: Records,
         *,
         on_event: Callable[[Event], None],
         probe_engine: EngineProbe,

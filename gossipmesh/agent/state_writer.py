@@ -13,12 +13,12 @@ Rules:
 5. What nobody waits for lingers a little, so that many records cost one batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from gossipmesh.agent.state_store import StateStore
 from gossipmesh.gossip.base.effects import Persist, PersistKind
 from gossipmesh.model import limits
 from gossipmesh.model.instant import Instant
@@ -40,10 +40,19 @@ class WriterStatistics:
     dropped_count: int = 0
 
 
+class Records(Protocol):
+    """What is written to: see `state_store.StateStore`."""
+
+    order: trio.Lock
+
+    def put_all(self, entries: Sequence[tuple[str, bytes, bytes | None]], *, durable: bool) -> None:
+        """Keep each value; called in a thread."""
+
+
 class StateWriter:
     """What waits for a state folder, and the task that writes it."""
 
-    def __init__(self, store: StateStore) -> None:
+    def __init__(self, store: Records) -> None:
         self.statistics = WriterStatistics()
         self._store = store
         self._waiting: dict[Key, bytes | None] = {}

@@ -155,6 +155,7 @@ ADMIN_REQUEST_BYTES_MAX: Final = 2_097_152
 
 # State on disk
 STATE_RECORD_BYTES_MAX: Final = 2_097_152  # a whole policy set and its frame
+FLOORS_FILE_BYTES_MAX: Final = 67_108_864  # a thousand versions of Trust, and more
 STATE_FILE_BYTES_MAX: Final = 4_294_967_296  # ten thousand members' largest records, eight times over
 
 # Agent configuration and local services
