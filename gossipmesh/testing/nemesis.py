@@ -13,7 +13,16 @@ import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import address_moves, copied_state, departures, enrolments, layout, lost_udp, mutes
+from gossipmesh.testing import (
+    address_moves,
+    copied_state,
+    departures,
+    enrolments,
+    layout,
+    lost_udp,
+    mutes,
+    openings,
+)
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
 from gossipmesh.testing.evidence import Evidence, FaultFired, Observer
@@ -420,6 +429,7 @@ class Run:
             "state-sums-equal": self._sums_equal,
             "engine-attached": lambda: self._attached(self.evidence.victims or [self.victim]),
             "pushes-told": self._pushes_told,
+            "all-open": lambda: openings.not_open(self._mesh),
             "tcp-only-told": lambda: lost_udp.not_told(self._mesh, self.victim),
             "views-equal": lambda: mutes.views_differ(self._mesh),
             "tcp-only-over": lambda: lost_udp.still_told(self._mesh),

@@ -305,6 +305,7 @@ class SimulatedRun:
             "state-sums-equal": lambda: self._run.invariants.sums_equal(self._run.world),
             "engine-attached": lambda: all(self._hosts[name].engine_is_up for name in self._victims()),
             "pushes-told": self._pushes_told,
+            "all-open": lambda: not any(self._run.core(host).opening.is_closed for host in self._run.hosts),
         }
 
     def _victims(self) -> list[str]:
