@@ -21,6 +21,7 @@ from gossipmesh.dataplane.protocol import Identity
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.identity import service_spiffe_id
+from gossipmesh.model.instant import Instant
 from gossipmesh.model.snapshot import (
     CREDENTIAL_ENTRY_BYTES,
     HAS_KEY_SETS,
@@ -166,7 +167,7 @@ def measure(members: int) -> dict[str, Any]:
     state.peers.trust_roots(frozenset())
     state.peers.attend(attached=True)
     result: dict[str, Any] = {"members": members, **snapshots(state, plain_sections(), told)}
-    facts = state.peers.facts()
+    facts = state.peers.facts(Instant(0))
     assert facts is not None
     known = many[0]
     result["known_leaf_us"] = cpu_us(lambda: identify_untrusted(known, facts), QUESTIONS)

@@ -85,7 +85,7 @@ class CredentialTable:
 
     def known(self, node: bytes) -> Known | None:
         """Return what is known of the node with this short id, None for nothing."""
-        entry = _find(self.shards.get(node[0]), node, CREDENTIAL_ENTRY_BYTES)
+        entry = _find(self.shards.get(node[0]), node, CREDENTIAL_ENTRY_BYTES) if node else None
         return None if entry is None else _known(entry)
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from tests.mutants.mutate import Mutant, mutant
 from tests.mutants.table_moves import MOVE_MUTANTS
 from tests.mutants.table_newcomers import NEWCOMER_MUTANTS
+from tests.mutants.table_peers import PEER_MUTANTS
 from tests.mutants.table_streams import STREAM_MUTANTS
 from tests.mutants.table_votes import VOTE_MUTANTS
 
@@ -422,11 +423,14 @@ MUTANTS: Final = (
     *VOTE_MUTANTS,
     *STREAM_MUTANTS,
     *NEWCOMER_MUTANTS,
+    *PEER_MUTANTS,
     *MOVE_MUTANTS,
     *_EXPLORED_MUTANTS,
 )
 
 CI_NAMES: Final = (
+    "listed-by-anybody",
+    "key-sets-bind-nobody",
     "trust-skips-a-version",
     "floor-without-hash",
     "threshold-by-signature",

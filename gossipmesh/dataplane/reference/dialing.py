@@ -84,7 +84,7 @@ async def _in_turn(state: EngineState, endpoint: SnapshotEndpoint) -> AsyncItera
 async def _shake_hands(
     state: EngineState, upstream: UpstreamState, endpoint: SnapshotEndpoint, caller: str, protocol: str
 ) -> TlsStream:
-    applied, facts = state.applied, state.peers.facts()
+    applied, facts = state.applied, state.peers.facts(now())
     if applied is None or facts is None:
         raise DialFailed(None, "UF", "no snapshot")
     context = _context(state, caller, protocol)

@@ -120,7 +120,7 @@ class MeshListener:
             if scope.cancelled_caught:
                 self._state.counters.add("tls_server_failures")
                 return
-            facts = self._state.peers.facts()
+            facts = self._state.peers.facts(now())
             if facts is None:
                 return
             caller = self._callers[connection] = stream.identify(facts)

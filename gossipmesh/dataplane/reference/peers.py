@@ -2,7 +2,8 @@
 
 Ends at facts put together and verdicts counted; the judging is `trust.peer_identity`'s. Rules:
 
-1. Facts are those of the snapshot, the identities and the agent's presence at the moment of the handshake.
+1. Facts are those of the snapshot, the identities and the agent's presence at the moment of the handshake; an
+   engine is alone when no agent that hears others has been here for a minute.
 2. Whoever was taken is judged again, by its node and generation alone, when credentials change: what is open
    to a node that is revoked, forgotten or enrolled again ends then, both ways.
 3. Each refusal is counted by its code; a few a second are told in full, so that a flood fills no disk.
@@ -11,6 +12,7 @@ Ends at facts put together and verdicts counted; the judging is `trust.peer_iden
 import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Final
 
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
@@ -27,6 +29,9 @@ from gossipmesh.net.tls import TlsPeerRefused
 from gossipmesh.trust.peer_identity import Dialled, Peer, PeerFacts, still_holds
 from gossipmesh.trust.peer_tables import CredentialTable, PinTable
 from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
+
+# An agent that is started again is back before: until then nobody is taken on an intermediate's word alone.
+ALONE_AFTER_NS: Final = 60 * SECOND_NS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Peers:
         self._known: KnownPeers | None = None
         self._roots: frozenset[bytes] = frozenset()
         self._attached = False
+        self._left_at: Instant | None = None  # since when there is no company, as far as was noticed
         self._facts: PeerFacts | None = None
         self.turn = 0  # how often what is known of nodes has changed
         self._told_since = Instant(0)
@@ -104,17 +110,25 @@ class Peers:
         """Take note of whether an agent is here."""
         self._attached, self._facts = attached, None
 
-    def facts(self) -> PeerFacts | None:
+    def alone(self, instant: Instant) -> bool:
+        """Tell whether no agent that hears others has been here for a while; ask this once a second."""
+        if self._attached and self._known is not None and self._known.hears:
+            self._left_at = None
+        elif self._left_at is None:
+            self._left_at = instant
+        return self._left_at is not None and instant - self._left_at >= ALONE_AFTER_NS
+
+    def facts(self, instant: Instant) -> PeerFacts | None:
         """Return what a peer is judged by now; None before there is a snapshot."""
-        known = self._known
-        if self._facts is None and known is not None:
+        known, alone = self._known, self.alone(instant)
+        if known is not None and (self._facts is None or self._facts.alone != alone):
             self._facts = PeerFacts(
                 known.trust_domain,
                 self._roots,
                 known.intermediates,
                 known.pins,
                 known.credentials,
-                alone=not (self._attached and known.hears),
+                alone,
             )
         return self._facts
 

@@ -352,6 +352,7 @@ class EngineState:
 
     def maintain(self, holds_other_end: Callable[[socket.socket], bool]) -> None:
         """Once a second: close connections idle too long, end tries nobody waits for."""
+        self.peers.alone(now())
         if self.applied is not None:
             # Four fifths: the other side's limit is the same, and it must not close first.
             idle_before = Instant(now() - self.applied.limits.idle_timeout_http_ns * 4 // 5)

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from gossipmesh.dataplane.protocol import Identity
+from gossipmesh.dataplane.reference import peers
 from gossipmesh.model.errors import PeerRefused
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import UpstreamSection
@@ -190,6 +191,13 @@ def verdict(moved: Counter[str], *, served: bool) -> str:
     return "served" if served else code.removeprefix("peers_refused_").replace("_", "-")
 
 
+@pytest.fixture
+def alone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an engine whose agent hears nobody be alone without a minute's wait."""
+    monkeypatch.setattr(peers, "ALONE_AFTER_NS", 0)
+
+
+@pytest.mark.usefixtures("alone_at_once")
 async def test_an_engine_that_is_called(tmp_path: Path) -> None:
     """Nobody is served who is to be refused, and each refusal has its vector's code."""
     asked = [vector for vector in VECTORS if vector["dialled"] is None]
@@ -256,6 +264,7 @@ def leading_to(node: Node, vector: dict[str, Any], address: Address) -> Snapshot
     return make_snapshot({**plain, "upstream/shop/cart": changed})
 
 
+@pytest.mark.usefixtures("alone_at_once")
 async def test_an_engine_that_calls(tmp_path: Path) -> None:
     """It sends nothing to who is not the endpoint it dialled, and each refusal has its vector's code."""
     asked = [one for one in VECTORS if one["dialled"] and one["dialled"]["node"]]

@@ -45,7 +45,7 @@ def test_what_an_agent_of_before_sends_is_executed_today(state: EngineState) -> 
 
 def test_it_says_nothing_of_keys(state: EngineState) -> None:
     """Whoever a root vouches for is who it says, as it was for 0.1; a carrier's leaf is nobody's."""
-    facts = state.peers.facts()
+    facts = state.peers.facts(Instant(1))
     assert facts is not None
     assert (facts.trust_domain, facts.intermediates) == ("mesh.example", None)
 

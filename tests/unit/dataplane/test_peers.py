@@ -13,11 +13,16 @@ from typing import Any
 import pytest
 
 from gossipmesh.dataplane.protocol import Identity
+from gossipmesh.dataplane.reference import peers as module
+from gossipmesh.dataplane.reference.peers import ALONE_AFTER_NS, KnownPeers, Peers
 from gossipmesh.dataplane.reference.state import now
+from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import HAS_KEY_SETS, REVOKED
 from gossipmesh.net.byte_stream import connect
 from gossipmesh.net.tls import ALPN_HTTP, TlsPeerRefused, TlsStream, client_context
+from gossipmesh.trust.peer_tables import CredentialTable, PinTable
 from tests.unit.dataplane.engine_kit import (
     CART,
     Node,
@@ -135,8 +140,39 @@ async def test_a_key_that_its_node_has_dropped_comes_back_for_nobody(tmp_path: P
         assert (await get(near.at("proxy")))[0] == 200
 
 
-async def test_an_engine_whose_agent_is_gone_takes_what_was_issued_since(tmp_path: Path) -> None:
+def known(*, hears: bool) -> KnownPeers:
+    return KnownPeers("mesh.test", frozenset(), hears, PinTable(), CredentialTable())
+
+
+def test_an_engine_is_alone_when_it_has_been_left_for_a_minute() -> None:
+    """An agent's restart opens no door: not its absence, and not the moment before it hears others again."""
+    peers = Peers(Counters())
+    peers.attend(attached=True)
+    peers.learn(known(hears=True))
+    assert not peers.alone(Instant(1))
+    peers.attend(attached=False)
+    assert not peers.alone(Instant(2))
+    assert not peers.alone(Instant(ALONE_AFTER_NS + 1))
+    peers.attend(attached=True)
+    peers.learn(known(hears=False))
+    assert peers.alone(Instant(ALONE_AFTER_NS + 2))
+    facts = peers.facts(Instant(ALONE_AFTER_NS + 2))
+    assert facts is not None
+    assert facts.alone
+    peers.learn(known(hears=True))
+    again = peers.facts(Instant(ALONE_AFTER_NS + 3))
+    assert again is not None
+    assert not again.alone
+    peers.learn(known(hears=False))
+    assert not peers.alone(Instant(ALONE_AFTER_NS + 4))
+    assert not peers.alone(Instant(2 * ALONE_AFTER_NS))
+
+
+async def test_an_engine_whose_agent_is_gone_takes_what_was_issued_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rest it goes on judging by what it knows."""
+    monkeypatch.setattr(module, "ALONE_AFTER_NS", 0)
     newer = identity(CART, "far", THIEFS, generation=GENERATION + 1, serial=1)
     async with fleet_of_two(tmp_path) as (fleet, near, far, _serves):
         await fleet.identify(far, newer)

@@ -42,6 +42,7 @@ def test_whatever_is_in_a_table_is_found_and_nothing_else(count: int) -> None:
         assert credentials.known(node[:-1] + bytes([node[-1] ^ 1])) is None
     assert listed.node_of(b"\xff" * 16) is None
     assert credentials.known(b"\xff" * 8) is None
+    assert credentials.known(b"") is None
 
 
 def test_whether_a_member_signs_no_key_sets_is_known_of_all() -> None:
