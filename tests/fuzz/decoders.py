@@ -321,7 +321,7 @@ def engine_targets() -> list[Target]:
     bodies = [frame[protocol.LENGTH_BYTES :] for frame in encoded]
     return [
         Target("engine-stream", 30, "bytes", [*encoded, b"".join(encoded)], feed, 0, 400),
-        Target("engine-frame", 40, "mixed", bodies, feed_body, 0, 2),
+        Target("engine-frame", 25, "mixed", bodies, feed_body, 0, 2),
     ]
 
 

@@ -121,7 +121,7 @@ def edge_targets() -> list[Target]:
     paths = ["/a/b?x=1", "/a/%2e%2e/b", "/a//b/./c", "*", "/caf%C3%A9", "/a;v=1/..;/b", "/a%20;x/%c0%ae"]
     questions = [text for file in sorted(VECTORS.glob("*.json")) for text in _questions(file)]
     return [
-        Target("http-request", 40, "bytes", REQUESTS, feed_request, 0, 1),
+        Target("http-request", 25, "bytes", REQUESTS, feed_request, 0, 1),
         Target("http-response", 20, "bytes", RESPONSES, feed_response, 0, 1),
         Target("path", 20, "text", paths, feed_path, 0, 1),
         Target("duration", 10, "text", ["10s", "1h30m", "250ms", "0s"], feed_duration, 0, 1),

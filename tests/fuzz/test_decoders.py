@@ -4,10 +4,11 @@ import pytest
 
 from gossipmesh.model.errors import MalformedInput
 from tests.fuzz.budget import fuzz
+from tests.fuzz.certificates import certificate_targets
 from tests.fuzz.decoders import Target, decoder_targets
 from tests.fuzz.edges import edge_targets
 
-TARGETS = [*decoder_targets(), *edge_targets()]
+TARGETS = [*decoder_targets(), *certificate_targets(), *edge_targets()]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
