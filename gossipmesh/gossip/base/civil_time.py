@@ -66,7 +66,10 @@ class CivilTime:
 
     def latest(self, wall_s: int) -> int:
         """Return the latest date that may be now."""
-        return max(wall_s, wall_s + self._believed_ahead_s, self._signed_s)
+        if self._peers_ahead_s > 0:
+            wall_s += self._believed_ahead_s
+        # Asked for each record that comes, so two numbers are compared in place.
+        return wall_s if wall_s > self._signed_s else self._signed_s
 
     def earliest(self, wall_s: int) -> int:
         """Return the earliest date that may be now."""

@@ -282,11 +282,12 @@ class Invariants(Observer):
         host = hosts[turn % len(hosts)]
         if host.core is not None and not host.is_paused:
             core: Any = host.core
-            for view in core.members():
+            views = core.members()
+            for view in views:
                 if view.status in OUT:
                     self._check_verdict(world, host, view.name, view.status, view)
                 self._check_view_order(host, view)
-            self._check_queue(host, core)
+            self._check_queue(host, core, len(views))
             self._view_changed(host)
         world.push(world.now_ns + SECOND_NS // SWEEPS_PER_S, self._sweep, world, turn + 1)
 
@@ -444,9 +445,9 @@ class Invariants(Observer):
             if one.entries not in published:
                 raise SimulationFailure(f"{host.name} holds services that {one.node} never published")
 
-    def _check_queue(self, host: Host, core: Any) -> None:
+    def _check_queue(self, host: Host, core: Any, members_count: int) -> None:
         queued = getattr(core.statistics(), "queue_length", 0)
-        bound = 4 * len(core.members()) + 2 * limits.SCOPES_MAX
+        bound = 4 * members_count + 2 * limits.SCOPES_MAX
         if queued > bound:
             raise SimulationFailure(f"{host.name} queues {queued} updates, at most {bound} can differ")
 
