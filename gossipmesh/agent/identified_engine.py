@@ -77,6 +77,11 @@ class IdentifiedEngine:
         wanted = service_spiffe_id(self._keeper.identity.trust_domain, service)
         return any(one.spiffe_id == wanted for one in self.supervisor.shown)
 
+    def service_identity_is_due(self, service: str) -> bool:
+        """Tell whether a key of `service` is in use that the engine has not confirmed yet."""
+        wanted = service_spiffe_id(self._keeper.identity.trust_domain, service)
+        return wanted in self._keeper.keys.usable() and not self.service_has_identity(service)
+
     def show_keys(self) -> None:
         """Have the engine show the keys in use, and trust the roots of Trust."""
         identity, usable = self._keeper.identity, self._keeper.keys.usable()

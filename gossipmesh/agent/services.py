@@ -2,8 +2,9 @@
 
 Rules:
 1. Published passing only while the checks pass, the engine serves, and the service's SVID is here.
-2. Nothing is published before it is known (first verdicts, an engine that answers) or 10 s have passed:
-   after a restart the group goes on with what the last agent said.
+2. Nothing is published before it is known (first verdicts, an engine that answers and has confirmed the
+   services' keys, where there are any) or 10 s have passed: after a restart the group goes on with what the
+   last agent said.
 3. A service the credential does not allow is a problem, not a publication.
 """
 
@@ -41,6 +42,9 @@ class Conditions(Protocol):
 
     def service_has_identity(self, service: str) -> bool:
         """Tell whether this node holds the SVID of `service`."""
+
+    def service_identity_is_due(self, service: str) -> bool:
+        """Tell whether the engine is about to be given it: there is one, and it was not confirmed yet."""
 
 
 class LocalServices:
@@ -167,8 +171,11 @@ class LocalServices:
     def _is_known(self) -> bool:
         if not self._conditions.engine_serves():
             return False
-        healths = [self._monitor.health(entry.registration) for entry in self.registrations()]
-        return EndpointHealth.UNKNOWN not in healths
+        return all(
+            self._monitor.health(entry.registration) is not EndpointHealth.UNKNOWN
+            and not self._conditions.service_identity_is_due(entry.service)
+            for entry in self.registrations()
+        )
 
     def _entry(self, registration: LocalRegistration) -> ServiceEntry:
         health = self._monitor.health(registration.registration)

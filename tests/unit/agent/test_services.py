@@ -30,7 +30,7 @@ class Rig:
         self.folder = folder
         self.serves = True
         self.allowed = True
-        self.identity = True
+        self.identity, self.is_due = True, False
         self.published: list[tuple[tuple[str, EndpointHealth, bool], ...]] = []
         self.services = LocalServices(
             ServicesFolder(folder), self, publish=self._publish, on_change=lambda: None, nursery=nursery
@@ -54,6 +54,9 @@ class Rig:
 
     def service_has_identity(self, service: str) -> bool:
         return self.identity
+
+    def service_identity_is_due(self, service: str) -> bool:
+        return self.is_due
 
     def _publish(self, entries: Sequence[ServiceEntry]) -> None:
         self.published.append(tuple((e.registration, EndpointHealth(e.health), e.draining) for e in entries))
@@ -88,6 +91,33 @@ async def test_nothing_is_said_before_it_is_known_or_ten_seconds_passed(
         assert not rig.services.settled
         await rig.seconds(4)
         assert rig.published == [(("cart", EndpointHealth.FAILING, False),)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_key_that_the_engine_has_not_confirmed_yet_is_waited_for(tmp_path: Path) -> None:
+    """After a restart it shows it all the while, and nobody may be told otherwise for a moment."""
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path, nursery)
+        rig.identity, rig.is_due = False, True
+        rig.write("cart")
+        await rig.services.scan()
+        rig.services.refresh()
+        assert rig.published == []
+        rig.identity, rig.is_due = True, False
+        rig.services.refresh()
+        assert rig.published == [(("cart", EndpointHealth.PASSING, False),)]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_key_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
+    """A new node shows its keys once peers hold their pins; until then it says that it serves nothing."""
+    async with trio.open_nursery() as nursery:
+        rig = Rig(tmp_path, nursery)
+        rig.identity = False
+        rig.write("cart")
+        await rig.services.scan()
+        assert rig.published == [(("cart", EndpointHealth.FAILING, False),)]
+        assert rig.services.settled
         nursery.cancel_scope.cancel()
 
 
