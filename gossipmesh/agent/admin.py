@@ -23,6 +23,7 @@ import trio
 from gossipmesh.agent import admin_views as views
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.check_views import check, check_all
+from gossipmesh.agent.credential_offers import offer_credential
 from gossipmesh.agent.death_views import why
 from gossipmesh.agent.flight_recorder import record
 from gossipmesh.agent.http_server import HttpServer, Refused, Request, Response, json_response
@@ -75,6 +76,7 @@ class AdminApi:
         self._writes: dict[str, Write] = {
             "/v1/policy/offer": self._offer_policy,
             "/v1/trust/offer": self._offer_trust,
+            "/v1/credentials": self._offer_credential,
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
             "/v1/release": self._release_retained,
@@ -171,6 +173,9 @@ class AdminApi:
             await self._parts.shell.writer.wait_told()
         trust = self._parts.documents.trust
         return {"version": 0 if trust is None else trust.version}
+
+    async def _offer_credential(self, request: Request) -> Any:
+        return offer_credential(self._parts, request.body)
 
     async def _leave_mesh(self, _: Request) -> Any:
         await self._leave()

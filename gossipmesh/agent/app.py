@@ -69,6 +69,7 @@ from gossipmesh.gossip.base.effects import (
     Opened,
     PolicyApplied,
     PolicyRefused,
+    Revoked,
     ServicesChanged,
     TrustChanged,
     ViewRepaired,
@@ -360,7 +361,7 @@ class Agent:
             log.error(text, extra=fields(identities=list(event.paths)))
         elif isinstance(event, ClockOff | ClockBelowRecords):
             tell_clock(event)
-        elif isinstance(event, IdentityCopied | EnrolledAgain):
+        elif isinstance(event, IdentityCopied | EnrolledAgain | Revoked):
             name, folder = self.identity.identity.name, self._config.state_dir / "identity"
             self._failure = replaced_by(event, name, self.node.incarnation[0], folder)
             self._failed.set()

@@ -1,16 +1,16 @@
-"""Why an agent must end and not be started again: its name or its very identity is in use elsewhere.
+"""Why an agent must end and not be started again: its name or identity is in use elsewhere, or revoked.
 
 Ends at the sentence; the agent ends itself, and its engine with it.
 """
 
 from pathlib import Path
 
-from gossipmesh.gossip.base.effects import EnrolledAgain, IdentityCopied
-from gossipmesh.model.errors import NodeReplaced
+from gossipmesh.gossip.base.effects import EnrolledAgain, IdentityCopied, Revoked
+from gossipmesh.model.errors import NodeReplaced, NodeRevoked
 
 
 def replaced_by(
-    event: EnrolledAgain | IdentityCopied, name: str, generation: int, folder: Path
+    event: EnrolledAgain | IdentityCopied | Revoked, name: str, generation: int, folder: Path
 ) -> NodeReplaced:
     """Return what a person must know.
 
@@ -18,6 +18,12 @@ def replaced_by(
         generation: of the credential held here.
         folder: where the identity of this node is kept.
     """
+    if isinstance(event, Revoked):
+        return NodeRevoked(
+            f"{name} was revoked (generation {generation} counts no more): nobody in the mesh takes what it "
+            "says, so this agent and its engine end; if that is a mistake, or to have it back, run "
+            f"`rm -r {folder}` and enrol {name} again (`gossipmesh token create --node {name}`)"
+        )
     way_out = (
         f"to have this machine in the mesh, run `rm -r {folder}` and enrol it under a name of its own "
         "(`gossipmesh token create --node NAME`)"

@@ -113,6 +113,21 @@ class Intake:
         if change is not None:
             self.follow(change, sender)
 
+    def offer_untrusted(self, record: SignedRecord) -> None:
+        """Take a credential that was handed to us, not told by a peer.
+
+        Raises:
+            MalformedInput: no credential that holds now. Whoever made it is at fault. State unchanged.
+        """
+        if record.kind != RecordKind.CREDENTIAL:
+            raise Untrusted("a record that is no credential")
+        checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+        if self._about_us(record, None, checks):
+            return
+        change = self._catalog.merge_untrusted(record, checks)
+        if change is not None:
+            self.follow(change, None)
+
     def _merge_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
         if record.kind == _VERDICT:
             return self._detector.merge_verdict_untrusted(record, checks)
@@ -139,8 +154,10 @@ class Intake:
         member = change.member
         if len(change.message) > MESSAGES_BYTES_MAX:
             self._haste.hasten()
+        if member.is_revoked:
+            self._bury(member, sender)
         self._courier.enqueue((change.kind, member.node_id, b""), change.message)
-        urgent: list[bytes] = []
+        urgent: list[bytes] = [change.message] if member.is_revoked else []
         if change.kind == RecordKind.NODE_STATE:
             if member.verdict_message is None:
                 self._courier.queue.drop_subject(RecordKind.VERDICT, member.node_id)
@@ -163,6 +180,13 @@ class Intake:
         if urgent and change.fresh_incarnation and self._one_of_many(change):
             return
         self._courier.push(urgent, b"" if sender is None else sender.node_id)
+
+    def _bury(self, member: Member, sender: Member | None) -> None:
+        """Let nothing wait for a member whose tombstone came; its streams end with this step."""
+        self._courier.forget(member.node_id)
+        self._detector.forget(member)
+        generation = member.credential.generation
+        self._note(member, "revoked", _id_of(sender) or b"", detail=f"below generation {generation}")
 
     def _one_of_many(self, change: Change) -> bool:
         """Tell whether so many start at once that word of this one is left to ticks and comparisons.
@@ -264,7 +288,7 @@ class Intake:
     def _is_own_credential(self, record: SignedRecord, checks: Checks) -> bool:
         """Look at a credential of our name, if it is of a later generation; nothing is left to merge."""
         offered = decode_untrusted(record.body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
-        if offered.generation > self._own.generation:
+        if offered.generation > self._own.generation or offered.is_tombstone:
             credential = self._catalog.open_credential_untrusted(record, checks)
             tell_successor(self._ctx, self._catalog, credential)
         return True

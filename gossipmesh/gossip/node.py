@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import CloseStream, Effect, StreamId
+from gossipmesh.gossip.base.effects import CloseStream, Effect, KeysChanged, Revoked, StreamId
 from gossipmesh.gossip.base.settings import (
     GossipSettings,
     NodeAddresses,
@@ -31,6 +31,7 @@ from gossipmesh.gossip.dissemination.opening import Opening
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
 from gossipmesh.gossip.intake import Intake
+from gossipmesh.gossip.membership import views
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credential_watch import CredentialWatch
 from gossipmesh.gossip.membership.key_sets import allowed_entries, key_set_of
@@ -204,6 +205,7 @@ class GossipNode(Reads):
             self._detector.status_changed(member)
         self._entrance.start(self._rivals.seeds, self._own.state.gossip_addresses)
         self._forget_ended()
+        self._tell_revocations()
         self._repair.start()
         self._opening.start()
 
@@ -402,6 +404,19 @@ class GossipNode(Reads):
         self._forget_ended()
         return self._finish()
 
+    def offer_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
+        """Take another node's credential, a tombstone perhaps, from whoever administers us; tell everybody.
+
+        One that is held already, or overtaken, changes nothing.
+
+        Raises:
+            MalformedInput: not a credential, not signed by the authority, or not valid now. Whoever made it
+                is at fault. State unchanged.
+        """
+        self._advance(now)
+        self._intake.offer_untrusted(record)
+        return self._finish()
+
     def set_draining(self, now: Instant) -> list[Effect]:
         """Tell everyone that we want no new work."""
         return self._set_phase(NodePhase.DRAINING, now)
@@ -459,18 +474,32 @@ class GossipNode(Reads):
             self._intake.follow(self._own.publish_state(), None)
         return self._finish()
 
+    def _tell_revocations(self) -> None:
+        """Tell the shell whom Trust revokes, ourselves perhaps."""
+        for keys in views.revoked_by_trust(self._catalog, self._ctx):
+            self._ctx.notify(KeysChanged(keys.node_id, keys.name, keys))
+        if self._catalog.credentials.is_revoked(self._own_member().name, self._own.generation):
+            self._ctx.notify(Revoked(self._own.generation))
+
     def _forget_ended(self) -> None:
         """Drop everywhere whoever is a member no more."""
         for member in self._credentials.look():
+            is_revoked = self._credentials.is_revoked(member)
             self._catalog.forget(member)
             self._courier.forget(member.node_id)
             self._detector.forget(member)
+            if is_revoked:
+                self._router.cut_off(member.node_id)  # who merely ended is not refused what is under way
 
     def _finish(self) -> list[Effect]:
         """See to what this step as a whole asks for, and return its effects."""
         if self._catalog.ending is not None:
             self._credentials.keep_up()
+        if self._catalog.revoked:
+            for member in self._catalog.take_revoked():
+                self._router.cut_off(member.node_id)
         if self._spreading.has_new_trust:
             self._spreading.take_trust_change()
             self._forget_ended()
+            self._tell_revocations()
         return self._ctx.drain()

@@ -106,10 +106,8 @@ class Reads:
         return None if member is None else keys_of(member)
 
     def each_keys(self) -> Iterator[MemberKeys]:
-        """Walk over what `keys_of` returns of everybody, ourselves included, in order of arrival."""
-        for member in list(self._catalog):
-            if self._catalog.get(member.node_id) is member:
-                yield keys_of(member)
+        """Walk over what everybody's TLS keys are judged by: ourselves, others, and whoever is revoked."""
+        return views.each_keys(self._catalog, self._ctx)
 
     def key_set_heard_count(self) -> int:
         """Return how many live members have shown since that they hold our newest key set; 0 without one.

@@ -337,6 +337,11 @@ class Router:
         self._receive_data_untrusted(header, message.packet, None, self._ctx.now)
         return None
 
+    def cut_off(self, node_id: bytes) -> None:
+        """End every stream with a node that is a member no more."""
+        for ended in self._streams.cut_off(node_id):
+            self.take(ended)
+
     # What rooms tell
 
     def take_all(self, facts: object) -> None:

@@ -23,6 +23,12 @@ class NodeReplaced(OperatorError):
     exit_code = 78
 
 
+class NodeRevoked(NodeReplaced):
+    """The authority took this node out of the mesh: no supervisor may start this agent again (EX_NOPERM)."""
+
+    exit_code = 77
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with a sentence saying what has happened already; exit code 130."""
 

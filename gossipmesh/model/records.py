@@ -53,8 +53,9 @@ class SignedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class NodeCredential(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The ticket into the group, signed by an authority document key.
+    """The ticket into the group, signed by an authority document key; without keys it is a tombstone.
 
+    A tombstone says that no credential of its generation or below counts any more; it allows nothing.
     `serial` orders credentials of one generation; `spki_hashes` are SHA-256 of the public keys of
     the node's current leaves; `service_patterns` are `namespace/name` with `*` for either part;
     `not_before` and `ends` are wall seconds, and past `ends` nothing of this node counts.
@@ -70,6 +71,11 @@ class NodeCredential(msgspec.Struct, frozen=True, array_like=True, gc=False):
     service_patterns: tuple[str, ...]
     not_before: int
     ends: int
+
+    @property
+    def is_tombstone(self) -> bool:
+        """Tell whether this takes its node out of the group."""
+        return not self.signing_key
 
 
 class PolicyStatus(msgspec.Struct, frozen=True, array_like=True, gc=False):

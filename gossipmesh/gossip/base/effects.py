@@ -166,6 +166,15 @@ class EnrolledAgain(msgspec.Struct, frozen=True):
     generation: int
 
 
+class Revoked(msgspec.Struct, frozen=True):
+    """The authority, or Trust, took our name out of the mesh: every generation up to this one.
+
+    Nobody takes what we sign any more. May be told more than once.
+    """
+
+    generation: int
+
+
 class ViewRepaired(msgspec.Struct, frozen=True):
     """A comparison with one peer ended in equal sums; `peers_count` distinct peers so far this start."""
 
@@ -243,6 +252,7 @@ Event = (
     | PolicyRefused
     | IdentityCopied
     | EnrolledAgain
+    | Revoked
     | ViewRepaired
     | WayChanged
     | DatagramsLost

@@ -28,6 +28,7 @@ KINDS: Final = (
     "reachable",
     "quarantine",
     "held-mass-death",
+    "revoked",
 )
 
 

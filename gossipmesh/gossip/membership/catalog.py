@@ -11,7 +11,7 @@ Paper: SWIM section 4.2. Deviation: one total order instead of SWIM's override t
 """
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgpack
 import msgspec
@@ -20,6 +20,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.budgets import KeyedBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import PersistKind
+from gossipmesh.gossip.membership.credentials import CredentialJudge, rank_of_credential
 from gossipmesh.gossip.membership.eligible import Eligible
 from gossipmesh.gossip.membership.endpoints import Telling, shared_entries
 from gossipmesh.gossip.membership.key_sets import (
@@ -54,7 +55,7 @@ from gossipmesh.model.records import (
     SignedRecord,
     Verdict,
 )
-from gossipmesh.trust.records import open_credential_untrusted, open_opaque_untrusted, open_owned_untrusted
+from gossipmesh.trust.records import open_opaque_untrusted, open_owned_untrusted
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 
@@ -98,7 +99,7 @@ class Change(msgspec.Struct, frozen=True):
 
 @kept.part("catalog")
 class Catalog:
-    """All members with a living credential, ourselves among them, in order of arrival."""
+    """All members with a living credential, ourselves among them, and the revoked, in order of arrival."""
 
     member_class: ClassVar[type[Member]] = Member
     verdict_kind: ClassVar[int] = _VERDICT
@@ -115,15 +116,16 @@ class Catalog:
         self.standing = Standing(own_id)
         self.telling = Telling(ctx, own_id)
         self.eligible = Eligible(self.standing, own_id)
+        self.revoked: list[Member] = []  # whose tombstone came in this step; see `take_revoked`
+        self._revoked_count = 0
         self._signers: dict[bytes, bytes] = {}
         self._rates = KeyedBudgets(
             limits.RECORDS_PER_OWNER_PER_S, limits.RECORDS_PER_OWNER_BURST, keys_max=_RATES_MAX
         )
-        self._keys_version = -1
-        self._keys: dict[bytes, bytes] = {}
+        self.credentials = CredentialJudge(ctx)
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._members) - self._revoked_count
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
@@ -190,6 +192,8 @@ class Catalog:
         member = self._members.get(node_id)
         if member is None:
             raise UnknownOwner(node_id)
+        if member.is_revoked:
+            raise Untrusted("a record of a node that is revoked")
         if record.kind in RETIRED_KINDS:
             raise Untrusted("a record of a retired kind")
         return member, Order(generation, epoch, sequence)
@@ -229,15 +233,6 @@ class Catalog:
     def _stale(self) -> None:
         self._ctx.statistics.records_stale += 1
 
-    def credential_keys(self) -> dict[bytes, bytes]:
-        """Return the authority's document keys; rebuilt when Trust changes."""
-        trust = self._ctx.documents.trust
-        version = 0 if trust is None else trust.version
-        if version != self._keys_version:
-            self._keys = self._ctx.documents.credential_keys
-            self._keys_version = version
-        return self._keys
-
     def open_credential_untrusted(
         self, record: SignedRecord, checks: Checks, *, is_kept: bool = False
     ) -> NodeCredential:
@@ -247,17 +242,12 @@ class Catalog:
         peers have told what time it is.
 
         Raises:
-            MalformedInput: not signed by the authority, not valid now, or of unusable fields.
-                Remote's fault. State unchanged.
+            MalformedInput: not signed by the authority, not valid now, revoked by Trust, or of unusable
+                fields. Remote's fault. State unchanged.
         """
         checks.spend_untrusted()
         self._ctx.statistics.signature_checks += 1
-        credential = open_credential_untrusted(
-            record, self._ctx.trust_domain, self.credential_keys(), self._ctx.verifier
-        )
-        if not is_kept and not self._ctx.holds_now(credential.not_before, credential.ends):
-            raise Untrusted("a credential that does not hold now")
-        return credential
+        return self.credentials.open_untrusted(record, is_kept=is_kept)
 
     def restore_untrusted(self, record: SignedRecord, checks: Checks) -> Change | None:
         """Merge one record that we kept; None when it says nothing new.
@@ -276,7 +266,7 @@ class Catalog:
         member = self._members.get(offered.node_id)
         if member is not None:
             held = member.records[RecordKind.CREDENTIAL]
-            if held.body == record.body or _credential_rank(offered, record) <= _credential_rank(
+            if held.body == record.body or self._credential_rank(offered, record) <= self._credential_rank(
                 member.credential, held
             ):
                 self._stale()
@@ -284,8 +274,13 @@ class Catalog:
         credential = self.open_credential_untrusted(record, checks, is_kept=is_kept)
         return self.install_credential(credential, record)
 
+    def _credential_rank(self, credential: NodeCredential, record: SignedRecord) -> tuple[Any, ...]:
+        """Return where a credential stands, settled as the ledger settles records of one order."""
+        digest = self.ledger.digest(bytes((record.kind,)) + record.body)
+        return (*rank_of_credential(credential)[:3], digest)
+
     def install_credential(self, credential: NodeCredential, record: SignedRecord) -> Change:
-        """Take a verified credential, newer than any held of this node.
+        """Take a verified credential, newer than any held of this node; a tombstone ends its member at once.
 
         Raises:
             Untrusted: the table is full, or another member has the same short id. State unchanged.
@@ -293,29 +288,32 @@ class Catalog:
         member = self._members.get(credential.node_id)
         fresh = member is None
         if member is None:
-            other = self._by_short.get(short_id_of(credential.node_id))
-            if other is not None or len(self._members) >= limits.MEMBERS_MAX:
-                raise Untrusted("no room for another member, or its short id is taken")
-            member = self.member_class(credential, self._ctx.now)
-            self._members[credential.node_id] = member
-            self._by_short[member.short_id] = member
-            self._ctx.statistics.members = len(self._members)
-        published = publishes_keys(member)
-        if not fresh and credential.generation > member.credential.generation:
+            member = self._enter(credential)
+        published, before = publishes_keys(member), None
+        if credential.is_tombstone:
+            before = self._end(member)
+        elif not fresh and credential.generation > member.credential.generation:
             self._forget_records(member)
         elif not fresh and credential.service_patterns != member.credential.service_patterns:
             self.drop_disallowed(member, credential)
         if not fresh and member.credential.exchange_key != credential.exchange_key:
             member.link = None
         self._ctx.civil.signed(credential.not_before)
+        self._revoked_count += credential.is_tombstone - member.is_revoked
+        member.is_revoked = credential.is_tombstone
         member.ends = credential.ends
         member.signer = self._signers.setdefault(record.key_id, record.key_id)
         self.ending = credential.ends if self.ending is None else min(self.ending, credential.ends)
-        self._store(member, record, Rank(credential.generation, 0, credential.serial, b""))
+        self._store(member, record, rank_of_credential(credential))
+        self._ctx.statistics.members = len(self)
         self._persist(member)
-        self.standing.note(member)
-        self.note_eligible(member)
-        if published:
+        if credential.is_tombstone:
+            self.revoked.append(member)
+            self._tell_end(member, before)
+        else:
+            self.standing.note(member)
+            self.note_eligible(member)
+        if published or credential.is_tombstone:
             tell_keys(self._ctx, member)
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
 
@@ -459,6 +457,11 @@ class Catalog:
         message = member.messages[record.kind]
         return Change(member, record.kind, message, before, False, record, False, verdict)
 
+    def take_revoked(self) -> list[Member]:
+        """Return whose tombstone came since the last call."""
+        revoked, self.revoked = self.revoked, []
+        return revoked
+
     def take_ending(self) -> int | None:
         """Return when the first of the credentials ends that came since the last call; None: none came."""
         ending, self.ending = self.ending, None
@@ -507,22 +510,45 @@ class Catalog:
         member.run = 0
         member.status = MemberStatus.ALIVE
 
-    def forget(self, member: Member) -> None:
-        """Drop a member whose credential no longer holds, and everything it signed."""
-        before = member.status
-        had_state, published = member.state is not None, publishes_keys(member)
+    def _enter(self, credential: NodeCredential) -> Member:
+        """Make room for a member, or for the tombstone of one; those are counted apart."""
+        count = self._revoked_count if credential.is_tombstone else len(self)
+        if short_id_of(credential.node_id) in self._by_short:
+            raise Untrusted("the short id of this member is another's")
+        if count >= limits.MEMBERS_MAX:
+            raise Untrusted("no room for another member")
+        member = self.member_class(credential, self._ctx.now)
+        member.is_revoked = False  # until it is counted
+        self._members[credential.node_id] = member
+        self._by_short[member.short_id] = member
+        return member
+
+    def _end(self, member: Member) -> MemberStatus | None:
+        """Let go all that a member signed; return its status, None before a state was known."""
+        before = None if member.state is None else member.status
         self._forget_records(member)
-        self.ledger.put(RecordKind.CREDENTIAL, member.node_id, None)
-        del self._members[member.node_id]
-        del self._by_short[member.short_id]
         self.standing.drop(member)
         self.note_eligible(member)
-        self._ctx.statistics.members = len(self._members)
-        self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
-        if had_state:
+        return before
+
+    def _tell_end(self, member: Member, before: MemberStatus | None) -> None:
+        """Tell that a member is one no more, if anybody was told that it was."""
+        if before is not None:
             self.telling.member(member, MemberStatus.DEAD, before)
-        if had_state or member.told is not None:
+        if before is not None or member.told is not None:
             self.telling.services(member)
+
+    def forget(self, member: Member) -> None:
+        """Drop a member whose credential no longer holds, and everything it signed."""
+        published = publishes_keys(member) or member.is_revoked
+        before = self._end(member)
+        self._revoked_count -= member.is_revoked
+        self._drop(member, _CREDENTIAL)
+        del self._members[member.node_id]
+        del self._by_short[member.short_id]
+        self._ctx.statistics.members = len(self)
+        self._ctx.persist(PersistKind.MEMBER, member.node_id, None)
+        self._tell_end(member, before)
         if published:
             tell_keys(self._ctx, member, is_gone=True)
 
@@ -559,7 +585,3 @@ def order_start(order: Order) -> tuple[int, int]:
 def rank_of(order: Order) -> Rank:
     """Return an order as a ledger rank without a tie-break."""
     return Rank(order.generation, order.epoch, order.sequence, b"")
-
-
-def _credential_rank(credential: NodeCredential, record: SignedRecord) -> tuple[int, int, bytes]:
-    return (credential.generation, credential.serial, record.body)

@@ -38,7 +38,7 @@ class CredentialWatch:
     def look(self) -> list[Member]:
         """Return who is a member no more, and look again in time (timer `credentials`)."""
         self._catalog.take_ending()
-        keys = self._catalog.credential_keys()
+        keys = self._catalog.credentials.keys()
         self._catalog.note_eligible()
         self._ctx.judge_clock()
         now_s = self._ctx.earliest_s
@@ -50,7 +50,8 @@ class CredentialWatch:
         for member in self._catalog:
             if member.node_id == self._catalog.own_id:
                 continue
-            if (member.ends <= now_s and not is_doubted) or member.signer not in keys:
+            has_ended = member.ends <= now_s and not is_doubted
+            if has_ended or member.signer not in keys or self.is_revoked(member):
                 gone.append(member)
             elif next_end is None or member.ends < next_end:
                 next_end = member.ends
@@ -68,6 +69,12 @@ class CredentialWatch:
     def _is_doubted(self) -> bool:
         now = self._ctx.now
         return now < self._doubted_until or (now < self._unasked_until and not self._ctx.civil.is_judged)
+
+    def is_revoked(self, member: Member) -> bool:
+        """Tell whether Trust revokes a member; those with a tombstone stay, as what they are."""
+        return not member.is_revoked and self._catalog.credentials.is_revoked(
+            member.name, member.credential.generation
+        )
 
     def keep_up(self) -> None:
         """Look in time for the credentials that have come since."""

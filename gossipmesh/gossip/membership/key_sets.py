@@ -78,7 +78,7 @@ def keys_of(member: Member) -> MemberKeys:
         serial=credential.serial,
         ends=credential.ends,
         has_key_sets=publishes_keys(member),
-        is_revoked=False,
+        is_revoked=credential.is_tombstone,
         entries=None if message is None else key_set_of(message).entries,
     )
 

@@ -162,6 +162,8 @@ class Records:
 class Member:
     """Mutable; owned by the catalog. `verdict` is kept while `state` does not beat it.
 
+    `is_revoked`: its credential is a tombstone, so there is nothing else of it, and it is nobody's peer.
+
     Credential and state are decoded when they are asked for; those asked for lately are found again.
     `entries` are its services, decoded when they came, None before any did; `told` those last told to be in
     use, None for none.
@@ -182,6 +184,7 @@ class Member:
         "ends",
         "entries",
         "heard_at",
+        "is_revoked",
         "is_tcp_only",
         "lag_ms",
         "link",
@@ -237,6 +240,7 @@ class Member:
         self.datagram_at = -1
         self.carried_since = -1
         self.is_tcp_only = False
+        self.is_revoked = credential.is_tombstone
         self.endpoints_retained = False
         self.quarantine_until: Instant | None = None
 

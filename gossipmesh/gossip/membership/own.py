@@ -17,7 +17,7 @@ import msgspec
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
-from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind
+from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind, Revoked
 from gossipmesh.gossip.base.settings import NodeAddresses, NodeProfile
 from gossipmesh.gossip.base.writes import Continuation
 from gossipmesh.gossip.membership.catalog import Catalog, Change
@@ -241,9 +241,13 @@ class OwnRecords:
 
 
 def tell_successor(ctx: Context, catalog: Catalog, credential: NodeCredential) -> None:
-    """Tell the shell if a verified credential of our own name is a later one, and another agent's."""
+    """Tell the shell if a verified credential of our own name is another agent's, or a tombstone."""
     own = catalog.get(catalog.own_id)
-    if own is None or credential.generation <= own.credential.generation:
+    if own is None or credential.generation < own.credential.generation:
         return
-    if credential.signing_key != own.credential.signing_key:
+    if credential.generation == own.credential.generation and not credential.is_tombstone:
+        return
+    if credential.is_tombstone:
+        ctx.notify(Revoked(credential.generation))
+    elif credential.signing_key != own.credential.signing_key:
         ctx.notify(EnrolledAgain(credential.generation))

@@ -51,6 +51,20 @@ def require_order_untrusted(kind: int, epoch: int, sequence: int, wall_s: int) -
         raise Untrusted("a sequence that only a whole incarnation has")
 
 
+def require_credential_sound_untrusted(credential: NodeCredential, wall_s: int) -> None:
+    """Refuse a verified credential that could never be outbid, or is neither whole nor a tombstone.
+
+    Raises:
+        Untrusted: Remote's fault. State unchanged.
+    """
+    if credential.generation > wall_s + DAY_S or credential.serial > wall_s + DAY_S:
+        raise Untrusted("a generation or serial of a day that has not come: it could never be raised again")
+    if credential.is_tombstone and (
+        credential.exchange_key or credential.spki_hashes or credential.service_patterns
+    ):
+        raise Untrusted("a tombstone that allows something")
+
+
 def lasting(state: NodeState) -> Order:
     """Return the order a state counts as: a leave is the last of its incarnation, whatever else is signed."""
     order = state.order

@@ -16,9 +16,12 @@ from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.settings import MemberView
 from gossipmesh.gossip.membership.catalog import Catalog
 from gossipmesh.gossip.membership.endpoints import in_use
+from gossipmesh.gossip.membership.key_sets import keys_of
 from gossipmesh.gossip.membership.member import Member
-from gossipmesh.model.identity import NodeId
+from gossipmesh.model.identity import NodeId, node_id_of, node_spiffe_id
 from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.member_keys import MemberKeys
+from gossipmesh.model.records import SEQUENCE_WHOLE
 from gossipmesh.model.service import NodeEndpoints
 
 _BY_NAME: Final = attrgetter("name")
@@ -53,6 +56,33 @@ def is_anybody_heard(catalog: Catalog, since: int) -> bool:
 def agreed_count(catalog: Catalog, since: int) -> int:
     """Return how many live members, without ourselves, had our state sum after an instant."""
     return sum(member.agreed_at > since for member in catalog if member.status is MemberStatus.ALIVE)
+
+
+def each_keys(catalog: Catalog, ctx: Context) -> Iterator[MemberKeys]:
+    """Yield what everybody's TLS keys are judged by, in order of arrival; then whom Trust revokes."""
+    for member in list(catalog):
+        if catalog.get(member.node_id) is member:
+            yield keys_of(member)
+    yield from revoked_by_trust(catalog, ctx)
+
+
+def revoked_by_trust(catalog: Catalog, ctx: Context) -> Iterator[MemberKeys]:
+    """Yield whom Trust revokes, but for those of whom a later generation is known."""
+    trust = ctx.documents.trust
+    for name, generation in () if trust is None else sorted(trust.revoked.items()):
+        node_id = node_id_of(node_spiffe_id(ctx.trust_domain, name))
+        member = catalog.get(node_id)
+        if member is None or member.credential.generation <= generation:
+            yield MemberKeys(
+                node_id=node_id,
+                name=name,
+                generation=generation,
+                serial=SEQUENCE_WHOLE,
+                ends=0,
+                has_key_sets=True,
+                is_revoked=True,
+                entries=None,
+            )
 
 
 def tally_of(catalog: Catalog) -> Tally:

@@ -112,6 +112,10 @@ class RecordedInputs:
         """Hand over the input of this name."""
         return self._take(now, self._core.renew_credential, record, now)
 
+    def offer_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.offer_credential, record, now)
+
     def set_draining(self, now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.set_draining, now)

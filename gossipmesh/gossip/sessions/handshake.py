@@ -6,9 +6,10 @@ Rules:
 3. A packet that cannot be opened is answered with a cookie: the sender may hold an older run of ours.
    Of the run it holds, the cookie says that we are not known there yet: news of us is likely on its way,
    so we ask once more before we say hello. Many who join at once would all greet one another otherwise.
-4. Whoever proves a credential that a later enrolment of its name replaced is welcomed with the later one, in
-   the place of ours: the authority's word that it must stop. Whoever proves itself elsewhere than a newer
-   state of its own says is welcomed with that one in the place of ours: another agent may use its keys.
+4. Whoever proves a credential that a later enrolment of its name, or a tombstone, replaced is welcomed with
+   that one in the place of ours: the authority's word that it must stop. Whoever proves itself elsewhere
+   than a newer state of its own says is welcomed with that one in the place of ours: another agent may use
+   its keys.
 Paper: none; the cookie is DTLS's (RFC 9147 section 5.1).
 """
 
@@ -17,6 +18,7 @@ from gossipmesh.gossip.base.budgets import PrefixBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
+from gossipmesh.gossip.membership.credentials import is_replaced
 from gossipmesh.gossip.membership.member import Member, short_id_of
 from gossipmesh.gossip.membership.own import tell_successor
 from gossipmesh.gossip.sessions.facts import PeerMet, PingDue, TooLong
@@ -280,13 +282,13 @@ class Handshake:
         """Store a proven credential unless a newer one is held, and return its member.
 
         Raises:
-            Replaced: a newer generation is held. Remote's fault. State unchanged.
+            Replaced: a newer generation or a tombstone is held. Remote's fault. State unchanged.
             Untrusted: there is no room. Remote's fault. State unchanged.
         """
         member = self._catalog.get(credential.node_id)
         if member is not None:
             held = member.credential
-            if credential.generation < held.generation:
+            if is_replaced(credential, held):
                 raise Replaced(member.records[RecordKind.CREDENTIAL])
             if (credential.generation, credential.serial) <= (held.generation, held.serial):
                 if credential.signing_key != held.signing_key:

@@ -18,6 +18,7 @@ from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendStream, StreamId
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
+from gossipmesh.gossip.membership.credentials import is_replaced
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import tell_successor
 from gossipmesh.gossip.sessions.facts import FrameReceived, PeerMet, StreamEnded, StreamFact, StreamReady
@@ -177,6 +178,16 @@ class Streams:
         self._end(session)
         return True
 
+    def cut_off(self, node_id: bytes) -> list[StreamEnded]:
+        """Close every stream with a node, or on its way to it; return what ended."""
+        cut = [
+            session
+            for session in self._sessions.values()
+            if session.peer_id == node_id
+            or (session.expected is not None and session.expected.node_id == node_id)
+        ]
+        return [StreamEnded(session) for session in cut if self.close(session)]
+
     def spoil(self, stream: StreamId, error: MalformedInput) -> StreamEnded | None:
         """Close a stream that brought what it may not, and count that."""
         self._ctx.dropped("stream " + type(error).__name__)
@@ -265,7 +276,7 @@ class Streams:
             return
         fresh = hello.nonce + session.nonce
         member = self._catalog.get(credential.node_id)
-        if member is not None and credential.generation < member.credential.generation:
+        if member is not None and is_replaced(credential, member.credential):
             # It learns from a hello that carries its successor's credential instead of ours.
             newer = member.records[RecordKind.CREDENTIAL]
             self._send_hello(session, _ROLE_ACCEPTOR, hello.run, fresh, newer)

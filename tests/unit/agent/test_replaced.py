@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gossipmesh.agent.replaced import replaced_by
-from gossipmesh.gossip.base.effects import EnrolledAgain, IdentityCopied
+from gossipmesh.gossip.base.effects import EnrolledAgain, IdentityCopied, Revoked
 from gossipmesh.model.member import Address
 
 FOLDER = Path("/var/lib/gossipmesh/identity")
@@ -26,3 +26,12 @@ def test_a_copied_identity() -> None:
     assert "copied, or the machine cloned?" in str(failure)
     assert WAY_OUT in str(failure)
     assert str(failure).endswith("to move shop1 to this machine, stop it there, then start it here")
+
+
+def test_a_revoked_node() -> None:
+    failure = replaced_by(Revoked(3), "shop1", 2, FOLDER)
+    assert failure.exit_code == 77
+    assert str(failure).startswith("shop1 was revoked (generation 2 counts no more)")
+    assert str(failure).endswith(
+        f"run `rm -r {FOLDER}` and enrol shop1 again (`gossipmesh token create --node shop1`)"
+    )

@@ -206,6 +206,7 @@ class Group:
         leaves: int = 0,
         enrolled_as: str | None = None,
         copy_of: str | None = None,
+        generation: int | None = None,
         unconfirmed: Unconfirmed | None = None,
         wall_ahead_s: int = 0,
     ) -> GossipNode:
@@ -216,7 +217,7 @@ class Group:
         """
         host = self.hosts[name]
         called, keys = enrolled_as or copy_of or name, copy_of or name
-        generation = 1 if enrolled_as is None else 2
+        generation = generation or (1 if enrolled_as is None else 2)
         credential = signed_credential(called, ends=ends, leaves=leaves, generation=generation, keys=keys)
         documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
         documents.load_trust_untrusted(trust_envelope())
