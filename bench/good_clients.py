@@ -10,9 +10,10 @@ import msgspec
 import trio
 
 from gossipmesh.agent.enrolment import enrol
-from gossipmesh.control.issuing import Issuer, TokenOrder
+from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import load_authority
+from gossipmesh.control.tokens import TokenOrder
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds

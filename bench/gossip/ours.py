@@ -16,10 +16,11 @@ from bench.gossip.group import Group
 from bench.gossip.observe import read_agent_line
 from gossipmesh import __version__
 from gossipmesh.agent.enrolment import enrol
-from gossipmesh.control.issuing import Issuer, TokenOrder
+from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Plan, create_authority
 from gossipmesh.control.server import AuthorityServer
+from gossipmesh.control.tokens import TokenOrder
 from gossipmesh.model.member import Address
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.net.entropy import random_bytes

@@ -27,7 +27,6 @@ from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.clock_alarm import tell_clock
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts, services_of
-from gossipmesh.agent.enrolment import report_open
 from gossipmesh.agent.flight_recorder import build_name
 from gossipmesh.agent.floors_file import CopiedStore, FloorsFile
 from gossipmesh.agent.gate import Gate
@@ -409,7 +408,7 @@ class Agent:
         self._tell_ready()
 
     async def _report_open(self, how: HowOpened) -> None:
-        await report_open(self.identity.identity, how)
+        await self.identity.report_open(how)
 
     def _services_changed(self) -> None:
         self._give_listeners()
@@ -514,6 +513,8 @@ class Agent:
             on_renewed=self._identity_renewed,
             rng=seeded_random(),
             period_s=self._config.key_period_s,
+            authorities=self._config.authorities,
+            trust=lambda: self.documents.trust,
         )
 
     def _make_node(

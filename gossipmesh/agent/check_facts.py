@@ -2,11 +2,13 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import trio
 
+from gossipmesh.agent.authority_client import AuthorityClient
 from gossipmesh.model.member import Address
 
 _LISTENING: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
@@ -24,8 +26,8 @@ class Facts(NamedTuple):
     """What was found.
 
     `listening`: the TCP addresses anything on this machine listens on; `disk`: that of the state folder, None
-    when it cannot be asked; `authority_failure`: why the authority takes no connection, None when it does or
-    none is known.
+    when it cannot be asked; `authority_failure`: why the authority takes no connection at any address, None
+    when it does or none is known.
     """
 
     listening: list[Address]
@@ -33,12 +35,30 @@ class Facts(NamedTuple):
     authority_failure: str | None
 
 
-async def gather_facts(state_dir: Path, authority: Address | None) -> Facts:
-    """Look at the machine and knock at the authority, which takes two seconds at most."""
+async def gather_facts(state_dir: Path, authorities: Sequence[str]) -> Facts:
+    """Look at the machine and knock at the authority, all its addresses at once."""
     listening = await trio.to_thread.run_sync(listening_addresses)
     disk = await trio.to_thread.run_sync(disk_of, state_dir)
-    failure = None if authority is None else await why_unreachable(authority)
-    return Facts(listening, disk, failure)
+    return Facts(listening, disk, await why_none_answers(authorities))
+
+
+async def why_none_answers(authorities: Sequence[str]) -> str | None:
+    """Return why none of these (HOST:PORT) takes a connection; None when one does, or there is none."""
+    client, failures = AuthorityClient(), dict.fromkeys(authorities, "")
+
+    async def knock(place: str) -> None:
+        try:
+            reasons = [await why_unreachable(address) for address in await client.addresses_of(place)]
+        except OSError as error:
+            reasons = [error.strerror or str(error)]
+        failures[place] = "" if None in reasons else str(reasons[0])
+
+    async with trio.open_nursery() as nursery:
+        for place in authorities:
+            nursery.start_soon(knock, place)
+    if not all(failures.values()):
+        return None
+    return "; ".join(f"{place}: {reason}" for place, reason in failures.items()) or None
 
 
 async def why_unreachable(address: Address) -> str | None:

@@ -27,7 +27,7 @@ _MEMBERS_PER_STEP: Final = 50
 
 async def check(parts: Parts) -> list[Row]:
     """Return this node's checks."""
-    facts = await gather_facts(parts.config.state_dir, parts.identity.identity.authority)
+    facts = await gather_facts(parts.config.state_dir, parts.identity.authorities)
     view = MeshView()
     for count, row in enumerate(each_member_row(parts), 1):
         view.take(row)

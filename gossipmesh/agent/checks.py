@@ -91,13 +91,13 @@ def _check_identity(parts: Parts) -> list[Row]:
 
 
 def _check_authority(parts: Parts, facts: Facts) -> list[Row]:
-    authority = parts.identity.identity.authority
-    if authority is None:
+    authorities = ", ".join(parts.identity.authorities)
+    if not authorities:
         return []
     failure = facts.authority_failure
-    detail = f"{authority} takes connections" if failure is None else f"{authority} takes none: {failure}"
+    detail = f"{authorities} takes connections" if failure is None else f"it takes none: {failure}"
     why = "certificates are not renewed, and no node can join, until it serves again"
-    hint = "start it there: `gossipmesh authority serve`"
+    hint = "start it there: `gossipmesh authority serve`; where it moved to, set spec.authorities"
     return [make_row("authority", warn_unless(failure is None), detail, why, hint, failure=failure)]
 
 

@@ -15,7 +15,9 @@ from gossipmesh.agent.seeds import Seed, parse_seed
 from gossipmesh.model import access_log, limits
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.durations import parse_duration_untrusted
+from gossipmesh.model.enrolment import AUTHORITIES_MAX
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
+from gossipmesh.model.host_port import is_host_port
 from gossipmesh.model.instant import DAY_S, HOUR_S, SECOND_NS
 from gossipmesh.model.member import Address
 from gossipmesh.net.files import read_file
@@ -58,6 +60,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     servicesDir: str = "/etc/gossipmesh/services.d"
     tokenFile: str | None = None
     seeds: tuple[str, ...] = ()
+    authorities: tuple[str, ...] = ()
     gossip: AdvertisedSpec = AdvertisedSpec("0.0.0.0:7948")
     mesh: AdvertisedSpec = AdvertisedSpec("0.0.0.0:15008")
     proxy: BindSpec = BindSpec("127.0.0.1:15080")
@@ -101,6 +104,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     access_log: AccessLogSettings
     log_level: str
     flight_recorder: bool
+    authorities: tuple[str, ...] = ()
     profile: str = "fast"
     key_period_s: int = PERIOD_S_DEFAULT
     more_seeds: tuple[Seed, ...] = ()
@@ -273,6 +277,7 @@ def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
         access_log=_resolve_access_log(spec.accessLog, base, state_dir),
         log_level=spec.logLevel,
         flight_recorder=spec.flightRecorder,
+        authorities=_read_authorities(spec.authorities, addresses),
         profile=spec.profile,
         key_period_s=_read_key_period(spec.keyPeriod, addresses),
     )
@@ -294,6 +299,16 @@ def _read_key_period(text: str, addresses: _Addresses) -> int:
             "(168h) unless you have a reason",
         )
     return period_s
+
+
+def _read_authorities(places: Sequence[str], addresses: _Addresses) -> tuple[str, ...]:
+    if len(places) > AUTHORITIES_MAX:
+        addresses.note(("spec", "authorities"), f"{len(places)} authorities, {AUTHORITIES_MAX} allowed")
+    for index, place in enumerate(places):
+        if not is_host_port(place):
+            message = f"{place[:100]!r} is not HOST:PORT, such as authority.example.com:8443"
+            addresses.note(("spec", "authorities", index), message)
+    return tuple(places)
 
 
 def _resolve_access_log(spec: AccessLogSpec | str | None, base: Path, state_dir: Path) -> AccessLogSettings:

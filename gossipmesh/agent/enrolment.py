@@ -8,15 +8,14 @@ Rules:
 4. An answer is checked whole, then written whole; until then the old identity stands.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
 
-import h11
 import msgspec
-import trio
 
+from gossipmesh.agent.authority_client import AuthorityClient, AuthorityRefused
 from gossipmesh.agent.identity_store import (
     FORMAT,
     NodeIdentity,
@@ -30,28 +29,24 @@ from gossipmesh.agent.identity_store import (
     stored_of,
 )
 from gossipmesh.agent.key_turning import HeldKeys, LeafKey
+from gossipmesh.model.documents import TrustDocument
 from gossipmesh.model.enrolment import (
-    ANSWER_BYTES_MAX,
     EnrolRequest,
     Issued,
     JoinToken,
-    OpenNoted,
     OpenReport,
-    Refusal,
     RenewRequest,
     decode_token_untrusted,
     is_concrete,
 )
 from gossipmesh.model.errors import MalformedInput, OperatorError, Untrusted
 from gossipmesh.model.identity import (
-    authority_spiffe_id,
     host_name_of_spiffe_id,
     node_spiffe_id,
     service_spiffe_id,
     workloads_spiffe_id,
 )
 from gossipmesh.model.instant import WallSeconds
-from gossipmesh.model.member import Address
 from gossipmesh.model.opening import Enrolled, HowOpened
 from gossipmesh.model.records import NodeCredential
 from gossipmesh.net.clock import wall_seconds
@@ -60,25 +55,16 @@ from gossipmesh.net.secret_files import read_secret
 from gossipmesh.net.tls import AnonymousContext, anonymous_context
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import KEY_BYTES, ExchangeKey, SigningKey, Verifier
-from gossipmesh.trust.peer_identity import Dialled, PeerFacts, identify_untrusted
-from gossipmesh.trust.svid import certificate_sha256, check_chain_untrusted, make_request
+from gossipmesh.trust.peer_identity import PeerFacts
+from gossipmesh.trust.svid import (
+    certificate_sha256,
+    check_chain_untrusted,
+    make_request,
+)
 from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
 from gossipmesh.wire.versions import FEATURES
 
-REQUEST_TIMEOUT_S: Final = 15.0
-RECEIVE_BYTES: Final = 65_536
-HEAD_BYTES_MAX: Final = 16_384
-
 Clock = Callable[[], WallSeconds]
-Answer = TypeVar("Answer", Issued, OpenNoted)
-
-
-class AuthorityRefused(OperatorError):
-    """A request the authority read and does not grant; `code` is stable."""
-
-    def __init__(self, sentence: str, code: str) -> None:
-        super().__init__(sentence)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -91,7 +77,13 @@ class Renewal:
     keys: Mapping[bytes, LeafKey]
 
 
-async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_seconds) -> NodeIdentity:
+async def enrol(
+    directory: Path,
+    token_file: Path,
+    *,
+    clock: Clock = wall_seconds,
+    client: AuthorityClient | None = None,
+) -> NodeIdentity:
     """Redeem a join token, and keep the identity it brings in `directory`, replacing any there.
 
     Raises:
@@ -105,7 +97,6 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
         names += [service_spiffe_id(token.trust_domain, s) for s in token.services if is_concrete(s)]
         keys = {name: HeldKeys(fresh_key(name), fresh_key(name)) for name in names}
         signing, exchange = SigningKey(random_bytes(KEY_BYTES)), ExchangeKey(random_bytes(KEY_BYTES))
-        authority = Address.parse(token.authority)
         request = EnrolRequest(
             authority_instance=token.authority_instance,
             token_id=token.token_id,
@@ -115,17 +106,16 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
             requests=(),
         )
         leaves = {name: held.current for name, held in keys.items()}
-        issued = await _ask_to_enrol(token, request, signing, leaves)
+        issued = await _ask_to_enrol(client or AuthorityClient(), token, request, signing, leaves)
         try:
-            if not _names_root(issued, token):
-                raise Untrusted("its Trust does not name the root certificate of the token")
+            _require_token_trust(issued, token)
             documents = _follow_trust(token.trust_domain, (), issued.trust)
             certified = _check_issued(documents, leaves, issued, clock())
             held = {name: _certified(one, certified) for name, one in keys.items()}
             stored = StoredIdentity(
                 version=FORMAT,
                 trust_domain=token.trust_domain,
-                authority=str(authority),
+                authority=",".join(token.every_authority()),
                 credential=issued.credential,
                 signing_seed=signing.seed(),
                 exchange_seed=exchange.seed(),
@@ -136,7 +126,7 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
             identity = open_stored_untrusted(stored)
         except MalformedInput as error:
             raise OperatorError(
-                f"the authority at {authority} answered with an identity that does not hold ({error}); "
+                f"the authority at {token.authority} answered with an identity that does not hold ({error}); "
                 "nothing was kept, and the token is spent: create a new one when the authority is mended"
             ) from None
         reservation.commit(encode_stored(stored))
@@ -144,17 +134,26 @@ async def enrol(directory: Path, token_file: Path, *, clock: Clock = wall_second
 
 
 async def renew(
-    identity: NodeIdentity, leaves: Mapping[str, LeafKey], *, clock: Clock = wall_seconds
+    identity: NodeIdentity,
+    leaves: Mapping[str, LeafKey],
+    *,
+    clock: Clock = wall_seconds,
+    client: AuthorityClient | None = None,
+    authorities: Sequence[str] | None = None,
+    trust: TrustDocument | None = None,
 ) -> Renewal:
     """Have the credential and certificates issued again; nothing is kept yet.
 
     Args:
+        authorities: where the authority may be, HOST:PORT; None: where the identity says.
+        trust: the newest one that gossip brought; None: the one the identity knows.
         leaves: the keys to have certificates for, by SPIFFE ID; the node's own must be among them.
 
     Raises:
         OperatorError: unreachable or refused. State unchanged.
     """
-    if identity.authority is None:
+    places = identity.authorities if authorities is None else authorities
+    if not places:
         raise OperatorError(f"{identity.name} knows no authority to renew at; enrol it with a token")
     first = identity.spiffe_id
     ordered = {first: leaves[first]} | {name: leaves[name] for name in sorted(leaves)}
@@ -162,7 +161,12 @@ async def renew(
     request = RenewRequest(
         spiffe_id=first, requests=(), issued=now, serial=max(identity.credential_body.serial + 1, now)
     )
-    issued = await _ask_to_renew(identity, identity.authority, ordered, request)
+    context, facts = _renewal_context(identity, places, trust)
+
+    async def ask(body: bytes) -> Issued:
+        return await (client or AuthorityClient()).ask(places, context, facts, "/v1/renew", body)
+
+    issued = await _ask_to_renew(ask, identity.signing, ordered, request)
     try:
         documents = _follow_trust(identity.trust_domain, identity.trust_envelopes, issued.trust)
         certified = _check_issued(documents, ordered, issued, clock())
@@ -173,21 +177,24 @@ async def renew(
         _require_not_older(identity.credential_body, renewed.credential_body)
     except MalformedInput as error:
         raise OperatorError(
-            f"the authority at {identity.authority} answered with an identity that does not hold "
+            f"the authority of {identity.trust_domain} answered with an identity that does not hold "
             f"({error}); the old one is kept"
         ) from None
     return Renewal(renewed, certified)
 
 
 async def _ask_to_enrol(
-    token: JoinToken, request: EnrolRequest, signing: SigningKey, leaves: Mapping[str, LeafKey]
+    client: AuthorityClient,
+    token: JoinToken,
+    request: EnrolRequest,
+    signing: SigningKey,
+    leaves: Mapping[str, LeafKey],
 ) -> Issued:
     """Send an enrolment; an authority of 0.2 is not asked for what it does not know.
 
     Raises:
         OperatorError: unreachable or refused. State unchanged.
     """
-    authority = Address.parse(token.authority)
     context = anonymous_context(token.root_certificate)
     facts = _known_roots(token.trust_domain, token.root_certificate)
 
@@ -195,7 +202,7 @@ async def _ask_to_enrol(
         form = msgspec.structs.replace(request, requests=_requests(leaves, names))
         signed = msgspec.structs.replace(form, proof=signing.sign(form.proof_bytes()))
         body = msgspec.json.encode(signed)
-        return await _ask(authority, context, facts, "/v1/enrol", body, Issued)
+        return await client.ask(token.every_authority(), context, facts, "/v1/enrol", body)
 
     try:
         return await ask(list(leaves))
@@ -205,28 +212,50 @@ async def _ask_to_enrol(
     return await ask(_known_before(leaves))
 
 
+def _renewal_context(
+    identity: NodeIdentity, places: Sequence[str], trust: TrustDocument | None
+) -> tuple[AnonymousContext, PeerFacts]:
+    """Return what knows the authority; the proof in a request says who asks, no certificate does.
+
+    Raises:
+        OperatorError: there is no descriptor left for it. State unchanged.
+    """
+    known = trust or _follow_trust(identity.trust_domain, identity.trust_envelopes, ()).trust
+    try:
+        if known is None:
+            raise ValueError("no Trust")
+        return anonymous_context("".join(known.root_certificates)), _known_issuers(known)
+    except (OSError, ValueError) as error:
+        raise OperatorError(
+            f"{identity.name} cannot prepare a connection to the authority at {', '.join(places)} "
+            f"({error}); the old identity is kept; see that the agent has descriptors left, or enrol "
+            "this node again"
+        ) from None
+
+
 async def _ask_to_renew(
-    identity: NodeIdentity, authority: Address, leaves: Mapping[str, LeafKey], request: RenewRequest
+    ask: Callable[[bytes], Awaitable[Issued]],
+    signing: SigningKey,
+    leaves: Mapping[str, LeafKey],
+    request: RenewRequest,
 ) -> Issued:
     """Send a renewal; an authority of 0.2 is given no serial, nor asked for what it does not know.
 
     Raises:
         OperatorError: unreachable or refused. State unchanged.
     """
-    context, facts = _prepared(identity, authority)
 
-    async def ask(form: RenewRequest, names: Sequence[str]) -> Issued:
+    async def ask_for(form: RenewRequest, names: Sequence[str]) -> Issued:
         form = msgspec.structs.replace(form, requests=_requests(leaves, names))
-        signed = msgspec.structs.replace(form, proof=identity.signing.sign(form.proof_bytes()))
-        body = msgspec.json.encode(signed)
-        return await _ask(authority, context, facts, "/v1/renew", body, Issued)
+        signed = msgspec.structs.replace(form, proof=signing.sign(form.proof_bytes()))
+        return await ask(msgspec.json.encode(signed))
 
     try:
-        return await ask(request, list(leaves))
+        return await ask_for(request, list(leaves))
     except AuthorityRefused as refusal:
         if refusal.code != "malformed":
             raise
-    return await ask(msgspec.structs.replace(request, serial=msgspec.UNSET), _known_before(leaves))
+    return await ask_for(msgspec.structs.replace(request, serial=msgspec.UNSET), _known_before(leaves))
 
 
 def _requests(leaves: Mapping[str, LeafKey], names: Sequence[str]) -> tuple[str, ...]:
@@ -281,19 +310,27 @@ def _roots_in(trust_domain: str, envelopes: Sequence[bytes]) -> set[str]:
     return {root for trust in trusts for root in trust.root_certificates}
 
 
-def _names_root(issued: Issued, token: JoinToken) -> bool:
-    """Tell whether some version of the Trust that came names the root the token pins."""
-    return token.root_certificate in _roots_in(token.trust_domain, issued.trust)
+def _require_token_trust(issued: Issued, token: JoinToken) -> None:
+    """Check that the Trust that came goes through what the token pins: its root, and its version of Trust.
+
+    Raises:
+        Untrusted: it does not. State unchanged.
+    """
+    if token.root_certificate not in _roots_in(token.trust_domain, issued.trust):
+        raise Untrusted("its Trust does not name the root certificate of the token")
+    hashes = [hashlib.sha256(envelope).hexdigest() for envelope in issued.trust]
+    if token.trust_sha256 and token.trust_sha256 not in hashes:
+        raise Untrusted(f"its Trust is not the one of the token, version {token.trust_version}")
 
 
-def _follow_trust(trust_domain: str, held: Sequence[bytes], came: Sequence[bytes]) -> TrustedDocuments:
-    """Return Trust as it goes on from `held` with what came.
+def _follow_trust(trust_domain: str, held: Sequence[bytes], envelopes: Sequence[bytes]) -> TrustedDocuments:
+    """Return Trust as it goes on from `held`.
 
     Raises:
         MalformedInput: it does not follow, or there is none. State unchanged.
     """
     documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=FEATURES)
-    for envelope in (*held, *came):
+    for envelope in (*held, *envelopes):
         documents.load_trust_untrusted(envelope)
     if documents.trust is None:
         raise MalformedInput("it holds no Trust document")
@@ -330,145 +367,38 @@ def _known_roots(trust_domain: str, root_pem: str) -> PeerFacts:
     return PeerFacts(trust_domain, frozenset(certificates_in_pem_untrusted(root_pem.encode())))
 
 
-def _known_issuers(identity: NodeIdentity) -> PeerFacts:
-    """Return what a member knows: who may issue, by its newest Trust.
+def _known_issuers(trust: TrustDocument) -> PeerFacts:
+    """Return what a member knows: who may issue, by Trust.
 
     Raises:
-        MalformedInput: Trust does not hold; it did when the identity was opened. State unchanged.
+        MalformedInput: a certificate in Trust that is none. State unchanged.
     """
-    trust = _follow_trust(identity.trust_domain, identity.trust_envelopes, ()).trust
-    assert trust is not None
-    roots = certificates_in_pem_untrusted(identity.bundle_pem)
+    roots = certificates_in_pem_untrusted("\n".join(trust.root_certificates).encode())
     issuers = certificates_in_pem_untrusted("\n".join(trust.intermediates).encode())
-    return PeerFacts(identity.trust_domain, frozenset(roots), frozenset(issuers))
+    return PeerFacts(trust.trust_domain, frozenset(roots), frozenset(issuers))
 
 
-def _prepared(identity: NodeIdentity, authority: Address) -> tuple[AnonymousContext, PeerFacts]:
-    """Return what a member meets its authority with; it shows no certificate, its proof says who asks.
-
-    Raises:
-        OperatorError: no descriptor is left, or the roots cannot be read. State unchanged.
-    """
-    try:
-        return anonymous_context(identity.bundle_pem.decode()), _known_issuers(identity)
-    except (OSError, ValueError) as error:
-        raise OperatorError(
-            f"{identity.name} cannot prepare a connection to the authority at {authority} "
-            f"({error}); the old identity is kept; see that the agent has descriptors left, or enrol "
-            "this node again"
-        ) from None
-
-
-async def report_open(identity: NodeIdentity, how: HowOpened, *, clock: Clock = wall_seconds) -> None:
+async def report_open(
+    identity: NodeIdentity,
+    how: HowOpened,
+    *,
+    clock: Clock = wall_seconds,
+    client: AuthorityClient | None = None,
+    authorities: Sequence[str] | None = None,
+    trust: TrustDocument | None = None,
+) -> None:
     """Tell the authority that this node answers calls, so that it lets nobody found the mesh anew.
+
+    `authorities` and `trust` are as for `renew`.
 
     Raises:
         OperatorError: unreachable or refused. State unchanged.
     """
-    if identity.authority is None:
+    places = identity.authorities if authorities is None else authorities
+    if not places:
         raise OperatorError(f"{identity.name} knows no authority to report to")
     report = OpenReport(identity.spiffe_id, str(how), clock())
     signed = msgspec.structs.replace(report, proof=identity.signing.sign(report.proof_bytes()))
-    context, facts = _prepared(identity, identity.authority)
+    context, facts = _renewal_context(identity, places, trust)
     body = msgspec.json.encode(signed)
-    await _ask(identity.authority, context, facts, "/v1/open", body, OpenNoted)
-
-
-async def _ask(
-    authority: Address,
-    context: AnonymousContext,
-    facts: PeerFacts,
-    target: str,
-    body: bytes,
-    shape: type[Answer],
-) -> Answer:
-    """POST `body` to the authority and return its answer, of that shape.
-
-    Raises:
-        OperatorError: unreachable, someone else, or refused. State unchanged.
-    """
-    try:
-        with trio.fail_after(REQUEST_TIMEOUT_S):
-            stream = await trio.open_tcp_stream(authority.host, authority.port)
-            tls = trio.SSLStream(stream, context, https_compatible=True)
-            try:
-                await _check_server(tls, context, authority, facts)
-                status, answer = await _exchange(tls, authority, target, body)
-            finally:
-                await trio.aclose_forcefully(tls)
-    except trio.TooSlowError:
-        raise OperatorError(
-            f"the authority at {authority} did not answer within {REQUEST_TIMEOUT_S:.0f} s; try again"
-        ) from None
-    except OSError as error:
-        raise OperatorError(
-            f"cannot reach the authority at {authority} ({error.strerror or error}); "
-            "is `gossipmesh authority serve` running there?"
-        ) from None
-    except (trio.BrokenResourceError, MalformedInput, h11.ProtocolError) as error:
-        raise OperatorError(
-            f"the authority at {authority} broke off ({error.__cause__ or error or 'no reason'}); "
-            "its log says why"
-        ) from None
-    return _read_answer(authority, status, answer, shape)
-
-
-async def _check_server(
-    tls: trio.SSLStream[trio.SocketStream], context: AnonymousContext, authority: Address, facts: PeerFacts
-) -> None:
-    """Shake hands, and make sure that whoever answers is the authority."""
-    expected = authority_spiffe_id(facts.trust_domain)
-    try:
-        await tls.do_handshake()
-        identify_untrusted(context.presented(), facts, Dialled(expected))
-    except (trio.BrokenResourceError, MalformedInput) as error:
-        reason = error.__cause__ or error
-        raise OperatorError(
-            f"the server at {authority} is not the authority this node trusts, {expected} "
-            f"({getattr(reason, 'verify_message', '') or reason}); check the address, nothing was sent to it"
-        ) from None
-
-
-async def _exchange(
-    tls: trio.SSLStream[trio.SocketStream], authority: Address, target: str, body: bytes
-) -> tuple[int, bytes]:
-    """Send the one request of this connection; return status and body.
-
-    Raises:
-        MalformedInput: no HTTP, or more bytes than any answer has. Remote's fault. State: close it.
-    """
-    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES_MAX)
-    headers = [
-        ("host", str(authority)),
-        ("content-type", "application/json"),
-        ("content-length", str(len(body))),
-        ("connection", "close"),
-    ]
-    request = h11.Request(method="POST", target=target, headers=headers)
-    parts = [connection.send(event) for event in (request, h11.Data(data=body), h11.EndOfMessage())]
-    await tls.send_all(b"".join(part for part in parts if part))
-    status, answer = 0, bytearray()
-    while True:
-        event: Any = connection.next_event()
-        if event is h11.NEED_DATA:
-            connection.receive_data(bytes(await tls.receive_some(RECEIVE_BYTES)))
-        elif isinstance(event, h11.Response):
-            status = event.status_code
-        elif isinstance(event, h11.Data):
-            answer += event.data
-            if len(answer) > ANSWER_BYTES_MAX:
-                raise MalformedInput(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-        elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed):
-            return status, bytes(answer)
-
-
-def _read_answer(authority: Address, status: int, answer: bytes, shape: type[Answer]) -> Answer:
-    try:
-        if status == 200:
-            return msgspec.json.decode(answer, type=shape)
-        refusal = msgspec.json.decode(answer, type=Refusal)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise OperatorError(
-            f"the authority at {authority} answered {status} with nothing readable ({error})"[:300]
-        ) from None
-    raise AuthorityRefused(f"the authority at {authority} refuses: {refusal.error[:400]}", refusal.code)
+    await (client or AuthorityClient()).post(places, context, facts, "/v1/open", body)

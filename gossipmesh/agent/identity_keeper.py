@@ -19,14 +19,17 @@ from typing import Final
 import trio
 
 from gossipmesh.agent import enrolment
+from gossipmesh.agent.authority_client import AuthorityClient
 from gossipmesh.agent.identity_store import NodeIdentity, load_identity, upgrade_identity
 from gossipmesh.agent.key_keeper import KeyKeeper
 from gossipmesh.agent.key_turning import PERIOD_S_DEFAULT, LeafKey
 from gossipmesh.agent.logs import fields
+from gossipmesh.model.documents import TrustDocument
 from gossipmesh.model.enrolment import LEAF_BACKDATE_S, JoinToken
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.identity import node_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import WallSeconds
+from gossipmesh.model.opening import HowOpened
 from gossipmesh.net.clock import wall_seconds
 
 log = logging.getLogger("gossipmesh.agent.identity")
@@ -113,8 +116,9 @@ def _said_by_token_only(identity: NodeIdentity, token: JoinToken) -> list[str]:
     held = identity.credential_body.service_patterns
     services = [s for s in token.services if not any(pattern_allows(pattern, s) for pattern in held)]
     said = [f"that it may serve {', '.join(services)}"] if services else []
-    if token.authority != str(identity.authority or ""):
-        said.append(f"that the authority is at {token.authority}, not {identity.authority}")
+    if token.every_authority() != identity.authorities:
+        there, here = ", ".join(token.every_authority()), ", ".join(identity.authorities) or "nowhere"
+        said.append(f"that the authority is at {there}, not {here} (set spec.authorities for that)")
     return said
 
 
@@ -152,10 +156,13 @@ class IdentityKeeper:
         on_renewed: Callable[[NodeIdentity], None],
         rng: random.Random,
         period_s: int = PERIOD_S_DEFAULT,
+        authorities: Sequence[str] = (),
+        trust: Callable[[], TrustDocument | None] = lambda: None,
     ) -> None:
         """`wanted` are the services registered now; `on_renewed` gets each newer identity.
 
-        `period_s`: how long keys are shown before they are turned.
+        `period_s`: how long keys are shown before they are turned. `authorities`: where the
+        authority is by the configuration. `trust`: the newest one known, which may say so, too.
         """
         self.failure: str | None = None
         self.renewals_count = 0
@@ -168,6 +175,9 @@ class IdentityKeeper:
             certify=self._certify_coming,
             on_written=self._keys_written,
         )
+        self._client = AuthorityClient()
+        self._authorities = tuple(authorities)
+        self._trust = trust
         self._wanted = wanted
         self._on_renewed = on_renewed
         self._rng = rng
@@ -178,6 +188,33 @@ class IdentityKeeper:
     def identity(self) -> NodeIdentity:
         """Return the identity as it is on disk."""
         return self.keys.identity
+
+    @property
+    def authorities(self) -> tuple[str, ...]:
+        """Return where the authority may be, HOST:PORT, in the order to try."""
+        trust = self._trust()
+        by_trust = () if trust is None else trust.authorities
+        return tuple(dict.fromkeys((*self._authorities, *by_trust, *self.identity.authorities)))
+
+    async def ask_authority(self, leaves: Mapping[str, LeafKey]) -> enrolment.Renewal:
+        """Have certificates issued for these keys, and the credential with them.
+
+        Raises:
+            OperatorError: unreachable or refused. State unchanged.
+        """
+        return await enrolment.renew(
+            self.identity, leaves, client=self._client, authorities=self.authorities, trust=self._trust()
+        )
+
+    async def report_open(self, how: HowOpened) -> None:
+        """Tell the authority that this node answers calls.
+
+        Raises:
+            OperatorError: unreachable or refused. State unchanged.
+        """
+        await enrolment.report_open(
+            self.identity, how, client=self._client, authorities=self.authorities, trust=self._trust()
+        )
 
     def missing_services(self) -> list[str]:
         """Return the registered services this node may serve and has no usable key for yet, sorted."""
@@ -236,7 +273,7 @@ class IdentityKeeper:
     async def _renew(self) -> bool:
         leaves = {name: held.current for name, held in self.keys.turning.holding.keys.items()}
         try:
-            await self._keep(await enrolment.renew(self.identity, leaves), leaves)
+            await self._keep(await self.ask_authority(leaves), leaves)
         except OperatorError as error:
             self.failure = str(error)
             self.failures_count += 1
@@ -254,7 +291,7 @@ class IdentityKeeper:
         """Ask the authority once for certificates of the keys that are about to be used."""
         leaves = {name: held.next for name, held in self.keys.turning.holding.keys.items()}
         try:
-            await self._keep(await enrolment.renew(self.identity, leaves), leaves)
+            await self._keep(await self.ask_authority(leaves), leaves)
         except OperatorError as error:
             log.info("keys turn without certificates of the authority: %s", error)
 

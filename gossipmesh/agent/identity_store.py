@@ -19,9 +19,9 @@ import msgspec
 
 from gossipmesh.agent.key_turning import HeldKeys, Holding, LeafKey
 from gossipmesh.model.errors import MalformedInput, OperatorError, Untrusted
+from gossipmesh.model.host_port import is_host_port
 from gossipmesh.model.identity import node_name_of_spiffe_id, parse_spiffe_id
 from gossipmesh.model.instant import WallSeconds
-from gossipmesh.model.member import Address
 from gossipmesh.model.opening import Enrolled
 from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.net.clock import wall_seconds
@@ -75,8 +75,9 @@ class NodeIdentity:
     """Everything a node is: verified, its keys matching its certificates and its credential.
 
     `trust_envelopes` are all versions of Trust, oldest first; `bundle_pem` are the newest one's roots;
-    `holding` are the keys of the node, its workloads and its services; `enrolled` is what the authority said
-    of the others, where it enrolled this node just now. It is not kept in the file.
+    `holding` are the keys of the node, its workloads and its services. `authorities` are where its token said
+    that the authority is, HOST:PORT, in the order to try. `enrolled` is what the authority said of the others,
+    where it enrolled this node just now. It is not kept in the file.
     """
 
     trust_domain: str
@@ -89,7 +90,7 @@ class NodeIdentity:
     trust_envelopes: tuple[bytes, ...]
     bundle_pem: bytes = field(repr=False)
     holding: Holding
-    authority: Address | None
+    authorities: tuple[str, ...]
     enrolled: Enrolled | None = None
 
     def __repr__(self) -> str:
@@ -277,7 +278,7 @@ def stored_of(identity: NodeIdentity) -> StoredIdentity:
     return StoredIdentity(
         version=FORMAT,
         trust_domain=identity.trust_domain,
-        authority="" if identity.authority is None else str(identity.authority),
+        authority=",".join(identity.authorities),
         credential=encode(identity.credential),
         signing_seed=identity.signing.seed(),
         exchange_seed=identity.exchange.seed(),
@@ -375,7 +376,7 @@ def open_stored_untrusted(stored: StoredIdentity) -> NodeIdentity:
         trust_envelopes=tuple(documents.trust_envelopes),
         bundle_pem=bundle_pem,
         holding=Holding(keys, WallSeconds(stored.turned)),
-        authority=Address.parse(stored.authority) if stored.authority else None,
+        authorities=_open_authorities_untrusted(stored.authority),
     )
 
 
@@ -409,3 +410,16 @@ def _open_key_untrusted(spiffe_id: str, stored: StoredKey, bundle_pem: bytes) ->
         return key
     chain_pem = stored.chain.encode()
     return certified_key(spiffe_id, key, chain_pem, check_chain_untrusted(chain_pem, bundle_pem, None))
+
+
+def _open_authorities_untrusted(text: str) -> tuple[str, ...]:
+    """Read where the authority is, separated by commas.
+
+    Raises:
+        MalformedInput: not HOST:PORT. State unchanged.
+    """
+    places = tuple(text.split(",")) if text else ()
+    for place in places:
+        if not is_host_port(place):
+            raise MalformedInput(f"{place[:100]!r} where the authority's HOST:PORT was due")
+    return places

@@ -110,7 +110,14 @@ def serve(directory: Path, bind: str) -> None:
 
 @token.command()
 @directory_option
-@click.option("--authority", "address", required=True, metavar="ADDRESS:PORT", help="Where nodes reach it.")
+@click.option(
+    "--authority",
+    "addresses",
+    required=True,
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Where nodes reach it, an address or a name; repeat for more, they are tried in turn.",
+)
 @click.option("--node", required=True, metavar="NAME", help="The node's name; it becomes its identity.")
 @click.option(
     "--service",
@@ -128,28 +135,50 @@ def serve(directory: Path, bind: str) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The token file (0600); copy it to the node. Secrets are never printed.",
 )
-def create(directory: Path, address: str, node: str, services: tuple[str, ...], ttl: str, out: Path) -> None:
+@click.option(
+    "--format",
+    "token_format",
+    type=click.Choice(["1", "2"]),
+    default="2",
+    show_default=True,
+    help="1 for an agent of 0.2: one address, no name.",
+)
+def create(
+    directory: Path,
+    addresses: tuple[str, ...],
+    token_format: str,
+    node: str,
+    services: tuple[str, ...],
+    ttl: str,
+    out: Path,
+) -> None:
     """Make a join token: one node, once, soon."""
     import msgspec
 
-    from gossipmesh.control.issuing import Issuer, TokenOrder
+    from gossipmesh.control.issuing import Issuer
     from gossipmesh.control.ledger import Ledger
     from gossipmesh.control.roots import load_authority
+    from gossipmesh.control.tokens import TokenOrder
     from gossipmesh.model.durations import parse_duration_untrusted
+    from gossipmesh.model.host_port import is_host_port
     from gossipmesh.model.instant import SECOND_NS
-    from gossipmesh.model.member import Address
     from gossipmesh.net.clock import wall_seconds
     from gossipmesh.net.entropy import random_bytes
     from gossipmesh.net.secret_files import SECRET_MODE, write_file
 
     try:
-        order = TokenOrder(Address.parse(address), node, services, parse_duration_untrusted(ttl) // SECOND_NS)
+        ttl_s = parse_duration_untrusted(ttl) // SECOND_NS
     except MalformedInput as error:
-        raise UsageError(f"--authority or --ttl: {error}") from None
+        raise UsageError(f"--ttl: {error}") from None
+    for address in addresses:
+        if not is_host_port(address):
+            raise UsageError(f"--authority: {address!r} is not HOST:PORT, such as authority.example.com:8443")
+    first, *more = addresses
+    order = TokenOrder(first, node, services, ttl_s, more, int(token_format))
     issuer = Issuer(load_authority(directory), Ledger(directory), random_bytes)
     made = issuer.create_token(order, wall_seconds())
     write_file(out, msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n", mode=SECRET_MODE)
-    click.echo(f"token for {node} in {out}: redeem it once within {ttl}, at {address}")
+    click.echo(f"token for {node} in {out}: redeem it once within {ttl}, at {', '.join(addresses)}")
 
 
 def _first(group: BaseExceptionGroup[OperatorError]) -> OperatorError:

@@ -13,9 +13,9 @@ Sans-IO but for the ledger: requests and the time come in, answers go out. Rules
 Spec: docs/IDENTITY.md. Ends at values; sockets are `control.server`'s.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -32,43 +32,29 @@ from gossipmesh.control.opening import MeshOpening
 from gossipmesh.control.pacing import refusals, renewals
 from gossipmesh.control.requests import RequestRefused, check_names
 from gossipmesh.control.roots import Authority, Entropy
+from gossipmesh.control.tokens import TokenOrder, check_order
 from gossipmesh.model.enrolment import (
     LATE_RENEWAL_S,
-    PATTERNS_PER_NODE_MAX,
     SERIAL_AHEAD_S,
     SERVICES_PER_REQUEST_MAX,
-    TOKEN_TTL_MAX_S,
     EnrolRequest,
     Issued,
     JoinToken,
     OpenNoted,
     OpenReport,
     RenewRequest,
-    is_service_pattern,
 )
-from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import (
-    is_label,
     node_name_of_spiffe_id,
     parse_spiffe_id,
 )
 from gossipmesh.model.instant import HOUR_S, WallSeconds
-from gossipmesh.model.member import Address
 from gossipmesh.trust.keys import KEY_BYTES, Verifier, is_public_key
 from gossipmesh.trust.svid import CertificateRequest, certificate_sha256, read_request_untrusted
 
 SECRET_BYTES: Final = 32
 CLOCK_SKEW_MAX_S: Final = HOUR_S
-
-
-@dataclass(frozen=True)
-class TokenOrder:
-    """What `token create` was asked for; `services` are patterns."""
-
-    address: Address
-    node: str
-    services: Sequence[str]
-    ttl_s: int
 
 
 class Issuer:
@@ -89,19 +75,7 @@ class Issuer:
         Raises:
             OperatorError: words that cannot be, or a disk that refuses. State unchanged.
         """
-        if not is_label(order.node):
-            raise OperatorError(f"{order.node!r} cannot be a node's name; use a-z, 0-9 and '-', at most 63")
-        for pattern in order.services:
-            if not is_service_pattern(pattern):
-                raise OperatorError(
-                    f"{pattern!r} is not a service; write it as shop/cart, shop/* or '*/*' (quoted)"
-                )
-        if len(order.services) > PATTERNS_PER_NODE_MAX:
-            raise OperatorError(
-                f"{len(order.services)} services in one token, {PATTERNS_PER_NODE_MAX} allowed"
-            )
-        if not 1 <= order.ttl_s <= TOKEN_TTL_MAX_S:
-            raise OperatorError("a token lives between 1s and 168h; the default, 10m, is enough to copy it")
+        check_order(order)
         secret = self._entropy(SECRET_BYTES).hex()
         token_id = self._entropy(TOKEN_ID_BYTES).hex()
         services = tuple(sorted(set(order.services)))
@@ -113,8 +87,8 @@ class Issuer:
             allowed = f"token {token_id} for {', '.join(services) or 'no service'}"
             self._ledger.log.append(now, "token", node=order.node, detail=allowed)
             self._ledger.add_token(record)
-        return JoinToken(
-            version=1,
+        made = JoinToken(
+            version=order.format,
             trust_domain=self._authority.trust_domain,
             authority=str(order.address),
             authority_instance=self._authority.instance,
@@ -125,7 +99,13 @@ class Issuer:
             services=services,
             secret=secret,
             expires=expires,
+            more_authorities=tuple(order.more),
         )
+        if order.format == 1:
+            return made
+        newest = hashlib.sha256(self._authority.trust_envelopes[-1]).hexdigest()
+        version = self._authority.trust.version
+        return msgspec.structs.replace(made, trust_version=version, trust_sha256=newest)
 
     def enrol(self, request: EnrolRequest, now: WallSeconds, peer: str = "") -> Issued:
         """Redeem a token; `peer` is whose address it came from.

@@ -9,11 +9,13 @@ from typing import Final
 import msgspec
 
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.host_port import is_host_port
 from gossipmesh.model.identity import is_label, is_trust_domain, pattern_allows
 from gossipmesh.model.instant import DAY_S, HOUR_S, MINUTE_S
-from gossipmesh.model.member import Address
 
 TOKEN_KIND: Final = "JoinToken"  # noqa: S105 - the name of a file format
+TOKEN_FORMATS: Final = (1, 2)
+AUTHORITIES_MAX: Final = 16
 TOKEN_BYTES_MAX: Final = 65_536
 REQUEST_BYTES_MAX: Final = 262_144
 ANSWER_BYTES_MAX: Final = 8_388_608  # all of Trust is in it
@@ -34,11 +36,20 @@ PROOF_RENEW: Final = b"gossipmesh renewal proof v1\0"
 PROOF_OPEN: Final = b"gossipmesh opening proof v1\0"
 
 
-class JoinToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=TOKEN_KIND):
+class JoinToken(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="kind",
+    tag=TOKEN_KIND,
+):
     """The content of a token file (0600): who may join, as what, at which authority, until when.
 
     `secret` is 32 random bytes in hex, the authority keeps only its hash; `root_certificate` is PEM and
-    pins the authority's TLS; `expires` is wall seconds.
+    pins the authority's TLS; `expires` is wall seconds. `authority` is HOST:PORT, `more_authorities` are
+    where else it may be. `trust_version` and `trust_sha256` (of the envelope, hex) pin a version of Trust
+    that the answer must go through. Format 1, which 0.2 reads, has an address and neither of these.
     """
 
     version: int
@@ -52,6 +63,13 @@ class JoinToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fie
     services: tuple[str, ...]
     secret: str
     expires: int
+    more_authorities: tuple[str, ...] = ()
+    trust_version: int = 0
+    trust_sha256: str = ""
+
+    def every_authority(self) -> tuple[str, ...]:
+        """Return where the authority may be, in the order to try."""
+        return (self.authority, *self.more_authorities)
 
     def __repr__(self) -> str:
         return f"JoinToken(token_id={self.token_id!r}, node={self.node!r})"
@@ -175,11 +193,15 @@ def decode_token_untrusted(data: bytes) -> JoinToken:
         token = msgspec.json.decode(data, type=JoinToken)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise MalformedInput(f"not a join token: {error}"[:200]) from None
-    if token.version != 1:
-        raise MalformedInput(f"a join token of format {token.version}, this build reads format 1")
+    if token.version not in TOKEN_FORMATS:
+        raise MalformedInput(f"a join token of format {token.version}, this build reads formats 1 and 2")
     if not is_trust_domain(token.trust_domain) or not is_label(token.node):
         raise MalformedInput("a join token whose trust domain or node cannot be")
     if len(token.services) > PATTERNS_PER_NODE_MAX or not all(is_service_pattern(s) for s in token.services):
         raise MalformedInput("a join token whose services are not of the form shop/cart or shop/*")
-    Address.parse(token.authority)
+    if len(token.more_authorities) >= AUTHORITIES_MAX:
+        raise MalformedInput(f"a join token with more than {AUTHORITIES_MAX} authorities")
+    for place in token.every_authority():
+        if not is_host_port(place):
+            raise MalformedInput(f"{place[:100]!r} where the authority's HOST:PORT was due")
     return token

@@ -77,7 +77,11 @@ _BREACHES: dict[str, list[tuple[str, str, list[int]]]] = {
         ("gossipmesh/net/made_up.py", "x = 1\ntls.getpeercert()\n", [2]),
         ("gossipmesh/agent/made_up.py", "x = x509_leaf.read_leaf_untrusted(data)\n", [1]),
         ("gossipmesh/net/tls.py", "tls.get_verified_chain()\n", []),
-        ("gossipmesh/agent/enrolment.py", "identify_untrusted(context.presented(), facts, dialled)\n", []),
+        (
+            "gossipmesh/agent/authority_client.py",
+            "identify_untrusted(context.presented(), facts, dialled)\n",
+            [],
+        ),
     ],
     "bounded-queues": [
         ("gossipmesh/net/made_up.py", "\ntrio.open_memory_channel(math.inf)\n", [2]),

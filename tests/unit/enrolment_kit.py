@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import trio
 
-from gossipmesh.control.issuing import Issuer, TokenOrder
+from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Authority, Plan, create_authority
 from gossipmesh.control.server import AuthorityServer
+from gossipmesh.control.tokens import TokenOrder
 from gossipmesh.model.enrolment import JoinToken
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.member import Address

@@ -40,12 +40,12 @@ async def test_an_authority_is_reached_or_the_reason_is_told(
 ) -> None:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener[0], listener[0])
     assert await why_unreachable(Address(host, listener[1])) is None
-    assert (await gather_facts(tmp_path, Address(host, listener[1]))).authority_failure is None
+    assert (await gather_facts(tmp_path, [str(Address(host, listener[1]))])).authority_failure is None
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = Address(*server.getsockname())
     assert await why_unreachable(closed) == "Connection refused"
-    assert (await gather_facts(tmp_path, closed)).authority_failure == "Connection refused"
-    assert (await gather_facts(tmp_path, None)).authority_failure is None
+    assert (await gather_facts(tmp_path, [str(closed)])).authority_failure == f"{closed}: Connection refused"
+    assert (await gather_facts(tmp_path, ())).authority_failure is None
 
 
 class Dropping:

@@ -76,7 +76,8 @@ class Agent:
         self.identity = SimpleNamespace(
             failure=None,
             missing_services=lambda: self.missing,
-            identity=SimpleNamespace(authority=Address("10.0.0.1", 7900), svids={}),
+            authorities=("10.0.0.1:7900",),
+            identity=SimpleNamespace(svids={}),
         )
         self.told = SimpleNamespace(
             attached=True, pid=7, acked_version="ab", wanted_version="ab", refused_version=None,
@@ -191,7 +192,7 @@ FINE: dict[str, Callable[[Agent], None]] = {
     "a small disk with room": disk(3 * MEBIBYTE, 4 * MEBIBYTE),
     "a disk that cannot be asked": lambda a: vars(a).update(facts=a.facts._replace(disk=None)),
     "its clock is five minutes behind what was signed": core(below_s=310),
-    "no authority is known": lambda a: vars(a.identity.identity).update(authority=None),
+    "no authority is known": lambda a: vars(a.identity).update(authorities=()),
     "no policy": core(own_state=state()),
     "three opened it": gate(opened=Opened(HowOpened.BY_PEERS, 3, 3)),
 }

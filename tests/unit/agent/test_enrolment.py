@@ -47,7 +47,7 @@ async def test_enrol_load_renew(tmp_path: Path) -> None:
         assert stored_of(kept) == stored_of(enrolled)
         assert list(enrolled.svids) == [NODE, WORKLOADS, CART]
         assert not any(keys.is_used for keys in enrolled.holding.keys.values())
-        assert enrolled.authority == running.address
+        assert enrolled.authorities == (str(running.address),)
 
         front = fresh_key(FRONT)
         renewal = await renew(enrolled, leaves(enrolled, **{FRONT: front}))

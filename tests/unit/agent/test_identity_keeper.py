@@ -68,7 +68,7 @@ def test_a_dead_authority_is_tried_again_and_told(tmp_path: Path, monkeypatch: p
     identity = trio.run(_enrolled, tmp_path)
     asked: list[float] = []
 
-    async def away(identity: NodeIdentity, leaves: Mapping[str, LeafKey]) -> enrolment.Renewal:
+    async def away(identity: NodeIdentity, leaves: Mapping[str, LeafKey], **_: object) -> enrolment.Renewal:
         asked.append(trio.current_time())
         raise OperatorError("the authority does not answer")
 
@@ -99,7 +99,7 @@ def test_a_machine_that_slept_renews_as_soon_as_it_is_awake(
     slept_s = 0
     asked: list[float] = []
 
-    async def renew(identity: NodeIdentity, leaves: Mapping[str, LeafKey]) -> enrolment.Renewal:
+    async def renew(identity: NodeIdentity, leaves: Mapping[str, LeafKey], **_: object) -> enrolment.Renewal:
         asked.append(trio.current_time())
         return enrolment.Renewal(identity, {})
 

@@ -71,7 +71,7 @@ FAILURES: list[tuple[tuple[str, ...], int, str]] = [
         1,
         "cannot listen on 203.0.113.1:8443",
     ),
-    ((*TOKEN, "--authority", "here"), 2, "is not ADDRESS:PORT"),
+    ((*TOKEN, "--authority", "here"), 2, "is not HOST:PORT"),
     ((*TOKEN, "--authority", "127.0.0.1:1", "--ttl", "soon"), 2, "is not a duration"),
     ((*TOKEN, "--authority", "127.0.0.1:1", "--service", "cart"), 1, "is not a service"),
     (

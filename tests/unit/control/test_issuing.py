@@ -10,11 +10,12 @@ import pytest
 from cryptography import x509
 
 from gossipmesh.control.audit import AuditLog
-from gossipmesh.control.issuing import Issuer, TokenOrder
+from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.pacing import REFUSALS_PER_DAY, RENEWALS_AT_ONCE
 from gossipmesh.control.requests import RequestRefused
 from gossipmesh.control.roots import Plan, create_authority
+from gossipmesh.control.tokens import TokenOrder
 from gossipmesh.model.enrolment import (
     CREDENTIAL_LIFE_S,
     LATE_RENEWAL_S,
