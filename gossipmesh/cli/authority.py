@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from gossipmesh.cli.authority_records import directory_option, show_log
+from gossipmesh.cli.authority_revoke import forget, revoke
 from gossipmesh.cli.authority_rotate import rotate
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
@@ -19,8 +20,8 @@ def authority() -> None:
     """Create an authority, serve enrolments, and see what it did."""
 
 
-authority.add_command(show_log)
-authority.add_command(rotate)
+for _command in (show_log, revoke, forget, rotate):
+    authority.add_command(_command)
 
 
 @click.group(cls=SuggestingGroup)

@@ -138,6 +138,20 @@ class Ledger:
         """
         self._write(self._tokens / f"{record.token_id}.json", msgspec.structs.replace(record, used=now))
 
+    def spend_tokens_of(self, node: str, now: WallSeconds) -> int:
+        """Spend every token for a node that can still be redeemed; return how many.
+
+        Raises:
+            OperatorError: not written; some may be spent.
+        """
+        spent = 0
+        for path in sorted(self._tokens.glob("*.json")):
+            record = self._read(path, TokenRecord)
+            if record is not None and record.node == node and record.used is None and record.expires > now:
+                self.spend_token(record, now)
+                spent += 1
+        return spent
+
     def forget_tokens(self, now: WallSeconds) -> int:
         """Remove the records of tokens that ended long ago; return how many."""
         forgotten = 0

@@ -1,21 +1,59 @@
 """The `authority` and `token` commands as an operator meets them: real processes, one-sentence failures."""
 
+import base64
 import json
 import os
 import re
 import signal
+import socketserver
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 import trio
 
 from gossipmesh.agent.enrolment import enrol
+from gossipmesh.model.records import NodeCredential, SignedRecord
+from gossipmesh.wire.codec import decode_untrusted
 
 TIMEOUT_S = 60
+
+
+@contextmanager
+def admin_at(path: Path, handed: list[bytes]) -> Iterator[None]:
+    """Be an agent's admin socket that takes whatever it is given."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            handed.append(self.rfile.read(int(self.headers["content-length"])))
+            body = b'{"news": true}'
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def address_string(self) -> str:
+            return "unix"
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with socketserver.UnixStreamServer(str(path), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 COMMAND = [sys.executable, "-m", "gossipmesh.cli.main"]
 
 
@@ -113,3 +151,27 @@ def test_the_log_is_shown_and_verified(made: Path) -> None:
     refused = gossipmesh("authority", "log", "--dir", "a", cwd=made)
     assert refused.returncode == 1
     assert "does not hold" in refused.stderr
+
+
+def test_a_node_is_revoked_on_record_and_handed_to_an_agent(made: Path, address: str) -> None:
+    """Without an agent the ledger says it already, and the command says what is left to do."""
+    words = ["token", "create", "--dir", "a", "--authority", address, "--node", "vm1", "--out", "t"]
+    assert gossipmesh(*words, cwd=made).returncode == 0
+    trio.run(enrol, made / "identity", made / "t")
+    for word, again in (("revoke", ""), ("forget", " already")):
+        words = ["authority", word, "vm1", "--dir", "a", "--socket", "none.sock"]
+        done = gossipmesh(*words, cwd=made)
+        assert done.returncode == 1
+        what = "revoked" if word == "revoke" else "forgotten"
+        assert re.match(rf"vm1 is {what}{again}, up to generation \d+: it renews nothing here", done.stdout)
+        assert "the mesh does not know yet" in done.stderr
+    handed: list[bytes] = []
+    with admin_at(made / "agent.sock", handed):
+        done = gossipmesh("authority", "revoke", "vm1", "--dir", "a", "--socket", "agent.sock", cwd=made)
+    assert done.returncode == 0, done.stderr
+    assert "handed to the agent at agent.sock; members drop it" in done.stdout
+    record = base64.b64decode(json.loads(handed[0])["record"])
+    signed = decode_untrusted(record, SignedRecord, bytes_max=32_768)
+    assert decode_untrusted(signed.body, NodeCredential, bytes_max=32_768).signing_key == b""
+    unknown = gossipmesh("authority", "revoke", "vm9", "--dir", "a", cwd=made)
+    assert "vm9 is not on record here" in unknown.stderr

@@ -1,0 +1,80 @@
+"""`gossipmesh authority revoke|forget`: take a node out of the mesh.
+
+The authority's folder is changed first, then the mesh is told through an agent; both can be done again.
+"""
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gossipmesh.cli.admin_client import AdminClient, AgentRefused, socket_option
+from gossipmesh.cli.authority_records import directory_option
+from gossipmesh.model.errors import OperatorError
+
+if TYPE_CHECKING:
+    from gossipmesh.control.revoking import Revocation
+
+_generation_option = click.option(
+    "--generation",
+    type=click.IntRange(1),
+    help="Of a node that is not on record here: the generation members know.",
+)
+
+
+@click.command()
+@click.argument("node")
+@directory_option
+@_generation_option
+@socket_option
+def revoke(node: str, directory: Path, generation: int | None, socket_path: str | None) -> None:
+    """Refuse NODE from now on, everywhere: its keys may be in other hands.
+
+    It renews nothing, members drop it and close its connections. A new token brings it back.
+    """
+    _take_out(node, directory, generation, socket_path, "revoked")
+
+
+@click.command()
+@click.argument("node")
+@directory_option
+@_generation_option
+@socket_option
+def forget(node: str, directory: Path, generation: int | None, socket_path: str | None) -> None:
+    """Drop NODE, which is gone for good, from every list.
+
+    The same as `revoke`, with another word in the log: it cannot come back without a new token.
+    """
+    _take_out(node, directory, generation, socket_path, "forgotten")
+
+
+def _take_out(node: str, directory: Path, generation: int | None, socket_path: str | None, what: str) -> None:
+    from gossipmesh.control.ledger import Ledger
+    from gossipmesh.control.revoking import take_out
+    from gossipmesh.control.roots import load_authority
+    from gossipmesh.net.clock import wall_seconds
+
+    made = take_out(
+        load_authority(directory), Ledger(directory), node, wall_seconds(), what=what, generation=generation
+    )
+    again = "" if made.is_new else " already"
+    click.echo(f"{node} is {what}{again}, up to generation {made.generation}: it renews nothing here")
+    _hand_over(made, AdminClient(socket_path))
+
+
+def _hand_over(made: "Revocation", client: AdminClient) -> None:
+    """Give a tombstone to an agent, which spreads it."""
+    body = json.dumps({"record": base64.b64encode(made.record).decode()}).encode()
+    try:
+        answer = client.post_bytes("/v1/credentials", body)
+    except AgentRefused:
+        raise
+    except OperatorError as error:
+        raise OperatorError(
+            f"the mesh does not know yet ({error}); run the same again where an agent is, with a copy of the "
+            "authority's folder, or here once one runs"
+        ) from None
+    known = "" if answer.get("news") else ", which had it already"
+    click.echo(f"handed to the agent at {client.path}{known}; members drop it as they hear of it")
