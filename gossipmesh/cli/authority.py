@@ -10,6 +10,7 @@ from gossipmesh.cli.authority_records import directory_option, show_log
 from gossipmesh.cli.authority_revoke import forget, revoke
 from gossipmesh.cli.authority_rotate import rotate
 from gossipmesh.cli.main import SuggestingGroup
+from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
 
 DEFAULT_BIND: Final = "0.0.0.0:8443"
@@ -45,18 +46,50 @@ def token() -> None:
     metavar="NAME:SCOPE",
     help="A policy signer; repeat for more. Default: policy:mesh.",
 )
+@click.option("--encrypt", is_flag=True, help="Lock the root's and the document root keys by a passphrase.")
+@passphrase_options
+@click.option(
+    "--intermediate",
+    "given",
+    nargs=3,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="ROOT.PEM INTERMEDIATE.PEM KEY",
+    help="Issue below a CA of your own: its certificate, the intermediate it signed, and that one's key.",
+)
 def init(
-    trust_domain: str, directory: Path, root_key_out: Path | None, dev: bool, signers: tuple[str, ...]
+    trust_domain: str,
+    directory: Path,
+    root_key_out: Path | None,
+    dev: bool,
+    signers: tuple[str, ...],
+    encrypt: bool,
+    passphrase_file: Path | None,
+    passphrase_fd: int | None,
+    given: tuple[Path, Path, Path] | None,
 ) -> None:
     """Make the roots, the signer keys and the first Trust document."""
+    from gossipmesh.control.given_intermediate import read_given
     from gossipmesh.control.roots import DEFAULT_SIGNERS, Plan, create_authority
     from gossipmesh.net.clock import wall_seconds
     from gossipmesh.net.entropy import random_bytes
 
     pairs = [(name, scope) for name, _, scope in (text.partition(":") for text in signers)]
-    plan = Plan(trust_domain, directory, root_key_out, dev, pairs or DEFAULT_SIGNERS)
+    passphrase = Passphrase(passphrase_file, passphrase_fd)
+    if not encrypt and (passphrase_file is not None or passphrase_fd is not None):
+        raise UsageError("a passphrase is given and --encrypt is not; give both")
+    if given is not None and root_key_out is not None:
+        raise UsageError("--root-key-out is for a root made here; with --intermediate there is none")
+    issuing = None if given is None else read_given(*given, trust_domain, wall_seconds())
+    plan = Plan(
+        trust_domain,
+        directory,
+        root_key_out,
+        dev,
+        pairs or DEFAULT_SIGNERS,
+        passphrase.choose() if encrypt else None,
+        issuing,
+    )
     made = create_authority(plan, wall_seconds(), random_bytes)
-    root_key = root_key_out or directory / "root.key"
     click.echo(f"authority for {trust_domain} in {directory} (instance {made.instance})")
     for name, scope in plan.signers:
         click.echo(f"policy signer for the scope {scope}: {directory / 'signers' / name}.key")
@@ -64,7 +97,8 @@ def init(
         click.echo("made with --dev: one key can change Trust; do not use this in production")
     else:
         keys = directory / "documents"
-        click.echo(f"keep offline, each in a place of its own: {root_key} and the keys in {keys}")
+        root = "" if issuing else f"{root_key_out or directory / 'root.key'} and "
+        click.echo(f"keep offline, each in a place of its own: {root}the keys in {keys}")
     click.echo(f"next: gossipmesh authority serve --dir {directory} --bind ADDRESS:PORT")
 
 

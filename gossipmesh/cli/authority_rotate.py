@@ -14,6 +14,7 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.output import tell
+from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.cli.push_plan import WAIT_ALIVE
 from gossipmesh.model.errors import MalformedInput, OperatorError
 
@@ -68,6 +69,7 @@ def rotate() -> None:
     metavar="FILE_OR_DIR",
     help="Sign these documents in place of those in force.",
 )
+@passphrase_options
 @socket_option
 def signer(
     name: str,
@@ -76,6 +78,8 @@ def signer(
     key_out: Path | None,
     further: tuple[Path, ...],
     files: tuple[str, ...],
+    passphrase_file: Path | None,
+    passphrase_fd: int | None,
     socket_path: str | None,
 ) -> int:
     """Give a policy signer a new key and undo what the former one published.
@@ -99,7 +103,8 @@ def signer(
     keys = [SigningKey(random_bytes(KEY_BYTES)), *(read_signing_key(path) for path in further)]
     document = trust_changes.rotate_signer(current, name, keys[0].public)
     _require_signers(document, former.scopes, keys)
-    envelope = trust_changes.sign_trust(current, document, read_root_keys(directory, root_keys))
+    ask = Passphrase(passphrase_file, passphrase_fd).ask
+    envelope = trust_changes.sign_trust(current, document, read_root_keys(directory, root_keys, ask))
     flows = [_flow(client, scope, held, keys) for scope in former.scopes if _has_set(client, scope)]
     kept = _keep_key(key_out or directory / "signers" / f"{name}.key", keys[0], current.version)
     write_trust(directory, envelope, document.version)

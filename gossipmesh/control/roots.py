@@ -1,7 +1,7 @@
 """An authority's keys and documents on disk: made once by `authority init`, read by `authority serve`.
 
     authority.json            trust domain, instance, format
-    root.key, root.pem        X.509 root, offline: needed by no command but `init`
+    root.key, root.pem        X.509 root, offline: needed by `init` and `rotate` only
     intermediate.key, .pem    issues SVIDs
     documents/N.key           Ed25519 root keys, offline: needed to sign the next Trust document
     credential.key            Ed25519, signs NodeCredentials
@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from gossipmesh.control.certificates import SERIAL_BYTES, make_intermediate, make_root, to_pem
+from gossipmesh.control.given_intermediate import GivenIntermediate
 from gossipmesh.control.trust_folder import load_trust, write_trust
 from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput, OperatorError
@@ -41,8 +42,13 @@ from gossipmesh.net.secret_files import (
 )
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, seal_envelope
 from gossipmesh.trust.keys import KEY_BYTES, SigningKey
-from gossipmesh.trust.pem import signing_key_from_pem_untrusted, signing_key_to_pem
-from gossipmesh.trust.svid import LEAF_ENTROPY_BYTES, leaf_key_pem, read_leaf_key_untrusted
+from gossipmesh.trust.pem import is_locked, signing_key_from_pem_untrusted, signing_key_to_pem
+from gossipmesh.trust.svid import (
+    LEAF_ENTROPY_BYTES,
+    leaf_key_pem,
+    lock_key_pem,
+    read_leaf_key_untrusted,
+)
 from gossipmesh.trust.trust_rules import is_scope
 from gossipmesh.wire.versions import STATE_FORMAT
 
@@ -80,13 +86,19 @@ class Authority:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `authority init` was asked for; `signers` are (name, scope) pairs."""
+    """What `authority init` was asked for; `signers` are (name, scope) pairs.
+
+    `passphrase` locks the keys that are needed offline only: the X.509 root's and the document root's.
+    `given` is an intermediate made by a CA of the operator's own, which then takes the root's place.
+    """
 
     trust_domain: str
     directory: Path
     root_key_out: Path | None = None
     dev: bool = False
     signers: Sequence[tuple[str, str]] = DEFAULT_SIGNERS
+    passphrase: bytes | None = None
+    given: GivenIntermediate | None = None
 
 
 def create_authority(plan: Plan, now: WallSeconds, entropy: Entropy) -> Authority:
@@ -105,11 +117,10 @@ def create_authority(plan: Plan, now: WallSeconds, entropy: Entropy) -> Authorit
     root_key_written = False
     try:
         workplace.chmod(DIRECTORY_MODE)
-        root_key = leaf_key_pem(entropy(LEAF_ENTROPY_BYTES))
-        _fill(workplace, plan, root_key, now, entropy)
-        if plan.root_key_out is None:
+        root_key = _fill(workplace, plan, now, entropy)
+        if root_key is not None and plan.root_key_out is None:
             write_secret(workplace / "root.key", root_key)
-        else:
+        elif root_key is not None and plan.root_key_out is not None:
             write_file(plan.root_key_out, root_key, mode=SECRET_MODE)
             root_key_written = True
         workplace.rename(directory)
@@ -144,6 +155,23 @@ def load_authority(directory: Path) -> Authority:
         ) from None
 
 
+def offline_keys_here(authority: Authority) -> list[str]:
+    """Return a warning where keys that are needed offline only lie open beside a serving authority.
+
+    One of `--dev` is spared: a single key changes Trust there, and it says so when it is made.
+    """
+    if authority.trust.root_threshold == 1:
+        return []
+    paths = [authority.directory / "root.key", *sorted((authority.directory / "documents").glob("*.key"))]
+    there = [str(path) for path in paths if path.exists() and not is_locked(read_secret(path))]
+    if not there:
+        return []
+    return [
+        f"warning: {', '.join(there)} lie open beside a serving authority: who takes this machine can change "
+        "Trust; move them to places of their own, or make the authority with --encrypt"
+    ]
+
+
 def _check_plan(plan: Plan) -> None:
     if not is_trust_domain(plan.trust_domain):
         raise OperatorError(
@@ -162,22 +190,21 @@ def _check_plan(plan: Plan) -> None:
         raise OperatorError(f"{plan.root_key_out} exists already, and a root key is never overwritten")
 
 
-def _fill(workplace: Path, plan: Plan, root_key_pem: bytes, now: WallSeconds, entropy: Entropy) -> None:
-    """Write everything but the root's private key."""
+def _fill(workplace: Path, plan: Plan, now: WallSeconds, entropy: Entropy) -> bytes | None:
+    """Write everything but the root's private key, and return that; None where the root is another's."""
     instance = entropy(INSTANCE_BYTES).hex()
-    root_key = read_leaf_key_untrusted(root_key_pem)
-    root = make_root(root_key, f"gossipmesh root {instance}", now, entropy(SERIAL_BYTES))
-    intermediate_pem = leaf_key_pem(entropy(LEAF_ENTROPY_BYTES))
-    public_key = read_leaf_key_untrusted(intermediate_pem).public_key()
-    name = f"gossipmesh issuing {instance}"
-    intermediate = make_intermediate(public_key, name, root, root_key, now, entropy(SERIAL_BYTES))
-    write_secret(workplace / "root.pem", to_pem(root))
-    write_secret(workplace / "intermediate.key", intermediate_pem)
-    write_secret(workplace / "intermediate.pem", to_pem(intermediate))
+    root_key = None
+    if plan.given is None:
+        root_key, issuing = _make_issuing(plan, instance, now, entropy)
+    else:
+        issuing = plan.given
+    write_secret(workplace / "root.pem", issuing.root_pem.encode())
+    write_secret(workplace / "intermediate.key", issuing.key_pem)
+    write_secret(workplace / "intermediate.pem", issuing.intermediate_pem.encode())
 
     document_keys = [SigningKey(entropy(KEY_BYTES)) for _ in range(1 if plan.dev else DOCUMENT_ROOT_KEYS)]
     for number, key in enumerate(document_keys, start=1):
-        write_secret(workplace / "documents" / f"{number}.key", signing_key_to_pem(key))
+        write_secret(workplace / "documents" / f"{number}.key", signing_key_to_pem(key, plan.passphrase))
     credential_key = SigningKey(entropy(KEY_BYTES))
     write_secret(workplace / "credential.key", signing_key_to_pem(credential_key))
     signers = [Signer("credential", SignerRole.CREDENTIAL, credential_key.public.hex())]
@@ -188,8 +215,8 @@ def _fill(workplace: Path, plan: Plan, root_key_pem: bytes, now: WallSeconds, en
     trust = TrustDocument(
         version=1,
         trust_domain=plan.trust_domain,
-        root_certificates=(to_pem(root).decode(),),
-        intermediates=(to_pem(intermediate).decode(),),
+        root_certificates=(issuing.root_pem,),
+        intermediates=(issuing.intermediate_pem,),
         root_keys=tuple(key.public.hex() for key in document_keys),
         root_threshold=1 if plan.dev else DOCUMENT_ROOT_THRESHOLD,
         signers=tuple(signers),
@@ -200,6 +227,22 @@ def _fill(workplace: Path, plan: Plan, root_key_pem: bytes, now: WallSeconds, en
         (workplace / folder).mkdir(mode=DIRECTORY_MODE)
     description = AuthorityFile(STATE_FORMAT, plan.trust_domain, instance)
     write_secret(workplace / "authority.json", msgspec.json.encode(description) + b"\n")
+    return root_key
+
+
+def _make_issuing(
+    plan: Plan, instance: str, now: WallSeconds, entropy: Entropy
+) -> tuple[bytes, GivenIntermediate]:
+    """Make a root and an intermediate; return the root's key as it is kept, and what issues."""
+    root_key_pem = leaf_key_pem(entropy(LEAF_ENTROPY_BYTES))
+    root_key = read_leaf_key_untrusted(root_key_pem)
+    root = make_root(root_key, f"gossipmesh root {instance}", now, entropy(SERIAL_BYTES))
+    key_pem = leaf_key_pem(entropy(LEAF_ENTROPY_BYTES))
+    public_key = read_leaf_key_untrusted(key_pem).public_key()
+    name = f"gossipmesh issuing {instance}"
+    intermediate = make_intermediate(public_key, name, root, root_key, now, entropy(SERIAL_BYTES))
+    issuing = GivenIntermediate(to_pem(root).decode(), to_pem(intermediate).decode(), key_pem)
+    return lock_key_pem(root_key_pem, plan.passphrase), issuing
 
 
 def _load(directory: Path) -> Authority:

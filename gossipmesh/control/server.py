@@ -20,7 +20,7 @@ from gossipmesh.control.desk import Answer, Desk, Request
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.paced_stream import PacedStream, Turns
-from gossipmesh.control.roots import Authority, Entropy
+from gossipmesh.control.roots import Authority, Entropy, offline_keys_here
 from gossipmesh.model.enrolment import (
     LEAF_LIFE_S,
     REQUEST_BYTES_MAX,
@@ -109,6 +109,8 @@ class AuthorityServer:
             torn = await trio.to_thread.run_sync(self._ledger.check_log)
             if torn is not None:
                 self._report(torn)
+            for warning in offline_keys_here(self._authority):
+                self._report(warning)
             self._ledger.forget_tokens(self._clock())
             self._tls_context()
             try:

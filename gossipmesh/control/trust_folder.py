@@ -3,7 +3,7 @@
 Ends at files; what the next version says is `control.trust_changes`'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,19 @@ from gossipmesh.net.secret_files import read_secret, require_private, write_secr
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.envelope import Envelope
 from gossipmesh.trust.keys import SigningKey, Verifier
-from gossipmesh.trust.pem import signing_key_from_pem_untrusted
+from gossipmesh.trust.pem import is_locked, signing_key_from_pem_untrusted
+
+AskPassphrase = Callable[[str], bytes]
+"""Returns the passphrase of the key in a file."""
+
+
+def no_passphrase(what: str) -> bytes:
+    """Say that a key is under a passphrase where nobody can be asked for one.
+
+    Raises:
+        OperatorError: always. State unchanged.
+    """
+    raise OperatorError(f"{what} is under a passphrase; give it with --passphrase-file or --passphrase-fd")
 
 
 class _Described(msgspec.Struct, frozen=True):
@@ -67,19 +79,22 @@ def write_trust(directory: Path, envelope: Envelope, version: int) -> None:
     write_secret(directory / "trust.json", envelope.to_json().encode() + b"\n")
 
 
-def read_signing_key(path: Path) -> SigningKey:
-    """Return the Ed25519 key in a 0600 file.
+def read_signing_key(path: Path, ask: AskPassphrase = no_passphrase) -> SigningKey:
+    """Return the Ed25519 key in a 0600 file; `ask` gives the passphrase of one that has one.
 
     Raises:
-        OperatorError: missing, open to others, or no such key. State unchanged.
+        OperatorError: missing, open to others, no such key, or no or another passphrase. State unchanged.
     """
+    content = read_secret(path)
     try:
-        return signing_key_from_pem_untrusted(read_secret(path))
+        return signing_key_from_pem_untrusted(content, ask(str(path)) if is_locked(content) else None)
     except MalformedInput as error:
         raise OperatorError(f"{path} is no signing key: {error}") from None
 
 
-def read_root_keys(directory: Path, paths: Sequence[Path]) -> list[SigningKey]:
+def read_root_keys(
+    directory: Path, paths: Sequence[Path], ask: AskPassphrase = no_passphrase
+) -> list[SigningKey]:
     """Return the document root keys in `paths`, or where none is given those that lie in the folder.
 
     Raises:
@@ -91,4 +106,4 @@ def read_root_keys(directory: Path, paths: Sequence[Path]) -> list[SigningKey]:
             f"no document root key in {directory / 'documents'}: they are kept offline; give each that signs "
             "with --root-key FILE"
         )
-    return [read_signing_key(path) for path in chosen]
+    return [read_signing_key(path, ask) for path in chosen]

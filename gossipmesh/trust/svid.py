@@ -31,6 +31,7 @@ from cryptography.x509.oid import ExtensionOID
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import parse_spiffe_id
 from gossipmesh.model.instant import WallSeconds
+from gossipmesh.trust.pem import is_locked, protection
 from gossipmesh.trust.x509_leaf import read_leaf_untrusted
 
 LEAF_ENTROPY_BYTES: Final = 48  # 128 bits more than the order of P-256, so that no scalar is favoured
@@ -68,15 +69,28 @@ def leaf_key_pem(entropy: bytes) -> bytes:
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def read_leaf_key_untrusted(key_pem: bytes) -> ec.EllipticCurvePrivateKey:
-    """Read an unencrypted P-256 private key.
+def lock_key_pem(key_pem: bytes, passphrase: bytes | None) -> bytes:
+    """Return a P-256 key in PEM under a passphrase; as it is for None.
 
     Raises:
-        MalformedInput: not such a key; nothing of the content is repeated. State unchanged.
+        MalformedInput: not such a key. State unchanged.
+    """
+    private = read_leaf_key_untrusted(key_pem)
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection(passphrase))
+
+
+def read_leaf_key_untrusted(key_pem: bytes, passphrase: bytes | None = None) -> ec.EllipticCurvePrivateKey:
+    """Read a P-256 private key.
+
+    Raises:
+        MalformedInput: not such a key, or not under this passphrase; nothing of the content is repeated.
+            State unchanged.
     """
     try:
-        private = load_pem_private_key(key_pem, password=None)
+        private = load_pem_private_key(key_pem, password=passphrase if is_locked(key_pem) else None)
     except Exception as error:  # ValueError, TypeError, UnsupportedAlgorithm: all say "not this"
+        if is_locked(key_pem):
+            raise MalformedInput("a key under a passphrase, and this is not it") from None
         raise MalformedInput(f"not a private key in PEM ({type(error).__name__})") from None
     if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
         raise MalformedInput("a private key, but not of P-256")

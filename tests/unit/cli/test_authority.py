@@ -175,3 +175,38 @@ def test_a_node_is_revoked_on_record_and_handed_to_an_agent(made: Path, address:
     assert decode_untrusted(signed.body, NodeCredential, bytes_max=32_768).signing_key == b""
     unknown = gossipmesh("authority", "revoke", "vm9", "--dir", "a", cwd=made)
     assert "vm9 is not on record here" in unknown.stderr
+
+
+def test_keys_are_locked_by_a_passphrase_from_a_file_or_a_descriptor(tmp_path: Path) -> None:
+    words = ["authority", "init", "--trust-domain", "mesh.test", "--encrypt", "--dir"]
+    told = tmp_path / "told"
+    told.write_text("correct horse\n")
+    told.chmod(0o600)
+    assert gossipmesh(*words, "a", "--passphrase-file", "told", cwd=tmp_path).returncode == 0
+    assert b"ENCRYPTED" in (tmp_path / "a" / "documents" / "1.key").read_bytes()
+    assert b"ENCRYPTED" not in (tmp_path / "a" / "credential.key").read_bytes()
+    with told.open("rb") as open_file:
+        done = subprocess.run(
+            [*COMMAND, *words, "b", "--passphrase-fd", str(open_file.fileno())],
+            cwd=tmp_path,
+            pass_fds=[open_file.fileno()],
+            check=False,
+        )
+    assert done.returncode == 0
+    told.write_text("short\n")
+    for more, sentence in (
+        (("--passphrase-file", "told"), "a passphrase of 5 bytes"),
+        ((), "nobody can be asked"),
+        (("--passphrase-file", "told", "--passphrase-fd", "0"), "two passphrases"),
+    ):
+        done = subprocess.run(
+            [*COMMAND, *words, "c", *more],
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        assert sentence in done.stderr
+        assert not (tmp_path / "c").exists()

@@ -1,6 +1,7 @@
 """`authority init`: whole or not at all, private, and readable by others' tools."""
 
 import json
+import shutil
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -11,11 +12,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.dsse import Envelope as OracleEnvelope
 from securesystemslib.signer import SSlibKey
 
-from gossipmesh.control.roots import Plan, create_authority, load_authority
-from gossipmesh.model.errors import OperatorError
-from gossipmesh.model.instant import WallSeconds
+from gossipmesh.control.certificates import make_intermediate, make_root, to_pem
+from gossipmesh.control.given_intermediate import read_given
+from gossipmesh.control.roots import Plan, create_authority, load_authority, offline_keys_here
+from gossipmesh.control.trust_folder import read_root_keys
+from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.instant import DAY_S, WallSeconds
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.trust.pem import signing_key_from_pem_untrusted
+from gossipmesh.trust.svid import leaf_key_pem, read_leaf_key_untrusted
 
 NOW = WallSeconds(1_800_000_000)
 
@@ -147,3 +152,75 @@ def test_on_a_full_disk_there_is_no_half_authority(small_disk: Path) -> None:
     with pytest.raises(OperatorError, match="No space left on device"):
         create_authority(Plan("mesh.test", small_disk / "a"), NOW, random_bytes)
     assert list(small_disk.iterdir()) == []
+
+
+def test_offline_keys_may_be_under_a_passphrase(tmp_path: Path) -> None:
+    """Serving needs none of them; who signs the next Trust gives the passphrase."""
+    plan = Plan("mesh.test", tmp_path / "a", passphrase=b"correct horse")
+    authority = create_authority(plan, NOW, random_bytes)
+    root_key = (tmp_path / "a" / "root.key").read_bytes()
+    assert b"ENCRYPTED" in root_key
+    assert read_leaf_key_untrusted(root_key, b"correct horse")
+    for wrong in (None, b"wrong"):
+        with pytest.raises(MalformedInput, match="under a passphrase"):
+            read_leaf_key_untrusted(root_key, wrong)
+    keys = read_root_keys(tmp_path / "a", (), lambda _: b"correct horse")
+    assert {key.public.hex() for key in keys} == set(authority.trust.root_keys)
+    with pytest.raises(OperatorError, match=r"1\.key is under a passphrase; give it"):
+        read_root_keys(tmp_path / "a", ())
+    with pytest.raises(OperatorError, match="under a passphrase, and this is not it"):
+        read_root_keys(tmp_path / "a", (), lambda _: b"wrong")
+    assert offline_keys_here(authority) == []
+
+
+def test_offline_keys_that_lie_open_beside_a_serving_authority_are_told(tmp_path: Path) -> None:
+    authority = create_authority(Plan("mesh.test", tmp_path / "a"), NOW, random_bytes)
+    (warning,) = offline_keys_here(authority)
+    assert "root.key, " in warning
+    assert "3.key lie open beside" in warning
+    (tmp_path / "a" / "root.key").unlink()
+    shutil.rmtree(tmp_path / "a" / "documents")
+    assert offline_keys_here(authority) == []
+    dev = create_authority(Plan("mesh.test", tmp_path / "dev", dev=True), NOW, random_bytes)
+    assert offline_keys_here(dev) == []
+
+
+class TestGivenIntermediate:
+    """A company's CA signs the intermediate; nodes take what it issues, or `init` says why not."""
+
+    def files(self, folder: Path, *, signer: int = 1) -> tuple[Path, Path, Path]:
+        keys = {number: leaf_key_pem(bytes([number]) * 48) for number in (1, 2, 3)}
+        private = {number: read_leaf_key_untrusted(pem) for number, pem in keys.items()}
+        root = make_root(private[1], "Company root", NOW, bytes(18) + b"\x01")
+        made = make_intermediate(
+            private[2].public_key(), "Company mesh", root, private[signer], NOW, bytes(18) + b"\x03"
+        )
+        paths = (folder / "root.pem", folder / "intermediate.pem", folder / "issuing.key")
+        for path, content in zip(paths, (to_pem(root), to_pem(made), keys[2]), strict=True):
+            path.write_bytes(content)
+            path.chmod(0o600)
+        return paths
+
+    def test_it_issues_in_place_of_one_of_our_own(self, tmp_path: Path) -> None:
+        given = read_given(*self.files(tmp_path), "mesh.test", NOW)
+        authority = create_authority(Plan("mesh.test", tmp_path / "a", given=given), NOW, random_bytes)
+        assert not (tmp_path / "a" / "root.key").exists()
+        assert authority.root_pem == (tmp_path / "root.pem").read_text()
+        assert authority.trust.intermediates == ((tmp_path / "intermediate.pem").read_text(),)
+
+    def test_what_no_node_would_take_is_refused(self, tmp_path: Path) -> None:
+        root, intermediate, key = self.files(tmp_path, signer=3)
+        with pytest.raises(
+            OperatorError, match="cannot issue for this mesh: a certificate its issuer did not"
+        ):
+            read_given(root, intermediate, key, "mesh.test", NOW)
+        root, intermediate, key = self.files(tmp_path)
+        with pytest.raises(OperatorError, match="cannot issue for this mesh: "):
+            read_given(root, intermediate, key, "mesh.test", WallSeconds(NOW + 6 * 365 * DAY_S))
+        with pytest.raises(OperatorError, match="cannot issue"):
+            read_given(root, root, key, "mesh.test", NOW)
+        key.write_bytes(leaf_key_pem(b"\x09" * 48))
+        with pytest.raises(OperatorError, match="is not its key"):
+            read_given(root, intermediate, key, "mesh.test", NOW)
+        with pytest.raises(OperatorError, match="cannot read"):
+            read_given(tmp_path / "none", intermediate, key, "mesh.test", NOW)
