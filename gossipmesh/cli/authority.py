@@ -9,6 +9,7 @@ import click
 from gossipmesh.cli.authority_records import directory_option, show_log
 from gossipmesh.cli.authority_revoke import forget, revoke
 from gossipmesh.cli.authority_rotate import rotate
+from gossipmesh.cli.authority_turn import TURNING
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.model.errors import MalformedInput, OperatorError, UsageError
@@ -23,6 +24,8 @@ def authority() -> None:
 
 for _command in (show_log, revoke, forget, rotate):
     authority.add_command(_command)
+for _command in TURNING:
+    rotate.add_command(_command)
 
 
 @click.group(cls=SuggestingGroup)

@@ -12,6 +12,8 @@ import click
 
 from gossipmesh.cli.admin_client import AdminClient, AgentRefused, socket_option
 from gossipmesh.cli.authority_records import directory_option
+from gossipmesh.cli.authority_rotate import hand_trust
+from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.model.errors import OperatorError
 
 if TYPE_CHECKING:
@@ -28,13 +30,58 @@ _generation_option = click.option(
 @click.argument("node")
 @directory_option
 @_generation_option
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="By the document root keys and the next Trust, where the authority itself may be in other hands.",
+)
+@click.option(
+    "--root-key",
+    "root_keys",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --offline: a document root key; repeat for more. Default: those in DIR/documents.",
+)
+@passphrase_options
 @socket_option
-def revoke(node: str, directory: Path, generation: int | None, socket_path: str | None) -> None:
+def revoke(
+    node: str,
+    directory: Path,
+    generation: int | None,
+    offline: bool,
+    root_keys: tuple[Path, ...],
+    passphrase_file: Path | None,
+    passphrase_fd: int | None,
+    socket_path: str | None,
+) -> None:
     """Refuse NODE from now on, everywhere: its keys may be in other hands.
 
     It renews nothing, members drop it and close its connections. A new token brings it back.
     """
-    _take_out(node, directory, generation, socket_path, "revoked")
+    if not offline:
+        _take_out(node, directory, generation, socket_path, "revoked")
+        return
+    from gossipmesh.control.trust_changes import revoke_node
+    from gossipmesh.control.trust_folder import read_trust
+
+    client = AdminClient(socket_path)
+    revoked = generation or _generation_of(client, node)
+    current = read_trust(directory).trust
+    if current is None:
+        raise OperatorError("there is no Trust in the authority's folder")
+    document = revoke_node(current, node, revoked)
+    hand_trust(client, directory, document, root_keys, Passphrase(passphrase_file, passphrase_fd).ask)
+    click.echo(f"Trust version {document.version} revokes {node} up to generation {revoked}")
+
+
+def _generation_of(client: AdminClient, node: str) -> int:
+    """Return a member's generation, as an agent knows it."""
+    rows = client.get_json("/v1/members")["members"]
+    found = next((row["order"][0] for row in rows if row["name"] == node and row.get("order")), None)
+    if found is None:
+        raise OperatorError(f"the agent at {client.path} knows no member {node}; give its --generation")
+    return int(found)
 
 
 @click.command()

@@ -20,6 +20,7 @@ from gossipmesh.model.errors import MalformedInput, OperatorError
 
 if TYPE_CHECKING:
     from gossipmesh.cli.push_flow import Push, PushSettings
+    from gossipmesh.control.trust_folder import AskPassphrase
     from gossipmesh.model.documents import TrustDocument
     from gossipmesh.trust.documents import TrustedDocuments
     from gossipmesh.trust.keys import SigningKey
@@ -115,6 +116,32 @@ def signer(
     for failure in failures:
         tell(f"gossipmesh: {failure}")
     return _EXIT_FAILED if failures else 0
+
+
+def hand_trust(
+    client: AdminClient,
+    directory: Path,
+    document: "TrustDocument",
+    root_keys: Sequence[Path],
+    ask: "AskPassphrase",
+) -> None:
+    """Sign the next Trust, keep it in the folder, and give it to an agent, which spreads it.
+
+    Raises:
+        OperatorError: too few keys, no agent, or an agent of another Trust. Nothing was published.
+    """
+    from gossipmesh.control.trust_changes import require_features, sign_trust
+    from gossipmesh.control.trust_folder import read_root_keys, read_trust, write_trust
+    from gossipmesh.wire.versions import TRUST_FIELDS
+
+    held = read_trust(directory)
+    _catch_up(client, held)
+    members = client.get_json("/v1/members")["members"]
+    lacking = [row["name"] for row in members if TRUST_FIELDS not in row.get("features", (TRUST_FIELDS,))]
+    require_features(document, lacking)
+    envelope = sign_trust(_trust_of(held), document, read_root_keys(directory, root_keys, ask))
+    write_trust(directory, envelope, document.version)
+    _offer(client, [envelope.to_bytes()])
 
 
 def _trust_of(held: "TrustedDocuments") -> "TrustDocument":

@@ -14,6 +14,7 @@ import trio
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.queue import FairQueue
 from gossipmesh.control.requests import RequestRefused
+from gossipmesh.control.roots import Authority
 from gossipmesh.model.enrolment import (
     EnrolRequest,
     Issued,
@@ -61,9 +62,15 @@ class Desk:
     """Decides requests with an `Issuer`; `run` is what does it."""
 
     def __init__(
-        self, issuer: Issuer, clock: Callable[[], WallSeconds], report: Callable[[str], None]
+        self,
+        issuer: Issuer,
+        clock: Callable[[], WallSeconds],
+        report: Callable[[str], None],
+        look: Callable[[], Authority],
     ) -> None:
+        """`look` returns the authority as it is on disk now."""
         self._issuer = issuer
+        self._look = look
         self._clock = clock
         self._report = report
         self._queue: FairQueue[_Case] = FairQueue(per_party_max=WAITING_PER_SOURCE_MAX, all_max=WAITING_MAX)
@@ -100,6 +107,7 @@ class Desk:
         """Return status and answer. Blocks: runs in a thread, never two at a time."""
         now, counts = self._clock(), self.statistics
         try:
+            self._issuer.use(self._look())
             if isinstance(request, OpenReport):
                 noted = self._issuer.take_report(request, now, peer)
                 counts.opened += 1

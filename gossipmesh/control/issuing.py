@@ -69,6 +69,10 @@ class Issuer:
         self._renewals = renewals()
         self._refusals = refusals()
 
+    def use(self, authority: Authority) -> None:
+        """Issue by this authority from now on: its keys or its Trust were changed."""
+        self._authority = authority
+
     def create_token(self, order: TokenOrder, now: WallSeconds) -> JoinToken:
         """Make a one-time token and remember its hash.
 

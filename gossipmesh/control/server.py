@@ -19,6 +19,7 @@ from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, random_seri
 from gossipmesh.control.desk import Answer, Desk, Request
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
+from gossipmesh.control.loaded import LoadedAuthority
 from gossipmesh.control.paced_stream import PacedStream, Turns
 from gossipmesh.control.roots import Authority, Entropy, offline_keys_here
 from gossipmesh.model.enrolment import (
@@ -85,9 +86,10 @@ class AuthorityServer:
         entropy: Entropy,
         report: Callable[[str], None],
     ) -> None:
-        self._authority = authority
+        self._loaded = LoadedAuthority(authority, report)
+        self._served = authority
         self._ledger = Ledger(authority.directory)
-        self._desk = Desk(Issuer(authority, self._ledger, entropy), clock, report)
+        self._desk = Desk(Issuer(authority, self._ledger, entropy), clock, report, self._loaded.look)
         self._turns = Turns()
         self._clock = clock
         self._entropy = entropy
@@ -109,7 +111,7 @@ class AuthorityServer:
             torn = await trio.to_thread.run_sync(self._ledger.check_log)
             if torn is not None:
                 self._report(torn)
-            for warning in offline_keys_here(self._authority):
+            for warning in offline_keys_here(self._served):
                 self._report(warning)
             self._ledger.forget_tokens(self._clock())
             self._tls_context()
@@ -130,25 +132,26 @@ class AuthorityServer:
                 nursery.start_soon(self.reception.run, listener, _source, self._converse)
 
     def _tls_context(self) -> ssl.SSLContext:
-        """Return the context of the server's own SVID, issued anew at half life."""
-        now = self._clock()
-        if self._context is None or now >= self._context_until:
-            intermediate = self._authority.intermediate
+        """Return the context of the server's own SVID, issued anew at half life or by a new intermediate."""
+        now, authority = self._clock(), self._loaded.authority
+        if self._context is None or now >= self._context_until or authority is not self._served:
+            self._served = authority
+            intermediate = authority.intermediate
             if int(intermediate.not_valid_after_utc.timestamp()) <= now:
                 raise OperatorError(
-                    f"the intermediate of {self._authority.directory} has run out; it can issue nothing"
+                    f"the intermediate of {authority.directory} has run out; it can issue nothing"
                 )
             key_pem = leaf_key_pem(self._entropy(LEAF_ENTROPY_BYTES))
             leaf = make_svid(
                 read_leaf_key_untrusted(key_pem).public_key(),
-                authority_spiffe_id(self._authority.trust_domain),
+                authority_spiffe_id(authority.trust_domain),
                 intermediate,
-                self._authority.intermediate_key,
+                authority.intermediate_key,
                 now,
                 random_serial(self._entropy(SERIAL_BYTES)),
             )
             pair = ServerPair(to_pem(leaf) + to_pem(intermediate), key_pem)
-            context = server_context(pair, self._authority.root_pem.encode())
+            context = server_context(pair, authority.root_pem.encode())
             context.verify_mode = ssl.CERT_NONE  # a request's own proof says who asks, no certificate does
             context.set_alpn_protocols(["http/1.1"])
             self._context = context

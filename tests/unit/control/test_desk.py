@@ -30,6 +30,9 @@ class Slow:
         self.threads: set[int] = set()
         self.go_on = threading.Event()
 
+    def use(self, _: Any) -> None:
+        """An authority that does not change."""
+
     def renew(self, request: RenewRequest, _now: WallSeconds, _peer: str) -> Issued:
         self.go_on.wait()
         self.served.append(request.spiffe_id)
@@ -44,7 +47,7 @@ def renewal(node: str) -> RenewRequest:
 async def test_a_crowd_of_one_source_delays_nobody_else() -> None:
     """One node renews without end, its neighbour once, and another source once."""
     slow = Slow()
-    desk = Desk(cast(Any, slow), lambda: NOW, lambda _: None)
+    desk = Desk(cast(Any, slow), lambda: NOW, lambda _: None, lambda: cast(Any, None))
     statuses: list[int] = []
 
     async def ask(source: tuple[str, str], node: str) -> None:
@@ -70,7 +73,7 @@ async def test_a_crowd_of_one_source_delays_nobody_else() -> None:
 async def test_who_left_is_not_decided_on() -> None:
     slow = Slow()
     slow.go_on.set()
-    desk = Desk(cast(Any, slow), lambda: NOW, lambda _: None)
+    desk = Desk(cast(Any, slow), lambda: NOW, lambda _: None, lambda: cast(Any, None))
     with trio.move_on_after(0):
         await desk.decide(renewal("gone"), CROWD, "")
     async with trio.open_nursery() as nursery:
