@@ -64,6 +64,7 @@ class AdminApi:
             "/v1/policy/status": lambda _: views.policy_status(parts),
             "/v1/policy/set": self._read_policy_set,
             "/v1/trust": self._read_trust,
+            "/v1/credentials": self._read_credentials,
             "/v1/proxy/snapshot": lambda _: views.snapshot(parts),
             "/v1/identity": lambda _: views.identities(parts),
             "/v1/check/all": lambda _: check_all(parts),
@@ -159,6 +160,9 @@ class AdminApi:
             f"the policy set is good and not in force here after {_WRITTEN_S} s: this node's disk has not "
             "taken it yet, or a newer set overtook it; see `gossipmesh policy status`, and to that disk",
         )
+
+    def _read_credentials(self, _: Request) -> Response:
+        return Response(encode(list(self._parts.node.each_credential())), "application/octet-stream")
 
     def _read_trust(self, _: Request) -> Response:
         return Response(encode(self._parts.documents.trust_envelopes), "application/octet-stream")

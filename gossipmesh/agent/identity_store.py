@@ -76,8 +76,8 @@ class NodeIdentity:
 
     `trust_envelopes` are all versions of Trust, oldest first; `bundle_pem` are the newest one's roots;
     `holding` are the keys of the node, its workloads and its services. `authorities` are where its token said
-    that the authority is, HOST:PORT, in the order to try. `enrolled` is what the authority said of the others,
-    where it enrolled this node just now. It is not kept in the file.
+    that the authority is, HOST:PORT, in the order to try. `enrolled` is what the authority said of the
+    others, where it enrolled this node just now. It is not kept in the file.
     """
 
     trust_domain: str

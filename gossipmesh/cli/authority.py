@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from gossipmesh.cli.authority_backup import ask_mesh, backup, restore
 from gossipmesh.cli.authority_records import directory_option, show_log
 from gossipmesh.cli.authority_revoke import forget, revoke
 from gossipmesh.cli.authority_rotate import rotate
@@ -22,7 +23,7 @@ def authority() -> None:
     """Create an authority, serve enrolments, and see what it did."""
 
 
-for _command in (show_log, revoke, forget, rotate):
+for _command in (show_log, revoke, forget, rotate, backup, restore, ask_mesh):
     authority.add_command(_command)
 for _command in TURNING:
     rotate.add_command(_command)

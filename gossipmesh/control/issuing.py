@@ -144,7 +144,7 @@ class Issuer:
             self._log_issue("enrolled", signed, requests, peer, now, f"token {token.token_id}")
             self._ledger.spend_token(token, now)
             self._ledger.put_enrolment(signed)
-        count = len(nodes) + (token.node not in nodes)
+        count = self._ledger.standing_count(sorted({*nodes, token.node}))
         return msgspec.structs.replace(issued, enrolled_count=count, founder=not is_open)
 
     def take_report(self, report: OpenReport, now: WallSeconds, peer: str = "") -> OpenNoted:

@@ -69,7 +69,7 @@ def take_out(
         serial = max(0 if known is None else known.serial + 1, now)
         record, ends = _tombstone(authority, node, revoked + 1, serial, now)
         ledger.log.append(now, what, node=node, generation=revoked, serial=serial)
-        ledger.spend_tokens_of(node, now)
+        ledger.spend_tokens(now, node)
         ledger.put_enrolment(_taken_out(known, node, revoked + 1, serial, record, ends, now))
     return Revocation(node, revoked, record, is_new=True)
 

@@ -15,6 +15,7 @@ import h11
 import msgspec
 import trio
 
+from gossipmesh.control.backup import require_asked
 from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, random_serial, to_pem
 from gossipmesh.control.desk import Answer, Desk, Request
 from gossipmesh.control.issuing import Issuer
@@ -107,6 +108,7 @@ class AuthorityServer:
             OperatorError: the address cannot be had, another process serves this authority, or the
                 intermediate has run out.
         """
+        require_asked(self._served.directory)
         with self._ledger.hold():
             torn = await trio.to_thread.run_sync(self._ledger.check_log)
             if torn is not None:

@@ -105,6 +105,12 @@ class Reads:
         member = self._catalog.get(node_id)
         return None if member is None else keys_of(member)
 
+    def each_credential(self) -> Iterator[bytes]:
+        """Yield every credential held, our own and tombstones too, as the authority signed it (wire form)."""
+        for member in self._catalog:
+            if member.messages.credential is not None:
+                yield member.messages.credential
+
     def each_keys(self) -> Iterator[MemberKeys]:
         """Walk over what everybody's TLS keys are judged by: ourselves, others, and whoever is revoked."""
         return views.each_keys(self._catalog, self._ctx)

@@ -4,13 +4,14 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import socketserver
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -19,20 +20,26 @@ import pytest
 import trio
 
 from gossipmesh.agent.enrolment import enrol
+from gossipmesh.control.trust_folder import read_trust
 from gossipmesh.model.records import NodeCredential, SignedRecord
-from gossipmesh.wire.codec import decode_untrusted
+from gossipmesh.wire.codec import decode_untrusted, encode
 
 TIMEOUT_S = 60
 
 
 @contextmanager
-def admin_at(path: Path, handed: list[bytes]) -> Iterator[None]:
-    """Be an agent's admin socket that takes whatever it is given."""
+def admin_at(path: Path, handed: list[bytes], told: Mapping[str, bytes] = {}) -> Iterator[None]:
+    """Be an agent's admin socket that takes whatever it is given, and answers `told`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             handed.append(self.rfile.read(int(self.headers["content-length"])))
-            body = b'{"news": true}'
+            self.answer(b'{"news": true}')
+
+        def do_GET(self) -> None:
+            self.answer(told[self.path])
+
+        def answer(self, body: bytes) -> None:
             self.send_response(200)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
@@ -210,3 +217,22 @@ def test_keys_are_locked_by_a_passphrase_from_a_file_or_a_descriptor(tmp_path: P
         assert done.returncode != 0
         assert sentence in done.stderr
         assert not (tmp_path / "c").exists()
+
+
+def test_an_authority_is_restored_from_a_backup_and_asks_an_agent_before_it_serves(made: Path) -> None:
+    done = gossipmesh("authority", "backup", "kept", "--dir", "a", cwd=made)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE((made / "kept").stat().st_mode) == 0o600
+    done = gossipmesh("authority", "restore", "kept", "--dir", "b", "--socket", "none.sock", cwd=made)
+    assert (done.returncode, "restored b from a backup" in done.stdout) == (1, True)
+    assert "until it was the authority signs nothing" in done.stderr
+    done = gossipmesh("authority", "serve", "--dir", "b", "--bind", "127.0.0.1:0", cwd=made)
+    assert "was restored from a backup" in done.stderr
+    trust = read_trust(made / "a").trust_envelopes
+    with admin_at(made / "agent.sock", [], {"/v1/trust": encode(trust), "/v1/credentials": encode([])}):
+        done = gossipmesh("authority", "ask-mesh", "--dir", "b", "--socket", "agent.sock", cwd=made)
+    assert "the mesh was asked: 0 newer versions of Trust" in done.stdout, done.stderr
+    shutil.rmtree(made / "b")
+    words = ("restore", "kept", "--dir", "b", "--socket", "none.sock", "--force")
+    done = gossipmesh("authority", *words, cwd=made)
+    assert (done.returncode, "the mesh was not asked" in done.stdout) == (0, True)

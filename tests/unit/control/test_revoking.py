@@ -89,3 +89,12 @@ def test_a_node_that_is_not_on_record_needs_its_generation(desk: Desk) -> None:
     assert desk.ledger.enrolment("n7").generation == NOW + 7  # type: ignore[union-attr]
     with pytest.raises(OperatorError, match="cannot be a node's name"):
         take_out(desk.authority, desk.ledger, "../n1", NOW, what="revoked")
+
+
+def test_a_node_that_was_taken_out_is_not_counted(desk: Desk) -> None:
+    """A newcomer asks as many others as there are."""
+    second = enrol_request(desk.token(node="n2"), "spiffe://mesh.test/node/n2")
+    assert desk.issuer.enrol(second, NOW).enrolled_count == 2
+    take_out(desk.authority, desk.ledger, "n1", NOW, what="forgotten")
+    third = enrol_request(desk.token(node="n3"), "spiffe://mesh.test/node/n3")
+    assert desk.issuer.enrol(third, NOW).enrolled_count == 2
