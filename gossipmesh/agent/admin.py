@@ -67,6 +67,7 @@ class AdminApi:
             "/v1/credentials": self._read_credentials,
             "/v1/proxy/snapshot": lambda _: views.snapshot(parts),
             "/v1/identity": lambda _: views.identities(parts),
+            "/v1/keys": lambda _: views.keys(parts),
             "/v1/check/all": lambda _: check_all(parts),
             "/v1/why": lambda request: why(parts, request.query.get("node")),
         }
@@ -82,6 +83,7 @@ class AdminApi:
             "/v1/restart": self._restart_agent,
             "/v1/release": self._release_retained,
             "/v1/open": self._open_by_hand,
+            "/v1/keys/turn": self._turn_keys,
         }
 
     async def handle_local(self, request: Request) -> Response:
@@ -204,6 +206,10 @@ class AdminApi:
                 "see to that disk, it opens as soon as it can",
             )
         return {"opened": bool(why), "was_closed": why}
+
+    async def _turn_keys(self, request: Request) -> Any:
+        self._parts.identity.keys.ask_turn(stolen=request.query.get("stolen") == "true")
+        return views.keys(self._parts)
 
     async def _restart_agent(self, _: Request) -> Any:
         await self._restart()

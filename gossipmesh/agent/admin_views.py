@@ -31,6 +31,7 @@ from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.trust.documents import TrustedDocuments
+from gossipmesh.wire.versions import FOREIGN_KEYS
 
 TCP_ONLY: Final = "TCP only"
 _NONE_YET: Final = {"endpoints": 0, "passing": 0}
@@ -67,6 +68,9 @@ class Parts(Protocol):
 
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""
+
+    def shown_pins(self) -> dict[str, bytes]:
+        """Return which key the engine shows for each identity, by its pin."""
 
 
 def status(parts: Parts) -> dict[str, Any]:
@@ -222,6 +226,7 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "agreed_s": _seconds(view.agreed_age_ns),
         "clock_s": 0 if itself else _clock(view.wall_offset_s),
         "credential_ends": view.credential.ends,
+        "foreign_keys": FOREIGN_KEYS in state.features,
         "lag_ms": view.lag_ms,
         "quarantine_s": _left_s(view.quarantine_until, now),
         "endpoints_retained": view.endpoints_retained,
@@ -371,13 +376,32 @@ def snapshot(parts: Parts) -> dict[str, Any]:
 
 
 def identities(parts: Parts) -> list[dict[str, Any]]:
-    """Return the node's certificates, sorted by identity: GET /v1/identity."""
-    svids = parts.identity.identity.svids
+    """Return the node's keys and certificates, sorted by identity: GET /v1/identity.
+
+    `not_before` and `not_after` are those of the authority's certificate; null where there is none.
+    """
+    identity, usable = parts.identity.identity, parts.identity.keys.usable()
+    svids = identity.svids
     return [
         {
             "spiffe_id": spiffe_id,
-            "not_before": svids[spiffe_id].not_before,
-            "not_after": svids[spiffe_id].not_after,
+            "not_before": svids[spiffe_id].not_before if spiffe_id in svids else None,
+            "not_after": svids[spiffe_id].not_after if spiffe_id in svids else None,
+            "pins": [pin.hex() for pin in keys.pins],
+            "shown": usable[spiffe_id].pin.hex() if spiffe_id in usable else None,
         }
-        for spiffe_id in sorted(svids)
+        for spiffe_id, keys in identity.holding.keys.items()
     ]
+
+
+def keys(parts: Parts) -> dict[str, Any]:
+    """Return how this node's keys turn: GET /v1/keys."""
+    now, keeper = monotonic(), parts.identity.keys
+    return {
+        "turns": keeper.turns_count,
+        "next_turn_s": round((keeper.turning.turn_at - now) / SECOND_NS, 3),
+        "heard": keeper.turning.is_heard,
+        "settled": keeper.turning.is_settled,
+        "waits_for": keeper.turning.waits_for(now),
+        "shown": {name: pin.hex() for name, pin in parts.shown_pins().items()},
+    }

@@ -27,6 +27,7 @@ from gossipmesh.agent.catalog_feed import CatalogFeed
 from gossipmesh.agent.clock_alarm import tell_clock
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_counts import EngineCounts, services_of
+from gossipmesh.agent.first_cause import first_cause
 from gossipmesh.agent.flight_recorder import build_name
 from gossipmesh.agent.floors_file import CopiedStore, FloorsFile
 from gossipmesh.agent.gate import Gate
@@ -132,7 +133,7 @@ async def run_agent(config: AgentConfig) -> None:
                 stack.callback(agent.close)
                 await agent.start()
     except BaseExceptionGroup as group:
-        raise _first_cause(group) from None
+        raise first_cause(group) from None
 
 
 class Agent:
@@ -290,6 +291,10 @@ class Agent:
     def engine_port_problems(self) -> list[str]:
         """Return which explicit upstream ports could not be had, one sentence each."""
         return sorted(self._listeners.problems.values())
+
+    def shown_pins(self) -> dict[str, bytes]:
+        """Return which key the engine shows for each identity, by its pin."""
+        return self._identified.shown_pins()
 
     @property
     def config(self) -> AgentConfig:
@@ -535,7 +540,7 @@ class Agent:
             self._config,
             self.documents,
             self.identity,
-            self.node.own_node_id,
+            self.node,
             self.gate,
             on_event=self._engine_told,
             on_change=self._engine_changed,
@@ -587,12 +592,3 @@ async def _give_back() -> None:
 
 def _http(listener: socket.socket, handler: Handler) -> HttpServer:
     return HttpServer(listener, handler)
-
-
-def _first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return what a person must know of a group of failures: the first error meant for one, if any."""
-    found, _ = group.split(OperatorError)
-    leaf: BaseException = group if found is None else found
-    while isinstance(leaf, BaseExceptionGroup) and (found is not None or len(leaf.exceptions) == 1):
-        leaf = leaf.exceptions[0]
-    return leaf

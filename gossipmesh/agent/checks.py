@@ -4,7 +4,6 @@ Each row has a name and a mark, and what is not ok says why it matters and how t
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from gossipmesh.agent.admin_views import Parts
@@ -12,17 +11,14 @@ from gossipmesh.agent.catalog_feed import lacking_scopes
 from gossipmesh.agent.check_facts import Facts
 from gossipmesh.agent.check_rows import Mark, Row, clock_mark, fail_unless, make_row, warn_unless
 from gossipmesh.agent.gate import BY_HAND
-from gossipmesh.agent.identity_keeper import horizon
+from gossipmesh.agent.key_checks import check_identity
 from gossipmesh.agent.mesh_checks import MeshView, check_versions
 from gossipmesh.agent.service_files import LocalRegistration
 from gossipmesh.model import limits
-from gossipmesh.model.instant import HOUR_S
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.opening import HowOpened
 from gossipmesh.model.service import EndpointHealth
-from gossipmesh.net.clock import wall_seconds
 
-_HORIZON_S_MIN: Final = 4 * HOUR_S
 _MEBIBYTE: Final = 2**20
 _DISK_SHARE_MIN: Final = 0.1  # what the access log leaves alone
 _DISK_FREE_BYTES_MIN: Final = 16 * _MEBIBYTE  # a few times the state of a thousand members
@@ -32,14 +28,13 @@ _NAMES_MAX: Final = 10
 _HEALTH_WARN: Final = 3  # of local health: 0 is healthy, 7 the worst
 _HEALTH_FAIL: Final = 7
 _LOG: Final = "see engine.log in spec.stateDir"
-_UNPROVEN: Final = "what has no valid certificate is refused by every other node"
 
 
 def run_checks(parts: Parts, facts: Facts, view: MeshView, standing: Sequence[Row]) -> list[Row]:
     """Return every check's row, in the order a person mends things; `standing` is `mesh_checks`'."""
     return [
         *_check_opening(parts),
-        *_check_identity(parts),
+        *check_identity(parts),
         *_check_authority(parts, facts),
         *_check_addresses(parts),
         *_check_clock(parts),
@@ -71,32 +66,13 @@ def _check_opening(parts: Parts) -> list[Row]:
     return [make_row("opening", Mark.WARN, detail, why, hint)]
 
 
-def _check_identity(parts: Parts) -> list[Row]:
-    ends = horizon(parts.identity.identity)
-    left_s = ends - wall_seconds()
-    until = datetime.fromtimestamp(ends, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    detail = f"certificates end {until}, in {left_s // HOUR_S} h"
-    failure = parts.identity.failure
-    if failure is not None:
-        detail += f"; the last renewal failed: {failure}"
-    mark = warn_unless(failure is None) if left_s > _HORIZON_S_MIN else Mark.FAIL
-    hint = "start the authority: `gossipmesh authority serve`"
-    rows = [make_row("identity", mark, detail, _UNPROVEN, hint, ends=ends, left_s=left_s)]
-    missing = parts.identity.missing_services()
-    if missing:
-        detail = f"no certificate yet for {', '.join(missing)}"
-        hint = "start the authority, or enrol with --service"
-        rows.append(make_row("service identities", Mark.FAIL, detail, _UNPROVEN, hint, missing=missing))
-    return rows
-
-
 def _check_authority(parts: Parts, facts: Facts) -> list[Row]:
     authorities = ", ".join(parts.identity.authorities)
     if not authorities:
         return []
     failure = facts.authority_failure
     detail = f"{authorities} takes connections" if failure is None else f"it takes none: {failure}"
-    why = "certificates are not renewed, and no node can join, until it serves again"
+    why = "no node can join or be revoked until it serves again, and credentials end after weeks"
     hint = "start it there: `gossipmesh authority serve`; where it moved to, set spec.authorities"
     return [make_row("authority", warn_unless(failure is None), detail, why, hint, failure=failure)]
 

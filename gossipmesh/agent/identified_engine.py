@@ -6,26 +6,50 @@ identity keeper's, what is trusted stands in Trust.
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import lru_cache
+from typing import Final, Protocol
 
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.identity_keeper import IdentityKeeper
+from gossipmesh.agent.pin_index import credential_entry, listed_pins
 from gossipmesh.agent.sockets import reachable
 from gossipmesh.dataplane.protocol import EngineEvent, Identity
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.identity import NodeId, node_name_of_spiffe_id, pattern_allows, service_spiffe_id
+from gossipmesh.model.identity import (
+    SHORT_ID_BYTES,
+    NodeId,
+    node_id_of,
+    node_name_of_spiffe_id,
+    parse_spiffe_id,
+    pattern_allows,
+    service_spiffe_id,
+)
 from gossipmesh.model.member import Address
+from gossipmesh.model.member_keys import MemberKeys
 from gossipmesh.net.engine_probe import EngineAnswer, Trusted, ask_engine
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.trust.carrier import carrier_root_pem
 from gossipmesh.trust.documents import TrustedDocuments
-from gossipmesh.trust.peer_identity import Dialled
+from gossipmesh.trust.peer_identity import Dialled, PeerFacts
+from gossipmesh.trust.peer_tables import CredentialTable
+from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
 
 log = logging.getLogger("gossipmesh.agent")
 
 _PROBE_TIMEOUT_S: Final = 1.0
+
+
+class KnownKeys(Protocol):
+    """What this reads of the gossip core."""
+
+    @property
+    def own_node_id(self) -> NodeId:
+        """Return our id."""
+
+    def keys_of(self, node_id: bytes) -> MemberKeys | None:
+        """Return what a member's TLS keys are judged by; None when it is none."""
 
 
 class IdentifiedEngine:
@@ -36,7 +60,7 @@ class IdentifiedEngine:
         config: AgentConfig,
         documents: TrustedDocuments,
         keeper: IdentityKeeper,
-        node_id: NodeId,
+        keys: KnownKeys,
         gate: Gate,
         *,
         on_event: Callable[[EngineEvent], None],
@@ -50,13 +74,14 @@ class IdentifiedEngine:
         self._keeper = keeper
         self._gate = gate
         self._documents = documents
+        self._keys = keys
         self._own_port = reachable(config.mesh_bind)
         folder = config.state_dir
         settings = EngineSettings(
             socket_path=folder / "engine.sock",
             log_path=folder / "engine.log",
             access_log=config.access_log,
-            node_id=node_id,
+            node_id=keys.own_node_id,
             boot_id=random_bytes(8).hex(),
         )
         self.supervisor = EngineSupervisor(
@@ -106,13 +131,29 @@ class IdentifiedEngine:
         identity = self._keeper.identity
         server_name = f"{node_name_of_spiffe_id(spiffe_id)}.node.{identity.trust_domain}"
         try:
-            trusted = Trusted.of_roots(identity.trust_domain, self._bundle_pem())
+            dialled, trusted = self._known_of(spiffe_id)
             return await ask_engine(
-                addresses, server_name, Dialled(spiffe_id), identity.node_svid, trusted, _PROBE_TIMEOUT_S
+                addresses, server_name, dialled, identity.node_svid, trusted, _PROBE_TIMEOUT_S
             )
         except (OSError, ValueError, MalformedInput) as error:
             log.error("an engine could not be probed for want of a usable certificate: %s", error)
             return EngineAnswer.SILENT
+
+    def _known_of(self, spiffe_id: str) -> tuple[Dialled, Trusted]:
+        """Return what is known of a node that is asked, and of who may vouch for it."""
+        identity, trust = self._keeper.identity, self._documents.trust
+        node_id = node_id_of(spiffe_id)
+        keys = self._keys.keys_of(node_id)
+        path = parse_spiffe_id(spiffe_id)[1]
+        entry = {} if keys is None else {node_id[0]: credential_entry(keys)}
+        facts = PeerFacts(
+            identity.trust_domain,
+            _certificates(self._bundle_pem()),
+            None if trust is None else _certificates("".join(trust.intermediates).encode()),
+            credentials=CredentialTable(entry),
+        )
+        dialled = Dialled(spiffe_id, node_id[:SHORT_ID_BYTES], listed_pins(keys, path))
+        return dialled, Trusted(facts, self._bundle_pem(), carrier_root_pem(identity.trust_domain))
 
     async def _probe_own(self) -> bool:
         answer = await self.probe([self._own_port], self._keeper.identity.spiffe_id)
@@ -121,3 +162,8 @@ class IdentifiedEngine:
     def _bundle_pem(self) -> bytes:
         trust = self._documents.trust
         return b"" if trust is None else "".join(trust.root_certificates).encode()
+
+
+@lru_cache(maxsize=8)  # roots and intermediates, before and after a change of Trust
+def _certificates(pem: bytes) -> frozenset[bytes]:
+    return frozenset(certificates_in_pem_untrusted(pem))

@@ -15,10 +15,11 @@ from gossipmesh.agent.check_rows import Mark, Row, clock_mark, make_row, some_of
 from gossipmesh.agent.policy_versions import PolicyVersions
 from gossipmesh.gossip.base.peer_clocks import middle_of
 from gossipmesh.model.durations import age_text
-from gossipmesh.model.instant import HOUR_S
+from gossipmesh.model.instant import DAY_S, HOUR_S
 
 _LATE_MS: Final = 1_000  # the last step a member publishes
 _HORIZON_S_MIN: Final = 4 * HOUR_S
+_HORIZON_S_WARN: Final = 5 * DAY_S  # of 45, or of the 8 that an authority of 0.2 gives
 
 
 class Kind(NamedTuple):
@@ -69,7 +70,7 @@ _LATE: Final = Kind(
 )
 _IDENTITY: Final = Kind(
     "identity",
-    "its certificates are not renewed: when they end every other node refuses it",
+    "its credential is not renewed: when it ends every other node refuses it",
     "start the authority; the log of its agent says why a renewal failed",
 )
 _CLOSED: Final = Kind(
@@ -81,6 +82,11 @@ _BY_HAND: Final = Kind(
     "opened by hand",
     "nobody compared its policy with the mesh's: it may answer what others deny",
     "compare `gossipmesh policy status`; a restart of its agent ends this word",
+)
+_FOREIGN: Final = Kind(
+    "foreign keys",
+    "its Ed25519 key is stolen, or an old copy of its state folder runs: somebody else speaks in its name",
+    "revoke it and enrol it again",
 )
 _SERVICE: Final = Kind(
     "service",
@@ -129,6 +135,10 @@ class MemberChecks:
         left_s = member["credential_ends"] - self._wall_s
         if left_s < _HORIZON_S_MIN:
             self._note(Mark.FAIL, _IDENTITY, name, f"ends in {age_text(left_s)}")
+        elif left_s < _HORIZON_S_WARN:
+            self._note(Mark.WARN, _IDENTITY, name, f"ends in {age_text(left_s)}")
+        if member["foreign_keys"]:
+            self._note(Mark.FAIL, _FOREIGN, name, "met keys of its own that it did not publish")
         if failing:
             self._note(Mark.WARN, _SERVICE, name, f"fails {', '.join(failing)}")
 

@@ -17,10 +17,12 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from gossipmesh import __version__
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.engine_counts import EngineCounts
-from gossipmesh.agent.identity_keeper import horizon
+from gossipmesh.agent.identity_keeper import answered_at, horizon, leaves_end
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.net.clock import monotonic
 from gossipmesh.telemetry.traffic import ConnectionLabels, RequestLabels
+from gossipmesh.wire.versions import FOREIGN_KEYS
 
 _SERIES_PER_STEP: Final = 20  # of traffic: 2 ms
 _MICROSECONDS_PER_SECOND: Final = 1_000_000
@@ -306,7 +308,28 @@ def _processes(parts: Parts) -> Iterator[Family]:
 def _identity(parts: Parts) -> Iterator[Family]:
     keeper = parts.identity
     yield _level(
-        "identity_ends_timestamp_seconds", "When the first certificate ends.", horizon(keeper.identity)
+        "identity_ends_timestamp_seconds", "When the node's credential ends.", horizon(keeper.identity)
     )
+    yield _level(
+        "certificates_end_timestamp_seconds",
+        "When the first of the authority's certificates ends.",
+        leaves_end(keeper.identity),
+    )
+    yield _level(
+        "authority_answered_timestamp_seconds",
+        "When the authority last issued something.",
+        answered_at(keeper.identity),
+    )
+    turning, now = keeper.keys.turning, monotonic()
+    yield _level("key_turn_due_seconds", "In how long keys turn.", (turning.turn_at - now) / SECOND_NS)
+    yield _level("key_turn_waits", "1 while a turn that is due waits.", int(bool(turning.waits_for(now))))
+    yield _level(
+        "foreign_key_set",
+        "1 since keys were published in this node's name that it does not know.",
+        int(FOREIGN_KEYS in parts.node.own_state.features),
+    )
+    turns = _counter("key_turns", "Turns of keys since the start.")
+    turns.add_metric([], keeper.keys.turns_count)
+    yield turns
     renewals: _Counted = [(("failed",), keeper.failures_count), (("renewed",), keeper.renewals_count)]
     yield _labelled("identity_renewals", "Renewals tried.", ("outcome",), renewals)

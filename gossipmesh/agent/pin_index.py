@@ -102,7 +102,7 @@ class PinIndex:
 
     def take(self, node_id: NodeId, keys: MemberKeys | None) -> bool:
         """Take in what is known of a member's keys now, None: it is a member no more; tell if it is news."""
-        pins, credential = (b"", b"") if keys is None else (_pin_entries(keys), _credential_entry(keys))
+        pins, credential = (b"", b"") if keys is None else (_pin_entries(keys), credential_entry(keys))
         pins_before, credential_before = self._held.pop(node_id, (b"", b""))
         is_news = (pins, credential) != (pins_before, credential_before)
         if keys is not None:
@@ -119,7 +119,7 @@ class PinIndex:
         """Return the pins a member lists for a service it serves: see rule 2."""
         asked = self._asked.setdefault(service, {})
         if node_id not in asked:
-            asked[node_id] = _listed(self._catalog.keys_of(node_id), service_path(service))
+            asked[node_id] = listed_pins(self._catalog.keys_of(node_id), service_path(service))
         return asked[node_id]
 
     def read_only(self, services: Collection[str]) -> None:
@@ -128,7 +128,8 @@ class PinIndex:
             del self._asked[service]
 
 
-def _listed(keys: MemberKeys | None, path: str) -> Pins:
+def listed_pins(keys: MemberKeys | None, path: str) -> Pins:
+    """Return the pins listed for the identity of a path: see rule 2."""
     if keys is None or not keys.has_key_sets:
         return None
     return next((entry.pins for entry in keys.entries or () if entry.path == path), ())
@@ -141,7 +142,8 @@ def _pin_entries(keys: MemberKeys) -> bytes:
     return b"".join(pin + short_id for entry in keys.entries or () for pin in entry.pins)
 
 
-def _credential_entry(keys: MemberKeys) -> bytes:
+def credential_entry(keys: MemberKeys) -> bytes:
+    """Return a member's entry in the table of credentials."""
     flags = (HAS_KEY_SETS if keys.has_key_sets else 0) | (REVOKED if keys.is_revoked else 0)
     numbers = (number.to_bytes(_NUMBER_BYTES, "big") for number in (keys.generation, keys.serial))
     return keys.node_id[:SHORT_ID_BYTES] + b"".join(numbers) + bytes([flags])

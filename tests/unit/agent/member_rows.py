@@ -3,7 +3,7 @@
 from typing import Any
 
 CREDENTIAL_ENDS = 1_800_000_000
-WALL_S = CREDENTIAL_ENDS - 43_200
+WALL_S = CREDENTIAL_ENDS - 3_024_000  # five weeks: it was signed again at ten days of its 45
 
 
 def policy(version: int, scope: str = "mesh", *, refused: int = 0, reason: str = "") -> dict[str, Any]:
@@ -26,6 +26,7 @@ def member(name: str, status: str = "alive", **fields: Any) -> dict[str, Any]:
         "credential_ends": CREDENTIAL_ENDS,
         "closed": False,
         "opened_by_hand": False,
+        "foreign_keys": False,
         "lag_ms": 0,
         "quarantine_s": None,
         "endpoints_retained": False,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gossipmesh.agent import checks
+from gossipmesh.agent import checks, key_checks
 from gossipmesh.agent.check_facts import Disk, Facts
 from gossipmesh.agent.config import parse_config_untrusted
 from gossipmesh.agent.mesh_checks import MeshView
@@ -21,6 +21,7 @@ from tests.unit.agent.member_rows import itself
 
 WALL_S = 1_800_000_000
 HOUR_S = 3_600
+DAY_S = 86_400
 GIBIBYTE = 2**30
 MEBIBYTE = 2**20
 CONFIG = """
@@ -35,7 +36,7 @@ spec:
 def state(*policies: PolicyStatus) -> Any:
     """Return what a node says of itself, as far as it is checked."""
     here = (Address("127.0.0.1", 7948),)
-    return SimpleNamespace(policies=policies, gossip_addresses=here, mesh_addresses=here)
+    return SimpleNamespace(policies=policies, gossip_addresses=here, mesh_addresses=here, features=())
 
 
 class Node:
@@ -72,19 +73,28 @@ class Agent:
     def __init__(self) -> None:
         self.node = Node()
         self.config = parse_config_untrusted(CONFIG, Path("agent.yaml"))
-        self.ends, self.missing = WALL_S + 12 * HOUR_S, list[str]()
+        self.ends, self.missing = WALL_S + 35 * DAY_S, list[str]()
+        self.leaves_end, self.answered = WALL_S + 12 * HOUR_S, WALL_S - 12 * HOUR_S
+        self.waits = ""
         self.identity = SimpleNamespace(
             failure=None,
             missing_services=lambda: self.missing,
             authorities=("10.0.0.1:7900",),
             identity=SimpleNamespace(svids={}),
+            keys=SimpleNamespace(
+                failure=None,
+                turns_count=3,
+                turning=SimpleNamespace(
+                    turn_at=0, waits_for=lambda _: self.waits, is_heard=True, holding=SimpleNamespace(keys={})
+                ),
+            ),
         )
         self.told = SimpleNamespace(
             attached=True, pid=7, acked_version="ab", wanted_version="ab", refused_version=None,
             refused_reason="", answering=True, full=(),
         )  # fmt: skip
-        self.engine = SimpleNamespace(view=lambda: self.told)
         self.gate = SimpleNamespace(is_closed=False, why="", opened=None)
+        self.engine = SimpleNamespace(view=lambda: self.told, takes_pins=True)
         self.addresses = SimpleNamespace(lost={}, follows=True, published_count=0, held_back_count=0)
         self.documents = SimpleNamespace(kept_floors=list, in_force=lambda scope: None)
         self.health = EndpointHealth.PASSING
@@ -102,8 +112,10 @@ class Agent:
 
 def marks(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Return the mark of every row that is not ok; each of them says why and what to do."""
-    monkeypatch.setattr(checks, "wall_seconds", lambda: WALL_S)
-    monkeypatch.setattr(checks, "horizon", lambda _: agent.ends)
+    monkeypatch.setattr(key_checks, "wall_seconds", lambda: WALL_S)
+    monkeypatch.setattr(key_checks, "horizon", lambda _: agent.ends)
+    monkeypatch.setattr(key_checks, "leaves_end", lambda _: agent.leaves_end)
+    monkeypatch.setattr(key_checks, "answered_at", lambda _: agent.answered)
     view = MeshView()
     view.take(itself())
     parts: Any = agent
@@ -147,7 +159,16 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     "it is closed": (gate(is_closed=True, why="it waits for 3 open members"), {"opening": "FAIL"}),
     "one opened it": (gate(opened=Opened(HowOpened.BY_FEWER, 1, 3)), {"opening": "warn"}),
     "a hand opened it": (gate(opened=Opened(HowOpened.BY_HAND, 0, 3)), {"opening": "warn"}),
-    "certificates end soon": (agent_with(ends=WALL_S + 3 * HOUR_S), {"identity": "FAIL"}),
+    "its credential ends soon": (agent_with(ends=WALL_S + 3 * HOUR_S), {"identity": "FAIL"}),
+    "the authority is silent": (agent_with(answered=WALL_S - 3 * DAY_S), {"identity": "warn"}),
+    "no certificate is valid": (agent_with(leaves_end=WALL_S - 1), {"certificates": "warn"}),
+    "a turn waits": (agent_with(waits="the engine has not confirmed"), {"keys": "warn"}),
+    "an engine of the build before": (lambda a: vars(a.engine).update(takes_pins=False), {"keys": "warn"}),
+    "keys are not written": (lambda a: vars(a.identity.keys).update(failure="no space"), {"keys": "warn"}),
+    "somebody else has its key": (
+        lambda a: vars(a.node.own_state).update(features=("foreign-keys",)),
+        {"foreign keys": "FAIL"},
+    ),
     "a renewal failed": (lambda a: vars(a.identity).update(failure="no answer"), {"identity": "warn"}),
     "a service without one": (agent_with(missing=["shop/cart"]), {"service identities": "FAIL"}),
     "the authority is gone": (
