@@ -25,7 +25,7 @@ from gossipmesh.gossip.base.settings import (
 )
 from gossipmesh.gossip.base.timers import fire, fire_due, joined
 from gossipmesh.gossip.dissemination.carriers import Carriers
-from gossipmesh.gossip.dissemination.courier import Courier
+from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.dissemination.opening import Opening
 from gossipmesh.gossip.failure.detector import Detector
@@ -341,8 +341,14 @@ class GossipNode(Reads):
 
     def _turn_keys(self, entries: Sequence[IdentityPins]) -> None:
         change = self._own.publish_keys(entries)
-        if change is not None:
-            self._intake.follow(change, None)
+        if change is None:
+            return
+        self._intake.follow(change, None)
+        # Who has taken it answers with our sum, so that a first key need not wait for a round of probes.
+        for member in self._courier.choose(limits.KEY_SET_ASKED_MAX, b""):
+            ping = self._detector.ping_message(self._detector.next_sequence())
+            if len(change.message) + len(ping) <= MESSAGES_BYTES_MAX:  # longer ones go by stream
+                self._courier.send(member, [change.message, ping], fill=False)
 
     def offer_policy(self, policy_set: PolicySet, now: Instant) -> list[Effect]:
         """Verify a set; once its floor is on disk it is in force and announced.

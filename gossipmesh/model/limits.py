@@ -56,6 +56,7 @@ SERVICES_PER_NODE_MAX: Final = 256
 KEY_SET_ENTRIES_MAX: Final = (
     130  # the node, its workloads, and half of its services: 8 KB with three pins each
 )
+KEY_SET_ASKED_MAX: Final = 3  # two must hold it, and one may be slow
 PINS_PER_IDENTITY_MAX: Final = 3  # current, next, and the one before until the engine presents the current
 LABELS_PER_SERVICE_MAX: Final = 16
 LABEL_BYTES_MAX: Final = 128

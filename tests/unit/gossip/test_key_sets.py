@@ -320,3 +320,13 @@ def test_keys_are_walked_over_with_everybodys_credential() -> None:
     group.run(1)
     walked = {keys.name: keys.has_key_sets for keys in group.node("a").each_keys()}
     assert walked == {"a": False, "b": True, "c": False}
+
+
+def test_two_peers_say_at_once_that_they_hold_a_set() -> None:
+    """A first key waits for them, and a newcomer must not wait for a round of probes."""
+    group = mesh("a b c d e f")
+    turn(group, "a")
+    group.run(0.2)
+    node = group.hosts["a"].node
+    assert node is not None
+    assert node.key_set_heard_count() >= 2
