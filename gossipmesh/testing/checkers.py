@@ -8,7 +8,15 @@ checker returns the sentences that tell what is wrong; none means it holds.
 from collections.abc import Callable
 from typing import Any, Final
 
-from gossipmesh.testing import address_moves, copied_state, isolations, lost_udp, mutes, request_checkers
+from gossipmesh.testing import (
+    address_moves,
+    copied_state,
+    isolations,
+    lost_udp,
+    mutes,
+    no_authority,
+    request_checkers,
+)
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
 from gossipmesh.testing.scenario import Check, Scenario
@@ -305,6 +313,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_waiting_push_told,
         finally_replaced_agents_ended,
         copied_state.finally_copies_ended,
+        no_authority.finally_lives_without_authority,
         address_moves.eventually_who_moved_is_found,
         lost_udp.eventually_news_arrives,
         mutes.eventually_dead_as_often,

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from gossipmesh.model.errors import OperatorError
-from gossipmesh.testing import forgery, layout
+from gossipmesh.testing import forgery, layout, no_authority
 from gossipmesh.testing.admin import AdminError, AgentSilent
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import Mesh
@@ -26,6 +26,7 @@ CART: Final = "shop/cart"
 KILLED: Final = "node3"
 NEW_ENDPOINT: Final = "node1"
 DEAD_ENDPOINT: Final = "node5"
+TURNED: Final = "node4"
 SAMPLE_COUNT: Final = 100
 SPLIT_TIMEOUT_S: Final = 15.0
 DEAD_TIMEOUT_S: Final = 30.0
@@ -105,6 +106,7 @@ class Demo:
                 await self._show(f"kill -9 of {KILLED}: everybody agrees, no request fails", self._kill_node)
                 await self._show("the authority is killed; a new endpoint joins", self._new_endpoint)
                 await self._show("still no authority; a dead endpoint leaves", self._dead_endpoint)
+                await self._show(f"still no authority; the TLS keys of {TURNED} turn", self._turn_keys)
                 await self._show(f"still no authority; {KILLED} starts again from its disk", self._cold_start)
                 await self._show("tampered, unsigned and older policy is refused", self._refusals)
             finally:
@@ -257,6 +259,12 @@ class Demo:
         }
         if after[DEAD_ENDPOINT] > before[DEAD_ENDPOINT]:
             raise StepFailed(f"cart on {DEAD_ENDPOINT} still answers", evidence)
+        return evidence
+
+    async def _turn_keys(self) -> dict[str, Any]:
+        evidence = await no_authority.turn_keys(self._mesh, TURNED, NEW_ENDPOINT, CHANGE_TIMEOUT_S)
+        if evidence["keys_met"] != ["answered", "silent"]:
+            raise StepFailed("a peer did not meet the new key, or met the old one", evidence)
         return evidence
 
     async def _wait_endpoint(self, node: str, health: str | None) -> float:

@@ -21,6 +21,7 @@ from gossipmesh.testing import (
     layout,
     lost_udp,
     mutes,
+    no_authority,
     openings,
 )
 from gossipmesh.testing.agent_log import replacement_s
@@ -132,7 +133,7 @@ class Run:
             evidence.sessions.append(end | times)
 
     def _breaks_victim(self) -> bool:
-        breaks = ("kill", "pause", "restart-agent", "upgrade", "leave", "enrol-again")
+        breaks = ("kill", "pause", "restart-agent", "upgrade", "leave", "enrol-again", "no-authority")
         return any(step.do in breaks for step in self._scenario.steps)
 
     def _struck(self, step: Step) -> list[str]:
@@ -163,6 +164,8 @@ class Run:
             await self._enrol_again(step, say)
         elif step.do == copied_state.COPY_STATE:
             await self._copy_state(step, say)
+        elif step.do == no_authority.NO_AUTHORITY:
+            await self._live_without_authority(step, say)
         elif step.do == "move":
             await self._move(step, say)
         elif step.do == lost_udp.LOSE_UDP:
@@ -256,6 +259,14 @@ class Run:
         at_s = self._observer.now_s()
         detail = await copied_state.copy_state(self._mesh, self.victim, step.within_s)
         say(f"          the state of {self.victim} was copied: {detail}")
+        self._fired(step.do, self.victim, 1, at_s, **detail)
+
+    async def _live_without_authority(self, step: Step, say: Callable[[str], None]) -> None:
+        at_s = self._observer.now_s()
+        self._observer.ignore(self.victim)
+        detail = await no_authority.live(self._mesh, self.victim, self._loads["requests"], step.within_s)
+        self._observer.attend(self.victim)
+        say(f"          without the authority: {detail}")
         self._fired(step.do, self.victim, 1, at_s, **detail)
 
     async def _move(self, step: Step, say: Callable[[str], None]) -> None:
@@ -491,6 +502,7 @@ def _describe(step: Step, victim: str) -> str:
         "leave": f"{victim} leaves",
         "leave-rejoin": f"{victim} leaves and joins again, one after the other",
         "enrol-again": f"enrol the name of {victim} elsewhere",
+        "no-authority": f"kill the authority for good, and go on; {victim} is killed and starts again",
         "copy-state": f"start a copy of the state of {victim} elsewhere",
         "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
         "lose-udp": f"drop {step.percent} % of the UDP of {'another node' if step.percent < 100 else victim}",
@@ -525,6 +537,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
             fault.node: replacement_s(evidence.engine_steps, fault.node, fault.at_s) for fault in kills
         },
         "replaced_ended_s": replaced_ended_s(evidence),
+        "without_authority_s": no_authority.without_authority_s(evidence),
         "copies_ended_s": copied_state.copies_ended_s(evidence),
         "moves_s": address_moves.moves_s(evidence),
         "news_s": evidence.news,

@@ -23,6 +23,7 @@ STEP_KINDS: Final = (
     "leave-rejoin",
     "enrol-again",
     "copy-state",
+    "no-authority",
     "move",
     "lose-udp",
     "news",
@@ -45,6 +46,7 @@ FAULT_KINDS: Final = (
     "leave-rejoin",
     "enrol-again",
     "copy-state",
+    "no-authority",
     "move",
     "lose-udp",
     "mute",
@@ -57,6 +59,7 @@ REAL_STEPS: Final = (
     "leave-rejoin",
     "enrol-again",
     "copy-state",
+    "no-authority",
     "move",
     "lose-udp",
     "news",
@@ -68,7 +71,7 @@ REAL_STEPS: Final = (
 """What the simulator cannot show, because requests are all it is about."""
 TIMED_STEPS: Final = (
     *("await", "push", "upgrade", "leave", "leave-rejoin"),
-    *("enrol-again", "copy-state", "move", "news"),
+    *("enrol-again", "copy-state", "no-authority", "move", "news"),
 )
 ADDRESSES: Final = ("fixed", "found")
 TARGETS: Final = ("agent", "engine", "workloads")
@@ -113,8 +116,10 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
     then `for_s` of load), enrol-again (the victim's name is enrolled elsewhere, its agent runs on; what
     becomes of it is watched for `within_s`), copy-state (a copy of the victim's state is started
-    elsewhere, the victim runs on; what becomes of both is watched for `within_s`), move (the victim gets
-    another address `gap_s` after its old one went or, below 0, before; all others have it `within_s`),
+    elsewhere, the victim runs on; what becomes of both is watched for `within_s`), no-authority (the
+    authority is killed for good; an endpoint comes, one dies, keys turn, the victim is killed and starts
+    again, each `within_s`), move (the victim gets another address `gap_s` after its old one went or, below
+    0, before; all others have it `within_s`),
     lose-udp (for `for_s`, beside what follows: all datagrams of the victim, or `percent` of those of
     another node), news (a policy and a service of others and a service of the victim are published; each
     is everywhere `within_s`), mute (`percent` of all that the victim sends is dropped, and all that its

@@ -76,6 +76,13 @@ def test_a_copy_of_a_state_folder_ends_and_costs_no_request() -> None:
     assert len(told["measures"]["copies_ended_s"]) == 1
 
 
+def test_a_mesh_goes_on_without_its_authority() -> None:
+    told = run_chaos(SCENARIOS / "authority-dead.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    (parts,) = told["measures"]["without_authority_s"]
+    assert parts.keys() == {"new_endpoint_s", "dead_endpoint_s", "keys_turned_s", "cold_start_s"}
+
+
 def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path) -> None:
     """One node here, and sessions that end by themselves; the shipped scenario takes all, to the limit."""
     shorter = {

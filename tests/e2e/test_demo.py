@@ -11,7 +11,8 @@ import trio
 from gossipmesh.testing.waiting import wait_until
 
 GOSSIPMESH = [sys.executable, "-m", "gossipmesh.cli.main"]
-STEPS = ["start", "90/10", "50/50", "kill -9", "new endpoint", "dead endpoint", "from its disk", "refused"]
+STEPS = ["start", "90/10", "50/50", "kill -9", "new endpoint", "dead endpoint", "TLS keys"]
+STEPS += ["from its disk", "refused"]
 
 
 def test_demo_prints_one_object_and_every_step_holds() -> None:
