@@ -350,10 +350,11 @@ def _check_issued(
         raise Untrusted("it is not for the names that were asked for")
     assert documents.trust is not None
     bundle_pem = "".join(documents.trust.root_certificates).encode()
+    intermediates = documents.trust.intermediates
     found: dict[bytes, LeafKey] = {}
     for svid in issued.svids:
         key = leaves[svid.spiffe_id]
-        facts = check_chain_untrusted(svid.chain.encode(), bundle_pem, now)
+        facts = check_chain_untrusted(svid.chain.encode(), bundle_pem, now, intermediates)
         found[key.pin] = certified_key(svid.spiffe_id, key, svid.chain.encode(), facts)
     return found
 

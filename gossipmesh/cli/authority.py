@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -10,6 +10,7 @@ from gossipmesh.cli.authority_backup import ask_mesh, backup, restore
 from gossipmesh.cli.authority_records import directory_option, show_log
 from gossipmesh.cli.authority_revoke import forget, revoke
 from gossipmesh.cli.authority_rotate import rotate
+from gossipmesh.cli.authority_thresholds import read_thresholds, threshold_options, thresholds_told
 from gossipmesh.cli.authority_turn import TURNING
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
@@ -60,6 +61,7 @@ def token() -> None:
     metavar="ROOT.PEM INTERMEDIATE.PEM KEY",
     help="Issue below a CA of your own: its certificate, the intermediate it signed, and that one's key.",
 )
+@threshold_options
 def init(
     trust_domain: str,
     directory: Path,
@@ -70,6 +72,7 @@ def init(
     passphrase_file: Path | None,
     passphrase_fd: int | None,
     given: tuple[Path, Path, Path] | None,
+    **thresholds: Any,
 ) -> None:
     """Make the roots, the signer keys and the first Trust document."""
     from gossipmesh.control.given_intermediate import read_given
@@ -92,11 +95,14 @@ def init(
         pairs or DEFAULT_SIGNERS,
         passphrase.choose() if encrypt else None,
         issuing,
+        **read_thresholds(**thresholds),
     )
     made = create_authority(plan, wall_seconds(), random_bytes)
     click.echo(f"authority for {trust_domain} in {directory} (instance {made.instance})")
     for name, scope in plan.signers:
         click.echo(f"policy signer for the scope {scope}: {directory / 'signers' / name}.key")
+    for line in thresholds_told(made.trust):
+        click.echo(line)
     if dev:
         click.echo("made with --dev: one key can change Trust; do not use this in production")
     else:

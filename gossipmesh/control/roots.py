@@ -14,8 +14,8 @@ Everything is 0600 in 0700. The folder appears whole or not at all. Ends at keys
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +26,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gossipmesh.control.certificates import SERIAL_BYTES, make_intermediate, make_root, to_pem
 from gossipmesh.control.given_intermediate import GivenIntermediate
 from gossipmesh.control.trust_folder import load_trust, write_trust
-from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
+from gossipmesh.model import limits
+from gossipmesh.model.documents import Access, Signer, SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import is_label, is_trust_domain
 from gossipmesh.model.instant import WallSeconds
@@ -57,6 +58,7 @@ Entropy = Callable[[int], bytes]
 
 DOCUMENT_ROOT_KEYS: Final = 3
 DOCUMENT_ROOT_THRESHOLD: Final = 2
+ROOT_THRESHOLD_MAX: Final = limits.SIGNATURES_PER_ENVELOPE_MAX // 2
 INSTANCE_BYTES: Final = 8
 DEFAULT_SIGNERS: Final = (("policy", "mesh"),)
 
@@ -90,6 +92,8 @@ class Plan:
 
     `passphrase` locks the keys that are needed offline only: the X.509 root's and the document root's.
     `given` is an intermediate made by a CA of the operator's own, which then takes the root's place.
+    `root_threshold`: how many document root keys sign Trust, None: two, or one with `dev`;
+    `policy_threshold`: how many of a scope's signers sign its sets, one where it says nothing.
     """
 
     trust_domain: str
@@ -99,6 +103,21 @@ class Plan:
     signers: Sequence[tuple[str, str]] = DEFAULT_SIGNERS
     passphrase: bytes | None = None
     given: GivenIntermediate | None = None
+    root_threshold: int | None = None
+    policy_threshold: Mapping[str, int] = field(default_factory=dict)
+    access: Access = Access.ALLOW
+
+    @property
+    def root_keys_count(self) -> int:
+        """Return how many document root keys are made: one more than are needed, but for a laptop's one."""
+        return 1 if self.dev else max(DOCUMENT_ROOT_KEYS, self.root_signatures + 1)
+
+    @property
+    def root_signatures(self) -> int:
+        """Return how many document root keys have to sign the next Trust."""
+        if self.root_threshold is not None:
+            return self.root_threshold
+        return 1 if self.dev else DOCUMENT_ROOT_THRESHOLD
 
 
 def create_authority(plan: Plan, now: WallSeconds, entropy: Entropy) -> Authority:
@@ -184,10 +203,29 @@ def _check_plan(plan: Plan) -> None:
             raise OperatorError(f"{name}:{scope} is not NAME:SCOPE, such as policy:mesh")
     if len(set(names)) != len(names):
         raise OperatorError("two signers have one name; give each signer its own")
+    _check_thresholds(plan)
     if plan.directory.exists() and any(plan.directory.iterdir()):
         raise OperatorError(f"{plan.directory} is not empty; an authority is made in a folder of its own")
     if plan.root_key_out is not None and plan.root_key_out.exists():
         raise OperatorError(f"{plan.root_key_out} exists already, and a root key is never overwritten")
+
+
+def _check_thresholds(plan: Plan) -> None:
+    """Refuse a threshold that nobody could meet: the scope, or Trust itself, would be shut for good."""
+    if plan.dev and plan.root_signatures != 1:
+        raise OperatorError("--dev makes one document root key, so --root-threshold can be 1 only")
+    if not 1 <= plan.root_signatures <= ROOT_THRESHOLD_MAX:
+        raise OperatorError(
+            f"--root-threshold is 1 to {ROOT_THRESHOLD_MAX}, not {plan.root_signatures}: the old and the new "
+            "keys of a threshold sign one document"
+        )
+    for scope, needed in plan.policy_threshold.items():
+        there = sum(1 for _, of in plan.signers if of == scope)
+        if not 1 <= needed <= there:
+            raise OperatorError(
+                f"--policy-threshold {scope}={needed} cannot be met: {there} signers of {scope!r} are made; "
+                f"name more with --signer NAME:{scope}, or ask for 1 to {there}"
+            )
 
 
 def _fill(workplace: Path, plan: Plan, now: WallSeconds, entropy: Entropy) -> bytes | None:
@@ -202,7 +240,7 @@ def _fill(workplace: Path, plan: Plan, now: WallSeconds, entropy: Entropy) -> by
     write_secret(workplace / "intermediate.key", issuing.key_pem)
     write_secret(workplace / "intermediate.pem", issuing.intermediate_pem.encode())
 
-    document_keys = [SigningKey(entropy(KEY_BYTES)) for _ in range(1 if plan.dev else DOCUMENT_ROOT_KEYS)]
+    document_keys = [SigningKey(entropy(KEY_BYTES)) for _ in range(plan.root_keys_count)]
     for number, key in enumerate(document_keys, start=1):
         write_secret(workplace / "documents" / f"{number}.key", signing_key_to_pem(key, plan.passphrase))
     credential_key = SigningKey(entropy(KEY_BYTES))
@@ -218,8 +256,10 @@ def _fill(workplace: Path, plan: Plan, now: WallSeconds, entropy: Entropy) -> by
         root_certificates=(issuing.root_pem,),
         intermediates=(issuing.intermediate_pem,),
         root_keys=tuple(key.public.hex() for key in document_keys),
-        root_threshold=1 if plan.dev else DOCUMENT_ROOT_THRESHOLD,
+        root_threshold=plan.root_signatures,
         signers=tuple(signers),
+        policy_threshold=dict(plan.policy_threshold),
+        access=plan.access,
     )
     envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(trust), document_keys)
     write_trust(workplace, envelope, trust.version)

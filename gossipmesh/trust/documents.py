@@ -262,6 +262,26 @@ class TrustedDocuments:
         """Tell whether the scope's floor is above the beginning of its generation."""
         return self.floor(scope) > (first_version_of(self.generation(scope)), b"")
 
+    def jump_of(self, accepted: AcceptedSet) -> int:
+        """Return over how many versions a set jumps that is not in force yet; a push jumps over none."""
+        floor, _ = self.floor(accepted.scope)
+        return max(0, accepted.version - max(floor, first_version_of(self.generation(accepted.scope))) - 1)
+
+    def require_no_jump(self, accepted: AcceptedSet) -> None:
+        """Refuse to publish a set that would use up its scope's versions; taking one is another matter.
+
+        Raises:
+            PolicyRefusal: `jump`. Whoever signed it is at fault. State unchanged.
+        """
+        jump = self.jump_of(accepted)
+        if jump > limits.VERSIONS_PER_PUSH_MAX:
+            reason = (
+                f"version {accepted.version} jumps over {jump} versions of {accepted.scope!r}, and a push "
+                "rises by one: not published from here; if nobody meant it, the signer's key is stolen, see "
+                "`gossipmesh authority rotate signer`"
+            )
+            raise PolicyRefusal("jump", reason, accepted.scope, accepted.version, accepted.manifest_hash)
+
     def in_force(self, scope: str) -> AcceptedSet | None:
         """Return the set in force; None when there is none."""
         return self._in_force.get(scope)

@@ -11,6 +11,7 @@ Spec: X509-SVID sections 2 to 5; RFC 5280 section 6.1. Deviation: cryptography's
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, TypeGuard
@@ -155,7 +156,12 @@ def read_request_untrusted(pem: str) -> CertificateRequest:
     return CertificateRequest(spiffe_id, public_key, _spki_hash(public_key))
 
 
-def check_chain_untrusted(chain_pem: bytes, bundle_pem: bytes, now: WallSeconds | None) -> LeafFacts:
+def check_chain_untrusted(
+    chain_pem: bytes,
+    bundle_pem: bytes,
+    now: WallSeconds | None,
+    intermediates: Sequence[str] | None = None,
+) -> LeafFacts:
     """Judge a leaf and its intermediates against the roots of a bundle.
 
     Spec: RFC 5280 section 6.1 for names, signatures, validity, basic constraints and path length.
@@ -164,6 +170,8 @@ def check_chain_untrusted(chain_pem: bytes, bundle_pem: bytes, now: WallSeconds 
         chain_pem: leaf first, each next one the issuer of the one before; no root.
         bundle_pem: the roots, any order.
         now: wall seconds; None leaves validity out (for our own chain, read at a start).
+        intermediates: those Trust names, PEM: one of them must have signed the leaf itself. None leaves it
+            out, for a chain that is not Trust's.
 
     Returns:
         What the leaf says.
@@ -181,6 +189,8 @@ def check_chain_untrusted(chain_pem: bytes, bundle_pem: bytes, now: WallSeconds 
         if not _is_p256(public_key):
             raise Untrusted("an SVID whose key is not of P-256")
         _check_path(chain, roots, now)
+        if intermediates is not None:
+            _check_named(chain, intermediates)
     except MalformedInput:
         raise
     except Exception as error:  # cryptography raises a dozen types for what is all "not a chain"
@@ -230,6 +240,13 @@ def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def _check_named(chain: list[x509.Certificate], intermediates: Sequence[str]) -> None:
+    """Check that the leaf's issuer is one Trust names now: one that was dropped issues nothing any more."""
+    named = [x509.load_pem_x509_certificate(pem.encode()) for pem in intermediates]
+    if len(chain) < 2 or chain[1] not in named:
+        raise Untrusted("a certificate that was not issued directly by an intermediate Trust names")
 
 
 def _check_issuer(issuer: x509.Certificate, below: int) -> None:

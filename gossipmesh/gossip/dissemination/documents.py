@@ -202,7 +202,9 @@ class PolicySpreading:
             )
             raise PolicyRefusal("busy", reason, "", 0, b"")
         try:
-            self._write(self._check_untrusted(policy_set), b"")
+            accepted = self._check_untrusted(policy_set)
+            self._ctx.documents.require_no_jump(accepted)
+            self._write(accepted, b"")
         except PolicyRefusal as refusal:
             self._refuse(refusal, b"")
             raise

@@ -109,6 +109,8 @@ FAILURES: list[tuple[tuple[str, ...], int, str]] = [
     ((*INIT, "--dir", "a"), 1, "is not empty"),
     (("authority", "init", "--trust-domain", "Mesh!", "--dir", "b"), 1, "cannot be a trust domain"),
     ((*INIT, "--dir", "b", "--signer", "policy"), 1, "is not NAME:SCOPE"),
+    ((*INIT, "--dir", "b", "--policy-threshold", "mesh"), 2, "is not SCOPE=N"),
+    ((*INIT, "--dir", "b", "--policy-threshold", "mesh=2"), 1, "cannot be met: 1 signers of 'mesh'"),
     (("authority", "serve", "--dir", "nowhere"), 1, "no authority in nowhere"),
     (("authority", "serve", "--dir", "a", "--bind", "localhost:x"), 2, "is not ADDRESS:PORT"),
     (

@@ -6,6 +6,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -16,6 +17,7 @@ from gossipmesh.control.certificates import make_intermediate, make_root, to_pem
 from gossipmesh.control.given_intermediate import read_given
 from gossipmesh.control.roots import Plan, create_authority, load_authority, offline_keys_here
 from gossipmesh.control.trust_folder import read_root_keys
+from gossipmesh.model.documents import Access
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.instant import DAY_S, WallSeconds
 from gossipmesh.net.entropy import random_bytes
@@ -42,6 +44,41 @@ def test_two_of_three_root_keys_unless_dev(tmp_path: Path) -> None:
     assert (len(trust.root_keys), trust.root_threshold) == (3, 2)
     dev = create_authority(Plan("mesh.test", tmp_path / "b", dev=True), NOW, random_bytes).trust
     assert (len(dev.root_keys), dev.root_threshold) == (1, 1)
+
+
+def test_thresholds_are_those_asked_for_and_one_key_more_is_made(tmp_path: Path) -> None:
+    signers = (("a", "mesh"), ("b", "mesh"), ("c", "edge"))
+    plan = Plan(
+        "mesh.test",
+        tmp_path / "a",
+        signers=signers,
+        root_threshold=4,
+        policy_threshold={"mesh": 2},
+        access=Access.DENY,
+    )
+    trust = create_authority(plan, NOW, random_bytes).trust
+    assert (trust.root_threshold, len(trust.root_keys)) == (4, 5)
+    assert (trust.policy_threshold, trust.access) == ({"mesh": 2}, Access.DENY)
+    assert len(list((tmp_path / "a" / "documents").glob("*.key"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"policy_threshold": {"mesh": 2}}, "mesh=2 cannot be met: 1 signers of 'mesh'"),
+        ({"policy_threshold": {"edge": 1}}, "edge=1 cannot be met: 0 signers"),
+        ({"policy_threshold": {"mesh": 0}}, "cannot be met"),
+        ({"root_threshold": 0}, "is 1 to 8, not 0"),
+        ({"root_threshold": 9}, "is 1 to 8, not 9"),
+        ({"root_threshold": 2, "dev": True}, "one document root key"),
+    ],
+)
+def test_a_threshold_that_nobody_can_meet_makes_nothing(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(OperatorError, match=sentence):
+        create_authority(Plan("mesh.test", tmp_path / "a", **changes), NOW, random_bytes)
+    assert not (tmp_path / "a").exists()
 
 
 def test_the_first_trust_verifies_with_another_implementation(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import msgspec
 import pytest
@@ -398,6 +398,40 @@ def documents_of(builder: TrustDomainBuilder, version: int, documents: tuple[Doc
 def manifest_hash_of(policy_set: PolicySet) -> bytes:
     """Return what names a set's manifest."""
     return hashlib.sha256(decode_envelope_untrusted(policy_set.manifest).payload).digest()
+
+
+class TestJumps:
+    """What a push may jump over; a node that was away takes any jump."""
+
+    @pytest.mark.parametrize(
+        ("held", "version", "is_published"),
+        [
+            (0, 1, True),
+            (0, 1_001, True),
+            (0, 1_002, False),
+            (5, 1_006, True),
+            (5, 1_007, False),
+            (5, 2**31, False),
+        ],
+    )
+    def test_a_jump_is_not_published_and_is_taken(self, held: int, version: int, is_published: bool) -> None:
+        builder = domain()
+        documents = builder.documents()
+        if held:
+            adopt(documents, builder.policy_set(held, DOCUMENTS))
+        accepted = documents.check_untrusted(builder.policy_set(version, DOCUMENTS))
+        refused = nullcontext() if is_published else pytest.raises(PolicyRefusal, match=r"jumps .* stolen")
+        with refused:
+            documents.require_no_jump(accepted)
+        documents.adopt(accepted)
+        assert documents.jump_of(documents_of(builder, version + 1, DOCUMENTS)) == 0
+
+    def test_the_first_set_of_a_generation_jumps_over_nothing(self) -> None:
+        builder = domain()
+        documents = builder.documents()
+        adopt(documents, builder.policy_set(5, DOCUMENTS))
+        documents.load_trust_untrusted(builder.sign_trust(builder.trust_document(2, floors={"mesh": NEXT})))
+        documents.require_no_jump(documents.check_untrusted(builder.policy_set(NEXT + 1, DOCUMENTS)))
 
 
 class TestThreshold:

@@ -90,6 +90,36 @@ def test_what_we_issue_holds_here_and_for_openssl(tmp_path: Path, spiffe_id: str
     assert openssl_accepts(tmp_path, chain.pem, to_pem(chain.root), NOW)
 
 
+class TestIntermediatesInTrust:
+    """What an intermediate issued ends with its place in Trust."""
+
+    def other(self) -> x509.Certificate:
+        """Return another intermediate of the same root, of the good one's name, with its own key."""
+        chain = good_chain()
+        name = chain.intermediate.subject.rfc4514_string().removeprefix("CN=")
+        return make_intermediate(key(5).public_key(), name, chain.root, key(1), NOW, SERIAL)
+
+    def test_the_named_one_issues(self) -> None:
+        chain = good_chain()
+        named = [to_pem(self.other()).decode(), to_pem(chain.intermediate).decode()]
+        assert check_chain_untrusted(chain.pem, to_pem(chain.root), NOW, named).spiffe_id == NODE
+
+    def test_one_that_trust_does_not_name_issues_nothing(self) -> None:
+        chain = good_chain()
+        for named in ([], [to_pem(self.other()).decode()], [to_pem(chain.root).decode()]):
+            with pytest.raises(Untrusted, match="an intermediate Trust names"):
+                check_chain_untrusted(chain.pem, to_pem(chain.root), NOW, named)
+
+    def test_neither_does_one_below_a_named_one(self) -> None:
+        """A delegate's leaf passes every standard verifier; here it is nobody's."""
+        chain = good_chain()
+        delegate = make_intermediate(key(5).public_key(), "delegate", chain.intermediate, key(2), NOW, SERIAL)
+        svid = make_svid(key(3).public_key(), NODE, delegate, key(5), NOW, random_serial(SERIAL))
+        pem = to_pem(svid) + to_pem(delegate) + to_pem(chain.intermediate)
+        with pytest.raises(Untrusted):
+            check_chain_untrusted(pem, to_pem(chain.root), NOW, [to_pem(chain.intermediate).decode()])
+
+
 @pytest.mark.parametrize(
     ("offset", "holds"), [(-66 * 60, False), (-64 * 60, True), (DAY_S - 1, True), (DAY_S + 1, False)]
 )
