@@ -1,5 +1,6 @@
 """What the admin API tells, as plain values, from what the agent's parts know; nothing is changed here."""
 
+import base64
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, Protocol
@@ -16,6 +17,7 @@ from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.http_server import Response, json_response, json_rows_response
 from gossipmesh.agent.identity_keeper import IdentityKeeper, horizon
+from gossipmesh.agent.policy_alarms import alarms_of
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.agent.services import LocalServices
 from gossipmesh.gossip.base.settings import GossipStatistics, MemberView
@@ -30,6 +32,7 @@ from gossipmesh.model.records import NodeState, PolicyStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.telemetry.counters import Counters
+from gossipmesh.trust.alarms import DocumentAlarm
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.wire.versions import FOREIGN_KEYS
 
@@ -361,7 +364,19 @@ def policy_status(parts: Parts) -> Response:
         for row in each_member_row(parts)
     )
     scopes = [_policy(policy) for policy in parts.node.own_state.policies]
-    return json_rows_response(rows, {"scopes": scopes}, "members")
+    alarms = [_alarm(one) for one in alarms_of(parts.documents, wall_seconds())]
+    return json_rows_response(rows, {"scopes": scopes, "alarms": alarms}, "members")
+
+
+def _alarm(alarm: DocumentAlarm) -> dict[str, Any]:
+    proofs = [base64.b64encode(proof).decode() for proof in alarm.proofs]
+    return {
+        "kind": alarm.kind,
+        "scope": alarm.scope,
+        "version": alarm.version,
+        "text": alarm.text,
+        "proofs": proofs,
+    }
 
 
 def snapshot(parts: Parts) -> dict[str, Any]:

@@ -5,6 +5,7 @@ only: prometheus-client costs 1.5 MB.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -18,9 +19,10 @@ from gossipmesh import __version__
 from gossipmesh.agent.admin_views import Parts
 from gossipmesh.agent.engine_counts import EngineCounts
 from gossipmesh.agent.identity_keeper import answered_at, horizon, leaves_end
+from gossipmesh.agent.policy_alarms import alarms_of
 from gossipmesh.agent.process_usage import usage_of
 from gossipmesh.model.instant import SECOND_NS
-from gossipmesh.net.clock import monotonic
+from gossipmesh.net.clock import monotonic, wall_seconds
 from gossipmesh.telemetry.traffic import ConnectionLabels, RequestLabels
 from gossipmesh.wire.versions import FOREIGN_KEYS
 
@@ -258,6 +260,11 @@ def _policy(parts: Parts) -> Iterator[Family]:
     for policy in parts.node.own_state.policies:
         versions.add_metric([policy.scope], policy.version)
     yield versions
+    alarms = _gauge("policy_alarms", "What is to be looked at in Trust and policy, by kind.", ("kind",))
+    kinds = Counter(one.kind for one in alarms_of(parts.documents, wall_seconds()))
+    for kind in ("overdue", "jump", "rival-sets", "rival-trusts"):
+        alarms.add_metric([kind], kinds[kind])
+    yield alarms
     yield _labelled(
         "policy_refused", "Policy sets refused.", ("scope", "code"), parts.policy_refusals.items()
     )

@@ -34,6 +34,7 @@ from gossipmesh.model.documents import (
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.policy import Document, document_name
 from gossipmesh.model.policy_rules import document_violations
+from gossipmesh.trust.alarms import Alarms
 from gossipmesh.trust.envelope import (
     MANIFEST_PAYLOAD_TYPE,
     TRUST_PAYLOAD_TYPE,
@@ -121,6 +122,7 @@ class TrustedDocuments:
         self._trusts: list[tuple[TrustDocument, bytes, bytes]] = []  # document, payload, envelope
         self._floors: dict[str, Floor] = {}
         self._in_force: dict[str, AcceptedSet] = {}
+        self.alarms = Alarms()
 
     @property
     def trust(self) -> TrustDocument | None:
@@ -161,9 +163,12 @@ class TrustedDocuments:
             raise Untrusted(f"Trust of {offered.trust_domain[:80]!r}, not of {self._trust_domain!r}")
         self._require_root_threshold(opened, offered)
         if self.trust is not None:
-            for known, payload, _ in self._trusts:
+            for known, payload, held in self._trusts:
                 if known.version == offered.version and payload == opened.payload:
                     return known
+                if known.version == offered.version:
+                    self._require_root_threshold(opened, known)
+                    self._note_rival_trust(offered, (held, envelope))
             if offered.version != self.trust.version + 1:
                 raise Untrusted(
                     f"Trust version {offered.version} does not follow {self.trust.version}; "
@@ -185,6 +190,7 @@ class TrustedDocuments:
             trust_domain=self._trust_domain, verifier=self._verifier, features=self._features
         )
         ahead._trusts = list(self._trusts)
+        ahead.alarms = self.alarms
         for envelope in envelopes:
             ahead.load_trust_untrusted(envelope)
         return ahead
@@ -202,6 +208,8 @@ class TrustedDocuments:
         refuse, manifest, manifest_hash = self._authenticate(policy_set, trusts)
         held = self._in_force.get(manifest.scope)
         offered = (manifest.version, manifest_hash)
+        if held is not None and held.version == offered[0] and held.manifest_hash != manifest_hash:
+            self._note_rival_set(held, offered, policy_set)
         self._require_place(manifest.scope, offered, refuse)
         if held is not None and held.floor == offered:
             refuse("same", f"version {manifest.version} ({_short(offered)}) is in force already")
@@ -237,6 +245,16 @@ class TrustedDocuments:
         """
         refuse = _Refuse(accepted.scope, accepted.version, accepted.manifest_hash)
         self._require_place(accepted.scope, accepted.floor, refuse)
+        jump = self.jump_of(accepted)
+        if jump > limits.VERSIONS_PER_PUSH_MAX:
+            self.alarms.note(
+                "jump",
+                accepted.scope,
+                accepted.version,
+                f"version {accepted.version} of {accepted.scope!r} jumped over {jump} versions, and no agent "
+                "publishes such a set: its signer's key may be stolen",
+                (accepted.raw.manifest,),
+            )
         self._floors[accepted.scope] = accepted.floor
         self._in_force[accepted.scope] = accepted
 
@@ -307,6 +325,26 @@ class TrustedDocuments:
     def kept_floors(self) -> list[tuple[str, int, bytes]]:
         """Return the floors of every scope (scope, version, hash) without Trust's explicit ones, sorted."""
         return [(scope, *floor) for scope, floor in sorted(self._floors.items())]
+
+    def _note_rival_set(self, held: AcceptedSet, offered: Floor, policy_set: PolicySet) -> None:
+        self.alarms.note(
+            "rival-sets",
+            held.scope,
+            held.version,
+            f"two signed sets of version {held.version} of {held.scope!r} ({_short(held.floor)}, "
+            f"{_short(offered)}): two pushes at once, or a signer that tells two stories",
+            (held.raw.manifest, policy_set.manifest),
+        )
+
+    def _note_rival_trust(self, offered: TrustDocument, envelopes: tuple[bytes, bytes]) -> None:
+        self.alarms.note(
+            "rival-trusts",
+            "",
+            offered.version,
+            f"two Trust documents of version {offered.version}, both signed by enough root keys: the one "
+            "held here stays; find out who signed the other",
+            envelopes,
+        )
 
     def _explicit_floor(self, scope: str) -> int:
         return 0 if self.trust is None else self.trust.floors.get(scope, 0)

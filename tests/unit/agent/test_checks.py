@@ -17,6 +17,7 @@ from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.opening import HowOpened
 from gossipmesh.model.records import PolicyStatus
 from gossipmesh.model.service import EndpointHealth
+from gossipmesh.trust.alarms import Alarms
 from tests.unit.agent.member_rows import itself
 
 WALL_S = 1_800_000_000
@@ -96,7 +97,10 @@ class Agent:
         self.gate = SimpleNamespace(is_closed=False, why="", opened=None)
         self.engine = SimpleNamespace(view=lambda: self.told, takes_pins=True)
         self.addresses = SimpleNamespace(lost={}, follows=True, published_count=0, held_back_count=0)
-        self.documents = SimpleNamespace(kept_floors=list, in_force=lambda scope: None)
+        self.documents = SimpleNamespace(
+            kept_floors=list, in_force=lambda scope: None, scopes=list, alarms=Alarms()
+        )
+        self.feed = SimpleNamespace(snapshot=None)
         self.health = EndpointHealth.PASSING
         entry = SimpleNamespace(service="shop/cart", workload=Address("127.0.0.1", 9000), registration="cart")
         self.services = SimpleNamespace(

@@ -63,6 +63,7 @@ class FakeAgent:
         self.services: dict[str, list[dict[str, Any]]] = {}
         self.offers_count = 0
         self.refuse_offers = False
+        self.alarms: list[dict[str, Any]] = []
 
     @property
     def runs(self) -> tuple[int, str]:
@@ -107,6 +108,7 @@ class FakeAgent:
                 "trust": {"generations": {"mesh": self.documents.generation("mesh")}},
             },
             "/v1/members": self.members(),
+            "/v1/policy/status": {"alarms": self.alarms},
             "/v1/services": [{"service": name} for name in self.services],
             "/v1/endpoints": self.services.get(query.get("service", ""), []),
         }
