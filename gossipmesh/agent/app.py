@@ -45,6 +45,7 @@ from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.open_report import OpenReporter
 from gossipmesh.agent.outage_words import tell_outage
 from gossipmesh.agent.peer_facts import PeerFacts
+from gossipmesh.agent.policy_alarms import watch_alarms
 from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.replaced import replaced_by
 from gossipmesh.agent.restore import remember_enrolment, restore_documents
@@ -237,6 +238,7 @@ class Agent:
         nursery.start_soon(self.identity.run)
         nursery.start_soon(self.identity.keys.run, self._make_key_use())
         nursery.start_soon(OpenReporter(self.gate, self._report_open, seeded_random()).run)
+        nursery.start_soon(watch_alarms, self.documents)
         nursery.start_soon(self.services.run)
         nursery.start_soon(self._reloader.run)
         nursery.start_soon(local_api.run)
@@ -398,6 +400,7 @@ class Agent:
         self.identity.keys.look()
         self.services.refresh()
         self.feed.look_around()
+        self.feed.changed()  # who processes of no service may speak as
 
     def _publish_keys(self, entries: Sequence[IdentityPins]) -> None:
         self.shell.step(lambda now: self.inputs.turn_keys(entries, now))
@@ -579,6 +582,7 @@ class Agent:
                 hears=lambda: not self._is_alone(),
             ),
             closed=lambda: self.gate.why,
+            workloads=self._identified.workloads_identity,
         )
 
 

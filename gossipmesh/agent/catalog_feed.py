@@ -106,11 +106,16 @@ class CatalogFeed:
         deliver: Callable[[Snapshot], None],
         peers: PeerFacts,
         closed: Callable[[], str] = lambda: "",
+        workloads: Callable[[], str | None] = lambda: None,
         clock: Callable[[], Instant] = monotonic,
     ) -> None:
-        """`deliver` gets each snapshot the engine should run; `clock` is that of the catalog's views.
+        """Make a feed that compiles nothing yet.
 
-        `closed` says why this node answers no call, nothing when it does.
+        Args:
+            deliver: gets each snapshot the engine should run.
+            closed: says why this node answers no call, nothing when it does.
+            workloads: tells the identity of processes of no service, None while the engine has none to show.
+            clock: that of the catalog's views.
         """
         self._trust_domain = trust_domain
         self._node = node
@@ -124,6 +129,7 @@ class CatalogFeed:
         self._snapshot_path = snapshot_path
         self._deliver = deliver
         self._closed = closed
+        self._workloads = workloads
         self._clock = clock
         self._compiler = SnapshotCompiler()
         self._demanded: OrderedDict[str, None] = OrderedDict()
@@ -367,6 +373,7 @@ class CatalogFeed:
             policies=self._policy_inputs(),
             wanted=tuple(self._demanded),
             limits=DEFAULT_LIMITS,
+            workloads=self._workloads(),
         )
         services = self._compiler.reads(inputs)
         await self._read(services)

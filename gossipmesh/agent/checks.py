@@ -13,6 +13,7 @@ from gossipmesh.agent.check_rows import Mark, Row, clock_mark, fail_unless, make
 from gossipmesh.agent.gate import BY_HAND
 from gossipmesh.agent.key_checks import check_identity
 from gossipmesh.agent.mesh_checks import MeshView, check_versions
+from gossipmesh.agent.policy_alarms import alarm_rows, unregistered_rows
 from gossipmesh.agent.service_files import LocalRegistration
 from gossipmesh.model import limits
 from gossipmesh.model.member import Address, MemberStatus
@@ -44,6 +45,8 @@ def run_checks(parts: Parts, facts: Facts, view: MeshView, standing: Sequence[Ro
         *_check_held(parts),
         *_check_engine(parts),
         *_check_policy(parts),
+        *alarm_rows(parts.documents, wall_seconds()),
+        *unregistered_rows(parts.feed.snapshot),
         *check_versions(view),
         *_check_files(parts),
         *_check_services(parts),

@@ -62,7 +62,7 @@ from gossipmesh.trust.svid import (
     make_request,
 )
 from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
-from gossipmesh.wire.versions import FEATURES
+from gossipmesh.wire.versions import POLICY_FEATURES
 
 Clock = Callable[[], WallSeconds]
 
@@ -305,7 +305,7 @@ def root_certificates(identity: NodeIdentity) -> set[str]:
 
 
 def _roots_in(trust_domain: str, envelopes: Sequence[bytes]) -> set[str]:
-    documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=FEATURES)
+    documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=POLICY_FEATURES)
     trusts = [documents.load_trust_untrusted(envelope) for envelope in envelopes]
     return {root for trust in trusts for root in trust.root_certificates}
 
@@ -329,7 +329,7 @@ def _follow_trust(trust_domain: str, held: Sequence[bytes], envelopes: Sequence[
     Raises:
         MalformedInput: it does not follow, or there is none. State unchanged.
     """
-    documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=FEATURES)
+    documents = TrustedDocuments(trust_domain=trust_domain, verifier=Verifier(), features=POLICY_FEATURES)
     for envelope in (*held, *envelopes):
         documents.load_trust_untrusted(envelope)
     if documents.trust is None:

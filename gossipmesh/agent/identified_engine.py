@@ -25,6 +25,7 @@ from gossipmesh.model.identity import (
     parse_spiffe_id,
     pattern_allows,
     service_spiffe_id,
+    workloads_spiffe_id,
 )
 from gossipmesh.model.member import Address
 from gossipmesh.model.member_keys import MemberKeys
@@ -106,6 +107,16 @@ class IdentifiedEngine:
         """Tell whether a key of `service` is in use that the engine has not confirmed yet."""
         wanted = service_spiffe_id(self._keeper.identity.trust_domain, service)
         return wanted in self._keeper.keys.usable() and not self.service_has_identity(service)
+
+    def workloads_identity(self) -> str | None:
+        """Return the identity of processes of no service; None while the engine shows no key of it.
+
+        After a start of the agent nothing is confirmed for a moment, and an engine that runs goes on as it was.
+        """
+        identity, shown = self._keeper.identity, self.supervisor.shown
+        wanted = workloads_spiffe_id(identity.trust_domain, identity.name)
+        names = [one.spiffe_id for one in shown] if shown else list(self._keeper.keys.usable())
+        return wanted if wanted in names else None
 
     def show_keys(self) -> None:
         """Have the engine show the keys in use, and trust the roots of Trust."""

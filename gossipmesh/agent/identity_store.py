@@ -49,7 +49,7 @@ from gossipmesh.trust.svid import (
     spki_of_key,
 )
 from gossipmesh.wire.codec import decode_untrusted, encode
-from gossipmesh.wire.versions import FEATURES
+from gossipmesh.wire.versions import POLICY_FEATURES
 
 FILE_NAME: Final = "identity.json"
 FORMAT: Final = 2
@@ -347,7 +347,9 @@ def open_stored_untrusted(stored: StoredIdentity) -> NodeIdentity:
         MalformedInput: it does not; the sentence says what. State unchanged.
     """
     verifier = Verifier(verdicts_max=64)
-    documents = TrustedDocuments(trust_domain=stored.trust_domain, verifier=verifier, features=FEATURES)
+    documents = TrustedDocuments(
+        trust_domain=stored.trust_domain, verifier=verifier, features=POLICY_FEATURES
+    )
     for envelope in stored.trust:
         documents.load_trust_untrusted(envelope)
     if documents.trust is None:

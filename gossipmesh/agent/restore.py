@@ -22,7 +22,7 @@ from gossipmesh.model.opening import Enrolled, KeptOpening, Unconfirmed, unconfi
 from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.wire.codec import decode_untrusted, encode
-from gossipmesh.wire.versions import FEATURES
+from gossipmesh.wire.versions import POLICY_FEATURES
 
 log = logging.getLogger("gossipmesh.agent.restore")
 
@@ -37,7 +37,9 @@ def restore_documents(identity: NodeIdentity, store: StateStore, verifier: Verif
     Raises:
         OperatorError: the identity's own Trust does not verify.
     """
-    documents = TrustedDocuments(trust_domain=identity.trust_domain, verifier=verifier, features=FEATURES)
+    documents = TrustedDocuments(
+        trust_domain=identity.trust_domain, verifier=verifier, features=POLICY_FEATURES
+    )
     try:
         for envelope in identity.trust_envelopes:
             documents.load_trust_untrusted(envelope)

@@ -14,7 +14,7 @@ import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup, did_you_mean
-from gossipmesh.cli.output import Column, output_option, print_rows, print_value, tell
+from gossipmesh.cli.output import Column, output_option, print_rows, print_value, printable, tell
 from gossipmesh.cli.push_plan import GONE, WAIT_ALIVE, WAIT_ALL, highest, read_members
 from gossipmesh.model.durations import parse_duration_untrusted
 from gossipmesh.model.errors import Interrupted, MalformedInput, OperatorError, UsageError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED: Final = 1
 EXIT_WOULD_CHANGE: Final = 3
-KINDS: Final = ("HTTPRoute", "AccessPolicy", "Subset")
+KINDS: Final = ("HTTPRoute", "AccessPolicy", "Subset", "MeshPolicy")
 DEFAULT_SCOPE: Final = "mesh"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -210,9 +210,11 @@ def list_(scope: str, output: str, socket_path: str | None) -> None:
 @socket_option
 def status(output: str, socket_path: str | None) -> None:
     """Show which version each member runs, and who refused one and why."""
-    answer = AdminClient(socket_path).get_json("/v1/members")
-    rows = status_rows(answer)
+    client = AdminClient(socket_path)
+    rows = status_rows(client.get_json("/v1/members"))
     print_rows(rows, STATUS_COLUMNS, output, empty="no member is known")
+    for alarm in client.get_json("/v1/policy/status").get("alarms") or ():
+        tell(f"warning: {printable(str(alarm['text']))}")
 
 
 def status_rows(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from gossipmesh.model.policy import (
     Document,
     HTTPRoute,
     HTTPRouteMatch,
+    MeshPolicy,
     Subset,
     document_name,
 )
@@ -32,10 +33,11 @@ from gossipmesh.wire.yaml_source import YamlDocument, YamlErrors, parse_yaml_unt
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 STDIN: Final = "-"
-SHAPES: Final[Mapping[str, type[HTTPRoute] | type[Subset] | type[AccessPolicy]]] = {
+SHAPES: Final[Mapping[str, type[HTTPRoute] | type[Subset] | type[AccessPolicy] | type[MeshPolicy]]] = {
     "HTTPRoute": HTTPRoute,
     "Subset": Subset,
     "AccessPolicy": AccessPolicy,
+    "MeshPolicy": MeshPolicy,
 }
 
 

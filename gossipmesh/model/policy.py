@@ -1,8 +1,10 @@
-"""Policy documents as typed values: HTTPRoute, AccessPolicy, Subset.
+"""Policy documents as typed values: HTTPRoute, AccessPolicy, Subset, MeshPolicy.
 
 Spec: Gateway API v1.6 for HTTPRoute (`parentRefs` to `kind: Service`); the rest is ours. A signed
 body is JSON; any unknown kind or field is refused, because ignoring one could open a door.
 """
+
+from enum import StrEnum
 
 import msgspec
 
@@ -179,12 +181,41 @@ class AccessPolicy(
     spec: AccessPolicySpec
 
 
-Document = HTTPRoute | Subset | AccessPolicy
+class Unregistered(StrEnum):
+    """Who processes are that belong to no registered service of their node."""
+
+    WORKLOADS = "workloads"
+    DENY = "deny"
+
+
+class MeshPolicySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`unregistered`: they speak as `/node/NAME/workloads`, or may not call at all."""
+
+    unregistered: Unregistered
+
+
+class MeshPolicy(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    tag_field="kind",
+    tag="MeshPolicy",
+    omit_defaults=True,
+):
+    """What holds on every node of the mesh; of several, the strictest."""
+
+    apiVersion: str
+    metadata: Metadata
+    spec: MeshPolicySpec
+
+
+Document = HTTPRoute | Subset | AccessPolicy | MeshPolicy
 
 API_VERSIONS = {
     "HTTPRoute": "gateway.networking.k8s.io/v1",
     "Subset": "gossipmesh.dev/v1",
     "AccessPolicy": "gossipmesh.dev/v1",
+    "MeshPolicy": "gossipmesh.dev/v1",
 }
 
 

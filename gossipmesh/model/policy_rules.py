@@ -78,7 +78,7 @@ def _document(document: Document) -> Iterator[Violation]:
         yield from _http_route(document)
     elif isinstance(document, AccessPolicy):
         yield from _access_policy(document)
-    else:
+    elif isinstance(document, Subset):
         yield from _subset(document)
 
 

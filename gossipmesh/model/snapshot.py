@@ -184,11 +184,15 @@ class Caller(msgspec.Struct, frozen=True):
     spiffe_id: str
 
 
-class CallersSection(msgspec.Struct, frozen=True):
-    """Callers sorted by uid; any other uid speaks as `node_spiffe_id`."""
+class CallersSection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Callers sorted by uid; any other uid speaks as `unregistered`.
+
+    None: as `node_spiffe_id`, which is all that engines of 0.2 read; empty: as nobody, it may not call.
+    """
 
     node_spiffe_id: str
     callers: tuple[Caller, ...]
+    unregistered: str | None = None
 
 
 class LimitsSection(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from gossipmesh.model import limits as bounds
 from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.policy import Unregistered
 from gossipmesh.model.service import EndpointHealth, NodeEndpoints, ServiceEntry
 from gossipmesh.model.snapshot import (
     Caller,
@@ -358,13 +359,18 @@ class _Round:
         owned: dict[int, dict[str, None]] = {}
         for local in self._local:
             owned.setdefault(local.uid, {})[local.service] = None
+        node = node_spiffe_id(trust_domain, self._inputs.node)
+        word, workloads = self._compiler._index.unregistered, self._inputs.workloads
+        # Two services of one user: nobody can tell which one calls, so neither name is lent.
+        shared = node if word is None or workloads is None else workloads
         callers = tuple(
-            Caller(uid, service_spiffe_id(trust_domain, next(iter(owned[uid]))))
-            for uid in sorted(owned)
-            # Two services of one user: nobody can tell which one calls, so neither name is lent.
-            if len(owned[uid]) == 1
+            Caller(
+                uid, service_spiffe_id(trust_domain, next(iter(services))) if len(services) == 1 else shared
+            )
+            for uid, services in sorted(owned.items())
+            if len(services) == 1 or word is not None
         )
-        return CallersSection(node_spiffe_id(trust_domain, self._inputs.node), callers)
+        return CallersSection(node, callers, "" if word is Unregistered.DENY else shared if word else None)
 
 
 def _belongs(entry: ServiceEntry, protocol: str, labels: dict[str, str] | None) -> bool:

@@ -51,6 +51,7 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     `wanted`: services applications asked for lately; declared upstreams are wanted without asking.
     `protocols`: (service, protocol) as last known, for services nobody serves now.
     `peers`: None for an engine that takes whoever a root vouches for.
+    `workloads`: the identity that this node's processes of no service may speak with; None: it has none yet.
     """
 
     trust_domain: str
@@ -62,3 +63,4 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     limits: LimitsSection
     protocols: tuple[tuple[str, str], ...] = ()
     peers: PeerInputs | None = None
+    workloads: str | None = None

@@ -31,7 +31,9 @@ from gossipmesh.model.policy import (
     HTTPRoute,
     HTTPRouteMatch,
     HTTPRouteRule,
+    MeshPolicy,
     Subset,
+    Unregistered,
 )
 from gossipmesh.model.snapshot import (
     AccessRule,
@@ -54,17 +56,22 @@ _Ranked = tuple[tuple[object, ...], Route]
 
 
 class PolicyIndex(msgspec.Struct, frozen=True):
-    """Documents by what they apply to; each list in (since, namespace, name) order."""
+    """Documents by what they apply to; each list in (since, namespace, name) order.
+
+    `unregistered`: who processes of no service are; None: the node, as before there was a choice.
+    """
 
     routes: dict[str, list[PolicyInput]]
     access: dict[str, list[PolicyInput]]
     subsets: dict[tuple[str, str], Subset]
+    unregistered: Unregistered | None = None
 
 
 def index_policies(policies: Iterable[PolicyInput]) -> PolicyIndex:
     """Sort documents by the service they apply to."""
     index = PolicyIndex({}, {}, {})
-    for given in sorted(policies, key=_policy_key):
+    ordered = sorted(policies, key=_policy_key)
+    for given in ordered:
         document = given.document
         namespace = document.metadata.namespace
         if isinstance(document, HTTPRoute):
@@ -73,9 +80,16 @@ def index_policies(policies: Iterable[PolicyInput]) -> PolicyIndex:
                 index.routes.setdefault(parent, []).append(given)
         elif isinstance(document, AccessPolicy):
             index.access.setdefault(f"{namespace}/{document.spec.targetRef.name}", []).append(given)
-        else:
+        elif isinstance(document, Subset):
             index.subsets[(namespace, document.metadata.name)] = document
-    return index
+    return msgspec.structs.replace(index, unregistered=_unregistered(ordered))
+
+
+def _unregistered(policies: Iterable[PolicyInput]) -> Unregistered | None:
+    """Return the strictest word on processes of no service; None where no document says one."""
+    documents = (given.document for given in policies)
+    words = {document.spec.unregistered for document in documents if isinstance(document, MeshPolicy)}
+    return next((word for word in (Unregistered.DENY, Unregistered.WORKLOADS) if word in words), None)
 
 
 def services_named(policies: Iterable[PolicyInput]) -> frozenset[str]:

@@ -29,10 +29,12 @@ from gossipmesh.trust.envelope import (
     signers_of,
 )
 from gossipmesh.trust.keys import SigningKey, Verifier, key_id
+from gossipmesh.wire.versions import MESH_POLICY
 
 FEATURE_OF_KIND: Final[dict[str, str]] = {
     "AccessPolicy": "access-policy",
     "HTTPRoute": "http-route",
+    "MeshPolicy": MESH_POLICY,
     "Subset": "subset",
 }
 REFRESH_AFTER_S: Final = 90 * 86_400  # an alarm for a mesh whose signers fell silent, never an expiry

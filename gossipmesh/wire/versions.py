@@ -10,6 +10,11 @@ SNAPSHOT_FORMAT: Final = 1
 STATE_FORMAT: Final = 1
 
 FEATURES: Final[tuple[str, ...]] = ("access-policy", "http-route", "subset", "unattended")
+"""What builds from 0.1 on can execute, sorted."""
+
+MESH_POLICY: Final = "mesh-policy"
+
+POLICY_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, MESH_POLICY)))
 """What this build can execute, sorted; a manifest lists what it `requires`."""
 
 OPENING: Final = "opening"
@@ -24,6 +29,6 @@ KEY_SETS: Final = "key-sets"
 FOREIGN_KEYS: Final = "foreign-keys"
 """What a node's `features` say when it met a key set of its own that it did not sign: its key is stolen."""
 
-MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*FEATURES, KEY_SETS, OPENING, TRUST_FIELDS)))
-"""What an agent of this build says of itself in its signed state, sorted: `FEATURES`, and what others may
-expect of it as a member. Nothing stands here before an agent does it."""
+MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*POLICY_FEATURES, KEY_SETS, OPENING, TRUST_FIELDS)))
+"""What an agent of this build says of itself in its signed state, sorted: what it can execute, and what
+others may expect of it as a member. Nothing stands here before an agent does it."""

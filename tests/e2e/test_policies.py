@@ -348,3 +348,60 @@ async def becomes_tcp(pair: Pair) -> None:
         return None
 
     await wait_until("db is served again", serves, NARROWED_S)
+
+
+def mesh_policy(word: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "gossipmesh.dev/v1",
+        "kind": "MeshPolicy",
+        "metadata": {"name": "mesh"},
+        "spec": {"unregistered": word},
+    }
+
+
+async def by_a_stranger(pair: Pair, path: str) -> Answer:
+    """Call cart from node1 as a user that owns no service there."""
+    where = f"{pair.mesh.nodes['node1'].host}:{layout.PROXY_PORT}"
+    curl = ["curl", "-sS", "-i", "-x", f"http://{where}", f"http://cart.shop{path}"]
+    result = await pair.mesh.keeper.command(["setpriv", "--reuid=65534", "--clear-groups", *curl])
+    assert result.code == 0, result.stderr
+    head, _, body = result.stdout.partition("\r\n\r\n")
+    flag = next((line for line in head.splitlines() if line.lower().startswith("x-gossipmesh-flag")), "")
+    return Answer(int(head.split()[1]), flag.rpartition(" ")[2], body.encode())
+
+
+async def speaks_as(pair: Pair, path: str, identity: str) -> None:
+    """Wait until a stranger's call reaches cart as `identity`."""
+
+    async def holds() -> str | None:
+        answer = await by_a_stranger(pair, path)
+        told = pair.cart.headers.get(path, {}).get("x-forwarded-client-cert", "")
+        return None if answer.status == 200 and told.endswith(f"URI={identity}") else f"{answer} {told}"
+
+    await wait_until(f"a process of no service speaks as {identity}", holds, NARROWED_S)
+
+
+@pytest.mark.namespace
+async def test_a_process_of_no_service_is_whom_the_mesh_policy_says(pair: Pair, folder: Path) -> None:
+    """Without one it speaks as its node; with one as the node's workloads, or it may not call at all."""
+    node = f"spiffe://{layout.TRUST_DOMAIN}/node/node1"
+    await push(pair, folder, route({}))
+    await speaks_as(pair, "/nobody/before", node)
+
+    await push(pair, folder, route({}), mesh_policy("workloads"))
+    await speaks_as(pair, "/nobody/shared", f"{node}/workloads")
+
+    await push(pair, folder, route({}), mesh_policy("deny"))
+    seen: list[Answer] = []
+
+    async def denied() -> str | None:
+        seen.append(await by_a_stranger(pair, "/nobody/denied"))
+        return None if seen[-1].status == 403 else str(seen[-1])
+
+    await wait_until("a process of no service is refused", denied, NARROWED_S)
+    assert seen[-1].flag == "UAEX"
+    assert b"belongs to no service registered on this node" in seen[-1].body
+    assert (await called(pair, "GET", "/somebody")).status == 200, "web has its identity still"
+
+    await push(pair, folder, route({}))
+    await speaks_as(pair, "/nobody/after", node)

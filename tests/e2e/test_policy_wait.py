@@ -17,7 +17,7 @@ OLDER_BUILD = [
     "-c",
     "import pathlib, sys, trio\n"
     "from gossipmesh.wire import versions\n"
-    "versions.FEATURES = tuple(name for name in versions.FEATURES if name != 'http-route')\n"
+    "versions.POLICY_FEATURES = tuple(name for name in versions.POLICY_FEATURES if name != 'http-route')\n"
     "from gossipmesh.agent.app import run_agent\n"
     "from gossipmesh.agent.config import read_config\n"
     "trio.run(run_agent, read_config(pathlib.Path(sys.argv[-1])))",

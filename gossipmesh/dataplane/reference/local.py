@@ -19,6 +19,10 @@ from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import UpstreamListener
 from gossipmesh.net.byte_stream import PlainStream
 
+_UNREGISTERED: Final = (
+    "this process belongs to no service registered on this node, and this mesh gives such no identity; "
+    "run it as the user of a registered service"
+)
 UNSERVED_WAIT_S: Final = 1.0  # as long as a request for an unknown service waits
 
 
@@ -44,6 +48,8 @@ class LocalPorts:
             entry = _entry(connection, "http", caller or "")
             if caller is None:
                 return self._refuse(downstream, entry)
+            if not caller:
+                return self._refuse_unregistered(downstream, entry)
             if downstream.head.method == "CONNECT":
                 return serve_connect(self._state, self._journal, downstream, entry, serve_inside)
             return OutboundRequest(self._state, self._journal, downstream, entry, None).run()
@@ -147,6 +153,17 @@ class LocalPorts:
         entry.status = 403
         self._write_refusal(entry, entry.service)
         await downstream.answer(403, "UAEX", "this process may not use this port")
+
+    async def _refuse_unregistered(self, downstream: Downstream, entry: Entry) -> None:
+        """Refuse a process of no registered service, which a MeshPolicy gives no identity."""
+        entry.head = downstream.head
+        downstream.keep_alive = False
+        entry.status = 403
+        entry.flag("UAEX")
+        entry.details = "unregistered_caller"
+        self._state.counters.add("unregistered_refusals")
+        self._journal.end(entry, now())
+        await downstream.answer(403, "UAEX", _UNREGISTERED)
 
     async def _refuse_tunnel(self, downstream: Downstream, entry: Entry, service: str) -> None:
         entry.head = downstream.head

@@ -161,14 +161,16 @@ class Applied:
         self.node = node_name_of_spiffe_id(callers.node_spiffe_id) or ""
         self.probe_name = f"{self.node}.node.{self.trust_domain}"
         self._callers = {caller.uid: caller.spiffe_id for caller in callers.callers}
+        unregistered = callers.unregistered
+        self._unregistered = callers.node_spiffe_id if unregistered is None else unregistered
         self.peers: KnownPeers = KnownPeers.of_sections(
             self.trust_domain, sections, None if previous is None else previous.peers
         )
         self.routes: RouteTable = RouteTable.build(routes, None if previous is None else previous.routes)
 
     def caller_of(self, uid: int) -> str:
-        """Return the identity a local uid speaks with."""
-        return self._callers.get(uid, self.node_spiffe_id)
+        """Return the identity a local uid speaks with; empty: none, it may not call."""
+        return self._callers.get(uid, self._unregistered)
 
 
 class EngineState:

@@ -42,7 +42,7 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import RecordKind, SignedRecord
 from gossipmesh.trust.documents import TrustedDocuments, decode_policy_set_untrusted
 from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
-from gossipmesh.wire.versions import FEATURES
+from gossipmesh.wire.versions import POLICY_FEATURES
 
 VERSION: Final = 1
 _VERDICTS_MAX: Final = 1_000_000
@@ -85,7 +85,7 @@ class Documents(msgspec.Struct, frozen=True):
         Raises:
             MalformedInput: one of them does not verify. State unchanged.
         """
-        documents = TrustedDocuments(trust_domain=trust_domain, verifier=verifier, features=FEATURES)
+        documents = TrustedDocuments(trust_domain=trust_domain, verifier=verifier, features=POLICY_FEATURES)
         for envelope in self.trust_envelopes:
             documents.load_trust_untrusted(envelope)
         for scope, version, manifest_hash in self.floors:

@@ -13,7 +13,9 @@ import trio
 
 from gossipmesh.dataplane.protocol import Statistics
 from gossipmesh.model.member import Address
+from gossipmesh.model.policy import API_VERSIONS, MeshPolicy, MeshPolicySpec, Metadata, Unregistered
 from gossipmesh.testing.builders import access_policy
+from gossipmesh.traffic.inputs import PolicyInput
 from tests.unit.dataplane.engine_kit import (
     Node,
     Peer,
@@ -197,6 +199,40 @@ async def test_proxy_port_speaks_as_the_service_of_the_callers_uid(tmp_path: Pat
         assert (await get(near.at("proxy")))[0] == 200
     assert b"URI=spiffe://mesh.test/ns/shop/svc/web" in seen[0]
     assert b"URI=spiffe://mesh.test/node/near" in seen[1]
+
+
+@pytest.mark.namespace
+@pytest.mark.parametrize("word", list(Unregistered))
+async def test_a_process_of_no_service_is_whom_the_mesh_policy_says(
+    tmp_path: Path, word: Unregistered
+) -> None:
+    seen: list[bytes] = []
+    policy = MeshPolicy(API_VERSIONS["MeshPolicy"], Metadata("mesh"), MeshPolicySpec(word))
+    async with workload(answering(seen=seen)) as address, nodes(tmp_path, "near", "far") as (near, far):
+        await far.apply(local=(local(address),), catalog=(endpoint(far),))
+        web = local(Address("127.0.0.1", 9), registration="web", service="shop/web", uid=OTHER_UID)
+        await near.apply(
+            local=(web,),
+            catalog=(endpoint(far),),
+            wanted=("shop/cart",),
+            policies=(PolicyInput(policy, 1),),
+            workloads="spiffe://mesh.test/node/near",  # what this engine can show
+        )
+        peer = Peer(trio.SocketStream(trio.socket.from_stdlib_socket(socket_of(OTHER_UID))))
+        await peer.stream.socket.connect((near.at("proxy").host, near.at("proxy").port))
+        async with peer.stream:
+            assert (await peer.ask(b"GET / HTTP/1.1\r\nHost: cart.shop\r\n\r\n"))[0] == 200
+        status, head, body = await get(near.at("proxy"))
+    assert b"URI=spiffe://mesh.test/ns/shop/svc/web" in seen[0]
+    if word is Unregistered.WORKLOADS:
+        assert status == 200
+        assert b"URI=spiffe://mesh.test/node/near" in seen[1]
+    else:
+        assert (status, b"UAEX" in head, len(seen)) == (403, True, 1)
+        assert b"belongs to no service registered on this node" in body
+        told = near.engine._state.counters.take_due(1_000)
+        assert told is not None
+        assert told.counters["unregistered_refusals"] == 1
 
 
 def socket_of(uid: int) -> socket.socket:

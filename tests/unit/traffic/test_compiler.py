@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.policy import BackendRef
+from gossipmesh.model.policy import (
+    API_VERSIONS,
+    BackendRef,
+    MeshPolicy,
+    MeshPolicySpec,
+    Metadata,
+    Unregistered,
+)
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.model.snapshot import (
     Caller,
@@ -251,3 +258,45 @@ def test_a_dead_nodes_registration_is_none_but_its_protocol_is_remembered() -> N
     dead = (catalog_endpoint(protocol="tcp", status=MemberStatus.DEAD),)
     found = compiled(catalog=dead, protocols=(("shop/cart", "tcp"),))
     assert (routes_of(found).protocol, upstream_of(found).endpoints) == ("tcp", ())
+
+
+def mesh_policy(word: Unregistered, name: str = "mesh") -> MeshPolicy:
+    return MeshPolicy(API_VERSIONS["MeshPolicy"], Metadata(name), MeshPolicySpec(word))
+
+
+NODE = "spiffe://mesh.example/node/n0"
+SHARED = "spiffe://mesh.example/node/n0/workloads"
+WEB = "spiffe://mesh.example/ns/shop/svc/web"
+
+
+@pytest.mark.parametrize(
+    ("words", "workloads", "unregistered", "two_services"),
+    [
+        ((), SHARED, None, None),
+        (("workloads",), SHARED, SHARED, SHARED),
+        (("workloads",), None, NODE, NODE),
+        (("deny",), SHARED, "", SHARED),
+        (("deny",), None, "", NODE),
+        (("workloads", "deny"), SHARED, "", SHARED),
+    ],
+    ids=["nothing said", "workloads", "no such identity yet", "deny", "deny, none yet", "the strictest"],
+)
+def test_who_processes_of_no_service_are(
+    words: tuple[str, ...], workloads: str | None, unregistered: str | None, two_services: str | None
+) -> None:
+    """A user of two services belongs to both: it is not refused, and neither name is lent to it."""
+    policies = tuple(mesh_policy(Unregistered(word), f"p{n}") for n, word in enumerate(words))
+    both = (local_service("shop/pay", uid=7), local_service("shop/books", uid=7))
+    snapshot = compiled(local=(local_service("shop/web"), *both), policies=policies, workloads=workloads)
+    shared = () if two_services is None else (Caller(7, two_services),)
+    assert snapshot.section("callers") == CallersSection(NODE, (*shared, Caller(1000, WEB)), unregistered)
+
+
+def test_an_engine_of_0_2_reads_the_callers_and_skips_what_is_new() -> None:
+    class Before(msgspec.Struct, frozen=True):
+        node_spiffe_id: str
+        callers: tuple[Caller, ...]
+
+    old, new = (CallersSection(NODE, (Caller(7, WEB),), word) for word in (None, ""))
+    assert msgspec.msgpack.encode(old) == msgspec.msgpack.encode(Before(NODE, (Caller(7, WEB),)))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=Before) == Before(NODE, (Caller(7, WEB),))
