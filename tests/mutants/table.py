@@ -17,6 +17,7 @@ _CATCH: Final = "tests/mutants/test_catchers.py::"
 _LATTICE: Final = "tests/unit/gossip/membership/test_lattice.py::"
 _CLAIMS: Final = "tests/unit/testing/swim/test_claims.py::"
 _DOCUMENTS: Final = "tests/unit/trust/test_documents.py::"
+_VERSIONS: Final = "tests/unit/trust/test_versions.py::"
 _SEAL: Final = "tests/unit/trust/test_seal.py::"
 _RECORDS: Final = "tests/unit/trust/test_records.py::"
 _VOTES: Final = "tests/mutants/test_catchers_votes.py::"
@@ -44,41 +45,50 @@ _DOCUMENT_MUTANTS: Final = (
     Mutant(
         "floor-without-hash",
         "gossipmesh.trust.documents",
-        (
-            (
-                "        offered = (manifest.version, manifest_hash)\n        if offered < floor:",
-                "        offered = (manifest.version, manifest_hash)\n        if offered[0] < floor[0]:",
-            ),
-            ("        if accepted.floor < floor:", "        if accepted.version < floor[0]:"),
-        ),
+        (("        if offered < floor:", "        if offered[0] < floor[0]:"),),
         _CATCH + "test_two_sets_of_one_version_have_one_winner_in_either_order",
         "of two sets of one version the later to arrive wins",
     ),
     mutant(
         "floor-strict",
         "trust.documents",
-        "        held = self._in_force.get(manifest.scope)\n"
-        "        offered = (manifest.version, manifest_hash)\n        if offered < floor:",
-        "        held = self._in_force.get(manifest.scope)\n"
-        "        offered = (manifest.version, manifest_hash)\n        if offered <= floor:",
+        "        if offered < floor:",
+        "        if offered <= floor:",
         _DOCUMENTS + "TestOrder::test_a_restored_floor_holds_and_its_own_set_comes_back",
         "the very set a floor stands for is refused after a restart",
     ),
     mutant(
         "adopted-below-the-floor",
         "trust.documents",
-        "        if accepted.floor < floor:",
-        "        if accepted.floor < NO_FLOOR:",
+        "        self._require_place(accepted.scope, accepted.floor, refuse)",
+        "        assert refuse is not None",
         _DOCUMENTS + "TestOrder::test_a_checked_set_overtaken_before_its_adoption_is_refused",
         "a set overtaken since its check lowers the floor",
     ),
     mutant(
         "floor-of-disk-forgotten",
         "trust.documents",
-        "max(self._floors.get(scope, NO_FLOOR), (version, manifest_hash))",
+        "max(floors, key=lambda floor: self._rank(scope, floor))",
         "NO_FLOOR",
         _DOCUMENTS + "TestOrder::test_a_restored_floor_holds_and_its_own_set_comes_back",
         "a restart forgets the floors",
+    ),
+    mutant(
+        "policy-generation-unchecked",
+        "trust.documents",
+        "        if not self.is_current(scope, offered[0]):",
+        "        if not self.is_current(scope, offered[0]) and offered[0] < 0:",
+        _VERSIONS + "TestGenerations::test_a_version_of_another_generation_is_refused_with_a_sentence",
+        "a stolen signer's version of any generation is taken",
+    ),
+    mutant(
+        "floor-of-another-generation-counts",
+        "trust.documents",
+        "        return max(own, explicit) if self.is_current(scope, own[0]) else explicit",
+        "        return max(own, explicit)",
+        _VERSIONS
+        + "TestGenerations::test_a_restart_keeps_what_was_in_force_until_the_new_generation_is_here",
+        "what a node of a build before took from a thief shuts the scope for it",
     ),
     mutant(
         "threshold-by-signature",
@@ -91,8 +101,8 @@ _DOCUMENT_MUTANTS: Final = (
     mutant(
         "scope-unchecked",
         "trust.documents",
-        "in_scope = _keys_of(trust, SignerRole.POLICY, manifest.scope)",
-        "in_scope = _keys_of(trust, SignerRole.POLICY, None)",
+        "in_scope = keys_of(trust, SignerRole.POLICY, manifest.scope)",
+        "in_scope = keys_of(trust, SignerRole.POLICY, None)",
         _DOCUMENTS + "TestThreshold::test_a_signer_of_another_scope_does_not_count",
         "any policy signer may sign for any scope",
     ),
