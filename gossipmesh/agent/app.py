@@ -400,7 +400,6 @@ class Agent:
         self.identity.keys.look()
         self.services.refresh()
         self.feed.look_around()
-        self.feed.changed()  # who processes of no service may speak as
 
     def _publish_keys(self, entries: Sequence[IdentityPins]) -> None:
         self.shell.step(lambda now: self.inputs.turn_keys(entries, now))

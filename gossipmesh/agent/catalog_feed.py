@@ -130,6 +130,7 @@ class CatalogFeed:
         self._deliver = deliver
         self._closed = closed
         self._workloads = workloads
+        self._compiled_workloads: str | None = None
         self._clock = clock
         self._compiler = SnapshotCompiler()
         self._demanded: OrderedDict[str, None] = OrderedDict()
@@ -239,8 +240,8 @@ class CatalogFeed:
         self.changed(urgent=keys is None or keys.is_revoked)
 
     def look_around(self) -> None:
-        """Compile if another engine is attached, or this node hears others again, or no more."""
-        if self._peers.differ():
+        """Compile if another engine is attached or shows other keys, or this node hears others or no more."""
+        if self._peers.differ() or self._workloads() != self._compiled_workloads:
             self.changed(urgent=True)
 
     def isolated(self, is_isolated: bool) -> None:
@@ -365,6 +366,7 @@ class CatalogFeed:
         for service in [name for name in self._unvouched if self._is_vouched(name)]:
             del self._unvouched[service]
             self._want(service)
+        self._compiled_workloads = self._workloads()
         inputs = SnapshotInputs(
             trust_domain=self._trust_domain,
             node=self._node,
@@ -373,7 +375,7 @@ class CatalogFeed:
             policies=self._policy_inputs(),
             wanted=tuple(self._demanded),
             limits=DEFAULT_LIMITS,
-            workloads=self._workloads(),
+            workloads=self._compiled_workloads,
         )
         services = self._compiler.reads(inputs)
         await self._read(services)

@@ -19,6 +19,7 @@ from gossipmesh.model import limits
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.opening import HowOpened
 from gossipmesh.model.service import EndpointHealth
+from gossipmesh.net.clock import wall_seconds
 
 _MEBIBYTE: Final = 2**20
 _DISK_SHARE_MIN: Final = 0.1  # what the access log leaves alone

@@ -111,7 +111,7 @@ class IdentifiedEngine:
     def workloads_identity(self) -> str | None:
         """Return the identity of processes of no service; None while the engine shows no key of it.
 
-        After a start of the agent nothing is confirmed for a moment, and an engine that runs goes on as it was.
+        After a start of the agent nothing is confirmed for a moment, and an engine goes on as it was.
         """
         identity, shown = self._keeper.identity, self.supervisor.shown
         wanted = workloads_spiffe_id(identity.trust_domain, identity.name)

@@ -210,10 +210,10 @@ def list_(scope: str, output: str, socket_path: str | None) -> None:
 @socket_option
 def status(output: str, socket_path: str | None) -> None:
     """Show which version each member runs, and who refused one and why."""
-    client = AdminClient(socket_path)
-    rows = status_rows(client.get_json("/v1/members"))
+    answer = AdminClient(socket_path).get_json("/v1/policy/status")
+    rows = status_rows(answer["members"])
     print_rows(rows, STATUS_COLUMNS, output, empty="no member is known")
-    for alarm in client.get_json("/v1/policy/status").get("alarms") or ():
+    for alarm in answer.get("alarms") or ():
         tell(f"warning: {printable(str(alarm['text']))}")
 
 

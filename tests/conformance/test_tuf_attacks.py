@@ -1,7 +1,7 @@
 """The attacks that TUF names, one row each: what is tried here, what is expected, and why that is right.
 
-Spec: The Update Framework, section 1.5.2 ("Goals to protect against specific attacks"). A row is tried against
-the same code that nodes run; where nodes are needed, some exchange real bytes in virtual time.
+Spec: The Update Framework, section 1.5.2 ("Goals to protect against specific attacks"). A row is tried on
+the code that nodes run; where nodes are needed, some exchange real bytes in virtual time.
 """
 
 from collections.abc import Callable

@@ -108,7 +108,7 @@ class FakeAgent:
                 "trust": {"generations": {"mesh": self.documents.generation("mesh")}},
             },
             "/v1/members": self.members(),
-            "/v1/policy/status": {"alarms": self.alarms},
+            "/v1/policy/status": {"members": self.members(), "alarms": self.alarms},
             "/v1/services": [{"service": name} for name in self.services],
             "/v1/endpoints": self.services.get(query.get("service", ""), []),
         }

@@ -1,14 +1,17 @@
 """What a pipe, a program and an editor get from the readers."""
 
 import json
+from pathlib import Path
 
 import click
 import pytest
 
 from gossipmesh.cli import main as root
+from gossipmesh.cli.main import run
 from gossipmesh.cli.output import Column, print_rows, print_value, to_yaml
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.wire.yaml_source import parse_yaml_untrusted
+from tests.unit.cli.fake_agent import FakeAgent
 
 ROWS = [
     {"name": "web", "count": 3, "nodes": ["a", "b"], "labels": {"v": "1"}, "self": True},
@@ -116,3 +119,17 @@ def test_letters_of_any_script_stay_as_they_are(capsys: pytest.CaptureFixture[st
 def test_half_a_surrogate_pair_breaks_no_output(capsys: pytest.CaptureFixture[str], output: str) -> None:
     print_value(["a\ud800b"], output)
     assert "a\\ud800b" in capsys.readouterr().out.lower()
+
+
+def test_status_says_what_signers_gave_away(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agent = FakeAgent({"node-2": ("alive", True)})
+    with agent.serving(tmp_path / "agent.sock"):
+        words = ["policy", "status", "--socket", str(tmp_path / "agent.sock")]
+        assert run(words) == 0
+        quiet = capsys.readouterr()
+        agent.alarms = [{"kind": "jump", "text": "version 9000 of 'mesh' jumped\x1b[2J"}]
+        assert run(words) == 0
+        told = capsys.readouterr()
+    assert (told.out, quiet.err) == (quiet.out, "")
+    assert told.err.startswith("warning: version 9000 of 'mesh' jumped")
+    assert "\x1b" not in told.err
