@@ -23,6 +23,7 @@ from gossipmesh.testing.simulator.openings import OPENINGS
 from gossipmesh.testing.simulator.outages import OUTAGES
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.slow_disks import SLOW_DISKS
+from gossipmesh.testing.simulator.stolen_signers import STOLEN_SIGNERS
 from gossipmesh.testing.simulator.wrong_clocks import WRONG_CLOCKS
 from gossipmesh.traffic.reliance import LAST_RESORT, UNATTENDED_NS_MAX, reliance
 
@@ -492,5 +493,6 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     **OUTAGES,
     **LOST_WAYS,
     **SLOW_DISKS,
+    **STOLEN_SIGNERS,
     **WRONG_CLOCKS,
 }
