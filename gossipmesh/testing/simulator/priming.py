@@ -6,7 +6,7 @@ of joining do not. The records are the real ones, merged and checked by the core
 their disks; what is equal on many nodes and never changes is one object in this process.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.base.effects import Effect, Persist, PersistKind
@@ -18,10 +18,13 @@ from gossipmesh.testing.simulator.run import Run
 _START_NS = 2 * SECOND_NS  # the longest period of what every core does
 
 
-def boot_known(run: Run, *, services: bool = True) -> None:
+def boot_known(
+    run: Run, *, services: bool = True, prepare: Callable[[Run, Host], None] | None = None
+) -> None:
     """Start all hosts, have each publish a service, and let each know all the others at once.
 
-    They start one after the other, as machines do: timers that march in step would hide what meets when.
+    `prepare` has a host publish more, which all of them know as well. They start one after the other, as
+    machines do: timers that march in step would hide what meets when.
     """
     run.invariants.watch(run.world)
     for host in run.hosts:
@@ -29,6 +32,8 @@ def boot_known(run: Run, *, services: bool = True) -> None:
         run.world.start(host)
         if services:
             run.publish(host)
+        if prepare is not None:
+            prepare(run, host)
     known: list[tuple[Host, list[SignedRecord]]] = [
         (host, rehearsal.own_records(run.core(host))) for host in run.hosts
     ]

@@ -21,6 +21,7 @@ from gossipmesh.testing.simulator.lost_ways import LOST_WAYS
 from gossipmesh.testing.simulator.moves import moved
 from gossipmesh.testing.simulator.openings import OPENINGS
 from gossipmesh.testing.simulator.outages import OUTAGES
+from gossipmesh.testing.simulator.revocations import REVOCATIONS
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.slow_disks import SLOW_DISKS
 from gossipmesh.testing.simulator.stolen_signers import STOLEN_SIGNERS
@@ -491,6 +492,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     **HARDSHIPS,
     **OPENINGS,
     **OUTAGES,
+    **REVOCATIONS,
     **LOST_WAYS,
     **SLOW_DISKS,
     **STOLEN_SIGNERS,

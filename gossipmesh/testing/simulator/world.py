@@ -17,6 +17,7 @@ from gossipmesh.gossip.base.effects import (
     OpenStream,
     Persist,
     ProbeEngine,
+    Revoked,
     SendDatagram,
     SendStream,
 )
@@ -34,6 +35,7 @@ TIMERS_IN_A_ROW_MAX = 1_000  # handle_deadline calls without time passing: more 
 TIMER_LATE_NS = 1_000_000  # a busy loop is late by up to this much
 ENGINE_TIMEOUT_NS = SECOND_NS
 ICMP_BYTES = 64
+ENDINGS = (IdentityCopied, Revoked)  # what a shell ends its agent and its engine for
 
 Step = Callable[[Any, Instant], list[Effect]]
 
@@ -362,7 +364,7 @@ class World:
             elif type(effect) is Notify:
                 self.trace.record(self.now_ns, f"notify {host.name} {event_line(effect.event)}")
                 self.observer.notified(self, host, effect)
-                host.must_end = host.must_end or type(effect.event) is IdentityCopied
+                host.must_end = host.must_end or type(effect.event) in ENDINGS
             elif type(effect) is ProbeEngine:
                 self._probe_engine(host, effect)
             elif type(effect) is OpenStream:
