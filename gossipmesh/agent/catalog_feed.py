@@ -146,6 +146,7 @@ class CatalogFeed:
         self._kept: set[_Place] | None = None
         self._kept_rules = False
         self._left: dict[str, InboundSection] = {}
+        self._left_unregistered: str | None = None
         self._saved: Snapshot | None = None
         self.snapshot: Snapshot | None = None
         self.peers_needed = _PEERS_AFTER_RESTART
@@ -171,10 +172,12 @@ class CatalogFeed:
         if self._saved is None:
             return
         self._left = _inbounds(self._saved)
+        self._left_unregistered = _unregistered(self._saved)
         if running_version in (None, self._saved.version):
             self._knows_engine = True
             self._kept = _places(self._saved)
-            self._kept_rules = any(one.rules or not one.default_allow for one in self._left.values())
+            closes = any(one.rules or not one.default_allow for one in self._left.values())
+            self._kept_rules = closes or self._left_unregistered is not None
         for name in self._saved.root:
             section = self._saved.section(name) if name.startswith("routes/") else None
             if isinstance(section, RoutesSection):
@@ -326,9 +329,9 @@ class CatalogFeed:
             if protocol is not None:  # for when nobody says anything
                 self._index.remember(service, protocol)
         if lacking_scopes(self._documents):
-            snapshot = _with_rules(snapshot, self._left)
+            snapshot = _with_rules(snapshot, self._left, self._left_unregistered)
         elif is_shut(self._documents):
-            snapshot = _with_rules(snapshot, {})
+            snapshot = _with_rules(snapshot, {}, None)
         snapshot = self._withheld(snapshot)
         if self.snapshot is not None and snapshot.version == self.snapshot.version:
             return
@@ -513,8 +516,8 @@ def is_shut(documents: TrustedDocuments) -> bool:
     return trust is not None and trust.access is Access.DENY and not documents.scopes()
 
 
-def _with_rules(snapshot: Snapshot, left: Mapping[str, InboundSection]) -> Snapshot:
-    """Return `snapshot` with the rules that were `left` for each local workload."""
+def _with_rules(snapshot: Snapshot, left: Mapping[str, InboundSection], unregistered: str | None) -> Snapshot:
+    """Return `snapshot` with what was `left` for each workload, and for processes of no service."""
     encoded = {name: snapshot.sections[digest] for name, digest in snapshot.root.items()}
     for name, section in _inbounds(snapshot).items():
         kept = left.get(name)
@@ -522,7 +525,16 @@ def _with_rules(snapshot: Snapshot, left: Mapping[str, InboundSection]) -> Snaps
         encoded[name] = encode_section(
             msgspec.structs.replace(section, rules=rules, default_allow=default_allow)
         )
+    callers = snapshot.section("callers")
+    if isinstance(callers, CallersSection) and unregistered is not None:
+        encoded["callers"] = encode_section(msgspec.structs.replace(callers, unregistered=unregistered))
     return make_snapshot(encoded)
+
+
+def _unregistered(snapshot: Snapshot) -> str | None:
+    """Return whom a snapshot has processes of no service speak as, None where it does not say."""
+    callers = snapshot.section("callers") if "callers" in snapshot.root else None
+    return callers.unregistered if isinstance(callers, CallersSection) else None
 
 
 def _inbounds(snapshot: Snapshot) -> dict[str, InboundSection]:

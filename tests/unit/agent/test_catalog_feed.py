@@ -10,8 +10,10 @@ import trio.testing
 from gossipmesh.model import limits
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
+from gossipmesh.model.policy import API_VERSIONS, MeshPolicy, MeshPolicySpec, Metadata, Unregistered
 from gossipmesh.model.service import NodeEndpoints, Protocol
 from gossipmesh.model.snapshot import (
+    CallersSection,
     InboundSection,
     RoutesSection,
     TrustSection,
@@ -162,7 +164,8 @@ async def test_a_node_that_cannot_read_its_policy_any_more_opens_no_door(tmp_pat
     """An older build, say: the floor is known, the set is not taken; released or not, the rules stay."""
     domain = TrustDomainBuilder()
     knowing = domain.documents()
-    accepted = knowing.check_untrusted(domain.policy_set(1, [access_policy("web-only")]))
+    denied = MeshPolicy(API_VERSIONS["MeshPolicy"], Metadata("mesh"), MeshPolicySpec(Unregistered.DENY))
+    accepted = knowing.check_untrusted(domain.policy_set(1, [access_policy("web-only"), denied]))
     knowing.adopt(accepted)
     first = Rig(tmp_path, documents=knowing, local=(CART,))
     async with running(first):
@@ -181,6 +184,7 @@ async def test_a_node_that_cannot_read_its_policy_any_more_opens_no_door(tmp_pat
         assert second.nodes() == ["n1"]
         now, before = second.delivered[-1], first.delivered[-1]
         assert now.section("inbound/cart") == before.section("inbound/cart")
+        assert _unregistered(now) == ""
         added = now.section("inbound/new")
         assert isinstance(added, InboundSection)
         assert not added.default_allow
@@ -190,6 +194,13 @@ async def test_a_node_that_cannot_read_its_policy_any_more_opens_no_door(tmp_pat
         opened = second.delivered[-1].section("inbound/cart")
         assert isinstance(opened, InboundSection)
         assert opened.default_allow
+        assert _unregistered(second.delivered[-1]) is None
+
+
+def _unregistered(snapshot: Snapshot) -> str | None:
+    callers = snapshot.section("callers")
+    assert isinstance(callers, CallersSection)
+    return callers.unregistered
 
 
 async def test_an_engine_that_runs_something_else_gets_nothing_until_released(tmp_path: Path) -> None:
