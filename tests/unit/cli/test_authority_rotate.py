@@ -22,9 +22,14 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """An authority of two root keys in three, with a signer of one scope and one of two."""
-    plan = Plan(TRUST_DOMAIN, tmp_path / "a", signers=(("policy", "mesh"), ("second", "mesh")))
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """An authority of two root keys in three and two signers; a parameter is the policy threshold."""
+    plan = Plan(
+        TRUST_DOMAIN,
+        tmp_path / "a",
+        signers=(("policy", "mesh"), ("second", "mesh")),
+        policy_threshold=getattr(request, "param", {}),
+    )
     create_authority(plan, 1_700_000_000, random_bytes)
     return tmp_path / "a"
 
@@ -161,3 +166,22 @@ def test_nothing_is_made_when_it_cannot_be_finished(
     assert agent.documents.trust.version == 1
     given = [word for name in ("2.key", "3.key") for word in ("--root-key", str(offline / name))]
     assert gossipmesh(*rotation, "policy", "--dir", str(folder), *given)[0] == 0
+
+
+@pytest.mark.parametrize("folder", [{"mesh": 2}], indirect=True)
+def test_a_scope_of_two_signers_is_pushed_and_rotated_by_both(
+    folder: Path, agent: FakeAgent, gossipmesh: Command
+) -> None:
+    second = str(folder / "signers" / "second.key")
+    code, _, err = push(folder, gossipmesh)
+    assert (code, agent.runs[0]) == (1, 0)
+    assert "1 distinct signers of the scope, 2 needed" in err
+    assert push(folder, gossipmesh, "--signer", second)[0] == 0
+    rotation = ("authority", "rotate", "signer", "policy", "--dir", str(folder))
+    code, _, err = gossipmesh(*rotation)
+    assert code == 1
+    assert "needs 2 signers and 1 are here" in err
+    assert agent.runs[0] == 1
+    code, _, err = gossipmesh(*rotation, "--signer", second)
+    assert code == 0, err
+    assert agent.runs[0] == NEXT + 1

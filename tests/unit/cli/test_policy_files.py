@@ -19,6 +19,7 @@ from gossipmesh.trust.manifest import encode_documents
 from gossipmesh.wire.problems import CODES
 
 REPOSITORY = Path(__file__).parents[3]
+MESH = "{{apiVersion: gossipmesh.dev/v1, kind: MeshPolicy, metadata: {{name: mesh}}, spec: {}}}"
 EXAMPLES = sorted((REPOSITORY / "configs/policies").iterdir())
 SUBSET = """\
 apiVersion: gossipmesh.dev/v1
@@ -75,6 +76,9 @@ def test_every_example_that_ships_is_valid(file: Path) -> None:
     ("text", "problem"),
     [
         ("kind: Route", (1, "$.kind", "GM1015")),
+        (MESH.format("{unregistered: maybe}"), (1, "$.spec.unregistered", "GM1013")),
+        (MESH.format("{unregistered: deny, more: 1}"), (1, "$.spec.more", "GM1010")),
+        (MESH.format("{}"), (1, "$.spec", "GM1012")),
         ("spec: {}", (1, "$", "GM1012")),
         ("- a", (1, "$", "GM1011")),
         ("kind: [a]", (1, "$.kind", "GM1015")),
