@@ -133,6 +133,26 @@ async def test_an_agent_enrols_serves_answers_and_leaves(tmp_path: Path) -> None
         await node.wait_gone()
 
 
+async def test_keys_turn_under_a_whole_agent_and_its_engine_goes_on(tmp_path: Path) -> None:
+    async with a_node(tmp_path) as node, running(node) as status:
+        before = await ask(node.socket, "/v1/keys")
+        assert set(before["shown"]) == {"spiffe://mesh.test/node/n1", "spiffe://mesh.test/node/n1/workloads"}
+        await ask(node.socket, "/v1/keys/turn", method="POST")
+        for _ in range(500):
+            after = await ask(node.socket, "/v1/keys")
+            if after["turns"] == 1 and after["settled"]:
+                break
+            await trio.sleep(0.02)
+        assert not set(before["shown"].values()) & set(after["shown"].values())
+        rows = {row["spiffe_id"]: row for row in await ask(node.socket, "/v1/identity")}
+        assert {name: row["shown"] for name, row in rows.items()} == after["shown"]
+        assert all(len(row["pins"]) == 2 and row["not_after"] for row in rows.values()), rows
+        again = await node.wait(lambda found: found["engine"]["answering"])
+        assert again["engine"]["pid"] == status["engine"]["pid"]
+        checks = {row["name"]: row["mark"] for row in await ask(node.socket, "/v1/check")}
+        assert (checks["keys"], checks["identity"], checks["certificates"]) == ("ok", "ok", "ok")
+
+
 async def test_a_seed_by_name_stops_nothing_while_it_does_not_resolve_and_is_greeted_once_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,6 +15,14 @@ from gossipmesh.cli.readers import duration_text
 from tests.unit.cli.fake_agent import FakeAgent
 
 ORDER = [1, 1_795_000_000, 4]
+KEYS: dict[str, Any] = {
+    "turns": 3,
+    "next_turn_s": 7_500.0,
+    "heard": True,
+    "settled": True,
+    "shown": {"spiffe://mesh.test/node/node1": "0123456789abcdef" * 2},
+}
+
 ANSWERS: dict[tuple[str, str], Any] = {
     ("GET", "/v1/members"): [
         {
@@ -91,6 +99,8 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/leave"): {"left": True},
     ("POST", "/v1/restart"): {"restarting": True},
     ("POST", "/v1/release"): {"released": 2},
+    ("GET", "/v1/keys"): {**KEYS, "waits_for": ""},
+    ("POST", "/v1/keys/turn"): {**KEYS, "waits_for": "the engine has not confirmed"},
 }
 
 
@@ -131,6 +141,8 @@ READERS = {
     ("POST", "/v1/leave"): ["leave"],
     ("POST", "/v1/restart"): ["restart"],
     ("POST", "/v1/release"): ["release"],
+    ("GET", "/v1/keys"): ["keys", "show"],
+    ("POST", "/v1/keys/turn"): ["keys", "turn"],
 }
 
 
@@ -141,6 +153,18 @@ def test_json_and_yaml_carry_exactly_what_the_agent_said(
     words = [*READERS[request_], "--socket", socket_path]
     assert json.loads(read(capsys, *words, "-o", "json")[1]) == ANSWERS[request_]
     assert yaml.load(read(capsys, *words, "-o", "yaml")[1], yaml.CSafeLoader) == ANSWERS[request_]  # noqa: TID251
+
+
+def test_keys_say_when_they_turn_and_what_a_turn_waits_for(
+    socket_path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, shown = read(capsys, "keys", "show", "--socket", socket_path)
+    assert shown.splitlines() == [
+        "The next turn is due in 2h5m; 3 so far.",
+        "  spiffe://mesh.test/node/node1  0123456789abcdef",
+    ]
+    _, turned = read(capsys, "keys", "turn", "--stolen", "--socket", socket_path)
+    assert "It waits: the engine has not confirmed." in turned.splitlines()
 
 
 def test_members_show_status_age_incarnation_and_refused_policy(
