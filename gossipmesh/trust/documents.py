@@ -26,6 +26,7 @@ import msgspec
 from gossipmesh.model import limits
 from gossipmesh.model.documents import (
     Manifest,
+    ManifestEntry,
     SignerRole,
     TrustDocument,
     first_version_of,
@@ -40,6 +41,7 @@ from gossipmesh.trust.envelope import (
     TRUST_PAYLOAD_TYPE,
     Envelope,
     decode_envelope_untrusted,
+    decode_payload_untrusted,
     signers_of,
 )
 from gossipmesh.trust.keys import Verifier, key_id
@@ -51,7 +53,8 @@ Floor = tuple[int, bytes]
 
 NO_FLOOR: Final[Floor] = (0, b"")
 
-_MANIFEST_DECODER = msgspec.json.Decoder(Manifest)
+MANIFEST_DECODER: Final = msgspec.json.Decoder(Manifest)
+_UNKNOWN_FIELD: Final = "Object contains unknown"  # how msgspec words it
 _DOCUMENT_DECODER: msgspec.json.Decoder[Document] = msgspec.json.Decoder(Document)
 
 
@@ -110,6 +113,11 @@ def decode_policy_set_untrusted(data: bytes) -> PolicySet:
     if len(policy_set.bodies) > limits.DOCUMENTS_PER_SET_MAX:
         raise MalformedInput(f"{len(policy_set.bodies)} documents in a set")
     return policy_set
+
+
+def is_body_of(entry: ManifestEntry, body: bytes) -> bool:
+    """Tell whether a body is the one a manifest's entry was signed for."""
+    return len(body) == entry.size and hashlib.sha256(body).hexdigest() == entry.sha256
 
 
 class TrustedDocuments:
@@ -396,7 +404,7 @@ class TrustedDocuments:
             refuse("unsigned", "the manifest carries no signature")
         self._require_signers(envelope, manifest, trusts, refuse)
         if manifest is None:
-            refuse("unsupported" if problem.startswith("Object contains unknown") else "malformed", problem)
+            refuse("unsupported" if _UNKNOWN_FIELD in problem else "malformed", problem)
         if manifest.trust_domain != self._trust_domain:
             refuse("trust-domain", f"made for {manifest.trust_domain[:80]!r}, not {self._trust_domain!r}")
         _require_manifest_rules(manifest, refuse)
@@ -437,7 +445,7 @@ class TrustedDocuments:
         if len(policy_set.bodies) != len(manifest.entries):
             refuse("malformed", f"{len(policy_set.bodies)} bodies for {len(manifest.entries)} entries")
         for entry, body in zip(manifest.entries, policy_set.bodies, strict=True):
-            if len(body) != entry.size or hashlib.sha256(body).hexdigest() != entry.sha256:
+            if not is_body_of(entry, body):
                 refuse("hash", f"the body of {entry.name[:200]!r} is not the one that was signed")
         documents = tuple(
             _read_document(entry.name, body, refuse)
@@ -480,9 +488,9 @@ def _require_sizes(policy_set: PolicySet, refuse: _Refuse) -> None:
 def _decode_manifest(payload: bytes) -> tuple[Manifest | None, str]:
     """Return the manifest, or None and what is wrong; version bounds are checked here, before any use."""
     try:
-        manifest = _MANIFEST_DECODER.decode(payload)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        return None, str(error)[:200]
+        manifest = decode_payload_untrusted(payload, MANIFEST_DECODER, "a manifest")
+    except MalformedInput as error:
+        return None, str(error)
     if not 1 <= manifest.version <= limits.VERSION_MAX:
         return None, f"a manifest's version is in 1..{limits.VERSION_MAX}"
     return manifest, ""

@@ -7,6 +7,7 @@ never encoded again. On the wire an envelope is msgpack; `to_json` gives the sta
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +15,8 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.trust.keys import SigningKey, Verifier, key_id
 from gossipmesh.wire.codec import decode_untrusted, encode
+
+Signed = TypeVar("Signed")
 
 TRUST_PAYLOAD_TYPE = "application/vnd.gossipmesh.trust.v1+json"
 MANIFEST_PAYLOAD_TYPE = "application/vnd.gossipmesh.manifest.v1+json"
@@ -83,6 +86,21 @@ def decode_envelopes_untrusted(data: bytes) -> tuple[bytes, ...]:
         data, tuple[bytes, ...], bytes_max=limits.POLICY_SET_BYTES_MAX
     )
     return envelopes
+
+
+def decode_payload_untrusted(payload: bytes, decoder: msgspec.json.Decoder[Signed], what: str) -> Signed:
+    """Read what an envelope carries: the one way for every type that is signed as JSON.
+
+    Args:
+        what: the type in words, such as "a Trust document".
+
+    Raises:
+        MalformedInput: not of the decoder's type, or JSON at all. Remote's fault. State unchanged.
+    """
+    try:
+        return decoder.decode(payload)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise MalformedInput(f"not {what}: {error}"[:300]) from None
 
 
 def signers_of(envelope: Envelope, keys: Mapping[bytes, bytes], verifier: Verifier) -> set[bytes]:

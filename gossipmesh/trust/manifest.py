@@ -21,10 +21,11 @@ from gossipmesh.model import limits
 from gossipmesh.model.documents import Manifest, ManifestEntry, first_version_of
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.policy import Document, document_name
-from gossipmesh.trust.documents import PolicySet
+from gossipmesh.trust.documents import MANIFEST_DECODER, PolicySet, is_body_of
 from gossipmesh.trust.envelope import (
     MANIFEST_PAYLOAD_TYPE,
     decode_envelope_untrusted,
+    decode_payload_untrusted,
     seal_envelope,
     signers_of,
 )
@@ -122,17 +123,14 @@ def open_base_untrusted(
             or "nobody"
         )
         raise ForeignSigner(f"the set in force is not signed by this signer but by {names[:200]}")
-    try:
-        manifest = msgspec.json.decode(envelope.payload, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise MalformedInput(f"the manifest in force cannot be read: {error}"[:300]) from None
+    manifest = decode_payload_untrusted(envelope.payload, MANIFEST_DECODER, "a manifest, and in force")
     if manifest.scope != scope:
         raise Untrusted(f"the set in force is of the scope {manifest.scope[:80]!r}, not {scope!r}")
     if len(policy_set.bodies) != len(manifest.entries):
         raise Untrusted("the set in force has other documents than its manifest")
     bodies: dict[str, bytes] = {}
     for entry, body in zip(manifest.entries, policy_set.bodies, strict=True):
-        if hashlib.sha256(body).hexdigest() != entry.sha256:
+        if not is_body_of(entry, body):
             raise Untrusted(f"the body of {entry.name[:200]!r} in force is not the one that was signed")
         bodies[entry.name] = body
     since = {entry.name: entry.since for entry in manifest.entries}

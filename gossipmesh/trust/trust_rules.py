@@ -15,6 +15,7 @@ from gossipmesh.model.documents import SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.host_port import is_host_port
 from gossipmesh.model.identity import is_label, is_trust_domain
+from gossipmesh.trust.envelope import decode_payload_untrusted
 from gossipmesh.trust.keys import KEY_BYTES, is_public_key, key_id
 
 _TRUST_DECODER = msgspec.json.Decoder(TrustDocument)
@@ -47,10 +48,7 @@ def decode_trust_untrusted(payload: bytes) -> TrustDocument:
     Raises:
         MalformedInput: not a Trust document within limits. Remote's fault. State unchanged.
     """
-    try:
-        trust = _TRUST_DECODER.decode(payload)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise MalformedInput(f"not a Trust document: {error}"[:300]) from None
+    trust = decode_payload_untrusted(payload, _TRUST_DECODER, "a Trust document")
     wrong = trust_problems(trust)
     if wrong:
         raise MalformedInput(f"a Trust document whose {', '.join(wrong)} cannot be")

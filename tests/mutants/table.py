@@ -109,8 +109,8 @@ _DOCUMENT_MUTANTS: Final = (
     mutant(
         "body-hash-unchecked",
         "trust.documents",
-        "len(body) != entry.size or hashlib.sha256(body).hexdigest() != entry.sha256:",
-        "len(body) != entry.size:",
+        "return len(body) == entry.size and hashlib.sha256(body).hexdigest() == entry.sha256",
+        "return len(body) == entry.size",
         _DOCUMENTS + "test_refuses_the_attack_and_keeps_what_it_had[tampered body]",
         "a body of the right length passes for the one that was signed",
     ),
