@@ -406,7 +406,7 @@ class Agent:
 
     def _opened(self, event: Opened) -> None:
         self.gate.take(event)
-        self.feed.changed(urgent=True)
+        self.feed.opened()
         self._nursery.start_soon(self._offer_when_open)
 
     async def _offer_when_open(self) -> None:

@@ -301,6 +301,12 @@ class CatalogFeed:
             log.info("removals are delivered from now on: %s", why)
             self.changed(urgent=True)
 
+    def opened(self) -> None:
+        """Note that this node is open: if it joined, it has no more to wait for, whoever let it in."""
+        if self._joins:
+            self.release("this node is open")
+        self.changed(urgent=True)
+
     async def run(self) -> None:
         """Compile after changes, deliver, save; until cancelled."""
         async with trio.open_nursery() as nursery:

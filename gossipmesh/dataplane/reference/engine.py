@@ -174,12 +174,14 @@ class ReferenceEngine:
             return "draining"
         if applied is None:
             return "no snapshot applied"
+        if applied.closed:  # why that is so is why there may be no identities either
+            return f"closed: {applied.closed}"
         if self._state.identities is None:
             return "no identities"
         for name in (MESH, PROXY, *sorted(applied.listeners)):
             if self._listeners is None or not self._listeners.accepting(name):
                 return f"listener {name} is not up"
-        return f"closed: {applied.closed}" if applied.closed else None
+        return None
 
     @property
     def snapshot(self) -> Snapshot | None:

@@ -35,11 +35,13 @@ async def test_the_engine_of_a_closed_node_is_told_so_and_gets_no_workload(tmp_p
         assert _inbound(rig.delivered[-1]) == []
         assert _said(rig.delivered[-1]) == "it waits for 3 open members"
         assert rig.nodes() == ["n1"], "what this node calls is served"
+        assert rig.feed.holding
         rig.closed = ""
-        rig.feed.changed(urgent=True)
+        rig.feed.opened()
         await trio.testing.wait_all_tasks_blocked()
         assert _inbound(rig.delivered[-1]) == ["inbound/cart"]
         assert _said(rig.delivered[-1]) == ""
+        assert not rig.feed.holding, "a founder waits for nobody else to be repaired by"
 
 
 async def test_a_closed_node_that_finds_no_engine_runs_what_it_left_without_workloads(tmp_path: Path) -> None:
