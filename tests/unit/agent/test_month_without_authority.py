@@ -46,6 +46,7 @@ class Mesh:
         self.passed_s = 0
         self.known: dict[bytes, MemberKeys] = {}
         self.index = PinIndex(self)
+        assert list(self.index.begin()) == []
         self.nodes = {name: Node(self, name) for name in NAMES}
 
     def each_keys(self) -> Iterator[MemberKeys]:

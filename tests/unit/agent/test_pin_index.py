@@ -37,6 +37,14 @@ def keys(number: int, *pins: bytes, has_key_sets: bool = True, is_revoked: bool 
     return MemberKeys(node_id, f"n{number}", 7, number, 2**40, has_key_sets, is_revoked, entries)
 
 
+def begun(catalog: FakeKeys) -> PinIndex:
+    """Return an index that has walked over its catalog."""
+    index = PinIndex(catalog)
+    for _ in index.begin():
+        pass
+    return index
+
+
 def expected(members: dict[bytes, MemberKeys]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Return the tables made anew from all members."""
     pins = sorted(
@@ -69,9 +77,7 @@ def by_shard(entries: list[bytes]) -> dict[str, bytes]:
 def test_tables_follow_whatever_comes_and_goes() -> None:
     rng = random.Random(7)
     catalog = FakeKeys()
-    index = PinIndex(catalog)
-    for _ in index.begin():
-        pass
+    index = begun(catalog)
     for _ in range(2_000):
         number = rng.randrange(120)
         pins = tuple(rng.randbytes(1) + bytes(15) for _ in range(rng.randrange(3)))
@@ -106,7 +112,7 @@ def test_the_walk_takes_its_time_and_loses_no_delta() -> None:
 
 def test_a_delta_leaves_other_shards_the_very_same_bytes() -> None:
     catalog = FakeKeys()
-    index = PinIndex(catalog)
+    index = begun(catalog)
     for number in range(256):
         one = catalog.members[keys(number).node_id] = keys(number, bytes([number]) * 16)
         index.take(one.node_id, one)
@@ -144,7 +150,7 @@ def test_pins_are_asked_for_once_until_a_delta_or_nobody_asks_any_more() -> None
 
 
 def test_a_revoked_node_lists_nothing_and_is_known() -> None:
-    index = PinIndex(FakeKeys())
+    index = begun(FakeKeys())
     one = keys(1, b"a" * 16)
     index.take(one.node_id, one)
     index.take(one.node_id, msgspec.structs.replace(one, is_revoked=True, generation=8))
