@@ -4,6 +4,7 @@ Rules:
 1. Who holds our set is not asked while the view after a start is not whole: nobody is no sign of being alone.
 2. A peer that shows our state sum holds all that we hold. In a mesh that never rests sums are seldom equal:
    what was said so long ago, while somebody is heard, counts as held by all.
+3. Who is cut off has no peers that could hold anything, and its own applications must not wait for them.
 """
 
 import logging
@@ -57,6 +58,8 @@ class AgentKeyUse:
         """Return how many live peers hold it, and of how many; None while nobody can tell."""
         if self._published_at is None or not self._is_whole():
             return None
+        if self._node.isolated_since is not None:
+            return 0, 0
         others_count = self._node.tally().attended_count - 1
         is_spread = monotonic() - self._published_at >= _SPREAD_NS
         if is_spread and self._node.hears_anybody(_SPREAD_NS):

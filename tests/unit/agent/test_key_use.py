@@ -27,10 +27,12 @@ class Rig:
         self.refuse = False
         node: Any = SimpleNamespace(
             tally=lambda: SimpleNamespace(attended_count=5),
+            isolated_since=None,
             hears_anybody=lambda _: self.heard,
             key_set_heard_count=lambda: self.agreed_count,
         )
         engine: Any = SimpleNamespace()
+        self.node = node
         monkeypatch.setattr(key_use, "monotonic", lambda: self.now)
         self.use = AgentKeyUse(engine, node, publish=self._publish, is_whole=lambda: self.whole)
 
@@ -69,6 +71,12 @@ def test_who_hears_nobody_waits_on(rig: Rig) -> None:
     rig.use.publish_pins({NODE: (PIN,)})
     rig.heard, rig.now = False, 60 * SECOND_NS
     assert rig.use.holders() == (0, 4)
+
+
+def test_who_is_cut_off_waits_for_nobody(rig: Rig) -> None:
+    rig.use.publish_pins({NODE: (PIN,)})
+    rig.heard, rig.node.isolated_since = False, 7
+    assert rig.use.holders() == (0, 0)
 
 
 def test_a_set_goes_out_by_path_and_a_refused_one_is_asked_for_again(rig: Rig) -> None:
