@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from gossipmesh.dataplane.protocol import Identity
+from gossipmesh.trust.leaf_profile import key_usage
 
 HOST_NAME = "mesh.test"
 
@@ -37,6 +38,7 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)])
         builder = builder.add_extension(names, critical=False)
+        builder = builder.add_extension(key_usage(ca=False), critical=True)
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         pem = serialization.Encoding.PEM
