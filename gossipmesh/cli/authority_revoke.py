@@ -77,7 +77,7 @@ def revoke(
 
 def _generation_of(client: AdminClient, node: str) -> int:
     """Return a member's generation, as an agent knows it."""
-    rows = client.get_json("/v1/members")["members"]
+    rows = client.get_json("/v1/members")
     found = next((row["order"][0] for row in rows if row["name"] == node and row.get("order")), None)
     if found is None:
         raise OperatorError(f"the agent at {client.path} knows no member {node}; give its --generation")

@@ -136,7 +136,7 @@ def hand_trust(
 
     held = read_trust(directory)
     _catch_up(client, held)
-    members = client.get_json("/v1/members")["members"]
+    members = client.get_json("/v1/members")
     lacking = [row["name"] for row in members if TRUST_FIELDS not in row.get("features", (TRUST_FIELDS,))]
     require_features(document, lacking)
     envelope = sign_trust(_trust_of(held), document, read_root_keys(directory, root_keys, ask))

@@ -238,3 +238,29 @@ def test_an_authority_is_restored_from_a_backup_and_asks_an_agent_before_it_serv
     words = ("restore", "kept", "--dir", "b", "--socket", "none.sock", "--force")
     done = gossipmesh("authority", *words, cwd=made)
     assert (done.returncode, "the mesh was not asked" in done.stdout) == (0, True)
+
+
+def test_a_key_is_turned_and_a_node_revoked_by_the_root_keys_through_an_agent(made: Path) -> None:
+    """Each step of a rotation is the same command again; the agent is handed what was signed."""
+    member = {"name": "vm1", "order": [7, 1, 1], "features": ["trust-2"]}
+    old = {"name": "vm2", "order": [8, 1, 1], "features": []}
+    handed: list[bytes] = []
+
+    def run(*words: str, members: object = (member,)) -> subprocess.CompletedProcess[str]:
+        told = {"/v1/trust": encode(read_trust(made / "a").trust_envelopes)}
+        told["/v1/members"] = json.dumps(list(members)).encode()  # type: ignore[call-overload]
+        (made / "agent.sock").unlink(missing_ok=True)
+        with admin_at(made / "agent.sock", handed, told):
+            return gossipmesh("authority", *words, "--dir", "a", "--socket", "agent.sock", cwd=made)
+
+    for said in ("version 2 names the new", "is used from now on", "version 3 names the old"):
+        done = run("rotate", "credential")
+        assert said in done.stdout, done.stderr
+    assert len(handed) == 2
+    done = run("revoke", "vm1", "--offline")
+    assert "Trust version 4 revokes vm1 up to generation 7" in done.stdout, done.stderr
+    assert read_trust(made / "a").trust.revoked == {"vm1": 7}  # type: ignore[union-attr]
+    done = run("revoke", "vm2", "--offline", members=(member, old))
+    assert "members do not read" in done.stderr
+    assert "vm2" in done.stderr
+    assert "knows no member vm3" in run("revoke", "vm3", "--offline").stderr
