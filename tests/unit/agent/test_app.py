@@ -1,5 +1,6 @@
 """One whole agent in this process: a real authority, a real engine, real sockets."""
 
+import base64
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from gossipmesh.agent.config import AgentConfig, read_config
 from gossipmesh.agent.engine_process import end_engine, is_running
 from gossipmesh.agent.identity_store import load_identity
 from gossipmesh.cli.admin_client import AdminClient
+from gossipmesh.control.revoking import take_out
 from gossipmesh.gossip.replay.recording import read_recording_untrusted
 from gossipmesh.model.errors import NodeReplaced, OperatorError
 from gossipmesh.testing.admin import AdminError, AgentSilent, ask
@@ -430,3 +432,34 @@ async def test_an_agent_with_a_copy_of_another_ones_folder_ends_with_its_engine(
     assert f"run `rm -r {copy.state}/identity`" in str(caught.value)
     with pytest.raises(OSError):
         await trio.open_tcp_stream(own_host(4), PORTS["readiness"])
+
+
+async def test_a_revoked_node_ends_its_engine_and_is_not_to_be_started_again(tmp_path: Path) -> None:
+    """Its own agent is handed the tombstone here; otherwise whoever it greets tells it."""
+    folder = tmp_path / "node"
+    folder.mkdir()
+    async with a_node(folder) as node, running_authority(tmp_path / "authority") as authority:
+        authority.token(folder / "token", "n1", ("shop/*",))
+        failures: list[NodeReplaced] = []
+
+        async def run_node(nursery: trio.Nursery) -> None:
+            try:
+                await run_agent(node.config())
+            except NodeReplaced as failure:
+                failures.append(failure)
+            nursery.cancel_scope.cancel()
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_node, nursery)
+                status = await node.wait(lambda status: status["engine"]["answering"])
+                revocation = take_out(
+                    authority.authority, authority.ledger, "n1", authority.now(), what="revoked"
+                )
+                body = json.dumps({"record": base64.b64encode(revocation.record).decode()}).encode()
+                await ask(node.socket, "/v1/credentials", method="POST", body=body)
+                await trio.sleep_forever()
+        (failure,) = failures
+        assert str(failure).startswith("n1 was revoked")
+        assert failure.exit_code == 77
+        assert not is_running(status["engine"]["pid"])
