@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 
 from gossipmesh.cli.authority_backup import ask_mesh, backup, restore
+from gossipmesh.cli.authority_move import move
 from gossipmesh.cli.authority_records import directory_option, show_log
 from gossipmesh.cli.authority_revoke import forget, revoke
 from gossipmesh.cli.authority_rotate import rotate
@@ -24,7 +25,7 @@ def authority() -> None:
     """Create an authority, serve enrolments, and see what it did."""
 
 
-for _command in (show_log, revoke, forget, rotate, backup, restore, ask_mesh):
+for _command in (show_log, revoke, forget, rotate, move, backup, restore, ask_mesh):
     authority.add_command(_command)
 for _command in TURNING:
     rotate.add_command(_command)

@@ -257,9 +257,15 @@ def test_a_key_is_turned_and_a_node_revoked_by_the_root_keys_through_an_agent(ma
         done = run("rotate", "credential")
         assert said in done.stdout, done.stderr
     assert len(handed) == 2
+    done = run("move", "authority.example.com:8443", "10.0.0.5:8443")
+    assert "version 4 names authority.example.com:8443, 10.0.0.5:8443" in done.stdout, done.stderr
+    assert "is not HOST:PORT" in run("move", "here").stderr
     done = run("revoke", "vm1", "--offline")
-    assert "Trust version 4 revokes vm1 up to generation 7" in done.stdout, done.stderr
-    assert read_trust(made / "a").trust.revoked == {"vm1": 7}  # type: ignore[union-attr]
+    assert "Trust version 5 revokes vm1 up to generation 7" in done.stdout, done.stderr
+    trust = read_trust(made / "a").trust
+    assert trust is not None
+    assert trust.revoked == {"vm1": 7}
+    assert trust.authorities == ("authority.example.com:8443", "10.0.0.5:8443")
     done = run("revoke", "vm2", "--offline", members=(member, old))
     assert "members do not read" in done.stderr
     assert "vm2" in done.stderr

@@ -8,16 +8,22 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from cryptography import x509
 
 from gossipmesh.agent.enrolment import enrol
 from gossipmesh.control import server as server_module
+from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.roots import load_authority
+from gossipmesh.control.rotation import Rotation
 from gossipmesh.control.server import AuthorityServer
+from gossipmesh.control.trust_changes import sign_trust
+from gossipmesh.control.trust_folder import read_root_keys, write_trust
 from gossipmesh.model.enrolment import REQUEST_BYTES_MAX, Refusal
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import DAY_S
 from gossipmesh.model.member import Address
 from gossipmesh.net.entropy import random_bytes
+from gossipmesh.trust.svid import read_leaf_key_untrusted
 from gossipmesh.trust.x509_leaf import read_leaf_untrusted
 from tests.unit.enrolment_kit import LOOPBACK, RunningAuthority, running_authority
 
@@ -212,6 +218,32 @@ async def test_both_kinds_of_addresses_are_served_at_the_wildcard(tmp_path: Path
         nursery.cancel_scope.cancel()
     peers = [deed.peer for deed in running.ledger.log.deeds() if deed.what == "enrolled"]
     assert peers == ["127.0.0.1", "::1"]
+
+
+async def test_a_server_takes_up_a_newer_trust_and_another_intermediate(tmp_path: Path) -> None:
+    """Tokens pin the newest Trust; leaves, and the server's own, are the new intermediate's."""
+    folder = tmp_path / "authority"
+    async with running_authority(folder) as running:
+        await enrol(tmp_path / "i1", running.token(tmp_path / "t1", "n1"))
+        for step in ("name", "use"):
+            turning = Rotation("intermediate", load_authority(folder))
+            if step == "name":
+                key = read_leaf_key_untrusted((folder / "root.key").read_bytes())
+                turning.name(key, running.now(), random_bytes)
+                document = turning.named()
+                signed = sign_trust(running.authority.trust, document, read_root_keys(folder, ()))
+                write_trust(folder, signed, document.version)
+            else:
+                turning.use()
+            now = load_authority(folder)
+            issuer = Issuer(now, running.ledger, random_bytes)
+            made = issuer.create_token(running.order(f"of-{step}", ()), running.now())
+            token = running.write_token(tmp_path / step, made)
+            identity = await enrol(tmp_path / f"i-{step}", token)
+            chain = x509.load_pem_x509_certificates(identity.node_svid.chain_pem)
+            assert chain[1] == now.intermediate
+        assert now.intermediate != running.authority.intermediate
+        assert sum("Trust is at version 2" in line for line in running.log) == 2
 
 
 async def test_a_server_whose_log_does_not_hold_does_not_start(tmp_path: Path) -> None:
