@@ -122,13 +122,17 @@ def identify_untrusted(presented: Shown, facts: PeerFacts, dialled: Dialled | No
     return _issued(leaf, presented, facts, dialled)
 
 
-def still_holds(peer: Peer, credentials: CredentialTable) -> bool:
-    """Tell whether a peer that was taken may stay: its node is there, in the generation it was taken in."""
+def still_holds(peer: Peer, credentials: CredentialTable, *, absent_holds: bool) -> bool:
+    """Tell whether a peer that was taken may stay: its node is there, in the generation it was taken in.
+
+    `absent_holds`: a node of which nothing is known any more may, since whoever tells us may not have heard
+    of it yet; who is revoked or forgotten is known as such.
+    """
     if peer.node is None or peer.generation is None:
         return True
     known = credentials.known(peer.node)
     if known is None:
-        return not peer.was_known
+        return absent_holds or not peer.was_known
     return known.generation < peer.generation or (known.generation == peer.generation and not known.revoked)
 
 

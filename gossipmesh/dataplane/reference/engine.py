@@ -21,7 +21,7 @@ from gossipmesh.dataplane.reference.local import LocalPorts
 from gossipmesh.dataplane.reference.readiness import Readiness
 from gossipmesh.dataplane.reference.reports import Reports
 from gossipmesh.dataplane.reference.rooms import LOCAL, MESH, PROXY, READINESS, Rooms
-from gossipmesh.dataplane.reference.state import EngineState
+from gossipmesh.dataplane.reference.state import EngineState, now
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.instant import SECOND_NS
@@ -128,6 +128,10 @@ class ReferenceEngine:
             if leavings.due(self._connections.count):
                 nursery.start_soon(self._give_back)
             self._state.maintain(self._owners.holds_other_end)
+            if self._state.peers.absence_counts(now()):
+                self._state.end_gone()
+                self._state.review()
+                self._mesh.end_gone()
             self._reserve.refill()
             self._rooms.tell()
             self._journal.write_down()

@@ -5,7 +5,8 @@ Ends at facts put together and verdicts counted; the judging is `trust.peer_iden
 1. Facts are those of the snapshot, the identities and the agent's presence at the moment of the handshake; an
    engine is alone when no agent that hears others has been here for a minute.
 2. Whoever was taken is judged again, by its node and generation alone, when credentials change: what is open
-   to a node that is revoked, forgotten or enrolled again ends then, both ways.
+   to a node that is revoked, forgotten or enrolled again ends then, both ways; to one of which nothing is
+   known any more, within a minute.
 3. Each refusal is counted by its code; a few a second are told in full, so that a flood fills no disk.
 """
 
@@ -32,6 +33,7 @@ from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
 
 # An agent that is started again is back before: until then nobody is taken on an intermediate's word alone.
 ALONE_AFTER_NS: Final = 60 * SECOND_NS
+ABSENT_AFTER_NS: Final = 60 * SECOND_NS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,9 @@ class Peers:
         self._left_at: Instant | None = None  # since when there is no company, as far as was noticed
         self._facts: PeerFacts | None = None
         self.turn = 0  # how often what is known of nodes has changed
+        self._absent_hold = True
+        self._absent_looked_at: Instant | None = None  # first look since somebody may be
+        self._absent_due = False
         self._told_since = Instant(0)
         self._told_count = 0
 
@@ -99,8 +104,25 @@ class Peers:
         """Judge by a new snapshot from now on; return whether those who were taken have to be looked at."""
         before, self._known, self._facts = self._known, known, None
         changed = before is not None and before.credentials is not known.credentials
-        self.turn += changed
+        if changed:
+            self.turn += 1
+            self._absent_hold = self._absent_due = True
         return changed
+
+    def absence_counts(self, instant: Instant) -> bool:
+        """Tell whether nodes that are known no more are gone from now on; asked once a second.
+
+        An agent that lost its disk knows nobody for a while: that must end no connection.
+        """
+        if not self._absent_due:
+            return False
+        if self._absent_looked_at is None:
+            self._absent_looked_at = instant
+        if instant - self._absent_looked_at < ABSENT_AFTER_NS:
+            return False
+        self._absent_looked_at, self._absent_due, self._absent_hold = None, False, False
+        self.turn += 1
+        return True
 
     def trust_roots(self, roots: frozenset[bytes]) -> None:
         """Take these roots (DER) from now on."""
@@ -139,7 +161,9 @@ class Peers:
 
     def gone(self, peer: Peer | None) -> bool:
         """Tell whether a connection has to end, because its peer's node is what it was no more."""
-        return peer is not None and self._known is not None and not still_holds(peer, self._known.credentials)
+        if peer is None or self._known is None:
+            return False
+        return not still_holds(peer, self._known.credentials, absent_holds=self._absent_hold)
 
     def cut(self, count: int = 1) -> None:
         """Count connections that ended for it."""

@@ -240,16 +240,17 @@ class EngineState:
         self.endpoint_states.forget_unlisted(gone, applied.upstreams.values())
         self.tell_changes()
         if peers_changed:
-            self._end_gone()
+            self.end_gone()
         self.review()
         changed, self.changed = self.changed, trio.Event()
         changed.set()
         self.demands.applied()
         return peers_changed
 
-    def _end_gone(self) -> None:
+    def end_gone(self) -> None:
         """End what leads to nodes that are what they were no more, whether it is in use or not.
 
+        Callers' requests are ended by `review`.
         Cost: O(connections out of here), when credentials have changed.
         """
         for upstream in self.upstreams.values():

@@ -8,9 +8,18 @@ import msgspec
 import pytest
 import trio
 
+from gossipmesh.dataplane.reference import peers
+from gossipmesh.dataplane.reference.peers import ABSENT_AFTER_NS as MINUTE_NS
+from gossipmesh.dataplane.reference.peers import KnownPeers, Peers
+from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import HAS_KEY_SETS, REVOKED
+from gossipmesh.trust.peer_identity import Ground
+from gossipmesh.trust.peer_identity import Peer as PeerIdentity
+from gossipmesh.trust.peer_tables import CredentialTable, PinTable
 from tests.unit.dataplane.engine_kit import (
+    CART,
     Node,
     Peer,
     counted,
@@ -25,10 +34,17 @@ from tests.unit.dataplane.engine_kit import (
 from tests.unit.dataplane.key_sets import GENERATION, SERIAL, Fleet
 from tests.unit.dataplane.test_peers import logged
 
+
+@pytest.fixture(autouse=True)
+def absent_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a node of which nothing is known any more be gone at the next second, not within a minute."""
+    monkeypatch.setattr(peers, "ABSENT_AFTER_NS", 0)
+
+
 WHAT = [
     pytest.param((GENERATION + 1, SERIAL, REVOKED), id="revoked"),
     pytest.param((GENERATION + 1, SERIAL, HAS_KEY_SETS), id="enrolled again"),
-    pytest.param(None, id="forgotten"),
+    pytest.param(None, id="known no more"),
 ]
 Said = tuple[int, int, int] | None
 UPGRADE = b"GET /ws HTTP/1.1\r\nHost: cart.shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
@@ -206,6 +222,48 @@ async def test_what_rests_between_requests(tmp_path: Path) -> None:
         await made.tell_near()
         assert (await get(made.near.at("proxy")))[0] == 503
         await logged(made.near, "peer_refused[no-credential]")
+
+
+async def test_an_agent_that_knows_nobody_yet_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lost its disk, say; what it says within a minute counts."""
+    monkeypatch.setattr(peers, "ABSENT_AFTER_NS", 2**62)
+    started: list[str] = []
+    release = trio.Event()
+    async with scene(tmp_path, waiting("cart", started, release)) as made, in_flight(made, b"/x") as peer:
+        await until(lambda: bool(started))
+        all_said = dict(made.fleet.said)
+        made.fleet.said.clear()
+        await made.tell_far()
+        await made.tell_near()
+        made.fleet.said.update(all_said)
+        await made.tell_far()
+        await made.tell_near()
+        release.set()
+        assert (await peer.head()).startswith(b"HTTP/1.1 200")
+        assert not counted(made.near, "peers_") + counted(made.far, "peers_")
+
+
+def test_absence_counts_a_minute_after_it_was_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: what changes meanwhile is part of it, what changes later is noticed anew."""
+    monkeypatch.setattr(peers, "ABSENT_AFTER_NS", MINUTE_NS)
+    one = Peers(Counters())
+    peer = PeerIdentity(CART, Ground.LISTED, b"\x10nnnnnnn", 5, was_known=True)
+
+    def learn() -> None:
+        one.learn(KnownPeers("mesh.test", frozenset(), True, PinTable(), CredentialTable({})))
+
+    learn()
+    assert not one.absence_counts(Instant(1))
+    learn()
+    assert [one.absence_counts(Instant(at)) for at in (2, 3, MINUTE_NS)] == [False] * 3
+    assert not one.gone(peer)
+    learn()
+    assert [one.absence_counts(Instant(MINUTE_NS + at)) for at in (2, 3)] == [True, False]
+    assert one.gone(peer)
+    learn()
+    assert not one.gone(peer)
 
 
 async def test_a_credential_that_was_signed_again_ends_nothing(tmp_path: Path) -> None:

@@ -72,4 +72,6 @@ def test_who_may_stay(
 ) -> None:
     node, generation, was_known = taken
     peer = Peer("spiffe://mesh.test/ns/shop/svc/cart", Ground.LISTED, node, generation, was_known)
-    assert still_holds(peer, tables({}, {} if now is None else {NODE: now})[1]) is stays
+    credentials = tables({}, {} if now is None else {NODE: now})[1]
+    assert still_holds(peer, credentials, absent_holds=False) is stays
+    assert still_holds(peer, credentials, absent_holds=True) is (stays or now is None)
