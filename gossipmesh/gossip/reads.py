@@ -26,6 +26,8 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.member_keys import MemberKeys
 from gossipmesh.model.records import NodeState
 from gossipmesh.model.service import NodeEndpoints
+from gossipmesh.wire.codec import encode
+from gossipmesh.wire.datagram import decode_record
 
 
 class Reads:
@@ -109,7 +111,7 @@ class Reads:
         """Yield every credential held, our own and tombstones too, as the authority signed it (wire form)."""
         for member in self._catalog:
             if member.messages.credential is not None:
-                yield member.messages.credential
+                yield encode(decode_record(member.messages.credential))
 
     def each_keys(self) -> Iterator[MemberKeys]:
         """Walk over what everybody's TLS keys are judged by: ourselves, others, and whoever is revoked."""
