@@ -104,7 +104,7 @@ VOTE_MUTANTS: Final = (
     ),
     mutant(
         "engines-looked-at-all-at-once",
-        "gossip.failure.monitor_detector",
+        "gossip.failure.unattended",
         "        first_ns = turn * interval_ns + ",
         "        first_ns = 0 * interval_ns + ",
         _MONITORS + "test_monitors_take_turns_to_look_at_an_engine",
