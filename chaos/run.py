@@ -121,6 +121,9 @@ def copies_ended_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
 SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]] = {
     "seen_dead_s": seen_dead_s,
     "replaced_ended_s": replaced_ended_s,
+    "forgotten_s": lambda results: _spread(
+        seconds for result in results for seconds in result["measures"].get("forgotten_s", ())
+    ),
     "copies_ended_s": copies_ended_s,
     "moved_s": moved_s,
     "news_s": news_s,

@@ -16,6 +16,7 @@ from gossipmesh.testing import (
     mutes,
     no_authority,
     request_checkers,
+    taken_out,
 )
 from gossipmesh.testing.agent_log import StatusDeclared
 from gossipmesh.testing.evidence import Evidence, StatusSeen
@@ -313,6 +314,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_waiting_push_told,
         finally_replaced_agents_ended,
         copied_state.finally_copies_ended,
+        taken_out.finally_the_forgotten_are_gone,
         no_authority.finally_lives_without_authority,
         address_moves.eventually_who_moved_is_found,
         lost_udp.eventually_news_arrives,

@@ -23,6 +23,7 @@ from gossipmesh.testing import (
     mutes,
     no_authority,
     openings,
+    taken_out,
 )
 from gossipmesh.testing.agent_log import replacement_s
 from gossipmesh.testing.checkers import judge, listener_gap_s, replaced_ended_s, seen_after_fault
@@ -133,8 +134,9 @@ class Run:
             evidence.sessions.append(end | times)
 
     def _breaks_victim(self) -> bool:
-        breaks = ("kill", "pause", "restart-agent", "upgrade", "leave", "enrol-again", "no-authority")
-        return any(step.do in breaks for step in self._scenario.steps)
+        breaks = ("kill", "pause", "restart-agent", "upgrade", "leave", "no-authority")
+        ends = ("enrol-again", taken_out.FORGET)
+        return any(step.do in (*breaks, *ends) for step in self._scenario.steps)
 
     def _struck(self, step: Step) -> list[str]:
         """Return the nodes a step is about."""
@@ -160,8 +162,8 @@ class Run:
             for name in self._struck(step):
                 await self._leave_and_rejoin(step, name, say)
                 await trio.sleep(step.for_s)
-        elif step.do == "enrol-again":
-            await self._enrol_again(step, say)
+        elif step.do in ("enrol-again", taken_out.FORGET):
+            await self._lose_for_good(step, say)
         elif step.do == copied_state.COPY_STATE:
             await self._copy_state(step, say)
         elif step.do == no_authority.NO_AUTHORITY:
@@ -304,12 +306,13 @@ class Run:
         await self._wait(f"{step.name} {name}", f"{name} is back", back, step.within_s, say)
         fault.detail["back_s"] = self._observer.now_s()
 
-    async def _enrol_again(self, step: Step, say: Callable[[str], None]) -> None:
-        """Have the victim's name enrolled elsewhere; the new agent takes its place."""
+    async def _lose_for_good(self, step: Step, say: Callable[[str], None]) -> None:
+        """Take the victim's name from its agent: for a new one elsewhere, or for nobody."""
         at_s = self._observer.now_s()
         self._observer.ignore(self.victim)
-        detail = await enrolments.enrol_again(self._mesh, self.victim, step.within_s)
-        say(f"          {self.victim} was enrolled again: {detail}")
+        take = taken_out.forget if step.do == taken_out.FORGET else enrolments.enrol_again
+        detail = await take(self._mesh, self.victim, step.within_s)
+        say(f"          {self.victim} lost its name: {detail}")
         self._fired(step.do, self.victim, 1, at_s, **detail)
 
     def _call(self, step: Step, nursery: trio.Nursery) -> None:
@@ -501,6 +504,7 @@ def _describe(step: Step, victim: str) -> str:
         "upgrade": f"restart the agent of {victim}, one after the other",
         "leave": f"{victim} leaves",
         "leave-rejoin": f"{victim} leaves and joins again, one after the other",
+        "forget": f"take {victim} out of the mesh",
         "enrol-again": f"enrol the name of {victim} elsewhere",
         "no-authority": f"kill the authority for good, and go on; {victim} is killed and starts again",
         "copy-state": f"start a copy of the state of {victim} elsewhere",
@@ -538,6 +542,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         },
         "replaced_ended_s": replaced_ended_s(evidence),
         "without_authority_s": no_authority.without_authority_s(evidence),
+        "forgotten_s": taken_out.gone_s(evidence),
         "copies_ended_s": copied_state.copies_ended_s(evidence),
         "moves_s": address_moves.moves_s(evidence),
         "news_s": evidence.news,

@@ -22,6 +22,7 @@ STEP_KINDS: Final = (
     "leave",
     "leave-rejoin",
     "enrol-again",
+    "forget",
     "copy-state",
     "no-authority",
     "move",
@@ -45,6 +46,7 @@ FAULT_KINDS: Final = (
     "leave",
     "leave-rejoin",
     "enrol-again",
+    "forget",
     "copy-state",
     "no-authority",
     "move",
@@ -58,6 +60,7 @@ REAL_STEPS: Final = (
     "leave",
     "leave-rejoin",
     "enrol-again",
+    "forget",
     "copy-state",
     "no-authority",
     "move",
@@ -71,7 +74,7 @@ REAL_STEPS: Final = (
 """What the simulator cannot show, because requests are all it is about."""
 TIMED_STEPS: Final = (
     *("await", "push", "upgrade", "leave", "leave-rejoin"),
-    *("enrol-again", "copy-state", "no-authority", "move", "news"),
+    *("enrol-again", "forget", "copy-state", "no-authority", "move", "news"),
 )
 ADDRESSES: Final = ("fixed", "found")
 TARGETS: Final = ("agent", "engine", "workloads")
@@ -115,7 +118,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     restart, ends by itself and is started again; `within_s` for each, then `for_s` of load), leave (drained
     and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
     then `for_s` of load), enrol-again (the victim's name is enrolled elsewhere, its agent runs on; what
-    becomes of it is watched for `within_s`), copy-state (a copy of the victim's state is started
+    becomes of it is watched for `within_s`), forget (the victim is taken out of the mesh; that it goes is
+    watched for `within_s`), copy-state (a copy of the victim's state is started
     elsewhere, the victim runs on; what becomes of both is watched for `within_s`), no-authority (the
     authority is killed for good; an endpoint comes, one dies, keys turn, the victim is killed and starts
     again, each `within_s`), move (the victim gets another address `gap_s` after its old one went or, below

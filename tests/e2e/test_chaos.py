@@ -76,6 +76,13 @@ def test_a_copy_of_a_state_folder_ends_and_costs_no_request() -> None:
     assert len(told["measures"]["copies_ended_s"]) == 1
 
 
+@pytest.mark.namespace
+def test_a_forgotten_node_is_gone_and_ends() -> None:
+    told = run_chaos(SCENARIOS / "forgotten.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    assert len(told["measures"]["forgotten_s"]) == 1
+
+
 def test_a_mesh_goes_on_without_its_authority() -> None:
     told = run_chaos(SCENARIOS / "authority-dead.toml", seed=1)
     assert not wrong(told), told["logs"]
