@@ -10,6 +10,7 @@ from tests.mutants.mutate import Mutant, mutant
 from tests.mutants.table_moves import MOVE_MUTANTS
 from tests.mutants.table_newcomers import NEWCOMER_MUTANTS
 from tests.mutants.table_peers import PEER_MUTANTS
+from tests.mutants.table_revocations import REVOCATION_MUTANTS
 from tests.mutants.table_streams import STREAM_MUTANTS
 from tests.mutants.table_votes import VOTE_MUTANTS
 
@@ -196,7 +197,7 @@ _RECORD_MUTANTS: Final = (
     ),
     mutant(
         "credential-never-ends",
-        "gossip.membership.catalog",
+        "gossip.membership.credentials",
         "if not is_kept and not self._ctx.holds_now(credential.not_before, credential.ends):",
         "if not is_kept and not self._ctx.holds_now(credential.not_before, 2**62):",
         _CATCH + "test_a_credential_that_ended_is_no_ticket",
@@ -434,6 +435,7 @@ MUTANTS: Final = (
     *STREAM_MUTANTS,
     *NEWCOMER_MUTANTS,
     *PEER_MUTANTS,
+    *REVOCATION_MUTANTS,
     *MOVE_MUTANTS,
     *_EXPLORED_MUTANTS,
 )
