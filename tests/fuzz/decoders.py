@@ -11,7 +11,15 @@ from gossipmesh.model.documents import Manifest
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.member import Address, NodePhase
 from gossipmesh.model.policy import HTTPRoute
-from gossipmesh.model.records import NodeState, PolicyStatus, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.records import (
+    IdentityPins,
+    KeySet,
+    NodeState,
+    PolicyStatus,
+    RecordKind,
+    ServiceSet,
+    SignedRecord,
+)
 from gossipmesh.model.snapshot import (
     PathMatch,
     RetryRule,
@@ -69,7 +77,12 @@ def signed_records() -> list[SignedRecord]:
         keys.node_id, 1, 2, 3, "n1", address, address, NodePhase.SERVING, "1", 1, 1, FEATURES, policies
     )
     services = ServiceSet(keys.node_id, 1, 2, 3, (service_entry(labels=[("version", "2")]),))
-    owned = [(RecordKind.NODE_STATE, state), (RecordKind.SERVICE_SET, services)]
+    key_set = KeySet(keys.node_id, 1, 2, 3, (IdentityPins("/node/n1", (b"1" * 16, b"2" * 16)),))
+    owned = [
+        (RecordKind.NODE_STATE, state),
+        (RecordKind.SERVICE_SET, services),
+        (RecordKind.KEY_SET, key_set),
+    ]
     return [
         keys.credential,
         *(sign_record(DOMAIN.trust_domain, kind, value, keys.signing) for kind, value in owned),
@@ -97,7 +110,7 @@ def record_targets() -> list[Target]:
         """A hostile owner signs what it likes: only the decoders stand in its way."""
         accepted_count = 0
         datagram.peek_order_untrusted(data)
-        for shape in (NodeState, ServiceSet):
+        for shape in (NodeState, ServiceSet, KeySet):
             try:
                 decode_untrusted(data, shape, bytes_max=20_000)
             except MalformedInput:

@@ -13,7 +13,7 @@ from gossipmesh.gossip.sessions.links import derive_pair_untrusted
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.records import NodeState, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.records import IdentityPins, KeySet, NodeState, RecordKind, ServiceSet, SignedRecord
 from gossipmesh.testing.builders import http_route, service_entry
 from gossipmesh.testing.simulator.host import Host
 from gossipmesh.testing.simulator.node import NodeFactory
@@ -165,7 +165,7 @@ def datagram_targets() -> list[Target]:
     def feed_signed(data: bytes) -> tuple[int, int]:
         """The hostile member signs what it mangled: only what its key may say stands in its way."""
         now, before = pair.tick(), pair.work()
-        kind = data[0] % 6 + 1 if data else 1
+        kind = data[0] % 7 + 1 if data else 1  # the last is of no build yet
         message = signed_bytes(DOMAIN.trust_domain, kind, data[1:])
         record = SignedRecord(kind, data[1:], pair.hostile._ctx.keys.signing.sign(message))
         packet = pair.packet(datagram.encode_body([datagram.encode_message(record)]))
@@ -187,12 +187,14 @@ def own_bodies() -> list[bytes]:
     address = (Address("10.0.0.2", 7948),)
     state = NodeState(keys.node_id, 1, 1, 90, "n2", address, address, 0, "1", 1, 1, (), run_id=7)
     services = ServiceSet(keys.node_id, 1, 1, 90, (service_entry("shop/x"),))
+    entries = (IdentityPins("/node/n2", (b"1" * 16, b"2" * 16)), IdentityPins("/ns/shop/svc/x", (b"3" * 16,)))
     claim = Claim(victim.node_id, 1, 1, 90, MemberStatus.DEAD, keys.node_id)
     values: list[tuple[int, Any]] = [
         (RecordKind.NODE_STATE, state),
         (RecordKind.SERVICE_SET, services),
         (CLAIM, claim),
         (5, services),
+        (RecordKind.KEY_SET, KeySet(keys.node_id, 1, 1, 90, entries)),
     ]
     return [bytes((kind - 1,)) + encode(value) for kind, value in values]
 
