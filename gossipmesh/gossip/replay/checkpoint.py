@@ -319,6 +319,7 @@ class _Reading:
         catalog: Catalog = self.core._catalog
         catalog._members = {member.node_id: member for member in members}
         catalog._by_short = {member.short_id: member for member in members}
+        catalog._revoked_count = sum(member.is_revoked for member in members)  # older builds counted none
         for member in members:  # a build that did not know key sets kept them unread
             catalog.drop_disallowed(member, member.credential)
 

@@ -325,6 +325,16 @@ def test_a_checkpoint_holds_it() -> None:
     assert keys.is_revoked
 
 
+def test_a_checkpoint_of_a_build_that_knew_no_tombstones_is_counted_right() -> None:
+    group = mesh("a b c")
+    offer(group, "b", tombstone("a"))
+    group.run(5)
+    node = group.node("b")
+    node._catalog._revoked_count = 0
+    core = open_checkpoint_untrusted(write_checkpoint(node), key_of("b"), exchange_of("b"))
+    assert len(core._catalog) == 2
+
+
 # Trust may revoke as well: by root keys that lie offline, where the credential key is lost or stolen.
 
 
