@@ -15,7 +15,8 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 BESIDE: Final = (
-    "tests/e2e/test_programs.py", "tests/e2e/test_chaos_at_rest.py", "tests/e2e/test_errors.py",
+    "tests/e2e/test_programs.py", "tests/e2e/test_closed.py", "tests/e2e/test_chaos_at_rest.py",
+    "tests/e2e/test_errors.py",
 )  # fmt: skip
 _LONG: Final = ("tests/mutants/", "tests/simulation/", "tests/fuzz/")
 # One process waits for a mesh while the other computes, and not both at once.
