@@ -13,12 +13,15 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, AgentRefused, socket_option
 from gossipmesh.cli.authority_records import directory_option
 from gossipmesh.cli.authority_rotate import hand_trust
+from gossipmesh.cli.output import tell
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.wire.versions import TRUST_FIELDS
 
 if TYPE_CHECKING:
     from gossipmesh.control.revoking import Revocation
 
+_NAMES_TOLD = 10
 _generation_option = click.option(
     "--generation",
     type=click.IntRange(1),
@@ -125,3 +128,22 @@ def _hand_over(made: "Revocation", client: AdminClient) -> None:
         ) from None
     known = "" if answer.get("news") else ", which had it already"
     click.echo(f"handed to the agent at {client.path}{known}; members drop it as they hear of it")
+    _tell_older(client, made.node)
+
+
+def _tell_older(client: AdminClient, node: str) -> None:
+    """Warn of members whose engines go by certificates alone: they take the node's until that ends."""
+    rows = client.get_json("/v1/members")
+    older = sorted(
+        str(row["name"])
+        for row in rows
+        if row["name"] != node
+        and row.get("status") not in ("dead", "left")
+        and TRUST_FIELDS not in row.get("features", (TRUST_FIELDS,))
+    )
+    if older:
+        more = f" and {len(older) - _NAMES_TOLD} more" if len(older) > _NAMES_TOLD else ""
+        tell(
+            f"warning: members of builds before 0.3 take its certificate until that ends, within 24 hours: "
+            f"{', '.join(older[:_NAMES_TOLD])}{more}; upgrade them"
+        )

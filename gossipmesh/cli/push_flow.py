@@ -20,6 +20,7 @@ from gossipmesh.cli.push_plan import (
     Version,
     few_readers,
     judge,
+    lacking,
     read_members,
     stale_base,
 )
@@ -37,6 +38,7 @@ from gossipmesh.trust.manifest import (
     build_manifest,
     changes,
     open_base_untrusted,
+    required_features,
     sign_set,
 )
 
@@ -168,6 +170,7 @@ class Push:
             prepared = self.prepare(edit, keys)
             if not prepared.changes and not prepared.base.begins_generation:
                 return None
+            _require_able(prepared)
             warning = few_readers(prepared.members)
             if warning is not None:
                 self._tell(f"warning: {warning}")
@@ -276,6 +279,24 @@ class Push:
             ) from error
         except MalformedInput as error:
             raise OperatorError(f"cannot build on what this agent runs: {error}") from error
+
+
+def _require_able(prepared: Prepared) -> None:
+    """Refuse kinds of documents that are new to the scope and that a member's build cannot execute.
+
+    It would keep the set it has, and what the others enforce would not hold on it. A scope that has such
+    documents already can go on being changed: that member is told of by `policy status`.
+
+    Raises:
+        OperatorError: names the members. Nothing was sent.
+    """
+    new = set(required_features(prepared.bodies)) - set(required_features(prepared.base.bodies))
+    who = lacking(prepared.members, new)
+    if who is not None:
+        raise OperatorError(
+            f"members of older builds cannot execute what is new in this set, and would keep the one they "
+            f"have: {who}; upgrade or revoke those first, nothing was sent"
+        )
 
 
 def verdict(published: Published, settings: PushSettings) -> str | None:

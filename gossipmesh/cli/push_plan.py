@@ -15,6 +15,7 @@ from typing import Any, Final
 from gossipmesh.model.documents import generation_of
 
 READERS_MIN: Final = 3
+_NAMES_TOLD: Final = 10
 GONE: Final = "left"
 DEAD: Final = "dead"
 UNREACHABLE: Final = "unreachable"
@@ -34,7 +35,10 @@ Version = tuple[int, str]
 
 @dataclass(frozen=True)
 class MemberPolicy:
-    """What one member says it runs of a scope; version 0 where it says nothing."""
+    """What one member says it runs of a scope; version 0 where it says nothing.
+
+    `features` None: the agent that was asked does not tell them.
+    """
 
     name: str
     status: str
@@ -43,6 +47,7 @@ class MemberPolicy:
     refused_reason: str = ""
     here: bool = False
     reachable: bool = True
+    features: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,20 @@ def few_readers(members: Sequence[MemberPolicy]) -> str | None:
         f"only {len(alive)} of {len(present)} members are alive for this agent: a push on the other side "
         "of a partition may win"
     )
+
+
+def lacking(members: Sequence[MemberPolicy], required: Iterable[str]) -> str | None:
+    """Return who is there and could not execute a set that requires these features; None when all could."""
+    wanted = set(required)
+    found = [
+        f"{member.name} ({', '.join(sorted(missing))})"
+        for member in members
+        if member.status not in (GONE, DEAD)
+        and member.features is not None
+        and (missing := wanted - set(member.features))
+    ]
+    more = f" and {len(found) - _NAMES_TOLD} more" if len(found) > _NAMES_TOLD else ""
+    return ", ".join(found[:_NAMES_TOLD]) + more if found else None
 
 
 def judge(members: Sequence[MemberPolicy], target: Version, *, everybody: bool = True) -> Outcome:
@@ -165,4 +184,5 @@ def _member(row: Mapping[str, Any], policy: Mapping[str, Any]) -> MemberPolicy:
         refused_reason=str(policy.get("refused_reason") or ""),
         here=bool(row.get("self", False)),
         reachable=row.get("reachability") != UNREACHABLE,
+        features=tuple(map(str, row["features"])) if "features" in row else None,
     )

@@ -23,7 +23,7 @@ from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, decode_envelopes_untru
 from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.pem import signing_key_to_pem
 from gossipmesh.wire.codec import encode
-from gossipmesh.wire.versions import FEATURES
+from gossipmesh.wire.versions import MEMBER_FEATURES, POLICY_FEATURES
 
 POLICY_KEY = SigningKey(b"\x01" * 32)
 OTHER_KEY = SigningKey(b"\x02" * 32)
@@ -38,7 +38,7 @@ def trusting_node() -> TrustedDocuments:
         for name, key in (("policy", POLICY_KEY), ("other", OTHER_KEY))
     )
     trust = TrustDocument(1, TRUST_DOMAIN, ("PEM",), (), (ROOT_KEY.public.hex(),), 1, signers)
-    documents = TrustedDocuments(trust_domain=TRUST_DOMAIN, verifier=Verifier(), features=FEATURES)
+    documents = TrustedDocuments(trust_domain=TRUST_DOMAIN, verifier=Verifier(), features=POLICY_FEATURES)
     envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(trust), [ROOT_KEY])
     documents.load_trust_untrusted(envelope.to_bytes())
     return documents
@@ -60,6 +60,7 @@ class FakeAgent:
         self.unreachable: set[str] = set()
         self.refusals: dict[str, str] = {}
         self.claims: dict[str, tuple[int, str]] = {}
+        self.features: dict[str, tuple[str, ...]] = {}
         self.services: dict[str, list[dict[str, Any]]] = {}
         self.offers_count = 0
         self.refuse_offers = False
@@ -76,6 +77,7 @@ class FakeAgent:
         rows = [_row("node-1", "alive", self.runs)]
         for name, (status, follows) in self.others.items():
             row = _row(name, status, self.claims.get(name, self.runs if follows else (0, "")))
+            row["features"] = list(self.features.get(name, MEMBER_FEATURES))
             row["reachability"] = "unreachable" if name in self.unreachable else "reachable"
             if name in self.refusals:
                 version, manifest_hash = self.runs

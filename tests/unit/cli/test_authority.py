@@ -23,6 +23,7 @@ from gossipmesh.agent.enrolment import enrol
 from gossipmesh.control.trust_folder import read_trust
 from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.wire.codec import decode_untrusted, encode
+from gossipmesh.wire.versions import MEMBER_FEATURES
 
 TIMEOUT_S = 60
 
@@ -175,9 +176,16 @@ def test_a_node_is_revoked_on_record_and_handed_to_an_agent(made: Path, address:
         assert re.match(rf"vm1 is {what}{again}, up to generation \d+: it renews nothing here", done.stdout)
         assert "the mesh does not know yet" in done.stderr
     handed: list[bytes] = []
-    with admin_at(made / "agent.sock", handed):
+    rows = [
+        {"name": "vm1", "status": "alive", "features": []},
+        {"name": "old", "status": "unattended", "features": ["http-route"]},
+        {"name": "lost", "status": "dead", "features": ["http-route"]},
+        {"name": "new", "status": "alive", "features": list(MEMBER_FEATURES)},
+    ]
+    with admin_at(made / "agent.sock", handed, {"/v1/members": json.dumps(rows).encode()}):
         done = gossipmesh("authority", "revoke", "vm1", "--dir", "a", "--socket", "agent.sock", cwd=made)
     assert done.returncode == 0, done.stderr
+    assert "take its certificate until that ends, within 24 hours: old; upgrade them" in done.stderr
     assert "handed to the agent at agent.sock; members drop it" in done.stdout
     record = base64.b64decode(json.loads(handed[0])["record"])
     signed = decode_untrusted(record, SignedRecord, bytes_max=32_768)
