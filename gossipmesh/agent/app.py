@@ -555,6 +555,7 @@ class Agent:
             self.node,
             publish=self._publish_keys,
             is_whole=lambda: not self.feed.holding,
+            without_key_sets=lambda: self.feed.without_key_sets,
         )
 
     def _make_addresses(self) -> AddressKeeper:

@@ -19,7 +19,7 @@ Rules:
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -155,6 +155,11 @@ class CatalogFeed:
     def holding(self) -> bool:
         """Tell whether rule 2 is in force."""
         return self._holding
+
+    @property
+    def without_key_sets(self) -> Collection[NodeId]:
+        """Return the members whose build publishes no key sets."""
+        return self._peers.without_key_sets
 
     def restore(self, running_version: str | None, *, joins: bool = False) -> None:
         """Take up what was left: the snapshot on disk, and the hold against the engine that runs.

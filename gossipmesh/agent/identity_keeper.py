@@ -25,7 +25,7 @@ from gossipmesh.agent.key_keeper import KeyKeeper
 from gossipmesh.agent.key_turning import PERIOD_S_DEFAULT, LeafKey
 from gossipmesh.agent.logs import fields
 from gossipmesh.model.documents import TrustDocument
-from gossipmesh.model.enrolment import LEAF_BACKDATE_S, JoinToken
+from gossipmesh.model.enrolment import LEAF_BACKDATE_S, SERIAL_BY_CLOCK_MIN, JoinToken
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.identity import node_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import WallSeconds
@@ -37,6 +37,9 @@ log = logging.getLogger("gossipmesh.agent.identity")
 _RETRY_S_MIN: Final = 5.0
 _RETRY_S_MAX: Final = 300.0
 _JITTER: Final = 0.1
+_OLD_AUTHORITY: Final = (
+    "the authority is of a build before 0.3 and renews no other keys than it enrolled: upgrade it first"
+)
 _LOOK_S: Final = 60.0  # how often civil time is looked at while nothing is due
 
 
@@ -287,13 +290,19 @@ class IdentityKeeper:
             return False
         return True
 
-    async def _certify_coming(self) -> None:
-        """Ask the authority once for certificates of the keys that are about to be used."""
+    async def _certify_coming(self) -> str:
+        """Ask the authority once for certificates of the keys that are about to be used.
+
+        Returns why these may not be used, empty when they may. An authority of 0.2 renews for the keys it
+        enrolled alone: whoever turned away from those would be out of the mesh at its credential's end.
+        """
         leaves = {name: held.next for name, held in self.keys.turning.holding.keys.items()}
         try:
             await self._keep(await self.ask_authority(leaves), leaves)
         except OperatorError as error:
-            log.info("keys turn without certificates of the authority: %s", error)
+            log.info("no certificates of the authority for the coming keys: %s", error)
+        is_old = self.identity.credential_body.serial < SERIAL_BY_CLOCK_MIN
+        return _OLD_AUTHORITY if is_old else ""
 
     async def _keep(self, renewal: enrolment.Renewal, leaves: Mapping[str, LeafKey]) -> None:
         await self.keys.keep(renewal)

@@ -4,7 +4,8 @@ What `key_turning` decides is done here, in its order: keys to disk, pins to the
 Rules:
 1. One writer: the file is replaced whole, in a thread, and what is in it counts once it is there. A disk that
    refuses changes nothing; it is asked again.
-2. Before a turn the authority is asked once for certificates of the coming keys. It need not answer.
+2. Before a turn the authority is asked once for certificates of the coming keys. It need not answer; where
+   it is one that renews no other key than was enrolled, nothing turns, and it is asked again later.
 3. While something is under way the machine is looked at ten times a second, else once a minute.
 """
 
@@ -23,7 +24,7 @@ from gossipmesh.agent.logs import fields
 from gossipmesh.model.enrolment import SERVICES_PER_REQUEST_MAX, allows, is_concrete
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.identity import service_of_spiffe_id, service_spiffe_id, workloads_spiffe_id
-from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.net.clock import monotonic, wall_seconds
 
 log = logging.getLogger("gossipmesh.agent.keys")
@@ -31,6 +32,7 @@ log = logging.getLogger("gossipmesh.agent.keys")
 _LOOK_S: Final = 0.1
 _REST_S: Final = 60.0
 _DISK_AGAIN_S: Final = 5.0
+_CERTIFY_AGAIN_NS: Final = 300 * SECOND_NS
 
 
 class KeyUse(Protocol):
@@ -51,6 +53,9 @@ class KeyUse(Protocol):
     def engine_able(self) -> bool:
         """Tell whether the engine takes keys without a certificate of the authority."""
 
+    def certified_only(self) -> bool:
+        """Tell whether some other member takes no keys without one."""
+
 
 class KeyKeeper:
     """The identity as it is on disk, and its keys over time."""
@@ -62,14 +67,15 @@ class KeyKeeper:
         *,
         period_s: int,
         wanted: Callable[[], Sequence[str]],
-        certify: Callable[[], Awaitable[object]],
+        certify: Callable[[], Awaitable[str]],
         on_written: Callable[[], None],
     ) -> None:
         """Take the identity as it is on disk.
 
         Args:
             wanted: the services registered now.
-            certify: asks the authority once for certificates of the coming keys.
+            certify: asks the authority once for certificates of the coming keys; says why they may not be
+                used, if so.
             on_written: follows each write.
         """
         self.identity = identity
@@ -82,6 +88,7 @@ class KeyKeeper:
         self._directory = directory
         self._wanted = wanted
         self._certify = certify
+        self._certify_at = Instant(0)
         self._on_written = on_written
         self._given: dict[str, LeafKey] = {}
         self._changed = trio.Event()
@@ -94,6 +101,7 @@ class KeyKeeper:
     def ask_turn(self, *, stolen: bool) -> None:
         """Turn now; `stolen`: others may have the next keys as well."""
         self.turning.ask_turn(stolen=stolen)
+        self._certify_at = Instant(0)
         self._changed.set()
 
     def usable(self) -> dict[str, LeafKey]:
@@ -143,7 +151,8 @@ class KeyKeeper:
         turning = self.turning
         if not turning.is_settled:
             return _LOOK_S
-        return min(_REST_S, max(_LOOK_S, (turning.turn_at - monotonic()) / SECOND_NS))
+        due = max(turning.turn_at, self._certify_at)
+        return min(_REST_S, max(_LOOK_S, (due - monotonic()) / SECOND_NS))
 
     async def _step(self, use: KeyUse) -> None:
         """Do what is to be done now.
@@ -154,6 +163,7 @@ class KeyKeeper:
         turning = self.turning
         turning.want(self.wanted_identities())
         turning.engine_able(use.engine_able())
+        turning.certified_only(use.certified_only())
         turning.shown(use.shown_pins())
         holders = use.holders()
         if holders is not None:
@@ -170,9 +180,15 @@ class KeyKeeper:
 
     async def _turn(self) -> None:
         turning = self.turning
-        if not turning.is_due(monotonic()) or turning.waits_for(monotonic()):
+        if not turning.is_due(monotonic()) or monotonic() < self._certify_at:
             return
-        await self._certify()
+        turning.hinder("")
+        if turning.waits_for(monotonic()):
+            return
+        why = await self._certify()
+        if why:
+            turning.hinder(why)
+            self._certify_at = Instant(monotonic() + _CERTIFY_AGAIN_NS)
         if turning.turn_if_due(monotonic(), wall_seconds()):
             self.turns_count += 1
             log.info("keys turn", extra=fields(identities=sorted(turning.holding.keys)))

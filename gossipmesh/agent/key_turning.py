@@ -4,7 +4,8 @@ An identity has a current key and the next one, and the one before until the eng
 shows the current one. What is held goes to disk, the pins of what is on disk are published, and only keys
 whose pins were published are shown. Rules:
 1. A key is shown once its pin is on disk, published, and held by two live peers, or by all where there are
-   fewer. Until then the one before it is shown, if there is one.
+   fewer. Until then the one before it is shown, if there is one. While a member is there that takes nothing
+   but certificates of the authority (of a build before 0.3), the key must have one as well.
 2. The next key is made and published a whole period before its turn, so that an engine whose agent is gone
    knows the keys of the coming period. An asked-for turn takes it earlier, but not before rule 1 holds.
 3. A pin is dropped after the engine's ack for the key that follows it, when enough peers hold the new set.
@@ -109,7 +110,7 @@ class KeyTurning:
         self._published: Pins | None = None
         self._heard: Pins = {}
         self._shown: dict[str, bytes] = {}
-        self._engine_able = True
+        self._engine_able, self._certified_only, self._hindrance = True, False, ""
         self._asked = self._stolen = False
         age_s = wall - holding.turned
         if age_s < 0:
@@ -164,6 +165,16 @@ class KeyTurning:
     def engine_able(self, is_able: bool) -> None:
         """Note whether the engine can show a key for which there is no certificate of the authority."""
         self._engine_able = is_able
+
+    def certified_only(self, is_needed: bool) -> None:
+        """Note whether somebody is there who takes no key without a certificate of the authority."""
+        if is_needed != self._certified_only:
+            self._certified_only = is_needed
+            self._progress()
+
+    def hinder(self, why: str) -> None:
+        """Have a turn wait for something outside, in words; empty: for nothing there any more."""
+        self._hindrance = why
 
     def ask_turn(self, *, stolen: bool = False) -> None:
         """Turn as soon as that is possible; `stolen`: others may have the next key, so it goes as well."""
@@ -225,13 +236,16 @@ class KeyTurning:
         """Return what a turn that is due waits for, in words; empty when for nothing."""
         if not self.is_due(now):
             return ""
-        if any(held.former is not None for held in self._holding.keys.values()):
+        held = self._holding.keys.values()
+        if self._certified_only and any(one.former and not one.current.chain_pem for one in held):
+            return "the keys of the last turn have no certificate yet, and members of older builds need one"
+        if any(one.former is not None for one in held):
             return (
                 "the engine has not confirmed the keys of the last turn, or too few members hold their pins"
             )
         if not self._engine_able:
             return "the engine is of a build that shows certificates of the authority alone"
-        return ""
+        return self._hindrance
 
     # Within
 
@@ -245,7 +259,7 @@ class KeyTurning:
     def _turned(self, name: str, held: HeldKeys, stolen: bool) -> HeldKeys:
         """Return the keys after a turn; the one that was shown stays until the engine confirms."""
         coming = self._make_key(name) if stolen else held.next
-        is_used = coming.pin in self._heard.get(name, ())
+        is_used = self._may_show(name, coming)
         return HeldKeys(coming, self._make_key(name), held.shown, is_used)
 
     def _progress(self) -> None:
@@ -255,13 +269,17 @@ class KeyTurning:
             self._hold(msgspec.structs.replace(self._holding, keys=keys))
 
     def _progressed(self, name: str, held: HeldKeys) -> HeldKeys:
-        heard = self._heard.get(name, ())
-        if not held.is_used and held.current.pin in heard:
+        if not held.is_used and self._may_show(name, held.current):
             return msgspec.structs.replace(held, is_used=True)
         is_confirmed = held.is_used and self._shown.get(name) == held.current.pin
-        if held.former is not None and is_confirmed and held.next.pin in heard:
+        if held.former is not None and is_confirmed and held.next.pin in self._heard.get(name, ()):
             return msgspec.structs.replace(held, former=None)
         return held
+
+    def _may_show(self, name: str, key: LeafKey) -> bool:
+        """Tell whether enough peers know a key, and everybody takes it."""
+        is_certified = bool(key.chain_pem) or not self._certified_only
+        return is_certified and key.pin in self._heard.get(name, ())
 
     def _due(self, now: Instant, age_s: int) -> Instant:
         """Return when keys of this age are to be turned: each node and each turn has its own moment."""

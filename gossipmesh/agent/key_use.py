@@ -8,15 +8,16 @@ Rules:
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from gossipmesh.agent.identified_engine import IdentifiedEngine
 from gossipmesh.agent.key_turning import Pins
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.errors import MalformedInput
-from gossipmesh.model.identity import parse_spiffe_id
+from gossipmesh.model.identity import NodeId, parse_spiffe_id
 from gossipmesh.model.instant import SECOND_NS, Instant
+from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import IdentityPins
 from gossipmesh.net.clock import monotonic
 
@@ -35,12 +36,17 @@ class AgentKeyUse:
         *,
         publish: Callable[[tuple[IdentityPins, ...]], None],
         is_whole: Callable[[], bool],
+        without_key_sets: Callable[[], Collection[NodeId]],
     ) -> None:
-        """`publish` has the core sign a key set; `is_whole`: the view after a start is."""
+        """`publish` has the core sign a key set; `is_whole`: the view after a start is.
+
+        `without_key_sets` are the members that publish none.
+        """
         self._engine = engine
         self._node = node
         self._publish = publish
         self._is_whole = is_whole
+        self._without_key_sets = without_key_sets
         self._published_at: Instant | None = None
 
     def publish_pins(self, pins: Pins) -> bool:
@@ -77,3 +83,11 @@ class AgentKeyUse:
     def engine_able(self) -> bool:
         """Tell whether the engine judges by key sets."""
         return self._engine.supervisor.takes_pins
+
+    def certified_only(self) -> bool:
+        """Tell whether some other member that is there takes no keys without a certificate."""
+        return any(self._is_there(node_id) for node_id in self._without_key_sets())
+
+    def _is_there(self, node_id: NodeId) -> bool:
+        view = None if node_id == self._node.own_node_id else self._node.member(node_id)
+        return view is not None and view.status < MemberStatus.DEAD

@@ -25,7 +25,7 @@ from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.keys import Verifier
-from gossipmesh.wire.versions import MEMBER_FEATURES
+from gossipmesh.wire.versions import KEY_SETS, MEMBER_FEATURES
 
 
 def restored_state(identity: NodeIdentity, store: StateStore, *, enrolled_now: bool) -> RestoredState:
@@ -65,7 +65,7 @@ def make_node(
             settings=GossipSettings(monitor=STEADY if config.profile == "steady" else FAST),
             trust_domain=identity.trust_domain,
             keys=NodeKeys(identity.credential, identity.signing, identity.exchange),
-            profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__, MEMBER_FEATURES),
+            profile=NodeProfile(identity.name, (gossip,), (mesh,), __version__, _features(identity)),
             documents=documents,
             verifier=verifier,
             restored=restored,
@@ -77,3 +77,14 @@ def make_node(
         raise OperatorError(
             f"the credential of {identity.name} cannot be used ({error}); enrol this node again"
         ) from None
+
+
+def _features(identity: NodeIdentity) -> tuple[str, ...]:
+    """Return what the node says of itself.
+
+    Whoever reads that it publishes key sets takes no other key than a listed one. A node that an older build
+    ran has endpoints in use and no set yet: its first set says so, and never comes after the word.
+    """
+    if identity.holding.turned:
+        return MEMBER_FEATURES
+    return tuple(feature for feature in MEMBER_FEATURES if feature != KEY_SETS)

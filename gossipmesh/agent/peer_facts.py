@@ -43,6 +43,11 @@ class PeerFacts:
         """Return the pins each of those who serve a service lists for it."""
         return tuple(self._index.pins_of(member.node_id, service) for member in members)
 
+    @property
+    def without_key_sets(self) -> Collection[NodeId]:
+        """Return the members whose build publishes no key sets."""
+        return self._index.without_key_sets
+
     def read_only(self, services: Collection[str]) -> None:
         """Remember the pins of no other services than these."""
         self._index.read_only(services)

@@ -84,6 +84,7 @@ class PinIndex:
         self._pins = _Table(PIN_ENTRY_BYTES)
         self._credentials = _Table(CREDENTIAL_ENTRY_BYTES)
         self._held: dict[bytes, tuple[bytes, bytes]] = {}
+        self._without: dict[NodeId, None] = {}
         self._asked: dict[str, dict[NodeId, Pins]] = {}
         self._begun = self._is_whole = False
 
@@ -96,6 +97,11 @@ class PinIndex:
     def credentials(self) -> Mapping[str, bytes]:
         """Return the entries of `credentials/XX`, by XX."""
         return self._credentials.shards
+
+    @property
+    def without_key_sets(self) -> Collection[NodeId]:
+        """Return the members whose build publishes no key sets."""
+        return self._without.keys()
 
     def begin(self) -> Iterator[None]:
         """Walk over the catalog, step by step, unless that was done; the tables are made at its end."""
@@ -116,8 +122,11 @@ class PinIndex:
         pins, credential = (b"", b"") if keys is None else (_pin_entries(keys), credential_entry(keys))
         pins_before, credential_before = self._held.pop(node_id, (b"", b""))
         is_news = (pins, credential) != (pins_before, credential_before)
+        self._without.pop(node_id, None)
         if keys is not None:
             self._held[node_id] = (pins, credential)
+            if not (keys.has_key_sets or keys.is_revoked):
+                self._without[node_id] = None
         if self._is_whole:
             self._pins.replace(_cut(pins_before, PIN_ENTRY_BYTES), _cut(pins, PIN_ENTRY_BYTES))
             self._credentials.replace(

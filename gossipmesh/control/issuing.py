@@ -46,6 +46,7 @@ from gossipmesh.model.enrolment import (
 )
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import (
+    host_name_of_spiffe_id,
     node_name_of_spiffe_id,
     parse_spiffe_id,
 )
@@ -140,7 +141,10 @@ class Issuer:
             issued = self._answer(signed, requests, now)
             nodes = self._ledger.nodes()
             is_open = self._opening.is_open(has_enrolled=bool(nodes))
+            # A node of 0.2 answers calls at once and never says so.
             self._opening.begin(is_open=is_open)
+            if not is_open and _is_of_before(requests):
+                self._opening.note(token.node, now)
             self._log_issue("enrolled", signed, requests, peer, now, f"token {token.token_id}")
             self._ledger.spend_token(token, now)
             self._ledger.put_enrolment(signed)
@@ -317,6 +321,11 @@ def _require_renewable(enrolment: Enrolment, request: RenewRequest, now: WallSec
         raise RequestRefused(
             "too-late", f"its credential ended {now - enrolment.ends} s ago; enrol it again with a token"
         )
+
+
+def _is_of_before(requests: Sequence[CertificateRequest]) -> bool:
+    """Tell whether a node of 0.2 asks: it knows no identity of its workloads."""
+    return all(host_name_of_spiffe_id(one.spiffe_id) is None for one in requests)
 
 
 def _next(known: int | None, now: WallSeconds) -> int:

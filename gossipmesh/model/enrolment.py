@@ -27,6 +27,7 @@ LEAF_BACKDATE_S: Final = 65 * MINUTE_S  # an hour of skew and five minutes evict
 CREDENTIAL_LIFE_S: Final = 45 * DAY_S  # how long a node may outlive its authority
 CREDENTIAL_REFRESH_S: Final = 10 * DAY_S  # 34 days are left whenever an authority dies
 LATE_RENEWAL_S: Final = 30 * DAY_S  # a machine that slept through its credential's end returns by itself
+SERIAL_BY_CLOCK_MIN: Final = 1_000_000_000  # wall seconds of long ago: authorities of 0.2 count from 1
 SERIAL_AHEAD_S: Final = DAY_S  # of a serial that a node asks for: its clock may be wrong, not without bound
 TOKEN_TTL_S: Final = 10 * MINUTE_S
 TOKEN_TTL_MAX_S: Final = 7 * 24 * HOUR_S

@@ -92,7 +92,8 @@ class Mesh:
     """A mesh of real processes; a context manager whose exit ends all of them.
 
     `keep_files` leaves the directory (logs, state) behind; otherwise it goes with the mesh, except
-    after a failure. `config` are further keys of every agent's configuration.
+    after a failure. `config` are further keys of every agent's configuration; `authority_program` stands for
+    `gossipmesh` where the authority is made, asked for tokens and started.
     """
 
     def __init__(
@@ -103,12 +104,14 @@ class Mesh:
         directory: Path | None = None,
         keep_files: bool = False,
         config: Mapping[str, Any] = MappingProxyType({}),
+        authority_program: Sequence[str] = GOSSIPMESH,
     ) -> None:
         self.layout = layout_ or layout.five_nodes()
         self.network: Network = network or LoopbackNetwork()
         self.directory = directory or Path(tempfile.mkdtemp(prefix="gossipmesh-"))
         self.keep_files = keep_files
         self._config = config
+        self.authority_program = authority_program
         self.keeper = ProcessKeeper(self.directory)
         self.authority: subprocess.Popen[bytes] | None = None
         self.nodes: dict[str, MeshNode] = {}
@@ -147,17 +150,21 @@ class Mesh:
         return self.directory / "authority" / "signers" / "policy.key"
 
     async def gossipmesh(
-        self, *words: str, node: str | None = None, timeout_s: float = 60.0
+        self,
+        *words: str,
+        node: str | None = None,
+        timeout_s: float = 60.0,
+        program: Sequence[str] = GOSSIPMESH,
     ) -> CommandResult:
         """Run `gossipmesh WORDS`; with `node`, against that node's agent."""
-        arguments = [*GOSSIPMESH, *words]
+        arguments = [*program, *words]
         if node is not None:
             arguments += ["--socket", str(self.nodes[node].socket_path)]
         return await self.keeper.command(arguments, timeout_s=timeout_s)
 
-    async def must(self, *words: str, node: str | None = None) -> str:
+    async def must(self, *words: str, node: str | None = None, program: Sequence[str] = GOSSIPMESH) -> str:
         """Run `gossipmesh WORDS` and return what it printed; OperatorError when it fails."""
-        result = await self.gossipmesh(*words, node=node)
+        result = await self.gossipmesh(*words, node=node, program=program)
         if result.code != 0:
             raise OperatorError(f"`gossipmesh {' '.join(words)}` failed: {result.stderr.strip()[-2000:]}")
         return result.stdout
@@ -172,13 +179,16 @@ class Mesh:
     async def start(self, programs: Mapping[str, Sequence[str]] = MappingProxyType({})) -> None:
         """Start everything and wait until every node serves and knows every endpoint.
 
-        `programs` maps a node to what stands for `gossipmesh` there; see `start_agent`.
+        `programs` maps a node to what stands for `gossipmesh` there; see `start_agent`. Such a node gets a
+        token that older builds read.
         """
+        plain = ("--format", "1") if self.authority_program is GOSSIPMESH else ()
         await self.start_authority(init=True)
         async with trio.open_nursery() as nursery:
             for node in self.layout.nodes:
                 self.network.attach(node.number, self.keeper)
-                nursery.start_soon(self.prepare_node, node.name)
+                words = plain if node.name in programs else ()
+                nursery.start_soon(self.prepare_node, node.name, *words)
         for node in self.layout.nodes:
             self.start_workloads(node.name)
             self.start_agent(node.name, programs.get(node.name, GOSSIPMESH))
@@ -188,9 +198,10 @@ class Mesh:
         """Start `authority serve`, made first when `init`; returns when it accepts connections."""
         directory = str(self.directory / "authority")
         if init:
-            await self.must("authority", "init", "--trust-domain", layout.TRUST_DOMAIN, "--dir", directory)
+            words = ["authority", "init", "--trust-domain", layout.TRUST_DOMAIN, "--dir", directory]
+            await self.must(*words, program=self.authority_program)
         words = ["authority", "serve", "--dir", directory, "--bind", self.authority_address]
-        self.authority = self.keeper.start("authority", [*GOSSIPMESH, *words])
+        self.authority = self.keeper.start("authority", [*self.authority_program, *words])
         where = Address.parse(self.authority_address)
 
         async def accepts() -> str | None:
@@ -212,8 +223,8 @@ class Mesh:
         self.keeper.signal(self.authority.pid, signal.SIGKILL)
         return self.authority.pid
 
-    async def prepare_node(self, name: str) -> None:
-        """Write a node's configuration, its service files and a join token."""
+    async def prepare_node(self, name: str, *token_words: str) -> None:
+        """Write a node's configuration, its service files and a join token, made with `token_words`."""
         node = self.nodes[name]
         make_folder(node.services_directory, PARENT_MODE)
         for service in node.layout.services:
@@ -223,14 +234,15 @@ class Mesh:
         seeds = [f"{other.host}:{layout.GOSSIP_PORT}" for other in others[:2]]
         config = layout.agent_config(node.local_host, node.directory, token, seeds, self._config)
         layout.write_document(node.config_path, config)
-        await self.create_token(name, token)
+        await self.create_token(name, token, *token_words)
 
     async def create_token(self, name: str, path: Path, *words: str) -> None:
         """Create a join token for `name`, allowed to serve anything in the namespace under test."""
         options = ["--service", f"{layout.NAMESPACE}/*"]
         directory = str(self.directory / "authority")
         where = ("--dir", directory, "--authority", self.authority_address, "--out", str(path))
-        await self.must("token", "create", *where, "--node", name, *options, *words)
+        program = self.authority_program
+        await self.must("token", "create", *where, "--node", name, *options, *words, program=program)
 
     def write_service(self, name: str, service: ServiceLayout) -> None:
         """Declare `service` on a node, as an operator would: a file in services.d."""

@@ -13,6 +13,7 @@ class FakeUse:
         self.peers: tuple[int, int] | None = (0, 0)
         self.engine = True
         self.able = True
+        self.certified = False
         self.confirmed: dict[str, bytes] = {}
 
     def publish_pins(self, pins: Pins) -> bool:
@@ -32,3 +33,6 @@ class FakeUse:
 
     def engine_able(self) -> bool:
         return self.able
+
+    def certified_only(self) -> bool:
+        return self.certified

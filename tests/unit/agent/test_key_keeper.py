@@ -4,8 +4,10 @@ import os
 import random
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -15,6 +17,7 @@ from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity_store import FILE_NAME, NodeIdentity, load_identity
 from gossipmesh.agent.key_turning import HeldKeys
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.net.clock import monotonic
 from gossipmesh.net.secret_files import Reservation
 from tests.unit.agent.key_rig import FakeUse
 from tests.unit.enrolment_kit import running_authority
@@ -181,3 +184,32 @@ async def test_a_renewal_that_came_too_late_for_a_key_does_no_harm(rig: Rig) -> 
     holding = rig.keeper.keys.turning.holding
     await rig.keeper.keys.keep(enrolment.Renewal(identity, held))
     assert rig.keeper.keys.turning.holding == holding
+
+
+async def test_under_an_authority_of_0_2_nothing_turns_until_it_is_upgraded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It renews no key but the one it enrolled, and would let the credential of whoever turned end."""
+    await rig.at_rest()
+    identity, turning = rig.keeper.identity, rig.keeper.keys.turning
+    counted = msgspec.structs.replace(identity.credential_body, serial=7)
+    shown = dict(rig.use.confirmed)
+    monkeypatch.setattr(rig.keeper.keys, "identity", replace(identity, credential_body=counted))
+    rig.keeper.keys.ask_turn(stolen=False)
+    await rig.until(lambda: "of a build before 0.3" in turning.waits_for(monotonic()))
+    assert (rig.keeper.keys.turns_count, rig.use.confirmed) == (0, shown)
+    monkeypatch.setattr(rig.keeper.keys, "identity", identity)
+    rig.keeper.keys.ask_turn(stolen=False)
+    await rig.until(lambda: rig.use.confirmed != shown)
+
+
+async def test_a_service_needs_a_certificate_while_a_member_judges_by_nothing_else(rig: Rig) -> None:
+    await rig.at_rest()
+    rig.use.certified = True
+    rig.wanted.append("shop/cart")
+    rig.keeper.services_changed()
+    await rig.until(lambda: CART in rig.use.sets[-1])
+    assert CART not in rig.use.confirmed
+    assert rig.keeper.missing_services() == ["shop/cart"]
+    rig.use.certified = False
+    await rig.until(lambda: CART in rig.use.confirmed)

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -388,3 +389,55 @@ def test_a_service_that_is_not_allowed_any_more_is_in_no_set() -> None:
 
 def test_keys_are_not_shown_in_texts() -> None:
     assert "secret" not in repr(LeafKey(bytes(16), b"secret"))
+
+
+def certified(key: LeafKey) -> LeafKey:
+    return msgspec.structs.replace(key, chain_pem=b"chain")
+
+
+def test_with_a_member_that_needs_certificates_no_key_without_one_is_shown() -> None:
+    """Neither after a turn nor as the first of a service, until the authority has answered."""
+    around = Surroundings()
+    before = turned_once(around)
+    around.machine.certified_only(True)
+    around.machine.ask_turn()
+    around.act()
+    around.wants_cart()
+    around.settle()
+    assert around.engine == before
+    held = around.machine.holding.keys
+    assert (held[NODE].former, held[CART].is_used) == (before[NODE], False)
+    around.machine.ask_turn()
+    assert "no certificate yet" in around.machine.waits_for(around.now)
+    around.machine.certified({keys.current.pin: certified(keys.current) for keys in held.values()})
+    shown = {name: certified(keys.current) for name, keys in held.items()}
+    around.settle()
+    assert around.turns_count == 2, "the turn that was asked for meanwhile"
+    assert around.engine == shown, "the keys of the second turn are not certified"
+    around.machine.certified_only(False)
+    around.settle()
+    assert around.engine == {name: keys.current for name, keys in around.machine.holding.keys.items()}
+
+
+def test_a_turn_to_certified_keys_waits_for_nothing() -> None:
+    around = Surroundings()
+    turned_once(around)
+    around.machine.certified_only(True)
+    coming = around.machine.holding.keys[NODE].next
+    around.machine.certified({coming.pin: certified(coming)})
+    around.machine.ask_turn()
+    around.settle()
+    assert around.engine is not None
+    assert around.engine[NODE].pin == coming.pin
+
+
+def test_a_hindered_turn_is_made_up_for() -> None:
+    around = Surroundings()
+    before = turned_once(around)
+    around.machine.hinder("the authority is old")
+    around.time_passes(2 * PERIOD_S)
+    around.settle()
+    assert (around.machine.waits_for(around.now), around.engine) == ("the authority is old", before)
+    around.machine.hinder("")
+    around.settle()
+    assert around.engine != before

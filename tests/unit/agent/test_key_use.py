@@ -8,12 +8,15 @@ import pytest
 from gossipmesh.agent import key_use
 from gossipmesh.agent.key_use import AgentKeyUse
 from gossipmesh.model.errors import Untrusted
+from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import SECOND_NS
+from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.records import IdentityPins
 
 NODE = "spiffe://mesh.test/node/n1"
 CART = "spiffe://mesh.test/ns/shop/svc/cart"
 PIN = bytes(16)
+OWN, OTHER = NodeId(b"own" + bytes(13)), NodeId(b"other" + bytes(11))
 
 
 class Rig:
@@ -23,6 +26,7 @@ class Rig:
         self.now = 0
         self.heard = self.whole = True
         self.agreed_count = 0
+        self.statuses: dict[NodeId, MemberStatus] = {}
         self.published: list[tuple[IdentityPins, ...]] = []
         self.refuse = False
         node: Any = SimpleNamespace(
@@ -30,11 +34,22 @@ class Rig:
             isolated_since=None,
             hears_anybody=lambda _: self.heard,
             key_set_heard_count=lambda: self.agreed_count,
+            own_node_id=OWN,
+            member=lambda node_id: (
+                SimpleNamespace(status=self.statuses[node_id]) if node_id in self.statuses else None
+            ),
         )
         engine: Any = SimpleNamespace()
         self.node = node
         monkeypatch.setattr(key_use, "monotonic", lambda: self.now)
-        self.use = AgentKeyUse(engine, node, publish=self._publish, is_whole=lambda: self.whole)
+        self.older: list[NodeId] = []
+        self.use = AgentKeyUse(
+            engine,
+            node,
+            publish=self._publish,
+            is_whole=lambda: self.whole,
+            without_key_sets=lambda: self.older,
+        )
 
     def _publish(self, entries: tuple[IdentityPins, ...]) -> None:
         if self.refuse:
@@ -86,3 +101,21 @@ def test_a_set_goes_out_by_path_and_a_refused_one_is_asked_for_again(rig: Rig) -
     rig.refuse = False
     rig.use.publish_pins({CART: (PIN,), NODE: (PIN,)})
     assert [entry.path for entry in rig.published[-1]] == ["/node/n1", "/ns/shop/svc/cart"]
+
+
+@pytest.mark.parametrize(
+    ("older", "statuses", "needed"),
+    [
+        ([], {}, False),
+        ([OWN], {OWN: MemberStatus.ALIVE}, False),  # before our own first set
+        ([OTHER], {}, False),  # a credential of a node that never said anything
+        ([OTHER], {OTHER: MemberStatus.DEAD}, False),
+        ([OTHER], {OTHER: MemberStatus.UNATTENDED}, True),  # its engine serves on
+        ([OWN, OTHER], {OWN: MemberStatus.ALIVE, OTHER: MemberStatus.ALIVE}, True),
+    ],
+)
+def test_certificates_are_needed_while_a_member_is_there_that_signs_no_key_sets(
+    rig: Rig, older: list[NodeId], statuses: dict[NodeId, MemberStatus], needed: bool
+) -> None:
+    rig.older, rig.statuses = older, statuses
+    assert rig.use.certified_only() is needed

@@ -158,3 +158,16 @@ def test_a_revoked_node_lists_nothing_and_is_known() -> None:
     (entry,) = index.credentials.values()
     assert entry[8:16] == (8).to_bytes(8, "big")
     assert entry[-1] & REVOKED
+
+
+def test_members_without_key_sets_are_counted_while_they_are_that() -> None:
+    catalog = FakeKeys()
+    older, newer, gone = keys(1, has_key_sets=False), keys(2), keys(3, has_key_sets=False)
+    catalog.members = {one.node_id: one for one in (older, newer, gone)}
+    index = begun(catalog)
+    assert set(index.without_key_sets) == {older.node_id, gone.node_id}
+    index.take(gone.node_id, None)
+    index.take(older.node_id, keys(1, b"a" * 16))
+    assert set(index.without_key_sets) == set()
+    index.take(older.node_id, keys(1, has_key_sets=False, is_revoked=True))
+    assert set(index.without_key_sets) == set()

@@ -28,9 +28,10 @@ def report(*, signed_by: SigningKey = SIGNING, **changes: Any) -> OpenReport:
     return msgspec.structs.replace(good, proof=signed_by.sign(good.proof_bytes()))
 
 
-def enrolled(desk: Desk, name: str) -> tuple[int | None, bool | None]:
+def enrolled(desk: Desk, name: str, *, of_before: bool = False) -> tuple[int | None, bool | None]:
     """Enrol a node; return what it is told of the others."""
-    request = enrol_request(desk.token(node=name), f"spiffe://mesh.test/node/{name}")
+    node = f"spiffe://mesh.test/node/{name}"
+    request = enrol_request(desk.token(node=name), *([node] if of_before else [node, f"{node}/workloads"]))
     issued = desk.issuer.enrol(request, NOW)
     return issued.enrolled_count, issued.founder
 
@@ -59,6 +60,13 @@ def test_a_ledger_of_a_build_before_has_an_open_mesh(desk: Desk) -> None:
     enrolled(desk, "n1")
     (desk.authority.directory / FILE_NAME).unlink()
     assert enrolled(desk, "n2") == (2, False)
+
+
+def test_a_node_of_0_2_is_open_and_never_says_so(desk: Desk) -> None:
+    assert enrolled(desk, "n1") == (1, True)
+    assert enrolled(desk, "n2", of_before=True) == (2, True), "what it is told it does not read"
+    assert enrolled(desk, "n3") == (3, False)
+    assert enrolled(desk, "n1") == (3, False)
 
 
 @pytest.mark.parametrize(
