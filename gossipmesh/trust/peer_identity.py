@@ -18,7 +18,7 @@ Deviation: a path to a root makes nobody anybody once members sign their keys; t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -86,7 +86,8 @@ class PeerFacts:
 class Peer:
     """Who is at the other end. `node` (short id) and `generation` None: nobody can tell.
 
-    `was_known`: a credential of its node was known when it was taken.
+    `was_known`: a credential of its node was known when it was taken. `issuer`: who signed its leaf, DER, if
+    it was taken for that; empty where its node lists the key.
     """
 
     spiffe_id: str
@@ -94,6 +95,7 @@ class Peer:
     node: bytes | None = None
     generation: int | None = None
     was_known: bool = False
+    issuer: bytes = b""
 
 
 def identify_untrusted(presented: Shown, facts: PeerFacts, dialled: Dialled | None = None) -> Peer:
@@ -122,12 +124,21 @@ def identify_untrusted(presented: Shown, facts: PeerFacts, dialled: Dialled | No
     return _issued(leaf, presented, facts, dialled)
 
 
-def still_holds(peer: Peer, credentials: CredentialTable, *, absent_holds: bool) -> bool:
+def still_holds(
+    peer: Peer,
+    credentials: CredentialTable,
+    intermediates: frozenset[bytes] | None = None,
+    *,
+    absent_holds: bool,
+) -> bool:
     """Tell whether a peer that was taken may stay: its node is there, in the generation it was taken in.
 
+    Who was taken for its issuer stays as long as that is one of `intermediates` (None: nobody said who is).
     `absent_holds`: a node of which nothing is known any more may, since whoever tells us may not have heard
     of it yet; who is revoked or forgotten is known as such.
     """
+    if peer.issuer and intermediates is not None and peer.issuer not in intermediates:
+        return False
     if peer.node is None or peer.generation is None:
         return True
     known = credentials.known(peer.node)
@@ -158,7 +169,9 @@ def _vouched(leaf: Leaf, presented: Shown, facts: PeerFacts) -> Peer:
         raise PeerRefused(
             "carried", f"no root in Trust vouches for {leaf.spiffe_id}, and no key set was told"
         )
-    return Peer(leaf.spiffe_id, Ground.VOUCHED)
+    serial = decode_leaf_serial_untrusted(leaf.serial)
+    node, generation = (None, None) if serial is None else (serial.node, serial.generation)
+    return Peer(leaf.spiffe_id, Ground.VOUCHED, node, generation, issuer=issuers[0])
 
 
 def _listed(leaf: Leaf, node: bytes, facts: PeerFacts) -> Peer:
@@ -184,14 +197,14 @@ def _issued(leaf: Leaf, presented: Shown, facts: PeerFacts, dialled: Dialled | N
     node = _node_of(leaf, serial, facts, dialled)
     known = None if node is None else facts.credentials.known(node)
     if facts.alone and serial is not None and _is_newer(serial, known):
-        return Peer(leaf.spiffe_id, Ground.ISSUED, node, serial.generation, known is not None)
+        return Peer(leaf.spiffe_id, Ground.ISSUED, node, serial.generation, known is not None, issuers[0])
     if node is None:
         if not facts.credentials.any_without_key_sets:
             raise PeerRefused(
                 "unlisted", f"no key set lists this key of {leaf.spiffe_id}, and every member signs key sets"
             )
-        return Peer(leaf.spiffe_id, Ground.ISSUED)
-    return _without_key_sets(leaf, serial, node, known, facts)
+        return Peer(leaf.spiffe_id, Ground.ISSUED, issuer=issuers[0])
+    return replace(_without_key_sets(leaf, serial, node, known, facts), issuer=issuers[0])
 
 
 def _without_key_sets(

@@ -22,6 +22,7 @@ from gossipmesh.net.tls import ALPN_HTTP, TlsError, TlsPeerRefused, TlsStream, o
 from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
 
+REVOKED_DETAIL: Final = "endpoint_revoked"
 _LAG_SHARE: Final = 0.25  # of the connect timeout: a loop this late saw what came too late
 _NO_WAY: Final = (
     errno.EHOSTDOWN,
@@ -122,6 +123,11 @@ async def _shake_hands(
             state.counters.add("own_lags")
             raise DialFailed(Outcome.OVERLOADED, "UO", f"connect_timeout: this engine was {lag_s:.1f} s late")
         raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout", unreached=True)
+    if state.peers.gone(stream.peer):  # it was judged by what was known when the dial began
+        stream.close()
+        admission.release_connection()
+        state.peers.cut()
+        raise DialFailed(Outcome.CONNECT_FAILED, "UF", REVOKED_DETAIL)
     state.counters.add("tls_client_handshakes")
     state.reached(endpoint.node, now())
     return stream
@@ -169,6 +175,10 @@ async def wait_for_connection(
         attempt.dialing = None
         wants.give_up(want)
     connection = want.connection
+    if connection is not None and state.peers.gone(connection.peer):  # while it was on its way to us
+        connection.close()
+        state.peers.cut()
+        raise DialFailed(Outcome.CONNECT_FAILED, "UF", REVOKED_DETAIL)
     if connection is None or attempt.stopped is not None:
         if connection is not None:
             upstream.keep_or_close(connection)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from gossipmesh.dataplane.reference.body import MessageReader
-from gossipmesh.dataplane.reference.dialing import DialFailed, dial_endpoint, outcome_of
+from gossipmesh.dataplane.reference.dialing import REVOKED_DETAIL, DialFailed, dial_endpoint, outcome_of
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone
 from gossipmesh.dataplane.reference.journal import Journal
@@ -138,7 +138,7 @@ class OutboundTunnel:
             try:
                 self._early = await _await_workload(state, stream)
                 if state.peers.gone(stream.peer):
-                    raise DialFailed(Outcome.CONNECT_FAILED, "UF", "endpoint_revoked")
+                    raise DialFailed(Outcome.CONNECT_FAILED, "UF", REVOKED_DETAIL)
                 opened = True
             finally:
                 if not opened:
@@ -171,7 +171,7 @@ class OutboundTunnel:
         )
         self._entry.flag(end.flag)
         if self._revoked:
-            self._entry.details = "endpoint_revoked"
+            self._entry.details = REVOKED_DETAIL
         return end
 
     @property

@@ -12,7 +12,7 @@ try follows. Rules:
 
 from typing import Final
 
-from gossipmesh.dataplane.reference.dialing import DialFailed, outcome_of, wait_for_connection
+from gossipmesh.dataplane.reference.dialing import REVOKED_DETAIL, DialFailed, outcome_of, wait_for_connection
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream, Exchange, TryEnd
 from gossipmesh.dataplane.reference.http1 import ResponseHead
@@ -182,7 +182,7 @@ class OutboundTry:
         if why is Stop.GONE:
             return TryEnd(Outcome.CANCELLED, 0, "DC", "downstream_disconnect")
         if why is Stop.REVOKED and not self._attempt.can_move:
-            return TryEnd(Outcome.RESET, 503, "UF", "endpoint_revoked")  # the workload may have done it
+            return TryEnd(Outcome.RESET, 503, "UF", REVOKED_DETAIL)  # the workload may have done it
         if why in (Stop.REMOVED, Stop.CUT, Stop.REVOKED):
             return TryEnd(Outcome.MOVED, 503, "UF", f"endpoint_{why}")
         if self._asked.downstream.response_started:

@@ -4,9 +4,10 @@ Ends at facts put together and verdicts counted; the judging is `trust.peer_iden
 
 1. Facts are those of the snapshot, the identities and the agent's presence at the moment of the handshake; an
    engine is alone when no agent that hears others has been here for a minute.
-2. Whoever was taken is judged again, by its node and generation alone, when credentials change: what is open
-   to a node that is revoked, forgotten or enrolled again ends then, both ways; to one of which nothing is
-   known any more, within a minute.
+2. Whoever was taken is judged again, by its node, its generation and its issuer, when credentials or Trust's
+   intermediates change: what is open to a node that is revoked, forgotten or enrolled again, or by a
+   certificate of an intermediate that was dropped, ends then, both ways; to a node of which nothing is known
+   any more, within a minute.
 3. Each refusal is counted by its code; a few a second are told in full, so that a flood fills no disk.
 """
 
@@ -17,6 +18,7 @@ from typing import Final
 
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import SHORT_ID_BYTES, node_id_of, node_spiffe_id
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.snapshot import (
@@ -53,7 +55,8 @@ class KnownPeers:
         """Take a snapshot's sections; tables that did not change are `previous`' own.
 
         Raises:
-            MalformedInput: an intermediate that is no certificate. Remote's fault. State unchanged.
+            MalformedInput: an intermediate that is no certificate, or members' keys without who may issue:
+                read as a snapshot of 0.2, it would open what they close. Remote's fault. State unchanged.
 
         Cost: O(sections), and over credentials that changed.
         """
@@ -67,6 +70,8 @@ class KnownPeers:
                 credentials[int(name[-2:], 16)] = section.entries
             elif isinstance(section, TrustSection):
                 trust = section
+        if trust is None and (pins or credentials):
+            raise MalformedInput("a snapshot with members' keys and without Trust")
         same = previous is not None and previous.credentials.shards == credentials
         return cls(
             trust_domain,
@@ -103,10 +108,13 @@ class Peers:
     def learn(self, known: KnownPeers) -> bool:
         """Judge by a new snapshot from now on; return whether those who were taken have to be looked at."""
         before, self._known, self._facts = self._known, known, None
-        changed = before is not None and before.credentials is not known.credentials
-        if changed:
-            self.turn += 1
+        if before is None:
+            return False
+        credentials_changed = before.credentials is not known.credentials
+        if credentials_changed:
             self._absent_hold = self._absent_due = True
+        changed = credentials_changed or before.intermediates != known.intermediates
+        self.turn += changed
         return changed
 
     def absence_counts(self, instant: Instant) -> bool:
@@ -163,7 +171,8 @@ class Peers:
         """Tell whether a connection has to end, because its peer's node is what it was no more."""
         if peer is None or self._known is None:
             return False
-        return not still_holds(peer, self._known.credentials, absent_holds=self._absent_hold)
+        known = self._known
+        return not still_holds(peer, known.credentials, known.intermediates, absent_holds=self._absent_hold)
 
     def cut(self, count: int = 1) -> None:
         """Count connections that ended for it."""

@@ -3,18 +3,30 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 
-from gossipmesh.dataplane.reference import peers
+from gossipmesh.dataplane.reference import dialing, peers
 from gossipmesh.dataplane.reference.peers import ABSENT_AFTER_NS as MINUTE_NS
 from gossipmesh.dataplane.reference.peers import KnownPeers, Peers
+from gossipmesh.dataplane.reference.pool import PooledConnection
+from gossipmesh.dataplane.reference.state import UpstreamState
 from gossipmesh.dataplane.reference.statistics import Counters
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.snapshot import HAS_KEY_SETS, REVOKED
+from gossipmesh.model.snapshot import (
+    HAS_KEY_SETS,
+    REVOKED,
+    CredentialsSection,
+    PinsSection,
+    TrustSection,
+)
+from gossipmesh.net.tls import TlsStream
+from gossipmesh.traffic.sections import Snapshot
 from gossipmesh.trust.peer_identity import Ground
 from gossipmesh.trust.peer_identity import Peer as PeerIdentity
 from gossipmesh.trust.peer_tables import CredentialTable, PinTable
@@ -71,8 +83,10 @@ class Scene:
         await self.fleet.tell(self.far, self.far.compile(local=self._local, catalog=self._catalog))
 
     async def tell_near(self) -> None:
-        wanted = ("shop/cart", "shop/db")
-        await self.fleet.tell(self.near, self.near.compile(catalog=self._catalog, wanted=wanted))
+        await self.fleet.tell(self.near, self.near_compiled())
+
+    def near_compiled(self) -> Snapshot:
+        return self.near.compile(catalog=self._catalog, wanted=("shop/cart", "shop/db"))
 
     def say(self, node: str, said: Said) -> None:
         """Have this known of a node; who is enrolled again has other keys."""
@@ -205,6 +219,82 @@ async def test_a_tcp_connection(tmp_path: Path, who: str, said: Said) -> None:
         judge, words = (made.far, "[revoked]") if who == "near" else (made.near, "endpoint_revoked")
         await cut_count(judge, 1)
         await logged(judge, words)
+
+
+@pytest.mark.parametrize("said", WHAT[:2])
+async def test_a_connection_that_is_being_made_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    """The news come between the first byte of a dial and its last; it was begun by what was known before."""
+    started: list[str] = []
+    release = trio.Event()
+    release.set()
+    async with scene(tmp_path, waiting("cart", started, release)) as made:
+        real = dialing.open_tls
+
+        async def late(*given: Any, **named: Any) -> TlsStream:
+            stream = await real(*given, **named)
+            made.say("far", said)
+            await made.tell_near()
+            return stream
+
+        monkeypatch.setattr(dialing, "open_tls", late)
+        assert (await get(made.near.at("proxy")))[0] == 503
+        assert not started
+        assert made.near.engine._state.upstreams["shop/cart"].pool.idle_count == 0
+        await cut_count(made.near, 1)
+
+
+@pytest.mark.parametrize("said", WHAT[:2])
+async def test_a_connection_on_its_way_to_who_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Said
+) -> None:
+    """It is made, and handed over; before the request goes on the news come."""
+    started: list[str] = []
+    release = trio.Event()
+    release.set()
+    async with scene(tmp_path, waiting("cart", started, release)) as made:
+        real = UpstreamState.deliver
+
+        def deliver(upstream: UpstreamState, connection: PooledConnection) -> None:
+            real(upstream, connection)
+            made.say("far", said)
+            made.near.engine.apply_snapshot(made.fleet.told(made.near_compiled()))
+
+        monkeypatch.setattr(UpstreamState, "deliver", deliver)
+        assert (await get(made.near.at("proxy")))[0] == 503
+        assert not started
+        await cut_count(made.near, 1)
+
+
+def test_who_was_taken_for_an_intermediate_goes_with_it() -> None:
+    """Trust drops one whose key is stolen: what it vouched for ends, what members list does not."""
+    one = Peers(Counters())
+
+    def learn(*intermediates: bytes) -> bool:
+        none: CredentialTable = CredentialTable()
+        return one.learn(KnownPeers("mesh.test", frozenset(intermediates), True, PinTable(), none))
+
+    learn(b"stolen", b"good")
+    taken = {who: PeerIdentity(CART, Ground.ISSUED, issuer=who) for who in (b"stolen", b"good")}
+    listed = PeerIdentity(CART, Ground.LISTED)
+    assert not any(map(one.gone, (*taken.values(), listed)))
+    assert learn(b"good"), "who was taken is looked at"
+    assert one.gone(taken[b"stolen"])
+    assert not one.gone(taken[b"good"])
+    assert not one.gone(listed)
+
+
+@pytest.mark.parametrize("name", ["pins/10", "credentials/10"])
+def test_members_keys_are_not_read_without_who_may_issue(name: str) -> None:
+    """Read as a snapshot of 0.2, which says neither, it would open what they close."""
+    pins, credential = PinsSection(b"\x10" * 24), CredentialsSection(b"\x10" * 25)
+    section = pins if name.startswith("pins") else credential
+    with pytest.raises(MalformedInput, match="without Trust"):
+        KnownPeers.of_sections("mesh.test", {name: section}, None)
+    told = KnownPeers.of_sections("mesh.test", {name: section, "trust": TrustSection((), True)}, None)
+    assert told.intermediates == frozenset()
+    assert KnownPeers.of_sections("mesh.test", {}, None).intermediates is None
 
 
 async def test_what_rests_between_requests(tmp_path: Path) -> None:
