@@ -218,14 +218,15 @@ def _renewal_context(
     """Return what knows the authority; the proof in a request says who asks, no certificate does.
 
     Raises:
-        OperatorError: there is no descriptor left for it. State unchanged.
+        OperatorError: there is no descriptor left for it, or Trust holds a certificate that is none. State
+            unchanged.
     """
     known = trust or _follow_trust(identity.trust_domain, identity.trust_envelopes, ()).trust
     try:
         if known is None:
             raise ValueError("no Trust")
         return anonymous_context("".join(known.root_certificates)), _known_issuers(known)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MalformedInput) as error:
         raise OperatorError(
             f"{identity.name} cannot prepare a connection to the authority at {', '.join(places)} "
             f"({error}); the old identity is kept; see that the agent has descriptors left, or enrol "

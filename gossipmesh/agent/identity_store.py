@@ -48,7 +48,7 @@ from gossipmesh.trust.svid import (
     spki_hash_of_key,
     spki_of_key,
 )
-from gossipmesh.wire.codec import decode_untrusted, encode
+from gossipmesh.wire.codec import decode_json_untrusted, decode_untrusted, encode
 from gossipmesh.wire.versions import POLICY_FEATURES
 
 FILE_NAME: Final = "identity.json"
@@ -208,7 +208,7 @@ def load_identity(directory: Path) -> NodeIdentity | None:
     content = read_secret(path)
     try:
         return open_stored_untrusted(_decode_untrusted(content))
-    except (msgspec.MsgspecError, UnicodeError, MalformedInput) as error:
+    except MalformedInput as error:
         raise OperatorError(
             f"the identity in {path} is damaged ({error}); restore it from a backup, or remove it and "
             "enrol this node again with a new token"
@@ -262,7 +262,7 @@ def upgrade_identity(directory: Path, identity: NodeIdentity) -> bool:
         OperatorError: not written; the one before stands.
     """
     content = read_secret(directory / FILE_NAME)
-    if msgspec.json.decode(content, type=_Versioned).version == FORMAT:
+    if decode_json_untrusted(content, _Versioned, "an identity").version == FORMAT:
         return False
     write_identity(directory, identity)
     return True
@@ -310,15 +310,14 @@ def _decode_untrusted(content: bytes) -> StoredIdentity:
     """Read the file of either format; the next keys that format 1 has not are made now.
 
     Raises:
-        MalformedInput: of another format. State unchanged.
-        msgspec.MsgspecError: not such a file. State unchanged.
+        MalformedInput: of another format, or not such a file. State unchanged.
     """
-    version = msgspec.json.decode(content, type=_Versioned).version
+    version = decode_json_untrusted(content, _Versioned, "an identity").version
     if version == FORMAT:
-        return msgspec.json.decode(content, type=StoredIdentity)
+        return decode_json_untrusted(content, StoredIdentity, "an identity of format 2")
     if version != _FORMAT_BEFORE:
         raise MalformedInput(f"its format is {version}, this build reads {_FORMAT_BEFORE} and {FORMAT}")
-    before = msgspec.json.decode(content, type=_IdentityBefore)
+    before = decode_json_untrusted(content, _IdentityBefore, "an identity of format 1")
     keys = [
         StoredKeys(svid.spiffe_id, StoredKey(svid.key, svid.chain), _fresh_stored(svid.spiffe_id), used=True)
         for svid in before.svids

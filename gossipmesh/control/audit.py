@@ -19,10 +19,11 @@ from typing import Any, Final
 
 import msgspec
 
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.net.files import open_file, read_open
 from gossipmesh.net.secret_files import make_private_directory, sync_directory
+from gossipmesh.wire.codec import decode_json_untrusted
 
 FILE_BYTES_MAX: Final = 16 * 1_048_576
 DETAIL_CHARS_MAX: Final = 400
@@ -111,7 +112,7 @@ class AuditLog:
             OperatorError: a line that is none. State unchanged.
         """
         for path in self._files():
-            for number, line in enumerate(_content(path, 0).splitlines(), start=1):
+            for number, line in enumerate(read_lines(path).splitlines(), start=1):
                 deed = _read_deed(path, number, line)
                 if node is None or deed.node == node:
                     yield deed
@@ -128,7 +129,7 @@ class AuditLog:
     def _read(self, path: Path) -> bytes:
         if path != self._path:
             self._path, self._read_bytes = path, 0
-        return _content(path, self._read_bytes)
+        return read_lines(path, self._read_bytes)
 
     def _follow(self, path: Path, whole: bytes) -> None:
         for number, line in enumerate(whole.splitlines(), start=1):
@@ -151,7 +152,12 @@ class AuditLog:
         return self._path
 
 
-def _content(path: Path, start: int) -> bytes:
+def read_lines(path: Path, start: int = 0) -> bytes:
+    """Return a file of the log from `start` on. Blocks: a disk is read.
+
+    Raises:
+        OperatorError: unreadable, or not ours alone to change, or too large. State unchanged.
+    """
     try:
         descriptor = open_file(path, os.O_RDONLY)
         try:
@@ -165,8 +171,8 @@ def _content(path: Path, start: int) -> bytes:
 
 def _read_deed(path: Path, number: int, line: bytes) -> Deed:
     try:
-        return msgspec.json.decode(line, type=Deed)
-    except (msgspec.MsgspecError, UnicodeError):
+        return decode_json_untrusted(line, Deed, "a line of the log")
+    except MalformedInput:
         raise _broken(path, number) from None
 
 

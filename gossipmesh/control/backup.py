@@ -21,10 +21,11 @@ from typing import Final
 
 import msgspec
 
+from gossipmesh.control.audit import read_lines
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.opening import MeshOpening
 from gossipmesh.control.roots import load_authority
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.net.files import PARENT_MODE, make_folder
 from gossipmesh.net.secret_files import (
@@ -34,6 +35,7 @@ from gossipmesh.net.secret_files import (
     sync_directory,
     write_secret,
 )
+from gossipmesh.wire.codec import decode_json_untrusted
 
 UNASKED_NAME: Final = "restored.json"
 BYTES_MAX: Final = 4_294_967_296
@@ -74,7 +76,7 @@ def make_backup(directory: Path, now: WallSeconds) -> bytes:
         ledger.log.append(now, "backup")
         paths = sorted(path for path in directory.rglob("*") if path.is_file())
         names = {path.relative_to(directory).as_posix(): path for path in paths}
-        contents = {name: read_secret(path) for name, path in names.items() if _KEPT.fullmatch(name)}
+        contents = {name: _content(name, path) for name, path in names.items() if _KEPT.fullmatch(name)}
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     manifest = msgspec.json.encode(Manifest(_FORMAT, now, hashes))
     packed = io.BytesIO()
@@ -130,6 +132,11 @@ def require_asked(directory: Path) -> None:
         )
 
 
+def _content(name: str, path: Path) -> bytes:
+    """Return a file's content; those of the log may be larger than any secret."""
+    return read_lines(path) if name.startswith("log/") else read_secret(path)
+
+
 def _settle(directory: Path, manifest: Manifest, now: WallSeconds) -> None:
     """Spend the tokens, put it on record, and say that the mesh is to be asked."""
     load_authority(directory)
@@ -157,10 +164,10 @@ def _read_archive(path: Path) -> tuple[Manifest, dict[str, bytes]]:
                 if file is None or entry.name in contents:
                     raise OperatorError(f"{path} is no backup of an authority: {entry.name[:100]!r} in it")
                 contents[entry.name] = file.read()
-        manifest = msgspec.json.decode(contents.pop(_MANIFEST, b""), type=Manifest)
+        manifest = decode_json_untrusted(contents.pop(_MANIFEST, b""), Manifest, "a list of its files")
     except OSError as error:
         raise OperatorError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tarfile.TarError, msgspec.MsgspecError) as error:
+    except (tarfile.TarError, MalformedInput) as error:
         raise OperatorError(f"{path} is no backup of an authority ({error})"[:300]) from None
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     strange = [name for name in hashes if not _KEPT.fullmatch(name)]

@@ -17,11 +17,12 @@ from typing import Final, TypeVar
 import msgspec
 
 from gossipmesh.control.audit import AuditLog
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import is_label
 from gossipmesh.model.instant import DAY_S, WallSeconds
 from gossipmesh.net.files import open_file
 from gossipmesh.net.secret_files import read_secret, write_secret
+from gossipmesh.wire.codec import decode_json_untrusted
 
 TOKEN_ID_BYTES: Final = 8
 FORGET_TOKENS_AFTER_S: Final = 30 * DAY_S
@@ -217,8 +218,8 @@ class Ledger:
         if not path.exists():
             return None
         try:
-            return msgspec.json.decode(read_secret(path), type=shape)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+            return decode_json_untrusted(read_secret(path), shape, "a record of this build")
+        except MalformedInput as error:
             raise OperatorError(f"{path} is damaged ({error}); restore it from a backup") from None
 
 

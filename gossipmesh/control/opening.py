@@ -9,8 +9,9 @@ from typing import Final
 
 import msgspec
 
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.net.secret_files import read_secret, write_secret
+from gossipmesh.wire.codec import decode_json_untrusted
 
 FILE_NAME: Final = "opening.json"
 
@@ -38,8 +39,8 @@ class MeshOpening:
         if not self._path.exists():
             return has_enrolled
         try:
-            return msgspec.json.decode(read_secret(self._path), type=Opened).is_open
-        except (msgspec.MsgspecError, UnicodeError) as error:
+            return decode_json_untrusted(read_secret(self._path), Opened, "a record of this build").is_open
+        except MalformedInput as error:
             raise OperatorError(f"{self._path} is damaged ({error}); restore it from a backup") from None
 
     def begin(self, *, is_open: bool) -> None:

@@ -51,6 +51,7 @@ from gossipmesh.trust.svid import (
     read_leaf_key_untrusted,
 )
 from gossipmesh.trust.trust_rules import is_scope
+from gossipmesh.wire.codec import decode_json_untrusted
 from gossipmesh.wire.versions import STATE_FORMAT
 
 Entropy = Callable[[int], bytes]
@@ -168,7 +169,7 @@ def load_authority(directory: Path) -> Authority:
     require_private(directory)
     try:
         return _load(directory)
-    except (MalformedInput, msgspec.MsgspecError, ValueError) as error:
+    except (MalformedInput, ValueError) as error:
         raise OperatorError(
             f"the authority in {directory} is damaged ({error}); restore it from a backup"
         ) from None
@@ -286,7 +287,8 @@ def _make_issuing(
 
 
 def _load(directory: Path) -> Authority:
-    described = msgspec.json.decode(read_secret(directory / "authority.json"), type=AuthorityFile)
+    content = read_secret(directory / "authority.json")
+    described = decode_json_untrusted(content, AuthorityFile, "authority.json of this build")
     if described.version != STATE_FORMAT:
         raise MalformedInput(f"its format is {described.version}, this build reads {STATE_FORMAT}")
     root_pem = read_secret(directory / "root.pem").decode("ascii")

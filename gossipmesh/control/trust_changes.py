@@ -23,10 +23,12 @@ from gossipmesh.model.documents import (
     generation_of,
     says_more_than_0_2,
 )
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, Envelope, seal_envelope
 from gossipmesh.trust.keys import SigningKey, key_id
+from gossipmesh.trust.svid import certificate_sha256
 from gossipmesh.trust.trust_rules import trust_problems
+from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
 from gossipmesh.wire.versions import TRUST_FIELDS
 
 _NAMES_TOLD: Final = 10
@@ -52,7 +54,25 @@ def successor(current: TrustDocument, **changes: Any) -> TrustDocument:
             f"Trust version {document.version} cannot be: its {', '.join(wrong)} would be refused by every "
             "node; nothing was signed"
         )
+    added = {*document.root_certificates, *document.intermediates}
+    for pem in sorted(added - {*current.root_certificates, *current.intermediates}):
+        _require_certificate(pem)
     return document
+
+
+def _require_certificate(pem: str) -> None:
+    """Check that a text is one certificate: nodes take a Trust as it is signed, and trip over it later.
+
+    Raises:
+        OperatorError: it is none, or several. State unchanged.
+    """
+    try:
+        count = len(certificates_in_pem_untrusted(pem.encode()))
+        certificate_sha256(pem)
+    except MalformedInput as error:
+        raise OperatorError(f"a certificate for Trust cannot be read ({error}); nothing was signed") from None
+    if count != 1:
+        raise OperatorError(f"{count} certificates where Trust takes one; nothing was signed")
 
 
 def sign_trust(current: TrustDocument, document: TrustDocument, root_keys: Sequence[SigningKey]) -> Envelope:

@@ -14,6 +14,7 @@ from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.envelope import Envelope
 from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.pem import is_locked, signing_key_from_pem_untrusted
+from gossipmesh.wire.codec import decode_json_untrusted
 
 AskPassphrase = Callable[[str], bytes]
 """Returns the passphrase of the key in a file."""
@@ -58,9 +59,9 @@ def read_trust(directory: Path) -> TrustedDocuments:
         raise OperatorError(f"no authority in {directory}; give the folder `authority init` made with --dir")
     require_private(directory)
     try:
-        domain = msgspec.json.decode(read_secret(described), type=_Described).trust_domain
+        domain = decode_json_untrusted(read_secret(described), _Described, "authority.json").trust_domain
         documents = load_trust(directory, domain)
-    except (MalformedInput, msgspec.MsgspecError) as error:
+    except MalformedInput as error:
         raise OperatorError(
             f"Trust in {directory} is damaged ({error}); restore the folder from a backup"
         ) from None

@@ -87,6 +87,20 @@ def decode_untrusted(data: bytes, shape: type[T], *, bytes_max: int) -> T:
     return convert_untrusted(unpack_untrusted(data, bytes_max=bytes_max), shape)
 
 
+def decode_json_untrusted(data: bytes, shape: type[T], what: str) -> T:
+    """Read JSON as a `shape`; `what` is that in words, such as "a join token".
+
+    Fields that the shape does not name are passed over or refused, as it says; either way only so deep.
+
+    Raises:
+        MalformedInput: not such JSON. State unchanged.
+    """
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise MalformedInput(f"not {what}: {error}"[:300]) from None
+
+
 class Flat(Generic[T]):
     """Reads a struct whose fields are all scalars in one pass, if it has each of them and no more.
 

@@ -208,6 +208,15 @@ async def test_an_answer_that_takes_the_node_back_is_not_kept(tmp_path: Path) ->
             await renew(replace(old, credential_body=ahead), leaves(old))
 
 
+async def test_trust_with_a_certificate_that_is_none_is_a_sentence(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+        broken = "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"
+        trust = msgspec.structs.replace(running.authority.trust, intermediates=(broken,))
+        with pytest.raises(OperatorError, match=r"cannot prepare .*no base64.*old identity is kept"):
+            await renew(identity, leaves(identity), trust=trust)
+
+
 async def test_an_agent_out_of_descriptors_is_told_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

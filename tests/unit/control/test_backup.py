@@ -19,6 +19,7 @@ from gossipmesh.control.trust_changes import sign_trust, successor
 from gossipmesh.control.trust_folder import read_root_keys
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import WallSeconds
+from gossipmesh.net import secret_files
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.trust.keys import SigningKey
 from tests.unit.control.test_issuing import NOW, Desk, enrol_request, renew_request
@@ -65,6 +66,18 @@ def test_an_authority_comes_back_as_it_was_and_without_offline_keys(desk: Desk, 
         "token", "enrolled", "backup", "restored",
     ]  # fmt: skip
     issuer_at(directory).renew(renew_request(issued=LATER, serial=LATER), LATER)
+
+
+def test_a_log_larger_than_any_secret_is_in_it(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mesh of ten thousand nodes writes as much in a day."""
+    monkeypatch.setattr(secret_files, "SECRET_BYTES_MAX", 16_384)
+    for _ in range(30):
+        desk.ledger.log.append(NOW, "opened", detail="x" * 400 + "\u20ac" * 400)
+    log = desk.authority.directory / "log" / "000001.jsonl"
+    assert log.stat().st_size > 16_384
+    assert (restored(desk, tmp_path) / "log" / "000001.jsonl").read_bytes().startswith(log.read_bytes())
 
 
 def test_no_token_of_before_is_redeemed_at_a_restored_authority(desk: Desk, tmp_path: Path) -> None:

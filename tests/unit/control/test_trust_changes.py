@@ -1,6 +1,7 @@
 """The next Trust: what it becomes, what is refused before anything is signed, and that nodes take it."""
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -26,6 +27,10 @@ from gossipmesh.wire.versions import FEATURES
 
 BUILDER = TrustDomainBuilder(signers={"policy": ("mesh", "edge"), "second": ("mesh",)})
 ROOTS = [BUILDER.signing_key(f"root/{n}") for n in range(5)]
+CERTIFICATE = json.loads(
+    Path(__file__).parents[2].joinpath("conformance", "vectors", "peers.json").read_text()
+)["certificates"]["root"]
+PEM_BEGIN, PEM_END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 FRESH = BUILDER.signing_key("fresh").public
 
 
@@ -33,6 +38,11 @@ def trust(**changes: object) -> TrustDocument:
     """Return a first Trust under three root keys, two of which sign."""
     keys = {"root_keys": tuple(key.public.hex() for key in ROOTS[:3]), "root_threshold": 2}
     return msgspec.structs.replace(BUILDER.trust, **keys, **changes)
+
+
+def large() -> TrustDocument:
+    """Return a Trust of more bytes than nodes take."""
+    return trust(intermediates=("x" * 50_000,))
 
 
 def node_of(first: TrustDocument) -> TrustedDocuments:
@@ -75,6 +85,24 @@ def test_a_change_changes_its_field_alone_and_is_taken(field: str, change: objec
     assert node.load_trust_untrusted(sign_trust(first, document, ROOTS[1:3]).to_bytes()) == document
 
 
+@pytest.mark.parametrize(
+    ("pem", "why"),
+    [
+        ("", "not a certificate"),
+        (2 * CERTIFICATE, "2 certificates where Trust takes one"),
+        (f"{PEM_BEGIN}\n!\n{PEM_END}\n", "no base64"),
+        (f"{PEM_BEGIN}\nMAA=\n{PEM_END}\n", "not a certificate"),
+        (f"{PEM_BEGIN}\nMAA=\n", "cut short"),
+    ],
+)
+@pytest.mark.parametrize("field", ["root_certificates", "intermediates"])
+def test_what_is_no_certificate_is_not_signed(field: str, pem: str, why: str) -> None:
+    """Nodes would take such a Trust and trip over it at their next renewal, with no way back."""
+    first = trust()
+    with pytest.raises(OperatorError, match=why):
+        successor(first, **{field: (*getattr(first, field), pem)})
+
+
 def test_root_keys_change_hands_by_both_thresholds() -> None:
     first = trust()
     document = successor(first, root_keys=tuple(key.public.hex() for key in ROOTS[2:5]))
@@ -109,7 +137,7 @@ REFUSED = [
     ),
     (
         "bytes, nodes take",
-        lambda: sign_trust(trust(), successor(trust(), intermediates=("x" * 50_000,)), ROOTS[:2]),
+        lambda: sign_trust(large(), successor(large()), ROOTS[:2]),
     ),
 ]
 

@@ -1,13 +1,14 @@
 """The codec's own refusals: what is msgpack and is still not ours."""
 
 import msgpack
+import msgspec
 import pytest
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.records import SignedRecord
 from gossipmesh.trust.envelope import decode_envelope_untrusted
-from gossipmesh.wire.codec import decode_untrusted, unpack_untrusted
+from gossipmesh.wire.codec import decode_json_untrusted, decode_untrusted, unpack_untrusted
 from gossipmesh.wire.datagram import (
     PacketType,
     decode_body_untrusted,
@@ -72,3 +73,24 @@ def test_what_carries_no_extension_is_read_as_before() -> None:
     value = [None, True, -1, 2**63, 1.5, "t\u00fc", b"\xc7\x00\x05", [{"k": []}]]
     data = msgpack.packb(value)
     assert unpack_untrusted(data, bytes_max=limits.RECORD_BYTES_MAX) == value
+
+
+class _Numbered(msgspec.Struct):
+    number: int
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b'{"number":"1"}',
+        b'{"unknown":' + b"[" * 100_000 + b"]" * 100_000 + b',"number":1}',
+        b'{"number":1,"unknown":"\\ud800"}',
+        b"\xff",
+    ],
+)
+def test_json_that_is_not_of_a_shape_is_refused_however_deep(data: bytes) -> None:
+    with pytest.raises(MalformedInput, match=r"^not a number: "):
+        decode_json_untrusted(data, _Numbered, "a number")
+    assert decode_json_untrusted(b'{"number":1,"unknown":[[]]}', _Numbered, "a number").number == 1
