@@ -1,9 +1,10 @@
 """A seeded mutator: valid inputs in, broken ones out, the same for a seed every time.
 
-Three levels, because each finds what the others cannot: bytes (flips, cuts, lies about length),
-msgpack trees (wrong types, nesting, huge numbers, fields too many), and text with structure.
+Levels, because each finds what the others cannot: bytes (flips, cuts, lies about length), trees of msgpack or
+JSON (wrong types, nesting, huge numbers, fields too many), and text with structure.
 """
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -85,6 +86,29 @@ class Mutator:
         if self._rng.random() < 0.5:
             return self.mutate_msgpack(data, corpus)
         return self.mutate_bytes(data, corpus)
+
+    def mutate_json(self, data: bytes, corpus: Sequence[bytes]) -> bytes:
+        """Return a mutation of a JSON document: of its tree mostly, else of its text or its bytes.
+
+        A tree may get a field nobody knows whose value is nested deeper than any reader goes.
+        """
+        kind = self._rng.randrange(8)
+        if kind == 0:
+            return self.mutate_bytes(data, corpus)
+        if kind == 1:
+            texts = [one.decode(errors="replace") for one in (data, self._rng.choice(corpus))]
+            return self.mutate_text(texts[0], texts).encode(errors="replace")
+        try:
+            tree = json.loads(data)
+            for _ in range(self._rng.randint(1, 3)):
+                tree = self._replace_in(tree)
+            mutated = json.dumps(tree).encode()
+        except (ValueError, TypeError, RecursionError):
+            return self.mutate_bytes(data, corpus)
+        if kind == 2 and mutated.startswith(b'{"'):
+            depth = self._rng.choice(NESTING_DEPTHS)
+            return b'{"deep":' + b"[" * depth + b"]" * depth + b"," + mutated[1:]
+        return mutated
 
     def mutate_text(self, text: str, corpus: Sequence[str]) -> str:
         """Return `text` after one to three mutations of its characters and lines."""

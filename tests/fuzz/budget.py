@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 from typing import Any
 
-from gossipmesh.model.errors import MalformedInput
 from gossipmesh.testing.mutator import Mutator
 from tests.fuzz.decoders import MUTATORS, Target
 
@@ -58,7 +57,7 @@ def _mutated(target: Target, mutator: Mutator, rng: random.Random) -> Any:
 def _feed(target: Target, number: int, data: Any) -> bool:
     try:
         checks, items = target.feed(data)
-    except MalformedInput:
+    except target.declared:
         return False
     except Exception as error:
         shown = data if isinstance(data, str) else data.hex()

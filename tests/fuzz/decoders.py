@@ -46,6 +46,7 @@ DOMAIN = TrustDomainBuilder(signers={"policy": ("mesh",), "second": ("mesh",)})
 MUTATORS: dict[str, Callable[..., Any]] = {
     "bytes": Mutator.mutate_bytes,
     "mixed": Mutator.mutate_mixed,
+    "json": Mutator.mutate_json,
     "text": Mutator.mutate_text,
 }
 
@@ -53,9 +54,9 @@ MUTATORS: dict[str, Callable[..., Any]] = {
 class Target(NamedTuple):
     """Something that reads mutated input. `share` is its part of all inputs, in thousandths.
 
-    A target that `is_whole` puts its input to a whole core, which takes ten times as long as to decode it.
-    `feed` returns how much work it did: (signature checks, records or items kept). It raises only
-    `MalformedInput` and its children; `checks_max` and `items_max` bound the work of one input.
+    A target that `is_whole` puts its input to a whole core, or through files, which takes ten times as long
+    as to decode it. `feed` returns how much work it did: (signature checks, records or items kept). It
+    raises only what is `declared`; `checks_max` and `items_max` bound the work of one input.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Target(NamedTuple):
     checks_max: int
     items_max: int
     is_whole: bool = False
+    declared: tuple[type[Exception], ...] = (MalformedInput,)
 
 
 def signed_records() -> list[SignedRecord]:
@@ -120,8 +122,8 @@ def record_targets() -> list[Target]:
 
     records = signed_records()
     return [
-        Target("record", 50, "mixed", [encode(r) for r in records], feed_record, 1, 1),
-        Target("record-body", 50, "mixed", [r.body for r in records], feed_self_signed, 0, 3),
+        Target("record", 40, "mixed", [encode(r) for r in records], feed_record, 1, 1),
+        Target("record-body", 40, "mixed", [r.body for r in records], feed_self_signed, 0, 3),
     ]
 
 
@@ -159,6 +161,8 @@ def frame_messages() -> list[bytes]:
         frames.PolicyPart(100, b"x" * 100),
         frames.FetchTrust(1),
         frames.TrustPart(10, b"x" * 10),
+        frames.Turn(state_sum),
+        frames.Packet(b"p" * 300),
     ]
     return [frames.encode_frame_message(message) for message in messages]
 
@@ -180,7 +184,7 @@ def wire_targets() -> list[Target]:
         return 0, len(reader.feed_untrusted(data[:middle]) + reader.feed_untrusted(data[middle:]))
 
     return [
-        Target("datagram-body", 70, "mixed", bodies, feed_body, 0, 1_200),
+        Target("datagram-body", 56, "mixed", bodies, feed_body, 0, 1_200),
         Target("stream-message", 40, "mixed", frame_messages(), feed_frame, 0, 1),
         Target("stream-chunks", 40, "bytes", [stream], feed_chunks, 0, 4_000),
     ]
@@ -233,10 +237,10 @@ def document_targets() -> list[Target]:
         return 0, 1
 
     return [
-        Target("policy-set", 40, "mixed", [good.to_bytes()], feed_set, CHECKS_MAX, 1),
+        Target("policy-set", 30, "mixed", [good.to_bytes()], feed_set, CHECKS_MAX, 1),
         Target("policy-restored", 10, "mixed", [good.to_bytes()], feed_restored, CHECKS_MAX, 1),
-        Target("manifest", 40, "bytes", [envelope.payload], feed_signed_payload, CHECKS_MAX, 1),
-        Target("document", 40, "bytes", list(good.bodies), feed_signed_body, CHECKS_MAX, 1),
+        Target("manifest", 40, "json", [envelope.payload], feed_signed_payload, CHECKS_MAX, 1),
+        Target("document", 30, "json", list(good.bodies), feed_signed_body, CHECKS_MAX, 1),
         Target("trust", 30, "mixed", trusts, feed_trust, CHECKS_MAX, 1),
     ]
 
@@ -279,7 +283,7 @@ a: [1, 2.5, true, null, "text", 0x1f]
                 str(problem)
         return 0, len(found)
 
-    return [Target("yaml", 40, "text", [text], feed, 0, 500)]
+    return [Target("yaml", 30, "text", [text], feed, 0, 500)]
 
 
 def engine_targets() -> list[Target]:
@@ -288,6 +292,9 @@ def engine_targets() -> list[Target]:
         protocol.SnapshotOffer(1, "ab" * 32, {"limits": b"h" * 16}, (b"section",)),
         protocol.SectionsSupply(1, (b"section",), True),
         protocol.IdentitiesSupply(1, (protocol.Identity("spiffe://a/node/b", b"pem", b"key"),), b"pem"),
+        protocol.IdentitiesSupply(
+            2, (protocol.Identity("spiffe://a/node/b", b"", b"key", b"pem"),), b"pem", b"pem"
+        ),
         protocol.Listeners(1, ("mesh", "proxy")),
         protocol.TakeListeners(2),
         protocol.Drain(3, 1_000),

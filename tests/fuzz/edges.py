@@ -118,6 +118,10 @@ def edge_targets() -> list[Target]:
     token = JoinToken(
         1, "mesh.test", "10.0.0.9:7443", "i1", "pem", "ab" * 32, "t1", "n1", ("shop/*",), "cd" * 32, 1
     )
+    newer = msgspec.structs.replace(
+        token, version=2, more_authorities=("authority.test:7443",), trust_version=3, trust_sha256="ef" * 32
+    )
+    tokens = (token, newer)
     paths = ["/a/b?x=1", "/a/%2e%2e/b", "/a//b/./c", "*", "/caf%C3%A9", "/a;v=1/..;/b", "/a%20;x/%c0%ae"]
     questions = [text for file in sorted(VECTORS.glob("*.json")) for text in _questions(file)]
     return [
@@ -127,7 +131,7 @@ def edge_targets() -> list[Target]:
         Target("duration", 10, "text", ["10s", "1h30m", "250ms", "0s"], feed_duration, 0, 1),
         Target("service-file", 10, "text", [SERVICE], feed_service, 0, 1),
         Target("agent-config", 5, "text", [CONFIG], feed_config, 0, 1),
-        Target("token", 10, "bytes", [msgspec.json.encode(token)], feed_token, 0, 1),
+        Target("token", 10, "json", [msgspec.json.encode(one) for one in tokens], feed_token, 0, 1),
         Target("decision", 15, "text", questions, feed_question, 0, 1),
     ]
 

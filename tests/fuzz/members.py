@@ -6,6 +6,8 @@ Two real nodes meet in the simulator; then the victim alone is fed, on the hosti
 import random
 from typing import Any
 
+import msgspec
+
 from gossipmesh.gossip.base.effects import OpenStream, PersistKind, SendDatagram, SendStream, StreamId
 from gossipmesh.gossip.base.settings import RestoredState
 from gossipmesh.gossip.sessions.handshake import proof_bytes
@@ -26,6 +28,7 @@ from gossipmesh.wire import datagram, frames
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import WIRE_MAX
 from tests.fuzz.decoders import DOMAIN, Target, frame_messages, packet_messages, signed_records
+from tests.fuzz.signers import credential_bodies
 
 STEP_NS = MILLISECOND_NS // 10
 
@@ -173,10 +176,26 @@ def datagram_targets() -> list[Target]:
         assert pair.victim.own_state.epoch < 2**40, "a member drove the victim's epoch"
         return pair.measured(effects, before)
 
+    def feed_credential(data: bytes) -> tuple[int, int]:
+        """A stolen credential key signs what it likes, by a member's packet or an operator's hand."""
+        now, before = pair.tick(), pair.work()
+        message = signed_bytes(DOMAIN.trust_domain, RecordKind.CREDENTIAL, data)
+        record = msgspec.structs.replace(
+            DOMAIN.node("n3").credential, body=data, signature=DOMAIN.credential_key.sign(message)
+        )
+        if len(data) % 2:
+            effects = pair.victim.offer_credential(record, now)
+        else:
+            packet = pair.packet(datagram.encode_body([datagram.encode_message(record)]))
+            effects = pair.victim.receive_datagram(packet, pair.hostile_host.address, now)
+        assert len(pair.victim.members()) <= 3
+        return pair.measured(effects, before)
+
     checks_max, records_max = limits.DATAGRAM_SIGNATURE_CHECKS_MAX, limits.DATAGRAM_MESSAGES_MAX
     return [
         Target("datagram-stranger", 60, "bytes", strangers, feed_stranger, checks_max, records_max, True),
-        Target("datagram-member", 110, "mixed", bodies, feed_member, checks_max, records_max, True),
+        Target("datagram-member", 100, "mixed", bodies, feed_member, checks_max, records_max, True),
+        Target("credential-member", 8, "mixed", credential_bodies(), feed_credential, checks_max, 1, True),
         Target("record-member", 30, "mixed", own_bodies(), feed_signed, checks_max, records_max, True),
     ]
 

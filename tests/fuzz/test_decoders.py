@@ -2,13 +2,22 @@
 
 import pytest
 
-from gossipmesh.model.errors import MalformedInput
 from tests.fuzz.budget import fuzz
 from tests.fuzz.certificates import certificate_targets
 from tests.fuzz.decoders import Target, decoder_targets
 from tests.fuzz.edges import edge_targets
+from tests.fuzz.enrolment import enrolment_targets
+from tests.fuzz.files import file_targets
+from tests.fuzz.signers import signer_targets
 
-TARGETS = [*decoder_targets(), *certificate_targets(), *edge_targets()]
+TARGETS = [
+    *decoder_targets(),
+    *certificate_targets(),
+    *edge_targets(),
+    *signer_targets(),
+    *enrolment_targets(),
+    *file_targets(),
+]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
@@ -18,7 +27,7 @@ def test_inputs_that_were_not_mutated_are_read(target: Target) -> None:
     for data in target.corpus:
         try:
             target.feed(data)
-        except MalformedInput:
+        except target.declared:
             continue
         accepted_count += 1
     assert accepted_count
@@ -26,5 +35,5 @@ def test_inputs_that_were_not_mutated_are_read(target: Target) -> None:
 
 @pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
 def test_mutated_inputs_raise_what_is_declared_and_cost_what_is_bounded(target: Target) -> None:
-    """Anything but `MalformedInput` propagates and names the seed."""
+    """Anything but what is declared propagates and names the seed."""
     fuzz(target)

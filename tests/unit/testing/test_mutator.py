@@ -1,5 +1,6 @@
 """The mutator is deterministic, makes every kind of damage, and the fuzz loop notices what it should."""
 
+import json
 import random
 
 import pytest
@@ -20,6 +21,25 @@ def mutants(seed: int, count: int = 2_000) -> list[bytes]:
 
 def test_a_seed_makes_the_same_inputs_again() -> None:
     assert mutants(1) == mutants(1) != mutants(2)
+
+
+def test_json_stays_json_for_the_most_part() -> None:
+    """So that what is read behind the parser is tried, and not the parser alone."""
+    source = json.dumps({"a": [1, "text", None], "b": {"c": True}}).encode()
+    mutator = Mutator(random.Random(4))
+    made = [mutator.mutate_json(source, [source]) for _ in range(2_000)]
+    again = Mutator(random.Random(4))
+    assert made == [again.mutate_json(source, [source]) for _ in range(2_000)]
+    readable_count = 0
+    for data in made:
+        try:
+            json.loads(data)
+        except (ValueError, RecursionError):
+            continue
+        readable_count += 1
+    assert 1_000 < readable_count < 1_900
+    assert len(set(made)) > 800
+    assert any(data.startswith(b'{"deep":' + b"[" * 1_000) for data in made)
 
 
 def test_every_kind_of_damage_is_made() -> None:
