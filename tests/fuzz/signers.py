@@ -71,7 +71,7 @@ def trust_target() -> Target:
         KnownPeers.of_sections(trust.trust_domain, {"trust": TrustSection(trust.intermediates, True)}, None)
         return verifier.computed_count - before, 1
 
-    return Target("trust-signed", 12, "json", [trust_payload()], feed, CHECKS_MAX, 1)
+    return Target("trust-signed", 14, "json", [trust_payload()], feed, CHECKS_MAX, 1)
 
 
 def envelope_target() -> Target:
