@@ -118,6 +118,13 @@ def copies_ended_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
     return _spread(seconds for seconds in ended if seconds is not None)
 
 
+def thefts_s(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return p50 and max over runs of when a thief of keys was refused, and cut off; {} for none."""
+    rows = [row for result in results for row in result["measures"].get("thefts_s", ())]
+    parts = sorted({part for row in rows for part in row})
+    return {part: _spread(row[part] for row in rows if part in row) for part in parts}
+
+
 SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]] = {
     "seen_dead_s": seen_dead_s,
     "replaced_ended_s": replaced_ended_s,
@@ -125,6 +132,7 @@ SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]
         seconds for result in results for seconds in result["measures"].get("forgotten_s", ())
     ),
     "copies_ended_s": copies_ended_s,
+    "thefts_s": thefts_s,
     "moved_s": moved_s,
     "news_s": news_s,
     "isolation_known_s": lambda results: _spread(isolation_known_s(results)),

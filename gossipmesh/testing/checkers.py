@@ -16,6 +16,8 @@ from gossipmesh.testing import (
     mutes,
     no_authority,
     request_checkers,
+    stolen_intermediate,
+    stolen_node_key,
     taken_out,
 )
 from gossipmesh.testing.agent_log import StatusDeclared
@@ -315,6 +317,8 @@ CHECKERS: Final[dict[str, Checker]] = {
         finally_replaced_agents_ended,
         copied_state.finally_copies_ended,
         taken_out.finally_the_forgotten_are_gone,
+        stolen_node_key.finally_stolen_keys_are_useless,
+        stolen_intermediate.finally_a_forger_is_nobody,
         no_authority.finally_lives_without_authority,
         address_moves.eventually_who_moved_is_found,
         lost_udp.eventually_news_arrives,

@@ -1,5 +1,6 @@
-"""A node's name enrolled again elsewhere while its agent runs, timed: old agent ended, old engine ended."""
+"""A node's name enrolled again: elsewhere while its agent runs, timed, or at its place once taken out."""
 
+import shutil
 from typing import Any, Final
 
 import trio
@@ -45,6 +46,20 @@ async def enrol_again(mesh: Mesh, name: str, within_s: float) -> dict[str, Any]:
         "mesh_port_open": await _accepts(old.host, layout.MESH_PORT),
         "said": log.splitlines()[-1][-_SAID_LENGTH_MAX:],
     }
+
+
+async def enrol_anew(mesh: Mesh, node: MeshNode, within_s: float) -> None:
+    """Enrol a node that was taken out, as the sentence of its agent says; return when all see it alive."""
+    shutil.rmtree(node.directory / "state" / "identity")
+    token = node.directory / "token-anew"
+    await mesh.create_token(node.name, token)
+    others = [other for other in mesh.nodes.values() if other.name != node.name]
+    seeds = [f"{other.host}:{layout.GOSSIP_PORT}" for other in others[:2]]
+    config = layout.agent_config(node.local_host, node.directory, token, seeds)
+    layout.write_document(node.config_path, config)
+    mesh.start_agent(node.name)
+    everybody = dict.fromkeys(mesh.nodes, "alive")
+    await mesh.wait_statuses(everybody, timeout_s=within_s)
 
 
 async def _prepare(mesh: Mesh, old: MeshNode) -> MeshNode:

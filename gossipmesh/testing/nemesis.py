@@ -23,6 +23,8 @@ from gossipmesh.testing import (
     mutes,
     no_authority,
     openings,
+    stolen_intermediate,
+    stolen_node_key,
     taken_out,
 )
 from gossipmesh.testing.agent_log import replacement_s
@@ -44,6 +46,13 @@ COMMAND_SLACK_S: Final = 15.0
 CALL_TIMEOUT_S: Final = 60.0
 SLOW_MS: Final = 500.0
 SLOW_KEPT_MAX: Final = 2_000
+
+
+_PLAYED: Final = {
+    copied_state.COPY_STATE: copied_state.copy_state,
+    stolen_intermediate.STEAL_INTERMEDIATE: stolen_intermediate.steal_intermediate,
+    stolen_node_key.STEAL_NODE_KEY: stolen_node_key.steal_node_key,
+}
 
 
 class Run:
@@ -164,8 +173,8 @@ class Run:
                 await trio.sleep(step.for_s)
         elif step.do in ("enrol-again", taken_out.FORGET):
             await self._lose_for_good(step, say)
-        elif step.do == copied_state.COPY_STATE:
-            await self._copy_state(step, say)
+        elif step.do in _PLAYED:
+            await self._play(step, say)
         elif step.do == no_authority.NO_AUTHORITY:
             await self._live_without_authority(step, say)
         elif step.do == "move":
@@ -256,11 +265,11 @@ class Run:
         self._fired(step.do, name, int(has_left), at_s, **detail)
         return self.evidence.faults[-1]
 
-    async def _copy_state(self, step: Step, say: Callable[[str], None]) -> None:
-        """Have a copy of the victim's state started elsewhere, and watch what becomes of both."""
-        at_s = self._observer.now_s()
-        detail = await copied_state.copy_state(self._mesh, self.victim, step.within_s)
-        say(f"          the state of {self.victim} was copied: {detail}")
+    async def _play(self, step: Step, say: Callable[[str], None]) -> None:
+        """Do something to the victim that has a module of its own, and write down what came of it."""
+        at_s, play = self._observer.now_s(), _PLAYED[step.do]
+        detail = await play(self._mesh, self.victim, step.within_s)
+        say(f"          {step.name}, {self.victim}: {detail}")
         self._fired(step.do, self.victim, 1, at_s, **detail)
 
     async def _live_without_authority(self, step: Step, say: Callable[[str], None]) -> None:
@@ -507,6 +516,8 @@ def _describe(step: Step, victim: str) -> str:
         "forget": f"take {victim} out of the mesh",
         "enrol-again": f"enrol the name of {victim} elsewhere",
         "no-authority": f"kill the authority for good, and go on; {victim} is killed and starts again",
+        "steal-node-key": f"steal the keys of {victim}, use them, revoke it and enrol it again",
+        "steal-intermediate": f"steal the intermediate, call with it, and answer in the place of {victim}",
         "copy-state": f"start a copy of the state of {victim} elsewhere",
         "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
         "lose-udp": f"drop {step.percent} % of the UDP of {'another node' if step.percent < 100 else victim}",
@@ -543,6 +554,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         "replaced_ended_s": replaced_ended_s(evidence),
         "without_authority_s": no_authority.without_authority_s(evidence),
         "forgotten_s": taken_out.gone_s(evidence),
+        "thefts_s": stolen_node_key.thefts_s(evidence),
         "copies_ended_s": copied_state.copies_ended_s(evidence),
         "moves_s": address_moves.moves_s(evidence),
         "news_s": evidence.news,

@@ -24,6 +24,8 @@ STEP_KINDS: Final = (
     "enrol-again",
     "forget",
     "copy-state",
+    "steal-node-key",
+    "steal-intermediate",
     "no-authority",
     "move",
     "lose-udp",
@@ -48,6 +50,8 @@ FAULT_KINDS: Final = (
     "enrol-again",
     "forget",
     "copy-state",
+    "steal-node-key",
+    "steal-intermediate",
     "no-authority",
     "move",
     "lose-udp",
@@ -62,6 +66,8 @@ REAL_STEPS: Final = (
     "enrol-again",
     "forget",
     "copy-state",
+    "steal-node-key",
+    "steal-intermediate",
     "no-authority",
     "move",
     "lose-udp",
@@ -75,6 +81,7 @@ REAL_STEPS: Final = (
 TIMED_STEPS: Final = (
     *("await", "push", "upgrade", "leave", "leave-rejoin"),
     *("enrol-again", "forget", "copy-state", "no-authority", "move", "news"),
+    *("steal-node-key", "steal-intermediate"),
 )
 ADDRESSES: Final = ("fixed", "found")
 TARGETS: Final = ("agent", "engine", "workloads")
@@ -119,11 +126,13 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
     then `for_s` of load), enrol-again (the victim's name is enrolled elsewhere, its agent runs on; what
     becomes of it is watched for `within_s`), forget (the victim is taken out of the mesh; that it goes is
-    watched for `within_s`), copy-state (a copy of the victim's state is started
-    elsewhere, the victim runs on; what becomes of both is watched for `within_s`), no-authority (the
-    authority is killed for good; an endpoint comes, one dies, keys turn, the victim is killed and starts
-    again, each `within_s`), move (the victim gets another address `gap_s` after its old one went or, below
-    0, before; all others have it `within_s`),
+    watched for `within_s`), steal-node-key (the victim's keys are used by a thief, the victim is revoked and
+    enrolled again; each part `within_s`), steal-intermediate (its certificates are shown to all others, in
+    the place of the victim too, which is killed; each part `within_s`), copy-state (a copy of the victim's
+    state is started elsewhere, the victim runs on; what becomes of both is watched for `within_s`),
+    no-authority (the authority is killed for good; an endpoint comes, one dies, keys turn, the victim is
+    killed and starts again, each `within_s`), move (the victim gets another address `gap_s` after its old one
+    went or, below 0, before; all others have it `within_s`),
     lose-udp (for `for_s`, beside what follows: all datagrams of the victim, or `percent` of those of
     another node), news (a policy and a service of others and a service of the victim are published; each
     is everywhere `within_s`), mute (`percent` of all that the victim sends is dropped, and all that its

@@ -83,6 +83,20 @@ def test_a_forgotten_node_is_gone_and_ends() -> None:
     assert len(told["measures"]["forgotten_s"]) == 1
 
 
+def test_stolen_keys_of_a_node_are_useless_once_it_is_revoked() -> None:
+    told = run_chaos(SCENARIOS / "stolen-node-key.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    (times,) = told["measures"]["thefts_s"]
+    assert times.keys() == {"turned_s", "told_s", "refused_s", "closed_s"}
+
+
+def test_a_stolen_intermediate_makes_nobody() -> None:
+    told = run_chaos(SCENARIOS / "stolen-intermediate.toml", seed=1)
+    assert not wrong(told), told["logs"]
+    (fault,) = told["evidence"]["faults"]
+    assert fault["detail"]["own_keys"]["believed"]
+
+
 def test_a_mesh_goes_on_without_its_authority() -> None:
     told = run_chaos(SCENARIOS / "authority-dead.toml", seed=1)
     assert not wrong(told), told["logs"]

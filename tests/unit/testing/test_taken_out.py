@@ -14,7 +14,9 @@ GONE = {"node2": 0.1, "node3": 0.4}
 def forgotten(**detail: Any) -> FaultFired:
     ended = {"agent_ended_after_s": 1.5, "engine_ended_after_s": 1.4, "exit_code": 77}
     said = {"said": "gossipmesh: node1 was revoked (generation 2 counts no more): ..."}
-    return FaultFired(3.0, FORGET, "node1", count=1, detail={"gone_after_s": GONE, **ended, **said, **detail})
+    back = {"from_disk": {"exit_code": 77, "named_by": []}, "anew_s": 2.5}
+    whole = {"gone_after_s": GONE, **ended, **said, **back, **detail}
+    return FaultFired(3.0, FORGET, "node1", count=1, detail=whole)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +29,9 @@ def forgotten(**detail: Any) -> FaultFired:
         ({"engine_ended_after_s": None}, "engine_ended_after_s of node1: None"),
         ({"exit_code": 78}, "node1 ended with 78: "),
         ({"said": "gossipmesh: cannot write"}, "node1 ended with 77: gossipmesh: cannot write"),
+        ({"from_disk": {"exit_code": None, "named_by": []}}, "node1 started from its disk: "),
+        ({"from_disk": {"exit_code": 77, "named_by": ["node2"]}}, "node1 started from its disk: "),
+        ({"anew_s": None}, "node1 did not come back by a new enrolment"),
     ],
 )
 def test_the_forgotten_are_gone_and_have_ended(detail: dict[str, Any], problem: str | None) -> None:
