@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from chaos.words import SEED, Number, run_command
+from gossipmesh.testing.cold_starts import PARTS
 from gossipmesh.testing.interrupts import end_like_ctrl_c
 from gossipmesh.testing.isolations import isolation_known_s
 from gossipmesh.testing.lost_udp import KINDS as NEWS_KINDS
@@ -112,6 +113,12 @@ def _spread(found: Iterable[float]) -> dict[str, float]:
     return {"runs": len(times), "p50": times[len(times) // 2], "max": times[-1]} if times else {}
 
 
+def cold_starts_s(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return for each part of a cold start p50 and max over runs of when it was done; {} for none."""
+    rows = [row for result in results for row in result["measures"].get("cold_starts_s", ())]
+    return {part: _spread(row[part] for row in rows if row[part] is not None) for part in PARTS if rows}
+
+
 def copies_ended_s(results: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return p50 and max over runs of how long copies of a state folder ran; {} for none."""
     ended = [seconds for result in results for seconds in result["measures"].get("copies_ended_s", ())]
@@ -131,6 +138,7 @@ SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]
     "forgotten_s": lambda results: _spread(
         seconds for result in results for seconds in result["measures"].get("forgotten_s", ())
     ),
+    "cold_starts_s": cold_starts_s,
     "copies_ended_s": copies_ended_s,
     "thefts_s": thefts_s,
     "moved_s": moved_s,

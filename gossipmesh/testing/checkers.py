@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from gossipmesh.testing import (
     address_moves,
+    cold_starts,
     copied_state,
     isolations,
     lost_udp,
@@ -320,6 +321,7 @@ CHECKERS: Final[dict[str, Checker]] = {
         stolen_node_key.finally_stolen_keys_are_useless,
         stolen_intermediate.finally_a_forger_is_nobody,
         no_authority.finally_lives_without_authority,
+        cold_starts.finally_cold_starts_are_quick,
         address_moves.eventually_who_moved_is_found,
         lost_udp.eventually_news_arrives,
         mutes.eventually_dead_as_often,

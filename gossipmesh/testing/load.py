@@ -313,6 +313,19 @@ class Client:
             await trio.aclose_forcefully(stream)
 
 
+async def ask_once(target: Target) -> Outcome:
+    """Send one request over a connection of its own; return what became of it, `error` saying why not."""
+    outcome = Outcome(_now_s(), target.node, target.authority, kind=target.kind)
+    client = Client(target)
+    try:
+        await client.get(outcome, Tally())
+    except (NoAnswer, OSError) as error:
+        outcome.status, outcome.error = 0, str(error)
+    finally:
+        await client.close_idle()
+    return outcome
+
+
 def _header(response: h11.Response, name: bytes) -> str:
     return next((value.decode("latin-1") for key, value in response.headers if key == name), "")
 

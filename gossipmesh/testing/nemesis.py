@@ -15,9 +15,11 @@ import trio
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import (
     address_moves,
+    cold_starts,
     copied_state,
     departures,
     enrolments,
+    key_turns,
     layout,
     lost_udp,
     mutes,
@@ -34,9 +36,10 @@ from gossipmesh.testing.isolations import isolations_known_s
 from gossipmesh.testing.load import Client, NoAnswer, Outcome, Tally, Target
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import Mesh
-from gossipmesh.testing.namespaces import LoopbackNetwork, NamespaceNetwork
+from gossipmesh.testing.namespaces import NamespaceNetwork
 from gossipmesh.testing.request_checkers import isolation_failures_s
-from gossipmesh.testing.scenario import Scenario, Step, faults_expected, needs_root
+from gossipmesh.testing.scenario import Scenario, Step, faults_expected
+from gossipmesh.testing.scenario_place import place_of
 from gossipmesh.testing.waiting import WaitedInVain, wait_until
 
 FINAL_TIMEOUT_S: Final = 10.0
@@ -49,6 +52,7 @@ SLOW_KEPT_MAX: Final = 2_000
 
 
 _PLAYED: Final = {
+    cold_starts.COLD_START: cold_starts.cold_start,
     copied_state.COPY_STATE: copied_state.copy_state,
     stolen_intermediate.STEAL_INTERMEDIATE: stolen_intermediate.steal_intermediate,
     stolen_node_key.STEAL_NODE_KEY: stolen_node_key.steal_node_key,
@@ -452,6 +456,7 @@ class Run:
             "state-sums-equal": self._sums_equal,
             "engine-attached": lambda: self._attached(self.evidence.victims or [self.victim]),
             "pushes-told": self._pushes_told,
+            "peers-turned": key_turns.PeersTurned(self._mesh, self.victim).missing,
             "all-open": lambda: openings.not_open(self._mesh),
             "tcp-only-told": lambda: lost_udp.not_told(self._mesh, self.victim),
             "views-equal": lambda: mutes.views_differ(self._mesh),
@@ -518,6 +523,7 @@ def _describe(step: Step, victim: str) -> str:
         "no-authority": f"kill the authority for good, and go on; {victim} is killed and starts again",
         "steal-node-key": f"steal the keys of {victim}, use them, revoke it and enrol it again",
         "steal-intermediate": f"steal the intermediate, call with it, and answer in the place of {victim}",
+        "cold-start": f"kill the authority, {victim} and its seeds, and start {victim} from its disk",
         "copy-state": f"start a copy of the state of {victim} elsewhere",
         "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
         "lose-udp": f"drop {step.percent} % of the UDP of {'another node' if step.percent < 100 else victim}",
@@ -553,6 +559,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         },
         "replaced_ended_s": replaced_ended_s(evidence),
         "without_authority_s": no_authority.without_authority_s(evidence),
+        "cold_starts_s": cold_starts.cold_starts_s(evidence),
         "forgotten_s": taken_out.gone_s(evidence),
         "thefts_s": stolen_node_key.thefts_s(evidence),
         "copies_ended_s": copied_state.copies_ended_s(evidence),
@@ -567,7 +574,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
 def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep: bool) -> dict[str, Any]:
     """Run `scenario` and return its result: `{scenario, seed, ok, checks, measures, evidence}`."""
     layout_ = layout.LAYOUTS[scenario.mesh.layout]()
-    with Mesh(layout_, keep_files=keep, **_network(scenario)) as mesh:
+    with Mesh(layout_, keep_files=keep, **place_of(scenario)) as mesh:
         run = Run(scenario, seed, mesh)
         evidence = trio.run(run.execute, say)
         checks = judge(evidence, scenario, faults_expected(scenario, len(evidence.nodes)))
@@ -584,13 +591,6 @@ def run_scenario(scenario: Scenario, seed: int, say: Callable[[str], None], keep
         "logs": logs,
         "evidence": evidence,
     }
-
-
-def _network(scenario: Scenario) -> dict[str, Any]:
-    """Return where a scenario's mesh lives, and what its agents are configured with for that."""
-    if scenario.mesh.addresses == "found":
-        return {"network": address_moves.MovableNetwork(), "config": address_moves.EVERYWHERE}
-    return {"network": NamespaceNetwork() if needs_root(scenario) else LoopbackNetwork()}
 
 
 def scenario_path(text: str) -> Path:

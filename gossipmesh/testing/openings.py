@@ -1,14 +1,22 @@
-"""Whether every node of a mesh under test answers calls: what a scenario waits for."""
+"""Whether nodes of a mesh under test answer calls: what a scenario waits for."""
 
-from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.mesh import Mesh, MeshNode
 
 
 async def not_open(mesh: Mesh) -> str | None:
     """Return which node answers no call yet, and why; None when all do."""
-    for name, node in mesh.nodes.items():
-        status = await node.status()
-        if status["opening"]["closed"]:
-            return f"{name} is closed: {status['opening']['why']}"
-        if not (status["engine"]["acked"] and status["engine"]["answering"]):
-            return f"the engine of {name} is {status['engine']}"
+    for node in mesh.nodes.values():
+        why = await closed_at(node)
+        if why is not None:
+            return why
+    return None
+
+
+async def closed_at(node: MeshNode) -> str | None:
+    """Return why a node answers no call yet; None when it does."""
+    status = await node.status()
+    if status["opening"]["closed"]:
+        return f"{node.name} is closed: {status['opening']['why']}"
+    if not (status["engine"]["acked"] and status["engine"]["answering"]):
+        return f"the engine of {node.name} is {status['engine']}"
     return None

@@ -27,6 +27,7 @@ STEP_KINDS: Final = (
     "steal-node-key",
     "steal-intermediate",
     "no-authority",
+    "cold-start",
     "move",
     "lose-udp",
     "news",
@@ -53,6 +54,7 @@ FAULT_KINDS: Final = (
     "steal-node-key",
     "steal-intermediate",
     "no-authority",
+    "cold-start",
     "move",
     "lose-udp",
     "mute",
@@ -69,6 +71,7 @@ REAL_STEPS: Final = (
     "steal-node-key",
     "steal-intermediate",
     "no-authority",
+    "cold-start",
     "move",
     "lose-udp",
     "news",
@@ -78,9 +81,11 @@ REAL_STEPS: Final = (
     "call",
 )
 """What the simulator cannot show, because requests are all it is about."""
+REAL_CONDITIONS: Final = ("peers-turned",)
+"""What the simulator cannot wait for: its nodes have no TLS keys."""
 TIMED_STEPS: Final = (
     *("await", "push", "upgrade", "leave", "leave-rejoin"),
-    *("enrol-again", "forget", "copy-state", "no-authority", "move", "news"),
+    *("enrol-again", "forget", "copy-state", "no-authority", "cold-start", "move", "news"),
     *("steal-node-key", "steal-intermediate"),
 )
 ADDRESSES: Final = ("fixed", "found")
@@ -91,11 +96,13 @@ class MeshSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`network` is loopback or namespaces (partitions need the latter, and root); `layout` one of LAYOUTS.
 
     `addresses` fixed: each agent is configured with its own; found: it finds it itself, and it can be moved.
+    `key_period` is every agent's `spec.keyPeriod`; empty: the usual one.
     """
 
     network: str = "loopback"
     layout: str = "demo"
     addresses: str = "fixed"
+    key_period: str = ""
 
 
 class LoadSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,8 +138,10 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the place of the victim too, which is killed; each part `within_s`), copy-state (a copy of the victim's
     state is started elsewhere, the victim runs on; what becomes of both is watched for `within_s`),
     no-authority (the authority is killed for good; an endpoint comes, one dies, keys turn, the victim is
-    killed and starts again, each `within_s`), move (the victim gets another address `gap_s` after its old one
-    went or, below 0, before; all others have it `within_s`),
+    killed and starts again, each `within_s`), cold-start (the authority is killed for good, the victim and
+    its seeds at once; the victim starts from its disk, watched for `within_s`, and then its seeds), move (the
+    victim gets another address `gap_s` after its old one went or, below 0, before; all others have it
+    `within_s`),
     lose-udp (for `for_s`, beside what follows: all datagrams of the victim, or `percent` of those of
     another node), news (a policy and a service of others and a service of the victim are published; each
     is everywhere `within_s`), mute (`percent` of all that the victim sends is dropped, and all that its
@@ -226,7 +235,7 @@ def faults_expected(scenario: Scenario, nodes_count: int) -> int:
 
 def can_be_simulated(scenario: Scenario) -> bool:
     """Tell whether the simulator knows everything the scenario does."""
-    return not any(step.do in REAL_STEPS for step in scenario.steps)
+    return not any(step.do in REAL_STEPS or step.until in REAL_CONDITIONS for step in scenario.steps)
 
 
 def needs_root(scenario: Scenario) -> bool:

@@ -371,11 +371,12 @@ def run_simulated(scenario: Scenario, seed: int, say: Callable[[str], None]) -> 
     """Run `scenario` in virtual time; the result is that of `run_scenario`, with `requests` null.
 
     Raises:
-        OperatorError: it is about requests or enrolment, which are not simulated. State: nothing was run.
+        OperatorError: it is about requests, enrolment or keys, which are not simulated. State: nothing
+            was run.
     """
     if not can_be_simulated(scenario):
         raise OperatorError(
-            f"{scenario.name} is about requests or enrolment, which are not simulated; "
+            f"{scenario.name} is about requests, enrolment or keys, which are not simulated; "
             "run it with --backend process"
         )
     run = SimulatedRun(scenario, seed)

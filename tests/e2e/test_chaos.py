@@ -104,6 +104,22 @@ def test_a_mesh_goes_on_without_its_authority() -> None:
     assert parts.keys() == {"new_endpoint_s", "dead_endpoint_s", "keys_turned_s", "cold_start_s"}
 
 
+def test_an_engine_without_an_agent_knows_the_keys_that_its_peers_turn_to(tmp_path: Path) -> None:
+    """Keys turn twice as fast here."""
+    shorter = {'key_period = "30s"': 'key_period = "15s"', "sent_min = 1000": "sent_min = 500"}
+    shorter["sent_min = 1500"] = "sent_min = 750"
+    told = run_chaos(brief(tmp_path, "agent-dead-30-hours", shorter), seed=1)
+    assert not wrong(told), told["logs"]
+    assert told["evidence"]["mixed"]["failed"] == 0
+
+
+def test_a_node_whose_seeds_and_authority_are_gone_starts_from_its_disk() -> None:
+    """With the bounds of the shipped scenario; what is late once may be tried once more."""
+    path = SCENARIOS / "cold-start.toml"
+    told, runs = run_until_prompt(path, 1, {"finally_cold_starts_are_quick"})
+    assert not wrong(told), runs
+
+
 def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path) -> None:
     """One node here, and sessions that end by themselves; the shipped scenario takes all, to the limit."""
     shorter = {

@@ -17,7 +17,8 @@ FILES = [path for path in ALL if can_be_simulated(load_scenario(path))]
 
 def test_what_takes_real_processes_is_refused_in_a_sentence() -> None:
     refused = [path for path in ALL if path not in FILES]
-    processes = ["authority-dead", "copied-state", "dead-twice", "enrolled-again", "forgotten"]
+    processes = ["agent-dead-30-hours", "authority-dead", "cold-start", "copied-state", "dead-twice"]
+    processes += ["enrolled-again", "forgotten"]
     processes += ["isolated-caller", "leave-rejoin-all", "moved-address", "only-endpoint-drains"]
     processes += ["stolen-intermediate", "stolen-node-key", "tcp-only"]
     assert [path.stem for path in refused] == processes

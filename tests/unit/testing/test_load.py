@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from gossipmesh.testing.load import Client, NoAnswer, Outcome, Tally, Target
+from gossipmesh.testing.load import Client, NoAnswer, Outcome, Tally, Target, ask_once
 from gossipmesh.testing.load_control import add_up
 from tests.unit.free_port import free_port
 
@@ -121,6 +121,18 @@ async def test_a_stale_connection_is_tried_once_more_on_a_new_one() -> None:
     assert tally.reconnects == 1
     await client.close_idle()
     await listener.aclose()
+
+
+async def test_one_request_by_itself_is_answered_or_says_why_not() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    target = Target("n1", "127.0.0.1", listener.socket.getsockname()[1], "cart.shop")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_once, listener, [GOOD, b""])
+        answered, broken = await ask_once(target), await ask_once(target)
+    await listener.aclose()
+    assert (answered.served_by, answered.error) == ("n1", "")
+    assert (broken.status, broken.error) == (0, "closed before an answer")
+    assert (await ask_once(target)).error
 
 
 @pytest.mark.parametrize(
