@@ -27,6 +27,7 @@ BENCH_PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "s
 # Programs of others that tests marked `programs` talk to, or look at the mesh with.
 PROGRAM_PACKAGES = {
     "curl": "curl",
+    "faketime": "faketime",
     "prometheus": "prometheus",
     "promtool": "prometheus",
     "pg_ctlcluster": "postgresql",
