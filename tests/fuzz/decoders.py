@@ -196,6 +196,8 @@ def document_targets() -> list[Target]:
     trusts = [DOMAIN.trust_envelope, DOMAIN.sign_trust(DOMAIN.trust_document(2))]
     verifier = Verifier(256)
     documents = DOMAIN.documents(verifier)
+    for envelope_held in trusts:
+        documents.load_trust_untrusted(envelope_held)  # else what is signed, in other bytes, is taken first
 
     def counted(step: Callable[[], Any]) -> tuple[int, int]:
         before = verifier.computed_count
