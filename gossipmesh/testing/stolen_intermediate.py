@@ -37,7 +37,7 @@ async def steal_intermediate(mesh: Mesh, name: str, within_s: float) -> dict[str
     `called`: what calls met, by node and certificate. `own_keys` and `forged`: requests that the false server
     got (`believed`) and callers that left without one (`refused`), by certificate. `statuses`: how the other
     nodes held `name` while the false server had its keys, and at the end. `refusals` and `logged` are other
-    nodes' counters and access logs.
+    nodes' counters and access logs; `engines_said`: how often their engines' own logs tell of the false one.
     """
     victim = mesh.nodes[name]
     others = [node for node in mesh.nodes.values() if node.name != name]
@@ -66,6 +66,12 @@ async def steal_intermediate(mesh: Mesh, name: str, within_s: float) -> dict[str
         nursery.cancel_scope.cancel()
     detail["refusals"] = {node.name: await refusals_of(node) for node in others}
     detail["logged"] = {node.name: logged_of(node) for node in others}
+    detail["engines_said"] = {
+        node.name: (node.directory / "state" / "engine.log")
+        .read_text(errors="replace")
+        .count(f"{name} is nobody")
+        for node in others
+    }
     return detail
 
 
@@ -187,6 +193,8 @@ def _unwritten(detail: dict[str, Any]) -> list[str]:
                 problems.append(f"the metrics of {node} do not count {code}: {counts}")
             if not detail["logged"][node].get(f"peer_refused[{code}]"):
                 problems.append(f"the access log of {node} does not say {code}: {detail['logged'][node]}")
+    if not any(detail["engines_said"].values()):
+        problems.append("no engine that calls says in its log who answers there")
     for code in CODES:
         what = f"peers_refused_{code}"
         before, after = (

@@ -1,6 +1,7 @@
 """Connections to endpoints and workloads: from the pool or new, admitted, and proven to be who they are."""
 
 import errno
+import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +22,8 @@ from gossipmesh.net.shortage import is_own_shortage
 from gossipmesh.net.tls import ALPN_HTTP, TlsError, TlsPeerRefused, TlsStream, open_tls
 from gossipmesh.traffic.endpoints import key_of
 from gossipmesh.traffic.outcomes import Outcome
+
+log = logging.getLogger("gossipmesh.engine")
 
 REVOKED_DETAIL: Final = "endpoint_revoked"
 _LAG_SHARE: Final = 0.25  # of the connect timeout: a loop this late saw what came too late
@@ -111,8 +114,9 @@ async def _shake_hands(
     except OSError as error:
         if isinstance(error, TlsError):
             state.counters.add("tls_client_failures")
-        if isinstance(error, TlsPeerRefused):
-            state.peers.refused(error, now())
+        # The request may go elsewhere and end well: then its own line would not tell.
+        if isinstance(error, TlsPeerRefused) and state.peers.refused(error, now()):
+            log.warning("who answers at %s for %s is nobody: %s", endpoint.address, endpoint.node, error)
         raise _failed(state, error) from None
     finally:
         if stream is None:

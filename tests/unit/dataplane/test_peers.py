@@ -121,12 +121,19 @@ async def test_a_caller_with_a_key_nobody_lists(tmp_path: Path, shows: Identity,
         "the same by the authority",
     ],
 )
-async def test_a_callee_with_a_key_its_node_does_not_list(tmp_path: Path, shows: Identity, code: str) -> None:
+async def test_a_callee_with_a_key_its_node_does_not_list(
+    tmp_path: Path, shows: Identity, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async with fleet_of_two(tmp_path) as (fleet, near, far, _serves):
         await fleet.identify(far, shows)
         assert (await get(near.at("proxy")))[0] == 503
         assert (await logged(near, f"peer_refused[{code}]"))["response_flags"].startswith("UF")
         await until(lambda: refusals(near)[f"peers_refused_{code.replace('-', '_')}"] >= 1)
+        told = [
+            record.getMessage() for record in caplog.records if f"peer_refused[{code}]" in record.getMessage()
+        ]
+        assert told
+        assert " for far is nobody: " in told[0]
 
 
 async def test_a_key_that_its_node_has_dropped_comes_back_for_nobody(tmp_path: Path) -> None:

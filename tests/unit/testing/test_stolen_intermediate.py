@@ -21,6 +21,7 @@ WELL: dict[str, Any] = {
     "forged": {"believed": {}, "refused": REFUSED},
     "refusals": {"node1": AFTER},
     "logged": {"node1": LOGGED},
+    "engines_said": {"node1": 3},
 }
 
 
@@ -44,6 +45,7 @@ def test_a_forger_whom_nobody_believed_is_well() -> None:
             "no caller was shown a certificate of the intermediate",
         ),
         ({"statuses": [{"node1": "unattended"}] * 2}, "node1 held it unattended at the end"),
+        ({"engines_said": {"node1": 0}}, "no engine that calls says in its log"),
         ({"refusals": {"node1": BEFORE}}, "no engine that calls counts unlisted"),
         (
             {"logged": {"node1": {"peer_refused[unlisted]": 6}}},
