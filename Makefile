@@ -4,7 +4,7 @@ RUN := .venv/bin/python
 SEEDS ?= 0-49
 MINUTES ?= 20
 
-.PHONY: demo test lint frozen bench bench-gossip chaos sim sim-full fuzz mutants explore clean
+.PHONY: demo test test-long lint frozen bench bench-gossip chaos sim sim-full fuzz mutants explore clean
 
 demo:
 	@$(PYTHON) tools/setup.py demo
@@ -13,7 +13,12 @@ demo:
 # By two processes; what starts real meshes comes last and by one alone (tests/side_by_side.py).
 test:
 	@$(PYTHON) tools/setup.py test
-	@$(RUN) -m pytest -n 2
+	@$(RUN) -m pytest -n 2 -m "not long"
+
+# What takes real meshes for minutes: stolen keys, dead authorities and agents, other clocks, the release before.
+test-long:
+	@$(PYTHON) tools/setup.py test
+	@$(RUN) -m pytest -m long
 
 lint:
 	@$(PYTHON) tools/setup.py test

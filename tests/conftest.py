@@ -1,7 +1,8 @@
 """What every test run keeps to: namespace tests only for root, nothing skipped where it counts, meshes last.
 
 Not being root deselects the tests marked `namespace`; a program that is not installed deselects those
-marked `programs("its name")`. The closing lines say how many. With `CI=true` a program that is missing
+marked `programs("its name")`; a clone without the release before, as a shallow one is, deselects those
+marked `history`. The closing lines say how many. With `CI=true` a program that is missing
 fails its tests instead, and with `CI=true` and root a skipped test fails the run. All of this holds for one
 process and for several (`-n 2`), where the workers count and the first process tells.
 """
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from gossipmesh.testing.older import holds_release
 from tests.side_by_side import AloneLast, rank
 
 _DESELECTED = pytest.StashKey[int]()
 _LACKING = pytest.StashKey[dict[str, int]]()
+_OLDER = pytest.StashKey[int]()
 _SKIPPED = pytest.StashKey[list[str]]()
 
 
@@ -37,6 +40,7 @@ def _missing_programs(item: pytest.Item) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_DESELECTED] = 0
     config.stash[_LACKING] = {}
+    config.stash[_OLDER] = 0
     config.stash[_SKIPPED] = []
     config.pluginmanager.register(_Skips(config.stash[_SKIPPED]))
 
@@ -49,6 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> AloneLast:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank(item.nodeid))
     _deselect_namespaces(config, items)
+    _deselect_history(config, items)
     if not _is_ci():
         _deselect_lacking(config, items)
 
@@ -80,6 +85,15 @@ def _deselect_namespaces(config: pytest.Config, items: list[pytest.Item]) -> Non
         items[:] = rootless
 
 
+def _deselect_history(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs the release before, where the clone's history does not reach back to it."""
+    older = [item for item in items if item.get_closest_marker("history") is not None]
+    if older and not holds_release():
+        config.hook.pytest_deselected(items=older)
+        config.stash[_OLDER] = len(older)
+        items[:] = [item for item in items if item not in older]
+
+
 class _Skips:
     """Counts what was skipped, whichever process skipped it."""
 
@@ -97,7 +111,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     told = getattr(session.config, "workeroutput", None)
     if told is not None:
-        told["deselected"] = (stash[_DESELECTED], stash[_LACKING])
+        told["deselected"] = (stash[_DESELECTED], stash[_LACKING], stash[_OLDER])
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -105,7 +119,8 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """Take over what a worker counted; each of them counts all tests."""
     counted = getattr(node, "workeroutput", {}).get("deselected")
     if counted is not None:
-        node.config.stash[_DESELECTED], node.config.stash[_LACKING] = counted
+        stash = node.config.stash
+        stash[_DESELECTED], stash[_LACKING], stash[_OLDER] = counted
 
 
 @pytest.hookimpl(trylast=True)
@@ -119,6 +134,12 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     count = config.stash[_DESELECTED]
     if count:
         reporter.write_line(f"{count} namespace tests deselected: they need root", yellow=True)
+    count = config.stash[_OLDER]
+    if count:
+        text = (
+            f"{count} tests deselected: this clone does not hold the release before (git fetch --unshallow)"
+        )
+        reporter.write_line(text, yellow=True)
     for program, count in sorted(config.stash[_LACKING].items()):
         text = f"{count} tests deselected: they need {program} (python3 tools/setup.py programs)"
         reporter.write_line(text, yellow=True)

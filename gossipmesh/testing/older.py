@@ -1,6 +1,7 @@
 """The release that meshes are upgraded from, taken out of this clone's history, to run beside this build."""
 
 import io
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -12,6 +13,16 @@ from gossipmesh.net.interpreter import module_words
 ROOT: Final = Path(__file__).resolve().parents[2]
 RELEASE: Final = "0.2.0"
 COMMIT: Final = "f60d2873bfbcf64475adbd500c429e31af1c0f53"
+
+
+def holds_release(root: Path = ROOT) -> bool:
+    """Tell whether the clone at `root` has the release before in its history."""
+    if shutil.which("git") is None:
+        return False
+    found = subprocess.run(
+        ["git", "-C", str(root), "cat-file", "-e", f"{COMMIT}^{{tree}}"], capture_output=True, check=False
+    )
+    return found.returncode == 0
 
 
 def older_program(directory: Path, root: Path = ROOT) -> list[str]:

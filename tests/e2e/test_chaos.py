@@ -83,6 +83,7 @@ def test_a_forgotten_node_is_gone_and_ends() -> None:
     assert len(told["measures"]["forgotten_s"]) == 1
 
 
+@pytest.mark.long
 def test_stolen_keys_of_a_node_are_useless_once_it_is_revoked() -> None:
     told = run_chaos(SCENARIOS / "stolen-node-key.toml", seed=1)
     assert not wrong(told), told["logs"]
@@ -90,6 +91,7 @@ def test_stolen_keys_of_a_node_are_useless_once_it_is_revoked() -> None:
     assert times.keys() == {"turned_s", "told_s", "refused_s", "closed_s"}
 
 
+@pytest.mark.long
 def test_a_stolen_intermediate_makes_nobody() -> None:
     told = run_chaos(SCENARIOS / "stolen-intermediate.toml", seed=1)
     assert not wrong(told), told["logs"]
@@ -97,6 +99,7 @@ def test_a_stolen_intermediate_makes_nobody() -> None:
     assert fault["detail"]["own_keys"]["believed"]
 
 
+@pytest.mark.long
 def test_a_mesh_goes_on_without_its_authority() -> None:
     told = run_chaos(SCENARIOS / "authority-dead.toml", seed=1)
     assert not wrong(told), told["logs"]
@@ -104,6 +107,7 @@ def test_a_mesh_goes_on_without_its_authority() -> None:
     assert parts.keys() == {"new_endpoint_s", "dead_endpoint_s", "keys_turned_s", "cold_start_s"}
 
 
+@pytest.mark.long
 def test_an_engine_without_an_agent_knows_the_keys_that_its_peers_turn_to(tmp_path: Path) -> None:
     """Keys turn twice as fast here."""
     shorter = {'key_period = "30s"': 'key_period = "15s"', "sent_min = 1000": "sent_min = 500"}
@@ -113,6 +117,7 @@ def test_an_engine_without_an_agent_knows_the_keys_that_its_peers_turn_to(tmp_pa
     assert told["evidence"]["mixed"]["failed"] == 0
 
 
+@pytest.mark.long
 def test_a_node_whose_seeds_and_authority_are_gone_starts_from_its_disk() -> None:
     """With the bounds of the shipped scenario; what is late once may be tried once more."""
     path = SCENARIOS / "cold-start.toml"

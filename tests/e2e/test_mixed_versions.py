@@ -17,6 +17,8 @@ from gossipmesh.testing.mesh import GOSSIPMESH, Mesh
 from gossipmesh.testing.older import older_program
 from gossipmesh.testing.waiting import wait_until
 
+pytestmark = [pytest.mark.long, pytest.mark.history]
+
 OLD, NEW = ("node1", "node3", "node5"), ("node2", "node4")
 MESH_POLICY = {
     "apiVersion": "gossipmesh.dev/v1",

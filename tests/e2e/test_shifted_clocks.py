@@ -21,7 +21,7 @@ from gossipmesh.testing.waiting import wait_until
 from tests.e2e.closed_scenes import end
 from tests.e2e.test_check import wait_failing
 
-pytestmark = pytest.mark.programs("faketime")
+pytestmark = [pytest.mark.long, pytest.mark.programs("faketime")]
 
 THREE = MeshLayout(
     (
