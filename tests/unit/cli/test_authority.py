@@ -190,6 +190,10 @@ def test_a_node_is_revoked_on_record_and_handed_to_an_agent(made: Path, address:
     record = base64.b64decode(json.loads(handed[0])["record"])
     signed = decode_untrusted(record, SignedRecord, bytes_max=32_768)
     assert decode_untrusted(signed.body, NodeCredential, bytes_max=32_768).signing_key == b""
+    with admin_at(made / "own.sock", handed, {}):  # the node's own agent, which ends when it is told
+        done = gossipmesh("authority", "revoke", "vm1", "--dir", "a", "--socket", "own.sock", cwd=made)
+    assert (done.returncode, len(handed)) == (0, 2), done.stderr
+    assert "no telling whether members are of builds before 0.3" in done.stderr
     unknown = gossipmesh("authority", "revoke", "vm9", "--dir", "a", cwd=made)
     assert "vm9 is not on record here" in unknown.stderr
 
