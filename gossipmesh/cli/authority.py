@@ -8,7 +8,8 @@ import click
 
 from gossipmesh.cli.authority_backup import ask_mesh, backup, restore
 from gossipmesh.cli.authority_move import move
-from gossipmesh.cli.authority_records import directory_option, show_log
+from gossipmesh.cli.authority_options import directory_option
+from gossipmesh.cli.authority_records import show_log
 from gossipmesh.cli.authority_revoke import forget, revoke
 from gossipmesh.cli.authority_rotate import rotate
 from gossipmesh.cli.authority_thresholds import read_thresholds, threshold_options, thresholds_told

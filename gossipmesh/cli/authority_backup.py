@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
-from gossipmesh.cli.authority_records import directory_option
+from gossipmesh.cli.authority_options import directory_option
 from gossipmesh.model.errors import MalformedInput, OperatorError
 
 _force_option = click.option(

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
-from gossipmesh.cli.authority_records import directory_option
+from gossipmesh.cli.authority_options import directory_option, root_keys_option
 from gossipmesh.cli.authority_rotate import hand_trust
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.model.errors import OperatorError, UsageError
@@ -15,14 +15,7 @@ from gossipmesh.model.host_port import is_host_port
 @click.command()
 @click.argument("addresses", nargs=-1, metavar="HOST:PORT...")
 @directory_option
-@click.option(
-    "--root-key",
-    "root_keys",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="A document root key; repeat for more. Default: those in DIR/documents.",
-)
+@root_keys_option
 @passphrase_options
 @socket_option
 def move(

@@ -6,15 +6,8 @@ from typing import Final
 
 import click
 
+from gossipmesh.cli.authority_options import directory_option
 from gossipmesh.cli.output import Column, output_option, print_rows, tell
-
-directory_option = click.option(
-    "--dir",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The authority's folder.",
-)
 
 _COLUMNS: Final = (
     Column("LINE", "number", right=True, rank=3),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, AgentRefused, socket_option
-from gossipmesh.cli.authority_records import directory_option
+from gossipmesh.cli.authority_options import directory_option, root_keys_option
 from gossipmesh.cli.authority_rotate import hand_trust
 from gossipmesh.cli.output import tell
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
@@ -36,16 +36,9 @@ _generation_option = click.option(
 @click.option(
     "--offline",
     is_flag=True,
-    help="By the document root keys and the next Trust, where the authority itself may be in other hands.",
+    help="By document root keys (--root-key) and the next Trust: the authority itself may be in other hands.",
 )
-@click.option(
-    "--root-key",
-    "root_keys",
-    multiple=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="With --offline: a document root key; repeat for more. Default: those in DIR/documents.",
-)
+@root_keys_option
 @passphrase_options
 @socket_option
 def revoke(

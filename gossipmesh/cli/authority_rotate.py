@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
+from gossipmesh.cli.authority_options import directory_option, root_keys_option
 from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.output import tell
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
@@ -38,21 +39,8 @@ def rotate() -> None:
 
 @rotate.command()
 @click.argument("name")
-@click.option(
-    "--dir",
-    "directory",
-    required=True,
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The authority's folder.",
-)
-@click.option(
-    "--root-key",
-    "root_keys",
-    multiple=True,
-    type=_file,
-    metavar="FILE",
-    help="A document root key; repeat for more. Default: those in DIR/documents.",
-)
+@directory_option
+@root_keys_option
 @click.option("--key-out", type=_file, metavar="FILE", help="Where the new key goes. Default: DIR/signers.")
 @click.option(
     "--signer",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from gossipmesh.cli.admin_client import AdminClient, socket_option
-from gossipmesh.cli.authority_records import directory_option
+from gossipmesh.cli.authority_options import directory_option, root_keys_option
 from gossipmesh.cli.authority_rotate import hand_trust
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.model.errors import MalformedInput, OperatorError
@@ -44,14 +44,6 @@ def _options(command: F) -> F:
         type=click.Choice(["name", "use", "drop"]),
         help="Default: the one that follows from what lies in the folder.",
     )
-    root_keys = click.option(
-        "--root-key",
-        "root_keys",
-        multiple=True,
-        type=_file,
-        metavar="FILE",
-        help="A document root key; repeat for more. Default: those in DIR/documents.",
-    )
     x509_root_key = click.option(
         "--x509-root-key",
         type=_file,
@@ -59,7 +51,9 @@ def _options(command: F) -> F:
         help="The X.509 root's key. Default: DIR/root.key. `root` makes a new one, and puts it here.",
     )
     force = click.option("--force", is_flag=True, help="Drop the old one while something of it is needed.")
-    return directory_option(step(root_keys(x509_root_key(force(passphrase_options(socket_option(command)))))))
+    return directory_option(
+        step(root_keys_option(x509_root_key(force(passphrase_options(socket_option(command))))))
+    )
 
 
 def _turning(kind: str, summary: str) -> click.Command:
