@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 import trio
 
-from gossipmesh.agent.enrolment import enrol
+from gossipmesh.agent.identity.enrolment import enrol
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Plan, create_authority

@@ -21,8 +21,8 @@ from typing import Any, Final
 import trio
 
 from bench.gossip_swarm import START, Swarm, paper_swarm
-from gossipmesh.agent.catalog_feed import CatalogFeed
-from gossipmesh.agent.peer_facts import PeerFacts
+from gossipmesh.agent.engine.catalog_feed import CatalogFeed
+from gossipmesh.agent.engine.peer_facts import PeerFacts
 from gossipmesh.dataplane.protocol import SnapshotOffer, encode_frame
 from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.base.effects import MemberChanged, Notify, ServicesChanged

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import msgspec
 import trio
 
-from gossipmesh.agent.enrolment import enrol
+from gossipmesh.agent.identity.enrolment import enrol
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import load_authority

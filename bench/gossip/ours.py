@@ -15,7 +15,7 @@ from bench.gossip.field import Field
 from bench.gossip.group import Group
 from bench.gossip.observe import read_agent_line
 from gossipmesh import __version__
-from gossipmesh.agent.enrolment import enrol
+from gossipmesh.agent.identity.enrolment import enrol
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Plan, create_authority

@@ -30,7 +30,7 @@ from bench.mesh_pair.places import (
     near,
 )
 from bench.processes import started
-from gossipmesh.agent.engine_process import ENGINE_MODULE
+from gossipmesh.agent.engine.engine_process import ENGINE_MODULE
 from gossipmesh.cli.agent import MALLOC_SETTINGS
 from gossipmesh.dataplane.client import EngineClient, EngineGone, EngineUnavailable
 from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id

@@ -18,7 +18,7 @@ import trio
 from gossipmesh.agent.addresses import configured_losses
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.logs import fields
-from gossipmesh.agent.restore import own_address
+from gossipmesh.agent.state.restore import own_address
 from gossipmesh.gossip.base.settings import NodeAddresses
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address

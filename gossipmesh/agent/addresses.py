@@ -13,8 +13,8 @@ import trio
 
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.logs import fields
-from gossipmesh.agent.restore import own_address
 from gossipmesh.agent.seeds import Seeds
+from gossipmesh.agent.state.restore import own_address
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.address_news import has_address

@@ -22,38 +22,38 @@ import trio
 from gossipmesh import __version__
 from gossipmesh.agent.address_keeper import AddressKeeper
 from gossipmesh.agent.addresses import wait_for_addresses
-from gossipmesh.agent.admin import AdminApi, listen_local
-from gossipmesh.agent.catalog_feed import CatalogFeed
+from gossipmesh.agent.admin.admin_api import AdminApi, listen_local
+from gossipmesh.agent.admin.http_server import Handler, HttpServer
+from gossipmesh.agent.admin.metrics_endpoint import MetricsEndpoint
+from gossipmesh.agent.admin.policy_alarms import watch_alarms
 from gossipmesh.agent.clock_alarm import tell_clock
 from gossipmesh.agent.config import AgentConfig
-from gossipmesh.agent.engine_counts import EngineCounts, services_of
+from gossipmesh.agent.engine.catalog_feed import CatalogFeed
+from gossipmesh.agent.engine.engine_counts import EngineCounts, services_of
+from gossipmesh.agent.engine.identified_engine import IdentifiedEngine
+from gossipmesh.agent.engine.key_use import AgentKeyUse
+from gossipmesh.agent.engine.listeners import Listeners
+from gossipmesh.agent.engine.peer_facts import PeerFacts
+from gossipmesh.agent.engine.sockets import Sockets, engine_binds
 from gossipmesh.agent.first_cause import first_cause
-from gossipmesh.agent.flight_recorder import build_name
-from gossipmesh.agent.floors_file import CopiedStore, FloorsFile
 from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.gossip_shell import GossipShell
-from gossipmesh.agent.http_server import Handler, HttpServer
-from gossipmesh.agent.identified_engine import IdentifiedEngine
-from gossipmesh.agent.identity_keeper import IdentityKeeper, load_or_enrol
-from gossipmesh.agent.identity_store import NodeIdentity
-from gossipmesh.agent.key_use import AgentKeyUse
-from gossipmesh.agent.listeners import Listeners
+from gossipmesh.agent.identity.identity_keeper import IdentityKeeper, load_or_enrol
+from gossipmesh.agent.identity.identity_store import NodeIdentity
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.lost_datagrams import tell_datagrams
-from gossipmesh.agent.make_node import make_node, restored_state
-from gossipmesh.agent.metrics_endpoint import MetricsEndpoint
 from gossipmesh.agent.open_report import OpenReporter
 from gossipmesh.agent.outage_words import tell_outage
-from gossipmesh.agent.peer_facts import PeerFacts
-from gossipmesh.agent.policy_alarms import watch_alarms
 from gossipmesh.agent.reload import Reloader
 from gossipmesh.agent.replaced import replaced_by
-from gossipmesh.agent.restore import remember_enrolment, restore_documents
 from gossipmesh.agent.seeds import Seeds
-from gossipmesh.agent.service_files import ServicesFolder
-from gossipmesh.agent.services import LocalServices
-from gossipmesh.agent.sockets import Sockets, engine_binds
-from gossipmesh.agent.state_store import FolderLock, StateStore
+from gossipmesh.agent.services.node_services import LocalServices
+from gossipmesh.agent.services.service_files import ServicesFolder
+from gossipmesh.agent.state.flight_recorder import build_name
+from gossipmesh.agent.state.floors_file import CopiedStore, FloorsFile
+from gossipmesh.agent.state.make_node import make_node, restored_state
+from gossipmesh.agent.state.restore import remember_enrolment, restore_documents
+from gossipmesh.agent.state.state_store import FolderLock, StateStore
 from gossipmesh.dataplane.protocol import Demand, Ejection, EngineEvent, Statistics
 from gossipmesh.gossip.base.effects import (
     ClockBelowRecords,

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from gossipmesh.agent.key_turning import PERIOD_S_DEFAULT
+from gossipmesh.agent.identity.key_turning import PERIOD_S_DEFAULT
 from gossipmesh.agent.seeds import Seed, parse_seed
 from gossipmesh.model import access_log, limits
 from gossipmesh.model.access_log import AccessLogSettings

@@ -22,10 +22,10 @@ from typing import Final, Protocol, TypeVarTuple
 
 import trio
 
-from gossipmesh.agent import state_writer
 from gossipmesh.agent.loop_watch import LoopWatch
-from gossipmesh.agent.state_store import StateLost
-from gossipmesh.agent.state_writer import StateWriter
+from gossipmesh.agent.state import state_writer
+from gossipmesh.agent.state.state_store import StateLost
+from gossipmesh.agent.state.state_writer import StateWriter
 from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,

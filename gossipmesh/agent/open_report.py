@@ -1,6 +1,6 @@
 """Tells the authority, once a start, that this node is open: who is enrolled later founds no mesh beside it.
 
-Ends at the request (`agent.enrolment`). An authority that is away, or that knows no such
+Ends at the request (`agent.identity.enrolment`). An authority that is away, or that knows no such
 request, is told again later, ever less often.
 """
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from gossipmesh.agent.identity_store import load_identity
+from gossipmesh.agent.identity.identity_store import load_identity
 from gossipmesh.model.identity import SHORT_ID_BYTES, node_id_of, node_spiffe_id
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import HAS_KEY_SETS

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import trio
 
-from gossipmesh.agent.identity_store import load_identity
+from gossipmesh.agent.identity.identity_store import load_identity
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import departures, enrolments, scraping
 from gossipmesh.testing.evidence import Evidence, FaultFired, access_log_rows

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from gossipmesh.agent.identity_store import load_identity
+from gossipmesh.agent.identity.identity_store import load_identity
 from gossipmesh.control.certificates import SERIAL_BYTES, make_svid, random_serial, to_pem
 from gossipmesh.control.roots import Authority
 from gossipmesh.model.errors import OperatorError

@@ -31,7 +31,7 @@ PEER_WORDS: dict[str, tuple[str, ...]] = {
     "presented": (
         "gossipmesh/net/tls.py",
         "gossipmesh/trust/peer_identity.py",
-        "gossipmesh/agent/authority_client.py",
+        "gossipmesh/agent/identity/authority_client.py",
     ),
     "read_leaf_untrusted": (
         "gossipmesh/trust/x509_leaf.py",

@@ -78,7 +78,7 @@ _BREACHES: dict[str, list[tuple[str, str, list[int]]]] = {
         ("gossipmesh/agent/made_up.py", "x = x509_leaf.read_leaf_untrusted(data)\n", [1]),
         ("gossipmesh/net/tls.py", "tls.get_verified_chain()\n", []),
         (
-            "gossipmesh/agent/authority_client.py",
+            "gossipmesh/agent/identity/authority_client.py",
             "identify_untrusted(context.presented(), facts, dialled)\n",
             [],
         ),

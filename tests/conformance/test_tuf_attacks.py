@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from gossipmesh.agent.policy_alarms import alarms_of
+from gossipmesh.agent.admin.policy_alarms import alarms_of
 from gossipmesh.model import limits
 from gossipmesh.model.documents import first_version_of
 from gossipmesh.model.errors import MalformedInput, Untrusted

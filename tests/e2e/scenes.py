@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from gossipmesh.agent.state_store import StateStore
+from gossipmesh.agent.state.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.member import Address
 from gossipmesh.net.interpreter import module_words

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gossipmesh.agent.state_store import StateStore
+from gossipmesh.agent.state.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.documents import first_version_of
 from gossipmesh.testing import layout

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from gossipmesh.agent.config import parse_config_untrusted
-from gossipmesh.agent.service_files import parse_service_untrusted
+from gossipmesh.agent.services.service_files import parse_service_untrusted
 from gossipmesh.dataplane.reference.http1 import (
     OUTER_LIMITS,
     check_head_start_untrusted,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from gossipmesh.agent.identity_store import StoredIdentity, StoredKey, StoredKeys
+from gossipmesh.agent.identity.identity_store import StoredIdentity, StoredKey, StoredKeys
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.roots import Plan, create_authority

@@ -5,9 +5,9 @@ from typing import Any
 
 import msgspec
 
-from gossipmesh.agent import enrolment
-from gossipmesh.agent.authority_client import AuthorityClient
-from gossipmesh.agent.identity_store import open_stored_untrusted
+from gossipmesh.agent.identity import enrolment
+from gossipmesh.agent.identity.authority_client import AuthorityClient
+from gossipmesh.agent.identity.identity_store import open_stored_untrusted
 from gossipmesh.control.pacing import Bucket
 from gossipmesh.control.server import _decode_untrusted
 from gossipmesh.model.enrolment import EnrolRequest, OpenReport, RenewRequest

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import msgspec
 
-from gossipmesh.agent.floors_file import _MAGIC, COPIED, FILE_NAME, FloorsFile, _Copy
-from gossipmesh.agent.identity_store import (
+from gossipmesh.agent.identity.identity_store import (
     FILE_NAME as IDENTITY_NAME,
 )
-from gossipmesh.agent.identity_store import (
+from gossipmesh.agent.identity.identity_store import (
     _IdentityBefore,
     _SvidBefore,
     encode_stored,
     load_identity,
     open_stored_untrusted,
 )
-from gossipmesh.agent.restore import remember_enrolment, restore_documents, restore_state
-from gossipmesh.agent.state_store import _MAGIC as RECORDS_MAGIC
-from gossipmesh.agent.state_store import StateStore, _frame
+from gossipmesh.agent.state.floors_file import _MAGIC, COPIED, FILE_NAME, FloorsFile, _Copy
+from gossipmesh.agent.state.restore import remember_enrolment, restore_documents, restore_state
+from gossipmesh.agent.state.state_store import _MAGIC as RECORDS_MAGIC
+from gossipmesh.agent.state.state_store import StateStore, _frame
 from gossipmesh.control.audit import AuditLog
 from gossipmesh.control.backup import _MANIFEST, Manifest, make_backup, restore_backup
 from gossipmesh.gossip.base.effects import PersistKind

@@ -18,8 +18,8 @@ import trio
 
 from gossipmesh.agent.app import run_agent
 from gossipmesh.agent.config import AgentConfig, read_config
-from gossipmesh.agent.engine_process import end_engine, is_running
-from gossipmesh.agent.identity_store import load_identity
+from gossipmesh.agent.engine.engine_process import end_engine, is_running
+from gossipmesh.agent.identity.identity_store import load_identity
 from gossipmesh.cli.admin_client import AdminClient
 from gossipmesh.control.revoking import take_out
 from gossipmesh.gossip.replay.recording import read_recording_untrusted
@@ -319,7 +319,7 @@ async def test_a_killed_engine_is_replaced_on_the_same_sockets(tmp_path: Path) -
 
 
 async def test_an_engine_that_is_stuck_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gossipmesh.agent.engine_supervisor._STUCK_PINGS", 1)
+    monkeypatch.setattr("gossipmesh.agent.engine.engine_supervisor._STUCK_PINGS", 1)
     async with a_node(tmp_path) as node, running(node) as before:
         os.kill(before["engine"]["pid"], signal.SIGSTOP)
         after = await node.wait(lambda s: s["engine"]["answering"] and s["engine"]["starts"] == 2)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from gossipmesh.agent.state_store import StateStore
+from gossipmesh.agent.state.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.opening import HowOpened, KeptOpening
 from gossipmesh.testing.admin import ask

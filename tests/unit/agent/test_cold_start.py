@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from gossipmesh.agent.floors_file import FILE_NAME
-from gossipmesh.agent.state_store import StateStore
+from gossipmesh.agent.state.floors_file import FILE_NAME
+from gossipmesh.agent.state.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.model.errors import OperatorError, operator_error_in
 from gossipmesh.testing.admin import ask

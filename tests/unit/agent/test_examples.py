@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from gossipmesh.agent.config import AgentSpec, parse_config_untrusted
-from gossipmesh.agent.service_files import parse_service_untrusted
+from gossipmesh.agent.services.service_files import parse_service_untrusted
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 

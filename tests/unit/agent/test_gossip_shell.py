@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from gossipmesh.agent.gossip_shell import GossipShell
-from gossipmesh.agent.state_store import StateLost, StateStore
+from gossipmesh.agent.state.state_store import StateLost, StateStore
 from gossipmesh.gossip.base.effects import (
     CloseStream,
     Effect,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gossipmesh.agent.enrolment import enrol
+from gossipmesh.agent.identity.enrolment import enrol
 from gossipmesh.control.trust_folder import read_trust
 from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.wire.codec import decode_untrusted, encode

@@ -8,7 +8,7 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from gossipmesh.agent.enrolment import enrol
+from gossipmesh.agent.identity.enrolment import enrol
 from gossipmesh.control import desk as desk_module
 from gossipmesh.control.desk import Desk
 from gossipmesh.control.paced_stream import PacedStream, Turns

@@ -10,7 +10,7 @@ import pytest
 import trio
 from cryptography import x509
 
-from gossipmesh.agent.enrolment import enrol
+from gossipmesh.agent.identity.enrolment import enrol
 from gossipmesh.control import server as server_module
 from gossipmesh.control.issuing import Issuer
 from gossipmesh.control.roots import load_authority

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import h11
 
-from gossipmesh.agent.http_server import _receive_untrusted
+from gossipmesh.agent.admin.http_server import _receive_untrusted
 from gossipmesh.control.server import _read_request
 from gossipmesh.model import limits
 from tests.unit.net.fairness import watched

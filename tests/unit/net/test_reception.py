@@ -24,8 +24,8 @@ CROWD = 120
 PROGRAM = """
 import logging, resource, sys, trio
 from pathlib import Path
-from gossipmesh.agent.admin import listen_local
-from gossipmesh.agent.http_server import HttpServer, json_response
+from gossipmesh.agent.admin.admin_api import listen_local
+from gossipmesh.agent.admin.http_server import HttpServer, json_response
 from gossipmesh.control.roots import Plan, create_authority
 from gossipmesh.control.server import AuthorityServer
 from gossipmesh.model.member import Address

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gossipmesh.agent.config import read_config
-from gossipmesh.agent.service_files import ServicesFolder
+from gossipmesh.agent.services.service_files import ServicesFolder
 from gossipmesh.cli.policy_files import find_files, load_files
 from gossipmesh.testing import layout
 

@@ -9,14 +9,14 @@ import trio
 import trio.testing
 
 from chaos.run import news_s
-from gossipmesh.agent.member_checks import MemberChecks
-from gossipmesh.agent.mesh_checks import MeshView, check_standing
+from gossipmesh.agent.admin.member_checks import MemberChecks
+from gossipmesh.agent.admin.mesh_checks import MeshView, check_standing
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing.evidence import Evidence
 from gossipmesh.testing.lost_udp import eventually_news_arrives, lose, not_told, spread, still_told
 from gossipmesh.testing.mesh import Mesh
 from gossipmesh.testing.namespaces import NamespaceNetwork
-from tests.unit.agent.member_rows import WALL_S, itself, member
+from tests.unit.agent.admin.member_rows import WALL_S, itself, member
 
 
 def news(turn: str, **fields: Any) -> dict[str, Any]:
