@@ -40,6 +40,7 @@ from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.gossip_shell import GossipShell
 from gossipmesh.agent.identity.identity_keeper import IdentityKeeper, load_or_enrol
 from gossipmesh.agent.identity.identity_store import NodeIdentity
+from gossipmesh.agent.identity.renewed import RenewedIdentity
 from gossipmesh.agent.logs import fields
 from gossipmesh.agent.lost_datagrams import tell_datagrams
 from gossipmesh.agent.open_report import OpenReporter
@@ -83,7 +84,6 @@ from gossipmesh.gossip.replay.recorder import FlightRecorder
 from gossipmesh.model.errors import MalformedInput, NodeReplaced, OperatorError
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import Address, MemberStatus
-from gossipmesh.model.opening import HowOpened
 from gossipmesh.model.records import IdentityPins
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.net.clock import monotonic, wall_seconds
@@ -163,8 +163,7 @@ class Agent:
         self.seeds = seeds
         self._nursery = nursery
         self._leaving = False
-        self._ended = trio.Event()
-        self._failed = trio.Event()
+        self._ended, self._failed = trio.Event(), trio.Event()
         self._failure: OperatorError | None = None
         self._repaired_peers = 0
         self._ready_told = False
@@ -190,6 +189,7 @@ class Agent:
             nursery=nursery,
             each_second=self._keep_house,
         )
+        self._renewed = RenewedIdentity(self.documents, lambda step: self.shell.step(step, self.inputs))
         self.addresses = self._make_addresses()
         self.services = LocalServices(
             ServicesFolder(config.services_dir),
@@ -237,7 +237,7 @@ class Agent:
         nursery.start_soon(self.feed.run)
         nursery.start_soon(self.identity.run)
         nursery.start_soon(self.identity.keys.run, self._make_key_use())
-        nursery.start_soon(OpenReporter(self.gate, self._report_open, seeded_random()).run)
+        nursery.start_soon(OpenReporter(self.gate, self.identity.report_open, seeded_random()).run)
         nursery.start_soon(watch_alarms, self.documents)
         nursery.start_soon(self.services.run)
         nursery.start_soon(self._reloader.run)
@@ -347,6 +347,7 @@ class Agent:
         elif isinstance(event, TrustChanged):
             log.info("trust in force", extra=fields(trust_version=event.version))
             self._identified.show_keys()
+            self._nursery.start_soon(self._follow_trust)
         elif isinstance(event, ViewRepaired):
             self._repaired_peers = event.peers_count
             self._release_when_repaired()
@@ -414,9 +415,6 @@ class Agent:
         self.services.refresh()
         self._tell_ready()
 
-    async def _report_open(self, how: HowOpened) -> None:
-        await self.identity.report_open(how)
-
     def _services_changed(self) -> None:
         self._give_listeners()
         self.feed.changed()
@@ -432,11 +430,13 @@ class Agent:
 
     def _identity_renewed(self, identity: NodeIdentity) -> None:
         self._identified.show_keys()
-        try:
-            self.shell.step(lambda now: self.inputs.renew_credential(identity.credential, now))
-        except MalformedInput as error:
-            log.error("the renewed credential was not taken: %s", error)
+        self._renewed.take(identity.trust_envelopes, identity.credential)
         self.services.refresh()
+
+    async def _follow_trust(self) -> None:
+        """Go on with what waited for this Trust: as `_offer_when_open`."""
+        self._renewed.go_on()
+        self.identity.trust_changed()
 
     def _give_listeners(self) -> None:
         self._listeners.set_upstreams(self.services.upstream_listeners())

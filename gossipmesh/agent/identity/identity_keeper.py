@@ -228,6 +228,11 @@ class IdentityKeeper:
         """Look again at what is registered: it gets keys at once, certificates when the authority answers."""
         self.keys.look()
 
+    def trust_changed(self) -> None:
+        """Ask again at once if the last renewal failed: it may have been for want of this very Trust."""
+        if self.failure is not None:
+            self._asked.set()
+
     async def run(self) -> None:
         """Renew when due or asked, until cancelled."""
         retry_s = 0.0

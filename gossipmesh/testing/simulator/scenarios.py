@@ -22,6 +22,7 @@ from gossipmesh.testing.simulator.moves import moved
 from gossipmesh.testing.simulator.openings import OPENINGS
 from gossipmesh.testing.simulator.outages import OUTAGES
 from gossipmesh.testing.simulator.revocations import REVOCATIONS
+from gossipmesh.testing.simulator.rotations import ROTATIONS
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.slow_disks import SLOW_DISKS
 from gossipmesh.testing.simulator.stolen_signers import STOLEN_SIGNERS
@@ -493,6 +494,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     **OPENINGS,
     **OUTAGES,
     **REVOCATIONS,
+    **ROTATIONS,
     **LOST_WAYS,
     **SLOW_DISKS,
     **STOLEN_SIGNERS,

@@ -227,3 +227,39 @@ async def test_a_token_that_cannot_be_used_keeps_no_enrolled_node_from_starting(
         assert levels == ("WARNING", "WARNING")
         assert "is not a usable join token" in messages[0]
         assert "is open to other users" in messages[1]
+
+
+def test_a_renewal_that_failed_is_tried_again_at_once_when_trust_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was away while the authority was given another intermediate does not know it before."""
+    identity = trio.run(_enrolled, tmp_path)
+    asked: list[float] = []
+
+    async def unknown(
+        identity: NodeIdentity, leaves: Mapping[str, LeafKey], **_: object
+    ) -> enrolment.Renewal:
+        asked.append(trio.current_time())
+        if len(asked) == 1:
+            raise OperatorError("the authority shows a certificate that no intermediate in Trust signed")
+        return enrolment.Renewal(identity, {})
+
+    async def come_back() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            keeper.trust_changed()
+            await trio.sleep(30)
+            assert asked == []
+            monkeypatch.setattr(identity_keeper, "wall_seconds", lambda: wall_seconds() + DAY_S)
+            await trio.sleep(32)
+            assert len(asked) == 1
+            keeper.trust_changed()
+            await trio.sleep(0.5)
+            assert len(asked) == 2
+            nursery.cancel_scope.cancel()
+
+    monkeypatch.setattr(enrolment, "renew", unknown)
+    keeper = IdentityKeeper(
+        tmp_path / "identity", identity, wanted=list, on_renewed=lambda _: None, rng=random.Random(1)
+    )
+    trio.run(come_back, clock=trio.testing.MockClock(autojump_threshold=0))
