@@ -30,7 +30,7 @@ from bench.mesh_pair.places import (
     near,
 )
 from bench.processes import started
-from gossipmesh.agent.engine.engine_process import ENGINE_MODULE
+from gossipmesh.agent.engine.engine_choice import REFERENCE_MODULE
 from gossipmesh.cli.agent import MALLOC_SETTINGS
 from gossipmesh.dataplane.client import EngineClient, EngineGone, EngineUnavailable
 from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
@@ -89,7 +89,7 @@ async def _engine(
 ) -> AsyncIterator[EngineClient]:
     """Run one engine and stay attached to it; what it tells is read and forgotten."""
     path, words_path = folder / f"{name}.sock", folder / f"{name}.err"
-    words = [*module_words(ENGINE_MODULE), "--socket", str(path)]
+    words = [*module_words(REFERENCE_MODULE), "--socket", str(path)]
     words += ["--access-log", str(folder / f"{name}.log")]
     environment = MALLOC_SETTINGS | safe_environment(os.environ)
     with words_path.open("wb") as told, started(words, cores.proxies, told, environment):

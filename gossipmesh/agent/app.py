@@ -91,7 +91,6 @@ from gossipmesh.net.collector import give_back
 from gossipmesh.net.entropy import seeded_random
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.telemetry.traffic import UNKNOWN
-from gossipmesh.traffic.compiler import DEFAULT_LIMITS
 from gossipmesh.trust.keys import Verifier
 
 log = logging.getLogger("gossipmesh.agent")
@@ -267,7 +266,7 @@ class Agent:
         self.services.set_draining()
         self.shell.step(self.inputs.set_draining)
         await trio.sleep(_DRAINING_HEARD_S)
-        await self.engine.drain(DEFAULT_LIMITS.drain_timeout_ns / SECOND_NS)
+        await self.engine.drain(self._config.engine.drain_timeout_s)
         self.shell.step(self.inputs.leave)
         await trio.sleep(_LAST_WORD_HEARD_S)
         log.info("left the mesh")

@@ -5,6 +5,7 @@ Every key is explained in configs/agent.example.yaml.
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -26,6 +27,8 @@ from gossipmesh.wire.yaml_source import Problem, YamlDocument, YamlErrors, check
 _WILDCARDS: Final = ("0.0.0.0", "::")
 KEY_PERIOD_S_MIN: Final = 5  # a few times what a key set takes to reach everybody
 KEY_PERIOD_S_MAX: Final = 30 * DAY_S
+DRAIN_S_MAX: Final = HOUR_S
+ENGINE_WORKERS_MAX: Final = 1_024
 _PORT_ZERO: Final = "port 0 would be another one at each start; give a port in 1..65535"
 
 
@@ -53,6 +56,32 @@ class AccessLogSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
 
 
+class EngineKind(StrEnum):
+    """Which engine: the best of this build, the one in Python, or a program of the operator's."""
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    COMMAND = "command"
+
+
+class EngineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which program moves this node's traffic, and how long one that is replaced may finish what it has."""
+
+    kind: EngineKind = EngineKind.AUTO
+    command: tuple[str, ...] = ()
+    workers: Annotated[int, msgspec.Meta(ge=1, le=ENGINE_WORKERS_MAX)] | None = None
+    drainTimeout: str = "45s"
+
+
+class EngineChoice(msgspec.Struct, frozen=True):
+    """An engine as it is started: `command` for the kind of that name alone, `workers` None for its own."""
+
+    kind: EngineKind = EngineKind.AUTO
+    command: tuple[str, ...] = ()
+    workers: int | None = None
+    drain_timeout_s: float = 45.0
+
+
 class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys below `spec`, as they are written."""
 
@@ -68,6 +97,7 @@ class AgentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: BindSpec = BindSpec("127.0.0.1:15020")
     readiness: BindSpec = BindSpec("127.0.0.1:15021")
     accessLog: AccessLogSpec | str | None = None
+    engine: EngineSpec = EngineSpec()
     logLevel: Literal["debug", "info", "warning", "error"] = "info"
     profile: Literal["fast", "steady", "lan"] = "fast"
     flightRecorder: bool = True
@@ -108,6 +138,7 @@ class AgentConfig(msgspec.Struct, frozen=True):
     profile: str = "fast"
     key_period_s: int = PERIOD_S_DEFAULT
     more_seeds: tuple[Seed, ...] = ()
+    engine: EngineChoice = EngineChoice()
 
     def every_seed(self) -> tuple[Seed, ...]:
         """Return where members may be found, the command line's seeds first."""
@@ -280,6 +311,7 @@ def _resolve(spec: AgentSpec, path: Path, addresses: _Addresses) -> AgentConfig:
         authorities=_read_authorities(spec.authorities, addresses),
         profile=spec.profile,
         key_period_s=_read_key_period(spec.keyPeriod, addresses),
+        engine=_read_engine(spec.engine, addresses),
     )
     _refuse_shared_ports(config, addresses)
     return config
@@ -299,6 +331,32 @@ def _read_key_period(text: str, addresses: _Addresses) -> int:
             "(168h) unless you have a reason",
         )
     return period_s
+
+
+def _read_engine(spec: EngineSpec, addresses: _Addresses) -> EngineChoice:
+    """Return the engine that was chosen; mistakes are noted. Its program is looked at when it starts."""
+
+    def note(key: str, message: str) -> None:
+        addresses.note(("spec", "engine", key), message)
+
+    is_command = spec.kind is EngineKind.COMMAND
+    if is_command and not (spec.command and Path(spec.command[0]).is_absolute()):
+        note("command", "an engine of kind command needs one: a list, a program's whole path first")
+    if not is_command and spec.command:
+        note("command", f"a command is for kind: command, not for {spec.kind}")
+    if not is_command and spec.workers not in (None, 1):
+        note("workers", f"an engine of kind {spec.kind} is one process")
+    try:
+        drain_s = parse_duration_untrusted(spec.drainTimeout) / SECOND_NS
+        if not 0 < drain_s <= DRAIN_S_MAX:
+            raise MalformedInput(
+                f"{spec.drainTimeout} to finish what is open: give up to {DRAIN_S_MAX // 60}m"
+            )
+    except MalformedInput as error:
+        note("drainTimeout", str(error))
+        drain_s = EngineChoice().drain_timeout_s
+    workers = spec.workers if is_command else None
+    return EngineChoice(spec.kind, spec.command, workers, drain_s)
 
 
 def _read_authorities(places: Sequence[str], addresses: _Addresses) -> tuple[str, ...]:

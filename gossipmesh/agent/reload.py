@@ -23,7 +23,7 @@ log = logging.getLogger("gossipmesh.agent.reload")
 
 RELOADED: Final = ("log_level",)
 _IGNORED: Final = ("file", "token_file", "more_seeds")  # a start's own: a token, the command line
-_ENGINES: Final = "access_log"  # what begins so is given to the engine when that is started
+_ENGINES: Final = ("access_log", "engine")  # given to an engine when that is started
 _SECTION: Final = re.compile(r"(.+)_(bind|advertise)")
 
 
@@ -113,8 +113,8 @@ def key_of(field: str) -> str:
 def _advice(field: str) -> str | None:
     if field in RELOADED:
         return None
-    if field.startswith(_ENGINES):
-        return "an engine takes it when it starts: stop the unit and start it, or end the engine's process"
+    if field in _ENGINES:
+        return "run `gossipmesh restart`, then `gossipmesh engine replace`: an engine takes it when it starts"
     return "run `gossipmesh restart`"
 
 

@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "check": ("gossipmesh.cli.check:check", "Check this node, or --all members; say how to mend what fails."),
     "identity": ("gossipmesh.cli.readers:identity", "Show this node's certificates."),
     "keys": ("gossipmesh.cli.keys:keys", "Show how this node's TLS keys turn, or turn them now."),
+    "engine": ("gossipmesh.cli.engine:engine", "Show this node's engine, or put another one in its place."),
     "proxy": ("gossipmesh.cli.proxy:proxy", "Run the data plane, or show what it runs."),
     "debug": ("gossipmesh.cli.debug:debug", "Write down what this node's agent did lately."),
     "restart": ("gossipmesh.cli.readers:restart", "End this node's agent for the next one; traffic goes on."),

@@ -13,7 +13,7 @@ from gossipmesh.model.durations import age_text
 from gossipmesh.model.errors import Interrupted, OperatorError
 from gossipmesh.net import clock
 
-LEAVE_TIMEOUT_S: Final = 60.0  # draining takes 45 s at most
+LEAVE_TIMEOUT_S: Final = 3_660.0  # draining takes spec.engine.drainTimeout: 45 s, an hour at most
 
 
 def duration_text(seconds: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import trio
 
-from gossipmesh.dataplane.frame_socket import FrameSocket, peer_may_hold_keys
+from gossipmesh.dataplane.frame_socket import FrameSocket, peer_may_hold_keys, peer_pid
 from gossipmesh.dataplane.protocol import (
     REQUESTS_FEATURE,
     Ack,
@@ -88,6 +88,8 @@ class EngineClient:
 
     def __init__(self, frames: FrameSocket, hello: EngineHello) -> None:
         self.hello = hello
+        self.pid = peer_pid(frames.socket)
+        """Who listens there, as the kernel says: what an engine says of itself may be another namespace's."""
         self._frames = frames
         self._waiters: dict[int, _Waiter] = {}
         self._received: dict[str, socket.socket] = {}
@@ -266,14 +268,17 @@ class EngineClient:
         """
         await self._send(UnknownService(service))
 
-    async def drain(self, timeout_s: float) -> None:
+    async def drain(self, timeout_s: float, *, succeeded: bool = False) -> None:
         """Have the engine stop accepting, finish what is in flight and exit; return when it has finished.
+
+        `succeeded`: another engine accepts on the same sockets. An older engine goes on accepting on some of
+        them for a while, and serves what it takes.
 
         Raises:
             EngineGone: the attachment ended first. State unknown.
         """
         with self._requesting() as (request, waiter):
-            await self._send(Drain(request, int(timeout_s * 1000)))
+            await self._send(Drain(request, int(timeout_s * 1000), succeeded))
             self._expect_ack(await self._next(waiter, timeout_s + REQUEST_TIMEOUT_S))
 
     async def aclose(self) -> None:

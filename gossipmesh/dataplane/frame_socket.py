@@ -32,6 +32,13 @@ def peer_uid(sock: socket.socket) -> int:
     return int(uid)
 
 
+def peer_pid(sock: socket.socket) -> int:
+    """Return the process at the other end of a Unix socket: who listens there, or who connected."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, _uid, _gid = _CREDENTIALS.unpack(raw)
+    return int(pid)
+
+
 def peer_may_hold_keys(sock: socket.socket) -> bool:
     """Tell whether the other end runs as this user or as root, who could read our memory anyway."""
     return peer_uid(sock) in (os.geteuid(), 0)

@@ -59,8 +59,11 @@ class AgentHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
     features: tuple[str, ...] = ()
 
 
-class EngineHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
-    """The engine's first frame; `snapshot_version` None: nothing applied yet; `listeners` sorted."""
+class EngineHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello", omit_defaults=True):
+    """The engine's first frame; `snapshot_version` None: nothing applied yet; `listeners` sorted.
+
+    `draining`: it has been told to end, and serves what it has until then.
+    """
 
     engine: str
     protocol: int
@@ -68,6 +71,7 @@ class EngineHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
     snapshot_version: str | None
     listeners: tuple[str, ...]
     pid: int
+    draining: bool = False
 
 
 class SnapshotOffer(msgspec.Struct, frozen=True, tag_field="type", tag="snapshot"):
@@ -145,11 +149,15 @@ class UnknownService(msgspec.Struct, frozen=True, tag_field="type", tag="unknown
     service: str
 
 
-class Drain(msgspec.Struct, frozen=True, tag_field="type", tag="drain"):
-    """Stop accepting, finish within `timeout_ms`, acknowledge, exit."""
+class Drain(msgspec.Struct, frozen=True, tag_field="type", tag="drain", omit_defaults=True):
+    """Stop accepting, finish within `timeout_ms`, acknowledge, exit.
+
+    `succeeded`: another engine accepts on the same sockets, so that all of them are let go of at once.
+    """
 
     request: int
     timeout_ms: int
+    succeeded: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True, tag_field="type", tag="ack"):

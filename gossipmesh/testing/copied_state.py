@@ -107,7 +107,7 @@ async def _watch_engines(node: MeshNode, started_s: float, within_s: float) -> f
 
 
 def _engines(node: MeshNode) -> list[int]:
-    wanted = str(node.directory / "state" / "engine.sock").encode()
+    wanted = str(node.directory / "state" / "engine").encode()
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:

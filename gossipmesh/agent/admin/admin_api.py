@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import msgspec
 import trio
 
 from gossipmesh.agent.admin import admin_views as views
@@ -84,6 +85,7 @@ class AdminApi:
             "/v1/release": self._release_retained,
             "/v1/open": self._open_by_hand,
             "/v1/keys/turn": self._turn_keys,
+            "/v1/engine/replace": self._replace_engine,
         }
 
     async def handle_local(self, request: Request) -> Response:
@@ -210,6 +212,12 @@ class AdminApi:
     async def _turn_keys(self, request: Request) -> Any:
         self._parts.identity.keys.ask_turn(stolen=request.query.get("stolen") == "true")
         return views.keys(self._parts)
+
+    async def _replace_engine(self, _: Request) -> Any:
+        try:
+            return msgspec.structs.asdict(await self._parts.engine.replace())
+        except OperatorError as error:
+            raise Refused(409, "engine", str(error)) from None
 
     async def _restart_agent(self, _: Request) -> Any:
         await self._restart()

@@ -9,6 +9,7 @@ from typing import Final
 from gossipmesh.agent.admin.admin_views import Parts
 from gossipmesh.agent.admin.check_facts import Facts
 from gossipmesh.agent.admin.check_rows import Mark, Row, clock_mark, fail_unless, make_row, warn_unless
+from gossipmesh.agent.admin.engine_checks import check_engine
 from gossipmesh.agent.admin.key_checks import check_identity
 from gossipmesh.agent.admin.mesh_checks import MeshView, check_versions
 from gossipmesh.agent.admin.policy_alarms import alarm_rows, unregistered_rows
@@ -44,7 +45,7 @@ def run_checks(parts: Parts, facts: Facts, view: MeshView, standing: Sequence[Ro
         *standing,
         *_check_group(parts),
         *_check_held(parts),
-        *_check_engine(parts),
+        *check_engine(parts),
         *_check_policy(parts),
         *alarm_rows(parts.documents, wall_seconds()),
         *unregistered_rows(parts.feed.snapshot),
@@ -162,33 +163,6 @@ def _check_held(parts: Parts) -> list[Row]:
     why = "so many at once are likelier this node's own trouble; if not, traffic goes to what is gone"
     hint = "look at this node's network; when they are really gone, `gossipmesh release`"
     return [make_row("mass death", Mark.FAIL, detail, why, hint, members=held_count)]
-
-
-def _check_engine(parts: Parts) -> list[Row]:
-    engine = parts.engine.view()
-    why = "without its engine this node carries no traffic, neither its own nor its workloads'"
-    rows = [make_row("engine", fail_unless(engine.attached), f"process {engine.pid}", why, _LOG)]
-    version = (engine.acked_version or "none")[:12]
-    current = engine.acked_version is not None and engine.acked_version == engine.wanted_version
-    detail = f"runs snapshot {version}"
-    if engine.refused_version is not None:
-        detail += f", refused {engine.refused_version[:12]}: {engine.refused_reason}"
-    why = "traffic goes by older routes, endpoints and rules than the mesh's"
-    rows.append(make_row("snapshot", fail_unless(current), detail, why, _LOG))
-    detail = "answers" if engine.answering else "does not answer"
-    why = "no other node can call the workloads of this one"
-    rows.append(make_row("mesh port", fail_unless(engine.answering), f"the mesh port {detail}", why, _LOG))
-    if engine.full:
-        detail = f"the engine has no place for more connections: {', '.join(engine.full)}"
-        hint = "see who holds them with `ss -tnpe`; nothing that is under way was ended"
-        why = "newcomers get 503 UO, or are closed at once"
-        rows.append(make_row("places", Mark.FAIL, detail, why, hint, full=list(engine.full)))
-    why = "applications that use that port reach something else, or nothing"
-    rows += [
-        make_row("upstream port", Mark.FAIL, problem, why, "free the port")
-        for problem in parts.engine_port_problems()
-    ]
-    return rows
 
 
 def _check_policy(parts: Parts) -> list[Row]:

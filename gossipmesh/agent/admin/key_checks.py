@@ -71,7 +71,9 @@ def _check_keys(parts: Parts) -> list[Row]:
     if not able:
         detail += "; the engine is of an older build, and judges peers by certificates alone"
     why = "a stolen key stays good until the next turn, and who is revoked is cut off by newer engines alone"
-    hint = "see engine.log and the agent's log; an engine of this build comes with `gossipmesh restart`"
+    hint = (
+        "see engine.log and the agent's log; an engine of this build comes with `gossipmesh engine replace`"
+    )
     mark = warn_unless(not waits and keys.failure is None and able)
     return [make_row("keys", mark, detail, why, hint, turn_s=turn_s, turns=keys.turns_count)]
 

@@ -71,7 +71,8 @@ class EngineCounts:
             self._add_before(delta)
         for name, count in statistics.counters.items():
             self.counters.add(name, count=count)
-        self.gauges = dict(list(statistics.gauges.items())[:100])
+        if statistics.gauges:  # none come of an engine that drains beside its successor
+            self.gauges = dict(list(statistics.gauges.items())[:100])
 
     def _add_requests(self, delta: RequestsDelta, response_code: str) -> None:
         destination, subset = _destination(delta.service, delta.upstream)

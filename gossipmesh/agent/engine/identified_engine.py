@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final, Protocol
 
 from gossipmesh.agent.config import AgentConfig
+from gossipmesh.agent.engine.engine_process import EngineDriver
 from gossipmesh.agent.engine.engine_supervisor import EngineSettings, EngineSupervisor
 from gossipmesh.agent.engine.pin_index import credential_entry, listed_pins
 from gossipmesh.agent.engine.sockets import reachable
@@ -79,14 +80,13 @@ class IdentifiedEngine:
         self._own_port = reachable(config.mesh_bind)
         folder = config.state_dir
         settings = EngineSettings(
-            socket_path=folder / "engine.sock",
-            log_path=folder / "engine.log",
-            access_log=config.access_log,
             node_id=keys.own_node_id,
             boot_id=random_bytes(8).hex(),
+            drain_timeout_s=config.engine.drain_timeout_s,
         )
+        driver = EngineDriver(config.engine, folder, config.access_log, folder / "engine.log")
         self.supervisor = EngineSupervisor(
-            settings, on_event=on_event, on_change=on_change, on_shown=on_shown, probe=self._probe_own
+            settings, driver, on_event=on_event, on_change=on_change, on_shown=on_shown, probe=self._probe_own
         )
 
     def engine_serves(self) -> bool:

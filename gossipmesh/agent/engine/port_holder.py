@@ -5,10 +5,10 @@ import socket
 import sys
 from pathlib import Path
 
-from gossipmesh.agent.engine.engine_process import ENGINE_MODULE
 from gossipmesh.model.member import Address
 
 _LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
+_ENGINE_OPTIONS = {b"--socket", b"--access-log"}  # what any engine is started with (docs/ENGINE.md)
 
 
 def engine_holding(bind: Address) -> int | None:
@@ -21,7 +21,7 @@ def engine_holding(bind: Address) -> int | None:
     inodes = {f"socket:[{inode}]" for inode in _listening_inodes(bind)}
     for folder in Path("/proc").glob("[0-9]*") if inodes else ():
         try:
-            if ENGINE_MODULE.encode() not in (folder / "cmdline").read_bytes().split(b"\0"):
+            if not set((folder / "cmdline").read_bytes().split(b"\0")) >= _ENGINE_OPTIONS:
                 continue
             if any(os.readlink(entry) in inodes for entry in (folder / "fd").iterdir()):
                 return int(folder.name)

@@ -81,8 +81,13 @@ class Engine(Protocol):
         """Answer at once what asks for this service: the agent knows nothing of it."""
         ...
 
-    def start_drain(self, timeout_s: float, drained: trio.Event) -> None:
-        """Begin to drain; set `drained` when done, then exit."""
+    def start_drain(self, timeout_s: float, drained: trio.Event, *, succeeded: bool = False) -> None:
+        """Begin to drain; set `drained` when done, then exit. `succeeded`: the sockets have another owner."""
+        ...
+
+    @property
+    def draining(self) -> bool:
+        """Tell whether that has begun."""
         ...
 
 
@@ -243,6 +248,7 @@ class ControlServer:
             snapshot_version=self._version,
             listeners=tuple(sorted(self._engine.listener_sockets)),
             pid=os.getpid(),
+            draining=self._engine.draining,
         )
 
     async def _attend(self, attachment: Attachment) -> None:
@@ -380,7 +386,7 @@ class ControlServer:
 
     async def _drain(self, attachment: Attachment, frame: Drain) -> None:
         drained = trio.Event()
-        self._engine.start_drain(frame.timeout_ms / 1000, drained)
+        self._engine.start_drain(frame.timeout_ms / 1000, drained, succeeded=frame.succeeded)
         await drained.wait()
         attachment.send(Ack(frame.request, self._version))
 

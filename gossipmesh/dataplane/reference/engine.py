@@ -11,7 +11,7 @@ from gossipmesh.dataplane.protocol import REQUESTS_FEATURE, EngineEvent
 from gossipmesh.dataplane.reference.access_log import AccessLog
 from gossipmesh.dataplane.reference.connections import Connections
 from gossipmesh.dataplane.reference.contact import ContactWatch
-from gossipmesh.dataplane.reference.control import ControlServer
+from gossipmesh.dataplane.reference.control import Attachment, ControlServer
 from gossipmesh.dataplane.reference.handshakes import Handshakes
 from gossipmesh.dataplane.reference.identities import Identities
 from gossipmesh.dataplane.reference.inbound import MeshListener
@@ -142,11 +142,14 @@ class ReferenceEngine:
                 self._connections.sweep(applied.limits.idle_timeout_http_ns / SECOND_NS)
             attached = self._control.attached
             if attached is not None and attached.backlog < _BACKLOG_MAX:
-                self._journal.count_moved()
-                before = REQUESTS_FEATURE not in attached.features
-                due = self._counters.take_due(int(TICK_S * 1000), before=before)
-                if due is not None:
-                    attached.emit(due)
+                self._tell_statistics(attached, int(TICK_S * 1000))
+
+    def _tell_statistics(self, attached: Attachment, passed_ms: int) -> None:
+        self._journal.count_moved()
+        before = REQUESTS_FEATURE not in attached.features
+        due = self._counters.take_due(passed_ms, before=before)
+        if due is not None:
+            attached.emit(due)
 
     async def _signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
@@ -229,26 +232,28 @@ class ReferenceEngine:
         """Answer at once what asks for a service nobody vouches for."""
         self._state.demands.unknown(service)
 
-    def start_drain(self, timeout_s: float, drained: trio.Event) -> None:
+    @property
+    def draining(self) -> bool:
+        """Tell whether this engine has been told to end."""
+        return self._state.draining.is_set()
+
+    def start_drain(self, timeout_s: float, drained: trio.Event, *, succeeded: bool = False) -> None:
         """Refuse other nodes, finish what is in flight within `timeout_s`, set `drained`, exit.
 
-        Asked again, it goes on as it was; `drained` is set with the first one's.
+        Asked again, it goes on as it was; `drained` is set with the first one's. With `succeeded` nobody is
+        refused: another engine accepts on the same sockets.
         """
         if self._nursery is not None:
             self._drained.append(drained)
             if not self._state.draining.is_set():
                 self._state.draining.set()
-                self._nursery.start_soon(self._drain, timeout_s)
+                self._nursery.start_soon(self._drain, timeout_s, succeeded)
 
-    async def _drain(self, timeout_s: float) -> None:
-        """Serve this node's applications until other nodes' requests have ended, then theirs to the end."""
-        deadline = trio.current_time() + timeout_s
+    async def _drain(self, timeout_s: float, succeeded: bool) -> None:
         if self._listeners is not None:
-            self._listeners.stop(MESH)
-            await self._connections.drain(self._rooms.mesh, timeout_s)
-            self._listeners.stop(LOCAL)
-            rest_s = max(deadline - trio.current_time(), min(timeout_s, _OUTBOUND_DRAIN_S))
-            await self._connections.drain(self._rooms.local, rest_s)
+            await (self._finish if succeeded else self._refuse)(self._listeners, timeout_s)
+        if self._control.attached is not None:  # what was cut is counted too
+            self._tell_statistics(self._control.attached, 0)
         for drained in self._drained:
             drained.set()
         with trio.move_on_after(FLUSH_TIMEOUT_S):
@@ -259,3 +264,19 @@ class ReferenceEngine:
             self._journal.write_down()
             await self._log.flush()
         self._finished.set()
+
+    async def _refuse(self, listeners: Listeners, timeout_s: float) -> None:
+        """Serve this node's applications until other nodes' requests have ended, then theirs to the end."""
+        deadline = trio.current_time() + timeout_s
+        listeners.stop(MESH)
+        await self._connections.drain(self._rooms.mesh, timeout_s)
+        listeners.stop(LOCAL)
+        rest_s = max(deadline - trio.current_time(), min(timeout_s, _OUTBOUND_DRAIN_S))
+        await self._connections.drain(self._rooms.local, rest_s)
+
+    async def _finish(self, listeners: Listeners, timeout_s: float) -> None:
+        """Accept nothing more, and serve what was accepted: a successor holds the same sockets."""
+        listeners.hand_on()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._connections.drain, self._rooms.mesh, timeout_s)
+            nursery.start_soon(self._connections.drain, self._rooms.local, timeout_s)

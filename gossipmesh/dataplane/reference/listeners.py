@@ -92,6 +92,11 @@ class Listeners:
                 self._take_queued(name)
                 self._close(name)
 
+    def hand_on(self) -> None:
+        """Accept on nothing more, now or later: whoever waits in a queue is for the successor."""
+        self._stopped |= {self._rooms.of(name).name for name in (MESH, PROXY, READINESS)}
+        self.close()
+
     def _take_queued(self, name: str) -> None:
         if name not in self._accepting:
             return

@@ -18,7 +18,7 @@ import trio
 
 from gossipmesh.agent.app import run_agent
 from gossipmesh.agent.config import AgentConfig, read_config
-from gossipmesh.agent.engine.engine_process import end_engine, is_running
+from gossipmesh.agent.engine.engine_process import EngineProcess
 from gossipmesh.agent.identity.identity_store import load_identity
 from gossipmesh.cli.admin_client import AdminClient
 from gossipmesh.control.revoking import take_out
@@ -75,11 +75,21 @@ class Node:
         """End whatever engine still serves this node."""
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                found = str(self.state / "engine.sock").encode() in path.read_bytes()
+                if f"{self.state}/engine".encode() in path.read_bytes():
+                    EngineProcess(int(path.parent.name), path).end(signal.SIGKILL)
             except OSError:
                 continue
-            if found:
-                end_engine(int(path.parent.name), signal.SIGKILL)
+
+
+def engine_runs(pid: int) -> bool:
+    """Tell whether an engine has not ended."""
+    try:
+        process = EngineProcess(pid, Path("/"))
+    except ProcessLookupError:
+        return False
+    runs = process.is_running()
+    process.close()
+    return runs
 
 
 @asynccontextmanager
@@ -319,7 +329,7 @@ async def test_a_killed_engine_is_replaced_on_the_same_sockets(tmp_path: Path) -
 
 
 async def test_an_engine_that_is_stuck_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gossipmesh.agent.engine.engine_supervisor._STUCK_PINGS", 1)
+    monkeypatch.setattr("gossipmesh.agent.engine.engine_session._STUCK_PINGS", 1)
     async with a_node(tmp_path) as node, running(node) as before:
         os.kill(before["engine"]["pid"], signal.SIGSTOP)
         after = await node.wait(lambda s: s["engine"]["answering"] and s["engine"]["starts"] == 2)
@@ -399,10 +409,10 @@ async def test_an_agent_whose_name_was_enrolled_again_ends_with_its_engine(tmp_p
         assert f"run `rm -r {node.state}/identity`" in str(failure)
         assert failure.exit_code == 78
         for _ in range(500):  # it was killed; the kernel takes its time to end it
-            if not is_running(status["engine"]["pid"]):
+            if not engine_runs(status["engine"]["pid"]):
                 break
             await trio.sleep(0.02)
-        assert not is_running(status["engine"]["pid"])
+        assert not engine_runs(status["engine"]["pid"])
         with pytest.raises(OSError):
             await trio.open_tcp_stream(HOST, PORTS["readiness"])
 
@@ -462,4 +472,4 @@ async def test_a_revoked_node_ends_its_engine_and_is_not_to_be_started_again(tmp
         (failure,) = failures
         assert str(failure).startswith("n1 was revoked")
         assert failure.exit_code == 77
-        assert not is_running(status["engine"]["pid"])
+        assert not engine_runs(status["engine"]["pid"])

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from gossipmesh.agent.config import AgentConfig, parse_config_untrusted, read_config
+from gossipmesh.agent.config import (
+    AgentConfig,
+    EngineChoice,
+    EngineKind,
+    parse_config_untrusted,
+    read_config,
+)
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.errors import OperatorError, UsageError
 from gossipmesh.model.member import Address
@@ -192,3 +198,32 @@ def test_keys_turn_weekly_unless_the_file_says_otherwise(tmp_path: Path) -> None
     assert parse_config_untrusted(head, tmp_path / "c").key_period_s == 604_800
     spec = f"{head}spec:\n  keyPeriod: 30s\n"
     assert parse_config_untrusted(spec, tmp_path / "c").key_period_s == 30
+
+
+def test_an_engine_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(HEAD)
+    assert read_config(path).engine == EngineChoice(EngineKind.AUTO, (), None, 45.0)
+    spec = "{kind: command, command: [/opt/engine, -v], workers: 4, drainTimeout: 90s}"
+    path.write_text(f"{HEAD}spec:\n  engine: {spec}\n")
+    assert read_config(path).engine == EngineChoice(EngineKind.COMMAND, ("/opt/engine", "-v"), 4, 90.0)
+
+
+@pytest.mark.parametrize(
+    ("engine", "said"),
+    [
+        ("{kind: command}", "$.spec.engine.command: an engine of kind command needs one"),
+        ("{kind: command, command: [engine]}", "a program's whole path first"),
+        ("{command: [/opt/engine]}", "$.spec.engine.command: a command is for kind: command, not for auto"),
+        (
+            "{kind: reference, workers: 2}",
+            "$.spec.engine.workers: an engine of kind reference is one process",
+        ),
+        ("{drainTimeout: 2h}", "$.spec.engine.drainTimeout: 2h to finish what is open: give up to 60m"),
+        ("{drainTimeout: 0s}", "$.spec.engine.drainTimeout: "),
+        ("{kind: envoy}", "$.spec.engine.kind: "),
+    ],
+)
+def test_an_engine_that_cannot_be(engine: str, said: str) -> None:
+    (mistake,) = _mistakes(f"{HEAD}spec:\n  engine: {engine}\n")
+    assert said in mistake

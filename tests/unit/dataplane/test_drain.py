@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from gossipmesh.dataplane.client import EngineGone
+from gossipmesh.dataplane.protocol import Statistics
 from gossipmesh.model.member import Address
 from gossipmesh.model.service import Protocol
 from tests.unit.dataplane.engine_kit import (
@@ -218,3 +219,55 @@ async def test_asked_twice_it_goes_on_as_it_was_and_tells_both(tmp_path: Path) -
         with trio.fail_after(5):
             await first.wait()
             await second.wait()
+
+
+async def test_an_engine_that_has_a_successor_refuses_nobody_and_finishes_what_it_has(tmp_path: Path) -> None:
+    """Both accept on the same sockets until it is told; after that whoever comes is the successor's."""
+    serve, done = Streaming(), trio.Event()
+    async with both_ways(tmp_path, serve) as (staying, leaving), trio.open_nursery() as nursery:
+        kept = {name: sock.dup() for name, sock in leaving.sockets.items()}
+        stream = await Peer.connect(staying.at("proxy"))
+        await stream.send(ASK.replace(b"GET /", b"GET /stream"))
+        await serve.arrived.wait()
+        own = await Peer.connect(leaving.at("proxy"))
+        assert (await own.ask(ASK.replace(b"cart", b"web")))[0] == 200
+        nursery.start_soon(succeed, leaving, 15.0, done)
+        await until(lambda: not leaving.engine.listener_sockets)
+        assert leaving.engine.draining
+        for name, sock in kept.items():
+            waiting = await trio.open_tcp_stream(*sock.getsockname())
+            assert sock.accept()[0].close() is None, f"who comes to {name} waits for the successor"
+            await waiting.aclose()
+        serve.go.set()
+        assert b"b\r\n0\r\n\r\n" in await until_ended(stream), "what it had is whole"
+        await done.wait()
+        for peer in (stream, own):
+            await peer.stream.aclose()
+        for sock in kept.values():
+            sock.close()
+
+
+async def test_what_a_drain_cuts_is_told_before_the_engine_ends(tmp_path: Path) -> None:
+    serve, done = Streaming(), trio.Event()
+    async with both_ways(tmp_path, serve) as (staying, leaving), trio.open_nursery() as nursery:
+        stream = await Peer.connect(staying.at("proxy"))
+        await stream.send(ASK.replace(b"GET /", b"GET /stream"))
+        await serve.arrived.wait()
+        nursery.start_soon(succeed, leaving, 0.3, done)
+        await done.wait()
+        await until(lambda: told(leaving, "connections_cut") == 1)
+        await stream.stream.aclose()
+
+
+async def succeed(node: Node, timeout_s: float, done: trio.Event) -> None:
+    """Have an engine end whose sockets others hold too."""
+    try:
+        await node.client.drain(timeout_s, succeeded=True)
+    except EngineGone:
+        pass
+    done.set()
+
+
+def told(node: Node, name: str) -> int:
+    """Return what an engine has told its agent of something it counts."""
+    return sum(event.counters.get(name, 0) for event in node.events if isinstance(event, Statistics))

@@ -5,12 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from gossipmesh.agent.admin import checks, key_checks
 from gossipmesh.agent.admin.check_facts import Disk, Facts
 from gossipmesh.agent.admin.mesh_checks import MeshView
 from gossipmesh.agent.config import parse_config_untrusted
+from gossipmesh.agent.engine.engine_view import DrainingEngine, EngineView
 from gossipmesh.gossip.base.effects import Opened
 from gossipmesh.gossip.base.settings import GossipStatistics
 from gossipmesh.model.member import Address, MemberStatus
@@ -90,10 +92,7 @@ class Agent:
                 ),
             ),
         )
-        self.told = SimpleNamespace(
-            attached=True, pid=7, acked_version="ab", wanted_version="ab", refused_version=None,
-            refused_reason="", answering=True, full=(),
-        )  # fmt: skip
+        self.told = EngineView(7, True, "ab", "ab", None, "", True, 1, name="reference/1")
         self.gate = SimpleNamespace(is_closed=False, why="", opened=None)
         self.engine = SimpleNamespace(view=lambda: self.told, takes_pins=True)
         self.addresses = SimpleNamespace(lost={}, follows=True, published_count=0, held_back_count=0)
@@ -140,7 +139,12 @@ def disk(free_bytes: int, size_bytes: int) -> Callable[[Agent], None]:
 
 def told(**fields: Any) -> Callable[[Agent], None]:
     """Return a change of what the engine's supervisor tells."""
-    return lambda agent: vars(agent.told).update(fields)
+    return lambda agent: vars(agent).update(told=msgspec.structs.replace(agent.told, **fields))
+
+
+def draining(refused_version: str | None) -> DrainingEngine:
+    """Return an engine that was replaced."""
+    return DrainingEngine(6, "reference/1", "ab", refused_version, 30, 2, 0)
 
 
 def core(**fields: Any) -> Callable[[Agent], None]:
@@ -194,6 +198,8 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     "it believes nothing it hears": (core(local_health=7), {"local health": "FAIL"}),
     "many died": (core(held=2), {"mass death": "FAIL"}),
     "no engine": (told(attached=False), {"engine": "FAIL"}),
+    "an engine that lacks something": (told(lacks=("pins",)), {"engine build": "warn"}),
+    "an engine before with older rules": (told(draining=draining("old")), {"engine before": "warn"}),
     "an old snapshot": (told(acked_version="aa", refused_version="ab"), {"snapshot": "FAIL"}),
     "a silent mesh port": (told(answering=False), {"mesh port": "FAIL"}),
     "no places": (told(full=("mesh",)), {"places": "FAIL"}),
@@ -212,6 +218,7 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
 }
 FINE: dict[str, Callable[[Agent], None]] = {
     "all is well": lambda agent: None,
+    "an engine before that finishes": told(draining=draining(None)),
     "others are dead": core(alive=2, gone=["n3"]),
     "one alone": core(alive=1, members=1),
     "a small disk with room": disk(3 * MEBIBYTE, 4 * MEBIBYTE),

@@ -1,87 +1,62 @@
-"""The supervisor between engines: what it pushes, and what it falls back to."""
+"""The supervisor between engines: which one serves, what follows a crash, and one in another one's place."""
 
-import math
-import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import trio
-import trio.testing
 
 from gossipmesh.agent.engine import engine_supervisor
-from gossipmesh.agent.engine.engine_supervisor import EngineSettings, EngineSupervisor, EngineView
+from gossipmesh.agent.engine.engine_supervisor import EngineSupervisor
 from gossipmesh.dataplane.client import EngineGone, EngineUnavailable
-from gossipmesh.dataplane.protocol import Statistics
-from gossipmesh.dataplane.reference.engine import ReferenceEngine
-from gossipmesh.model.access_log import AccessLogSettings
+from gossipmesh.dataplane.protocol import Demand, Statistics
+from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.member import Address
 from gossipmesh.net.streams import listen
-from gossipmesh.traffic.compiler import DEFAULT_LIMITS, SnapshotCompiler
-from gossipmesh.traffic.inputs import SnapshotInputs
-from gossipmesh.traffic.sections import Snapshot, make_snapshot
+from tests.unit.agent.engine.engine_rig import GOOD, OTHER, REFUSED, FakeDriver, FakeProcess, Rig, runs
+from tests.unit.dataplane.certificates import Authority
+from tests.unit.dataplane.engine_kit import until
 
-GOOD = SnapshotCompiler().compile(SnapshotInputs("mesh.test", "n1", (), {}, (), (), DEFAULT_LIMITS))
-REFUSED = make_snapshot(
-    {**{name: GOOD.sections[digest] for name, digest in GOOD.root.items()}, "limits": b"\x01"}
-)
+OURS = Authority()
+NODE = "spiffe://mesh.test/node/n1"
 
 
-class Rig:
-    """A supervisor whose engines run in this process, one after another."""
-
-    def __init__(self, folder: Path, nursery: trio.Nursery) -> None:
-        self.settings = EngineSettings(
-            folder / "e.sock", folder / "log", AccessLogSettings(folder / "access"), b"n" * 16, "b"
-        )
-        self.nursery = nursery
-        self.alive: trio.CancelScope | None = None
-        self.supervisor = EngineSupervisor(
-            self.settings, on_event=lambda _: None, on_change=lambda: None, on_shown=lambda: None, probe=_yes
-        )
-
-    def spawn(self, socket_path: Path, access_log: AccessLogSettings, _log: Path) -> int:
-        self.alive = trio.CancelScope()
-        self.nursery.start_soon(self._run, ReferenceEngine(socket_path, access_log), self.alive)
-        return os.getpid()
-
-    async def _run(self, engine: ReferenceEngine, scope: trio.CancelScope) -> None:
-        with scope:
-            await engine.run()
-
-    def kill(self) -> None:
-        assert self.alive is not None
-        self.alive.cancel()
-        self.alive = None
-
-    async def until(self, condition: Callable[[EngineView], bool]) -> EngineView:
-        for _ in range(1_000):
-            view = self.supervisor.view()
-            if condition(view):
-                return view
-            await trio.sleep(0.01)
-        raise AssertionError(f"did not come about; last seen: {self.supervisor.view()}")
-
-
-async def _yes() -> bool:
-    await trio.lowlevel.checkpoint()
-    return True
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request for a service nobody knows is held open: an engine has something to finish."""
+    monkeypatch.setattr("gossipmesh.dataplane.reference.demands.WAIT_S", 60.0)
 
 
 @pytest.fixture
-def rig(tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Rig:
+def rig(tmp_path: Path, nursery: trio.Nursery) -> Iterator[Rig]:
     rig = Rig(tmp_path, nursery)
-    monkeypatch.setattr(engine_supervisor, "spawn_engine", rig.spawn)
-    monkeypatch.setattr(engine_supervisor, "is_running", lambda _pid: rig.alive is not None)
-    monkeypatch.setattr(engine_supervisor, "end_engine", lambda _pid, _number: None)
-    return rig
+    yield rig
+    rig.supervisor.close()
 
 
-def runs(snapshot: Snapshot) -> Callable[[EngineView], bool]:
-    return lambda view: view.acked_version == snapshot.version
+async def serving(rig: Rig) -> None:
+    """Have an engine serve with everything an engine has."""
+    rig.nursery.start_soon(rig.supervisor.run)
+    rig.supervisor.want_identities([OURS.identity(NODE)], OURS.bundle_pem, b"")
+    rig.supervisor.want_snapshot(GOOD)
+    rig.supervisor.want_listeners({name: listen(Address("127.0.0.1", 0)) for name in ("mesh", "proxy")})
+    await rig.until(lambda view: rig.supervisor.serving and bool(rig.supervisor.shown))
+
+
+@asynccontextmanager
+async def request_at(rig: Rig) -> AsyncIterator[None]:
+    """Keep a request under way at the engine that serves; it is answered at the end, unless it was cut."""
+    asked = len(rig.events)
+    client = await trio.open_tcp_stream(*rig.driver.engines[-1].listener_sockets["proxy"].getsockname())
+    await client.send_all(b"GET / HTTP/1.1\r\nhost: cart.shop\r\n\r\n")
+    await until(lambda: any(isinstance(event, Demand) for event in rig.events[asked:]))
+    yield
+    rig.supervisor.tell_unknown("shop/cart")
+    await client.aclose()
 
 
 async def test_a_successor_that_refuses_what_is_wanted_gets_what_was_taken_last(rig: Rig) -> None:
@@ -92,64 +67,9 @@ async def test_a_successor_that_refuses_what_is_wanted_gets_what_was_taken_last(
     rig.supervisor.want_snapshot(REFUSED)
     view = await rig.until(lambda view: view.refused_version == REFUSED.version)
     assert view.acked_version == GOOD.version
-    rig.kill()
+    rig.driver.last.kill()
     view = await rig.until(lambda view: view.starts_count == 2 and runs(GOOD)(view))
     assert view.refused_version == REFUSED.version
-
-
-async def test_an_engine_that_speaks_is_probed_seldom_and_soon_when_it_falls_silent(
-    tmp_path: Path, nursery: trio.Nursery, autojump_clock: object
-) -> None:
-    """Its statistics say every two seconds that it runs; the handshake says the rest, and costs both ends."""
-    probed: list[float] = []
-    began = trio.current_time()
-
-    async def probe() -> bool:
-        probed.append(round(trio.current_time() - began, 1))
-        return await _yes()
-
-    supervisor = EngineSupervisor(
-        Rig(tmp_path, nursery).settings,
-        on_event=lambda _: None,
-        on_change=lambda: None,
-        on_shown=lambda: None,
-        probe=probe,
-    )
-    supervisor._acked, supervisor._heard_at = "v", trio.current_time()
-    nursery.start_soon(supervisor._watch_health)
-    for _ in range(11):
-        await trio.sleep(2)
-        supervisor._heard(Statistics(2_000, (), {}, {}))
-    await trio.sleep(7)
-    assert probed == [0.0, 10.0, 20.0, 24.5, 26.5, 28.5]
-    nursery.cancel_scope.cancel()
-
-
-async def test_nobody_is_woken_to_look_for_a_first_snapshot(
-    tmp_path: Path, nursery: trio.Nursery, autojump_clock: object
-) -> None:
-    """A node that joins may be without one for long, with the whole machine starting beside it."""
-    probed: list[float] = []
-
-    async def probe() -> bool:
-        probed.append(trio.current_time())
-        return await _yes()
-
-    supervisor = EngineSupervisor(
-        Rig(tmp_path, nursery).settings,
-        on_event=lambda _: None,
-        on_change=lambda: None,
-        on_shown=lambda: None,
-        probe=probe,
-    )
-    nursery.start_soon(supervisor._watch_health)
-    await trio.testing.wait_all_tasks_blocked()
-    assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
-    client = SimpleNamespace(apply_snapshot=lambda _: _yes())
-    assert await supervisor._offer(cast(Any, client), GOOD)
-    await trio.testing.wait_all_tasks_blocked()
-    assert len(probed) == 1
-    nursery.cancel_scope.cancel()
 
 
 async def test_one_crash_waits_for_nothing_and_a_loop_of_them_ever_longer(
@@ -162,10 +82,11 @@ async def test_one_crash_waits_for_nothing_and_a_loop_of_them_ever_longer(
     class Crashing:
         """An engine that ends as soon as it is attached to."""
 
-        hello = SimpleNamespace(pid=7, snapshot_version=None, engine="crashing")
+        hello = SimpleNamespace(pid=7, snapshot_version=None, engine="crashing", features=())
 
         async def run(self, _: object) -> None:
             await trio.lowlevel.checkpoint()
+            process.runs = False
             raise EngineGone("it crashed")
 
     async def attach(*_: object, **__: object) -> Crashing:
@@ -174,22 +95,18 @@ async def test_one_crash_waits_for_nothing_and_a_loop_of_them_ever_longer(
             raise EngineUnavailable("none runs yet")
         return Crashing()
 
-    def spawn(*_: object) -> int:
-        started.append(round(trio.current_time() - began, 2))
-        return 7
+    process = FakeProcess(tmp_path / "engine.sock", 7)
 
-    looked: list[int] = []
+    class CrashingDriver(FakeDriver):
+        """Starts engines that end."""
 
-    def is_running(_pid: int) -> bool:
-        # Alive when it is attached to, gone when its successor is due.
-        looked.append(len(started))
-        return looked.count(len(started)) == 1
+        def start(self, socket_path: Path) -> FakeProcess:
+            started.append(round(trio.current_time() - began, 2))
+            process.runs = True
+            return process
 
-    monkeypatch.setattr(engine_supervisor, "spawn_engine", spawn)
-    monkeypatch.setattr(engine_supervisor, "is_running", is_running)
-    monkeypatch.setattr(engine_supervisor, "end_engine", lambda _pid, _number: None)
     monkeypatch.setattr(engine_supervisor.EngineClient, "attach", attach)
-    rig = Rig(tmp_path, nursery)
+    rig = Rig(tmp_path, nursery, CrashingDriver(tmp_path, nursery))
     rig.supervisor.want_listeners({})
     nursery.start_soon(rig.supervisor.run)
     await trio.sleep(20)
@@ -208,100 +125,182 @@ async def test_what_one_engine_refused_is_offered_to_the_next(
         rig.supervisor.want_snapshot(GOOD)
         view = await rig.until(lambda view: view.refused_version == GOOD.version)
         assert view.acked_version is None
-    rig.kill()
+    rig.driver.last.kill()
     view = await rig.until(runs(GOOD))
     assert view.refused_version is None
 
 
-@asynccontextmanager
-async def watched(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, answers: bool
-) -> AsyncIterator[tuple[list[int], list[float]]]:
-    """Watch an engine whose mesh port is silent; yield what was ended, and when it was asked."""
-    ended: list[int] = []
-    asked: list[float] = []
-
-    async def ping(timeout_s: float) -> bool:
-        asked.append(trio.current_time())
-        await trio.sleep(0.0 if answers else timeout_s)
-        return answers
-
-    async def silent() -> bool:
-        await trio.sleep(1.0)
-        return False
-
-    monkeypatch.setattr(engine_supervisor, "end_engine", lambda pid, _number: ended.append(pid))
-    monkeypatch.setattr(rig.supervisor, "_probe", silent)
-    supervisor = rig.supervisor
-    supervisor._client = cast(Any, SimpleNamespace(ping=ping, hello=SimpleNamespace(features=())))
-    supervisor._acked, supervisor._pid = "v", 7
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(supervisor._watch_health)
-        yield ended, asked
-        nursery.cancel_scope.cancel()
-
-
-async def test_an_engine_that_answers_on_its_own_socket_is_never_ended(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
-) -> None:
-    """Full, or with certificates that ran out: nobody outside gets an answer, and it serves what it has."""
-    async with watched(rig, monkeypatch, answers=True) as (ended, asked):
-        await trio.sleep(120)
-        assert not ended
-        assert len(asked) > 50
-        assert not rig.supervisor.view().answering
-
-
-async def test_an_engine_that_answers_nowhere_is_ended(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
-) -> None:
-    async with watched(rig, monkeypatch, answers=False) as (ended, asked):
-        await trio.sleep(8)
-        assert not ended, "four times may be a stall"
-        await trio.sleep(5)
-        assert ended
-        assert len(asked) >= 5
-
-
 async def test_an_engine_that_drains_is_not_asked_and_its_listeners_are_closed_here(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     """The kernel would go on taking connections for a duplicate nobody accepts on."""
-    drained = trio.Event()
     sockets = {name: listen(Address("127.0.0.1", 0)) for name in ("mesh", "proxy", "readiness")}
     seen: list[list[str]] = []
 
-    async def drain(_timeout_s: float) -> None:
+    async def drain(_timeout_s: float, *, succeeded: bool) -> None:
+        await trio.lowlevel.checkpoint()
+        assert not succeeded
         seen.append(sorted(name for name, sock in sockets.items() if sock.fileno() >= 0))
-        await drained.wait()
 
-    supervisor = Rig(rig.settings.socket_path.parent, rig.nursery).supervisor
+    supervisor: EngineSupervisor = Rig(tmp_path, nursery).supervisor
     supervisor.want_listeners(sockets)
-    supervisor._client = cast(Any, SimpleNamespace(drain=drain))
-    drained.set()
+    current = SimpleNamespace(client=SimpleNamespace(drain=drain), leave_office=lambda _: None)
+    supervisor._current = cast(Any, current)
     await supervisor.drain(1.0)
-    supervisor.close()
     assert seen == [[]], "all of them: what the engine closes later is refused at once"
 
 
-async def test_a_full_engine_is_seen_as_full(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    for gauges, full in (({"mesh_full": 1, "local_full": 0}, ("mesh",)), ({"mesh_full": 0}, ())):
-        for _ in range(3):
-            rig.supervisor._heard(Statistics(1_000, (), {}, gauges))
-        assert rig.supervisor.view().full == full
-    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert len(warnings) == 1, "told when it changes"
+async def test_another_engine_in_its_place(rig: Rig) -> None:
+    """It serves before the one before is told to end, and then that one ends by itself."""
+    await serving(rig)
+    before = rig.driver.last
+    replacement = await rig.supervisor.replace()
+    after = rig.driver.last
+    assert (replacement.before_pid, replacement.pid) == (before.pid, after.pid)
+    assert before.socket_path != after.socket_path
+    assert rig.supervisor.serving
+    view = rig.supervisor.view()
+    assert (view.pid, view.acked_version) == (after.pid, GOOD.version)
+    assert sorted(rig.driver.engines[1].listener_sockets) == ["mesh", "proxy"]
+    view = await rig.until(lambda view: view.ended is not None)
+    assert view.ended is not None
+    assert (view.ended.pid, view.ended.cut_count) == (before.pid, 0)
+    assert not before.runs
+    assert not before.signals, "nobody ended it"
+    assert rig.changes == [True], "this node was served all the while"
 
 
-async def test_ping_asks_for_nothing_and_an_engine_that_is_silent_keeps_its_attachment(rig: Rig) -> None:
-    """Handing over no listeners is what engines of every version ack."""
-    rig.nursery.start_soon(rig.supervisor.run)
-    rig.supervisor.want_listeners({})
+async def test_both_are_seen_and_told_the_same_while_one_drains(rig: Rig) -> None:
+    """Who has lost a right loses it at both."""
+    await serving(rig)
+    async with request_at(rig):
+        await rig.supervisor.replace()
+        view = rig.supervisor.view()
+        assert view.draining is not None
+        assert (view.draining.pid, view.pid) == (1, 2)
+        rig.supervisor.want_snapshot(OTHER)
+        await rig.until(
+            lambda view: (
+                runs(OTHER)(view)
+                and view.draining is not None
+                and view.draining.acked_version == OTHER.version
+            )
+        )
+        with pytest.raises(OperatorError, match=r"still finishes what it has, for \d+ s at most"):
+            await rig.supervisor.replace()
+    view = await rig.until(lambda view: view.ended is not None)
+    assert view.ended is not None
+    assert view.ended.cut_count == 0
+    assert (await rig.supervisor.replace()).before_pid == 2
+
+
+async def test_what_is_cut_is_counted(tmp_path: Path, nursery: trio.Nursery) -> None:
+    rig = Rig(tmp_path, nursery, drain_timeout_s=0.3)
+    await serving(rig)
+    async with request_at(rig):
+        await rig.supervisor.replace()
+        view = await rig.until(lambda view: view.ended is not None)
+        assert view.ended is not None
+        assert (view.ended.pid, view.ended.cut_count) == (1, 1)
+    rig.supervisor.close()
+
+
+async def test_levels_are_those_of_the_engine_that_serves(rig: Rig) -> None:
+    await serving(rig)
+    before = rig.supervisor._current
+    assert before is not None
+    await rig.supervisor.replace()
+    rig.events.clear()
+    for session in (before, rig.supervisor._current):
+        assert session is not None
+        session.hear(Statistics(1_000, (), {"a": 1}, {"mesh_full": 0}))
+    told = [event for event in rig.events if event.counters == {"a": 1}]
+    assert [event.gauges for event in told] == [{}, {"mesh_full": 0}]
+
+
+async def test_a_successor_that_does_not_come_to_serve_changes_nothing(rig: Rig) -> None:
+    await serving(rig)
+    rig.supervisor.want_snapshot(REFUSED)
+    await rig.until(lambda view: view.refused_version == REFUSED.version)
+    with pytest.raises(
+        OperatorError, match="the one before goes on: of the new one, it refused the snapshot"
+    ):
+        await rig.supervisor.replace()
+    assert rig.driver.last.signals == [signal.SIGKILL]
+    assert sorted(rig.driver.engines[1].listener_sockets) == [], "it accepted nothing"
     rig.supervisor.want_snapshot(GOOD)
-    await rig.until(runs(GOOD))
-    client = rig.supervisor._client
-    assert client is not None
-    assert await client.ping(5.0)
-    assert not await client.ping(0.0)
-    assert await client.ping(5.0)
-    assert rig.supervisor.view().attached
+    await rig.until(lambda view: view.pid == 1 and view.refused_version is None)
+    rig.driver.fails = True
+    with pytest.raises(OperatorError, match="cannot start the engine"):
+        await rig.supervisor.replace()
+    assert (rig.supervisor.view().pid, rig.supervisor.view().draining) == (1, None)
+    assert rig.supervisor.serving
+    rig.driver.fails = False
+    assert (await rig.supervisor.replace()).before_pid == 1
+
+
+async def test_without_an_engine_that_serves_there_is_nothing_to_replace(rig: Rig) -> None:
+    with pytest.raises(OperatorError, match="no engine serves"):
+        await rig.supervisor.replace()
+    rig.supervisor._stopping = True
+    with pytest.raises(OperatorError, match="is leaving"):
+        await rig.supervisor.replace()
+
+
+async def test_a_crash_of_the_successor_starts_another_where_nobody_listens(rig: Rig) -> None:
+    """The one before may drain still: its socket is its own."""
+    await serving(rig)
+    async with request_at(rig):
+        await rig.supervisor.replace()
+        second = rig.driver.last
+        second.kill()
+        view = await rig.until(lambda view: view.starts_count == 3 and runs(GOOD)(view))
+        assert view.draining is not None
+        assert rig.driver.last.socket_path == second.socket_path
+
+
+async def test_an_agent_finds_both_engines_and_lets_the_one_that_drains_end(
+    rig: Rig, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """The agent ended while its engine was being replaced; the next one takes both over."""
+    async with AsyncExitStack() as stack, trio.open_nursery() as first:
+        before = Rig(tmp_path, first, FakeDriver(tmp_path, nursery))
+        await serving(before)
+        await stack.enter_async_context(request_at(before))
+        await before.supervisor.replace()
+        await until(lambda: before.driver.engines[0].draining)
+        first.cancel_scope.cancel()
+    before.supervisor.close()
+    rig.driver.started = before.driver.started
+    nursery.start_soon(rig.supervisor.run)
+    found = await rig.supervisor.wait_found()
+    assert found is not None
+    assert (found.snapshot_version, sorted(found.listeners)) == (GOOD.version, ["mesh", "proxy"])
+    view = rig.supervisor.view()
+    assert view.pid == 2
+    assert view.draining is not None
+    assert view.draining.pid == 1
+    rig.supervisor.want_listeners(found.listeners)
+    rig.supervisor.tell_unknown("shop/cart")
+    await rig.until(lambda view: view.ended is not None)
+
+
+async def test_an_engine_that_was_told_nothing_ends_beside_the_one_that_serves(
+    rig: Rig, tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    """The agent ended before its successor served: of two, that one serves which has something to serve."""
+    async with trio.open_nursery() as first:
+        before = Rig(tmp_path, first, FakeDriver(tmp_path, nursery))
+        await serving(before)
+        before.driver.start(tmp_path / "engine-2.sock")
+        first.cancel_scope.cancel()
+    before.supervisor.close()
+    rig.driver.started = before.driver.started
+    nursery.start_soon(rig.supervisor.run)
+    found = await rig.supervisor.wait_found()
+    assert found is not None
+    assert sorted(found.listeners) == ["mesh", "proxy"]
+    rig.supervisor.want_listeners(found.listeners)
+    view = await rig.until(lambda view: view.ended is not None)
+    assert view.ended is not None
+    assert (view.pid, view.ended.pid) == (1, 2)
