@@ -1,7 +1,8 @@
 """What one gossip core costs in memory, and its longest step, while it joins a mesh that exists on paper.
 
-`python -m bench.gossip_memory [MEMBERS] [--trace]`: this process is the peer that knows every member; a
-child process is the newcomer, so that its memory is its own. They exchange real bytes in virtual time.
+`python -m bench.gossip_memory [MEMBERS] [--keys] [--trace]`: this process is the peer that knows every
+member; a child process is the newcomer, so that its memory is its own. With `--keys` each member signs which
+TLS keys it uses, two for each of four identities. They exchange real bytes in virtual time.
 Bytes a member are of memory that is no file's page. Ends with one object of JSON. `--trace` says what the
 objects are (tracemalloc, slow).
 """
@@ -31,6 +32,7 @@ _TICK_NS = MILLISECOND_NS
 _SECONDS_MAX = 60
 _PEER = 1_000_000
 _NEWCOMER = 1_000_001
+_PINS_EACH = 2  # the key in use, and the next
 
 
 class Host:
@@ -128,9 +130,9 @@ def _advance(host: Host, inbound: list[Any], now: Instant, sender: Any) -> list[
     return host.drain(now)
 
 
-def newcomer(members: int, trace: bool) -> None:
+def newcomer(members: int, *, pins_each: int, trace: bool) -> None:
     """Join by the peer at the other end of stdin and stdout, then report."""
-    swarm = paper_swarm()
+    swarm = paper_swarm(pins_each)
     us, peer = swarm.identity(_NEWCOMER), swarm.identity(_PEER)
     host = Host(swarm.node(_NEWCOMER), str(peer.address))
     calm_collector()
@@ -186,13 +188,15 @@ def main() -> None:
     """Serve a newcomer in a child process and print what it reports."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("members", type=int, nargs="?", default=9_998)
+    parser.add_argument("--keys", action="store_true", help="each member has a key set")
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--newcomer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    pins_each = _PINS_EACH if options.keys else 0
     if options.newcomer:
-        newcomer(options.members, options.trace)
+        newcomer(options.members, pins_each=pins_each, trace=options.trace)
         return
-    swarm = paper_swarm()
+    swarm = paper_swarm(pins_each)
     kept = tuple(swarm.records_of(number) for number in range(options.members))
     us = swarm.identity(_NEWCOMER)
     begin = time.perf_counter()
@@ -205,7 +209,9 @@ def main() -> None:
     host.out.clear()
     arguments = [sys.executable, "-m", "bench.gossip_memory", str(options.members), "--newcomer"]
     child = subprocess.Popen(
-        arguments + ["--trace"] * options.trace, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        arguments + ["--trace"] * options.trace + ["--keys"] * options.keys,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert child.stdin is not None
     assert child.stdout is not None

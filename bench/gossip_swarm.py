@@ -10,14 +10,29 @@ import msgspec
 from gossipmesh.gossip.base.settings import GossipSettings, NodeKeys, NodeProfile, RestoredState
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
-from gossipmesh.model.identity import node_id_of, node_spiffe_id
+from gossipmesh.model.identity import (
+    node_id_of,
+    node_path,
+    node_spiffe_id,
+    service_path,
+    workloads_path,
+)
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import NodeCredential, NodeState, RecordKind, ServiceSet, SignedRecord
+from gossipmesh.model.records import (
+    IdentityPins,
+    KeySet,
+    NodeCredential,
+    NodeState,
+    RecordKind,
+    ServiceSet,
+    SignedRecord,
+)
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, seal_envelope
 from gossipmesh.trust.keys import ExchangeKey, SigningKey, Verifier
+from gossipmesh.trust.pins import PIN_BYTES
 from gossipmesh.trust.records import sign_record
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import FEATURES
@@ -44,13 +59,17 @@ class Identity:
 
 @dataclass(frozen=True)
 class Swarm:
-    """Who signs for the members, where they are said to be, and which services each has, by number."""
+    """Who signs for the members, where they are said to be, and which services each has, by number.
+
+    `pins_each`: how many TLS keys a member lists for each of its identities; 0: it signs no key set.
+    """
 
     domain: str
     authority: SigningKey
     trust_envelopes: tuple[bytes, ...]
     address_of: Callable[[int], Address]
     services_of: Callable[[int], tuple[str, ...]]
+    pins_each: int = 0
 
     def identity(self, number: int) -> Identity:
         """Return the identity of node `number`."""
@@ -73,7 +92,7 @@ class Swarm:
         return Identity(name, self.address_of(number), signing, exchange, record)
 
     def records_of(self, number: int) -> tuple[bytes, bytes]:
-        """Return (node id, kept value) of a member with a credential, a state and its services."""
+        """Return (node id, kept value) of a member: a credential, a state, its services and its keys."""
         who = self.identity(number)
         node_id = node_id_of(node_spiffe_id(self.domain, who.name))
         state = NodeState(
@@ -96,12 +115,26 @@ class Swarm:
             for name in self.services_of(number)
         )
         services = ServiceSet(node_id, 1, 1, 3, entries)
-        records = (
+        records = [
             who.credential,
             sign_record(self.domain, RecordKind.NODE_STATE, state, who.signing),
             sign_record(self.domain, RecordKind.SERVICE_SET, services, who.signing),
-        )
+        ]
+        if self.pins_each:
+            keys = KeySet(node_id, 1, 1, 4, self._entries_of(number))
+            records.append(sign_record(self.domain, RecordKind.KEY_SET, keys, who.signing))
         return node_id, encode(records)
+
+    def _entries_of(self, number: int) -> tuple[IdentityPins, ...]:
+        """Return what a member lists: for itself, its workloads and each of its services."""
+        name = f"node-{number}"
+        services = [service_path(f"shop/{service}") for service in self.services_of(number)]
+        paths = sorted([node_path(name), workloads_path(name), *services])
+        pins = random.Random(f"pins {number}")
+        return tuple(
+            IdentityPins(path, tuple(pins.randbytes(PIN_BYTES) for _ in range(self.pins_each)))
+            for path in paths
+        )
 
     def node(
         self,
@@ -131,7 +164,7 @@ class Swarm:
         )
 
 
-def paper_swarm() -> Swarm:
+def paper_swarm(pins_each: int = 0) -> Swarm:
     """Return a swarm with an authority of its own, two services a member, at addresses nobody listens on."""
     domain = "mesh.example"
     authority, root = SigningKey(_seed("authority")), SigningKey(_seed("root"))
@@ -151,4 +184,5 @@ def paper_swarm() -> Swarm:
         (envelope.to_bytes(),),
         lambda number: Address(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 7948),
         lambda number: ("cart", "pay"),
+        pins_each,
     )

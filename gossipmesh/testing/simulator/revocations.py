@@ -27,6 +27,9 @@ TOLD_NS_MAX: Final = 15 * SECOND_NS
 P99_NS_MAX: Final = 2 * SECOND_NS
 LOOK_OFTEN_NS: Final = 10 * MILLISECOND_NS
 FORGOTTEN_COUNT: Final = 10
+IDLE_BYTES_PER_S_MAX: Final = 400
+_CALM_AFTER_NS: Final = 10 * SECOND_NS
+_WATCHED_S: Final = 30
 _CREDENTIAL_BYTES_MAX: Final = 65_536
 
 
@@ -149,6 +152,17 @@ def key_sets(run: Run) -> None:
     run.settle()
 
 
+def idle_with_keys(run: Run) -> None:
+    """Nothing happens in a mesh whose nodes sign which TLS keys they use: what that costs, in bytes."""
+    boot_known(run, prepare=turn_keys)
+    run.world.run_for(_CALM_AFTER_NS)
+    before = run.world.datagram_bytes
+    run.world.run_for(_WATCHED_S * SECOND_NS)
+    bytes_per_s = round((run.world.datagram_bytes - before) / _WATCHED_S / len(run.hosts), 1)
+    run.measured["bytes_per_s_per_node"] = bytes_per_s
+    run.require(bytes_per_s <= IDLE_BYTES_PER_S_MAX, f"{bytes_per_s} B/s a node, with nothing to tell")
+
+
 def _wait_turned(run: Run, host: Host, turn: int, name: str) -> None:
     began_ns, node_id = run.world.now_ns, run.node_id(host)
     turn_keys(run, host, turn)
@@ -250,6 +264,7 @@ def revoked_many(run: Run) -> None:
 
 REVOCATIONS: Final = {
     "key-sets": key_sets,
+    "idle-with-keys": idle_with_keys,
     "revoked": revoked,
     "revoked-parted": revoked_parted,
     "forgotten": forgotten,

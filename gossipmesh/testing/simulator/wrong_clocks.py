@@ -9,6 +9,8 @@ from typing import Final
 from gossipmesh.model.instant import DAY_S, HOUR_S, MINUTE_S, SECOND_NS
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
+from gossipmesh.testing.simulator.priming import boot_known
+from gossipmesh.testing.simulator.revocations import turn_keys
 from gossipmesh.testing.simulator.run import Run
 
 _TOLERATED_S: Final = 5 * MINUTE_S
@@ -16,6 +18,7 @@ _ALARMED_NS_MAX: Final = 60 * SECOND_NS
 _DOUBT_NS: Final = 660 * SECOND_NS  # beyond the ten minutes for which a clock that jumped is doubted
 _DETECT_NS: Final = 20 * SECOND_NS
 _LOOK_NS: Final = 5 * SECOND_NS
+_STAY_NS: Final = 20 * SECOND_NS
 _YEAR_S: Final = 365 * DAY_S
 
 
@@ -83,6 +86,43 @@ def a_year(run: Run) -> None:
     run.settle()
 
 
+def many(run: Run) -> None:
+    """In a mesh that knows itself all clocks are off by up to five minutes, then one by an hour, either way.
+
+    Every credential ends before the hour is over: by that one clock everybody has ended.
+    """
+    run.factory.credential_ends = WALL_START_S + HOUR_S - 5 * MINUTE_S
+    for host in run.hosts:
+        host.wall_skew_s = run.script.randint(-_TOLERATED_S, _TOLERATED_S)
+    boot_known(run, prepare=turn_keys)
+    _stay(run, [])
+    wrong = run.pick(but_not=[run.hosts[0]])
+    for by_s, name in ((HOUR_S, "ahead"), (-HOUR_S, "behind")):
+        run.world.jump_clock(wrong, by_s)
+        _wait_off(run, [wrong], f"{name}_alarmed_s")
+        _stay(run, [wrong])
+        run.world.kill_agent(wrong)
+        run.world.run_for(SECOND_NS)
+        run.world.start(wrong)  # it finds everybody on its disk, whose time is over by its clock
+        run.publish(wrong)
+        turn_keys(run, wrong)
+        _wait_off(run, [wrong], f"{name}_restarted_alarmed_s")
+        _stay(run, [wrong])
+        run.world.jump_clock(wrong, -by_s)
+        _wait_off(run, [], f"{name}_right_again_s")
+    run.wait_equal_sums(run.invariants.converge_ns)
+
+
+def _stay(run: Run, off: Sequence[Host]) -> None:
+    """Let time pass: all have all alive, and these alone say that their clocks are off."""
+    run.world.run_for(_STAY_NS)
+    for host in run.running():
+        tally = run.core(host).tally()
+        alive = tally.by_status[MemberStatus.ALIVE]
+        run.require(alive == len(run.hosts), f"{host.name} has {alive} of {len(run.hosts)} alive")
+    _require_off(run, off)
+
+
 def _renew_all(run: Run, life_s: int) -> None:
     """Give everybody a credential that is dated now by the true time, and live on for a while."""
     for host in run.hosts:
@@ -129,4 +169,5 @@ WRONG_CLOCKS: Final[dict[str, Callable[[Run], None]]] = {
     "clocks-minutes": minutes,
     "clocks-hour": an_hour,
     "clocks-year": a_year,
+    "clocks-many": many,
 }
