@@ -49,6 +49,7 @@ from gossipmesh.trust.svid import (
     read_leaf_key_untrusted,
 )
 
+_LOOK_S: Final = 1.0  # how long a change on disk may go unseen
 CONNECTIONS_MAX: Final = 512
 _DESCRIPTORS_KEPT: Final = 64
 HANDSHAKE_TIMEOUT_S: Final = 5.0
@@ -131,7 +132,14 @@ class AuthorityServer:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._turns.run)
                 nursery.start_soon(self._desk.run)
+                nursery.start_soon(self._look_around)
                 nursery.start_soon(self.reception.run, listener, _source, self._converse)
+
+    async def _look_around(self) -> None:
+        """Take up what a command changed though nobody asks: who trusts the new root alone cannot ask."""
+        while True:
+            await trio.sleep(_LOOK_S)
+            await trio.to_thread.run_sync(self._loaded.look)
 
     def _tls_context(self) -> ssl.SSLContext:
         """Return the context of the server's own SVID, issued anew at half life or by a new intermediate."""

@@ -15,6 +15,7 @@ from gossipmesh.agent.engine.engine_supervisor import EngineSettings, EngineSupe
 from gossipmesh.agent.engine.pin_index import credential_entry, listed_pins
 from gossipmesh.agent.engine.sockets import reachable
 from gossipmesh.agent.gate import Gate
+from gossipmesh.agent.identity.dropped import is_dropped
 from gossipmesh.agent.identity.identity_keeper import IdentityKeeper
 from gossipmesh.dataplane.protocol import EngineEvent, Identity
 from gossipmesh.model.errors import MalformedInput
@@ -119,12 +120,20 @@ class IdentifiedEngine:
         return wanted if wanted in names else None
 
     def show_keys(self) -> None:
-        """Have the engine show the keys in use, and trust the roots of Trust."""
-        identity, usable = self._keeper.identity, self._keeper.keys.usable()
+        """Have the engine show the keys in use, and trust the roots of Trust.
+
+        A certificate by whom Trust names no more proves nothing: its key is shown by the carrier.
+        """
+        identity, usable, trust = self._keeper.identity, self._keeper.keys.usable(), self._documents.trust
         if identity.spiffe_id not in usable:
             return  # an engine without its node's own name is none
         identities = [
-            Identity(name, key.chain_pem, key.key_pem, identity.carrier_pem(name, key))
+            Identity(
+                name,
+                b"" if is_dropped(key, trust) else key.chain_pem,
+                key.key_pem,
+                identity.carrier_pem(name, key),
+            )
             for name, key in usable.items()
         ]
         root_pem = carrier_root_pem(identity.trust_domain)
@@ -144,7 +153,8 @@ class IdentifiedEngine:
         try:
             dialled, trusted = self._known_of(spiffe_id)
             return await ask_engine(
-                addresses, server_name, dialled, identity.node_svid, trusted, _PROBE_TIMEOUT_S
+                *(addresses, server_name, dialled),
+                *(identity.node_svid_under(self._documents.trust), trusted, _PROBE_TIMEOUT_S),
             )
         except (OSError, ValueError, MalformedInput) as error:
             log.error("an engine could not be probed for want of a usable certificate: %s", error)

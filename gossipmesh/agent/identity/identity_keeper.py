@@ -20,6 +20,7 @@ import trio
 
 from gossipmesh.agent.identity import enrolment
 from gossipmesh.agent.identity.authority_client import AuthorityClient
+from gossipmesh.agent.identity.dropped import is_dropped
 from gossipmesh.agent.identity.identity_store import NodeIdentity, load_identity, upgrade_identity
 from gossipmesh.agent.identity.key_keeper import KeyKeeper
 from gossipmesh.agent.identity.key_turning import PERIOD_S_DEFAULT, LeafKey
@@ -229,8 +230,9 @@ class IdentityKeeper:
         self.keys.look()
 
     def trust_changed(self) -> None:
-        """Ask again at once if the last renewal failed: it may have been for want of this very Trust."""
-        if self.failure is not None:
+        """Ask at once if a renewal failed, perhaps for want of this Trust, or if it drops who issued ours."""
+        trust, held = self._trust(), self.identity.holding.keys.values()
+        if self.failure is not None or any(is_dropped(keys.current, trust) for keys in held):
             self._asked.set()
 
     async def run(self) -> None:

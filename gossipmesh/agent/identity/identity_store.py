@@ -18,7 +18,9 @@ from typing import Final
 
 import msgspec
 
+from gossipmesh.agent.identity.dropped import is_dropped
 from gossipmesh.agent.identity.key_turning import HeldKeys, Holding, LeafKey
+from gossipmesh.model.documents import TrustDocument
 from gossipmesh.model.errors import MalformedInput, OperatorError, Untrusted
 from gossipmesh.model.host_port import is_host_port
 from gossipmesh.model.identity import node_name_of_spiffe_id, parse_spiffe_id
@@ -57,6 +59,7 @@ FORMAT: Final = 2
 _FORMAT_BEFORE: Final = 1
 RESERVED_BYTES: Final = 1_048_576  # 130 identities of three keys and chains of 2 KiB each
 CREDENTIAL_BYTES_MAX: Final = 32_768
+_ROOTS_REMEMBERED: Final = 32  # some 700 bytes each; a certificate is of the last few
 _CARRIERS_MAX: Final = 512  # two keys for each identity a node may have, and room for those that go
 
 
@@ -106,8 +109,14 @@ class NodeIdentity:
     @property
     def node_svid(self) -> Svid:
         """Return what the node shows as itself: the authority's leaf while it is valid, else a carrier's."""
+        return self.node_svid_under(None)
+
+    def node_svid_under(self, trust: TrustDocument | None) -> Svid:
+        """Return the same where this Trust is in force, which may drop whoever issued the leaf."""
         keys = self.holding.keys[self.spiffe_id]
         key = keys.shown or keys.current
+        if is_dropped(key, trust):
+            key = msgspec.structs.replace(key, chain_pem=b"")
         if key.chain_pem and key.not_before <= wall_seconds() <= key.not_after:
             return _svid(self.spiffe_id, key)
         chain_pem = self.carrier_pem(self.spiffe_id, key)
@@ -350,8 +359,9 @@ def open_stored_untrusted(stored: StoredIdentity) -> NodeIdentity:
     documents = TrustedDocuments(
         trust_domain=stored.trust_domain, verifier=verifier, features=POLICY_FEATURES
     )
+    roots: dict[str, None] = {}
     for envelope in stored.trust:
-        documents.load_trust_untrusted(envelope)
+        roots |= dict.fromkeys(documents.load_trust_untrusted(envelope).root_certificates)
     if documents.trust is None:
         raise MalformedInput("it holds no Trust document")
     bundle_pem = "".join(documents.trust.root_certificates).encode()
@@ -363,7 +373,9 @@ def open_stored_untrusted(stored: StoredIdentity) -> NodeIdentity:
         raise MalformedInput("a signing or exchange key of the wrong length") from None
     if credential.signing_key != signing.public or credential.exchange_key != exchange.public:
         raise Untrusted("the signing or exchange key is not the credential's")
-    keys = _open_keys_untrusted(stored.keys, stored.trust_domain, bundle_pem)
+    # A key's certificate may be older than the newest roots: of a node that was away while they were changed.
+    known_pem = "".join(list(roots)[-_ROOTS_REMEMBERED:]).encode()
+    keys = _open_keys_untrusted(stored.keys, stored.trust_domain, known_pem)
     name = node_name_of_spiffe_id(credential.spiffe_id)
     if name is None or credential.spiffe_id not in keys:
         raise Untrusted(f"there is no key for {credential.spiffe_id}")

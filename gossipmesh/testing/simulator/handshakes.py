@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from gossipmesh.agent.engine.peer_facts import PeerFacts as ToldFacts
 from gossipmesh.agent.engine.pin_index import listed_pins
+from gossipmesh.agent.identity.dropped import is_dropped
 from gossipmesh.agent.identity.identity_store import certified_key
 from gossipmesh.agent.identity.key_turning import LeafKey
 from gossipmesh.model.documents import TrustDocument
@@ -79,10 +80,14 @@ class Shown:
             found[svid.spiffe_id] = certified_key(svid.spiffe_id, key, chain, facts)
         self.leaf_keys.update(found)
 
-    def chain(self, name: str, now: WallSeconds) -> bytes:
-        """Return the chain shown as `name`, PEM: the authority's while it holds, else a carrier's."""
+    def chain(self, name: str, now: WallSeconds, trust: TrustDocument | None) -> bytes:
+        """Return the chain shown as `name`, PEM: the authority's while it holds, else a carrier's.
+
+        `now` and `trust` are what the host's own clock says, and the Trust that it has.
+        """
         key = self.leaf_keys[name]
-        if key.not_before + _SHOWN_MARGIN_S <= now <= key.not_after - _SHOWN_MARGIN_S or not self.publishes:
+        holds = key.not_before + _SHOWN_MARGIN_S <= now <= key.not_after - _SHOWN_MARGIN_S
+        if not self.publishes or (holds and not is_dropped(key, trust)):
             return key.chain_pem
         if name not in self._carriers:
             serial = encode_leaf_serial(self.keys.node_id, 1, 0, 0)
@@ -125,7 +130,8 @@ class Judge:
 
         `at`: what the other's clock shows, by which its engine chose the certificate.
         """
-        chain, dialled = shown.chain(name, at), None
+        documents = self.run.factory.documents[shown.keys.name]
+        chain, dialled = shown.chain(name, at, documents.trust), None
         if is_dialled:
             node_id = shown.keys.node_id
             pins = listed_pins(self.run.core(self.host).keys_of(node_id), parse_spiffe_id(name)[1])

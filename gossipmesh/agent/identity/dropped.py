@@ -1,0 +1,32 @@
+"""Whether a certificate of ours still counts: Trust may have dropped the root or the intermediate above it.
+
+Who checks a path to a root refuses such a one however fresh it is, so its key is shown by a carrier leaf
+until the authority has issued another. Dates are the engine's to look at.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from gossipmesh.agent.identity.key_turning import LeafKey
+from gossipmesh.model.documents import TrustDocument
+from gossipmesh.model.errors import MalformedInput
+from gossipmesh.trust.svid import check_chain_untrusted
+
+_CHAINS_REMEMBERED: Final = 512
+
+
+def is_dropped(key: LeafKey, trust: TrustDocument | None) -> bool:
+    """Tell whether a key has a certificate that nobody takes who has this Trust."""
+    if trust is None or not key.chain_pem:
+        return False
+    roots_pem = "".join(trust.root_certificates).encode()
+    return not _holds(key.chain_pem, roots_pem, trust.intermediates)
+
+
+@lru_cache(maxsize=_CHAINS_REMEMBERED)
+def _holds(chain_pem: bytes, roots_pem: bytes, intermediates: tuple[str, ...]) -> bool:
+    try:
+        check_chain_untrusted(chain_pem, roots_pem, None, intermediates)
+    except MalformedInput:
+        return False
+    return True
