@@ -1,6 +1,6 @@
 """Answer a decision vector: one JSON-shaped question, one JSON-shaped answer.
 
-The same questions are put to every engine (`--decide`); tests/conformance/vectors/decision says
+The same questions are put to every engine (`--decide`); spec/engine/v1-draft/decisions says
 what they mean. `now` and random numbers are in the question. Rules:
 
 1. A question is `{"kind": ..., "input": {...}}`; an unknown kind or a wrong shape is MalformedInput.

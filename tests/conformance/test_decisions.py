@@ -1,45 +1,18 @@
-"""Every decision vector, answered by this engine's decisions.
+"""Questions that are none, and damaged ones: what `--decide` makes of them, asked of the function.
 
-Another engine is held to the same files: `ENGINE --decide` reads one question per line.
+The vectors themselves are asked of the engine by the runner (test_reference.py).
 """
 
 import copy
 import json
 import random
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.testing.conformance.decisions import vectors
 from gossipmesh.traffic.decide import decide_untrusted
-
-VECTORS = Path(__file__).parent / "vectors" / "decision"
-
-
-def questions() -> list[Any]:
-    """Return one parameter per vector: kind, input (with the file's common part) and output."""
-    found = []
-    for path in sorted(VECTORS.glob("*.json")):
-        document = json.loads(path.read_text())
-        for vector in document["vectors"]:
-            given = {**document["common"], **vector["input"]}
-            found.append(
-                pytest.param(
-                    document["kind"], given, vector["output"], id=f"{document['kind']}: {vector['name']}"
-                )
-            )
-    return found
-
-
-@pytest.mark.parametrize(("kind", "given", "expected"), questions())
-def test_decision(kind: str, given: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert decide_untrusted({"kind": kind, "input": given}) == expected
-
-
-def test_all_kinds_have_vectors() -> None:
-    kinds = {json.loads(path.read_text())["kind"] for path in VECTORS.glob("*.json")}
-    assert kinds == {"route", "balance", "eject", "retry", "authorize"}
 
 
 @pytest.mark.parametrize(
@@ -82,11 +55,12 @@ def test_a_damaged_question_is_answered_or_refused() -> None:
     """An engine asked nonsense on --decide must say so and go on with the next line."""
     rng = random.Random(11)
     refused = 0
-    vectors = [parameter.values for parameter in questions()]
+    asked = [json.loads(line) for _, line, output in vectors() if output is not None]
     for _ in range(3_000):
-        kind, given, _ = rng.choice(vectors)
+        question = rng.choice(asked)
+        given = mutate(copy.deepcopy(question["input"]), rng)
         try:
-            decide_untrusted({"kind": kind, "input": mutate(copy.deepcopy(given), rng)})
+            decide_untrusted({"kind": question["kind"], "input": given})
         except MalformedInput:
             refused += 1
     assert refused > 500

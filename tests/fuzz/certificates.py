@@ -19,7 +19,7 @@ from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted, read_leaf_
 from tests.fuzz.decoders import Target
 
 VECTORS: dict[str, Any] = json.loads(
-    Path(__file__).parents[1].joinpath("conformance", "vectors", "peers.json").read_text()
+    Path(__file__).parents[2].joinpath("spec", "engine", "v1-draft", "peers.json").read_text()
 )
 _CERTIFICATES: dict[str, str] = VECTORS["certificates"]
 _NODE = b"\x10nnnnnnn"

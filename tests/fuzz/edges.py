@@ -20,7 +20,7 @@ from gossipmesh.traffic.paths import matched_path_untrusted, without_parameters
 from tests.fuzz.decoders import Target
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-VECTORS = ROOT / "tests" / "conformance" / "vectors" / "decision"
+VECTORS = ROOT / "spec" / "engine" / "v1-draft" / "decisions"
 
 REQUESTS = [
     b"GET /a/b?x=1 HTTP/1.1\r\nHost: cart.shop\r\nAccept: */*\r\n\r\n",

@@ -28,7 +28,7 @@ from gossipmesh.wire.codec import encode
 from tests.fuzz.decoders import CHECKS_MAX, DOMAIN, Target
 
 CERTIFICATES: dict[str, str] = json.loads(
-    Path(__file__).parents[1].joinpath("conformance", "vectors", "peers.json").read_text()
+    Path(__file__).parents[2].joinpath("spec", "engine", "v1-draft", "peers.json").read_text()
 )["certificates"]
 WALL_S = VALID_FROM_S + 1_000
 

@@ -153,8 +153,8 @@ class Applied:
                 callers = section
             elif isinstance(section, LimitsSection):
                 limits = section
-        if limits is None or callers is None:
-            raise MalformedInput("a snapshot without limits or callers")
+        if limits is None or callers is None or "listeners" not in snapshot.root:
+            raise MalformedInput("a snapshot without limits, callers or listeners")
         self.limits = limits
         self.node_spiffe_id = callers.node_spiffe_id
         self.trust_domain = parse_spiffe_id(callers.node_spiffe_id)[0]

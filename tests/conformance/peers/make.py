@@ -1,4 +1,6 @@
-"""Writes `vectors/peers.json`: `python -m tests.conformance.peers.make`. Signatures are random: it changes.
+"""Writes `spec/engine/v1-draft/peers.json`: `python -m tests.conformance.peers.make`.
+
+Signatures are random: it changes.
 
 A vector is what a peer shows, what is known of members, whom the caller dialled, if anybody, and the verdict.
 """
@@ -21,7 +23,7 @@ from gossipmesh.trust.leaf_serial import encode_leaf_serial
 from gossipmesh.trust.pins import pin_of
 from tests.conformance.peers.certificates import ENDED, UNTIL, Ca, Leaf, PrivateKey, ca, key_pem, p256, usage
 
-OUT = Path(__file__).parents[1] / "vectors" / "peers.json"
+OUT = Path(__file__).parents[3] / "spec" / "engine" / "v1-draft" / "peers.json"
 DOMAIN = "mesh.test"
 CART = f"spiffe://{DOMAIN}/ns/shop/svc/cart"
 WEB = f"spiffe://{DOMAIN}/ns/shop/svc/web"

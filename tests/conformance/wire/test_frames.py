@@ -1,11 +1,10 @@
 """The engine protocol's frames as bytes, for engines and agents written elsewhere.
 
-`frames.json`: who sends, the map (`{"hex": ...}` is a byte string), and the bytes, length included. One with
-`of` was sent by that release and is read today; what is sent now has fields it did not have.
+`encodings/frames.json`: who sends, the map (`{"hex": ...}` is a byte string), and the bytes, length
+included. One with `of` was sent by that release and is read today; what is sent now has fields it did not
+have. Engines are sent the same bytes by the runner.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -16,22 +15,12 @@ from gossipmesh.dataplane.protocol import (
     decode_engine_frame_untrusted,
     encode_frame,
 )
+from gossipmesh.testing.conformance.files import read, shown
 
-FRAMES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "frames.json").read_text())
-
-
-def shown(value: Any) -> Any:
-    """Return a decoded value the way the file writes it."""
-    if isinstance(value, bytes):
-        return {"hex": value.hex()}
-    if isinstance(value, dict):
-        return {key: shown(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [shown(item) for item in value]
-    return value
+FRAMES: list[dict[str, Any]] = read("encodings/frames.json")
 
 
-@pytest.mark.parametrize("vector", FRAMES, ids=lambda vector: f"{vector['from']} {vector['frame']['type']}")
+@pytest.mark.parametrize("vector", FRAMES, ids=lambda vector: vector["name"])
 def test_frame(vector: dict[str, Any]) -> None:
     data = bytes.fromhex(vector["bytes"])
     assert int.from_bytes(data[:4], "big") == len(data) - 4

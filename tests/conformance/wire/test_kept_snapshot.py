@@ -3,20 +3,19 @@
 `snapshot-0.1.json` holds the bytes of its root and sections. Fields that came later are absent there.
 """
 
-import json
 import random
-from pathlib import Path
 
 import pytest
 
 from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.instant import Instant
+from gossipmesh.testing.conformance.files import read
 from gossipmesh.traffic.authorization import decide
 from gossipmesh.traffic.retries import try_timeout_ns
 from gossipmesh.traffic.sections import assemble, section_hash
 
-KEPT = json.loads((Path(__file__).parent / "snapshot-0.1.json").read_text())
+KEPT = read("snapshot-0.1.json")
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from gossipmesh.wire.versions import FEATURES
 BUILDER = TrustDomainBuilder(signers={"policy": ("mesh", "edge"), "second": ("mesh",)})
 ROOTS = [BUILDER.signing_key(f"root/{n}") for n in range(5)]
 CERTIFICATE = json.loads(
-    Path(__file__).parents[2].joinpath("conformance", "vectors", "peers.json").read_text()
+    Path(__file__).parents[3].joinpath("spec", "engine", "v1-draft", "peers.json").read_text()
 )["certificates"]["root"]
 PEM_BEGIN, PEM_END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 FRESH = BUILDER.signing_key("fresh").public

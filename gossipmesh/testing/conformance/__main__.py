@@ -1,0 +1,69 @@
+"""All of it: `python -m gossipmesh.testing.conformance [--json] [--only KIND] -- ENGINE COMMAND`.
+
+Any executable that docs/ENGINE.md describes, asked by its sockets; nothing of it is imported.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
+
+from gossipmesh.testing.conformance import decisions, exchanges, frames, peers, transcripts
+from gossipmesh.testing.conformance.outcome import Outcome, verdict
+
+Player = Callable[[Sequence[str]], Awaitable[list[Outcome]]]
+KINDS: Final[dict[str, Player]] = {
+    "decisions": decisions.play,
+    "frames": frames.play,
+    "framing": exchanges.play_framing,
+    "paths": exchanges.play_paths,
+    "peers": peers.play,
+    "transcripts": transcripts.play,
+}
+SLOW: Final[dict[str, Player]] = {"peers-alone": peers.play_alone}
+"""What takes more than a minute: played when it is asked for by name, or by `--all`."""
+
+
+async def played(command: Sequence[str], kinds: Sequence[str]) -> list[Outcome]:
+    """Play these kinds, side by side."""
+    found: dict[str, list[Outcome]] = {}
+
+    async def one(kind: str) -> None:
+        try:
+            found[kind] = await {**KINDS, **SLOW}[kind](command)
+        except Exception as error:
+            found[kind] = [Outcome(kind, "all", f"could not be played: {error!r}")]
+
+    async with trio.open_nursery() as nursery:
+        for kind in kinds:
+            nursery.start_soon(one, kind)
+    return [outcome for kind in kinds for outcome in found[kind]]
+
+
+def main() -> int:
+    """Play what the arguments say; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m gossipmesh.testing.conformance")
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--all", action="store_true", help="play what takes minutes as well")
+    names = [*KINDS, *SLOW]
+    parser.add_argument("--only", action="append", choices=names, help="this kind (may be repeated)")
+    parser.add_argument("command", nargs="+", help="the engine, after --")
+    given = parser.parse_args()
+    kinds = given.only or (names if given.all else list(KINDS))
+    outcomes = trio.run(played, given.command, kinds)
+    for outcome in outcomes:
+        if outcome.fault:
+            sys.stdout.write(f"FAILED {outcome.key}: {outcome.fault[:400]}\n")
+    closing = verdict(outcomes)
+    for kind, counts in closing["kinds"].items():
+        sys.stdout.write(f"{kind}: {counts['passed']} passed, {counts['failed']} failed\n")
+    if given.json:
+        sys.stdout.write(json.dumps(closing) + "\n")
+    return 0 if closing["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
