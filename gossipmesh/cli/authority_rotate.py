@@ -106,6 +106,17 @@ def signer(
     return _EXIT_FAILED if failures else 0
 
 
+def hand_on(client: AdminClient, directory: Path) -> None:
+    """Give an agent the versions of Trust in the folder that it lacks.
+
+    Raises:
+        OperatorError: no agent, or one of another Trust. State unchanged.
+    """
+    from gossipmesh.control.trust_folder import read_trust
+
+    _catch_up(client, read_trust(directory))
+
+
 def hand_trust(
     client: AdminClient,
     directory: Path,

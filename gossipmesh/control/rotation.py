@@ -4,6 +4,9 @@
     use     once the mesh has that Trust: the authority issues by the new one
     drop    once nothing of the old one is needed any more: the Trust after that does not name it
 
+A credential key that was stolen is dropped at once, with the roll (`control.roll`): whatever is needed of it
+is signed anew there.
+
 Rules:
 1. What is used was named before, so that no node meets what its Trust does not know.
 2. Each step may be asked for again after a crash: what was made is kept, and files are replaced whole.
@@ -111,8 +114,14 @@ class Rotation:
             write_secret(self.authority.directory / name, read_secret(self.waiting / name))
         shutil.rmtree(self.waiting)
 
-    def dropped(self, now: WallSeconds, *, force: bool) -> TrustDocument:
+    def former_keys(self) -> list[str]:
+        """Return the ids, in hex, of the credential keys that Trust names beside the one in use."""
+        return [key_id(bytes.fromhex(key)).hex() for key in self._former()]
+
+    def dropped(self, now: WallSeconds, *, force: bool, roll: str = "") -> TrustDocument:
         """Return the next Trust, without the old one.
+
+        `roll` names what replaces all that the old credential key signed; a former roll goes with its key.
 
         Raises:
             OperatorError: there is no old one, or something of it is needed still; with `force` only the
@@ -121,13 +130,13 @@ class Rotation:
         former = self._former()
         if not former:
             raise OperatorError(f"Trust names no {self.kind} but the one in use; nothing is to be dropped")
-        needed = self._why_needed(Ledger(self.authority.directory), now)
+        needed = "" if roll else self._why_needed(Ledger(self.authority.directory), now)
         if needed and not force:
             raise OperatorError(f"{needed}; wait, or drop it all the same with --force")
         trust = self.authority.trust
         if self.kind == "credential":
             kept = tuple(signer for signer in trust.signers if signer.public_key not in former)
-            return successor(trust, signers=kept)
+            return successor(trust, signers=kept, roll=roll)
         roots, intermediates = trust.root_certificates, trust.intermediates
         if self.kind == "root":
             used = x509.load_pem_x509_certificate(self.authority.root_pem.encode()).subject

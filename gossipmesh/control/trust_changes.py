@@ -29,7 +29,7 @@ from gossipmesh.trust.keys import SigningKey, key_id
 from gossipmesh.trust.svid import certificate_sha256
 from gossipmesh.trust.trust_rules import trust_problems
 from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
-from gossipmesh.wire.versions import TRUST_FIELDS
+from gossipmesh.wire.versions import ROLLS, TRUST_FIELDS
 
 _NAMES_TOLD: Final = 10
 
@@ -113,11 +113,43 @@ def require_features(document: TrustDocument, lacking: Iterable[str]) -> None:
     """
     names = sorted(lacking)
     if names and says_more_than_0_2(document):
-        more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
         raise OperatorError(
             f"this Trust has fields that {len(names)} members do not read (no {TRUST_FIELDS!r} among "
-            f"their features): {', '.join(names[:_NAMES_TOLD])}{more}; upgrade or revoke those first, "
-            "nothing was signed"
+            f"their features): {_some(names)}; upgrade or revoke those first, nothing was signed"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    return ", ".join(names[:_NAMES_TOLD]) + more
+
+
+def require_roll_readers(lacking: Iterable[str]) -> None:
+    """Refuse to drop a key by a roll that some members do not read; `lacking` names those members.
+
+    Raises:
+        OperatorError: names them. State unchanged.
+    """
+    names = sorted(lacking)
+    if names:
+        raise OperatorError(
+            f"{len(names)} members do not read a roll (no {ROLLS!r} among their features): {_some(names)}; "
+            "they would go on believing the stolen key. Upgrade or revoke those first; nothing was made"
+        )
+
+
+def require_trust_held(version: int, lacking: Iterable[str]) -> None:
+    """Refuse to use a key before every member has the Trust that names it; `lacking` names the others.
+
+    Raises:
+        OperatorError: names them. State unchanged.
+    """
+    names = sorted(lacking)
+    if names:
+        raise OperatorError(
+            f"{len(names)} members do not say that they have Trust version {version}, and would refuse "
+            f"what the new key signs: {_some(names)}; wait until they have it (builds before 0.3 never say "
+            "so), or go on with --force"
         )
 
 

@@ -12,8 +12,6 @@ Deviation: named in each part; docs/GOSSIP.md lists them together.
 import random
 from collections.abc import Sequence
 
-import msgspec
-
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import CloseStream, Effect, KeysChanged, Revoked, StreamId
 from gossipmesh.gossip.base.settings import (
@@ -28,6 +26,7 @@ from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import MESSAGES_BYTES_MAX, Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.dissemination.opening import Opening
+from gossipmesh.gossip.dissemination.roll_spreading import RollSpreading
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.failure.monitor_detector import MonitorDetector
 from gossipmesh.gossip.intake import Intake
@@ -37,6 +36,7 @@ from gossipmesh.gossip.membership.credential_watch import CredentialWatch
 from gossipmesh.gossip.membership.key_sets import allowed_entries, key_set_of
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
+from gossipmesh.gossip.membership.resigning import has_dropped_signer
 from gossipmesh.gossip.membership.restoring import restore_members
 from gossipmesh.gossip.membership.soundness import may_serve
 from gossipmesh.gossip.reads import Reads
@@ -99,9 +99,10 @@ class GossipNode(Reads):
             now=now,
             wall_offset_s=wall_offset_s,
         )
-        credential = open_credential_untrusted(
-            keys.credential, trust_domain, documents.credential_keys, verifier
-        )
+        # Where Trust names a roll our credential may be on it, under the key that we do not have it from yet.
+        rolled = documents.trust is not None and bool(documents.trust.roll)
+        signers = documents.credential_keys_ever if rolled else documents.credential_keys
+        credential = open_credential_untrusted(keys.credential, trust_domain, signers, verifier)
         self._own_id = credential.node_id
         self._catalog = catalog = self._make_catalog()
         self._credentials = CredentialWatch(ctx, catalog)
@@ -112,6 +113,7 @@ class GossipNode(Reads):
         self._opening = Opening(ctx, catalog, self._own, restored.unconfirmed)
         self._floors_unknown = restored.floors_unknown
         self._compose()
+        self._rolls.restore(restored.roll)
         self._finish()  # what it asked for while it was made came from its disk
         ctx.hush(has_begun=False)
 
@@ -125,6 +127,7 @@ class GossipNode(Reads):
         self._carriers = Carriers(ctx, own_id, streams)
         self._courier = courier = Courier(ctx, catalog, own_id, handshake, self._carriers)
         self._spreading = spreading = PolicySpreading(ctx, catalog.sums, courier, own, streams)
+        self._rolls = rolls = RollSpreading(ctx, catalog, courier, own, streams)
         self._detector = detector = self._make_detector()
         self._haste = Haste(ctx, catalog)
         self._repair = repair = Repair(ctx, catalog, own_id, streams, spreading, self._haste)
@@ -139,6 +142,7 @@ class GossipNode(Reads):
             self._carriers,
             courier,
             spreading,
+            rolls,
             self._opening,
             detector,
             repair,
@@ -153,6 +157,7 @@ class GossipNode(Reads):
             streams.deadlines(),
             courier.deadlines(),
             spreading.deadlines(),
+            rolls.deadlines(),
             self._opening.deadlines(),
             detector.deadlines(),
             repair.deadlines(),
@@ -206,6 +211,7 @@ class GossipNode(Reads):
         self._entrance.start(self._rivals.seeds, self._own.state.gossip_addresses)
         self._forget_ended()
         self._tell_revocations()
+        self._rolls.start()
         self._repair.start()
         self._opening.start()
 
@@ -372,6 +378,17 @@ class GossipNode(Reads):
         self._spreading.offer_trust(envelope)
         return self._finish()
 
+    def offer_roll(self, piece: bytes, now: Instant) -> list[Effect]:
+        """Take a piece of the roll that Trust names; one that is held already changes nothing.
+
+        Raises:
+            MalformedInput: it is no piece of that roll; the index comes first. Whoever made it is at fault.
+                State unchanged.
+        """
+        self._advance(now)
+        self._router.take(self._rolls.offer_untrusted(piece))
+        return self._finish()
+
     def renew_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
         """Go on under a newer credential of the same keys; the one we have changes nothing.
 
@@ -392,12 +409,11 @@ class GossipNode(Reads):
             held.exchange_key,
         ):
             raise MalformedInput("a credential that is not of this node and its keys")
-        if (credential.generation, credential.serial) <= (held.generation, held.serial):
+        is_newer = (credential.generation, credential.serial) > (held.generation, held.serial)
+        if not is_newer and not self._catalog.credentials.supersedes(record.key_id, own.signer):
             raise MalformedInput("a credential that is not newer than ours")
         entries, keys = own.entries, own.messages.keys
-        change = self._catalog.install_credential(credential, record)
-        self._ctx.keys = msgspec.structs.replace(self._ctx.keys, credential=record)
-        self._own.replace_credential(credential)
+        change = self._own.go_on_by(credential, record)
         self._intake.follow(change, None)
         self._courier.push([change.message], b"")
         if credential.generation > held.generation:
@@ -490,12 +506,16 @@ class GossipNode(Reads):
     def _forget_ended(self) -> None:
         """Drop everywhere whoever is a member no more."""
         for member in self._credentials.look():
-            is_revoked = self._credentials.is_revoked(member)
+            is_revoked = self._credentials.is_revoked(member) or self._is_off_the_roll(member)
             self._catalog.forget(member)
             self._courier.forget(member.node_id)
             self._detector.forget(member)
             if is_revoked:
                 self._router.cut_off(member.node_id)  # who merely ended is not refused what is under way
+
+    def _is_off_the_roll(self, member: Member) -> bool:
+        """Tell whether a member is gone because a dropped key signed it and the roll does not have it."""
+        return bool(self._catalog.credentials.roll.name) and has_dropped_signer(self._catalog, member)
 
     def _finish(self) -> list[Effect]:
         """See to what this step as a whole asks for, and return its effects."""
@@ -506,6 +526,10 @@ class GossipNode(Reads):
                 self._router.cut_off(member.node_id)
         if self._spreading.has_new_trust:
             self._spreading.take_trust_change()
+            self._router.take(self._rolls.follow_trust(self._spreading.trust_origin))
             self._forget_ended()
             self._tell_revocations()
+        if self._rolls.is_whole_news:
+            self._router.take(self._rolls.settle())
+            self._forget_ended()
         return self._ctx.drain()

@@ -77,6 +77,11 @@ class Reads:
         """Return whether this node answers calls yet, and what it waits for."""
         return self._opening.view()
 
+    @property
+    def roll_missing_count(self) -> int | None:
+        """Return how many pages of the roll that Trust names are missing; None: even its index is."""
+        return self._catalog.credentials.roll.missing_count()
+
     def members(self) -> list[MemberView]:
         """Return every member with a known state, ourselves included, sorted by name."""
         return list(self.each_member())

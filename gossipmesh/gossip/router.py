@@ -27,6 +27,7 @@ from gossipmesh.gossip.dissemination.carriers import Carriers
 from gossipmesh.gossip.dissemination.courier import Courier
 from gossipmesh.gossip.dissemination.documents import PolicySpreading
 from gossipmesh.gossip.dissemination.opening import Opening
+from gossipmesh.gossip.dissemination.roll_spreading import RollSpreading, RollTaken
 from gossipmesh.gossip.failure.detector import Detector
 from gossipmesh.gossip.failure.facts import AnswerDue
 from gossipmesh.gossip.intake import Intake
@@ -50,7 +51,7 @@ from gossipmesh.gossip.sessions.facts import (
 )
 from gossipmesh.gossip.sessions.handshake import Handshake
 from gossipmesh.gossip.sessions.rivals import Rivals
-from gossipmesh.gossip.sessions.session import CARRY, Session
+from gossipmesh.gossip.sessions.session import CARRY, ROLL, Session
 from gossipmesh.gossip.sessions.streams import Streams
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
@@ -85,7 +86,7 @@ from gossipmesh.wire.datagram import (
     decode_header_untrusted,
     decode_plain_untrusted,
 )
-from gossipmesh.wire.frames import FrameMessage, Packet
+from gossipmesh.wire.frames import FetchRoll, FrameMessage, Packet, RollPiece
 from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
 
 
@@ -101,6 +102,7 @@ class Rooms(NamedTuple):
     carriers: Carriers
     courier: Courier
     spreading: PolicySpreading
+    rolls: RollSpreading
     opening: Opening
     detector: Detector
     repair: Repair
@@ -114,8 +116,8 @@ class Router:
     def __init__(self, ctx: Context, rooms: Rooms) -> None:
         self._ctx = ctx
         self._catalog, self._own, self._handshake, self._rivals, self._entrance, self._streams = rooms[:6]
-        self._carriers, self._courier, self._spreading, self._opening, self._detector = rooms[6:11]
-        self._repair, self._intake = rooms[11:]
+        self._carriers, self._courier, self._spreading, self._rolls, self._opening = rooms[6:11]
+        self._detector, self._repair, self._intake = rooms[11:]
         detector, spreading = self._detector, self._spreading
         self._plain: dict[type[Any], Callable[[Member, Any], None]] = {
             Heartbeat: detector.receive_heartbeat,
@@ -126,7 +128,7 @@ class Router:
             Unvote: detector.receive_unvote,
             VerdictId: detector.receive_verdict_id,
             PolicyAnnouncement: spreading.receive_policy,
-            TrustAnnouncement: spreading.receive_trust,
+            TrustAnnouncement: self._receive_trust,
             Want: self._receive_want,
         }
         self._budgets = KeyedBudgets(
@@ -291,6 +293,10 @@ class Router:
         if message is not None:
             self._courier.send(member, [message], fill=False)
 
+    def _receive_trust(self, member: Member, announcement: TrustAnnouncement) -> None:
+        self._spreading.receive_trust(member, announcement)
+        self._rolls.announced(member, announcement.version)
+
     def _tell_the_dead(self, member: Member) -> None:
         verdict = member.verdict_message
         if verdict is None or member.status is MemberStatus.LEFT:
@@ -311,11 +317,21 @@ class Router:
                 self.take(self._streams.spoil(stream, error))
                 return
 
+    def _stream_ended(self, session: Session) -> None:
+        self._carriers.ended(session)
+        if session.purpose == ROLL:
+            self._rolls.ended(session)
+        else:
+            self.take(self._repair.ended(session))
+
     def _begin(self, session: Session) -> None:
         """Use a stream that we opened for what it was opened for."""
         assert session.member is not None
         if session.purpose == CARRY:
             self._detector.carried(self._carriers.ready(session))
+            return
+        if session.purpose == ROLL:
+            self._rolls.begin(session)
             return
         is_proof = session.purpose == "ping"
         self._repair.begin(session)
@@ -327,6 +343,8 @@ class Router:
         if not isinstance(message, Packet):
             if session.purpose == CARRY:
                 raise Untrusted("a conversation on a carrier")
+            if session.purpose == ROLL or isinstance(message, FetchRoll | RollPiece):
+                return self._rolls.receive_untrusted(session, message)
             return self._repair.receive(session, message)
         header, member = decode_header_untrusted(message.packet), session.member
         own = header.group_tag == self._ctx.group_tag and WIRE_MIN <= header.version <= WIRE_MAX
@@ -366,8 +384,7 @@ class Router:
             case FrameReceived():
                 self.take(self._receive_frame_untrusted(fact.session, fact.message))
             case StreamEnded():
-                self._carriers.ended(fact.session)
-                self.take(self._repair.ended(fact.session))
+                self._stream_ended(fact.session)
             case RecordArrived():
                 self._take_record(fact)
             case PolicyFetched():
@@ -394,6 +411,8 @@ class Router:
                 self._intake.outbid(fact.epoch, fact.address, was_followed=True, was_told=fact.was_told)
             case TooLong():
                 self._streams.open_at(fact.address)
+            case RollTaken():
+                self._take_roll(fact)
             case PingDue():
                 self._ping(fact.member)
             case PingsDue():
@@ -406,6 +425,15 @@ class Router:
         self._courier.muted = arrived.is_quiet
         try:
             self._intake.take(arrived.record, arrived.session.member, arrived.checks)
+        finally:
+            self._courier.muted = False
+
+    def _take_roll(self, taken: RollTaken) -> None:
+        """Follow what a page changed, quietly: everybody gets the roll."""
+        self._courier.muted = True
+        try:
+            for change in taken.changes:
+                self._intake.follow(change, None)
         finally:
             self._courier.muted = False
 

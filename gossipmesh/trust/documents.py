@@ -147,6 +147,12 @@ class TrustedDocuments:
         """Return key id -> public key of those that may sign a NodeCredential now."""
         return {} if self.trust is None else keys_of(self.trust, SignerRole.CREDENTIAL, None)
 
+    @property
+    def credential_keys_ever(self) -> dict[bytes, bytes]:
+        """Return key id -> public key of those that any version of Trust held names for credentials."""
+        named = [keys_of(trust, SignerRole.CREDENTIAL, None) for trust, _, _ in self._trusts]
+        return {key: public for keys in named for key, public in keys.items()}
+
     def load_trust_untrusted(self, envelope: bytes) -> TrustDocument:
         """Verify a Trust document and put it in force; one already held is returned as it is.
 

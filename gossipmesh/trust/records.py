@@ -4,7 +4,8 @@ Ends at the signature and the types; whether a record is newer, allowed or due i
 Rules:
 1. The signature covers a domain separator, the trust domain, the kind and the exact body.
 2. A credential is checked against the document keys that Trust names for the role `credential`.
-3. Nothing is returned that was not verified in the same call.
+3. Nothing is returned that was not verified in the same call, but for a credential that a hash in Trust
+   proves.
 Spec: EdDSA per RFC 8032. Deviation: records use this compact form and not DSSE, which would cost
     some 120 bytes in every datagram; documents, which rest in files and archives, use DSSE.
 """
@@ -108,6 +109,20 @@ def open_credential_untrusted(
     if record.kind != RecordKind.CREDENTIAL or public_key is None:
         raise Untrusted("a credential not signed by any authority key in Trust")
     credential: NodeCredential = _open(record, trust_domain, public_key, verifier)
+    return _require_of_domain_untrusted(credential, trust_domain)
+
+
+def read_credential_untrusted(record: SignedRecord, trust_domain: str) -> NodeCredential:
+    """Return a credential that something else than its signature proves: a hash that Trust names.
+
+    Raises:
+        MalformedInput: undecodable, or an id that is not the hash of its SPIFFE ID. State unchanged.
+    """
+    credential = decode_untrusted(record.body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
+    return _require_of_domain_untrusted(credential, trust_domain)
+
+
+def _require_of_domain_untrusted(credential: NodeCredential, trust_domain: str) -> NodeCredential:
     if credential.node_id != node_id_of(credential.spiffe_id):
         raise Untrusted("a credential whose node id is not the hash of its SPIFFE ID")
     if not credential.spiffe_id.startswith(f"spiffe://{trust_domain}/node/"):

@@ -95,6 +95,8 @@ class FrameType(IntEnum):
     TRUST_PART = 10
     TURN = 11
     PACKET = 12
+    FETCH_ROLL = 13
+    ROLL_PIECE = 14
 
 
 class DocumentsSummary(msgspec.Struct, frozen=True, array_like=True):
@@ -207,6 +209,18 @@ class TrustPart(Part, frozen=True, array_like=True):
     """A piece of a msgpack array of Trust envelopes, oldest first."""
 
 
+class FetchRoll(msgspec.Struct, frozen=True, array_like=True):
+    """Asks for a piece of the roll by its SHA-256; see `trust.roll`."""
+
+    piece: Bytes32
+
+
+class RollPiece(msgspec.Struct, frozen=True, array_like=True):
+    """Answers that; empty: it is not held."""
+
+    data: Annotated[bytes, msgspec.Meta(max_length=limits.ROLL_PIECE_BYTES_MAX)]
+
+
 class Packet(msgspec.Struct, frozen=True, array_like=True):
     """A sealed packet of its sender, as it would be sent by UDP; the frame itself is not answered."""
 
@@ -226,6 +240,8 @@ FrameMessage = (
     | FetchTrust
     | TrustPart
     | Packet
+    | FetchRoll
+    | RollPiece
 )
 
 _SHAPES: Final[dict[int, Any]] = {
@@ -241,6 +257,8 @@ _SHAPES: Final[dict[int, Any]] = {
     FrameType.TRUST_PART: TrustPart,
     FrameType.TURN: Turn,
     FrameType.PACKET: Packet,
+    FrameType.FETCH_ROLL: FetchRoll,
+    FrameType.ROLL_PIECE: RollPiece,
 }
 _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
 

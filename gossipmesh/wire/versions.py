@@ -26,9 +26,20 @@ TRUST_FIELDS: Final = "trust-2"
 KEY_SETS: Final = "key-sets"
 """What a node's `features` say when it publishes which TLS keys it uses: none but those are its own."""
 
+ROLLS: Final = "roll"
+"""What a node's `features` say when it takes the credentials signed anew that Trust names (`trust.roll`)."""
+
+LACKS_ROLL: Final = "lacks-roll"
+"""What a node's `features` say while Trust names a roll there that has not come yet."""
+
+HOLDS_TRUST: Final = "holds-trust-"
+"""What a node's `features` say of the Trust in force there: this and its version."""
+
 FOREIGN_KEYS: Final = "foreign-keys"
 """What a node's `features` say when it met a key set of its own that it did not sign: its key is stolen."""
 
-MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(sorted((*POLICY_FEATURES, KEY_SETS, OPENING, TRUST_FIELDS)))
+MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(
+    sorted((*POLICY_FEATURES, KEY_SETS, OPENING, ROLLS, TRUST_FIELDS))
+)
 """What an agent of this build says of itself in its signed state, sorted: what it can execute, and what
 others may expect of it as a member. Nothing stands here before an agent does it."""

@@ -64,12 +64,20 @@ async def test_an_intermediate_turns_and_no_request_notices(mesh: Mesh) -> None:
             told = await mesh.must(*rotate, *words, node="node1")
             assert told
             await wait_trust(mesh, version)
+            await wait_until("members say so", lambda version=version: _silent(mesh, version), 30.0)
             await wait_until("the load goes on", goes_on, 30.0)
         summary = await load.stop()
         nursery.cancel_scope.cancel()
     assert summary["failed"] == 0, summary["failures"]
     steps = [deed["what"].partition(": ")[2] for deed in await deeds(mesh) if "rotate" in deed["what"]]
     assert steps == ["name", "use", "drop"]
+
+
+async def _silent(mesh: Mesh, version: int) -> str | None:
+    """Return who does not say, as node1 holds it, that it has a version of Trust."""
+    rows = await mesh.nodes["node1"].ask("/v1/members")
+    silent = [row["name"] for row in rows if f"holds-trust-{version}" not in row["features"]]
+    return ", ".join(silent) or None
 
 
 async def test_nodes_renew_at_an_authority_that_moved(mesh: Mesh) -> None:

@@ -79,6 +79,7 @@ class AdminApi:
         self._writes: dict[str, Write] = {
             "/v1/policy/offer": self._offer_policy,
             "/v1/trust/offer": self._offer_trust,
+            "/v1/roll/offer": self._offer_roll,
             "/v1/credentials": self._offer_credential,
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
@@ -181,6 +182,13 @@ class AdminApi:
             await self._parts.shell.writer.wait_told()
         trust = self._parts.documents.trust
         return {"version": 0 if trust is None else trust.version}
+
+    async def _offer_roll(self, request: Request) -> Any:
+        try:
+            self._parts.shell.step(partial(self._parts.inputs.offer_roll, request.body))
+        except MalformedInput as error:
+            raise Refused(409, "roll", f"that piece of the roll is refused: {error}") from None
+        return {"missing": self._parts.node.roll_missing_count}
 
     async def _offer_credential(self, request: Request) -> Any:
         return offer_credential(self._parts, request.body)

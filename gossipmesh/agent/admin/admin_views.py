@@ -34,7 +34,7 @@ from gossipmesh.net.clock import monotonic, wall_offset_s, wall_seconds
 from gossipmesh.telemetry.counters import Counters
 from gossipmesh.trust.alarms import DocumentAlarm
 from gossipmesh.trust.documents import TrustedDocuments
-from gossipmesh.wire.versions import FOREIGN_KEYS
+from gossipmesh.wire.versions import FOREIGN_KEYS, LACKS_ROLL
 
 TCP_ONLY: Final = "TCP only"
 _NONE_YET: Final = {"endpoints": 0, "passing": 0}
@@ -190,10 +190,11 @@ def _trust(documents: TrustedDocuments) -> dict[str, Any]:
     """Return what Trust says that commands ask for; `generations` are of the scopes whose is not 0."""
     trust = documents.trust
     if trust is None:
-        return {"version": 0, "access": "allow", "generations": {}}
+        return {"version": 0, "roll": "", "access": "allow", "generations": {}}
     generations = {scope: generation_of(floor) for scope, floor in sorted(trust.floors.items())}
     return {
         "version": trust.version,
+        "roll": trust.roll,
         "access": trust.access.value,
         "generations": {scope: number for scope, number in generations.items() if number},
     }
@@ -234,6 +235,7 @@ def _member(view: MemberView, now: int, *, itself: bool) -> dict[str, Any]:
         "clock_s": 0 if itself else _clock(view.wall_offset_s),
         "credential_ends": view.credential.ends,
         "foreign_keys": FOREIGN_KEYS in state.features,
+        "lacks_roll": LACKS_ROLL in state.features,
         "lag_ms": view.lag_ms,
         "quarantine_s": _left_s(view.quarantine_until, now),
         "endpoints_retained": view.endpoints_retained,

@@ -18,7 +18,13 @@ _UNPROVEN: Final = "without a credential or a key of its own it is refused by ev
 
 def check_identity(parts: Parts) -> list[Row]:
     """Return the rows of this node's identity and of its keys."""
-    return [*_check_credential(parts), *_check_certificates(parts), *_check_keys(parts), *_check_theft(parts)]
+    return [
+        *_check_credential(parts),
+        *_check_certificates(parts),
+        *_check_keys(parts),
+        *_check_theft(parts),
+        *_check_roll(parts),
+    ]
 
 
 def _check_credential(parts: Parts) -> list[Row]:
@@ -85,3 +91,19 @@ def _check_theft(parts: Parts) -> list[Row]:
     why = "whoever holds that key is this node to every other one"
     hint = "revoke this node and enrol it again; if an old copy of its state folder runs, end that one"
     return [make_row("foreign keys", Mark.FAIL, detail, why, hint)]
+
+
+def _check_roll(parts: Parts) -> list[Row]:
+    """Is the list here of who stays, now that a credential key was dropped?"""
+    missing = parts.node.roll_missing_count
+    if missing == 0:
+        return []
+    part = "the roll" if missing is None else f"{missing} pages of the roll"
+    detail = (
+        f"{part} that Trust names have not come yet" if missing else f"{part} that Trust names has not come"
+    )
+    why = "members that the dropped key signed stay as they are here, a thief's among them"
+    hint = (
+        "members are asked for it; see `heard by others`, and `gossipmesh check --all` for who lacks it too"
+    )
+    return [make_row("roll", Mark.WARN, detail, why, hint, missing=missing)]

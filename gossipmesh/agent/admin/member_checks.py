@@ -88,6 +88,11 @@ _FOREIGN: Final = Kind(
     "its Ed25519 key is stolen, or an old copy of its state folder runs: somebody else speaks in its name",
     "revoke it and enrol it again",
 )
+_ROLL: Final = Kind(
+    "roll",
+    "it knows that a credential key was dropped, and not yet who stays: it takes nobody for gone",
+    "it goes on asking; where nobody has it, `authority rotate credential --stolen` hands it out again",
+)
 _SERVICE: Final = Kind(
     "service",
     "no node sends that endpoint traffic while others of the service pass",
@@ -139,6 +144,8 @@ class MemberChecks:
             self._note(Mark.WARN, _IDENTITY, name, f"ends in {age_text(left_s)}")
         if member["foreign_keys"]:
             self._note(Mark.FAIL, _FOREIGN, name, "met keys of its own that it did not publish")
+        if member["lacks_roll"]:
+            self._note(Mark.WARN, _ROLL, name, "lacks the roll that Trust names")
         if failing:
             self._note(Mark.WARN, _SERVICE, name, f"fails {', '.join(failing)}")
 

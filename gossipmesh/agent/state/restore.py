@@ -135,6 +135,7 @@ def restore_state(
     return RestoredState(
         epoch=epoch,
         members=tuple(store.items(PersistKind.MEMBER)[: limits.MEMBERS_MAX]),
+        roll=tuple(piece for _, piece in store.items(PersistKind.ROLL)[: limits.ROLL_PAGES_MAX + 1]),
         floors_unknown=bool(store.damage),
         unconfirmed=_unconfirmed(store, enrolled, now),
     )

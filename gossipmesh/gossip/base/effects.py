@@ -65,6 +65,7 @@ class PersistKind(StrEnum):
     FLOOR = "floor"  # key scope: msgpack [version, hash]
     POLICY_SET = "policy_set"  # key scope: manifest envelope and bodies, the set in force
     OPENING = "opening"  # key b"": a `model.opening.KeptOpening`
+    ROLL = "roll"  # key SHA-256: a piece of the roll that Trust names
 
 
 class Persist(msgspec.Struct, frozen=True):

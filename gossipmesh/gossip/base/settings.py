@@ -61,13 +61,14 @@ class RestoredState(msgspec.Struct, frozen=True):
     """What was kept on disk: the last epoch, and `Persist(MEMBER)` entries as (key, value).
 
     `floors_unknown`: the disk was damaged, and what is in force may be older than what was. `unconfirmed`:
-    this node is not open yet; None: it is.
+    this node is not open yet; None: it is. `roll`: the `Persist(ROLL)` entries' values, in any order.
     """
 
     epoch: int = 0
     members: tuple[tuple[bytes, bytes], ...] = ()
     floors_unknown: bool = False
     unconfirmed: Unconfirmed | None = None
+    roll: tuple[bytes, ...] = ()
 
 
 class MonitorSettings(msgspec.Struct, frozen=True):

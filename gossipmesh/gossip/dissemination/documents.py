@@ -113,6 +113,7 @@ class PolicySpreading:
         self._floors_ahead: dict[str, Floor] = {}  # of the newest set of a scope that is being written
         self._trust_ahead: list[tuple[int, bytes]] = []  # versions being written, and their envelopes
         self._newer = NewerGenerations()
+        self.trust_origin = b""  # who brought the Trust in force, empty: it was given to us
         self.has_new_trust = False  # since `take_trust_change`; asked at the end of each step
         self._recount()
 
@@ -545,6 +546,7 @@ class PolicySpreading:
         message = encode_message(TrustAnnouncement(self._trust_version()))
         self._courier.enqueue((TRUST_KIND, b"", b""), message)
         self._courier.push([message], origin_id)
+        self.trust_origin = origin_id
         self.has_new_trust = True
 
     def take_trust_change(self) -> None:

@@ -116,7 +116,7 @@ class Catalog:
         self.standing = Standing(own_id)
         self.telling = Telling(ctx, own_id)
         self.eligible = Eligible(self.standing, own_id)
-        self.revoked: list[Member] = []  # whose tombstone came in this step; see `take_revoked`
+        self.revoked: list[Member] = []  # whose streams end with this step; see `take_revoked`
         self._revoked_count = 0
         self._signers: dict[bytes, bytes] = {}
         self._rates = KeyedBudgets(
@@ -264,11 +264,10 @@ class Catalog:
     ) -> Change | None:
         offered = decode_untrusted(record.body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
         member = self._members.get(offered.node_id)
-        if member is not None:
+        if member is not None and not self.credentials.supersedes(record.key_id, member.signer):
             held = member.records[RecordKind.CREDENTIAL]
-            if held.body == record.body or self._credential_rank(offered, record) <= self._credential_rank(
-                member.credential, held
-            ):
+            rank = self._credential_rank(member.credential, held)
+            if held.body == record.body or self._credential_rank(offered, record) <= rank:
                 self._stale()
                 return None
         credential = self.open_credential_untrusted(record, checks, is_kept=is_kept)
@@ -292,8 +291,10 @@ class Catalog:
         published, before = publishes_keys(member), None
         if credential.is_tombstone:
             before = self._end(member)
-        elif not fresh and credential.generation > member.credential.generation:
+        elif not fresh and _is_of_others(credential, member.credential):
             self._forget_records(member)
+            if credential.generation <= member.credential.generation:
+                self.revoked.append(member)  # of a thief's keys until now
         elif not fresh and credential.service_patterns != member.credential.service_patterns:
             self.drop_disallowed(member, credential)
         if not fresh and member.credential.exchange_key != credential.exchange_key:
@@ -316,6 +317,12 @@ class Catalog:
         if published or credential.is_tombstone:
             tell_keys(self._ctx, member)
         return Change(member, record.kind, member.messages[record.kind], member.status, fresh)
+
+    def resign(self, member: Member, record: SignedRecord) -> None:
+        """Keep a credential under another signature: what it says stays, and so do the state sums."""
+        member.signer = self._signers.setdefault(record.key_id, record.key_id)
+        member.messages[record.kind] = encode_message(record)
+        self._persist(member)
 
     def drop_disallowed(self, member: Member, credential: NodeCredential) -> None:
         """Let go what a member signed and this credential of its does not allow."""
@@ -458,7 +465,7 @@ class Catalog:
         return Change(member, record.kind, message, before, False, record, False, verdict)
 
     def take_revoked(self) -> list[Member]:
-        """Return whose tombstone came since the last call."""
+        """Return whose tombstone came since the last call, or whose keys turned out to be a thief's."""
         revoked, self.revoked = self.revoked, []
         return revoked
 
@@ -563,6 +570,11 @@ class UnknownOwner(Untrusted):
     def __init__(self, node_id: bytes) -> None:
         super().__init__("a record of an unknown owner")
         self.node_id = node_id
+
+
+def _is_of_others(credential: NodeCredential, held: NodeCredential) -> bool:
+    """Tell whether a credential is another enrolment's, or of another's keys: what those signed goes."""
+    return (credential.generation, credential.signing_key) != (held.generation, held.signing_key)
 
 
 def pack_records(messages: Iterable[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""Forgets members whose credential has ended, or whose signer Trust names no more.
+"""Forgets members whose credential has ended, or whose signer Trust names no more (but see `roll`).
 
 Rules:
 1. It looks when the next credential ends, at the latest after a minute, and when Trust or civil time changed.
@@ -38,7 +38,7 @@ class CredentialWatch:
     def look(self) -> list[Member]:
         """Return who is a member no more, and look again in time (timer `credentials`)."""
         self._catalog.take_ending()
-        keys = self._catalog.credentials.keys()
+        credentials = self._catalog.credentials
         self._catalog.note_eligible()
         self._ctx.judge_clock()
         now_s = self._ctx.earliest_s
@@ -51,7 +51,7 @@ class CredentialWatch:
             if member.node_id == self._catalog.own_id:
                 continue
             has_ended = member.ends <= now_s and not is_doubted
-            if has_ended or member.signer not in keys or self.is_revoked(member):
+            if has_ended or not credentials.counts(member.signer) or self.is_revoked(member):
                 gone.append(member)
             elif next_end is None or member.ends < next_end:
                 next_end = member.ends

@@ -5,17 +5,20 @@ Rules:
 1. A tombstone is a credential without keys. It is above every credential of its generation and below, so its
    node is taken out at once, and comes back by a later enrolment alone.
 2. What nobody could outbid is refused: a stolen key must not keep a name out for ever.
+3. While the roll is awaited, members whose signer Trust dropped stay; nothing that it signed is taken anew
+   but what stands on our own disk.
 Paper: none. Deviation: none.
 """
 
 from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
+from gossipmesh.gossip.membership.roll import Roll
 from gossipmesh.gossip.membership.soundness import require_credential_sound_untrusted
 from gossipmesh.gossip.membership.state_sums import Rank
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.model.identity import node_name_of_spiffe_id
 from gossipmesh.model.records import NodeCredential, SignedRecord
-from gossipmesh.trust.records import open_credential_untrusted
+from gossipmesh.trust.records import open_credential_untrusted, read_credential_untrusted
 
 
 @kept.part("credential judge")
@@ -24,6 +27,7 @@ class CredentialJudge:
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
+        self.roll = Roll(ctx)
         self._keys_version = -1
         self._keys: dict[bytes, bytes] = {}
 
@@ -43,9 +47,25 @@ class CredentialJudge:
             MalformedInput: not signed by the authority, not valid now, revoked by Trust, or of unusable
                 fields. Remote's fault. State unchanged.
         """
-        credential = open_credential_untrusted(
-            record, self._ctx.trust_domain, self.keys(), self._ctx.verifier
-        )
+        documents = self._ctx.documents
+        # What we kept was verified under an older Trust; the roll, here or awaited, says what becomes of it.
+        keys = documents.credential_keys_ever if is_kept and self.roll.name else self.keys()
+        credential = open_credential_untrusted(record, self._ctx.trust_domain, keys, self._ctx.verifier)
+        return self._require_standing_untrusted(credential, is_kept=is_kept)
+
+    def open_listed_untrusted(self, record: SignedRecord) -> NodeCredential:
+        """Read a credential on the roll and see that it counts now; that it is genuine its page's hash says.
+
+        Raises:
+            MalformedInput: of another key than Trust names, not valid now, revoked by Trust, or of unusable
+                fields. State unchanged.
+        """
+        if not self.is_current(record.key_id):
+            raise Untrusted("a credential on the roll that is not signed by any authority key in Trust")
+        credential = read_credential_untrusted(record, self._ctx.trust_domain)
+        return self._require_standing_untrusted(credential, is_kept=False)
+
+    def _require_standing_untrusted(self, credential: NodeCredential, *, is_kept: bool) -> NodeCredential:
         if not is_kept and not self._ctx.holds_now(credential.not_before, credential.ends):
             raise Untrusted("a credential that does not hold now")
         require_credential_sound_untrusted(credential, max(self._ctx.latest_s, credential.not_before))
@@ -53,6 +73,21 @@ class CredentialJudge:
         if not credential.is_tombstone and self.is_revoked(name, credential.generation):
             raise Untrusted("a credential that Trust revokes")
         return credential
+
+    def is_current(self, key_id: bytes) -> bool:
+        """Tell whether Trust names the key of this id for credentials."""
+        return key_id in self.keys()
+
+    def counts(self, signer: bytes) -> bool:
+        """Tell whether a credential that is held counts still, by the id of its key (rule 3)."""
+        return self.roll.is_awaited or self.is_current(signer)
+
+    def supersedes(self, key_id: bytes, signer: bytes) -> bool:
+        """Tell whether what one key signed counts whatever its order, for the other was dropped from Trust.
+
+        A thief of a dropped key signs any generation; what a key in Trust says is above it.
+        """
+        return not self.is_current(signer) and self.is_current(key_id)
 
     def is_revoked(self, name: str, generation: int) -> bool:
         """Tell whether Trust says that this generation of a node's credentials counts no more."""

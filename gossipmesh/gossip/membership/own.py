@@ -86,10 +86,13 @@ class OwnRecords:
         """Return the public half of the key we sign by."""
         return self._credential.signing_key
 
-    def replace_credential(self, credential: NodeCredential) -> None:
-        """Go on under a renewed credential of the same keys."""
+    def go_on_by(self, credential: NodeCredential, record: SignedRecord) -> Change:
+        """Go on under a credential of the same keys, signed anew or renewed; it is the catalog's as well."""
+        change = self._catalog.install_credential(credential, record)
+        self._ctx.keys = msgspec.structs.replace(self._ctx.keys, credential=record)
         self._credential = credential
         self.generation = credential.generation
+        return change
 
     def persist_epoch(self, then: Continuation) -> None:
         """Put our newest epoch on disk, before anything that shows it."""

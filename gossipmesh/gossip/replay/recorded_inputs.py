@@ -108,6 +108,10 @@ class RecordedInputs:
         """Hand over the input of this name."""
         return self._take(now, self._core.offer_trust, envelope, now)
 
+    def offer_roll(self, piece: bytes, now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.offer_roll, piece, now)
+
     def renew_credential(self, record: SignedRecord, now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.renew_credential, record, now)

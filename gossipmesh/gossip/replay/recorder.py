@@ -186,7 +186,7 @@ class FlightRecorder:
             wall_offset_s=wall_offset_s,
         )
         self._rng = rng
-        size_bytes = sum(len(value) for _, value in restored.members)
+        size_bytes = sum(len(value) for _, value in restored.members) + sum(map(len, restored.roll))
         fits = size_bytes <= self._bytes_max * BEGINNING_PERCENT_MAX // 100
         self._begin(start if fits else None, now, size_bytes if fits else 0)
         self._core, self._inputs = core, RecordedInputs(core, self)

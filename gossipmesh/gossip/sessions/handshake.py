@@ -21,6 +21,7 @@ from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credentials import is_replaced
 from gossipmesh.gossip.membership.member import Member, short_id_of
 from gossipmesh.gossip.membership.own import tell_successor
+from gossipmesh.gossip.membership.resigning import held_by_keys
 from gossipmesh.gossip.sessions.facts import PeerMet, PingDue, TooLong
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
@@ -263,7 +264,8 @@ class Handshake:
         Raises:
             MalformedInput: it does not hold. Remote's fault. State unchanged.
         """
-        return self._catalog.open_credential_untrusted(record, checks)
+        held = held_by_keys(self._ctx, self._catalog, record)
+        return held or self._catalog.open_credential_untrusted(record, checks)
 
     def check_proof_untrusted(
         self, credential: NodeCredential, proof: bytes, signature: bytes, checks: Checks
@@ -286,7 +288,7 @@ class Handshake:
             Untrusted: there is no room. Remote's fault. State unchanged.
         """
         member = self._catalog.get(credential.node_id)
-        if member is not None:
+        if member is not None and not self._catalog.credentials.supersedes(record.key_id, member.signer):
             held = member.credential
             if is_replaced(credential, held):
                 raise Replaced(member.records[RecordKind.CREDENTIAL])

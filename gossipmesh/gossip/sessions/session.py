@@ -16,14 +16,16 @@ from gossipmesh.trust.seal import Sealer
 from gossipmesh.wire.frames import FrameReader, StreamHello
 
 CARRY: Final = "carry"
+ROLL: Final = "roll"
 Name = tuple[int, bytes]
 Step = Callable[[], Iterator[object] | None]
 """What is done once everything before it was merged; yields facts, and None where it may be interrupted."""
 
 
 class Session:
-    """Mutable; owned by `streams`. `purpose` is sync, table, policy, trust, ping, carry, or serve (accepted).
+    """Mutable; owned by `streams`.
 
+    `purpose` is sync, table, policy, trust, roll, ping, carry, or serve (accepted).
     A sync turns into a table and back while a newcomer joins, one that serves into one that carries with its
     first packet; `began` is what it was opened as.
     """

@@ -276,7 +276,10 @@ class Streams:
             return
         fresh = hello.nonce + session.nonce
         member = self._catalog.get(credential.node_id)
-        if member is not None and is_replaced(credential, member.credential):
+        supersedes = member is not None and self._catalog.credentials.supersedes(
+            hello.credential.key_id, member.signer
+        )
+        if member is not None and not supersedes and is_replaced(credential, member.credential):
             # It learns from a hello that carries its successor's credential instead of ours.
             newer = member.records[RecordKind.CREDENTIAL]
             self._send_hello(session, _ROLE_ACCEPTOR, hello.run, fresh, newer)

@@ -53,6 +53,7 @@ ENTRY_TAGS: Final[dict[PersistKind, str]] = {
     PersistKind.FLOOR: "floor",
     PersistKind.POLICY_SET: "policy-set",
     PersistKind.OPENING: "opening",
+    PersistKind.ROLL: "roll",
 }
 
 

@@ -4,6 +4,7 @@ It verifies what it is offered with the real `TrustedDocuments`; what the other 
 test decides.
 """
 
+import hashlib
 import json
 import socketserver
 import threading
@@ -22,6 +23,7 @@ from gossipmesh.trust.documents import PolicyRefusal, TrustedDocuments, decode_p
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, decode_envelopes_untrusted, seal_envelope
 from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.pem import signing_key_to_pem
+from gossipmesh.trust.roll import decode_roll_index_untrusted
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.versions import MEMBER_FEATURES, POLICY_FEATURES
 
@@ -65,6 +67,9 @@ class FakeAgent:
         self.offers_count = 0
         self.refuse_offers = False
         self.alarms: list[dict[str, Any]] = []
+        self.rolls: list[str] = []  # those it was given whole
+        self.takes_rolls = True
+        self._pieces: list[bytes] = []
 
     @property
     def runs(self) -> tuple[int, str]:
@@ -75,6 +80,7 @@ class FakeAgent:
     def members(self) -> list[dict[str, Any]]:
         """Return the rows of GET /v1/members."""
         rows = [_row("node-1", "alive", self.runs)]
+        rows[0]["features"] = list(self.features.get("node-1", MEMBER_FEATURES))
         for name, (status, follows) in self.others.items():
             row = _row(name, status, self.claims.get(name, self.runs if follows else (0, "")))
             row["features"] = list(self.features.get(name, MEMBER_FEATURES))
@@ -96,6 +102,8 @@ class FakeAgent:
             return self._take_offer(body)
         if (method, path) == ("POST", "/v1/trust/offer"):
             return self._take_trust(body)
+        if (method, path) == ("POST", "/v1/roll/offer"):
+            return self._take_piece(body)
         if path == "/v1/trust":
             return 200, encode(self.documents.trust_envelopes)
         if path == "/v1/policy/set":
@@ -135,6 +143,16 @@ class FakeAgent:
             return 409, {"error": str(error), "code": "trust"}
         assert self.documents.trust is not None
         return 200, {"version": self.documents.trust.version}
+
+    def _take_piece(self, piece: bytes) -> tuple[int, Any]:
+        assert self.documents.trust is not None
+        name = self.documents.trust.roll
+        is_index = hashlib.sha256(piece).hexdigest() == name
+        self._pieces = [piece] if is_index else [*self._pieces, piece]
+        missing = len(decode_roll_index_untrusted(self._pieces[0], TRUST_DOMAIN)) + 1 - len(self._pieces)
+        if missing == 0:
+            self.rolls.append(name)
+        return 200, {"missing": missing if self.takes_rolls else None}
 
     @contextmanager
     def serving(self, path: Path) -> Iterator["FakeAgent"]:

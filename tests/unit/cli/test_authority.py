@@ -254,7 +254,7 @@ def test_an_authority_is_restored_from_a_backup_and_asks_an_agent_before_it_serv
 
 def test_a_key_is_turned_and_a_node_revoked_by_the_root_keys_through_an_agent(made: Path) -> None:
     """Each step of a rotation is the same command again; the agent is handed what was signed."""
-    member = {"name": "vm1", "order": [7, 1, 1], "features": ["trust-2"]}
+    member = {"name": "vm1", "order": [7, 1, 1], "features": ["trust-2", "holds-trust-9"]}
     old = {"name": "vm2", "order": [8, 1, 1], "features": []}
     handed: list[bytes] = []
 

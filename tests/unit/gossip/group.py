@@ -146,6 +146,16 @@ def signed_credential(
     return sign_record(DOMAIN, RecordKind.CREDENTIAL, credential, AUTHORITY)
 
 
+def restored_from(disk: dict[tuple[PersistKind, bytes], bytes]) -> RestoredState:
+    """Return what a node of this disk knew when it ended."""
+    epoch = disk.get((PersistKind.EPOCH, b""))
+    return RestoredState(
+        0 if epoch is None else decode_untrusted(epoch, int, bytes_max=16),
+        tuple((key, value) for (kind, key), value in disk.items() if kind is PersistKind.MEMBER),
+        roll=tuple(value for (kind, _), value in disk.items() if kind is PersistKind.ROLL),
+    )
+
+
 @dataclass
 class Host:
     """One node with its disk, its engine and what it told its agent."""
@@ -180,6 +190,7 @@ class Group:
         self.seed = seed
         self.now = SECOND_NS
         self.verifier = Verifier()
+        self.features = FEATURES
         self.hosts = {
             name: Host(name, number, Address(f"10.0.0.{number + 1}", 7948))
             for number, name in enumerate(names.split())
@@ -231,10 +242,6 @@ class Group:
         for (kind, _), value in host.disk.items():
             if kind is PersistKind.POLICY_SET:
                 documents.restore_untrusted(decode_policy_set_untrusted(value))
-        epoch = host.disk.get((PersistKind.EPOCH, b""))
-        members = tuple(
-            (key, value) for (kind, key), value in host.disk.items() if kind is PersistKind.MEMBER
-        )
         host.starts += 1
         if not host.is_up:
             host.is_up = host.engine_serves = True
@@ -242,14 +249,12 @@ class Group:
             settings=self.settings,
             trust_domain=DOMAIN,
             keys=NodeKeys(credential, key_of(keys), exchange_of(keys)),
-            profile=NodeProfile(called, (host.address,), (Address(host.address.host, 15008),), "test"),
+            profile=NodeProfile(
+                called, (host.address,), (Address(host.address.host, 15008),), "test", self.features
+            ),
             documents=documents,
             verifier=self.verifier,
-            restored=RestoredState(
-                0 if epoch is None else decode_untrusted(epoch, int, bytes_max=16),
-                members,
-                unconfirmed=unconfirmed,
-            ),
+            restored=msgspec.structs.replace(restored_from(host.disk), unconfirmed=unconfirmed),
             rng=random.Random(f"{self.seed} {name} {host.starts}"),
             now=Instant(self.now),
             wall_offset_s=WALL_OFFSET_S + wall_ahead_s,

@@ -27,6 +27,7 @@ def member(name: str, status: str = "alive", **fields: Any) -> dict[str, Any]:
         "closed": False,
         "opened_by_hand": False,
         "foreign_keys": False,
+        "lacks_roll": False,
         "lag_ms": 0,
         "quarantine_s": None,
         "endpoints_retained": False,

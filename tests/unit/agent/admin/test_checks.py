@@ -48,6 +48,7 @@ class Node:
     def __init__(self) -> None:
         self.local_health = 0
         self.own_state = state(PolicyStatus("mesh", 2, b""))
+        self.roll_missing_count: int | None = 0
         self.skew_s, self.peers, self.below_s = 0, 4, 0
         self.alive, self.members, self.held = 3, 3, 0
         self.gone: list[str] = []
@@ -177,6 +178,8 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
         lambda a: vars(a.node.own_state).update(features=("foreign-keys",)),
         {"foreign keys": "FAIL"},
     ),
+    "the roll has not come": (core(roll_missing_count=None), {"roll": "warn"}),
+    "pages of it are missing": (core(roll_missing_count=3), {"roll": "warn"}),
     "a renewal failed": (lambda a: vars(a.identity).update(failure="no answer"), {"identity": "warn"}),
     "a service without one": (agent_with(missing=["shop/cart"]), {"service identities": "FAIL"}),
     "the authority is gone": (

@@ -68,6 +68,7 @@ WRONG: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
         member("x", opened_by_hand=True),
         ("warn", "opened by hand", "x was opened by hand"),
     ),
+    "roll": (member("x", lacks_roll=True), ("warn", "roll", "x lacks the roll that Trust names")),
     "late": (member("x", lag_ms=1_000), ("warn", "late", "x by 1 s or more")),
     "identity": (
         member("x", credential_ends=WALL_S + 7_300),
