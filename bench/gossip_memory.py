@@ -21,7 +21,14 @@ from typing import IO, Any
 from bench.gossip_swarm import paper_swarm
 from bench.processes import anonymous_mb, peak_mb, rss_mb
 from gossipmesh.gossip import rehearsal
-from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendDatagram, SendStream, StreamId
+from gossipmesh.gossip.base.effects import (
+    CloseStream,
+    OpenStream,
+    Persist,
+    SendDatagram,
+    SendStream,
+    StreamId,
+)
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.model import limits
 from gossipmesh.model.instant import MILLISECOND_NS, SECOND_NS, Instant
@@ -48,14 +55,17 @@ class Host:
         self._next = 1
 
     def run(self, call: Any, *arguments: Any) -> None:
-        """Step the core and keep what is for the other side."""
+        """Step the core and keep what is for the other side; what it writes is on disk at once."""
         begin = time.thread_time()
         effects = call(*arguments)
         spent = time.thread_time() - begin  # a busy machine is not our stall
         self.longest = max(self.longest, (spent, call.__name__, len(self.steps)))
         self.steps.append(spent)
+        ticket = 0
         for effect in effects:
             match effect:
+                case Persist():
+                    ticket = effect.ticket or ticket
                 case SendDatagram() if str(effect.destination) == self.other:
                     self.out.append(("datagram", effect.payload))
                 case OpenStream():
@@ -67,6 +77,8 @@ class Host:
                     self.out.append(("closed", effect.stream))
                 case _:
                     pass
+        if ticket:
+            self.run(self.node.persisted, ticket, arguments[-1])
 
     def take(self, item: Any, now: Instant, sender: Any) -> None:
         """Feed what the other side sent; its stream numbers become ours."""
