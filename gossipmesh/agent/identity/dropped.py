@@ -1,4 +1,4 @@
-"""Whether a certificate of ours still counts: Trust may have dropped the root or the intermediate above it.
+"""Whether what the authority gave us still counts: Trust may have dropped who signed it.
 
 Who checks a path to a root refuses such a one however fresh it is, so its key is shown by a carrier leaf
 until the authority has issued another. Dates are the engine's to look at.
@@ -8,8 +8,10 @@ from functools import lru_cache
 from typing import Final
 
 from gossipmesh.agent.identity.key_turning import LeafKey
-from gossipmesh.model.documents import TrustDocument
+from gossipmesh.model.documents import SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.records import SignedRecord
+from gossipmesh.trust.keys import key_id
 from gossipmesh.trust.svid import check_chain_untrusted
 
 _CHAINS_REMEMBERED: Final = 512
@@ -21,6 +23,14 @@ def is_dropped(key: LeafKey, trust: TrustDocument | None) -> bool:
         return False
     roots_pem = "".join(trust.root_certificates).encode()
     return not _holds(key.chain_pem, roots_pem, trust.intermediates)
+
+
+def is_signer_dropped(credential: SignedRecord, trust: TrustDocument | None) -> bool:
+    """Tell whether a credential is by a key that this Trust does not name, so that nobody takes it."""
+    if trust is None:
+        return False
+    signers = (one for one in trust.signers if one.role is SignerRole.CREDENTIAL)
+    return credential.key_id not in {key_id(bytes.fromhex(one.public_key)) for one in signers}
 
 
 @lru_cache(maxsize=_CHAINS_REMEMBERED)

@@ -20,7 +20,7 @@ import trio
 
 from gossipmesh.agent.identity import enrolment
 from gossipmesh.agent.identity.authority_client import AuthorityClient
-from gossipmesh.agent.identity.dropped import is_dropped
+from gossipmesh.agent.identity.dropped import is_dropped, is_signer_dropped
 from gossipmesh.agent.identity.identity_store import NodeIdentity, load_identity, upgrade_identity
 from gossipmesh.agent.identity.key_keeper import KeyKeeper
 from gossipmesh.agent.identity.key_turning import PERIOD_S_DEFAULT, LeafKey
@@ -232,7 +232,8 @@ class IdentityKeeper:
     def trust_changed(self) -> None:
         """Ask at once if a renewal failed, perhaps for want of this Trust, or if it drops who issued ours."""
         trust, held = self._trust(), self.identity.holding.keys.values()
-        if self.failure is not None or any(is_dropped(keys.current, trust) for keys in held):
+        dropped = any(is_dropped(keys.current, trust) for keys in held)
+        if self.failure is not None or dropped or is_signer_dropped(self.identity.credential, trust):
             self._asked.set()
 
     async def run(self) -> None:

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from gossipmesh.agent.identity.dropped import is_dropped
+from gossipmesh.agent.identity.dropped import is_dropped, is_signer_dropped
 from gossipmesh.agent.identity.enrolment import enrol, renew
 from gossipmesh.agent.identity.identity_keeper import IdentityKeeper
 from gossipmesh.agent.identity.identity_store import NodeIdentity, load_identity, write_identity
@@ -29,17 +29,20 @@ from gossipmesh.trust.svid import (
 from tests.unit.enrolment_kit import RunningAuthority, running_authority
 
 
-def rotate_root(directory: Path) -> Authority:
+def rotate(directory: Path, kind: str = "root") -> Authority:
     """Take all three steps at once, as after a theft; return the authority as it is then."""
 
     def rotation() -> Rotation:
-        return Rotation("root", load_authority(directory))
+        return Rotation(kind, load_authority(directory))
 
     def publish(document: TrustDocument) -> None:
         envelope = sign_trust(load_authority(directory).trust, document, read_root_keys(directory, ()))
         write_trust(directory, envelope, document.version)
 
-    key = read_leaf_key_untrusted(leaf_key_pem(random_bytes(LEAF_ENTROPY_BYTES)))
+    key_pem = leaf_key_pem(random_bytes(LEAF_ENTROPY_BYTES))
+    if kind == "intermediate":
+        key_pem = (directory / "root.key").read_bytes()
+    key = read_leaf_key_untrusted(key_pem)
     rotation().name(key, wall_seconds(), random_bytes)
     publish(rotation().named())
     rotation().use()
@@ -67,7 +70,7 @@ async def test_its_certificates_are_dropped_and_it_shows_the_carrier_until_it_ha
         assert not any(is_dropped(key, running.authority.trust) for key in keys)
         assert identity.node_svid_under(running.authority.trust) == identity.node_svid
 
-        trust = rotate_root(tmp_path / "authority").trust
+        trust = rotate(tmp_path / "authority").trust
         assert all(is_dropped(key, trust) for key in keys)
         assert not any(is_dropped(key, None) for key in keys), "nothing is known to be dropped"
         shown = identity.node_svid_under(trust)
@@ -79,7 +82,7 @@ async def test_it_renews_once_it_has_that_trust_and_its_file_can_be_read(tmp_pat
     """What is on its disk is still by the old root then, beside a Trust that does not name it."""
     async with running_authority(tmp_path / "authority") as running:
         identity = await enrolled(running, tmp_path)
-        trust = rotate_root(tmp_path / "authority").trust
+        trust = rotate(tmp_path / "authority").trust
         leaves = {name: held.current for name, held in identity.holding.keys.items()}
         await taken_up(running, trust)
         with pytest.raises(OperatorError):
@@ -92,7 +95,16 @@ async def test_it_renews_once_it_has_that_trust_and_its_file_can_be_read(tmp_pat
         assert kept.bundle_pem == "".join(trust.root_certificates).encode()
 
 
-async def test_it_asks_as_soon_as_that_trust_comes(tmp_path: Path) -> None:
+async def test_a_credential_counts_while_trust_names_its_signer(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        identity = await enrolled(running, tmp_path)
+        former, trust = running.authority.trust, rotate(tmp_path / "authority", "credential").trust
+        dropped = [is_signer_dropped(identity.credential, known) for known in (None, former, trust)]
+        assert dropped == [False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["root", "intermediate", "credential"])
+async def test_it_asks_as_soon_as_that_trust_comes(tmp_path: Path, kind: str) -> None:
     async with running_authority(tmp_path / "authority") as running, trio.open_nursery() as nursery:
         identity = await enrolled(running, tmp_path)
         known, renewed = running.authority.trust, trio.Event()
@@ -109,7 +121,7 @@ async def test_it_asks_as_soon_as_that_trust_comes(tmp_path: Path) -> None:
         keeper.trust_changed()
         await trio.testing.wait_all_tasks_blocked()
         assert not renewed.is_set(), "nothing was dropped"
-        known = rotate_root(tmp_path / "authority").trust
+        known = rotate(tmp_path / "authority", kind).trust
         await taken_up(running, known)
         keeper.trust_changed()
         with trio.fail_after(10):
