@@ -16,6 +16,7 @@ from gossipmesh.testing.conformance.outcome import Outcome
 from gossipmesh.testing.conformance.waiting import PATIENCE_S
 
 SENDS_MAX: Final = 4_096  # for what is sent piece by piece: a byte each, more only where a head is that long
+HOW: Final = {"": True, " (byte by byte)": False}
 _EMPTY: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -45,7 +46,7 @@ async def play_framing(command: Sequence[str]) -> list[Outcome]:
         one.variables["w"] = await served(one.nursery, witness.handle)
         await one.serving(NAMES, "cart", {})
         for case in files.read("framing.json"):
-            for whole, how in ((True, ""), (False, " (byte by byte)")):
+            for how, whole in HOW.items():
                 witness.whole, witness.seen = 0, b""
                 witness.answer = files.expanded(case["answer"]) if "answer" in case else None
                 came = await _exchanged(one.at("proxy"), files.expanded(case["send"]), whole)
@@ -69,8 +70,13 @@ async def play_paths(command: Sequence[str]) -> list[Outcome]:
             request = f"GET {case['path']} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("latin-1")
             found = statuses_in(await _exchanged(one.at("proxy"), request, True))
             fault = "" if found == [case["status"]] else f"answered {found}, not {case['status']}"
-            outcomes.append(Outcome("paths", case["path"].encode("unicode_escape").decode(), fault))
+            outcomes.append(Outcome("paths", name_of(case), fault))
     return outcomes
+
+
+def name_of(case: dict[str, Any]) -> str:
+    """Return the name of a case of `paths.json`."""
+    return str(case["path"].encode("unicode_escape").decode())
 
 
 async def _exchanged(address: tuple[str, int], data: bytes, whole: bool) -> bytes:

@@ -16,13 +16,17 @@ from gossipmesh.testing.conformance.waiting import until
 KIND = "frames"
 
 
+def vectors() -> list[dict[str, Any]]:
+    """Return all frames that an engine is sent."""
+    good = [vector for vector in files.read("encodings/frames.json") if vector["from"] == "agent"]
+    return [*good, *files.read("encodings/refused.json")]
+
+
 async def play(command: Sequence[str]) -> list[Outcome]:
     """Send each to an engine that was told hello, those that have it exit last."""
-    good = [vector for vector in files.read("encodings/frames.json") if vector["from"] == "agent"]
-    asked = sorted([*good, *files.read("encodings/refused.json")], key=_exits)
     outcomes = []
     async with node(command) as one:
-        for vector in asked:
+        for vector in sorted(vectors(), key=_exits):
             try:
                 await _sent(one, vector)
                 outcomes.append(Outcome(KIND, vector["name"]))

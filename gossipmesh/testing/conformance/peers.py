@@ -39,6 +39,11 @@ async def play_alone(command: Sequence[str]) -> list[Outcome]:
     return await _played(command, alone=True)
 
 
+def is_played(vector: dict[str, Any]) -> bool:
+    """Tell whether a vector is of an engine; others are of who calls the authority."""
+    return vector["dialled"] is None or bool(vector["dialled"]["node"])
+
+
 async def _played(command: Sequence[str], *, alone: bool) -> list[Outcome]:
     file = files.read("peers.json")
     asked = [one for one in file["vectors"] if one["facts"]["alone"] is alone]
@@ -49,7 +54,7 @@ async def _played(command: Sequence[str], *, alone: bool) -> list[Outcome]:
         if alone:
             await judge.learn(asked[0])
             await trio.sleep(ALONE_S)
-        played = [one for one in asked if one["dialled"] is None or one["dialled"]["node"]]
+        played = [one for one in asked if is_played(one)]
         for start in range(0, len(played), BATCH):
             outcomes += await judge.outcomes(played[start : start + BATCH])
     return outcomes
