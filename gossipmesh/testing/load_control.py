@@ -14,6 +14,7 @@ import msgspec
 import trio
 
 from gossipmesh.net.interpreter import module_words
+from gossipmesh.testing.evidence import access_log_rows
 from gossipmesh.testing.load import Outcome, Target
 from gossipmesh.testing.mesh import Mesh
 from gossipmesh.testing.processes import follow_json_lines
@@ -23,6 +24,7 @@ from gossipmesh.testing.waiting import WaitedInVain
 DEFAULT_HOSTS: Final = ("cart.shop", "web.shop")
 TCP_HOST: Final = "db.shop"
 SUMMARY_TIMEOUT_S: Final = 20.0
+REFUSALS_MAX: Final = 100
 
 
 class Load:
@@ -108,6 +110,14 @@ class Load:
             line for index in self._ended for line in self._records_path(index).read_bytes().splitlines()
         ]
         return sorted((decoder.decode(line) for line in lines), key=lambda outcome: outcome.at_s)
+
+    def refusals(self) -> list[dict[str, Any]]:
+        """Return what the sources' engines wrote of requests that ended badly: flags, reason, endpoint.
+
+        Lines are in a file a quarter of a second after their request ended.
+        """
+        rows = (row for name in self._sources for row in access_log_rows(self._mesh.nodes[name]))
+        return [row for row in rows if not 200 <= row["response_code"] < 400][:REFUSALS_MAX]
 
     async def stop(self) -> dict[str, Any]:
         """Stop sending, wait for what is in flight, and return the summary of all drivers.

@@ -285,10 +285,28 @@ class Mesh:
         return f"{' / '.join(lines[-3:]) or 'it printed nothing'} (whole log: {path})"
 
     async def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> float:
-        """Wait until every node sees all members alive and every declared endpoint passing."""
+        """Wait until every node sees all members alive and every declared endpoint passing, and calls."""
         expected = sum(len(node.layout.services) for node in self.nodes.values())
         members_s = await self.wait_statuses(dict.fromkeys(self.nodes, "alive"), timeout_s=timeout_s)
-        return members_s + await self.wait_passing(expected, timeout_s=timeout_s)
+        passing_s = await self.wait_passing(expected, timeout_s=timeout_s)
+        return members_s + passing_s + await self.wait_engines(timeout_s=timeout_s)
+
+    async def wait_engines(self, on: Sequence[str] | None = None, timeout_s: float = 30.0) -> float:
+        """Wait until the engines of the nodes `on` show their keys and run what their agents gave them.
+
+        A node that serves nothing may have no key to call with yet when all endpoints pass: its first key is
+        shown once two others hold its pin.
+        """
+        names = list(on or self.nodes)
+
+        async def serve() -> str | None:
+            for name in names:
+                engine = (await self.nodes[name].status())["engine"]
+                if not (engine["acked"] and engine["answering"]):
+                    return f"{name} has {engine}"
+            return None
+
+        return await wait_until(f"the engines of {', '.join(names)} serve", serve, timeout_s)
 
     def _check_agents_run(self, names: Iterable[str]) -> None:
         for name in names:

@@ -68,7 +68,7 @@ async def test_an_intermediate_turns_and_no_request_notices(mesh: Mesh) -> None:
             await wait_until("the load goes on", goes_on, 30.0)
         summary = await load.stop()
         nursery.cancel_scope.cancel()
-    assert summary["failed"] == 0, summary["failures"]
+    assert summary["failed"] == 0, (summary["failures"], load.refusals())
     steps = [deed["what"].partition(": ")[2] for deed in await deeds(mesh) if "rotate" in deed["what"]]
     assert steps == ["name", "use", "drop"]
 

@@ -29,7 +29,7 @@ async def leaves_without_a_failure(mesh: Mesh, name: str, others: list[str], sig
         await wait_until("the load goes on", served_for_a_while, 30.0)
         summary = await load.stop()
         nursery.cancel_scope.cancel()
-    assert summary["failed"] == 0, summary["failures"]
+    assert summary["failed"] == 0, (summary["failures"], load.refusals())
     engine = mesh.nodes[name].engine_pid
     assert engine is not None
     assert not mesh.keeper.is_running(engine)
