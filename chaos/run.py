@@ -132,6 +132,16 @@ def thefts_s(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return {part: _spread(row[part] for row in rows if part in row) for part in parts}
 
 
+def plays_s(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return for each part of each play p50 and max over runs of how long it took; {} for none."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        for play, parts in result["measures"].get("plays_s", {}).items():
+            for part, took_s in parts.items():
+                found.setdefault(f"{play} {part}", []).extend([] if took_s is None else [took_s])
+    return {name: _spread(times) for name, times in found.items()}
+
+
 SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]] = {
     "seen_dead_s": seen_dead_s,
     "replaced_ended_s": replaced_ended_s,
@@ -143,6 +153,7 @@ SUMMED_UP: Final[dict[str, Callable[[Sequence[dict[str, Any]]], dict[str, Any]]]
     "thefts_s": thefts_s,
     "moved_s": moved_s,
     "news_s": news_s,
+    "plays_s": plays_s,
     "isolation_known_s": lambda results: _spread(isolation_known_s(results)),
 }
 """What is told of several runs together, and how it is made of their results."""

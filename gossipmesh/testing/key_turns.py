@@ -1,6 +1,7 @@
-"""Whether all nodes but one have turned their TLS keys: what a scenario waits for."""
+"""TLS keys that turn: one node is told to, or all nodes but one are waited for."""
 
 from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.waiting import wait_until
 
 
 class PeersTurned:
@@ -19,3 +20,17 @@ class PeersTurned:
             name for name, keys in now.items() if keys["turns"] == self._first[name] or not keys["settled"]
         ]
         return f"keys are as before, or not settled, on {', '.join(waiting)}" if waiting else None
+
+
+async def turn(mesh: Mesh, name: str, within_s: float = 20.0) -> None:
+    """Have a node turn its keys, to the end."""
+    node = mesh.nodes[name]
+    before = (await node.ask("/v1/keys"))["shown"]
+    await mesh.must("keys", "turn", node=name)
+
+    async def turned() -> str | None:
+        now = await node.ask("/v1/keys")
+        same = [one for one in before if now["shown"].get(one) == before[one]]
+        return None if now["settled"] and not same else f"{name}: {now}"
+
+    await wait_until(f"the keys of {name} have turned", turned, within_s)

@@ -102,6 +102,12 @@ def one_endpoint() -> MeshLayout:
     return MeshLayout(tuple(NodeLayout(f"node{n}", n, services[n - 1]) for n in range(1, 4)))
 
 
+def ten_nodes() -> MeshLayout:
+    """Return ten nodes, web on the odd ones and cart on the even ones, which ask nobody."""
+    services = (LONE_CART, LONE_WEB)
+    return MeshLayout(tuple(NodeLayout(f"node{n}", n, (services[n % 2],)) for n in range(1, 11)))
+
+
 def lone_services() -> MeshLayout:
     """Return five nodes of which the second alone runs web and the third alone cart, which ask nobody."""
     services: tuple[tuple[ServiceLayout, ...], ...] = ((), (LONE_WEB,), (LONE_CART,), (), ())
@@ -115,6 +121,7 @@ LAYOUTS: Final = {
     "everywhere-tcp": everywhere_tcp,
     "one-endpoint": one_endpoint,
     "lone-services": lone_services,
+    "ten": ten_nodes,
 }
 
 

@@ -93,7 +93,8 @@ class Mesh:
 
     `keep_files` leaves the directory (logs, state) behind; otherwise it goes with the mesh, except
     after a failure. `config` are further keys of every agent's configuration; `authority_program` stands for
-    `gossipmesh` where the authority is made, asked for tokens and started.
+    `gossipmesh` where the authority is made, asked for tokens and started. `programs` is what stands for it
+    on a node, wherever nobody names another.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Mesh:
         self.keep_files = keep_files
         self._config = config
         self.authority_program = authority_program
+        self.programs: dict[str, Sequence[str]] = {}
         self.keeper = ProcessKeeper(self.directory)
         self.authority: subprocess.Popen[bytes] | None = None
         self.nodes: dict[str, MeshNode] = {}
@@ -191,7 +193,7 @@ class Mesh:
                 nursery.start_soon(self.prepare_node, node.name, *words)
         for node in self.layout.nodes:
             self.start_workloads(node.name)
-            self.start_agent(node.name, programs.get(node.name, GOSSIPMESH))
+            self.start_agent(node.name, programs.get(node.name))
         await self.wait_ready()
 
     async def start_authority(self, *, init: bool = False) -> None:
@@ -263,11 +265,12 @@ class Mesh:
         label = f"{name}-{service.name}-{service.version}"
         node.workloads[service.name] = self.keeper.start(label, [*command, *arguments])
 
-    def start_agent(self, name: str, program: Sequence[str] = GOSSIPMESH) -> None:
+    def start_agent(self, name: str, program: Sequence[str] | None = None) -> None:
         """Start (or start again) the agent of a node; `program` stands for `gossipmesh`."""
         node = self.nodes[name]
         prefix = self.network.prefix(node.layout.number)
-        command = [*prefix, *program, "agent", "--config", str(node.config_path)]
+        chosen = program or self.programs.get(name, GOSSIPMESH)
+        command = [*prefix, *chosen, "agent", "--config", str(node.config_path)]
         node.agent = self.keeper.start(f"{name}-agent", command)
 
     async def wait_ended(self, name: str, timeout_s: float = 60.0) -> float:

@@ -25,7 +25,7 @@ from gossipmesh.testing import (
     mutes,
     no_authority,
     openings,
-    stolen_intermediate,
+    plays,
     stolen_node_key,
     taken_out,
 )
@@ -39,7 +39,7 @@ from gossipmesh.testing.mesh import Mesh
 from gossipmesh.testing.namespaces import NamespaceNetwork
 from gossipmesh.testing.request_checkers import isolation_failures_s
 from gossipmesh.testing.scenario import Scenario, Step, faults_expected
-from gossipmesh.testing.scenario_place import place_of
+from gossipmesh.testing.scenario_place import place_of, start_mesh
 from gossipmesh.testing.waiting import WaitedInVain, wait_until
 
 FINAL_TIMEOUT_S: Final = 10.0
@@ -49,14 +49,6 @@ COMMAND_SLACK_S: Final = 15.0
 CALL_TIMEOUT_S: Final = 60.0
 SLOW_MS: Final = 500.0
 SLOW_KEPT_MAX: Final = 2_000
-
-
-_PLAYED: Final = {
-    cold_starts.COLD_START: cold_starts.cold_start,
-    copied_state.COPY_STATE: copied_state.copy_state,
-    stolen_intermediate.STEAL_INTERMEDIATE: stolen_intermediate.steal_intermediate,
-    stolen_node_key.STEAL_NODE_KEY: stolen_node_key.steal_node_key,
-}
 
 
 class Run:
@@ -81,7 +73,7 @@ class Run:
     async def execute(self, say: Callable[[str], None]) -> Evidence:
         """Start the mesh, run every step under load and observation, and gather what was seen."""
         say(f"{self._scenario.name}: seed {self.evidence.seed}, starting the mesh in {self._mesh.directory}")
-        await self._mesh.start()
+        await start_mesh(self._scenario, self._mesh)
         for node in self._mesh.nodes.values():
             await node.status()
         say("the mesh is ready")
@@ -149,7 +141,7 @@ class Run:
     def _breaks_victim(self) -> bool:
         breaks = ("kill", "pause", "restart-agent", "upgrade", "leave", "no-authority")
         ends = ("enrol-again", taken_out.FORGET)
-        return any(step.do in (*breaks, *ends) for step in self._scenario.steps)
+        return any(step.do in (*breaks, *ends, *plays.BREAKING) for step in self._scenario.steps)
 
     def _struck(self, step: Step) -> list[str]:
         """Return the nodes a step is about."""
@@ -177,7 +169,7 @@ class Run:
                 await trio.sleep(step.for_s)
         elif step.do in ("enrol-again", taken_out.FORGET):
             await self._lose_for_good(step, say)
-        elif step.do in _PLAYED:
+        elif step.do in plays.PLAYS:
             await self._play(step, say)
         elif step.do == no_authority.NO_AUTHORITY:
             await self._live_without_authority(step, say)
@@ -271,8 +263,12 @@ class Run:
 
     async def _play(self, step: Step, say: Callable[[str], None]) -> None:
         """Do something to the victim that has a module of its own, and write down what came of it."""
-        at_s, play = self._observer.now_s(), _PLAYED[step.do]
-        detail = await play(self._mesh, self.victim, step.within_s)
+        at_s, played = self._observer.now_s(), plays.PLAYS[step.do]
+        if played.breaks_victim:
+            self._observer.ignore(self.victim)
+        detail = await played.play(self._mesh, self.victim, step.within_s)
+        if played.breaks_victim:
+            self._observer.attend(self.victim)
         say(f"          {step.name}, {self.victim}: {detail}")
         self._fired(step.do, self.victim, 1, at_s, **detail)
 
@@ -521,10 +517,6 @@ def _describe(step: Step, victim: str) -> str:
         "forget": f"take {victim} out of the mesh",
         "enrol-again": f"enrol the name of {victim} elsewhere",
         "no-authority": f"kill the authority for good, and go on; {victim} is killed and starts again",
-        "steal-node-key": f"steal the keys of {victim}, use them, revoke it and enrol it again",
-        "steal-intermediate": f"steal the intermediate, call with it, and answer in the place of {victim}",
-        "cold-start": f"kill the authority, {victim} and its seeds, and start {victim} from its disk",
-        "copy-state": f"start a copy of the state of {victim} elsewhere",
         "move": f"{victim} gets another address, {step.gap_s:g} s after its own went",
         "lose-udp": f"drop {step.percent} % of the UDP of {'another node' if step.percent < 100 else victim}",
         "news": f"publish a policy and services, {step.within_s:g} s to be everywhere",
@@ -538,6 +530,7 @@ def _describe(step: Step, victim: str) -> str:
         "push": f"push with --wait, at most {step.within_s:g} s",
         "load": f"load for {step.for_s:g} s",
         "await": f"wait for {step.until}, at most {step.within_s:g} s",
+        **{name: play.about.format(victim=victim) for name, play in plays.PLAYS.items()},
     }
     return parts[step.do]
 
@@ -564,6 +557,7 @@ def measures_of(evidence: Evidence) -> dict[str, Any]:
         "thefts_s": stolen_node_key.thefts_s(evidence),
         "copies_ended_s": copied_state.copies_ended_s(evidence),
         "moves_s": address_moves.moves_s(evidence),
+        "plays_s": plays.plays_s(evidence),
         "news_s": evidence.news,
         "isolation_failures_s": isolation_failures_s(evidence),
         "isolations_known_s": isolations_known_s(evidence),

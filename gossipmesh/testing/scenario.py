@@ -14,6 +14,20 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.testing import load, sessions
 from gossipmesh.testing.layout import LAYOUTS
 
+PLAY_STEPS: Final = (
+    "cold-start",
+    "copy-state",
+    "mix-versions",
+    "rotate-intermediate",
+    "rotate-root",
+    "signers-off",
+    "skew-clock",
+    "steal-intermediate",
+    "steal-node-key",
+    "steal-signer",
+    "suspend",
+)
+"""What `plays` has the modules of, each a whole course of events with real processes."""
 STEP_KINDS: Final = (
     "kill",
     "pause",
@@ -23,11 +37,7 @@ STEP_KINDS: Final = (
     "leave-rejoin",
     "enrol-again",
     "forget",
-    "copy-state",
-    "steal-node-key",
-    "steal-intermediate",
     "no-authority",
-    "cold-start",
     "move",
     "lose-udp",
     "news",
@@ -41,6 +51,7 @@ STEP_KINDS: Final = (
     "call",
     "await",
     "load",
+    *PLAY_STEPS,
 )
 FAULT_KINDS: Final = (
     "kill",
@@ -50,28 +61,21 @@ FAULT_KINDS: Final = (
     "leave-rejoin",
     "enrol-again",
     "forget",
-    "copy-state",
-    "steal-node-key",
-    "steal-intermediate",
     "no-authority",
-    "cold-start",
     "move",
     "lose-udp",
     "mute",
     "partition",
     "isolate",
     "race",
+    *PLAY_STEPS,
 )
 REAL_STEPS: Final = (
     "leave",
     "leave-rejoin",
     "enrol-again",
     "forget",
-    "copy-state",
-    "steal-node-key",
-    "steal-intermediate",
     "no-authority",
-    "cold-start",
     "move",
     "lose-udp",
     "news",
@@ -79,16 +83,18 @@ REAL_STEPS: Final = (
     "unmute",
     "isolate",
     "call",
+    *PLAY_STEPS,
 )
 """What the simulator cannot show, because requests are all it is about."""
 REAL_CONDITIONS: Final = ("peers-turned",)
 """What the simulator cannot wait for: its nodes have no TLS keys."""
 TIMED_STEPS: Final = (
     *("await", "push", "upgrade", "leave", "leave-rejoin"),
-    *("enrol-again", "forget", "copy-state", "no-authority", "cold-start", "move", "news"),
-    *("steal-node-key", "steal-intermediate"),
+    *("enrol-again", "forget", "no-authority", "move", "news"),
+    *PLAY_STEPS,
 )
 ADDRESSES: Final = ("fixed", "found")
+PROGRAMS: Final = ("", "older", "faketime")
 TARGETS: Final = ("agent", "engine", "workloads")
 
 
@@ -96,13 +102,16 @@ class MeshSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`network` is loopback or namespaces (partitions need the latter, and root); `layout` one of LAYOUTS.
 
     `addresses` fixed: each agent is configured with its own; found: it finds it itself, and it can be moved.
-    `key_period` is every agent's `spec.keyPeriod`; empty: the usual one.
+    `key_period` is every agent's `spec.keyPeriod`; empty: the usual one. `programs`: what agents run; empty:
+    this build; older: the release before, on every other node; faketime: this build, by clocks that steps
+    set.
     """
 
     network: str = "loopback"
     layout: str = "demo"
     addresses: str = "fixed"
     key_period: str = ""
+    programs: str = ""
 
 
 class LoadSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -133,13 +142,9 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and gone for good within `within_s`), leave-rejoin (the same, then started again: also within `within_s`,
     then `for_s` of load), enrol-again (the victim's name is enrolled elsewhere, its agent runs on; what
     becomes of it is watched for `within_s`), forget (the victim is taken out of the mesh; that it goes is
-    watched for `within_s`), steal-node-key (the victim's keys are used by a thief, the victim is revoked and
-    enrolled again; each part `within_s`), steal-intermediate (its certificates are shown to all others, in
-    the place of the victim too, which is killed; each part `within_s`), copy-state (a copy of the victim's
-    state is started elsewhere, the victim runs on; what becomes of both is watched for `within_s`),
+    watched for `within_s`),
     no-authority (the authority is killed for good; an endpoint comes, one dies, keys turn, the victim is
-    killed and starts again, each `within_s`), cold-start (the authority is killed for good, the victim and
-    its seeds at once; the victim starts from its disk, watched for `within_s`, and then its seeds), move (the
+    killed and starts again, each `within_s`), move (the
     victim gets another address `gap_s` after its old one went or, below 0, before; all others have it
     `within_s`),
     lose-udp (for `for_s`, beside what follows: all datagrams of the victim, or `percent` of those of
@@ -150,7 +155,8 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `within_s`), call (one request of each of `kinds` to `host` from every node but the victim, not waited
     for until the end; then `for_s`), await (`until`, `within_s`), load (let the load run `for_s`).
     `everywhere`: kill, restart-agent, upgrade and leave-rejoin take every node, not the victim. `name` is
-    what a push, an upgrade, a leave, a move or an await is called in the evidence.
+    what a push, an upgrade, a leave, a move or an await is called in the evidence. PLAY_STEPS are told in
+    `plays`; each part of one takes `within_s` at most.
     """
 
     do: str
@@ -218,6 +224,7 @@ def _words(scenario: Scenario) -> list[tuple[str, Sequence[str], Sequence[str]]]
     words: list[tuple[str, Sequence[str], Sequence[str]]] = [
         ("layout", [scenario.mesh.layout], list(LAYOUTS)),
         ("way to an address", [scenario.mesh.addresses], ADDRESSES),
+        ("kind of programs", [scenario.mesh.programs], PROGRAMS),
         ("kind of request", scenario.load.mixed, list(load.KINDS)),
         ("session", scenario.load.sessions, sessions.KINDS),
     ]

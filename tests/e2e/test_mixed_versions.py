@@ -1,31 +1,24 @@
 """The release before and this build in one mesh, either way round, and the way from the one to the other."""
 
 import json
-import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 
-from gossipmesh.testing import layout
+from gossipmesh.testing import key_turns, layout
 from gossipmesh.testing.load_control import Load
 from gossipmesh.testing.mesh import GOSSIPMESH, Mesh
+from gossipmesh.testing.mixed_versions import check_row, replace_agent, write_mesh_policy
 from gossipmesh.testing.older import older_program
 from gossipmesh.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.history]
 
-OLD, NEW = ("node1", "node3", "node5"), ("node2", "node4")
-MESH_POLICY = {
-    "apiVersion": "gossipmesh.dev/v1",
-    "kind": "MeshPolicy",
-    "metadata": {"name": "all", "namespace": layout.NAMESPACE},
-    "spec": {"unregistered": "workloads"},
-}
+OLD = ("node1", "node3", "node5")
 
 
 @pytest.fixture(scope="module")
@@ -58,35 +51,6 @@ async def go_on(load: Load, count: int = 60) -> None:
     await wait_until("the load goes on", answered, 30.0)
 
 
-async def turn_keys(mesh: Mesh, name: str) -> None:
-    """Have a node turn its keys, to the end."""
-    before = (await mesh.nodes[name].ask("/v1/keys"))["shown"]
-    await mesh.must("keys", "turn", node=name)
-
-    async def turned() -> str | None:
-        now = await mesh.nodes[name].ask("/v1/keys")
-        same = [one for one in before if now["shown"].get(one) == before[one]]
-        return None if now["settled"] and not same else f"{name}: {now}"
-
-    await wait_until(f"the keys of {name} have turned", turned, 20.0)
-
-
-async def check_row(mesh: Mesh, name: str, what: str) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = json.loads((await mesh.gossipmesh("check", "-o", "json", node=name)).stdout)
-    return next(row for row in rows if row["name"] == what)
-
-
-async def replace_agent(mesh: Mesh, name: str, program: Sequence[str] = GOSSIPMESH) -> None:
-    """Start an agent on a node's state folder in place of the one that runs; the engine serves on."""
-    node = mesh.nodes[name]
-    engine = (await node.status())["engine"]["pid"]
-    node.signal("agent", signal.SIGUSR2)
-    await mesh.wait_ended(name)
-    mesh.start_agent(name, program)
-    await mesh.wait_ready()
-    assert (await node.status())["engine"]["pid"] == engine
-
-
 async def replace_engine(mesh: Mesh, name: str) -> None:
     """Put an engine of the agent's build in the place of the older one that it kept."""
     before = (await mesh.nodes[name].status())["engine"]["pid"]
@@ -96,19 +60,13 @@ async def replace_engine(mesh: Mesh, name: str) -> None:
     await mesh.wait_ready()
 
 
-def write_mesh_policy(folder: Path) -> Path:
-    path = folder / "mesh.yaml"
-    layout.write_policy(path, [MESH_POLICY])
-    return path
-
-
 async def test_nodes_of_both_under_an_authority_of_this_build(older: list[str], tmp_path: Path) -> None:
     """They call each other, keys turn, what older ones do not know is refused by name; then all upgrade."""
     with Mesh() as mesh:
         await mesh.start(dict.fromkeys(OLD, older))
         async with load_on(mesh, "tcp", "post"):
             await mesh.wait_sums_equal()
-            await turn_keys(mesh, "node4")
+            await key_turns.turn(mesh, "node4")
             await mesh.wait_sums_equal()
             policy = write_mesh_policy(tmp_path)
             pushed = await mesh.push(policy, "node2")
@@ -134,7 +92,7 @@ async def test_nodes_of_both_under_an_authority_of_this_build(older: list[str], 
             for name in OLD:
                 row = await check_row(mesh, name, "keys")
                 assert "older build" not in row["detail"]
-            await turn_keys(mesh, "node1")
+            await key_turns.turn(mesh, "node1")
             pushed = await mesh.push(policy, "node2", "--wait")
             assert pushed.code == 0, pushed.stderr
             await mesh.wait_sums_equal()
@@ -157,7 +115,7 @@ async def test_nodes_of_this_build_under_an_authority_of_before(older: list[str]
             mesh.kill_authority()
             mesh.authority_program = GOSSIPMESH
             await mesh.start_authority()
-            await turn_keys(mesh, "node4")
+            await key_turns.turn(mesh, "node4")
             await mesh.wait_sums_equal()
 
 

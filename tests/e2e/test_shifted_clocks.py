@@ -4,7 +4,6 @@ Civil time alone is shifted, OpenSSL's as well; intervals are true, for another 
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 import trio
@@ -14,8 +13,9 @@ from gossipmesh.net.clock import wall_seconds
 from gossipmesh.testing.agent_log import read_agent_log
 from gossipmesh.testing.layout import LONE_CART, LONE_WEB, MeshLayout, NodeLayout
 from gossipmesh.testing.load import Target, ask_once
-from gossipmesh.testing.mesh import GOSSIPMESH, Mesh, MeshNode
+from gossipmesh.testing.mesh import Mesh, MeshNode
 from gossipmesh.testing.scraping import samples_of, scrape
+from gossipmesh.testing.shifted_clocks import ShiftedClocks
 from gossipmesh.testing.waiting import wait_until
 from tests.e2e.closed_scenes import end
 from tests.e2e.test_check import wait_failing
@@ -47,29 +47,18 @@ def mesh() -> Iterator[Mesh]:
         yield mesh
 
 
-def shifted(by_s: int) -> list[str]:
-    """Return what stands for `gossipmesh` where the clock is off by so much."""
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
-    settings = {
-        "LD_PRELOAD": library,
-        "FAKETIME": f"{by_s:+d}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": 1,
-        "NO_FAKE_STAT": 1,
-    }
-    return ["env", *(f"{name}={value}" for name, value in settings.items()), *GOSSIPMESH]
-
-
 async def restart_all(mesh: Mesh, by_s: Mapping[str, int]) -> dict[str, int]:
     """Kill all agents and engines, start them with clocks off by so much, and wait until all serve.
 
     Returns how long each agent's log was then: before, whom somebody missed was dead, and rightly missed.
     """
     await end(mesh, NAMES)
+    clocks = ShiftedClocks(mesh)
     for name in NAMES:
-        mesh.start_agent(name, shifted(by_s[name]) if name in by_s else GOSSIPMESH)
+        clocks.set([name], by_s.get(name, 0))
+        mesh.start_agent(name, clocks.program(name))
     await mesh.wait_ready()
-    for name in by_s:
-        unlink_shared_memory(mesh.nodes[name])
+    clocks.unlink_shared_memory()
     for name, node in mesh.nodes.items():
         wall_s = (await node.status())["clock"]["wall"]
         assert abs(wall_s - wall_seconds() - by_s.get(name, 0)) < OFF_BY_S_MAX, "the clock is not shifted"
@@ -78,13 +67,6 @@ async def restart_all(mesh: Mesh, by_s: Mapping[str, int]) -> dict[str, int]:
 
 def log_of(mesh: Mesh, name: str) -> bytes:
     return mesh.keeper.log_path(f"{name}-agent").read_bytes()
-
-
-def unlink_shared_memory(node: MeshNode) -> None:
-    """Take away the names that libfaketime gave its memory: a process that is killed would leave them."""
-    (pid,) = node.pids("agent")
-    for path in Path("/dev/shm").glob(f"*faketime_s??_{pid}"):
-        path.unlink()
 
 
 async def served_by(mesh: Mesh, node: MeshNode, host: str) -> str:

@@ -17,10 +17,11 @@ FILES = [path for path in ALL if can_be_simulated(load_scenario(path))]
 
 def test_what_takes_real_processes_is_refused_in_a_sentence() -> None:
     refused = [path for path in ALL if path not in FILES]
-    processes = ["agent-dead-30-hours", "authority-dead", "cold-start", "copied-state", "dead-twice"]
-    processes += ["enrolled-again", "forgotten"]
-    processes += ["isolated-caller", "leave-rejoin-all", "moved-address", "only-endpoint-drains"]
-    processes += ["stolen-intermediate", "stolen-node-key", "tcp-only"]
+    processes = ["agent-dead-30-hours", "authority-dead", "clock-skew", "cold-start", "copied-state"]
+    processes += ["dead-twice", "enrolled-again", "forgotten", "isolated-caller", "leave-rejoin-all"]
+    processes += ["mixed-version", "moved-address", "only-endpoint-drains", "rotate-with-tenth-offline"]
+    processes += ["signers-off-30-days", "stolen-intermediate", "stolen-node-key", "stolen-signer-key"]
+    processes += ["suspended-30-days", "tcp-only"]
     assert [path.stem for path in refused] == processes
     for path in refused:
         with pytest.raises(OperatorError, match="--backend process"):
