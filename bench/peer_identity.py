@@ -125,12 +125,12 @@ def handshakes(facts: PeerFacts, one: Identity) -> dict[str, float]:
 
 def snapshots(state: EngineState, plain: dict[str, bytes], told: dict[str, bytes]) -> dict[str, float]:
     """Give the state all tables, then one shard anew again and again; return CPU milliseconds and memory."""
-    state.apply(state.prepare(make_snapshot(plain)))
+    state.apply(state.prepare(make_snapshot(plain)), Instant(0))
     first: Snapshot = make_snapshot({**plain, **told})
-    first_ms = cpu_us(lambda: state.apply(state.prepare(first)), 1) / 1_000
-    state.apply(state.prepare(make_snapshot(plain)))
+    first_ms = cpu_us(lambda: state.apply(state.prepare(first), Instant(0)), 1) / 1_000
+    state.apply(state.prepare(make_snapshot(plain)), Instant(0))
     tracemalloc.start()
-    state.apply(state.prepare(first))
+    state.apply(state.prepare(first), Instant(0))
     read_bytes = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     shards = [name for name in told if name.startswith(("pins/", "credentials/"))]
@@ -138,8 +138,8 @@ def snapshots(state: EngineState, plain: dict[str, bytes], told: dict[str, bytes
     for number in range(CHANGES):
         name = shards[number % len(shards)]
         changed = make_snapshot({**plain, **told, name: without_its_last(name, told[name])})
-        changes.append(cpu_us(lambda: state.apply(state.prepare(changed)), 1) / 1_000)  # noqa: B023
-    state.apply(state.prepare(first))
+        changes.append(cpu_us(lambda: state.apply(state.prepare(changed), Instant(0)), 1) / 1_000)  # noqa: B023
+    state.apply(state.prepare(first), Instant(0))
     return {
         "tables_bytes": sum(map(len, told.values())),
         "engine_holds_mb": round((sum(map(len, told.values())) + read_bytes) / 1e6, 1),

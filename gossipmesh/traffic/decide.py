@@ -22,7 +22,7 @@ from gossipmesh.model.snapshot import (
     SnapshotEndpoint,
     UpstreamSection,
 )
-from gossipmesh.traffic import authorization, retries, routing
+from gossipmesh.traffic import authorization, decide_exchange, retries, routing
 from gossipmesh.traffic.balance import Balancer, Try
 from gossipmesh.traffic.endpoints import EndpointStates, key_of
 from gossipmesh.traffic.outcomes import Outcome
@@ -298,4 +298,5 @@ _KINDS: Final[dict[str, Callable[[object], Answer]]] = {
     "eject": _balance,
     "retry": _retry,
     "authorize": _authorize,
+    "exchange": decide_exchange.play,
 }

@@ -35,7 +35,7 @@ def test_no_server_runs_what_passes_a_deny() -> None:
 
 def test_all_kinds_of_decisions_have_vectors() -> None:
     kinds = {json.loads(path.read_text())["kind"] for path in (files.SPEC / "decisions").glob("*.json")}
-    assert {"route", "balance", "eject", "retry", "authorize"} <= kinds
+    assert {"route", "balance", "eject", "retry", "authorize", "exchange"} <= kinds
 
 
 def test_the_runner_imports_nothing_of_an_engine() -> None:

@@ -9,7 +9,8 @@ from typing import Final
 
 import trio
 
-from gossipmesh.dataplane.reference.state import EngineState, now
+from gossipmesh.dataplane.reference.clock import now
+from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.model.member import Address
 from gossipmesh.net.byte_stream import connect
@@ -34,7 +35,7 @@ class ContactWatch:
             await self._state.attempts.wait_busy()
             await trio.sleep(LOOK_S)
             self.look()
-            if self._state.endpoint_states.isolation.isolated:
+            if self._state.ground.states.isolation.isolated:
                 await self._ask_until_reached()
 
     def look(self) -> None:
@@ -43,13 +44,15 @@ class ContactWatch:
         Cost: one getsockopt for each try that waits for its answer since before the last look.
         """
         for attempt in self._state.attempts.turn():
-            if attempt.node and not attempt.downstream.response_started and _is_silent(attempt):
+            downstream = attempt.downstream
+            waits = downstream is not None and not downstream.response_started
+            if attempt.node and waits and _is_silent(attempt):
                 self._state.unreached(attempt.node)
 
     async def _ask_until_reached(self) -> None:
         """Connect to one lost node after another; whoever takes it, or refuses it, is reached."""
         state = self._state
-        while state.endpoint_states.isolation.isolated:
+        while state.ground.states.isolation.isolated:
             await trio.sleep(ASK_S)
             self.look()
             found = self._next_lost()
@@ -67,8 +70,8 @@ class ContactWatch:
 
     def _next_lost(self) -> tuple[str, Address] | None:
         """Return the lost node asked longest ago, and where it listens."""
-        applied, isolation = self._state.applied, self._state.endpoint_states.isolation
-        sections = () if applied is None else applied.upstreams.values()
+        applied, isolation = self._state.applied, self._state.ground.states.isolation
+        sections = () if applied is None else applied.tables.upstreams.values()
         lost = {
             endpoint.node: endpoint.address
             for section in sections

@@ -3,16 +3,17 @@
 import errno
 import logging
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 import trio
 
+from gossipmesh.dataplane.reference.clock import now
 from gossipmesh.dataplane.reference.dial_queue import Learnt
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS
 from gossipmesh.dataplane.reference.pool import PooledConnection
-from gossipmesh.dataplane.reference.state import EngineState, UpstreamState, now
+from gossipmesh.dataplane.reference.state import EngineState, UpstreamState
 from gossipmesh.dataplane.reference.tries import Attempt
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
@@ -20,12 +21,13 @@ from gossipmesh.model.snapshot import SnapshotEndpoint
 from gossipmesh.net.byte_stream import PlainStream, connect
 from gossipmesh.net.shortage import is_own_shortage
 from gossipmesh.net.tls import ALPN_HTTP, TlsError, TlsPeerRefused, TlsStream, open_tls
+from gossipmesh.traffic import endings
+from gossipmesh.traffic.endings import Ending
 from gossipmesh.traffic.endpoints import key_of
-from gossipmesh.traffic.outcomes import Outcome
+from gossipmesh.traffic.outcomes import FAILURES
 
 log = logging.getLogger("gossipmesh.engine")
 
-REVOKED_DETAIL: Final = "endpoint_revoked"
 _LAG_SHARE: Final = 0.25  # of the connect timeout: a loop this late saw what came too late
 _NO_WAY: Final = (
     errno.EHOSTDOWN,
@@ -37,17 +39,12 @@ _NO_WAY: Final = (
 
 
 class DialFailed(Exception):
-    """No connection.
+    """No connection, and why; `more` is for the log. `unreached`: the node gave no sign of life."""
 
-    `outcome` None: it was not tried (a limit, a lack of our own, no SVID to speak with). `unreached`: its
-    node gave no sign of life.
-    """
-
-    def __init__(self, outcome: Outcome | None, flag: str, detail: str, *, unreached: bool = False) -> None:
-        super().__init__(detail)
-        self.outcome = outcome
-        self.flag = flag
-        self.detail = detail
+    def __init__(self, ending: Ending, more: str = "", *, unreached: bool = False) -> None:
+        super().__init__(f"{ending.detail}: {more}" if more else ending.detail)
+        self.ending = ending
+        self.more = more
         self.unreached = unreached
 
 
@@ -72,14 +69,13 @@ async def _in_turn(state: EngineState, endpoint: SnapshotEndpoint) -> AsyncItera
     """
     before_us = await state.dials.enter(key_of(endpoint))
     if before_us is not None:
-        detail = f"{before_us.detail}; found by the connection before this one"
-        raise DialFailed(Outcome.OVERLOADED, "UF", detail, unreached=before_us.unreached)
+        raise DialFailed(endings.FOUND_BEFORE, before_us.detail, unreached=before_us.unreached)
     failure: Learnt | None = None
     try:
         yield
     except DialFailed as error:
-        if error.outcome in (Outcome.CONNECT_REFUSED, Outcome.CONNECT_FAILED):
-            failure = Learnt(error.detail, error.unreached)
+        if error.ending.outcome in FAILURES:
+            failure = Learnt(str(error), error.unreached)
         raise
     finally:
         state.dials.leave(key_of(endpoint), failure)
@@ -90,14 +86,14 @@ async def _shake_hands(
 ) -> TlsStream:
     applied, facts = state.applied, state.peers.facts(now())
     if applied is None or facts is None:
-        raise DialFailed(None, "UF", "no snapshot")
+        raise DialFailed(endings.NO_SNAPSHOT)
     context = _context(state, caller, protocol)
     admission = upstream.admission
     admitted = admission.admit_connection()
     if not admitted and upstream.pool.close_oldest():
         admitted = admission.admit_connection()
     if not admitted:
-        raise DialFailed(None, "UO", "upstream_connections_overflow")
+        raise DialFailed(endings.CONNECTIONS_OVERFLOW)
     stream: TlsStream | None = None
     timeout_s = applied.limits.connect_timeout_ns / SECOND_NS
     lag_before_s = state.dials.lag.total_s
@@ -125,13 +121,13 @@ async def _shake_hands(
         lag_s = state.dials.lag.total_s - lag_before_s
         if lag_s >= timeout_s * _LAG_SHARE:
             state.counters.add("own_lags")
-            raise DialFailed(Outcome.OVERLOADED, "UO", f"connect_timeout: this engine was {lag_s:.1f} s late")
-        raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout", unreached=True)
+            raise DialFailed(endings.OWN_LAG, f"this engine was {lag_s:.1f} s late")
+        raise DialFailed(endings.CONNECT_TIMEOUT, unreached=True)
     if state.peers.gone(stream.peer):  # it was judged by what was known when the dial began
         stream.close()
         admission.release_connection()
         state.peers.cut()
-        raise DialFailed(Outcome.CONNECT_FAILED, "UF", REVOKED_DETAIL)
+        raise DialFailed(endings.ENDPOINT_REVOKED)
     state.counters.add("tls_client_handshakes")
     state.reached(endpoint.node, now())
     return stream
@@ -143,7 +139,7 @@ def _context(state: EngineState, caller: str, protocol: str) -> ssl.SSLContext:
     except OSError as error:  # a key passes through a descriptor
         raise _failed(state, error) from None
     if context is None:
-        raise DialFailed(None, "UF", f"no_svid: {caller}")
+        raise DialFailed(endings.NO_SVID, caller)
     return context
 
 
@@ -151,11 +147,11 @@ def _failed(state: EngineState, error: OSError) -> DialFailed:
     """Return whose fault an error at connecting is, and count it when it is our own."""
     if is_own_shortage(error):
         state.counters.add("own_shortages")
-        return DialFailed(None, "UO", f"own_shortage: {error}")
+        return DialFailed(endings.OWN_SHORTAGE, str(error))
     if isinstance(error, ConnectionRefusedError):
-        return DialFailed(Outcome.CONNECT_REFUSED, "UF", f"connect_refused: {error}")
+        return DialFailed(endings.CONNECT_REFUSED, str(error))
     unreached = error.errno in _NO_WAY
-    return DialFailed(Outcome.CONNECT_FAILED, "UF", f"connect_failed: {error}", unreached=unreached)
+    return DialFailed(endings.CONNECT_FAILED, str(error), unreached=unreached)
 
 
 async def wait_for_connection(
@@ -169,7 +165,7 @@ async def wait_for_connection(
         DialFailed: why not, or the attempt was stopped. State: nothing is held.
     """
     wants = upstream.pool.wants
-    want = wants.add((caller, attempt.key))
+    want = wants.add((caller, key_of(endpoint)))
     try:
         if wants.begin_dial(want.place):
             state.dials.start(_dial_for_pool, state, upstream, endpoint, caller)
@@ -182,11 +178,11 @@ async def wait_for_connection(
     if connection is not None and state.peers.gone(connection.peer):  # while it was on its way to us
         connection.close()
         state.peers.cut()
-        raise DialFailed(Outcome.CONNECT_FAILED, "UF", REVOKED_DETAIL)
-    if connection is None or attempt.stopped is not None:
+        raise DialFailed(endings.ENDPOINT_REVOKED)
+    if connection is None or attempt.exchange.stopped is not None:
         if connection is not None:
             upstream.keep_or_close(connection)
-        raise DialFailed(None, "", "stopped")
+        raise DialFailed(endings.CONNECT_FAILED, "stopped")
     attempt.connection = connection
     return connection
 
@@ -219,25 +215,6 @@ async def _dial_for_pool(
         wants.end_dial(place)
 
 
-def outcome_of(
-    state: EngineState,
-    upstream: UpstreamState,
-    endpoint: SnapshotEndpoint,
-    tried: Sequence[SnapshotEndpoint],
-    error: DialFailed,
-) -> Outcome:
-    """Return how a try that got no connection ended, once it is noted what that says of its node.
-
-    Where it is this node that is cut off, and its request could go somewhere better, the try was moved.
-    """
-    if error.unreached:
-        state.unreached(endpoint.node)
-        isolated = state.endpoint_states.isolation.isolated
-        if isolated and upstream.balancer.has_better(key_of(endpoint), now(), tried):
-            return Outcome.MOVED
-    return error.outcome or Outcome.CANCELLED
-
-
 async def dial_workload(state: EngineState, address: Address) -> PlainStream:
     """Open a connection to a local workload.
 
@@ -250,7 +227,7 @@ async def dial_workload(state: EngineState, address: Address) -> PlainStream:
     except OSError as error:
         raise _failed(state, error) from None
     except trio.TooSlowError:
-        raise DialFailed(Outcome.CONNECT_FAILED, "UF", "connect_timeout") from None
+        raise DialFailed(endings.CONNECT_TIMEOUT) from None
 
 
 async def workload_connection(

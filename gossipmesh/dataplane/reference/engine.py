@@ -9,6 +9,7 @@ import trio
 
 from gossipmesh.dataplane.protocol import REQUESTS_FEATURE, EngineEvent
 from gossipmesh.dataplane.reference.access_log import AccessLog
+from gossipmesh.dataplane.reference.clock import now
 from gossipmesh.dataplane.reference.connections import Connections
 from gossipmesh.dataplane.reference.contact import ContactWatch
 from gossipmesh.dataplane.reference.control import Attachment, ControlServer
@@ -21,7 +22,7 @@ from gossipmesh.dataplane.reference.local import LocalPorts
 from gossipmesh.dataplane.reference.readiness import Readiness
 from gossipmesh.dataplane.reference.reports import Reports
 from gossipmesh.dataplane.reference.rooms import LOCAL, MESH, PROXY, READINESS, Rooms
-from gossipmesh.dataplane.reference.state import EngineState, now
+from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.access_log import AccessLogSettings
 from gossipmesh.model.instant import SECOND_NS
@@ -212,7 +213,7 @@ class ReferenceEngine:
         """
         applied = self._state.prepare(snapshot)
         self._rooms.resize(applied.limits.downstream_connections)
-        peers_changed = self._state.apply(applied)
+        peers_changed = self._state.apply(applied, now())
         if peers_changed:
             self._mesh.end_gone()
         if self._listeners is not None:

@@ -1,17 +1,17 @@
-"""One HTTP exchange: a request in, one try at a connection, an answer out. Both directions use it.
+"""One try's stream: a request out by one connection, its answer in, and on. Both directions use it.
 
-Responsible for streaming bodies and for saying how a try ended. Ends at decisions: whether to try
-again, where, and as whom is `outbound.py`'s and `inbound.py`'s. Rules:
+Responsible for streaming bodies and for saying how a try's stream ended. Ends at decisions, which are its
+exchange's: that is told of every step and says whether an answer is for the client. Rules:
 
 1. Bodies are streamed; only what a replay may need is kept, and no more than the snapshot allows.
 2. Errors of the two sides are different types from where they arise, so that an endpoint is never
    blamed for a client that left.
-3. After a byte of an answer has gone downstream, the exchange ends with it, whole or cut. What is cut
+3. After a byte of an answer has gone downstream, the request ends with it, whole or cut. What is cut
    shows by its framing or ends with a reset, and what was reset is, in either direction.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, Protocol
 
 import trio
 
@@ -33,10 +33,12 @@ from gossipmesh.dataplane.reference.passing import (
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.model import limits
 from gossipmesh.net.byte_stream import ByteStream
-from gossipmesh.traffic.outcomes import Outcome
+from gossipmesh.traffic import endings
+from gossipmesh.traffic.endings import Ending
 
 CONTINUE_WAIT_S: Final = 1.0  # RFC 9110 section 10.1.1: a client need not wait for 100 for ever
 BODY_STALL_S: Final = 60.0  # nginx: client_body_timeout
+_FLAG: Final = b"x-gossipmesh-flag"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _REASONS: Final = {
     200: b"OK",
@@ -57,6 +59,10 @@ _REASONS: Final = {
 
 class DownstreamGone(Exception):
     """The client left or its connection broke; nobody is there to be answered."""
+
+
+class DownstreamCut(DownstreamGone):
+    """The client's connection is ended by us: what it has must not look whole."""
 
 
 class DownstreamBad(Exception):
@@ -258,35 +264,51 @@ def engine_answer(status: int, flag: str, reason: str, content: bytes, *, keep_a
     return head + content
 
 
-class TryEnd:
-    """How a try ended.
+def engine_flag(response: ResponseHead) -> str:
+    """Return the flag of an answer that an engine made, empty when a workload made it."""
+    for name, value in response.headers:
+        if name == _FLAG:
+            return value.partition(b",")[0].decode("latin-1")
+    return ""
 
-    `flag` is the response flag, empty for none; `status` what the answer would be if this is the last
-    try; `abandoned`: an answer came and was not relayed, so that another try can be made; `reusable`: the
-    connection can be used again; `bodiless`: nothing but a rule says that no body follows the answer.
+
+class StreamEnd:
+    """How a try's stream ended.
+
+    `ending` is why, `more` what the log is told beside it; `reusable`: the connection can be used again;
+    `bodiless`: nothing but a rule says that no body follows the answer.
     """
 
-    __slots__ = ("abandoned", "bodiless", "detail", "flag", "outcome", "reusable", "status")
+    __slots__ = ("bodiless", "ending", "more", "reusable")
 
-    def __init__(self, outcome: Outcome, status: int, flag: str, detail: str) -> None:
-        self.outcome = outcome
-        self.status = status
-        self.flag = flag
-        self.detail = detail
-        self.abandoned = False
+    def __init__(self, ending: Ending, more: str = "") -> None:
+        self.ending = ending
+        self.more = more
         self.bodiless = False
         self.reusable = False
 
 
-def _takes_any(_response: ResponseHead) -> bool:
-    return True
+class Told(Protocol):
+    """Who is told how a try goes on."""
+
+    def sent(self) -> None:
+        """The request is out whole."""
+
+    def head(self, response: ResponseHead) -> bool:
+        """The final head is there; False: nothing of the answer is passed on."""
+        ...
+
+    def passed(self) -> None:
+        """A piece of the answer has moved on."""
+
+    def outgrew(self) -> None:
+        """The request's body is more than what is kept."""
+
+    def client_owes(self, *, begins: bool) -> None:
+        """We begin, or end, to wait for the client: for its body, or that it takes its answer."""
 
 
-def _nothing() -> None:
-    pass
-
-
-class Exchange:
+class Forwarding:
     """One try at one connection."""
 
     __slots__ = (
@@ -295,41 +317,25 @@ class Exchange:
         "_downstream",
         "_from_workload",
         "_go",
-        "_on_head",
-        "_on_progress",
-        "_on_sent",
         "_problem",
+        "_told",
         "response",
     )
 
     def __init__(
-        self,
-        downstream: Downstream,
-        connection: PooledConnection,
-        *,
-        on_head: Callable[[ResponseHead], bool] = _takes_any,
-        on_progress: Callable[[], None] = _nothing,
-        from_workload: bool = False,
-        on_sent: Callable[[], None] = _nothing,
+        self, downstream: Downstream, connection: PooledConnection, told: Told, *, from_workload: bool = False
     ) -> None:
-        """Args:
-        from_workload: the answer is an application's, which may not speak as an engine.
-        on_head: called once with the final head; False abandons the answer.
-        on_progress: called after each piece of the answer.
-        on_sent: called once the request is out whole.
-        """
+        """`from_workload`: the answer is an application's, which may not speak as an engine."""
         self._downstream = downstream
         self._connection = connection
-        self._on_head = on_head
-        self._on_progress = on_progress
+        self._told = told
         self._from_workload = from_workload
         self._cut_shows = True  # to the client, once its answer's head went out
-        self._on_sent = on_sent
         self._go: trio.Event | None = None  # to send a body that waits for consent
         self._problem: DownstreamGone | DownstreamBad | None = None
         self.response: ResponseHead | None = None
 
-    def run(self, head: bytes) -> Awaitable[TryEnd]:
+    def run(self, head: bytes) -> Awaitable[StreamEnd]:
         """Return what sends the request with `head` and relays the answer; it raises only if cancelled."""
         body = self._downstream.body
         kept = body.whole
@@ -339,14 +345,14 @@ class Exchange:
             kept = (chunk(kept) if kept else b"") + last_chunk(body.trailers)
         return self._relayed(head + kept)
 
-    async def _stream(self, head: bytes) -> TryEnd:
+    async def _stream(self, head: bytes) -> StreamEnd:
         body = self._downstream.body
         self._go = trio.Event()
         try:
             await self._connection.stream.send_all(head)
         except OSError:
             return await self._relayed()
-        ends: list[TryEnd] = []  # stays empty when the pump cancels the nursery
+        ends: list[StreamEnd] = []  # stays empty when the pump cancels the nursery
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump, nursery.cancel_scope, self._go)
@@ -380,13 +386,13 @@ class Exchange:
             while True:
                 if data:
                     await stream.send_all(chunk(data) if chunked else data)
-                    self._on_progress()
+                    self._told.passed()
                 if body.finished:
                     break
-                data = await body.next()
+                data = await self._next_of_body()
             if chunked:
                 await stream.send_all(last_chunk(body.trailers))
-            self._on_sent()
+            self._told.sent()
         except (DownstreamGone, DownstreamBad) as error:
             # Without its frames: they hold this exchange, and a cycle would keep both streams for months.
             self._problem = type(error)(str(error))
@@ -394,7 +400,27 @@ class Exchange:
         except OSError:
             pass  # the far side stopped reading; its answer, or its end, is what counts
 
-    async def _relayed(self, request: bytes = b"") -> TryEnd:
+    async def _next_of_body(self) -> bytes:
+        """Return the next bytes of the request's body; waiting for them is the client's to answer for."""
+        self._told.client_owes(begins=True)
+        try:
+            data = await self._downstream.body.next()
+        finally:
+            self._told.client_owes(begins=False)
+        if not self._downstream.body.replayable:
+            self._told.outgrew()
+        return data
+
+    async def _send(self, data: bytes) -> None:
+        """Send bytes of an answer; who does not take them has itself to answer for.
+
+        If that fails the try has ended, and nobody is owed anything.
+        """
+        self._told.client_owes(begins=True)
+        await self._downstream.send(data)
+        self._told.client_owes(begins=False)
+
+    async def _relayed(self, request: bytes = b"") -> StreamEnd:
         """Send `request`, if any, and relay the answer."""
         connection = self._connection
         if request:
@@ -402,39 +428,35 @@ class Exchange:
                 await connection.stream.send_all(request)
             except OSError:
                 pass  # an answer may have come before the connection closed
-            self._on_sent()
+            self._told.sent()
         try:
             response = self._understood(await connection.reader.read_head_untrusted())
             if response.status < 200 and response.status != 101:
                 response = await self._final_head(response)
         except BadMessage as error:
-            return TryEnd(Outcome.RESET, 502, "UPE", f"upstream_protocol_error: {error}")
+            return StreamEnd(endings.PROTOCOL_ERROR, str(error))
         except OSError as error:
-            return TryEnd(Outcome.RESET, 503, "UC", f"upstream_reset_before_response: {error}")
+            return StreamEnd(endings.RESET_BEFORE_RESPONSE, str(error))
         except DownstreamGone as error:
             return _downstream_end(error)
         self.response = response
-        outcome = Outcome.SERVER_ERROR if response.status >= 500 else Outcome.SUCCESS
-        end = TryEnd(outcome, response.status, "", "via_upstream")
         if response.status == 101 and self._downstream.head.upgrade is None:
-            return TryEnd(Outcome.RESET, 502, "UPE", "upstream_protocol_error: 101 nobody asked for")
-        if not self._on_head(response):
-            end.abandoned = True
+            return StreamEnd(endings.PROTOCOL_ERROR, "101 nobody asked for")
+        end = StreamEnd(endings.VIA_UPSTREAM)
+        if not self._told.head(response):
             return end
         self._downstream.status = response.status
         try:
             end.bodiless = self._is_bodiless(response)
             end.reusable = await self._relay(response, end.bodiless)
         except DownstreamGone as error:
-            gone = _downstream_end(error)
-            gone.status = response.status
-            return gone
+            return _downstream_end(error)
         except (OSError, BadMessage) as error:
             self._downstream.keep_alive = False
             # Framing that is left open shows where an answer was cut; what a reset takes away it cannot say.
             if not (self._cut_shows and isinstance(error, ConnectionCut | BadMessage)):
                 self._downstream.stream.abort()
-            return TryEnd(Outcome.RESET, response.status, "UC", f"upstream_reset_after_response: {error}")
+            return StreamEnd(endings.RESET_AFTER_RESPONSE, str(error))
         return end
 
     def _is_bodiless(self, response: ResponseHead) -> bool:
@@ -506,20 +528,20 @@ class Exchange:
             keep_alive=downstream.keep_alive or response.status == 101,
         )
         if response.status == 101:
-            await downstream.send(head)
+            await self._send(head)
             return False
         if old_client and downstream.keep_alive:
             head = head[:-2] + b"connection: keep-alive\r\n\r\n"
         whole = None if length is None else reader.take_whole(length)
         if whole is not None:  # what came with the head goes on with the head
-            await downstream.send(head + whole)
+            await self._send(head + whole)
             downstream.sent_bytes += len(whole)
             return response.keep_alive and not reader.pending_bytes
         body = MessageBody(reader, content_length=length, chunked=response.chunked and not bodiless)
         first = b""
         if length and reader.pending_bytes:
             first = await body.next()  # what came with the head goes on with the head
-        await downstream.send(head + first)
+        await self._send(head + first)
         downstream.sent_bytes += len(first)
         await self._relay_body(body, chunked)
         ended_by_close = length is None and not response.chunked
@@ -530,15 +552,14 @@ class Exchange:
         while not body.finished:
             data = await body.next()
             if data:
-                await downstream.send(chunk(data) if chunked else data)
+                await self._send(chunk(data) if chunked else data)
                 downstream.sent_bytes += len(data)
-                self._on_progress()
+                self._told.passed()
         if chunked:
             passed = passed_trailers(body.trailers) if downstream.head.takes_trailers else []
-            await downstream.send(last_chunk(passed))
+            await self._send(last_chunk(passed))
 
 
-def _downstream_end(error: DownstreamGone | DownstreamBad) -> TryEnd:
-    if isinstance(error, DownstreamBad):
-        return TryEnd(Outcome.CANCELLED, 400, "DPE", f"downstream_protocol_error: {error}")
-    return TryEnd(Outcome.CANCELLED, 0, "DC", f"downstream_disconnect: {error}")
+def _downstream_end(error: DownstreamGone | DownstreamBad) -> StreamEnd:
+    bad = isinstance(error, DownstreamBad)
+    return StreamEnd(endings.DOWNSTREAM_ERROR if bad else endings.DISCONNECT, str(error))

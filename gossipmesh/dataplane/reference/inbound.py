@@ -16,11 +16,11 @@ from collections.abc import Awaitable
 import trio
 
 from gossipmesh.dataplane.reference.body import MessageReader
+from gossipmesh.dataplane.reference.clock import now
 from gossipmesh.dataplane.reference.connections import Connection
-from gossipmesh.dataplane.reference.denials import REVOKED, deny
 from gossipmesh.dataplane.reference.dialing import DialFailed, workload_connection
 from gossipmesh.dataplane.reference.entry import Entry
-from gossipmesh.dataplane.reference.forward import Downstream, DownstreamGone, Exchange, TryEnd
+from gossipmesh.dataplane.reference.forward import Downstream, DownstreamCut, Forwarding, StreamEnd
 from gossipmesh.dataplane.reference.handshakes import Handshakes
 from gossipmesh.dataplane.reference.http1 import MESH_LIMITS, HeaderList, ResponseHead, write_request
 from gossipmesh.dataplane.reference.inbound_tcp import InboundTunnel, say
@@ -33,11 +33,10 @@ from gossipmesh.dataplane.reference.passing import (
     may_go_on,
     passed_headers,
 )
-from gossipmesh.dataplane.reference.pool import PooledConnection
-from gossipmesh.dataplane.reference.request_life import Refused, written_down
+from gossipmesh.dataplane.reference.request_life import written_down
 from gossipmesh.dataplane.reference.service import serve_http
-from gossipmesh.dataplane.reference.state import EngineState, now
-from gossipmesh.dataplane.reference.tries import Attempt
+from gossipmesh.dataplane.reference.state import EngineState
+from gossipmesh.dataplane.reference.tries import InboundAttempt
 from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus
 from gossipmesh.dataplane.reference.upgrade import splice
 from gossipmesh.model import limits
@@ -54,14 +53,13 @@ from gossipmesh.net.tls import (
     TlsStream,
     select_by_name,
 )
-from gossipmesh.traffic.authorization import decide
-from gossipmesh.traffic.outcomes import Outcome
-from gossipmesh.traffic.retries import is_idempotent
+from gossipmesh.traffic import endings
+from gossipmesh.traffic.actions import Action, Answer, ConnectWorkload, Cut, Finish, Request, TakeBody
+from gossipmesh.traffic.inbound import InboundExchange
 from gossipmesh.trust.peer_identity import Peer
 
 HANDSHAKE_TIMEOUT_S = 5.0
 _TCP = (ALPN_TCP_2, ALPN_TCP)
-_WORKLOAD_TRIES = 2  # a kept connection may have ended at the moment it was used
 
 
 class MeshListener:
@@ -73,19 +71,15 @@ class MeshListener:
         self._handshakes = handshakes
         self._front: ssl.SSLContext | None = None
         self._callers: dict[Connection, Peer] = {}
-        self._tunnels: dict[Connection, InboundTunnel] = {}
 
     def end_gone(self) -> None:
         """End the connections of callers whose nodes are what they were no more.
 
-        Requests under way have been written down by then (`EngineState.review`).
+        What is under way has been written down by then (`EngineState.end_gone`).
         Cost: O(connections from other nodes), when credentials have changed.
         """
         for connection, caller in list(self._callers.items()):
             if self._state.peers.gone(caller):
-                tunnel = self._tunnels.get(connection)
-                if tunnel is not None:
-                    tunnel.revoke()
                 connection.cut()
                 self._state.peers.cut()
 
@@ -102,7 +96,7 @@ class MeshListener:
             return None
         if server_name == applied.probe_name:
             return identities.server(applied.node_spiffe_id)
-        inbound = applied.inbounds.get(server_name)
+        inbound = applied.tables.inbounds.get(server_name)
         return None if inbound is None else identities.server(inbound.spiffe_id)
 
     async def accept(self, connection: Connection, client: socket.socket) -> None:
@@ -133,7 +127,6 @@ class MeshListener:
                 self._refused(connection, stream, error)
         finally:
             self._callers.pop(connection, None)
-            self._tunnels.pop(connection, None)
             stream.close()
 
     def _refused(self, connection: Connection, stream: TlsStream, error: TlsPeerRefused) -> None:
@@ -164,10 +157,7 @@ class MeshListener:
                 await say(stream, TunnelStatus.OVERLOADED)
                 return
             connection.begin_request()
-            remote, name = connection.remote, caller.spiffe_id
-            tunnel = InboundTunnel(self._state, self._journal, remote, name, inbound)
-            self._tunnels[connection] = tunnel
-            await tunnel.serve(stream)
+            await InboundTunnel(self._state, self._journal, connection.remote, caller, inbound).serve(stream)
             return
 
         def handle(downstream: Downstream) -> Awaitable[None]:
@@ -199,8 +189,8 @@ class InboundRequest:
         self._journal = journal
         self._downstream = downstream
         self._peer = caller
-        self._peers_turn = state.peers.turn
         self._caller = caller.spiffe_id
+        self._raw = b""
         self._entry = Entry("inbound", "http", remote, self._caller, now())
         self._entry.head = downstream.head
         self._entry.server_name = server_name
@@ -214,81 +204,80 @@ class InboundRequest:
         return written_down(self._journal, self._downstream, self._entry, self._answered())
 
     async def _answered(self) -> None:
-        entry, downstream, state = self._entry, self._downstream, self._state
-        inbound = state.inbound(entry.server_name)
-        if inbound is None:
-            # The workload left while its peers still hold connections: they should ask elsewhere.
-            downstream.keep_alive = False
-            raise Refused(503, "UH", "registration_gone", "the workload is no longer here")
-        entry.service = inbound.service
-        entry.upstream_host = str(inbound.workload)
-        head = downstream.head
-        verdict = decide(inbound, self._caller, head.method, head.path)
-        if not verdict.allow:
-            deny(state, entry, verdict)
-            await downstream.answer(403, "UAEX", "denied")
-            return
-        if head.method == "CONNECT":
-            raise Refused(405, "DPE", "connect_inbound", "CONNECT is for proxies")
-        if not may_go_on(head):
-            entry.details = "max_forwards"
-            await downstream.answer_as_last()
-            return
+        request, headers = self._asked()
+        exchange = InboundExchange(self._state.ground, request, self._caller, self._entry.server_name or "")
         try:
-            headers, trace = passed_headers(head, state.rng)
+            action = exchange.begin()
+            while True:
+                if isinstance(action, ConnectWorkload):
+                    action = await self._try(exchange, action, headers)
+                elif isinstance(action, Finish):
+                    return
+                elif isinstance(action, Answer):
+                    await self._answer(exchange, action)
+                    return
+                elif isinstance(action, Cut):
+                    self._downstream.keep_alive = False
+                    raise DownstreamCut(exchange.details)
+                else:
+                    assert isinstance(action, TakeBody)
+                    await self._downstream.body.read_small(self._downstream.head)
+                    action = exchange.body_taken()
+        finally:
+            exchange.close()
+            self._state.heed()
+            self._note(exchange)
+
+    def _asked(self) -> tuple[Request, HeaderList]:
+        """Return what is asked, and the headers that go on."""
+        head = self._downstream.head
+        goes_on, looped = may_go_on(head), False
+        headers: HeaderList = []
+        try:
+            headers, trace = passed_headers(head, self._state.rng)
+            self._entry.traceparent = trace.decode("latin-1") or None
         except TooManyHops:
-            raise Refused(508, "LR", "hop_limit", "the request went in a circle") from None
-        entry.traceparent = trace.decode("latin-1") or None
-        if head.method == "TRACE":  # it sends back what arrives: nothing of ours
-            headers = [header for header in headers if header[0] != HOPS]
-        else:
-            headers.append(self._certificate_header(inbound))
-        await self._forward(inbound, headers)
+            looped = True
+        request = Request(
+            service=None,
+            path=head.path,
+            method=head.method,
+            waits_for_body=not self._downstream.body.finished,
+            looped=looped,
+            last_stop=not goes_on,
+        )
+        return request, headers
 
-    def _certificate_header(self, inbound: InboundSection) -> tuple[bytes, bytes]:
-        return CERTIFICATE, f"By={inbound.spiffe_id};URI={self._caller}".encode()
+    def _added(self, headers: HeaderList, inbound: InboundSection) -> HeaderList:
+        if self._downstream.head.method == "TRACE":  # it sends back what arrives: nothing of ours
+            return [header for header in headers if header[0] != HOPS]
+        certificate = f"By={inbound.spiffe_id};URI={self._caller}".encode()
+        return [*headers, (CERTIFICATE, certificate)]
 
-    async def _forward(self, inbound: InboundSection, headers: HeaderList) -> None:
-        downstream, entry = self._downstream, self._entry
-        if not downstream.body.finished:
-            await downstream.body.read_small(downstream.head)
-        head = write_request(downstream.head, headers, announced_trailers(downstream.head.trailer))
-        while True:
-            entry.attempts += 1
-            end, reused = await self._one_try(inbound, head)
-            again = reused and end.outcome is Outcome.RESET and not downstream.response_started
-            if not again or entry.attempts >= _WORKLOAD_TRIES or not downstream.body.replayable:
-                break
-            if not is_idempotent(downstream.head.method):
-                break
-        entry.details = end.detail
-        entry.flag(end.flag)
-        if end.flag == "DC" or (end.flag and downstream.response_started):
-            downstream.keep_alive = False
-            raise DownstreamGone(end.detail)
-        if not downstream.response_started:
-            await downstream.answer(end.status, end.flag, _reason(end))
-
-    async def _one_try(self, inbound: InboundSection, head: bytes) -> tuple[TryEnd, bool]:
-        state = self._state
+    async def _try(self, exchange: InboundExchange, action: ConnectWorkload, headers: HeaderList) -> Action:
+        state, head = self._state, self._downstream.head
+        if not self._raw:
+            assert exchange.inbound is not None
+            added = self._added(headers, exchange.inbound)
+            self._raw = write_request(head, added, announced_trailers(head.trailer))
         try:
             connection = await workload_connection(
-                state, inbound.registration, inbound.workload, self._caller, self._entry.began
+                state, action.registration, action.address, self._caller, self._entry.began
             )
         except DialFailed as error:
-            return TryEnd(error.outcome or Outcome.CANCELLED, 503, error.flag, error.detail), False
-        reused = connection.used_count > 0
+            return exchange.unconnected(error.ending, error.more)
+        exchange.connected(reused=connection.used_count > 0)
         connection.used_count += 1
-        attempt = self._begun(connection)
-        exchange = Exchange(self._downstream, connection, from_workload=True)
+        attempt = InboundAttempt(exchange, self._downstream, self._peer)
+        attempt.connection = connection
+        state.attempts.begin(attempt)
+        forwarding = Forwarding(self._downstream, connection, attempt, from_workload=True)
         kept = False
         try:
-            end = await exchange.run(head)
-            if self._downstream.status == 101 and not end.flag:
+            end = await forwarding.run(self._raw)
+            if self._downstream.status == 101 and not end.ending.flag:
                 await splice(state, self._downstream, connection)
-            if attempt.stopped is not None:
-                end = TryEnd(Outcome.CANCELLED, 0, "DC", self._entry.details or "downstream_disconnect")
-            elif _may_go_on_with(end, exchange.response):
+            elif exchange.stopped is None and _may_go_on_with(end, forwarding.response):
                 kept = True
                 if state.workloads.full:
                     state.counters.add("workload_connections_shed")
@@ -297,35 +286,29 @@ class InboundRequest:
             state.attempts.finish(attempt)
             if not kept:
                 connection.close()
-        return end, reused
+        return exchange.ended(end.ending, end.more)
 
-    def _begun(self, connection: PooledConnection) -> Attempt:
-        """Return a try that ends early when the caller's engine has gone, or may not call any more."""
-        attempt = Attempt(self._downstream, "", connection.key)
-        attempt.connection = connection
-        attempt.half_close_allowed = False
-        attempt.allowed = self._still_allowed
-        self._state.attempts.begin(attempt)
-        return attempt
+    async def _answer(self, exchange: InboundExchange, action: Answer) -> None:
+        ending, downstream = action.ending, self._downstream
+        if ending is endings.MAX_FORWARDS:
+            await downstream.answer_as_last()
+            return
+        if ending is endings.REGISTRATION_GONE:
+            downstream.keep_alive = False
+        await downstream.answer(ending.status, ",".join(exchange.flags), action.reason)
 
-    def _still_allowed(self) -> bool:
-        """Tell whether the snapshot that came meanwhile allows what is under way; write down if not."""
-        peers = self._state.peers
-        if peers.turn != self._peers_turn:
-            self._peers_turn = peers.turn
-            if peers.gone(self._peer):
-                deny(self._state, self._entry, REVOKED)
-                return False
-        head, inbound = self._downstream.head, self._state.inbound(self._entry.server_name)
-        if inbound is None:
-            return True  # the workload leaves: what is in flight may finish
-        verdict = decide(inbound, self._caller, head.method, head.path)
-        if not verdict.allow:
-            deny(self._state, self._entry, verdict)
-        return verdict.allow
+    def _note(self, exchange: InboundExchange) -> None:
+        """Write down what has become known of the request."""
+        entry = self._entry
+        if exchange.inbound is not None:
+            entry.service = exchange.inbound.service
+            entry.upstream_host = str(exchange.inbound.workload)
+        entry.attempts = exchange.attempts
+        entry.details = exchange.details
+        entry.flags[:] = exchange.flags
 
 
-def _may_go_on_with(end: TryEnd, response: ResponseHead | None) -> bool:
+def _may_go_on_with(end: StreamEnd, response: ResponseHead | None) -> bool:
     """Tell whether the connection to a workload may be used again after this.
 
     What is only said to have no body may get one yet: a workload that errs is not trusted with another
@@ -334,17 +317,3 @@ def _may_go_on_with(end: TryEnd, response: ResponseHead | None) -> bool:
     if not end.reusable or response is None:
         return False
     return not (end.bodiless and (response.chunked or response.content_length))
-
-
-def _reason(end: TryEnd) -> str:
-    """Return what a caller is told of a try that got it no answer."""
-    if end.flag == "UPE":
-        return f"the workload's answer is not HTTP: {end.detail.partition(': ')[2]}"
-    return _REASONS.get(end.flag, "the workload did not answer")
-
-
-_REASONS = {
-    "UF": "no connection to the workload could be made",
-    "UO": "this node lacks what a connection to the workload takes",
-    "UC": "the workload ended the connection before it answered",
-}

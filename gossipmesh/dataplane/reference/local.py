@@ -7,6 +7,7 @@ from typing import Final
 import trio
 
 from gossipmesh.dataplane.reference.body import MessageReader
+from gossipmesh.dataplane.reference.clock import now
 from gossipmesh.dataplane.reference.connections import Acceptor, Connection
 from gossipmesh.dataplane.reference.entry import Entry
 from gossipmesh.dataplane.reference.forward import Downstream
@@ -14,7 +15,7 @@ from gossipmesh.dataplane.reference.journal import Journal
 from gossipmesh.dataplane.reference.outbound import OutboundRequest
 from gossipmesh.dataplane.reference.outbound_tcp import serve_connect, serve_tcp
 from gossipmesh.dataplane.reference.service import Handler, OnBad, serve_http
-from gossipmesh.dataplane.reference.state import EngineState, now
+from gossipmesh.dataplane.reference.state import EngineState
 from gossipmesh.model.service import Protocol
 from gossipmesh.model.snapshot import UpstreamListener
 from gossipmesh.net.byte_stream import PlainStream
@@ -131,8 +132,8 @@ class LocalPorts:
         on like a client of any TCP service that nobody serves.
         """
         applied = self._state.applied
-        router = None if applied is None else applied.routes.router(listener.service)
-        if router is not None and self._state.is_served(router):
+        router = None if applied is None else applied.tables.routes.router(listener.service)
+        if applied is not None and router is not None and applied.tables.is_served(router):
             return True
         try:
             with trio.move_on_after(UNSERVED_WAIT_S):

@@ -11,7 +11,7 @@ Rules:
 """
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import trio
 
@@ -223,9 +223,9 @@ class ConnectionPool:
         self._discard(lambda connection: connection is oldest)
         return True
 
-    def keep_only(self, keys: Collection[EndpointKey]) -> None:
-        """Close connections to every other endpoint."""
-        self._discard(lambda connection: connection.key not in keys)
+    def close_unless(self, listed: Callable[[EndpointKey], bool]) -> None:
+        """Close connections to endpoints that are not listed."""
+        self._discard(lambda connection: not listed(connection.key))
 
     def close_gone(self, gone: Callable[[Peer | None], bool]) -> int:
         """Close connections to those who are gone; return how many."""

@@ -7,7 +7,8 @@ bytes until it came, so that a connection nobody took can be made elsewhere. Cod
 from enum import IntEnum
 from typing import Final
 
-from gossipmesh.traffic.outcomes import Outcome
+from gossipmesh.traffic import endings
+from gossipmesh.traffic.endings import Ending
 
 
 class TunnelStatus(IntEnum):
@@ -20,12 +21,11 @@ class TunnelStatus(IntEnum):
     OVERLOADED = 4  # the callee lacks a place, descriptors or memory
 
 
-_OUTCOMES: Final = {
-    TunnelStatus.CONNECTED: (Outcome.SUCCESS, ""),
-    TunnelStatus.REFUSED: (Outcome.CONNECT_REFUSED, "UF"),
-    TunnelStatus.GONE: (Outcome.CONNECT_REFUSED, "UH"),
-    TunnelStatus.DENIED: (Outcome.SUCCESS, "UAEX"),
-    TunnelStatus.OVERLOADED: (Outcome.OVERLOADED, "UO"),
+_ENDINGS: Final = {
+    TunnelStatus.REFUSED: endings.WORKLOAD_REFUSED,
+    TunnelStatus.GONE: endings.WORKLOAD_GONE,
+    TunnelStatus.DENIED: endings.DENIED,
+    TunnelStatus.OVERLOADED: endings.WORKLOAD_OVERLOADED,
 }
 
 
@@ -37,6 +37,15 @@ def read_status_untrusted(byte: int) -> TunnelStatus:
         return TunnelStatus.REFUSED
 
 
-def meaning(status: TunnelStatus) -> tuple[Outcome, str]:
-    """Return how a try that met this status ended, and its response flag."""
-    return _OUTCOMES[status]
+def ending_of(status: TunnelStatus) -> Ending | None:
+    """Return why a try that met this status ended; None: it did not, the workload is reached."""
+    return _ENDINGS.get(status)
+
+
+def status_of(ending: Ending) -> TunnelStatus:
+    """Return what a callee says that did not reach its workload, and why it did not."""
+    if ending is endings.DENIED:
+        return TunnelStatus.DENIED
+    if ending is endings.REGISTRATION_GONE:
+        return TunnelStatus.GONE
+    return TunnelStatus.OVERLOADED if ending.flag == "UO" else TunnelStatus.REFUSED

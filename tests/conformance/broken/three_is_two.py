@@ -6,7 +6,7 @@ from gossipmesh.dataplane.reference import tunnel_status
 
 RULE = "E-6.9"
 
-tunnel_status._OUTCOMES[tunnel_status.TunnelStatus.DENIED] = tunnel_status._OUTCOMES[
+tunnel_status._ENDINGS[tunnel_status.TunnelStatus.DENIED] = tunnel_status._ENDINGS[
     tunnel_status.TunnelStatus.REFUSED
 ]
 

@@ -24,15 +24,15 @@ def state() -> EngineState:
     snapshot = assemble({name: bytes.fromhex(digest) for name, digest in KEPT["root"].items()}, {}, sections)
     assert snapshot.version == KEPT["version"]
     made = EngineState(Counters(), random.Random(1), lambda _: None)
-    made.apply(made.prepare(snapshot))
+    made.apply(made.prepare(snapshot), Instant(0))
     return made
 
 
 def test_what_an_agent_of_before_sends_is_executed_today(state: EngineState) -> None:
-    upstream = state.upstream("shop/cart")
+    upstream = state.ground.upstream("shop/cart")
     assert upstream is not None
     assert upstream.balancer.section.draining == ()
-    first = state.pick(upstream, Instant(1), ())
+    first = state.ground.pick(upstream, Instant(1), ())
     assert first is not None
     assert {first.node, *(one.node for one in upstream.balancer.candidates(Instant(1)))} == {"n1", "n2"}
 
@@ -51,7 +51,7 @@ def test_it_says_nothing_of_keys(state: EngineState) -> None:
 
 def test_its_default_for_a_try_is_no_policys(state: EngineState) -> None:
     assert state.applied is not None
-    router = state.applied.routes.router("shop/cart")
+    router = state.applied.tables.routes.router("shop/cart")
     assert router is not None
     (route,) = router.section.routes
     assert (route.try_timeout_ns, route.try_timeout_idempotent_only) == (15_000_000_000, True)

@@ -1,11 +1,13 @@
 """Engines in this process on real loopback sockets, with an agent's hand on each, and small workloads."""
 
+import json
 import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
@@ -133,6 +135,18 @@ def counted(node: Node, *beginnings: str) -> Counter[str]:
         if isinstance(event, Statistics):
             every.update(event.counters)
     return Counter({name: count for name, count in every.items() if name.startswith(beginnings)})
+
+
+async def logged(node: Node, containing: str) -> dict[str, Any]:
+    """Return the first line of an engine's access log whose details hold this."""
+
+    def lines() -> list[dict[str, Any]]:
+        node.engine._journal.write_down()
+        found = [json.loads(line) for line in node.log_path.read_text().splitlines()]
+        return [line for line in found if containing in (line["response_code_details"] or "")]
+
+    await until(lambda: bool(lines()))
+    return lines()[0]
 
 
 def endpoint(

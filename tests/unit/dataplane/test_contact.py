@@ -106,7 +106,7 @@ async def test_a_node_that_is_cut_off_takes_what_it_has_at_home(
         assert asked <= 3
         # Nobody is charged, not in the end: what went out at the cut is back with the first contact.
         network.cut = set()
-        await until(lambda: home.engine._state.endpoint_states.isolation.isolated is False)
+        await until(lambda: home.engine._state.ground.states.isolation.isolated is False)
         assert set(await bodies(home, request_, 12)) == {b"home", b"a", b"b"}
         out = {}
         for name, _reason, ejected in ejections(home):
@@ -191,7 +191,7 @@ async def test_one_lost_node_is_that_nodes_fault(tmp_path: Path, network: Networ
         network.cut = {a.at("mesh")}
         found = await bodies(home, GET, 40)
         assert set(found) == {b"home", b"b"}
-        assert not home.engine._state.endpoint_states.isolation.isolated
+        assert not home.engine._state.ground.states.isolation.isolated
 
 
 @pytest.mark.parametrize("home_status", [MemberStatus.ALIVE, MemberStatus.SUSPECT])
@@ -228,7 +228,7 @@ async def test_without_anybody_at_home_a_cut_ends_in_503(tmp_path: Path, network
             status, head, _ = await get(home.at("proxy"))
             assert (status, b"x-gossipmesh-flag: UF" in head) == (503, True)
         network.cut = set()
-        await until(lambda: home.engine._state.endpoint_states.isolation.isolated is False)
+        await until(lambda: home.engine._state.ground.states.isolation.isolated is False)
         assert set(await bodies(home, GET, 8)) == {b"a", b"b"}
 
 

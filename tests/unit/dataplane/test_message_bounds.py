@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gossipmesh.dataplane.reference.body import MessageBody, MessageReader
-from gossipmesh.dataplane.reference.forward import BODY_STALL_S, Downstream, Exchange, TryEnd
+from gossipmesh.dataplane.reference.forward import BODY_STALL_S, Downstream, Forwarding, StreamEnd
 from gossipmesh.dataplane.reference.http1 import (
     MESH_LIMITS,
     OUTER_LIMITS,
     BadMessage,
     FieldsTooLarge,
+    ResponseHead,
     TargetTooLong,
     parse_request_untrusted,
     parse_response_untrusted,
@@ -24,7 +25,7 @@ from gossipmesh.dataplane.reference.http1 import (
 from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.model import limits
 from gossipmesh.net.byte_stream import PlainStream
-from gossipmesh.traffic.outcomes import Outcome
+from gossipmesh.traffic import endings
 
 GET = b"GET / HTTP/1.1\r\nHost: cart.shop\r\n\r\n"
 
@@ -59,15 +60,37 @@ class Scripted(PlainStream):
         super().abort()
 
 
-def exchange(request: bytes, client: Scripted, workload: Scripted) -> Exchange:
+class Listening:
+    """Whoever is told how a try goes on, and takes any answer."""
+
+    def __init__(self) -> None:
+        self.owed: list[bool] = []
+
+    def sent(self) -> None:
+        pass
+
+    def head(self, _response: ResponseHead) -> bool:
+        return True
+
+    def passed(self) -> None:
+        pass
+
+    def outgrew(self) -> None:
+        pass
+
+    def client_owes(self, *, begins: bool) -> None:
+        self.owed.append(begins)
+
+
+def exchange(request: bytes, client: Scripted, workload: Scripted) -> Forwarding:
     """Return one try of `request` at `workload`."""
     reader = MessageReader(client)
     downstream = Downstream(reader, parse_request_untrusted(request), 65_536, trio.Event())
     connection = PooledConnection(workload, "", ("", "cart", "127.0.0.1", 1), lambda: None)
-    return Exchange(downstream, connection, on_head=lambda _: True, on_progress=lambda: None)
+    return Forwarding(downstream, connection, Listening())
 
 
-async def tried(request: bytes, client: Scripted, workload: Scripted) -> TryEnd:
+async def tried(request: bytes, client: Scripted, workload: Scripted) -> StreamEnd:
     """Make the try."""
     end = await exchange(request, client, workload).run(request)
     client.close()
@@ -124,15 +147,15 @@ async def test_a_workload_that_never_ends_its_answers_head_is_502(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     end = await tried(GET, Scripted(), Scripted(30.0, b"HTTP/1.1 200 ", forever=(b"H", 1.0)))
-    assert (end.status, end.flag, end.outcome) == (502, "UPE", Outcome.RESET)
-    assert "took longer" in end.detail
+    assert end.ending is endings.PROTOCOL_ERROR
+    assert "took longer" in end.more
 
 
 async def test_interim_answers_have_a_time_and_no_number(autojump_clock: trio.testing.MockClock) -> None:
     """102 every 20 s, as WebDAV servers do: an hour of them, not sixteen."""
     client = Scripted()
     end = await tried(GET, client, Scripted(forever=(b"HTTP/1.1 102 Processing\r\n\r\n", 20.0)))
-    assert (end.status, end.flag) == (502, "UPE")
+    assert end.ending is endings.PROTOCOL_ERROR
     assert client.sent.count(b"HTTP/1.1 102 ") == pytest.approx(limits.HTTP_INTERIM_TIMEOUT_S / 20, abs=2)
 
 
@@ -142,7 +165,7 @@ async def test_interim_answers_that_come_at_once_are_passed_in_turns(
     client = Scripted()
     hints = b"HTTP/1.1 103 X\r\n\r\n" * 3_000
     end = await tried(GET, client, Scripted(hints, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"))
-    assert (end.status, end.flag, end.reusable) == (200, "", True)
+    assert (end.ending, end.reusable) == (endings.VIA_UPSTREAM, True)
     assert client.sent.count(b"HTTP/1.1 103 ") == 3_000
 
 
@@ -150,7 +173,7 @@ async def test_a_body_that_stalls_ends_the_try_with_a_reset(autojump_clock: trio
     request = b"POST / HTTP/1.1\r\nHost: cart.shop\r\nContent-Length: 900000\r\n\r\n"
     workload = Scripted()
     end = await tried(request, Scripted(b"abc"), workload)
-    assert (end.flag, end.detail) == ("DC", "downstream_disconnect: the request's body stalled")
+    assert (end.ending, end.more) == (endings.DISCONNECT, "the request's body stalled")
     assert trio.current_time() >= BODY_STALL_S
     assert workload.aborted
 
@@ -162,7 +185,7 @@ async def test_a_chunk_that_was_begun_may_stall_no_longer(
     request = b"POST / HTTP/1.1\r\nHost: cart.shop\r\nTransfer-Encoding: chunked\r\n\r\n"
     with trio.fail_after(3 * BODY_STALL_S):
         end = await tried(request, Scripted(b"3\r\nabc\r\n" + half), Scripted())
-    assert (end.flag, end.detail) == ("DC", "downstream_disconnect: the request's body stalled")
+    assert (end.ending, end.more) == (endings.DISCONNECT, "the request's body stalled")
 
 
 async def test_consent_is_given_once_though_the_workloads_comes_late(
@@ -172,7 +195,7 @@ async def test_consent_is_given_once_though_the_workloads_comes_late(
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     client = Scripted(2.0, b"abc")
     end = await tried(request, client, Scripted(3.0, answer))
-    assert (end.status, end.flag) == (200, "")
+    assert end.ending is endings.VIA_UPSTREAM
     assert client.sent.count(b"HTTP/1.1 100 ") == 1
 
 

@@ -3,19 +3,17 @@
 Every rule is a vector (tests/conformance/peers); here are whole engines, their logs and their counters.
 """
 
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gossipmesh.dataplane.protocol import Identity
 from gossipmesh.dataplane.reference import peers as module
+from gossipmesh.dataplane.reference.clock import now
 from gossipmesh.dataplane.reference.peers import ALONE_AFTER_NS, KnownPeers, Peers
-from gossipmesh.dataplane.reference.state import now
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
@@ -31,6 +29,7 @@ from tests.unit.dataplane.engine_kit import (
     endpoint,
     get,
     local,
+    logged,
     nodes,
     until,
     workload,
@@ -61,18 +60,6 @@ async def tell(fleet: Fleet, near: Node, far: Node, serves: Address) -> None:
 def refusals(node: Node) -> Counter[str]:
     """Return what an engine has counted of its peers."""
     return counted(node, "peers_")
-
-
-async def logged(node: Node, containing: str) -> dict[str, Any]:
-    """Return the first line of an engine's access log whose details hold this."""
-
-    def lines() -> list[dict[str, Any]]:
-        node.engine._journal.write_down()
-        found = [json.loads(line) for line in node.log_path.read_text().splitlines()]
-        return [line for line in found if containing in (line["response_code_details"] or "")]
-
-    await until(lambda: bool(lines()))
-    return lines()[0]
 
 
 async def test_members_reach_one_another_by_either_leaf(tmp_path: Path) -> None:

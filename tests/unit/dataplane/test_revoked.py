@@ -38,13 +38,13 @@ from tests.unit.dataplane.engine_kit import (
     endpoint,
     get,
     local,
+    logged,
     nodes,
     until,
     waiting,
     workload,
 )
 from tests.unit.dataplane.key_sets import GENERATION, SERIAL, Fleet
-from tests.unit.dataplane.test_peers import logged
 
 
 @pytest.fixture(autouse=True)

@@ -265,7 +265,7 @@ async def mesh_connection(far: Node, spiffe_id: str) -> TlsStream:
     """Return a connection as another node's engine has it, for a request to shop/cart."""
     context = client_context(far.authority.identity(spiffe_id), far.authority.bundle_pem, ALPN_HTTP)
     name = f"cart.{far.name}.node.{TRUST_DOMAIN}"
-    names = list(far.engine._state.applied.inbounds)  # type: ignore[union-attr]
+    names = list(far.engine._state.applied.tables.inbounds)  # type: ignore[union-attr]
     sock = await connect(far.at("mesh"), mesh=True)
     stream = TlsStream(sock, context, server_name=names[0] if names else name, server_side=False)
     await stream.handshake()

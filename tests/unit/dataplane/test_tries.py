@@ -12,13 +12,14 @@ import trio
 
 from gossipmesh.dataplane.protocol import Ejection
 from gossipmesh.dataplane.reference import dialing
+from gossipmesh.dataplane.reference.forward import engine_flag
 from gossipmesh.dataplane.reference.http1 import parse_response_untrusted
-from gossipmesh.dataplane.reference.outbound_try import far_outcome
 from gossipmesh.model.member import Address, MemberStatus
 from gossipmesh.model.policy import BackendRef, HTTPRoute, HTTPRouteRule, HTTPRouteTimeouts
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.model.snapshot import RoutesSection
 from gossipmesh.traffic.compiler import DEFAULT_LIMITS
+from gossipmesh.traffic.exchange import FAR_WORDS
 from gossipmesh.traffic.sections import encode_section, make_snapshot
 from tests.unit.dataplane.engine_kit import (
     Handler,
@@ -31,6 +32,7 @@ from tests.unit.dataplane.engine_kit import (
     endpoint,
     get,
     local,
+    logged,
     nodes,
     policies,
     until,
@@ -43,11 +45,10 @@ GET = b"GET / HTTP/1.1\r\nHost: cart.shop\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: cart.shop\r\nContent-Length: 2\r\n\r\nhi"
 
 
-def timed_route(*, backend_request: str) -> HTTPRoute:
+def timed_route(*, request: str | None = None, backend_request: str | None = None) -> HTTPRoute:
     route = http_route("timed", HTTPRouteRule(backendRefs=(BackendRef("cart"),)))
-    rule = msgspec.structs.replace(
-        route.spec.rules[0], timeouts=HTTPRouteTimeouts(backendRequest=backend_request)
-    )
+    timeouts = HTTPRouteTimeouts(request=request, backendRequest=backend_request)
+    rule = msgspec.structs.replace(route.spec.rules[0], timeouts=timeouts)
     return msgspec.structs.replace(route, spec=msgspec.structs.replace(route.spec, rules=(rule,)))
 
 
@@ -120,6 +121,33 @@ async def test_a_tries_clock_starts_when_the_request_is_out_whole(
             if chunked:
                 await peer.send(b"0\r\n\r\n")
             assert (await peer.head()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_client_that_is_slow_to_send_is_not_its_endpoints_fault(tmp_path: Path) -> None:
+    """The request's own time is over while its body is still the client's to send."""
+    eager = msgspec.structs.replace(DEFAULT_LIMITS, ejection_consecutive=1)
+    begun = b"PUT / HTTP/1.1\r\nHost: cart.shop\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
+    async with workload(answering()) as address, cart_pair(tmp_path, address) as (near, _far):
+        await near.apply(policies=policies(timed_route(request="100ms")), limits=eager)
+        peer = await Peer.connect(near.at("proxy"))
+        async with peer.stream:
+            await peer.send(begun)
+            assert b" 504 " in await peer.head()
+        line = await logged(near, "downstream_timeout")
+        assert (line["response_flags"], ejections(near)) == ("UT", [])
+        assert (await get(near.at("proxy")))[0] == 200
+
+
+async def test_what_upstream_cut_is_not_written_down_as_a_client_that_left(tmp_path: Path) -> None:
+    async def breaking(stream: trio.SocketStream) -> None:
+        await Peer(stream).head()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhal")
+
+    async with workload(breaking) as address, cart_pair(tmp_path, address) as (near, _far):
+        with pytest.raises((EOFError, trio.BrokenResourceError)):
+            await get(near.at("proxy"))
+        line = await logged(near, "upstream_reset_after_response")
+        assert line["response_flags"] == "UC"
 
 
 @pytest.mark.parametrize("request_", [GET, POST, POST.replace(b"POST", b"PATCH")])
@@ -377,4 +405,4 @@ async def test_a_workload_does_not_speak_as_its_engine(tmp_path: Path, name: byt
 )
 def test_only_what_was_never_reached_is_told_apart(answer: bytes, unreached: bool) -> None:
     response = parse_response_untrusted(b"HTTP/1.1 " + answer + b"\r\ncontent-length: 0\r\n\r\n")
-    assert (far_outcome(response) is not None) == unreached
+    assert (response.status == 503 and engine_flag(response) in FAR_WORDS) == unreached

@@ -12,12 +12,18 @@ import trio
 
 from gossipmesh.dataplane.protocol import Ejection
 from gossipmesh.dataplane.reference import dialing
-from gossipmesh.dataplane.reference.tunnel_status import TunnelStatus, meaning, read_status_untrusted
+from gossipmesh.dataplane.reference.tunnel_status import (
+    TunnelStatus,
+    ending_of,
+    read_status_untrusted,
+    status_of,
+)
 from gossipmesh.model.identity import service_spiffe_id
 from gossipmesh.model.member import Address
 from gossipmesh.net.tls import ALPN_TCP, TlsStream, client_context, server_context
 from gossipmesh.testing.builders import access_policy
-from gossipmesh.traffic.outcomes import Outcome
+from gossipmesh.traffic import endings
+from gossipmesh.traffic.endings import Ending
 from tests.unit.dataplane.certificates import TRUST_DOMAIN
 from tests.unit.dataplane.engine_kit import (
     Handler,
@@ -214,10 +220,28 @@ async def test_what_a_callee_says(
 def test_every_status_means_something() -> None:
     assert [read_status_untrusted(byte) for byte in range(5)] == list(TunnelStatus)
     assert {read_status_untrusted(byte) for byte in range(5, 256)} == {TunnelStatus.REFUSED}
-    assert meaning(TunnelStatus.OVERLOADED) == (Outcome.OVERLOADED, "UO")
-    assert {meaning(status)[0] for status in (TunnelStatus.REFUSED, TunnelStatus.GONE)} == {
-        Outcome.CONNECT_REFUSED
+    assert ending_of(TunnelStatus.CONNECTED) is None
+    ends = {status: ending_of(status) for status in TunnelStatus if status is not TunnelStatus.CONNECTED}
+    assert ends == {
+        TunnelStatus.REFUSED: endings.WORKLOAD_REFUSED,
+        TunnelStatus.GONE: endings.WORKLOAD_GONE,
+        TunnelStatus.DENIED: endings.DENIED,
+        TunnelStatus.OVERLOADED: endings.WORKLOAD_OVERLOADED,
     }
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        (endings.DENIED, TunnelStatus.DENIED),
+        (endings.REGISTRATION_GONE, TunnelStatus.GONE),
+        (endings.OWN_SHORTAGE, TunnelStatus.OVERLOADED),
+        (endings.CONNECT_REFUSED, TunnelStatus.REFUSED),
+        (endings.CONNECT_TIMEOUT, TunnelStatus.REFUSED),
+    ],
+)
+def test_a_callee_says_why_it_did_not_reach_its_workload(ending: Ending, status: TunnelStatus) -> None:
+    assert status_of(ending) is status
 
 
 @asynccontextmanager

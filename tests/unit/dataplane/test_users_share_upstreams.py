@@ -38,7 +38,7 @@ async def take(stream: trio.SocketStream) -> None:
 
 def asked(near: Node, kind: str) -> int:
     """Return how many requests are held or were refused."""
-    upstream = near.engine._state.upstreams.get("shop/cart" if kind == "upload" else "shop/db")
+    upstream = near.engine._state.ground.upstreams.get("shop/cart" if kind == "upload" else "shop/db")
     return 0 if upstream is None else upstream.admission.requests_count + upstream.admission.overflows_count
 
 

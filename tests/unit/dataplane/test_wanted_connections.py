@@ -10,7 +10,7 @@ import trio
 from gossipmesh.dataplane.reference import dialing
 from gossipmesh.dataplane.reference.dialing import DialFailed
 from gossipmesh.dataplane.reference.pool import Wants
-from gossipmesh.traffic.outcomes import Outcome
+from gossipmesh.traffic import endings
 from tests.unit.dataplane.engine_kit import Node, Peer, answering, cart_pair, get, until, workload
 from tests.unit.dataplane.test_pool import KEY, OTHER
 
@@ -146,7 +146,7 @@ def test_as_many_are_made_as_wait_and_who_came_first_is_served_first() -> None:
 async def test_what_was_handed_over_is_not_lost_to_a_cancellation() -> None:
     wants = Wants()
     want = wants.add(PLACE)
-    error = DialFailed(Outcome.CONNECT_REFUSED, "UF", "refused")
+    error = DialFailed(endings.CONNECT_REFUSED, "nobody listens")
     want.fail(error)
     with trio.CancelScope() as scope:
         scope.cancel()
