@@ -15,7 +15,7 @@ test:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m pytest -n 2 -m "not long"
 
-# What takes real meshes for minutes: stolen keys, dead authorities and agents, other clocks, the release before.
+# What takes real meshes for minutes: stolen keys, dead authorities, upgrades, moves, other clocks, the release before.
 test-long:
 	@$(PYTHON) tools/setup.py test
 	@$(RUN) -m pytest -m long

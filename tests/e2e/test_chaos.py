@@ -44,7 +44,9 @@ def agents_logged(told: dict[str, Any]) -> set[tuple[str, str]]:
     return {(seen["observer"], seen["subject"]) for seen in told["evidence"]["declared"]}
 
 
-@pytest.mark.parametrize(("name", "seed"), [("upgrade-all", 4), ("crash-all-agents", 6)])
+@pytest.mark.parametrize(
+    ("name", "seed"), [pytest.param("upgrade-all", 4, marks=pytest.mark.long), ("crash-all-agents", 6)]
+)
 def test_agents_that_come_back_cost_no_request_no_endpoint_and_no_life(
     tmp_path: Path, name: str, seed: int
 ) -> None:
@@ -56,7 +58,9 @@ def test_agents_that_come_back_cost_no_request_no_endpoint_and_no_life(
     assert len(agents_logged(told)) == len(nodes) ** 2, "the logs that prove it were not read"
 
 
-@pytest.mark.parametrize("name", ["workload-stopped", "workload-dead-post"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("workload-stopped", marks=pytest.mark.long), "workload-dead-post"]
+)
 def test_a_workload_that_stops_or_dies_costs_nobody_a_request(tmp_path: Path, name: str) -> None:
     told = run_chaos(brief(tmp_path, name), seed=2)
     assert not wrong(told), told["logs"]
@@ -125,6 +129,7 @@ def test_a_node_whose_seeds_and_authority_are_gone_starts_from_its_disk() -> Non
     assert not wrong(told), runs
 
 
+@pytest.mark.long
 def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path) -> None:
     """One node here, and sessions that end by themselves; the shipped scenario takes all, to the limit."""
     shorter = {
@@ -139,6 +144,7 @@ def test_a_node_leaves_and_comes_back_under_every_kind_of_traffic(tmp_path: Path
     assert {"websocket", "tcp", "stream"} == {end["kind"] for end in told["evidence"]["sessions"]}
 
 
+@pytest.mark.long
 @pytest.mark.namespace
 def test_a_node_that_gets_another_address_is_found_and_served(tmp_path: Path) -> None:
     """The longest gap here; the shipped scenario has four."""
