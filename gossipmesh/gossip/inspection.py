@@ -6,12 +6,27 @@ Paper: none. Deviation: none.
 
 from typing import Any, NamedTuple
 
+from gossipmesh.gossip.membership.catalog import Checks
+from gossipmesh.gossip.membership.credentials import is_replaced
 from gossipmesh.gossip.membership.endpoints import in_use
 from gossipmesh.gossip.node import GossipNode
+from gossipmesh.model import limits
+from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus, Order
 from gossipmesh.model.records import RecordKind, Verdict, Vote
+
+
+def hello_refusal(judge: GossipNode, shown_by: GossipNode) -> str:
+    """Return why a core would refuse the credential that another shows in a handshake; empty: it does not."""
+    checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
+    try:
+        credential = judge._handshake.admissible_untrusted(shown_by._ctx.keys.credential, checks)
+    except MalformedInput as error:
+        return str(error)
+    held = judge._catalog.get(credential.node_id)
+    return "replaced" if held is not None and is_replaced(credential, held.credential) else ""
 
 
 class Held(NamedTuple):

@@ -184,9 +184,9 @@ def wire_targets() -> list[Target]:
         return 0, len(reader.feed_untrusted(data[:middle]) + reader.feed_untrusted(data[middle:]))
 
     return [
-        Target("datagram-body", 56, "mixed", bodies, feed_body, 0, 1_200),
-        Target("stream-message", 40, "mixed", frame_messages(), feed_frame, 0, 1),
-        Target("stream-chunks", 40, "bytes", [stream], feed_chunks, 0, 4_000),
+        Target("datagram-body", 48, "mixed", bodies, feed_body, 0, 1_200),
+        Target("stream-message", 32, "mixed", frame_messages(), feed_frame, 0, 1),
+        Target("stream-chunks", 32, "bytes", [stream], feed_chunks, 0, 4_000),
     ]
 
 

@@ -8,6 +8,7 @@ from tests.fuzz.decoders import Target, decoder_targets
 from tests.fuzz.edges import edge_targets
 from tests.fuzz.enrolment import enrolment_targets
 from tests.fuzz.files import file_targets
+from tests.fuzz.rolls import roll_targets
 from tests.fuzz.signers import signer_targets
 
 TARGETS = [
@@ -17,6 +18,7 @@ TARGETS = [
     *signer_targets(),
     *enrolment_targets(),
     *file_targets(),
+    *roll_targets(),
 ]
 
 

@@ -33,9 +33,7 @@ from gossipmesh.wire.frames import FetchRoll, FrameMessage, RollPiece
 from gossipmesh.wire.versions import HOLDS_TRUST, LACKS_ROLL, ROLLS, TRUST_FIELDS
 
 _AGAIN_NS: Final = 100 * MILLISECOND_NS
-_SLOW_NS: Final = (
-    2_000 * MILLISECOND_NS
-)  # a roll of ten thousand takes about as long; then another is asked too
+_SLOW_NS: Final = 500 * MILLISECOND_NS  # without a piece: then another is asked as well
 _AGAIN_DOUBLINGS_MAX: Final = 4  # up to 1.6 s, and as much again by lot
 _PATIENT_TRIES: Final = 8  # in a mesh of thousands the roll has doubled as often by then
 _DRAWN: Final = 8  # of so many drawn by lot the first that reads rolls is asked
@@ -181,6 +179,8 @@ class RollSpreading:
             self._close(session)
             return None
         taken = self.offer_untrusted(message.data)
+        if self._roll.is_awaited:
+            self._ctx.timers.set(("roll", None), self._ctx.now + _SLOW_NS)
         self._go_on(session)
         return taken
 

@@ -43,6 +43,7 @@ class NodeFactory:
         self.documents_class: type[TrustedDocuments] = TrustedDocuments
         self.documents: dict[str, TrustedDocuments] = {}
         self.credential_ends = VALID_UNTIL_S
+        self.features: tuple[str, ...] = FEATURES
         self.renewed: dict[tuple[str, int], SignedRecord] = {}
         self._enrolled: dict[str, int] = {}
 
@@ -60,7 +61,8 @@ class NodeFactory:
             epoch, host.disk.is_damaged = max(epoch, now // SECOND_NS + wall_offset_s), False
         self._enrolled[host.name] = host.generation
         members = tuple(host.disk.entries(PersistKind.MEMBER))
-        restored = RestoredState(epoch, members, unconfirmed=unconfirmed)
+        roll = tuple(piece for _, piece in host.disk.entries(PersistKind.ROLL))
+        restored = RestoredState(epoch, members, unconfirmed=unconfirmed, roll=roll)
         return self.build(host, documents, restored, rng, now, wall_offset_s)
 
     def build(
@@ -80,7 +82,7 @@ class NodeFactory:
             settings=self.settings,
             trust_domain=self.domain.trust_domain,
             keys=NodeKeys(credential, keys.signing, keys.exchange),
-            profile=NodeProfile(host.identity, (host.address,), (host.mesh_address,), "sim"),
+            profile=NodeProfile(host.identity, (host.address,), (host.mesh_address,), "sim", self.features),
             documents=documents,
             verifier=self.verifier,
             restored=restored,

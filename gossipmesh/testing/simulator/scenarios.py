@@ -25,6 +25,7 @@ from gossipmesh.testing.simulator.revocations import REVOCATIONS
 from gossipmesh.testing.simulator.rotations import ROTATIONS
 from gossipmesh.testing.simulator.run import Run
 from gossipmesh.testing.simulator.slow_disks import SLOW_DISKS
+from gossipmesh.testing.simulator.stolen_credentials import STOLEN_CREDENTIALS
 from gossipmesh.testing.simulator.stolen_signers import STOLEN_SIGNERS
 from gossipmesh.testing.simulator.wrong_clocks import WRONG_CLOCKS
 from gossipmesh.traffic.reliance import LAST_RESORT, UNATTENDED_NS_MAX, reliance
@@ -497,6 +498,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     **ROTATIONS,
     **LOST_WAYS,
     **SLOW_DISKS,
+    **STOLEN_CREDENTIALS,
     **STOLEN_SIGNERS,
     **WRONG_CLOCKS,
 }
