@@ -13,7 +13,7 @@ import trio
 from gossipmesh.model.instant import DAY_S
 from gossipmesh.testing import layout
 from gossipmesh.testing.evidence import Evidence
-from gossipmesh.testing.mesh import Mesh
+from gossipmesh.testing.mesh import Mesh, MeshNode
 from gossipmesh.testing.shifted_clocks import ShiftedClocks
 from gossipmesh.testing.waiting import wait_until
 
@@ -33,7 +33,7 @@ async def live_without_signers(mesh: Mesh, victim: str, within_s: float) -> dict
     of the victim's agent until all others have it as alive; `turns`: how often each node turned its keys.
     """
     clocks, names = ShiftedClocks(mesh), list(mesh.nodes)
-    before = {name: (await node.ask("/v1/keys"))["turns"] for name, node in mesh.nodes.items()}
+    before = {name: (await _told(node, "/v1/keys", within_s))["turns"] for name, node in mesh.nodes.items()}
     detail: dict[str, Any] = {"authority_killed": mesh.kill_authority()}
     for short_of_a_day_s in _LAST_OF_THE_DAY_S:
         clocks.set(names, DAY_S - short_of_a_day_s)
@@ -46,12 +46,25 @@ async def live_without_signers(mesh: Mesh, victim: str, within_s: float) -> dict
             detail["agent_back_s"] = await _restart_agent(mesh, victim, within_s)
             before[victim] = 0
         await trio.sleep(_A_DAY_S)
-    turned = {name: (await node.ask("/v1/keys"))["turns"] - before[name] for name, node in mesh.nodes.items()}
+    now = {name: (await _told(node, "/v1/keys", within_s))["turns"] for name, node in mesh.nodes.items()}
+    turned = {name: turns - before[name] for name, turns in now.items()}
     return {**detail, "turns": turned, "certificates_ended": await clocks.certificates_ended(within_s)}
 
 
+async def _told(node: MeshNode, path: str, within_s: float) -> Any:
+    """Return what an agent answers; on a busy machine it may not do so at once."""
+    answers: list[Any] = []
+
+    async def asked() -> str | None:
+        answers.append(await node.ask(path))
+        return None
+
+    await wait_until(f"{node.name} answers {path}", asked, within_s)
+    return answers[-1]
+
+
 async def _new_endpoint(mesh: Mesh, within_s: float) -> float:
-    rows = await mesh.nodes[NEW_ENDPOINT].ask("/v1/services")
+    rows = await _told(mesh.nodes[NEW_ENDPOINT], "/v1/services", within_s)
     passing = sum(row["passing"] for row in rows if row["service"] == CART)
     mesh.start_workload(NEW_ENDPOINT, layout.CART_V1)
     mesh.write_service(NEW_ENDPOINT, layout.CART_V1)
