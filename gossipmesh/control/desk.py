@@ -129,7 +129,8 @@ class Desk:
             self._report(f"cannot answer {peer}: {error}")
             return 503, Refusal("the authority cannot write its records; its log says why", "unavailable")
         what = "enrolled" if isinstance(request, EnrolRequest) else "renewed"
-        self._report(f"{what} {issued.svids[0].spiffe_id} from {peer}")
+        without = f", without {', '.join(issued.left_out)}: it may not be these" if issued.left_out else ""
+        self._report(one_line(f"{what} {issued.svids[0].spiffe_id} from {peer}{without}"))
         return 200, issued
 
 

@@ -5,7 +5,8 @@ Sans-IO but for the ledger: requests and the time come in, answers go out. Rules
 2. A request proves its keys: each PKCS #10 by its own, the whole by the Ed25519 signing key.
 3. A generation rises with each enrolment of a node, a serial with each issue; neither ever falls, nor does an
    authority that lost its newest records use one again: both are wall seconds at least.
-4. A node gets the services its token allowed and no other; a renewal cannot widen them.
+4. A node gets the services its token allowed and no other; a renewal cannot widen them. What a renewal asks
+   for beyond them is left out and named; the rest is issued, or a whole node would end for one service.
 5. A renewal is the Ed25519 key's that was enrolled, whoever carries it. An unknown name and a bad proof are
    refused in the same words, so that strangers learn no names.
 6. While no node has said that it is open, whoever enrols is told that it founds the mesh.
@@ -30,7 +31,7 @@ from gossipmesh.control.ledger import (
 )
 from gossipmesh.control.opening import MeshOpening
 from gossipmesh.control.pacing import refusals, renewals
-from gossipmesh.control.requests import RequestRefused, check_names
+from gossipmesh.control.requests import RequestRefused, check_names, split_allowed
 from gossipmesh.control.roots import Authority, Entropy
 from gossipmesh.control.tokens import TokenOrder, check_order
 from gossipmesh.model.enrolment import (
@@ -125,7 +126,8 @@ class Issuer:
             with self._noting(token.node, token.token_id, peer, now):
                 _require_redeemable(token, now)
                 self._check_keys(request)
-                requests = self._read_requests(request.requests, token.node, token.services)
+                requests = self._read_requests(request.requests)
+                check_names(self._authority.trust_domain, token.node, token.services, requests)
             known = self._ledger.enrolment(token.node)
             enrolment = Enrolment(
                 node=token.node,
@@ -175,16 +177,19 @@ class Issuer:
             now: wall seconds.
             peer: whose address it came from.
 
+        Returns:
+            What was issued; `left_out` names the services asked for that the node may not be (any more).
+
         Raises:
-            RequestRefused: not enrolled, revoked, keys unproven, a service not allowed, or too late.
-                Remote's fault. State unchanged.
+            RequestRefused: not enrolled, revoked, keys unproven, or too late. Remote's fault. State
+                unchanged.
             OperatorError: the ledger cannot be written. Local's fault. Nothing was answered.
         """
         with self._ledger.changing():
             enrolment = self._find_enrolment(request)
             with self._noting(enrolment.node, enrolment.node, peer, now):
                 _require_renewable(enrolment, request, now)
-                requests = self._read_requests(request.requests, enrolment.node, enrolment.services)
+                requests, left_out = self._allowed_requests(request, enrolment)
             if not self._renewals.take(enrolment.node, now):
                 raise RequestRefused("busy", f"{enrolment.node} renewed too often; it may again in a minute")
             renewed = msgspec.structs.replace(enrolment, serial=_next_serial(enrolment, request, now))
@@ -193,7 +198,9 @@ class Issuer:
             if request.serial is msgspec.UNSET or not is_fresh(self._authority, renewed, now):
                 renewed = sign_credential(self._authority, renewed, requests, now)
                 detail = "new credential"
-            issued = self._answer(renewed, requests, now)
+            if left_out:
+                detail += f"{'; ' if detail else ''}left out: {', '.join(left_out)}"
+            issued = msgspec.structs.replace(self._answer(renewed, requests, now), left_out=left_out)
             self._log_issue("renewed", renewed, requests, peer, now, detail)
             self._ledger.put_enrolment(renewed)
         return issued
@@ -269,18 +276,25 @@ class Issuer:
             )
         return enrolment
 
-    def _read_requests(
-        self, pems: Sequence[str], node: str, services: tuple[str, ...]
-    ) -> list[CertificateRequest]:
-        """Return the requests, the node's own first, each for an identity it may have."""
+    def _allowed_requests(
+        self, request: RenewRequest, enrolment: Enrolment
+    ) -> tuple[list[CertificateRequest], tuple[str, ...]]:
+        """Return the requests for what a node may be, the node's own first, and the names of the others."""
+        requests = self._read_requests(request.requests)
+        left_out: tuple[str, ...] = ()
+        if request.serial is not msgspec.UNSET:  # a node of 0.2 takes an answer to all it asked for, or none
+            requests, left_out = split_allowed(enrolment.services, requests)
+        check_names(self._authority.trust_domain, enrolment.node, enrolment.services, requests)
+        return requests, left_out
+
+    def _read_requests(self, pems: Sequence[str]) -> list[CertificateRequest]:
+        """Return the requests, each proven by the key it names."""
         if not 1 <= len(pems) <= 2 + SERVICES_PER_REQUEST_MAX:  # the node, its workloads
             raise RequestRefused("malformed", f"{len(pems)} certificate requests")
         try:
-            requests = [read_request_untrusted(pem) for pem in pems]
+            return [read_request_untrusted(pem) for pem in pems]
         except MalformedInput as error:
             raise RequestRefused("malformed", str(error)) from None
-        check_names(self._authority.trust_domain, node, services, requests)
-        return requests
 
     def _answer(
         self, enrolment: Enrolment, requests: Sequence[CertificateRequest], now: WallSeconds

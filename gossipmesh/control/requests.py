@@ -24,6 +24,22 @@ class RequestRefused(Untrusted):
         self.code = code
 
 
+def split_allowed(
+    services: tuple[str, ...], requests: Sequence[CertificateRequest]
+) -> tuple[list[CertificateRequest], tuple[str, ...]]:
+    """Return the requests without those for services that `services` does not allow, and these ones' names.
+
+    Of the rest nothing is said: `check_names` judges it.
+    """
+    left_out = tuple(one.spiffe_id for one in requests[1:] if _is_beyond(services, one.spiffe_id))
+    return [one for one in requests if one.spiffe_id not in left_out], left_out
+
+
+def _is_beyond(services: tuple[str, ...], spiffe_id: str) -> bool:
+    service = service_of_spiffe_id(spiffe_id)
+    return service is not None and not allows(services, service)
+
+
 def check_names(
     trust_domain: str, node: str, services: tuple[str, ...], requests: Sequence[CertificateRequest]
 ) -> None:

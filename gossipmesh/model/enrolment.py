@@ -145,7 +145,8 @@ class Issued(msgspec.Struct, frozen=True):
 
     `credential` is a `SignedRecord` in its wire form; `trust` are envelopes, oldest first. `enrolled_count`
     nodes are enrolled now, this one among them; `founder`: none of them has said that it is open. None: an
-    authority of a build that knows no opening.
+    authority of a build that knows no opening. `left_out` are SPIFFE IDs that a renewal asked for, too, and
+    that the node may not have any more.
     """
 
     svids: tuple[IssuedSvid, ...]
@@ -153,6 +154,7 @@ class Issued(msgspec.Struct, frozen=True):
     trust: tuple[bytes, ...]
     enrolled_count: int | None = None
     founder: bool | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -46,9 +46,13 @@ def _check_credential(parts: Parts) -> list[Row]:
     rows = [make_row("identity", mark, detail, why, hint, **evidence)]
     missing = parts.identity.missing_services()
     if missing:
+        disallowed = parts.identity.disallowed_services()
         detail = f"no key in use yet for {', '.join(missing)}"
-        hint = "see the row `keys`; a service that the token does not allow needs a token with --service"
-        rows.append(make_row("service identities", Mark.FAIL, detail, _UNPROVEN, hint, missing=missing))
+        if disallowed:
+            detail += f"; its credential does not allow {', '.join(disallowed)}"
+        hint = "see the row `keys`; a service that the credential does not allow needs a token with --service"
+        told = {"missing": missing, "disallowed": disallowed}
+        rows.append(make_row("service identities", Mark.FAIL, detail, _UNPROVEN, hint, **told))
     return rows
 
 

@@ -70,11 +70,12 @@ Clock = Callable[[], WallSeconds]
 @dataclass(frozen=True)
 class Renewal:
     """What an authority answered: the identity under its newest credential and Trust, the keys as they were,
-    and by pin the keys it issued certificates for.
+    and by pin the keys it issued certificates for. `left_out`: SPIFFE IDs that it allows no more.
     """
 
     identity: NodeIdentity
     keys: Mapping[bytes, LeafKey]
+    left_out: tuple[str, ...] = ()
 
 
 async def enrol(
@@ -180,7 +181,7 @@ async def renew(
             f"the authority of {identity.trust_domain} answered with an identity that does not hold "
             f"({error}); the old one is kept"
         ) from None
-    return Renewal(renewed, certified)
+    return Renewal(renewed, certified, issued.left_out)
 
 
 async def _ask_to_enrol(
@@ -347,7 +348,8 @@ def _check_issued(
         MalformedInput: for other names or keys than asked for, or chains not valid now. State unchanged.
     """
     names = [svid.spiffe_id for svid in issued.svids]
-    if names != list(leaves) and names != _known_before(leaves):
+    asked = [name for name in leaves if name not in issued.left_out]
+    if not asked or asked[0] != next(iter(leaves)) or names not in (asked, _known_before(leaves)):
         raise Untrusted("it is not for the names that were asked for")
     assert documents.trust is not None
     bundle_pem = "".join(documents.trust.root_certificates).encode()

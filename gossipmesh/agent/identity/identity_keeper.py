@@ -26,7 +26,7 @@ from gossipmesh.agent.identity.key_keeper import KeyKeeper
 from gossipmesh.agent.identity.key_turning import PERIOD_S_DEFAULT, LeafKey
 from gossipmesh.agent.logs import fields
 from gossipmesh.model.documents import TrustDocument
-from gossipmesh.model.enrolment import LEAF_BACKDATE_S, SERIAL_BY_CLOCK_MIN, JoinToken
+from gossipmesh.model.enrolment import LEAF_BACKDATE_S, SERIAL_BY_CLOCK_MIN, JoinToken, allows
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.identity import node_spiffe_id, pattern_allows, service_spiffe_id
 from gossipmesh.model.instant import WallSeconds
@@ -225,6 +225,11 @@ class IdentityKeeper:
         domain, usable = self.identity.trust_domain, self.keys.usable()
         return sorted({s for s in self._wanted() if service_spiffe_id(domain, s) not in usable})
 
+    def disallowed_services(self) -> list[str]:
+        """Return the registered services that this node's credential does not allow, sorted."""
+        patterns = self.identity.credential_body.service_patterns
+        return sorted({s for s in self._wanted() if not allows(patterns, s)})
+
     def services_changed(self) -> None:
         """Look again at what is registered: it gets keys at once, certificates when the authority answers."""
         self.keys.look()
@@ -317,5 +322,8 @@ class IdentityKeeper:
         self._not_issued = {key.pin for key in leaves.values()} - renewal.keys.keys()
         self.failure = None
         self.renewals_count += 1
+        if renewal.left_out:
+            names = ", ".join(renewal.left_out)
+            log.warning("the authority allows this node no more to be %s; all else was renewed", names)
         log.info("certificates renewed", extra=fields(identities=sorted(self.identity.svids)))
         self._on_renewed(self.identity)

@@ -292,6 +292,19 @@ class TestRenewal:
         issued = enrolled.issuer.renew(renew_request(serial=wanted), NOW)
         assert enrolled.issued_as(issued) == (NOW, got)
 
+    def test_what_a_node_may_not_be_any_more_is_left_out_and_named(self, enrolled: Desk) -> None:
+        """Its patterns became narrower: whoever serves two services does not end for one."""
+        held = enrolled.ledger.enrolment("n1")
+        assert held is not None
+        enrolled.ledger.put_enrolment(msgspec.structs.replace(held, services=("shop/db",)))
+        database, web = "spiffe://mesh.test/ns/shop/svc/db", "spiffe://mesh.test/ns/web/svc/front"
+        issued = enrolled.issuer.renew(renew_request(NODE, CART, database, web), NOW)
+        assert [svid.spiffe_id for svid in issued.svids] == [NODE, database]
+        assert issued.left_out == (CART, web)
+        assert enrolled.credential(issued).service_patterns == ("shop/db",)
+        (deed,) = (deed for deed in enrolled.ledger.log.deeds() if deed.what == "renewed")
+        assert f"left out: {CART}, {web}" in deed.detail
+
     def test_strangers_cannot_tell_a_name_that_is_enrolled_from_one_that_is_not(self, enrolled: Desk) -> None:
         said = []
         for name in ("n1", "n9"):
@@ -312,7 +325,12 @@ class TestRenewal:
             ("proof", 0, lambda: renew_request(spiffe_id="spiffe://mesh.test/node/n9")),
             ("proof", 0, lambda: renew_request(spiffe_id="spiffe://evil.test/node/n1")),
             ("malformed", 0, lambda: renew_request(spiffe_id="../../n1")),
-            ("service", 0, lambda: renew_request(NODE, "spiffe://mesh.test/ns/web/svc/front")),
+            (
+                "service",
+                0,
+                lambda: renew_request(NODE, "spiffe://mesh.test/ns/web/svc/front", serial=msgspec.UNSET),
+            ),
+            ("service", 0, lambda: renew_request(NODE, "spiffe://evil.test/ns/shop/svc/cart")),
             ("service", 0, lambda: renew_request(NODE, "spiffe://mesh.test/node/n2/workloads")),
             ("service", 0, lambda: renew_request(NODE, "spiffe://mesh.test/authority")),
             ("identity", 0, lambda: renew_request(f"{NODE}/workloads", NODE)),

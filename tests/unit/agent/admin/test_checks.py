@@ -78,11 +78,13 @@ class Agent:
         self.node = Node()
         self.config = parse_config_untrusted(CONFIG, Path("agent.yaml"))
         self.ends, self.missing = WALL_S + 35 * DAY_S, list[str]()
+        self.disallowed = list[str]()
         self.leaves_end, self.answered = WALL_S + 12 * HOUR_S, WALL_S - 12 * HOUR_S
         self.waits = ""
         self.identity = SimpleNamespace(
             failure=None,
             missing_services=lambda: self.missing,
+            disallowed_services=lambda: self.disallowed,
             authorities=("10.0.0.1:7900",),
             identity=SimpleNamespace(svids={}),
             keys=SimpleNamespace(
@@ -182,6 +184,10 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     "pages of it are missing": (core(roll_missing_count=3), {"roll": "warn"}),
     "a renewal failed": (lambda a: vars(a.identity).update(failure="no answer"), {"identity": "warn"}),
     "a service without one": (agent_with(missing=["shop/cart"]), {"service identities": "FAIL"}),
+    "a service that it may not be": (
+        agent_with(missing=["shop/cart"], disallowed=["shop/cart"]),
+        {"service identities": "FAIL"},
+    ),
     "the authority is gone": (
         lambda a: vars(a).update(facts=a.facts._replace(authority_failure="Connection refused")),
         {"authority": "warn"},

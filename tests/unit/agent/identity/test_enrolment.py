@@ -148,12 +148,31 @@ async def test_new_keys_are_certified_without_a_token(tmp_path: Path) -> None:
     assert renewal.keys.keys() == {key.pin for key in coming.values()}
 
 
-async def test_a_service_beyond_the_token_is_refused(tmp_path: Path) -> None:
+async def test_a_service_beyond_the_token_is_left_out_and_the_rest_renewed(tmp_path: Path) -> None:
     async with running_authority(tmp_path / "authority") as running:
         identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token", "n1", ("shop/*",)))
-        with pytest.raises(OperatorError, match=r"may not be spiffe://mesh.test/ns/web/svc/front; its token"):
-            await renew(identity, leaves(identity, **{FRONT: fresh_key(FRONT)}))
-        assert running.server.statistics.refused == 1
+        renewal = await renew(identity, leaves(identity, **{FRONT: fresh_key(FRONT)}))
+        assert renewal.left_out == (FRONT,)
+        assert renewal.keys.keys() == {key.pin for key in leaves(identity).values()}
+        assert running.log[-1].endswith(f"without {FRONT}: it may not be these")
+
+
+@pytest.mark.parametrize("left_out", [(), (NODE,), (WORKLOADS,), ("spiffe://mesh.test/node/n2",)])
+async def test_an_answer_that_lacks_what_it_does_not_leave_out_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left_out: tuple[str, ...]
+) -> None:
+    """Nor one without the node itself."""
+    renew_here = Issuer.renew
+
+    def leave_out(self: Issuer, request: RenewRequest, now: WallSeconds, peer: str = "") -> Issued:
+        issued = renew_here(self, request, now, peer)
+        return msgspec.structs.replace(issued, svids=issued.svids[1:], left_out=left_out)
+
+    monkeypatch.setattr(Issuer, "renew", leave_out)
+    async with running_authority(tmp_path / "authority") as running:
+        identity = await enrol(tmp_path / "identity", running.token(tmp_path / "token"))
+        with pytest.raises(OperatorError, match="not for the names that were asked for"):
+            await renew(identity, leaves(identity))
 
 
 async def test_a_dead_authority_is_a_sentence_and_costs_nothing(tmp_path: Path) -> None:
