@@ -1,10 +1,11 @@
-"""`gossipmesh authority revoke|forget`: take a node out of the mesh.
+"""`gossipmesh authority revoke|forget`: take a node out of the mesh, or one certificate out of use.
 
 The authority's folder is changed first, then the mesh is told through an agent; both can be done again.
 """
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,11 @@ from gossipmesh.wire.versions import TRUST_FIELDS
 
 if TYPE_CHECKING:
     from gossipmesh.control.revoking import Revocation
+    from gossipmesh.control.trust_folder import AskPassphrase
+    from gossipmesh.model.documents import TrustDocument
 
 _NAMES_TOLD = 10
+_SERIAL = re.compile(r"[0-9a-f]{30,40}")  # no shorter: a name may be of such letters, too
 _generation_option = click.option(
     "--generation",
     type=click.IntRange(1),
@@ -30,7 +34,7 @@ _generation_option = click.option(
 
 
 @click.command()
-@click.argument("node")
+@click.argument("node", metavar="NODE|SERIAL")
 @directory_option
 @_generation_option
 @click.option(
@@ -54,21 +58,77 @@ def revoke(
     """Refuse NODE from now on, everywhere: its keys may be in other hands.
 
     It renews nothing, members drop it and close its connections. A new token brings it back.
+
+    SERIAL (hex, as `openssl x509 -serial` shows it) is one certificate: that one is refused, by the next
+    Trust, and its node goes on with others.
     """
-    if not offline:
+    serial = _serial_in(node)
+    if not offline and serial is None:
         _take_out(node, directory, generation, socket_path, "revoked")
         return
+    client = AdminClient(socket_path)
+    ask = Passphrase(passphrase_file, passphrase_fd).ask
+    if serial is not None:
+        _revoke_leaf(serial, client, directory, root_keys, ask)
+        return
     from gossipmesh.control.trust_changes import revoke_node
+
+    revoked = generation or _generation_of(client, node)
+    document = revoke_node(_current_trust(directory), node, revoked)
+    hand_trust(client, directory, document, root_keys, ask)
+    click.echo(f"Trust version {document.version} revokes {node} up to generation {revoked}")
+
+
+def _serial_in(text: str) -> int | None:
+    """Return the serial number of a certificate that was given; None: it is a node's name."""
+    digits = text.lower().removeprefix("serial=").removeprefix("0x").replace(":", "")
+    return int(digits, 16) if _SERIAL.fullmatch(digits) else None
+
+
+def _revoke_leaf(
+    serial: int, client: AdminClient, directory: Path, root_keys: tuple[Path, ...], ask: "AskPassphrase"
+) -> None:
+    """Have the next Trust refuse one certificate, and say what that does not do."""
+    from gossipmesh.control.ledger import Ledger
+    from gossipmesh.control.trust_changes import revoke_leaf
+    from gossipmesh.net.clock import wall_seconds
+
+    now = wall_seconds()
+    document = revoke_leaf(_current_trust(directory), serial, now)
+    owner = _owner_of(serial, directory)
+    hand_trust(client, directory, document, root_keys, ask)
+    ledger = Ledger(directory)
+    with ledger.changing():
+        ledger.log.append(now, "certificate revoked", node=owner, detail=f"serial {serial:x}")
+    whose = f"a certificate of {owner}" if owner else "a certificate of no node on record here"
+    click.echo(f"Trust version {document.version} revokes {serial:x}, {whose}: it is refused everywhere")
+    tell(
+        "warning: that refuses this certificate only, and its key goes on with another; where the key may be "
+        f"in other hands: gossipmesh authority revoke {owner or 'NODE'} --dir {directory}"
+    )
+
+
+def _owner_of(serial: int, directory: Path) -> str:
+    """Return whose certificate has a serial number, "" where this authority does not know."""
+    from gossipmesh.control.ledger import Ledger
+    from gossipmesh.control.roots import load_authority
+    from gossipmesh.model.identity import SHORT_ID_BYTES, node_id_of, node_spiffe_id
+    from gossipmesh.trust.leaf_serial import decode_leaf_serial_untrusted
+
+    told = decode_leaf_serial_untrusted(serial)
+    domain = load_authority(directory).trust_domain
+    names = [] if told is None else Ledger(directory).nodes()
+    of = {node_id_of(node_spiffe_id(domain, name))[:SHORT_ID_BYTES]: name for name in names}
+    return "" if told is None else of.get(told.node, "")
+
+
+def _current_trust(directory: Path) -> "TrustDocument":
     from gossipmesh.control.trust_folder import read_trust
 
-    client = AdminClient(socket_path)
-    revoked = generation or _generation_of(client, node)
     current = read_trust(directory).trust
     if current is None:
         raise OperatorError("there is no Trust in the authority's folder")
-    document = revoke_node(current, node, revoked)
-    hand_trust(client, directory, document, root_keys, Passphrase(passphrase_file, passphrase_fd).ask)
-    click.echo(f"Trust version {document.version} revokes {node} up to generation {revoked}")
+    return current
 
 
 def _generation_of(client: AdminClient, node: str) -> int:

@@ -23,7 +23,9 @@ from gossipmesh.model.documents import (
     generation_of,
     says_more_than_0_2,
 )
+from gossipmesh.model.enrolment import LEAF_LIFE_S
 from gossipmesh.model.errors import MalformedInput, OperatorError
+from gossipmesh.model.instant import HOUR_S, WallSeconds
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, Envelope, seal_envelope
 from gossipmesh.trust.keys import SigningKey, key_id
 from gossipmesh.trust.svid import certificate_sha256
@@ -32,6 +34,7 @@ from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted
 from gossipmesh.wire.versions import ROLLS, TRUST_FIELDS
 
 _NAMES_TOLD: Final = 10
+_CLOCKS_S: Final = HOUR_S
 
 
 def successor(current: TrustDocument, **changes: Any) -> TrustDocument:
@@ -208,6 +211,20 @@ def revoke_node(trust: TrustDocument, name: str, generation: int) -> TrustDocume
     if trust.revoked.get(name, 0) >= generation:
         raise OperatorError(f"Trust revokes {name!r} up to generation {trust.revoked[name]} already")
     return successor(trust, revoked={**trust.revoked, name: generation})
+
+
+def revoke_leaf(trust: TrustDocument, serial: int, now: WallSeconds) -> TrustDocument:
+    """Return the next Trust, by which one certificate counts no more; what has ended meanwhile is left out.
+
+    Raises:
+        OperatorError: revoked already, or what `successor` says. State unchanged.
+    """
+    name = f"{serial:x}"
+    standing = {one: ends for one, ends in trust.revoked_leaves.items() if ends > now}
+    if name in standing:
+        raise OperatorError(f"Trust revokes the certificate {name} already")
+    # Whatever was issued until now has ended by then, on clocks that are an hour slow as well.
+    return successor(trust, revoked_leaves={**standing, name: now + LEAF_LIFE_S + _CLOCKS_S})
 
 
 def drop_intermediate(trust: TrustDocument, pem: str) -> TrustDocument:

@@ -65,8 +65,10 @@ class TrustDocument(
 
     Fields of the feature `trust-2` follow; builds before it refuse a document that has one, so each is left
     out while it says nothing. `revoked` maps a node's name to the generation that is revoked with all below
-    it; `roll` is the SHA-256 in hex of the list of credentials signed anew, "" for none; `authorities` are
-    where the authority answers (HOST:PORT, a name or an address), in the order to try.
+    it; `revoked_leaves` maps the serial number of one certificate (lower-case hex without leading zeros) to
+    the wall seconds at which it has surely ended; `roll` is the SHA-256 in hex of the list of credentials
+    signed anew, "" for none; `authorities` are where the authority answers (HOST:PORT, a name or an address),
+    in the order to try.
     """
 
     version: int
@@ -80,13 +82,20 @@ class TrustDocument(
     floors: dict[str, int] = msgspec.field(default_factory=_no_numbers)
     access: Access = Access.ALLOW
     revoked: dict[str, int] = {}
+    revoked_leaves: dict[str, int] = {}
     roll: str = ""
     authorities: tuple[str, ...] = ()
 
 
 def says_more_than_0_2(trust: TrustDocument) -> bool:
     """Tell whether a build without the feature `trust-2` would refuse this document."""
-    return bool(trust.access is not Access.ALLOW or trust.revoked or trust.roll or trust.authorities)
+    revokes = bool(trust.revoked or trust.revoked_leaves)
+    return bool(trust.access is not Access.ALLOW or revokes or trust.roll or trust.authorities)
+
+
+def revoked_serials(trust: TrustDocument) -> frozenset[int]:
+    """Return the serial numbers of the certificates that count no more."""
+    return frozenset(int(serial, 16) for serial in trust.revoked_leaves)
 
 
 class ManifestEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

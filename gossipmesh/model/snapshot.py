@@ -233,14 +233,16 @@ class CredentialsSection(msgspec.Struct, frozen=True):
     entries: bytes
 
 
-class TrustSection(msgspec.Struct, frozen=True):
+class TrustSection(msgspec.Struct, frozen=True, omit_defaults=True):
     """`intermediates` (PEM, any order) may issue certificates; `hears`: the agent hears other members.
 
+    `revoked_leaves`: serial numbers of certificates that count no more, in hex; left out where there is none.
     A snapshot without this section says nothing of keys: whoever a root vouches for is who it says.
     """
 
     intermediates: tuple[str, ...]
     hears: bool
+    revoked_leaves: tuple[str, ...] = ()
 
 
 PIN_ENTRY_BYTES: Final = 24

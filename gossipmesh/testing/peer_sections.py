@@ -16,6 +16,7 @@ def peer_sections(
     credentials: Mapping[bytes, tuple[int, int, int]],
     *,
     hears: bool = True,
+    revoked_leaves: tuple[str, ...] = (),
 ) -> dict[str, Section]:
     """Return the sections by name.
 
@@ -24,8 +25,9 @@ def peer_sections(
         pins: pin -> short id of the node that lists it.
         credentials: short id -> generation, serial and flags.
         hears: whether the agent hears other members.
+        revoked_leaves: serial numbers in hex of certificates that count no more.
     """
-    sections: dict[str, Section] = {"trust": TrustSection(intermediates, hears)}
+    sections: dict[str, Section] = {"trust": TrustSection(intermediates, hears, revoked_leaves)}
     for shard, entries in _shards(sorted(pin + node for pin, node in pins.items())).items():
         sections[f"pins/{shard:02x}"] = PinsSection(entries)
     said = [node + _numbers(*numbers) for node, numbers in credentials.items()]

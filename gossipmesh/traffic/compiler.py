@@ -247,7 +247,7 @@ class _Round:
             self._make(f"pins/{shard}", (entries,), partial(PinsSection, entries))
         for shard, entries in peers.credentials.items():
             self._make(f"credentials/{shard}", (entries,), partial(CredentialsSection, entries))
-        trust = TrustSection(peers.intermediates, peers.hears)
+        trust = TrustSection(peers.intermediates, peers.hears, peers.revoked_leaves)
         self._make("trust", (trust,), lambda: trust)
 
     def _wanted(self) -> list[str]:

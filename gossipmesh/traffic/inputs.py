@@ -33,7 +33,8 @@ class PeerInputs(msgspec.Struct, frozen=True):
 
     `pins`, `credentials`: shard -> entries. `intermediates`: PEM. `hears`: this agent hears other members.
     `listed`: by service, for each of `SnapshotInputs.serving` in its order, the pins its node lists for it:
-    None where the node signs no key sets, empty where its set is not here yet.
+    None where the node signs no key sets, empty where its set is not here yet. `revoked_leaves`: serial
+    numbers of certificates that count no more, in hex.
     """
 
     pins: Mapping[str, bytes]
@@ -41,6 +42,7 @@ class PeerInputs(msgspec.Struct, frozen=True):
     intermediates: tuple[str, ...]
     hears: bool
     listed: Mapping[str, tuple[tuple[bytes, ...] | None, ...]]
+    revoked_leaves: tuple[str, ...] = ()
 
 
 class SnapshotInputs(msgspec.Struct, frozen=True):

@@ -4,7 +4,8 @@ In comes the leaf that was shown, the path OpenSSL verified, and what is known o
 identity, or a refusal with a code and a sentence. Nothing else in this project may read a peer's certificate,
 because OpenSSL alone lets anyone through: the carrier CA's key is public. Rules, in order:
 
-1. The leaf is one (`trust.x509_leaf`), of the trust domain, and of whom was dialled, if anyone was.
+1. The leaf is one (`trust.x509_leaf`), not revoked by its serial number, of the trust domain, and of whom was
+   dialled, if anyone was.
 2. `/authority` counts only where the authority was dialled, and only directly below an intermediate.
 3. Its key is listed, by the node that was dialled or by any member for that identity: taken, whoever
    issued it, as long as the node's credential holds.
@@ -72,6 +73,7 @@ class PeerFacts:
     """What is known when a peer is judged. Certificates are DER, sets of them in no order.
 
     `intermediates` None: nobody said who issues. `alone`: no agent is here, or it hears no other member.
+    `revoked_leaves`: serial numbers of certificates that count no more, whatever else is known.
     """
 
     trust_domain: str
@@ -80,6 +82,7 @@ class PeerFacts:
     pins: PinTable = field(default_factory=PinTable)
     credentials: CredentialTable = field(default_factory=CredentialTable)
     alone: bool = False
+    revoked_leaves: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Peer:
     """Who is at the other end. `node` (short id) and `generation` None: nobody can tell.
 
     `was_known`: a credential of its node was known when it was taken. `issuer`: who signed its leaf, DER, if
-    it was taken for that; empty where its node lists the key.
+    it was taken for that; empty where its node lists the key. `serial`: the number of the leaf it showed.
     """
 
     spiffe_id: str
@@ -96,6 +99,7 @@ class Peer:
     generation: int | None = None
     was_known: bool = False
     issuer: bytes = b""
+    serial: int = 0
 
 
 def identify_untrusted(presented: Shown, facts: PeerFacts, dialled: Dialled | None = None) -> Peer:
@@ -109,6 +113,13 @@ def identify_untrusted(presented: Shown, facts: PeerFacts, dialled: Dialled | No
         PeerRefused: nobody we may take it for; its code says by which rule. Remote's fault. State unchanged.
     """
     leaf = read_leaf_untrusted(presented.leaf)
+    if leaf.serial in facts.revoked_leaves:
+        raise PeerRefused("revoked-leaf", f"this certificate of {leaf.spiffe_id} is revoked: {leaf.serial:x}")
+    return replace(_judged(leaf, presented, facts, dialled), serial=leaf.serial)
+
+
+def _judged(leaf: Leaf, presented: Shown, facts: PeerFacts, dialled: Dialled | None) -> Peer:
+    """Judge a leaf that is not revoked by its serial number."""
     if not leaf.spiffe_id.startswith(f"spiffe://{facts.trust_domain}/"):
         raise PeerRefused("trust-domain", f"{leaf.spiffe_id} is not of trust domain {facts.trust_domain}")
     if dialled is not None and leaf.spiffe_id != dialled.spiffe_id:
@@ -128,15 +139,19 @@ def still_holds(
     peer: Peer,
     credentials: CredentialTable,
     intermediates: frozenset[bytes] | None = None,
+    revoked_leaves: frozenset[int] = frozenset(),
     *,
     absent_holds: bool,
 ) -> bool:
     """Tell whether a peer that was taken may stay: its node is there, in the generation it was taken in.
 
+    Who showed one of `revoked_leaves` may not.
     Who was taken for its issuer stays as long as that is one of `intermediates` (None: nobody said who is).
     `absent_holds`: a node of which nothing is known any more may, since whoever tells us may not have heard
     of it yet; who is revoked or forgotten is known as such.
     """
+    if peer.serial in revoked_leaves:
+        return False
     if peer.issuer and intermediates is not None and peer.issuer not in intermediates:
         return False
     if peer.node is None or peer.generation is None:

@@ -33,7 +33,7 @@ from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import parse_spiffe_id
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.trust.pem import is_locked, protection
-from gossipmesh.trust.x509_leaf import read_leaf_untrusted
+from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted, read_leaf_untrusted
 
 LEAF_ENTROPY_BYTES: Final = 48  # 128 bits more than the order of P-256, so that no scalar is favoured
 PEM_BYTES_MAX: Final = 65_536
@@ -196,6 +196,18 @@ def check_chain_untrusted(
     except Exception as error:  # cryptography raises a dozen types for what is all "not a chain"
         raise MalformedInput(f"not a certificate chain ({type(error).__name__})") from None
     return LeafFacts(leaf.spiffe_id, leaf.not_before, leaf.not_after, _spki_hash(public_key))
+
+
+def serial_of_chain(chain_pem: bytes) -> int:
+    """Return the serial number of a chain's leaf; of one that was issued to us and judged when it came.
+
+    Raises:
+        MalformedInput: no certificate. State unchanged.
+    """
+    certificates = certificates_in_pem_untrusted(chain_pem)
+    if not certificates:
+        raise MalformedInput("a chain without a certificate")
+    return read_leaf_untrusted(certificates[0]).serial
 
 
 def certificate_sha256(pem: str) -> str:

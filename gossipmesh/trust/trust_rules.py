@@ -20,6 +20,7 @@ from gossipmesh.trust.keys import KEY_BYTES, is_public_key, key_id
 
 _TRUST_DECODER = msgspec.json.Decoder(TrustDocument)
 _HASH_DIGITS: Final = 64
+_SERIAL_DIGITS_MAX: Final = 40  # RFC 5280 section 4.1.2.2
 
 
 def is_scope(text: str) -> bool:
@@ -76,6 +77,8 @@ def trust_problems(trust: TrustDocument) -> list[str]:
         "floors": all(0 <= n <= limits.VERSION_MAX for n in trust.floors.values()),
         "revoked": len(trust.revoked) <= limits.TRUST_REVOKED_MAX
         and all(is_label(name) and 1 <= n <= limits.VERSION_MAX for name, n in trust.revoked.items()),
+        "revoked_leaves": len(trust.revoked_leaves) <= limits.TRUST_REVOKED_LEAVES_MAX
+        and all(_is_serial(one) and 1 <= n <= limits.VERSION_MAX for one, n in trust.revoked_leaves.items()),
         "roll": trust.roll == "" or _is_hex(trust.roll, _HASH_DIGITS),
         "authorities": len(trust.authorities) <= limits.TRUST_AUTHORITIES_MAX
         and all(is_host_port(place) for place in trust.authorities),
@@ -100,6 +103,11 @@ def _are_scopes(scopes: list[str]) -> bool:
 def _is_key(text: str) -> bool:
     """Tell whether `text` is a public key in lower-case hex; one spelling, so that no key counts twice."""
     return _is_hex(text, 2 * KEY_BYTES) and is_public_key(bytes.fromhex(text))
+
+
+def _is_serial(text: str) -> bool:
+    """Tell whether `text` is a serial number in lower-case hex; one spelling, and no number twice."""
+    return 1 <= len(text) <= _SERIAL_DIGITS_MAX and text[0] != "0" and _is_hex(text, len(text))
 
 
 def _is_hex(text: str, digits: int) -> bool:

@@ -18,6 +18,7 @@ from gossipmesh.agent.gate import Gate
 from gossipmesh.agent.identity.dropped import is_dropped
 from gossipmesh.agent.identity.identity_keeper import IdentityKeeper
 from gossipmesh.dataplane.protocol import EngineEvent, Identity
+from gossipmesh.model.documents import revoked_serials
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import (
     SHORT_ID_BYTES,
@@ -172,6 +173,7 @@ class IdentifiedEngine:
             _certificates(self._bundle_pem()),
             None if trust is None else _certificates("".join(trust.intermediates).encode()),
             credentials=CredentialTable(entry),
+            revoked_leaves=frozenset() if trust is None else revoked_serials(trust),
         )
         dialled = Dialled(spiffe_id, node_id[:SHORT_ID_BYTES], listed_pins(keys, path))
         return dialled, Trusted(facts, self._bundle_pem(), carrier_root_pem(identity.trust_domain))

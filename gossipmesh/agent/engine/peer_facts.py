@@ -64,5 +64,10 @@ class PeerFacts:
             return None
         # The tables' dictionaries go on changing while a thread compiles; their values never do.
         return PeerInputs(
-            dict(self._index.pins), dict(self._index.credentials), trust.intermediates, hears, listed
+            dict(self._index.pins),
+            dict(self._index.credentials),
+            trust.intermediates,
+            hears,
+            listed,
+            tuple(sorted(trust.revoked_leaves)),
         )

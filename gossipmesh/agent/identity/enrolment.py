@@ -29,7 +29,7 @@ from gossipmesh.agent.identity.identity_store import (
     stored_of,
 )
 from gossipmesh.agent.identity.key_turning import HeldKeys, LeafKey
-from gossipmesh.model.documents import TrustDocument
+from gossipmesh.model.documents import TrustDocument, revoked_serials
 from gossipmesh.model.enrolment import (
     EnrolRequest,
     Issued,
@@ -379,7 +379,8 @@ def _known_issuers(trust: TrustDocument) -> PeerFacts:
     """
     roots = certificates_in_pem_untrusted("\n".join(trust.root_certificates).encode())
     issuers = certificates_in_pem_untrusted("\n".join(trust.intermediates).encode())
-    return PeerFacts(trust.trust_domain, frozenset(roots), frozenset(issuers))
+    revoked = revoked_serials(trust)
+    return PeerFacts(trust.trust_domain, frozenset(roots), frozenset(issuers), revoked_leaves=revoked)
 
 
 async def report_open(

@@ -47,6 +47,7 @@ class KnownPeers:
     hears: bool
     pins: PinTable
     credentials: CredentialTable
+    revoked_leaves: frozenset[int] = frozenset()
 
     @classmethod
     def of_sections(
@@ -55,8 +56,9 @@ class KnownPeers:
         """Take a snapshot's sections; tables that did not change are `previous`' own.
 
         Raises:
-            MalformedInput: an intermediate that is no certificate, or members' keys without who may issue:
-                read as a snapshot of 0.2, it would open what they close. Remote's fault. State unchanged.
+            MalformedInput: an intermediate that is no certificate, a serial number that is none, or members'
+                keys without who may issue: read as a snapshot of 0.2, it would open what they close. Remote's
+                fault. State unchanged.
 
         Cost: O(sections), and over credentials that changed.
         """
@@ -79,6 +81,7 @@ class KnownPeers:
             trust is not None and trust.hears,
             PinTable(pins),
             previous.credentials if same and previous is not None else CredentialTable(credentials),
+            frozenset() if trust is None else _serials(trust),
         )
 
 
@@ -86,6 +89,13 @@ def _intermediates(trust: TrustSection) -> frozenset[bytes]:
     return frozenset(
         one for pem in trust.intermediates for one in certificates_in_pem_untrusted(pem.encode())
     )
+
+
+def _serials(trust: TrustSection) -> frozenset[int]:
+    try:
+        return frozenset(int(one, 16) for one in trust.revoked_leaves)
+    except ValueError as error:
+        raise MalformedInput(f"a serial number that is none: {error}"[:200]) from None
 
 
 class Peers:
@@ -113,7 +123,8 @@ class Peers:
         credentials_changed = before.credentials is not known.credentials
         if credentials_changed:
             self._absent_hold = self._absent_due = True
-        changed = credentials_changed or before.intermediates != known.intermediates
+        before_trust = (before.intermediates, before.revoked_leaves)
+        changed = credentials_changed or before_trust != (known.intermediates, known.revoked_leaves)
         self.turn += changed
         return changed
 
@@ -159,6 +170,7 @@ class Peers:
                 known.pins,
                 known.credentials,
                 alone,
+                known.revoked_leaves,
             )
         return self._facts
 
@@ -172,7 +184,8 @@ class Peers:
         if peer is None or self._known is None:
             return False
         known = self._known
-        return not still_holds(peer, known.credentials, known.intermediates, absent_holds=self._absent_hold)
+        facts = (known.credentials, known.intermediates, known.revoked_leaves)
+        return not still_holds(peer, *facts, absent_holds=self._absent_hold)
 
     def cut(self, count: int = 1) -> None:
         """Count connections that ended for it."""

@@ -20,8 +20,11 @@ import pytest
 import trio
 
 from gossipmesh.agent.identity.enrolment import enrol
+from gossipmesh.control.ledger import Ledger
 from gossipmesh.control.trust_folder import read_trust
+from gossipmesh.model.identity import node_id_of, node_spiffe_id
 from gossipmesh.model.records import NodeCredential, SignedRecord
+from gossipmesh.trust.leaf_serial import encode_leaf_serial
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.versions import MEMBER_FEATURES
 
@@ -282,3 +285,28 @@ def test_a_key_is_turned_and_a_node_revoked_by_the_root_keys_through_an_agent(ma
     assert "members do not read" in done.stderr
     assert "vm2" in done.stderr
     assert "knows no member vm3" in run("revoke", "vm3", "--offline").stderr
+
+
+def test_one_certificate_is_revoked_by_its_serial_number_and_the_command_says_what_that_does_not_do(
+    made: Path,
+) -> None:
+    number = encode_leaf_serial(node_id_of(node_spiffe_id("mesh.test", "vm1")), 7, 8, 0)
+    told = {"/v1/trust": encode(read_trust(made / "a").trust_envelopes), "/v1/members": b"[]"}
+    shown = f"{number:040X}"
+    colons = ":".join(shown[at : at + 2] for at in range(0, 40, 2))
+    handed: list[bytes] = []
+    with admin_at(made / "agent.sock", handed, told):
+        done = gossipmesh("authority", "revoke", colons, "--dir", "a", "--socket", "agent.sock", cwd=made)
+    assert f"Trust version 2 revokes {number:x}" in done.stdout, done.stderr
+    assert "refuses this certificate only" in done.stderr
+    trust = read_trust(made / "a").trust
+    assert trust is not None
+    assert list(trust.revoked_leaves) == [f"{number:x}"]
+    assert len(handed) == 1
+    with admin_at(
+        made / "again.sock", [], {**told, "/v1/trust": encode(read_trust(made / "a").trust_envelopes)}
+    ):
+        done = gossipmesh("authority", "revoke", shown, "--dir", "a", "--socket", "again.sock", cwd=made)
+    assert "already" in done.stderr
+    (deed,) = (deed for deed in Ledger(made / "a").log.deeds() if deed.what == "certificate revoked")
+    assert f"{number:x}" in deed.detail

@@ -11,6 +11,7 @@ from gossipmesh.control.trust_changes import (
     find_signer,
     next_generation,
     require_features,
+    revoke_leaf,
     revoke_node,
     rotate_signer,
     sign_trust,
@@ -19,6 +20,7 @@ from gossipmesh.control.trust_changes import (
 from gossipmesh.model import limits
 from gossipmesh.model.documents import Access, SignerRole, TrustDocument, first_version_of
 from gossipmesh.model.errors import OperatorError
+from gossipmesh.model.instant import DAY_S, HOUR_S, WallSeconds
 from gossipmesh.testing.builders import TrustDomainBuilder
 from gossipmesh.trust.documents import TrustedDocuments
 from gossipmesh.trust.envelope import TRUST_PAYLOAD_TYPE, seal_envelope
@@ -31,6 +33,7 @@ CERTIFICATE = json.loads(
     Path(__file__).parents[3].joinpath("spec", "engine", "v1-draft", "peers.json").read_text()
 )["certificates"]["root"]
 PEM_BEGIN, PEM_END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+NOW = WallSeconds(1_800_000_000)
 FRESH = BUILDER.signing_key("fresh").public
 
 
@@ -116,7 +119,18 @@ def test_root_keys_change_hands_by_both_thresholds() -> None:
     assert node_of(first).load_trust_untrusted(envelope.to_bytes()) == document
 
 
+def test_a_revoked_certificate_is_named_until_it_has_surely_ended() -> None:
+    """The list is bounded by what a day can bring."""
+    first = revoke_leaf(trust(), 0x1A5E, NOW)
+    assert first.revoked_leaves == {"1a5e": NOW + DAY_S + HOUR_S}
+    later = revoke_leaf(first, 7, WallSeconds(NOW + DAY_S))
+    assert sorted(later.revoked_leaves) == ["1a5e", "7"]
+    last = revoke_leaf(later, 8, WallSeconds(NOW + DAY_S + HOUR_S))
+    assert sorted(last.revoked_leaves) == ["7", "8"]
+
+
 REFUSED = [
+    ("the certificate 7 already", lambda: revoke_leaf(revoke_leaf(trust(), 7, NOW), 7, NOW)),
     (
         "no policy signer 'nobody'; there are: policy .mesh edge., second",
         lambda: rotate_signer(trust(), "nobody", FRESH),

@@ -61,6 +61,7 @@ class Fleet:
     labels: dict[str, int]
     said: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     hears: bool = True
+    revoked_leaves: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for node in self.labels:
@@ -88,6 +89,7 @@ class Fleet:
             },
             {short_id(node): numbers for node, numbers in self.said.items()},
             hears=self.hears,
+            revoked_leaves=self.revoked_leaves,
         )
         plain = {name: snapshot.sections[digest] for name, digest in snapshot.root.items()}
         for name in snapshot.root:

@@ -16,6 +16,7 @@ from gossipmesh.dataplane.reference.pool import PooledConnection
 from gossipmesh.dataplane.reference.state import UpstreamState
 from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.model.identity import node_id_of, node_spiffe_id
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address
 from gossipmesh.model.snapshot import (
@@ -27,6 +28,7 @@ from gossipmesh.model.snapshot import (
 )
 from gossipmesh.net.tls import TlsStream
 from gossipmesh.traffic.sections import Snapshot
+from gossipmesh.trust.leaf_serial import encode_leaf_serial
 from gossipmesh.trust.peer_identity import Ground
 from gossipmesh.trust.peer_identity import Peer as PeerIdentity
 from gossipmesh.trust.peer_tables import CredentialTable, PinTable
@@ -44,7 +46,7 @@ from tests.unit.dataplane.engine_kit import (
     waiting,
     workload,
 )
-from tests.unit.dataplane.key_sets import GENERATION, SERIAL, Fleet
+from tests.unit.dataplane.key_sets import GENERATION, SERIAL, Fleet, identity
 
 
 @pytest.fixture(autouse=True)
@@ -219,6 +221,39 @@ async def test_a_tcp_connection(tmp_path: Path, who: str, said: Said) -> None:
         judge, words = (made.far, "[revoked]") if who == "near" else (made.near, "endpoint_revoked")
         await cut_count(judge, 1)
         await logged(judge, words)
+
+
+async def test_a_certificate_that_is_revoked_by_its_serial_number(tmp_path: Path) -> None:
+    """What is open to whoever showed it ends, and the same keys go on with another certificate."""
+    async with scene(tmp_path, switching) as made:
+        peer = await Peer.connect(made.near.at("proxy"))
+        async with peer.stream:
+            await peer.send(b"CONNECT db.shop:1 HTTP/1.1\r\nHost: db.shop:1\r\n\r\nping")
+            assert (await peer.head()).startswith(b"HTTP/1.1 200")
+            assert await peer.exactly(4) == b"ping"
+            number = encode_leaf_serial(
+                node_id_of(node_spiffe_id("mesh.test", "near")), GENERATION, SERIAL, 0
+            )
+            made.fleet.revoked_leaves = (f"{number:x}",)
+            await made.tell_far()
+            assert await ended(peer)
+        await cut_count(made.far, 1)
+        assert (await get(made.near.at("proxy")))[0] == 503
+        await logged(made.far, "peer_refused[revoked-leaf]")
+        label = made.fleet.labels["near"]
+        names = [one.spiffe_id for one in made.fleet.identities("near")]
+        again = [identity(name, "near", label, serial=SERIAL + 1) for name in names]
+        await made.fleet.identify(made.near, *again)
+        peer = await Peer.connect(made.near.at("proxy"))
+        async with peer.stream:
+            await peer.send(b"CONNECT db.shop:1 HTTP/1.1\r\nHost: db.shop:1\r\n\r\nping")
+            assert (await peer.head()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("serials", [("",), ("xyz",), ("1", "-")])
+def test_a_serial_number_that_is_none_is_no_snapshot(serials: tuple[str, ...]) -> None:
+    with pytest.raises(MalformedInput, match="serial number"):
+        KnownPeers.of_sections("mesh.test", {"trust": TrustSection((), True, serials)}, None)
 
 
 @pytest.mark.parametrize("said", WHAT[:2])

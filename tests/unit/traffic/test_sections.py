@@ -72,6 +72,7 @@ def credential_entry(node: bytes, generation: int = 1, serial: int = 1) -> bytes
         ("pins/07", PinsSection(pin_entry(b"\x07a", b"a" * 8) + pin_entry(b"\x07a", b"b" * 8))),
         ("credentials/ff", CredentialsSection(credential_entry(b"\xffa") + credential_entry(b"\xffb"))),
         ("trust", TrustSection(("pem",), True)),
+        ("trust", TrustSection(("pem",), True, ("1a5e",))),
     ],
 )
 def test_what_is_said_of_keys_reads_back(name: str, section: Section) -> None:

@@ -1,13 +1,25 @@
 """What the vectors (tests/conformance/peers) do not hold: tables of any size, and who may stay."""
 
 import random
+from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from gossipmesh.model.errors import PeerRefused
 from gossipmesh.model.snapshot import HAS_KEY_SETS, REVOKED, CredentialsSection, PinsSection
 from gossipmesh.testing.peer_sections import peer_sections
-from gossipmesh.trust.peer_identity import Ground, Peer, still_holds
+from gossipmesh.trust.peer_identity import (
+    Ground,
+    Peer,
+    PeerFacts,
+    Presented,
+    identify_untrusted,
+    still_holds,
+)
 from gossipmesh.trust.peer_tables import CredentialTable, Known, PinTable
+from gossipmesh.trust.x509_leaf import certificates_in_pem_untrusted, read_leaf_untrusted
+from tests.conformance.peers.certificates import Leaf, ca, p256
 
 NODE = b"\x10" + b"n" * 7
 
@@ -75,3 +87,32 @@ def test_who_may_stay(
     credentials = tables({}, {} if now is None else {NODE: now})[1]
     assert still_holds(peer, credentials, absent_holds=False) is stays
     assert still_holds(peer, credentials, absent_holds=True) is (stays or now is None)
+
+
+def test_whoever_showed_a_certificate_that_is_revoked_may_not_stay() -> None:
+    peer = Peer("spiffe://mesh.test/ns/shop/svc/cart", Ground.LISTED, NODE, 5, True, serial=7)
+    credentials = tables({}, {NODE: (5, 9, HAS_KEY_SETS)})[1]
+    assert still_holds(peer, credentials, None, frozenset({6, 8}), absent_holds=False)
+    assert not still_holds(peer, credentials, None, frozenset({7}), absent_holds=False)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_certificate_that_is_revoked_is_refused_whatever_else_is_known(listed: bool) -> None:
+    """Its key is listed, or a root vouches for it; another certificate of the same key is taken."""
+    cart = "spiffe://mesh.test/ns/shop/svc/cart"
+    issuing = ca("gossipmesh issuing", 102, root := ca("gossipmesh root", 101))
+    for serial in (7, 8):
+        chain = [one.public_bytes(Encoding.DER) for one in Leaf(cart, p256(5), serial).signed(issuing)]
+        shown = Presented(chain[0], chain[1:])
+        roots, *_ = certificates_in_pem_untrusted(root.pem.encode())
+        pin = read_leaf_untrusted(chain[0]).pin
+        pins, credentials = tables({pin: NODE}, {NODE: (5, 9, HAS_KEY_SETS)})
+        facts = PeerFacts("mesh.test", frozenset({roots, *chain[1:]}), revoked_leaves=frozenset({7}))
+        if listed:
+            facts = replace(facts, intermediates=frozenset(), pins=pins, credentials=credentials)
+        if serial == 7:
+            with pytest.raises(PeerRefused, match="is revoked: 7") as caught:
+                identify_untrusted(shown, facts)
+            assert caught.value.code == "revoked-leaf"
+        else:
+            assert identify_untrusted(shown, facts).serial == 8

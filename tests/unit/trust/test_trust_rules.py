@@ -42,6 +42,7 @@ def test_a_document_without_newer_fields_is_encoded_as_before() -> None:
 NEWER = [
     {"access": Access.DENY},
     {"revoked": {"vm1": 7}},
+    {"revoked_leaves": {"1a5e": 1_800_000_000}},
     {"roll": "0f" * 32},
     {"authorities": ("10.0.0.1:8443", "[fd00::1]:8443", "authority.example.com:8443")},
 ]
@@ -60,6 +61,15 @@ WRONG = [
     ("revoked", {"revoked": {"Not A Node": 1}}),
     ("revoked", {"revoked": {"vm1": 0}}),
     ("revoked", {"revoked": {f"vm{n}": 1 for n in range(limits.TRUST_REVOKED_MAX + 1)}}),
+    ("revoked_leaves", {"revoked_leaves": {"": 1}}),
+    ("revoked_leaves", {"revoked_leaves": {"0a": 1}}),
+    ("revoked_leaves", {"revoked_leaves": {"A1": 1}}),
+    ("revoked_leaves", {"revoked_leaves": {"a" * 41: 1}}),
+    ("revoked_leaves", {"revoked_leaves": {"a1": 0}}),
+    (
+        "revoked_leaves",
+        {"revoked_leaves": {f"{n:x}": 1 for n in range(1, limits.TRUST_REVOKED_LEAVES_MAX + 2)}},
+    ),
     ("roll", {"roll": "0F" * 32}),
     ("roll", {"roll": "0f" * 31}),
     ("authorities", {"authorities": ("authority.example.com",)}),

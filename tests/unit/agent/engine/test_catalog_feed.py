@@ -514,6 +514,14 @@ async def test_an_engine_is_told_who_issues_and_whether_anybody_is_heard(tmp_pat
         rig.feed.look_around()
         await rig.feed.compile()
         assert rig.delivered[-1].section("trust") == TrustSection(documents.trust.intermediates, False)
+        changes = {"version": 2, "revoked_leaves": {"1a5e": 1_800_000_000}}
+        following = msgspec.structs.replace(documents.trust, **changes)
+        documents.load_trust_untrusted(TrustDomainBuilder().sign_trust(following))
+        rig.feed.changed(urgent=True)
+        await rig.feed.compile()
+        assert rig.delivered[-1].section("trust") == TrustSection(
+            documents.trust.intermediates, False, ("1a5e",)
+        )
 
 
 async def test_a_turn_of_a_member_nobody_here_asks_for_makes_its_shard_alone(tmp_path: Path) -> None:

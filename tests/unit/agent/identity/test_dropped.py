@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -25,6 +26,7 @@ from gossipmesh.trust.svid import (
     check_chain_untrusted,
     leaf_key_pem,
     read_leaf_key_untrusted,
+    serial_of_chain,
 )
 from tests.unit.enrolment_kit import RunningAuthority, running_authority
 
@@ -127,3 +129,15 @@ async def test_it_asks_as_soon_as_that_trust_comes(tmp_path: Path, kind: str) ->
         with trio.fail_after(10):
             await renewed.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_certificate_whose_serial_number_is_revoked_is_shown_to_nobody(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as running:
+        identity = await enrolled(running, tmp_path)
+        held = identity.holding.keys[identity.spiffe_id].current
+        number = serial_of_chain(held.chain_pem)
+        for serial, dropped in ((number + 1, False), (number, True)):
+            trust = msgspec.structs.replace(running.authority.trust, revoked_leaves={f"{serial:x}": 2**33})
+            assert is_dropped(held, trust) is dropped
+            shown = identity.node_svid_under(trust).chain_pem
+            assert (shown == identity.carrier_pem(identity.spiffe_id, held)) is dropped

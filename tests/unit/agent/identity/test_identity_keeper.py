@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -18,6 +19,7 @@ from gossipmesh.agent.identity.key_turning import LeafKey
 from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import DAY_S, HOUR_S
 from gossipmesh.net.clock import wall_seconds
+from gossipmesh.trust.svid import serial_of_chain
 from tests.unit.agent.identity.key_rig import FakeUse
 from tests.unit.enrolment_kit import RunningAuthority, running_authority
 
@@ -263,3 +265,32 @@ def test_a_renewal_that_failed_is_tried_again_at_once_when_trust_comes(
         tmp_path / "identity", identity, wanted=list, on_renewed=lambda _: None, rng=random.Random(1)
     )
     trio.run(come_back, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_a_certificate_that_trust_revokes_is_asked_for_anew_at_once(tmp_path: Path) -> None:
+    async with running_authority(tmp_path / "authority") as authority, trio.open_nursery() as nursery:
+        identity, _ = await load_or_enrol(
+            tmp_path / "identity", authority.token(tmp_path / "token", "n1", ("shop/cart",))
+        )
+        trust = authority.authority.trust
+        renewed = trio.Event()
+        keeper = IdentityKeeper(
+            tmp_path / "identity",
+            identity,
+            wanted=list,
+            on_renewed=lambda _: renewed.set(),
+            rng=random.Random(1),
+            trust=lambda: trust,
+        )
+        nursery.start_soon(keeper.run)
+        await trio.testing.wait_all_tasks_blocked()
+        keeper.trust_changed()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not renewed.is_set(), "nothing of it is revoked"
+        revoked = serial_of_chain(identity.node_svid.chain_pem)
+        trust = msgspec.structs.replace(trust, revoked_leaves={f"{revoked:x}": wall_seconds() + DAY_S})
+        keeper.trust_changed()
+        with trio.fail_after(10):
+            await renewed.wait()
+        assert serial_of_chain(keeper.identity.node_svid.chain_pem) > revoked
+        nursery.cancel_scope.cancel()
