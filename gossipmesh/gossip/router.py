@@ -44,6 +44,7 @@ from gossipmesh.gossip.sessions.facts import (
     Outlived,
     PeerMet,
     PingDue,
+    RevokedCame,
     StreamEnded,
     StreamReady,
     TooLong,
@@ -383,6 +384,8 @@ class Router:
                 self._begin(fact.session)
             case FrameReceived():
                 self.take(self._receive_frame_untrusted(fact.session, fact.message))
+            case RevokedCame():
+                self._repair.shut_out(fact.session)
             case StreamEnded():
                 self._stream_ended(fact.session)
             case RecordArrived():

@@ -97,6 +97,7 @@ class FrameType(IntEnum):
     PACKET = 12
     FETCH_ROLL = 13
     ROLL_PIECE = 14
+    SHUT_OUT = 15
 
 
 class DocumentsSummary(msgspec.Struct, frozen=True, array_like=True):
@@ -227,6 +228,12 @@ class Packet(msgspec.Struct, frozen=True, array_like=True):
     packet: Annotated[bytes, msgspec.Meta(min_length=1, max_length=limits.DATAGRAM_BYTES_MAX)]
 
 
+class ShutOut(msgspec.Struct, frozen=True, array_like=True):
+    """The acceptor takes nothing from the opener, whom Trust revokes; it has that version, and gives it."""
+
+    trust_version: Count
+
+
 FrameMessage = (
     Compare
     | Entries
@@ -242,6 +249,7 @@ FrameMessage = (
     | Packet
     | FetchRoll
     | RollPiece
+    | ShutOut
 )
 
 _SHAPES: Final[dict[int, Any]] = {
@@ -259,6 +267,7 @@ _SHAPES: Final[dict[int, Any]] = {
     FrameType.PACKET: Packet,
     FrameType.FETCH_ROLL: FetchRoll,
     FrameType.ROLL_PIECE: RollPiece,
+    FrameType.SHUT_OUT: ShutOut,
 }
 _TYPES: Final[dict[type[Any], int]] = {shape: int(number) for number, shape in _SHAPES.items()}
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gossipmesh.gossip.base.effects import Revoked
 from gossipmesh.gossip.membership.catalog import Checks
 from gossipmesh.gossip.node import GossipNode
 from gossipmesh.gossip.sessions.session import Session
@@ -23,6 +24,7 @@ from gossipmesh.wire.frames import (
     FetchPolicy,
     FetchTrust,
     PolicyPart,
+    ShutOut,
     TrustPart,
     encode_records_frame,
 )
@@ -103,6 +105,25 @@ def test_an_end_out_of_place_freezes_no_document() -> None:
     group.run(1)
     offer_both(group, "c")
     group.run_until(lambda: all_hold_both(group), 2)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2**31])
+def test_being_told_that_trust_shuts_one_out_ends_nobody_and_freezes_nothing(version: int) -> None:
+    """Whatever it is asked for: of Trust that is held nothing is believed, later Trust it does not have."""
+    group = mesh("a b c d e f")
+    node = group.node(HOSTILE)
+
+    def shuts_out(session: Session, message: object) -> bool:
+        if not isinstance(message, FetchTrust):
+            node._streams.say(session, ShutOut(version))
+        return not isinstance(message, FetchTrust)
+
+    answers_with(node, shuts_out)
+    announce_nonsense(group)
+    group.run(5)
+    offer_both(group, "c")
+    group.run_until(lambda: all_hold_both(group), 5)
+    assert not [event for host in group.hosts.values() for event in host.events if isinstance(event, Revoked)]
 
 
 def test_documents_spun_out_without_end_keep_no_genuine_ones_out() -> None:

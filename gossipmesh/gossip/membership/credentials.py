@@ -21,6 +21,14 @@ from gossipmesh.model.records import NodeCredential, SignedRecord
 from gossipmesh.trust.records import open_credential_untrusted, read_credential_untrusted
 
 
+class RevokedByTrust(Untrusted):
+    """An authentic credential that Trust revokes; whoever holds its key may not know yet."""
+
+    def __init__(self, credential: NodeCredential) -> None:
+        super().__init__("a credential that Trust revokes")
+        self.credential = credential
+
+
 @kept.part("credential judge")
 class CredentialJudge:
     """Judges credentials by the newest Trust."""
@@ -44,8 +52,9 @@ class CredentialJudge:
         """Verify a credential and that it counts now; `is_kept`: whether it has ended is asked later.
 
         Raises:
-            MalformedInput: not signed by the authority, not valid now, revoked by Trust, or of unusable
-                fields. Remote's fault. State unchanged.
+            RevokedByTrust: revoked by Trust, and good otherwise. Remote's fault. State unchanged.
+            MalformedInput: not signed by the authority, not valid now, or of unusable fields. Remote's fault.
+                State unchanged.
         """
         documents = self._ctx.documents
         # What we kept was verified under an older Trust; the roll, here or awaited, says what becomes of it.
@@ -71,7 +80,7 @@ class CredentialJudge:
         require_credential_sound_untrusted(credential, max(self._ctx.latest_s, credential.not_before))
         name = node_name_of_spiffe_id(credential.spiffe_id) or ""
         if not credential.is_tombstone and self.is_revoked(name, credential.generation):
-            raise Untrusted("a credential that Trust revokes")
+            raise RevokedByTrust(credential)
         return credential
 
     def is_current(self, key_id: bytes) -> bool:

@@ -12,6 +12,8 @@ Rules:
 5. What came by the dozen goes on by streams: packets would take as many seconds. So whoever was given much
    by a comparison opens a few more, and halves of a mesh that meet again agree within as many rounds.
 6. One peer that does not come to an end keeps us from comparing with others for seconds, no longer.
+7. Whom Trust revokes is told so and may ask for Trust once, whatever it opened the stream for; a node that
+   is told so asks, and believes what its own Trust leads to.
 Paper: Demers et al. 1987 (anti-entropy). Deviation: triggered by state sums, not by a period alone.
 """
 
@@ -46,6 +48,7 @@ from gossipmesh.wire.frames import (
     PolicyPart,
     Records,
     Request,
+    ShutOut,
     Table,
     TrustPart,
     Turn,
@@ -63,6 +66,7 @@ _SYNCS_MAX: Final = 4
 _PATIENT_TRIES: Final = 32  # 250 that join by one seed need nine; then twice as long, up to some 5 s
 _TRIES_DOUBLINGS_MAX: Final = 5
 _ANSWERS: Final[dict[str, tuple[type, ...]]] = {"policy": (PolicyPart,), "trust": (TrustPart,), "ping": ()}
+_MAY_ASK_WHY: Final = ("sync", "table", "trust")  # a stream for policy has to fail, or nobody else is asked
 _TABLE_ANSWERS: Final = (Records, Entries, Turn, Done)
 _SECOND_OPENER_NS: Final = 20 * MILLISECOND_NS  # so that of two nodes that differ mostly one opens
 
@@ -266,8 +270,7 @@ class Repair:
                 assert session.scope is not None
                 self._streams.say(session, FetchPolicy(session.scope))
             case "trust":
-                trust = self._ctx.documents.trust
-                self._streams.say(session, FetchTrust(0 if trust is None else trust.version))
+                self._streams.say(session, FetchTrust(self._trust_version()))
             case "ping":
                 session.completed = True
                 self._close(session)
@@ -296,6 +299,12 @@ class Repair:
         Raises:
             MalformedInput: a message out of place or beyond limits. Remote's fault; the stream ends.
         """
+        if session.is_shut_out:
+            self._answer_shut_out(session, message)
+            return None
+        if session.opener and isinstance(message, ShutOut):
+            self._ask_why(session, message)
+            return None
         if session.opener and not isinstance(message, _ANSWERS.get(session.purpose, _TABLE_ANSWERS)):
             raise MalformedInput("an answer to another question than the stream's")
         if isinstance(message, Records):
@@ -307,6 +316,33 @@ class Repair:
         else:
             self._receive_question(session, message)
         return None
+
+    def shut_out(self, session: Session) -> None:
+        """Tell whoever opened a stream that Trust revokes it (rule 7)."""
+        self._streams.say(session, ShutOut(self._trust_version()))
+
+    def _answer_shut_out(self, session: Session, message: FrameMessage) -> None:
+        """Give Trust to a revoked opener, once; what else it asks or brings is passed over."""
+        if not isinstance(message, FetchTrust):
+            return
+        session.questions_count += 1
+        if session.questions_count > 1:
+            raise MalformedInput("more questions than one stream may ask")
+        self._send_parts(session, TrustPart, self._spreading.answer_trust(message.version))
+
+    def _ask_why(self, session: Session, told: ShutOut) -> None:
+        """Use a stream whose acceptor shuts us out to fetch the Trust that says so, if we have not got it."""
+        if told.trust_version <= self._trust_version():
+            raise MalformedInput("shut out by a Trust that we hold, and that does not say so")
+        if session.purpose not in _MAY_ASK_WHY:
+            raise MalformedInput("shut out of what brings nothing")
+        if session.purpose != "trust":
+            session.purpose = "trust"
+            self._streams.say(session, FetchTrust(self._trust_version()))
+
+    def _trust_version(self) -> int:
+        trust = self._ctx.documents.trust
+        return 0 if trust is None else trust.version
 
     def _note_given(self, session: Session) -> None:
         """Hasten once when a comparison brings much (rule 5); who has just joined looks around anyway."""

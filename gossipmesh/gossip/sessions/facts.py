@@ -72,10 +72,16 @@ class FrameReceived(NamedTuple):
     message: FrameMessage
 
 
+class RevokedCame(NamedTuple):
+    """Whoever opened this stream proved a credential that Trust revokes; it is to be told."""
+
+    session: Session
+
+
 class StreamEnded(NamedTuple):
     """A stream is no more, whoever ended it."""
 
     session: Session
 
 
-StreamFact = PeerMet | StreamReady | FrameReceived | StreamEnded
+StreamFact = PeerMet | StreamReady | FrameReceived | RevokedCame | StreamEnded

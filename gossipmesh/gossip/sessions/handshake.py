@@ -10,6 +10,7 @@ Rules:
    that one in the place of ours: the authority's word that it must stop. Whoever proves itself elsewhere
    than a newer state of its own says is welcomed with that one in the place of ours: another agent may use
    its keys.
+5. Whom Trust revokes is welcomed with nothing, so that it opens a stream: there it is told (`streams`).
 Paper: none; the cookie is DTLS's (RFC 9147 section 5.1).
 """
 
@@ -18,7 +19,7 @@ from gossipmesh.gossip.base.budgets import PrefixBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
-from gossipmesh.gossip.membership.credentials import is_replaced
+from gossipmesh.gossip.membership.credentials import RevokedByTrust, is_replaced
 from gossipmesh.gossip.membership.member import Member, short_id_of
 from gossipmesh.gossip.membership.own import tell_successor
 from gossipmesh.gossip.membership.resigning import held_by_keys
@@ -238,6 +239,9 @@ class Handshake:
             member = self._admit_untrusted(header, hello, _ROLE_HELLO, hello.cookie + hello.nonce, checks)
         except Replaced as replaced:
             self._answer_hello(header, Welcome(hello.nonce, replaced.newer, None, b""), sender)
+            raise
+        except RevokedByTrust:
+            self._answer_hello(header, Welcome(hello.nonce, None, None, b""), sender)
             raise
         self._ctx.statistics.hellos_accepted += 1
         return _met(member, header.run, hello, checks)._replace(sender=sender)

@@ -34,6 +34,7 @@ class Session:
         self.stream = stream
         self.opener = opener
         self.ends_at = NEVER
+        self.is_shut_out = False  # the opener is revoked by Trust: it gets that and nothing else
         self.purpose = purpose
         self.began = purpose
         self.scope = scope

@@ -6,6 +6,8 @@ What is said inside an authenticated stream is the router's to hand on. Rules:
 2. The opener is believed only once a sealed frame of its opens; the acceptor signed both nonces.
 3. A header within a second, something within ten, an end within sixty, a few streams per identity: or it is
    closed. What one peer spins out is asked of another meanwhile, or after.
+4. Who opens a stream by a credential that Trust revokes is shut out: it proves its key like everybody, is
+   never believed, and may ask for Trust, by which it learns why.
 Paper: memberlist's TCP ping and push/pull. Deviation: caps by identity, not address (NAT, loopback).
 """
 
@@ -13,15 +15,22 @@ from collections.abc import Iterator
 from typing import Final
 
 from gossipmesh.gossip.base import kept
-from gossipmesh.gossip.base.budgets import PrefixBudgets
+from gossipmesh.gossip.base.budgets import KeyedBudgets, PrefixBudgets
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import CloseStream, OpenStream, SendStream, StreamId
 from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
-from gossipmesh.gossip.membership.credentials import is_replaced
+from gossipmesh.gossip.membership.credentials import RevokedByTrust, is_replaced
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import tell_successor
-from gossipmesh.gossip.sessions.facts import FrameReceived, PeerMet, StreamEnded, StreamFact, StreamReady
+from gossipmesh.gossip.sessions.facts import (
+    FrameReceived,
+    PeerMet,
+    RevokedCame,
+    StreamEnded,
+    StreamFact,
+    StreamReady,
+)
 from gossipmesh.gossip.sessions.handshake import Handshake, Replaced, proof_bytes
 from gossipmesh.gossip.sessions.links import derive_pair_untrusted
 from gossipmesh.gossip.sessions.session import CARRY, Session
@@ -29,7 +38,7 @@ from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import Address
-from gossipmesh.model.records import RecordKind, SignedRecord
+from gossipmesh.model.records import NodeCredential, RecordKind, SignedRecord
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.frames import (
     StreamHello,
@@ -58,6 +67,9 @@ class Streams:
         self._sessions: dict[StreamId, Session] = {}
         self._next_id = 0
         self._prefixes = PrefixBudgets(limits.HELLOS_PER_PREFIX_PER_S, limits.HELLOS_PER_PREFIX_BURST)
+        self._shut_out = KeyedBudgets(
+            limits.SHUT_OUT_PER_NODE_PER_S, limits.SHUT_OUT_PER_NODE_BURST, keys_max=limits.TRUST_REVOKED_MAX
+        )
 
     def open_at(self, address: Address) -> None:
         """Open a comparison with whoever is at an address; for hellos that fit no datagram."""
@@ -230,7 +242,7 @@ class Streams:
         body = session.unsealer.open_untrusted(session.received_count, b"", frame)
         session.received_count += 1
         self._watch(session, limits.STREAM_IDLE_TIMEOUT_NS)
-        if not session.opener and session.received_count == 1:
+        if not session.opener and session.received_count == 1 and not session.is_shut_out:
             yield self._believe(session)
         message = decode_frame_message_untrusted(body)
         if message is not None:
@@ -240,7 +252,7 @@ class Streams:
         if not WIRE_MIN <= hello.version <= WIRE_MAX or hello.group_tag != self._ctx.group_tag:
             raise Untrusted("a stream of another version or group")
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
-        credential = self._handshake.admissible_untrusted(hello.credential, checks)
+        credential = self._admissible_untrusted(session, hello, checks)
         if credential.node_id == self._catalog.own_id:
             tell_successor(self._ctx, self._catalog, credential)
             raise Untrusted("a stream from ourselves")
@@ -285,6 +297,22 @@ class Streams:
             self._send_hello(session, _ROLE_ACCEPTOR, hello.run, fresh, newer)
             raise Replaced(newer)
         self._send_hello(session, _ROLE_ACCEPTOR, hello.run, fresh)
+        if session.is_shut_out:
+            yield RevokedCame(session)
+
+    def _admissible_untrusted(self, session: Session, hello: StreamHello, checks: Checks) -> NodeCredential:
+        """Verify a credential; who opened a stream by one that Trust revokes is shut out (rule 4).
+
+        Raises:
+            MalformedInput: it does not hold. Remote's fault. State unchanged.
+        """
+        try:
+            return self._handshake.admissible_untrusted(hello.credential, checks)
+        except RevokedByTrust as revoked:
+            if session.opener or not self._shut_out.take_key(revoked.credential.node_id, self._ctx.now):
+                raise
+            session.is_shut_out = True
+            return revoked.credential
 
     def _believe(self, session: Session) -> PeerMet:
         """Admit the peer of a session that has proved itself."""

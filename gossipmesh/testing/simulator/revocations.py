@@ -226,6 +226,44 @@ def revoked_parted(run: Run) -> None:
     come_back(run, victim)
 
 
+def revoked_by_trust(run: Run) -> None:
+    """One is revoked by Trust while it is cut off: it is told after it, and at its next start, and ends."""
+    run.boot_and_settle()
+    victim = run.pick(but_not=[run.hosts[0]])
+    trust = msgspec.structs.replace(
+        run.domain.trust_document(2), revoked={victim.identity: victim.generation}
+    )
+    envelope = run.domain.sign_trust(trust)
+    run.invariants.unwell.add(victim.name)
+    run.invariants.disturbed(run.world, [victim.name])
+    operator = run.pick(but_not=[victim])
+    rule = run.world.partition("revoked", [victim.name], [host.name for host in others(run, victim)])
+    run.world.run_for(run.draw_ns(0, 2))
+    run.world.call(operator, lambda core, now: core.offer_trust(envelope, now))
+    _wait_dropped(run, victim)
+    run.world.run_for(run.draw_ns(0, 20))
+    began_ns = run.world.now_ns
+    run.world.heal(rule)
+    wait_ended(run, victim)
+    run.measure("told_s", run.world.now_ns - began_ns)
+    victim.disk.wipe()  # it knows nothing of it any more
+    run.world.start(victim, run.seeds())
+    wait_ended(run, victim)
+    _wait_dropped(run, victim)
+    come_back(run, victim)
+
+
+def _wait_dropped(run: Run, subject: Host) -> None:
+    """Let time pass until a host is nobody's member."""
+    node_id = run.node_id(subject)
+
+    def is_dropped() -> bool:
+        return all(run.core(host).member(node_id) is None for host in others(run, subject))
+
+    dropped = run.world.run_until_true(is_dropped, REVOKED_NS_MAX, LOOK_OFTEN_NS)
+    run.require(dropped, f"{subject.name} is revoked by Trust, and somebody's member")
+
+
 def forgotten(run: Run) -> None:
     """Ten times a machine that is off for good is forgotten: by everybody within a second, by the median."""
     run.boot_and_settle()
@@ -267,6 +305,7 @@ REVOCATIONS: Final = {
     "idle-with-keys": idle_with_keys,
     "revoked": revoked,
     "revoked-parted": revoked_parted,
+    "revoked-by-trust": revoked_by_trust,
     "forgotten": forgotten,
     "revoked-many": revoked_many,
 }

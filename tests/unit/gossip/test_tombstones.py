@@ -350,11 +350,45 @@ def revoke_by_trust(group: Group, at: str, version: int, **revoked: int) -> None
     group.perform(group.hosts[at], group.node(at).offer_trust(envelope, Instant(group.now)))
 
 
+@pytest.mark.parametrize("way", ["it was away", "it lost its state", "its datagrams are lost"])
+def test_whoever_comes_back_to_be_revoked_by_trust_is_told_so(way: str) -> None:
+    """It learns it as a newcomer does that wants a table, as one that knows all, and by streams alone."""
+    group = mesh()
+    group.kill("a")
+    revoke_by_trust(group, "b", 2, a=1)
+    group.run_until(lambda: all(group.status(name, "a") == "unknown" for name in others_of(group, "a")), 10)
+    if way == "it lost its state":
+        group.hosts["a"].disk.clear()
+    elif way == "its datagrams are lost":
+        group.lost_from, group.lost_to = {"a"}, {"a"}
+    group.start("a", "b", "c")
+    group.run_until(lambda: bool(told(group, "a", Revoked)), 30)
+    assert told(group, "a", Revoked) == [Revoked(1)]
+    assert all(group.status(name, "a") == "unknown" for name in others_of(group, "a"))
+
+
+def test_a_revoked_node_gets_trust_and_nothing_else() -> None:
+    """Its agent goes on all the same: what it asks for is not answered, what it brings is not taken."""
+    group = mesh()
+    revoke_by_trust(group, "b", 2, a=1)
+    group.run_until(lambda: bool(told(group, "a", Revoked)), 15)
+    told_before = len(group.trace)
+    received_before = group.node("a")._ctx.statistics.records_merged
+    for name in others_of(group, "a"):
+        group.hosts[name].events.clear()
+    group.run(30)
+    assert len(group.trace) > told_before
+    assert group.node("a")._ctx.statistics.records_merged == received_before
+    for name in others_of(group, "a"):
+        assert group.status(name, "a") == "unknown"
+        assert not [event for event in group.hosts[name].events if getattr(event, "name", "") == "a"]
+
+
 def test_whom_trust_revokes_is_gone_everywhere_and_ends_when_it_learns_so() -> None:
     group = mesh(and_not="z")
     revoke_by_trust(group, "b", 2, a=1)
     group.run_until(lambda: all(group.status(name, "a") == "unknown" for name in others_of(group, "a")), 10)
-    revoke_by_trust(group, "a", 2, a=1)
+    group.run_until(lambda: bool(told(group, "a", Revoked)), 10)
     assert told(group, "a", Revoked) == [Revoked(1)]
     for name in "bcde":
         keys = told(group, name, KeysChanged)[-1].keys

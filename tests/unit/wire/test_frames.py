@@ -20,6 +20,7 @@ from gossipmesh.wire.frames import (
     PolicyPart,
     Records,
     Request,
+    ShutOut,
     Table,
     TrustPart,
     decode_frame_message_untrusted,
@@ -40,6 +41,7 @@ MESSAGES = [
     PolicyPart(5, b"abc"),
     FetchTrust(4),
     TrustPart(0, b""),
+    ShutOut(7),
 ]
 
 
