@@ -16,7 +16,8 @@ from gossipmesh.cli.authority_options import directory_option, root_keys_option
 from gossipmesh.cli.authority_rotate import hand_trust
 from gossipmesh.cli.output import tell
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
-from gossipmesh.model.errors import OperatorError
+from gossipmesh.cli.wait_option import WaitingCommand, pause, seconds_of, wait_options
+from gossipmesh.model.errors import OperatorError, UsageError
 from gossipmesh.wire.versions import TRUST_FIELDS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _NAMES_TOLD = 10
 _SERIAL = re.compile(r"[0-9a-f]{30,40}")  # no shorter: a name may be of such letters, too
+_EXIT_FAILED = 1
 _generation_option = click.option(
     "--generation",
     type=click.IntRange(1),
@@ -33,7 +35,7 @@ _generation_option = click.option(
 )
 
 
-@click.command()
+@click.command(cls=WaitingCommand)
 @click.argument("node", metavar="NODE|SERIAL")
 @directory_option
 @_generation_option
@@ -44,6 +46,7 @@ _generation_option = click.option(
 )
 @root_keys_option
 @passphrase_options
+@wait_options("holds it")
 @socket_option
 def revoke(
     node: str,
@@ -53,8 +56,10 @@ def revoke(
     root_keys: tuple[Path, ...],
     passphrase_file: Path | None,
     passphrase_fd: int | None,
+    wait: str | None,
+    timeout: str,
     socket_path: str | None,
-) -> None:
+) -> int:
     """Refuse NODE from now on, everywhere: its keys may be in other hands.
 
     It renews nothing, members drop it and close its connections. A new token brings it back.
@@ -64,19 +69,21 @@ def revoke(
     """
     serial = _serial_in(node)
     if not offline and serial is None:
-        _take_out(node, directory, generation, socket_path, "revoked")
-        return
+        return _take_out(node, directory, generation, socket_path, "revoked", wait, seconds_of(timeout))
+    if wait is not None:
+        raise UsageError("--wait: a Trust is not waited for; `gossipmesh members` says who answers")
     client = AdminClient(socket_path)
     ask = Passphrase(passphrase_file, passphrase_fd).ask
     if serial is not None:
         _revoke_leaf(serial, client, directory, root_keys, ask)
-        return
+        return 0
     from gossipmesh.control.trust_changes import revoke_node
 
     revoked = generation or _generation_of(client, node)
     document = revoke_node(_current_trust(directory), node, revoked)
     hand_trust(client, directory, document, root_keys, ask)
     click.echo(f"Trust version {document.version} revokes {node} up to generation {revoked}")
+    return 0
 
 
 def _serial_in(text: str) -> int | None:
@@ -140,20 +147,36 @@ def _generation_of(client: AdminClient, node: str) -> int:
     return int(found)
 
 
-@click.command()
+@click.command(cls=WaitingCommand)
 @click.argument("node")
 @directory_option
 @_generation_option
+@wait_options("holds it")
 @socket_option
-def forget(node: str, directory: Path, generation: int | None, socket_path: str | None) -> None:
+def forget(
+    node: str,
+    directory: Path,
+    generation: int | None,
+    wait: str | None,
+    timeout: str,
+    socket_path: str | None,
+) -> int:
     """Drop NODE, which is gone for good, from every list.
 
     The same as `revoke`, with another word in the log: it cannot come back without a new token.
     """
-    _take_out(node, directory, generation, socket_path, "forgotten")
+    return _take_out(node, directory, generation, socket_path, "forgotten", wait, seconds_of(timeout))
 
 
-def _take_out(node: str, directory: Path, generation: int | None, socket_path: str | None, what: str) -> None:
+def _take_out(
+    node: str,
+    directory: Path,
+    generation: int | None,
+    socket_path: str | None,
+    what: str,
+    wait: str | None,
+    timeout_s: float,
+) -> int:
     from gossipmesh.control.ledger import Ledger
     from gossipmesh.control.revoking import take_out
     from gossipmesh.control.roots import load_authority
@@ -164,7 +187,33 @@ def _take_out(node: str, directory: Path, generation: int | None, socket_path: s
     )
     again = "" if made.is_new else " already"
     click.echo(f"{node} is {what}{again}, up to generation {made.generation}: it renews nothing here")
-    _hand_over(made, AdminClient(socket_path))
+    client = AdminClient(socket_path)
+    _hand_over(made, client)
+    return 0 if wait is None else _wait(client, node, what, wait, timeout_s)
+
+
+def _wait(client: AdminClient, node: str, what: str, wait: str, timeout_s: float) -> int:
+    """Wait until members hold it; say who does not."""
+    from gossipmesh.cli.revoke_wait import absentees, verdict, wait_for_all
+    from gossipmesh.net.clock import monotonic
+
+    def clock() -> float:
+        return monotonic() / 1e9
+
+    began = clock()
+    told = wait_for_all(client, node, wait=wait, timeout_s=timeout_s, clock=clock, pause=pause)
+    took_s = clock() - began
+    left_out = absentees(told)
+    if left_out is not None:
+        tell(left_out)
+    failure = verdict(told, node, what, took_s)
+    if failure is not None:
+        tell(f"gossipmesh: {failure}")
+        return _EXIT_FAILED
+    count = len(told.holding)
+    members = "the only member holds" if count == 1 else f"all {count} members hold"
+    click.echo(f"{members} it, after {took_s:.1f} s")
+    return 0
 
 
 def _hand_over(made: "Revocation", client: AdminClient) -> None:

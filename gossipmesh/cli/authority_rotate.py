@@ -4,7 +4,6 @@ The next Trust is made and signed where the authority's folder is, and handed to
 itself.
 """
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from gossipmesh.cli.main import SuggestingGroup
 from gossipmesh.cli.output import tell
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
 from gossipmesh.cli.push_plan import WAIT_ALIVE
+from gossipmesh.cli.wait_option import pause
 from gossipmesh.model.errors import MalformedInput, OperatorError
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _flow(
     settings = PushSettings(
         scope, WAIT_ALIVE, _WAIT_S, True, tuple(held.signers_ever(scope)), further_keys=tuple(keys[1:])
     )
-    flow = Push(client, settings, clock=lambda: clock.monotonic() / 1e9, pause=_pause, tell=tell)
+    flow = Push(client, settings, clock=lambda: clock.monotonic() / 1e9, pause=pause, tell=tell)
     flow.prepare(lambda base: dict(base.bodies), settings.accepted_signers)
     return flow, settings
 
@@ -267,7 +267,3 @@ def _sign_anew(
     if failure is None:
         click.echo(f"all {len(published.outcome.reached)} members run it, after {published.seconds:.2f} s")
     return failure
-
-
-def _pause(seconds: float) -> None:
-    threading.Event().wait(seconds)

@@ -4,7 +4,6 @@ The signer's key is read here and stays here: agents only ever see what it signe
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,8 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup, did_you_mean
 from gossipmesh.cli.output import Column, output_option, print_rows, print_value, printable, tell
-from gossipmesh.cli.push_plan import GONE, WAIT_ALIVE, WAIT_ALL, highest, read_members
-from gossipmesh.model.durations import parse_duration_untrusted
+from gossipmesh.cli.push_plan import GONE, highest, read_members
+from gossipmesh.cli.wait_option import WaitingCommand, pause, seconds_of, wait_options
 from gossipmesh.model.errors import Interrupted, MalformedInput, OperatorError, UsageError
 
 if TYPE_CHECKING:
@@ -48,16 +47,6 @@ def policy() -> None:
     """Sign, publish and inspect policy."""
 
 
-class _Publishing(click.Command):
-    """A command whose `--wait` may stand without a value, wherever it stands."""
-
-    def parse_args(self, context: click.Context, words: list[str]) -> list[str]:
-        """Give a bare `--wait` its usual value; click alone would take the next word for it."""
-        end = words.index("--") if "--" in words else len(words)
-        told = [f"--wait={WAIT_ALIVE}" if word == "--wait" else word for word in words[:end]]
-        return super().parse_args(context, told + words[end:])
-
-
 def _scope_option(command: F) -> F:
     option = click.option("--scope", default=DEFAULT_SCOPE, show_default=True, help="Which policy scope.")
     return option(command)
@@ -81,13 +70,7 @@ def _publish_options(command: F) -> F:
             metavar="HEX",
             help="Public key of another signer whose set may be built on.",
         ),
-        click.option(
-            "--wait",
-            type=click.Choice((WAIT_ALIVE, WAIT_ALL)),
-            metavar="[=all]",
-            help="Wait until every member that is alive runs it, or every one, and say who does not.",
-        ),
-        click.option("--timeout", default="10s", show_default=True, help="How long to wait."),
+        wait_options("runs it"),
         click.option("--dry-run", is_flag=True, help="Show what would change; exit 3 if anything would."),
         click.option("--rebase", is_flag=True, help="Build on the newest set when another push came first."),
     )
@@ -96,7 +79,7 @@ def _publish_options(command: F) -> F:
     return _scope_option(output_option(socket_option(command)))
 
 
-@policy.command(cls=_Publishing)
+@policy.command(cls=WaitingCommand)
 @click.option(
     "-f",
     "--file",
@@ -147,7 +130,7 @@ def push(files: tuple[str, ...], prune: bool, methods: tuple[str, ...], **option
     return _run(edit, options)
 
 
-@policy.command(cls=_Publishing)
+@policy.command(cls=WaitingCommand)
 @click.argument("kind")
 @click.argument("name", metavar="NAMESPACE/NAME")
 @_publish_options
@@ -277,7 +260,7 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
     settings = PushSettings(
         scope=options["scope"],
         wait=options["wait"],
-        timeout_s=_seconds(options["timeout"]),
+        timeout_s=seconds_of(options["timeout"]),
         rebase=options["rebase"],
         accepted_signers=tuple(_public_key(text) for text in options["accepted"]),
     )
@@ -288,7 +271,7 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
         AdminClient(options["socket_path"]),
         settings,
         clock=lambda: clock.monotonic() / 1e9,
-        pause=_pause,
+        pause=pause,
         tell=tell,
     )
     if options["dry_run"]:
@@ -468,13 +451,6 @@ def _unknown_name(wanted: str, names: Iterable[str], scope: str) -> str:
     return f"{wanted} is not in the scope {scope!r}: {told}.{did_you_mean(wanted, there)}"
 
 
-def _seconds(text: str) -> float:
-    try:
-        return parse_duration_untrusted(text) / 1e9
-    except MalformedInput as error:
-        raise UsageError(f"--timeout: {error}") from error
-
-
 def _public_key(text: str) -> bytes:
     from gossipmesh.trust.keys import is_public_key
 
@@ -485,7 +461,3 @@ def _public_key(text: str) -> bytes:
     if not is_public_key(key):
         raise UsageError(f"--accept-signer: {text[:80]!r} is not a public key of 64 hex digits")
     return key
-
-
-def _pause(seconds: float) -> None:
-    threading.Event().wait(seconds)

@@ -312,12 +312,12 @@ def verdict(published: Published, settings: PushSettings) -> str | None:
             f"{name} is superseded by version {winner} ({winner_hash[:8]}): see `gossipmesh policy list` "
             "and push again on top of it"
         )
-    refused = _listed(f"{member} refused it: {printable(reason)}" for member, reason in outcome.refused)
+    refused = listed(f"{member} refused it: {printable(reason)}" for member, reason in outcome.refused)
     if not settings.wait:
         return f"{name} is published, but {refused}" if refused else None
     if outcome.state == REACHED:
         return None
-    missing = _listed(f"{member} ({why})" for member, why in outcome.missing)
+    missing = listed(f"{member} ({why})" for member, why in outcome.missing)
     parts = [refused, f"not confirmed by {missing}" if missing else ""]
     return (
         f"{name} is published, but not every member runs it after {published.seconds:.1f} s: "
@@ -327,7 +327,7 @@ def verdict(published: Published, settings: PushSettings) -> str | None:
 
 def absentees(published: Published) -> str | None:
     """Return who was not waited for, and why, as one sentence; None when nobody was left out."""
-    absent = _listed(f"{member} ({why})" for member, why in published.outcome.absent)
+    absent = listed(f"{member} ({why})" for member, why in published.outcome.absent)
     if not absent:
         return None
     return f"not waited for: {absent}; who comes back takes the set by itself, --wait=all waits for it"
@@ -337,7 +337,8 @@ def _decided(outcome: Outcome) -> bool:
     return outcome.state in (REACHED, SUPERSEDED) or (outcome.state == REFUSED and not outcome.missing)
 
 
-def _listed(sentences: Iterable[str]) -> str:
+def listed(sentences: Iterable[str]) -> str:
+    """Return the first ten of some sentences, and how many more there are."""
     told = list(sentences)
     shown = ", ".join(told[:10])
     return f"{shown} and {len(told) - 10} more" if len(told) > 10 else shown

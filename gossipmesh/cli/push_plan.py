@@ -129,19 +129,18 @@ def judge(members: Sequence[MemberPolicy], target: Version, *, everybody: bool =
     missing: list[tuple[str, str]] = []
     absent: list[tuple[str, str]] = []
     superseded_by: Version | None = None
-    is_cut_off = _is_cut_off(members)
+    wanted = waited_for(members, everybody=everybody)
     for member in members:
         if member.status == GONE:
             continue
         if member.runs > target:
             superseded_by = max(superseded_by or member.runs, member.runs)
-        is_waited_for = everybody or (member.status in PRESENT and (member.reachable or is_cut_off))
         if member.runs == target and member.status != DEAD:
             reached.append(member.name)
         elif member.refused == target and member.runs < target:
             refused.append((member.name, member.refused_reason or "no reason given"))
         else:
-            (missing if is_waited_for else absent).append((member.name, _why_missing(member, target)))
+            (missing if member.name in wanted else absent).append((member.name, _why_missing(member, target)))
     state = REACHED
     if superseded_by is not None:
         state = SUPERSEDED
@@ -150,6 +149,17 @@ def judge(members: Sequence[MemberPolicy], target: Version, *, everybody: bool =
     elif missing:
         state = PENDING
     return Outcome(state, reached, refused, missing, superseded_by, absent)
+
+
+def waited_for(members: Sequence[MemberPolicy], *, everybody: bool) -> set[str]:
+    """Return the names of those whose word is waited for (rule 3); `everybody`: the dead as well."""
+    is_cut_off = _is_cut_off(members)
+    return {
+        member.name
+        for member in members
+        if member.status != GONE
+        and (everybody or (member.status in PRESENT and (member.reachable or is_cut_off)))
+    }
 
 
 def _is_cut_off(members: Sequence[MemberPolicy]) -> bool:

@@ -33,6 +33,7 @@ from gossipmesh.gossip.intake import Intake
 from gossipmesh.gossip.membership import views
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credential_watch import CredentialWatch
+from gossipmesh.gossip.membership.facts import PingsDue
 from gossipmesh.gossip.membership.key_sets import allowed_entries, key_set_of
 from gossipmesh.gossip.membership.member import Member
 from gossipmesh.gossip.membership.own import OwnRecords
@@ -460,6 +461,17 @@ class GossipNode(Reads):
         """Answer calls from now on, on the operator's word; one that does so already stays as it is."""
         self._advance(now)
         self._opening.open_by_hand()
+        return self._finish()
+
+    def ask_members(self, now: Instant) -> list[Effect]:
+        """Ping a few members, those first whose state sum was found equal to ours longest ago.
+
+        For whoever waits until all hold something: what they answer shows in their views (`agreed_age_ns`).
+        """
+        self._advance(now)
+        members = [member for member in self._catalog.reachable if member.run]
+        oldest = sorted(members, key=lambda member: (member.agreed_at, member.node_id))
+        self._router.take(PingsDue(oldest[: limits.MEMBERS_ASKED_AT_ONCE]))
         return self._finish()
 
     def leave(self, now: Instant) -> list[Effect]:

@@ -81,6 +81,7 @@ TRUST_VERSION_PUBLISHED_MAX: Final = 1_000  # by our commands; what is left is f
 TRUST_KEYS_MAX: Final = 256
 TRUST_CERTIFICATES_MAX: Final = 16
 TRUST_REVOKED_MAX: Final = 256  # with names of 63 bytes half of TRUST_BYTES_MAX
+MEMBERS_ASKED_AT_ONCE: Final = 32  # ten times a second at most, while a command waits for all
 SHUT_OUT_PER_NODE_PER_S: Final = 1  # streams on which a node that Trust revokes may ask for Trust
 SHUT_OUT_PER_NODE_BURST: Final = 3
 TRUST_REVOKED_LEAVES_MAX: Final = 128  # 7 kB; each is there for a day at most

@@ -161,7 +161,8 @@ async def test_a_stolen_ed25519_key_is_told_everywhere_overruled_and_ended_by_a_
     await wait_met(SERVED, own, others)
 
     words = ("authority", "revoke", OWNER, "--dir", str(mesh.directory / "authority"))
-    await mesh.must(*words, node="node1")
+    said = await mesh.must(*words, "--wait", node="node1")
+    assert "all 3 members hold it" in said
     await mesh.wait_ended(OWNER)
     assert owner.agent is not None
     assert owner.agent.returncode == EXIT_REVOKED

@@ -81,6 +81,7 @@ class AdminApi:
             "/v1/trust/offer": self._offer_trust,
             "/v1/roll/offer": self._offer_roll,
             "/v1/credentials": self._offer_credential,
+            "/v1/members/ask": self._ask_members,
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
             "/v1/release": self._release_retained,
@@ -192,6 +193,10 @@ class AdminApi:
 
     async def _offer_credential(self, request: Request) -> Any:
         return offer_credential(self._parts, request.body)
+
+    async def _ask_members(self, _: Request) -> Any:
+        self._parts.shell.step(self._parts.inputs.ask_members)
+        return {"asked": True}
 
     async def _leave_mesh(self, _: Request) -> Any:
         await self._leave()

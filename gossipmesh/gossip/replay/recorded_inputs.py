@@ -136,6 +136,10 @@ class RecordedInputs:
         """Hand over the input of this name."""
         return self._take(now, self._core.open_by_hand, now)
 
+    def ask_members(self, now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.ask_members, now)
+
     def leave(self, now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.leave, now)

@@ -168,7 +168,7 @@ def test_who_goes_while_it_is_waited_for_is_waited_for_no_more(
         if len(waits) == 3:
             agent.others["node-3"] = (becomes, False)
 
-    monkeypatch.setattr(policy_command, "_pause", meanwhile)
+    monkeypatch.setattr(policy_command, "pause", meanwhile)
     code, _, err = gossipmesh("push", "-f", CANARY, "--wait", "--timeout", "1h", signed=True)
     assert (code, len(waits)) == (0, 3), "alive, it was waited for"
     assert f"not waited for: node-3 ({said})" in err
@@ -488,7 +488,7 @@ def test_an_interrupted_wait_names_what_is_published(
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(policy_command, "_pause", interrupt)
+    monkeypatch.setattr(policy_command, "pause", interrupt)
     code, _, told = gossipmesh("push", "-f", CANARY, *words, signed=True)
     version, manifest_hash = agent.runs
     assert code == 130

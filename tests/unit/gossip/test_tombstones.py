@@ -402,3 +402,26 @@ def test_whom_trust_revokes_is_gone_everywhere_and_ends_when_it_learns_so() -> N
     assert set(group.statuses("a").values()) - {"unknown"} == {"alive"}
     assert not [keys for keys in group.node("c").each_keys() if keys.is_revoked]
     assert group.converged()
+
+
+def test_asking_members_tells_who_holds_a_tombstone() -> None:
+    """Whoever waits for all asks until each was found equal after it; one beyond a cut never is."""
+    group = mesh()
+    group.partition("c", "a b d e")
+    group.run(1)
+    offer(group, "b", tombstone("a"))
+    taken_at = group.now
+    asked_count = 0
+
+    def holding() -> set[str]:
+        views = group.node("b").members()
+        ages = {view.name: view.agreed_age_ns for view in views}
+        return {name for name, age in ages.items() if age is not None and age < group.now - taken_at}
+
+    while holding() < {"d", "e"}:
+        assert (asked_count := asked_count + 1) < 50
+        group.perform(group.hosts["b"], group.node("b").ask_members(Instant(group.now)))
+        group.run(0.1)
+    assert "c" not in holding()
+    for name in "de":
+        assert group.status(name, "a") == "unknown"
