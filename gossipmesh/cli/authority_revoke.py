@@ -16,8 +16,16 @@ from gossipmesh.cli.authority_options import directory_option, root_keys_option
 from gossipmesh.cli.authority_rotate import hand_trust
 from gossipmesh.cli.output import tell
 from gossipmesh.cli.passphrase import Passphrase, passphrase_options
+from gossipmesh.cli.revoke_wait import (
+    Holds,
+    absentees,
+    holds_tombstone,
+    holds_trust,
+    verdict,
+    wait_for_all,
+)
 from gossipmesh.cli.wait_option import WaitingCommand, pause, seconds_of, wait_options
-from gossipmesh.model.errors import OperatorError, UsageError
+from gossipmesh.model.errors import OperatorError
 from gossipmesh.wire.versions import TRUST_FIELDS
 
 if TYPE_CHECKING:
@@ -70,20 +78,20 @@ def revoke(
     serial = _serial_in(node)
     if not offline and serial is None:
         return _take_out(node, directory, generation, socket_path, "revoked", wait, seconds_of(timeout))
-    if wait is not None:
-        raise UsageError("--wait: a Trust is not waited for; `gossipmesh members` says who answers")
     client = AdminClient(socket_path)
     ask = Passphrase(passphrase_file, passphrase_fd).ask
     if serial is not None:
-        _revoke_leaf(serial, client, directory, root_keys, ask)
-        return 0
+        version = _revoke_leaf(serial, client, directory, root_keys, ask)
+        done = f"the certificate {serial:x} is revoked"
+        return _wait(client, "", done, holds_trust(version), wait, seconds_of(timeout))
     from gossipmesh.control.trust_changes import revoke_node
 
     revoked = generation or _generation_of(client, node)
     document = revoke_node(_current_trust(directory), node, revoked)
     hand_trust(client, directory, document, root_keys, ask)
     click.echo(f"Trust version {document.version} revokes {node} up to generation {revoked}")
-    return 0
+    holds = holds_trust(document.version)
+    return _wait(client, node, f"{node} is revoked", holds, wait, seconds_of(timeout))
 
 
 def _serial_in(text: str) -> int | None:
@@ -94,8 +102,8 @@ def _serial_in(text: str) -> int | None:
 
 def _revoke_leaf(
     serial: int, client: AdminClient, directory: Path, root_keys: tuple[Path, ...], ask: "AskPassphrase"
-) -> None:
-    """Have the next Trust refuse one certificate, and say what that does not do."""
+) -> int:
+    """Have the next Trust refuse one certificate, say what that does not do; return that Trust's version."""
     from gossipmesh.control.ledger import Ledger
     from gossipmesh.control.trust_changes import revoke_leaf
     from gossipmesh.net.clock import wall_seconds
@@ -113,6 +121,7 @@ def _revoke_leaf(
         "warning: that refuses this certificate only, and its key goes on with another; where the key may be "
         f"in other hands: gossipmesh authority revoke {owner or 'NODE'} --dir {directory}"
     )
+    return document.version
 
 
 def _owner_of(serial: int, directory: Path) -> str:
@@ -189,24 +198,26 @@ def _take_out(
     click.echo(f"{node} is {what}{again}, up to generation {made.generation}: it renews nothing here")
     client = AdminClient(socket_path)
     _hand_over(made, client)
-    return 0 if wait is None else _wait(client, node, what, wait, timeout_s)
+    return _wait(client, node, f"{node} is {what}", holds_tombstone, wait, timeout_s)
 
 
-def _wait(client: AdminClient, node: str, what: str, wait: str, timeout_s: float) -> int:
-    """Wait until members hold it; say who does not."""
-    from gossipmesh.cli.revoke_wait import absentees, verdict, wait_for_all
+def _wait(client: AdminClient, node: str, done: str, holds: Holds, wait: str | None, timeout_s: float) -> int:
+    """Wait until members hold it, if that was asked for; say who does not."""
     from gossipmesh.net.clock import monotonic
+
+    if wait is None:
+        return 0
 
     def clock() -> float:
         return monotonic() / 1e9
 
     began = clock()
-    told = wait_for_all(client, node, wait=wait, timeout_s=timeout_s, clock=clock, pause=pause)
+    told = wait_for_all(client, node, holds, wait=wait, timeout_s=timeout_s, clock=clock, pause=pause)
     took_s = clock() - began
     left_out = absentees(told)
     if left_out is not None:
         tell(left_out)
-    failure = verdict(told, node, what, took_s)
+    failure = verdict(told, done, took_s)
     if failure is not None:
         tell(f"gossipmesh: {failure}")
         return _EXIT_FAILED

@@ -3,6 +3,7 @@
 Ends at names, and at handing a roll over; what is to be refused is `control.trust_changes`' to say.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gossipmesh.cli.admin_client import AdminClient
@@ -23,13 +24,13 @@ def without_rolls(client: AdminClient) -> list[str]:
 def without_trust(client: AdminClient, version: int) -> list[str]:
     """Return the members in use that do not say that they have a version of Trust or a later one."""
     living = (row for row in _rows(client) if row.get("status") not in _GONE)
-    return [row["name"] for row in living if _held_version(row) < version]
+    return [row["name"] for row in living if held_version(row) < version]
 
 
 def is_roll_missing(client: AdminClient, version: int) -> bool:
     """Tell whether a member in use lacks a version of Trust, or the roll that its Trust names."""
     living = [row for row in _rows(client) if row.get("status") not in _GONE]
-    return any(LACKS_ROLL in row.get("features", ()) or _held_version(row) < version for row in living)
+    return any(LACKS_ROLL in row.get("features", ()) or held_version(row) < version for row in living)
 
 
 def hand_roll(client: AdminClient, roll: "Roll") -> None:
@@ -53,7 +54,7 @@ def _rows(client: AdminClient) -> list[dict[str, Any]]:
     return rows
 
 
-def _held_version(row: dict[str, Any]) -> int:
+def held_version(row: Mapping[str, Any]) -> int:
     """Return the version of Trust a member says it holds, -1 where it says nothing."""
     said = [
         word.removeprefix(HOLDS_TRUST) for word in row.get("features", ()) if word.startswith(HOLDS_TRUST)

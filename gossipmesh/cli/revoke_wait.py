@@ -1,8 +1,9 @@
-"""Whether every member holds what takes a node out, read off what they answered. Pure but for `wait_for_all`.
+"""Whether every member holds what takes a node out, read off what they say. Pure but for `wait_for_all`.
 
 Rules:
 1. A member has confirmed when its state sum was found equal to the asked agent's, after that one had taken
-   the tombstone: equal sums are equal records, so it holds the tombstone as well. Nothing else counts.
+   the tombstone: equal sums are equal records, so it holds the tombstone as well. Of Trust each says which
+   version it holds. Nothing else counts.
 2. Who is waited for, and who is named instead, is as `policy push --wait` has it (`push_plan`).
 3. The agent asks its members meanwhile, those first whose word is oldest.
 """
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from gossipmesh.cli.admin_client import AdminClient
+from gossipmesh.cli.mesh_trust import held_version
 from gossipmesh.cli.push_flow import listed
 from gossipmesh.cli.push_plan import DEAD, GONE, WAIT_ALIVE, MemberPolicy, read_members, waited_for
 from gossipmesh.model.errors import OperatorError
@@ -27,12 +29,28 @@ class Confirmed(NamedTuple):
     absent: list[tuple[str, str]]
 
 
+Row = Mapping[str, Any]
+Holds = Callable[[Row, float], bool]
+"""Whether a member's row says that it holds the thing, which its agent took so many seconds ago."""
+
+
+def holds_tombstone(row: Row, since_s: float) -> bool:
+    """Tell whether a member's state sum was found equal to the agent's own since then."""
+    age_s = row.get("agreed_s")
+    return bool(row.get("self")) or (age_s is not None and float(age_s) < since_s)
+
+
+def holds_trust(version: int) -> Holds:
+    """Return what tells whether a member says that it has this version of Trust, or a later one."""
+    return lambda row, _: held_version(row) >= version
+
+
 def judge_rows(
-    rows: Sequence[Mapping[str, Any]], node: str, since_s: float, *, everybody: bool = False
+    rows: Sequence[Row], node: str, since_s: float, holds: Holds, *, everybody: bool = False
 ) -> Confirmed:
-    """Tell which members hold the tombstone of `node`, which their agent took `since_s` ago."""
+    """Tell which members hold what takes out `node`, which their agent took `since_s` ago."""
     members = [one for one in read_members(rows, _ANY_SCOPE) if one.name != node and one.status != GONE]
-    agreed = {str(row.get("name")): _has_agreed(row, since_s) for row in rows}
+    agreed = {str(row.get("name")): holds(row, since_s) for row in rows}
     wanted = waited_for(members, everybody=everybody)
     told = Confirmed([], [], [])
     for member in members:
@@ -47,38 +65,44 @@ def judge_rows(
 def wait_for_all(
     client: AdminClient,
     node: str,
+    holds: Holds,
     *,
     wait: str,
     timeout_s: float,
     clock: Callable[[], float],
     pause: Callable[[float], None],
 ) -> Confirmed:
-    """Ask until everybody who is waited for holds the tombstone, or the time is up; return who does.
+    """Ask until everybody who is waited for holds it, or the time is up; return who does.
+
+    Args:
+        node: who is taken out, and not waited for; "" where nobody is.
 
     Raises:
-        OperatorError: the agent cannot say. The tombstone spreads all the same.
+        OperatorError: the agent cannot say. What it was given spreads all the same.
     """
     began = clock()
     while True:
         try:
             client.post_bytes("/v1/members/ask", b"")
             since_s = clock() - began
-            told = judge_rows(client.get_json("/v1/members"), node, since_s, everybody=wait != WAIT_ALIVE)
+            rows = client.get_json("/v1/members")
+            told = judge_rows(rows, node, since_s, holds, everybody=wait != WAIT_ALIVE)
         except OperatorError as error:
-            raise OperatorError(
-                f"{node} is taken out and the mesh is told, but who holds that is unknown: {error}"
-            ) from error
+            raise OperatorError(f"the mesh is told, but who holds it is unknown: {error}") from error
         if not told.missing or clock() - began >= timeout_s:
             return told
         pause(POLL_S)
 
 
-def verdict(told: Confirmed, node: str, what: str, seconds: float) -> str | None:
-    """Return why the wait failed, as one sentence; None when everybody who is waited for holds it."""
+def verdict(told: Confirmed, done: str, seconds: float) -> str | None:
+    """Return why the wait failed, as one sentence; None when everybody who is waited for holds it.
+
+    `done`: what was done, such as `vm7 is revoked`.
+    """
     if not told.missing:
         return None
     return (
-        f"{node} is {what}, but not every member holds that after {seconds:.1f} s: not confirmed by "
+        f"{done}, but not every member holds that after {seconds:.1f} s: not confirmed by "
         f"{_named(told.missing)}"
     )
 
@@ -92,11 +116,6 @@ def absentees(told: Confirmed) -> str | None:
 
 def _named(pairs: Iterable[tuple[str, str]]) -> str:
     return listed(f"{name} ({why})" for name, why in pairs)
-
-
-def _has_agreed(row: Mapping[str, Any], since_s: float) -> bool:
-    age_s = row.get("agreed_s")
-    return bool(row.get("self")) or (age_s is not None and float(age_s) < since_s)
 
 
 def _why(member: MemberPolicy) -> str:
