@@ -2,6 +2,8 @@
 
 Sans-IO. Two levels, sources of connections and what each asks for (a node's name, a token), because many
 nodes may come from one address. A party waits with at most so many; the rest are turned away.
+Of a member's own the oldest is next, or the newest: where more come than can ever be served, only those who
+have not waited long are there still.
 """
 
 from collections import OrderedDict, deque
@@ -14,7 +16,8 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """Waiting things by (party, member), taken in turns."""
 
-    def __init__(self, *, per_party_max: int, all_max: int) -> None:
+    def __init__(self, *, per_party_max: int, all_max: int, newest_first: bool = False) -> None:
+        self._newest_first = newest_first
         self._per_party_max = per_party_max
         self._all_max = all_max
         self._parties: OrderedDict[Hashable, OrderedDict[Hashable, deque[T]]] = OrderedDict()
@@ -39,7 +42,7 @@ class FairQueue(Generic[T]):
             return None
         party, members = self._parties.popitem(last=False)
         member, things = members.popitem(last=False)
-        thing = things.popleft()
+        thing = things.pop() if self._newest_first else things.popleft()
         if things:
             members[member] = things
         if members:

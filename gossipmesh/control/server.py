@@ -51,6 +51,8 @@ from gossipmesh.trust.svid import (
 
 _LOOK_S: Final = 1.0  # how long a change on disk may go unseen
 CONNECTIONS_MAX: Final = 512
+BACKLOG: Final = 1_024  # a second's crowd, while a disk or another process holds us up
+ACCEPTS_PER_TURN: Final = 64
 _DESCRIPTORS_KEPT: Final = 64
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 REQUEST_TIMEOUT_S: Final = 5.0
@@ -100,7 +102,9 @@ class AuthorityServer:
         self._context_until = WallSeconds(0)
         self.statistics = self._desk.statistics
         places_max = max(1, min(CONNECTIONS_MAX, descriptors_max() - _DESCRIPTORS_KEPT))
-        self.reception = Reception("authority", report, places_max=places_max)
+        self.reception = Reception(
+            "authority", report, places_max=places_max, accepts_per_turn=ACCEPTS_PER_TURN
+        )
 
     async def run(self, bind: Address, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports `listening on ADDRESS`, and starts with that address.
@@ -119,7 +123,7 @@ class AuthorityServer:
             self._ledger.forget_tokens(self._clock())
             self._tls_context()
             try:
-                listener = listen(bind)
+                listener = listen(bind, BACKLOG)
             except OSError as error:
                 raise OperatorError(
                     f"cannot listen on {bind}: {error.strerror or error}; choose another --bind, "

@@ -5,7 +5,8 @@ Sans-IO: ends at who is admitted and who is evicted; accepting, closing and tell
 1. A place is *unfinished* (nothing proven, no request yet), *idle* (between requests) or *busy*. A busy one
    is never taken from its holder.
 2. A party at its share takes the place of its own oldest unfinished connection, then of its oldest idle one.
-   A newcomer to a room that is full takes anybody's, in the same order.
+   A newcomer to a room that is full takes anybody's in the same order: of the few that come first, one of
+   whoever holds most. So a crowd of several parties takes its own, and nobody's who came alone.
 3. Where none can be taken the newcomer may have one of a few spare places, on which it is only told that the
    room is full. Spare places are ruled alike, so that whoever fills a room does not silence it as well.
 4. Every eviction and refusal is counted, with room and reason. Rooms share nothing.
@@ -254,12 +255,17 @@ class Room:
                 del self._parties[party]
 
     def _evict_of(self, holding: _Holding) -> bool:
-        for place in islice(holding.evictable(), _EVICTIONS_TRIED_MAX):
+        first = islice(holding.evictable(), _EVICTIONS_TRIED_MAX)
+        for place in sorted(first, key=lambda place: (place.stage, -self._crowd_of(place))):
             if place.evict():
                 self.count("evicted_unfinished" if place.stage is Stage.UNFINISHED else "evicted_idle")
                 self.drop(place)
                 return True
         return False
+
+    def _crowd_of(self, place: Place) -> int:
+        """Return how many places the largest party of this one's holds."""
+        return max((self.held_by(party) for party in place.parties), default=0)
 
     def _share(self, party: Party) -> int:
         return max(1, int(self._places_max * _SHARES[party[0]]))

@@ -14,7 +14,6 @@ from gossipmesh.net.accepting import SHED_AT_ONCE, accept_in_need, accept_on
 from gossipmesh.net.descriptors import DescriptorReserve
 from gossipmesh.net.places import Party, Place, Room
 
-_ACCEPTS_PER_TURN: Final = 1  # so that who asks has asked before many others have come
 _DESCRIPTORS_KEPT: Final = 1
 
 PartyOf = Callable[[trio.SocketStream], Party]
@@ -24,9 +23,17 @@ Converse = Callable[[trio.SocketStream, Place], Awaitable[None]]
 class Reception:
     """One room, what happened to its places, and a line about that at 1, 2, 4, 8, ... times."""
 
-    def __init__(self, name: str, tell: Callable[[str], None], *, places_max: int) -> None:
+    def __init__(
+        self, name: str, tell: Callable[[str], None], *, places_max: int, accepts_per_turn: int = 1
+    ) -> None:
+        """`accepts_per_turn`: how many come in before those who are in go on.
+
+        With few, who asks has asked before many others have come. With many, nobody waits in the kernel's
+        queue, which knows no turns, and which turns newcomers away for a second when it is full.
+        """
         self.counts: Counter[str] = Counter()
         self._tell = tell
+        self._accepts_per_turn = accepts_per_turn
         self._room = Room(name, self._count, places_max=places_max)
         self._reserve = DescriptorReserve(_DESCRIPTORS_KEPT)
 
@@ -50,7 +57,7 @@ class Reception:
 
                 def take_queued() -> int:
                     came_count = 0
-                    for _ in range(_ACCEPTS_PER_TURN):
+                    for _ in range(self._accepts_per_turn):
                         try:
                             client, _ = listener.accept()
                         except BlockingIOError:

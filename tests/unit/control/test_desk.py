@@ -103,6 +103,28 @@ async def test_bursts_of_one_source_are_one_of_another() -> None:
     assert order.index(OTHER) <= 2
 
 
+async def test_who_was_answered_does_not_wait_for_all_who_come() -> None:
+    """A crowd that only ever began handshakes would end none."""
+    turns, order = Turns(), []
+
+    async def burst(name: str, is_answered: bool) -> None:
+        await turns.wait(CROWD, is_answered=is_answered)
+        order.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(burst, f"new{number}", False)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(2):
+            nursery.start_soon(burst, f"answered{number}", True)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(turns.run)
+        while len(order) < 52:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert {"answered0", "answered1"} <= set(order[:5])
+
+
 async def test_who_waits_for_its_peer_holds_no_turn() -> None:
     """Two hundred that say nothing, or half of something: the next piece of another is read at once."""
     turns = Turns()

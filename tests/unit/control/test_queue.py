@@ -31,6 +31,14 @@ def test_who_waits_with_enough_is_turned_away_and_counted() -> None:
     assert drained(queue) == ["b", "a", "b"]
 
 
+def test_the_newest_of_a_member_come_first_where_that_was_asked_for() -> None:
+    queue: FairQueue[str] = FairQueue(per_party_max=10, all_max=100, newest_first=True)
+    for number in range(3):
+        queue.put("crowd", "loud", f"loud{number}")
+    queue.put("other", "one", "other")
+    assert drained(queue) == ["loud2", "other", "loud1", "loud0"]
+
+
 def test_a_bucket_lets_through_so_many_and_then_one_at_a_time() -> None:
     bucket = Bucket(3, 60)
     assert [bucket.take("n1", NOW) for _ in range(4)] == [True, True, True, False]

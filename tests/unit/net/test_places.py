@@ -88,6 +88,32 @@ def test_a_full_room_takes_the_oldest_unfinished_then_the_oldest_idle() -> None:
     assert busy.held
 
 
+@pytest.mark.parametrize("parties_count", [2, 3, 8])
+def test_a_crowd_of_several_parties_takes_its_own_places_and_no_lone_ones(parties_count: int) -> None:
+    """Everybody is within its share, the room is full, and the lone one came before nearly all of them."""
+    visitors = Visitors(16)
+    crowd = [(SOURCE, f"10.0.0.{number}") for number in range(parties_count)]
+    for number in range(4):
+        visitors.let_in(f"before{number}", crowd[number % parties_count])
+    lone = visitors.let_in("lone", OTHER)
+    for number in range(200):
+        visitors.let_in(f"a{number}", crowd[number % parties_count])
+    assert lone.held
+    assert visitors.room.held_count == 16
+
+
+def test_an_idle_one_of_a_crowd_stays_as_long_as_anybody_is_unfinished() -> None:
+    visitors = Visitors(4)
+    for number in range(2):
+        place = visitors.let_in(f"a{number}", ATTACKER)
+        place.begin()
+        place.end()
+    for name in ("x", "y"):
+        visitors.let_in(name, (UID, name))
+    visitors.let_in("new", OTHER)
+    assert visitors.evicted == ["x"]
+
+
 def test_one_whose_next_request_is_arriving_is_passed_over() -> None:
     visitors = Visitors(2)
     for name in ("older", "younger"):
