@@ -28,6 +28,7 @@ from gossipmesh.model.snapshot import LimitsSection, SnapshotEndpoint, UpstreamS
 from gossipmesh.traffic.ejection import EndpointState, begin_try, end_try, pass_trial
 from gossipmesh.traffic.endpoints import EndpointKey, EndpointStates, key_of
 from gossipmesh.traffic.latency import believed, faded, observe
+from gossipmesh.traffic.millionths import WHOLE, millionths
 from gossipmesh.traffic.outcomes import FAILURES, NEUTRAL, Outcome
 from gossipmesh.traffic.turns import Line, Turns
 
@@ -230,7 +231,8 @@ class Balancer:
 
     def _fresh_pool(self, now: Instant, tried: Collection[EndpointKey]) -> _Pool:
         available = [self._is_available(key, now) for key in self._keys]
-        panic = bool(available) and sum(available) < self.limits.panic_share * len(available)
+        share = millionths(self.limits.panic_share)
+        panic = bool(available) and sum(available) * WHOLE < share * len(available)
         fresh = [key not in tried for key in self._keys]
         for test in self._levels(now, available, fresh, panic):
             chosen = [endpoint for at, endpoint in enumerate(self.section.endpoints) if test(at)]

@@ -17,6 +17,7 @@ from typing import Final
 
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.snapshot import LimitsSection
+from gossipmesh.traffic.millionths import WHOLE, millionths
 from gossipmesh.traffic.outcomes import FAILURES, NEUTRAL, Outcome
 
 EJECTIONS_MAX: Final = 10
@@ -125,7 +126,7 @@ def end_try(
         return None
     if outcome is Outcome.CONNECT_REFUSED and others_out_count < endpoints_count - 1:
         return _eject(state, REASON_REFUSED, now, limits)
-    out_max = max(1, int(limits.ejection_share * endpoints_count))
+    out_max = max(1, millionths(limits.ejection_share) * endpoints_count // WHOLE)
     if state.consecutive_failures >= limits.ejection_consecutive and others_out_count < out_max:
         return _eject(state, REASON_CONSECUTIVE, now, limits)
     return None

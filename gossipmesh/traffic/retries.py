@@ -16,6 +16,7 @@ import msgspec
 
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.snapshot import LimitsSection, RetryRule, Route
+from gossipmesh.traffic.millionths import WHOLE, millionths
 from gossipmesh.traffic.outcomes import UNSENT, Outcome
 
 IDEMPOTENT_METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")
@@ -37,7 +38,7 @@ class RetryBudget:
     """Requests and retries of one upstream in a sliding window of one-second slots."""
 
     def __init__(self, ratio: float, floor_per_s: int) -> None:
-        self._ratio = ratio
+        self._ratio = millionths(ratio)
         self._floor_per_s = floor_per_s
         self._requests = [0] * BUDGET_WINDOW_S
         self._retries = [0] * BUDGET_WINDOW_S
@@ -50,7 +51,7 @@ class RetryBudget:
 
     def update(self, section: LimitsSection) -> None:
         """Take new numbers; what was counted stays."""
-        self._ratio = section.retry_budget_ratio
+        self._ratio = millionths(section.retry_budget_ratio)
         self._floor_per_s = section.retry_budget_floor_per_s
 
     def add_request(self, now: Instant) -> None:
@@ -66,9 +67,8 @@ class RetryBudget:
     def take_retry(self, now: Instant) -> bool:
         """Count one retry if the budget has room; False when it has not."""
         self._turn(now)
-        # Rounded, so that every engine's 0.2 x 1000 + 30 is 230 and not a hair less.
-        allowed = round(self._ratio * sum(self._requests) + self._floor_per_s * BUDGET_WINDOW_S, 6)
-        if sum(self._retries) + 1 > allowed:
+        allowed = self._ratio * sum(self._requests) + self._floor_per_s * BUDGET_WINDOW_S * WHOLE
+        if (sum(self._retries) + 1) * WHOLE > allowed:
             return False
         self._retries[self._second % BUDGET_WINDOW_S] += 1
         return True

@@ -31,6 +31,7 @@ from gossipmesh.model.snapshot import (
     TrustSection,
     UpstreamSection,
 )
+from gossipmesh.traffic.millionths import SHARE_MAX
 from gossipmesh.wire import codec
 
 SECTION_HASH_BYTES: Final = 16
@@ -119,7 +120,20 @@ def decode_section_untrusted(name: str, data: bytes) -> Section:
         _check_entries(name, section.entries, PIN_ENTRY_BYTES, key_bytes=PIN_ENTRY_BYTES)
     elif isinstance(section, CredentialsSection):
         _check_entries(name, section.entries, CREDENTIAL_ENTRY_BYTES, key_bytes=SHORT_ID_BYTES)
+    elif isinstance(section, LimitsSection):
+        _check_shares(section)
     return section
+
+
+def _check_shares(section: LimitsSection) -> None:
+    """Check what is counted in millionths: no share is less than nothing, endless or no number.
+
+    Raises:
+        MalformedInput: one is. Remote's fault. State unchanged.
+    """
+    for share in (section.retry_budget_ratio, section.ejection_share, section.panic_share):
+        if not 0 <= share <= SHARE_MAX:
+            raise MalformedInput(f"a share or ratio of {share}, 0 to {SHARE_MAX} allowed")
 
 
 def _check_entries(name: str, entries: bytes, entry_bytes: int, *, key_bytes: int) -> None:

@@ -21,6 +21,7 @@ from gossipmesh.model.snapshot import (
     UpstreamSection,
 )
 from gossipmesh.traffic import sections
+from gossipmesh.traffic.compiler import DEFAULT_LIMITS
 from gossipmesh.wire import codec
 
 
@@ -102,6 +103,14 @@ def test_tables_that_a_search_by_halves_would_misread_are_refused(
 ) -> None:
     with pytest.raises(MalformedInput, match=why):
         sections.decode_section_untrusted(name, sections.encode_section(section))
+
+
+@pytest.mark.parametrize("field", ["retry_budget_ratio", "ejection_share", "panic_share"])
+@pytest.mark.parametrize("share", [float("nan"), float("inf"), -0.1, 1e7])
+def test_a_share_that_is_none_is_refused_with_its_snapshot(field: str, share: float) -> None:
+    strange = sections.encode_section(msgspec.structs.replace(DEFAULT_LIMITS, **{field: share}))
+    with pytest.raises(MalformedInput, match="a share or ratio of"):
+        sections.decode_section_untrusted("limits", strange)
 
 
 def test_an_endpoint_without_pins_has_the_bytes_of_before() -> None:
