@@ -5,7 +5,8 @@ Rules:
 1. The tests of a module stay together and in order, so that what its fixtures start is started once.
 2. Folders of long tests come first, so that both processes end at about the same moment.
 3. Real meshes come last and by one process, once no other runs anything: their bounds are on the wall clock.
-   Those that have none, and mostly wait, come earlier instead (`BESIDE`).
+   Those that have none come earlier instead: beside what computes where they mostly wait (`BESIDE`), else two
+   at a time once nothing is left that computes (`PAIRED`, the longest first); no two meshes share addresses.
 """
 
 from typing import Any, Final
@@ -18,6 +19,12 @@ BESIDE: Final = (
     "tests/e2e/test_programs.py", "tests/e2e/test_closed.py", "tests/e2e/test_chaos_at_rest.py",
     "tests/e2e/test_errors.py",
 )  # fmt: skip
+PAIRED: Final = (
+    "tests/e2e/test_namespaces.py", "tests/e2e/test_policies.py", "tests/e2e/test_authority.py",
+    "tests/e2e/test_engine_replace.py", "tests/e2e/test_policy_wait.py", "tests/e2e/test_prometheus.py",
+    "tests/e2e/test_check.py", "tests/e2e/test_stolen_signer.py", "tests/e2e/test_leave.py",
+    "tests/e2e/test_mass_death.py", "tests/e2e/test_why.py",
+)  # fmt: skip
 _LONG: Final = ("tests/mutants/", "tests/simulation/", "tests/fuzz/")
 # One process waits for a mesh while the other computes, and not both at once.
 _STAGES: Final = (BESIDE[:1], _LONG, BESIDE[1:])
@@ -27,14 +34,15 @@ _ALONE: Final = "tests/e2e/"
 def rank(test: str) -> int:
     """Return when a test runs, by its id or its module: lower ranks first."""
     if is_alone(test):
-        return len(_STAGES) + 1
+        return len(_STAGES) + len(PAIRED) + 1
     stages = (number for number, stage in enumerate(_STAGES) if test.startswith(stage))
-    return next(stages, len(_STAGES))
+    paired = (number for number, module in enumerate(PAIRED, len(_STAGES) + 1) if test.startswith(module))
+    return next(stages, next(paired, len(_STAGES)))
 
 
 def is_alone(test: str) -> bool:
     """Tell whether nothing may run beside a test, by its id or its module."""
-    return test.startswith(_ALONE) and not test.startswith(BESIDE)
+    return test.startswith(_ALONE) and not test.startswith(BESIDE + PAIRED)
 
 
 class AloneLast(LoadScopeScheduling):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.side_by_side import BESIDE, is_alone
+from tests.side_by_side import BESIDE, PAIRED, is_alone, rank
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFTEST = ROOT / "tests" / "conftest.py"
@@ -121,8 +121,14 @@ def test_it(number):
 
 
 def test_what_may_run_beside_others_is_there() -> None:
-    assert all((ROOT / path).is_file() for path in BESIDE)
-    assert not any(is_alone(f"{path}::test_it") for path in BESIDE)
+    assert all((ROOT / path).is_file() for path in BESIDE + PAIRED)
+    assert not any(is_alone(f"{path}::test_it") for path in BESIDE + PAIRED)
+
+
+def test_meshes_that_run_two_at_a_time_come_after_what_computes_and_before_those_alone() -> None:
+    computing = rank("tests/unit/testing/test_load.py::test_it")
+    alone = rank("tests/e2e/test_chaos.py::test_it")
+    assert {computing < rank(f"{path}::test_it") < alone for path in PAIRED} == {True}
 
 
 def test_real_meshes_come_last_in_one_process_and_nothing_runs_beside_them(tmp_path: Path) -> None:
