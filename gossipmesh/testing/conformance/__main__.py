@@ -4,6 +4,7 @@ Any executable that docs/ENGINE.md describes, asked by its sockets; nothing of i
 """
 
 import argparse
+import fnmatch
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,20 +28,31 @@ SLOW: Final[dict[str, Player]] = {"peers-alone": peers.play_alone}
 """What takes more than a minute: played when it is asked for by name, or by `--all`."""
 
 
-async def played(command: Sequence[str], kinds: Sequence[str]) -> list[Outcome]:
-    """Play these kinds, side by side."""
+async def played(
+    command: Sequence[str], kinds: Sequence[str], claims: Sequence[str] = ("*",)
+) -> list[Outcome]:
+    """Play these kinds, side by side; return what the vectors came to that fit one of the patterns."""
     found: dict[str, list[Outcome]] = {}
 
     async def one(kind: str) -> None:
         try:
-            found[kind] = await {**KINDS, **SLOW}[kind](command)
+            if kind == transcripts.KIND:  # most of the time is theirs: only what is asked for is played
+                chosen = [one for one in transcripts.scripts() if is_claimed(f"{kind}/{one['name']}", claims)]
+                found[kind] = await transcripts.played(command, chosen)
+            else:
+                found[kind] = await {**KINDS, **SLOW}[kind](command)
         except Exception as error:
             found[kind] = [Outcome(kind, "all", f"could not be played: {error!r}")]
 
     async with trio.open_nursery() as nursery:
         for kind in kinds:
             nursery.start_soon(one, kind)
-    return [outcome for kind in kinds for outcome in found[kind]]
+    return [one for kind in kinds for one in found[kind] if one.name == "all" or is_claimed(one.key, claims)]
+
+
+def is_claimed(key: str, claims: Sequence[str]) -> bool:
+    """Tell whether a vector fits one of the patterns; `*` stands for any text."""
+    return any(fnmatch.fnmatchcase(key, claim.replace("[", "[[]")) for claim in claims)
 
 
 def main() -> int:
@@ -50,10 +62,11 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="play what takes minutes as well")
     names = [*KINDS, *SLOW]
     parser.add_argument("--only", action="append", choices=names, help="this kind (may be repeated)")
+    parser.add_argument("--match", action="append", help="these vectors, KIND/NAME with * (may be repeated)")
     parser.add_argument("command", nargs="+", help="the engine, after --")
     given = parser.parse_args()
     kinds = given.only or (names if given.all else list(KINDS))
-    outcomes = trio.run(played, given.command, kinds)
+    outcomes = trio.run(played, given.command, kinds, given.match or ["*"])
     for outcome in outcomes:
         if outcome.fault:
             sys.stdout.write(f"FAILED {outcome.key}: {outcome.fault[:400]}\n")
