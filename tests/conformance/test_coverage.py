@@ -15,7 +15,7 @@ from gossipmesh.testing.conformance.keys import keys
 HOLDS: Final[dict[str, list[str]]] = files.read("holds.json")
 EXPLANATIONS: Final[list[str]] = files.read("explanations.json")
 BROKEN: Final = sentences.broken_engines()
-EMPTY_MAX: Final = 68  # sentences that no vector holds yet; it may only go down
+EMPTY_MAX: Final = 52  # sentences that no vector holds yet; it may only go down
 ANEW: Final = "write it anew with `python -m gossipmesh.testing.sentences` (--number for new sentences)"
 
 
