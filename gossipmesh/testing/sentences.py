@@ -32,6 +32,7 @@ SECTIONS: Final[dict[str, dict[str, int]]] = {
     },
     "docs/TRAFFIC.md": {
         "Routing": 2, "Balancing": 3, "Ejection": 4, "Isolation": 5, "Retries": 6, "Who may call": 7,
+        "Exchanges": 8,
     },
 }  # fmt: skip
 _LETTERS: Final = {"docs/ENGINE.md": "E", "docs/TRAFFIC.md": "T"}

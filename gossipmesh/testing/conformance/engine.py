@@ -29,9 +29,9 @@ class Engine:
         self.socket = directory / "engine.sock"
         self.access_log = directory / "access.log"
         self._said = (directory / "engine.err").open("wb")
-        words = [*command, "--socket", str(self.socket), "--access-log", str(self.access_log), *more]
+        self.words = [*command, "--socket", str(self.socket), "--access-log", str(self.access_log), *more]
         self.process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, start_new_session=True
+            self.words, stdin=subprocess.DEVNULL, stdout=self._said, stderr=self._said, start_new_session=True
         )
 
     async def listening(self) -> None:

@@ -386,6 +386,21 @@ class Play:
         if self._node.engine.socket.exists() is not step.get("socket", False):
             raise Departed("the socket's file is left, or gone")
 
+    async def _do_socket_file(self, step: Step) -> None:
+        """Look at the mode of the control socket's file, in octal digits."""
+        found = f"{self._node.engine.socket.stat().st_mode & 0o777:o}"
+        if found != step["mode"]:
+            raise Departed(f"the mode is {found}, not {step['mode']}")
+        await trio.lowlevel.checkpoint()
+
+    async def _do_another(self, step: Step) -> None:
+        """Start a second engine at the same place; it must end with a code and one sentence."""
+        with trio.fail_after(PATIENCE_S):
+            done = await trio.run_process(self._node.engine.words, check=False, capture_stderr=True)
+        said = done.stderr.decode(errors="replace").strip()
+        if done.returncode != step["code"] or not said or "\n" in said:
+            raise Departed(f"the second one ended with {done.returncode}, and said {said[-300:]!r}")
+
     async def _do_pause(self, step: Step) -> None:
         await trio.sleep(step["for_s"])
 

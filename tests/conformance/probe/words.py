@@ -178,14 +178,11 @@ def route_of(section, authority, target, method, headers):
         joined[name.lower()] = joined[name.lower()] + "," + value if name.lower() in joined else value
     for route in section["routes"]:
         match = route["match"]
-        wanted = {}
-        for header in match["headers"]:
-            wanted.setdefault(header["name"], header["value"])
         if (
             (not route["hostnames"] or any(host_fits(one, host) for one in route["hostnames"]))
             and (match["path"] is None or (path != "*" and path_fits(match["path"], path)))
             and match["method"] in (None, method)
-            and all(joined.get(name) == value for name, value in wanted.items())
+            and all(joined.get(one["name"]) == one["value"] for one in match["headers"])
         ):
             return route
     return None

@@ -229,7 +229,12 @@ def test_a_call_that_came_in_is_judged_once_after_its_end() -> None:
 
 def rows(first: str) -> dict[str, list[str]]:
     """Return the table of docs/TRAFFIC.md whose head begins with `first`: its rows by their first cell."""
-    table = DOCS.read_text().split(f"\n| {first} |")[1].split("\n\n")[0].splitlines()[2:]
+    table = (
+        re.sub(r" \[T-[0-9.]+\]", "", DOCS.read_text())
+        .split(f"\n| {first} |")[1]
+        .split("\n\n")[0]
+        .splitlines()[2:]
+    )
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table]
     return {row[0].strip("`"): row[1:] for row in cells}
 
