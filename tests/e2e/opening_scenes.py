@@ -1,6 +1,6 @@
-"""A joiner that must stay closed although others are there: run as a program, by `test_opening.py`.
+"""Joiners that must stay closed although others are there: run as a program, by `test_opening.py`.
 
-Usage: python -m tests.e2e.opening_scenes unverifiable DIRECTORY. Prints what was seen as one JSON
+Usage: python -m tests.e2e.opening_scenes kept-off|unverifiable DIRECTORY. Prints what was seen as one JSON
 object. Each node is in a network namespace of its own.
 """
 
@@ -16,12 +16,16 @@ from gossipmesh.testing import layout
 from gossipmesh.testing.forgery import tampered
 from gossipmesh.testing.mesh import Mesh, MeshNode
 from gossipmesh.testing.namespaces import NamespaceNetwork, enter_private_network
+from gossipmesh.testing.stolen_node_key import bundle_of, http_service
+from gossipmesh.testing.thief import Caller, loot_of
 from gossipmesh.testing.waiting import wait_until
-from tests.e2e.closed_scenes import FOUR, end, push, readiness_is, seed
+from tests.e2e.closed_scenes import FOUR, end, push, readiness_is, row_of, seed
 
 JOINER: Final = "node4"
+CLOSED_FOR_S: Final = 5.0
 FEWER_S: Final = 100.0  # a minute, and a start of everything
 SCOPE: Final = "mesh"
+TABLE: Final = "kept_off"
 
 # The same agent, to whom every signature is good: it runs, and offers, what nobody else can verify.
 LIAR: Final = [
@@ -34,6 +38,37 @@ LIAR: Final = [
     "from gossipmesh.agent.config import read_config\n"
     "trio.run(run_agent, read_config(pathlib.Path(sys.argv[-1])))",
 ]
+
+
+async def kept_off(directory: Path) -> dict[str, Any]:
+    """A joiner is enrolled and its mesh port reachable, and no packet of gossip passes, by UDP or TCP."""
+    network = NamespaceNetwork()
+    with Mesh(FOUR, network=network, directory=directory) as mesh:
+        await begin(mesh, network, directory)
+        joiner = mesh.nodes[JOINER]
+        network.drop(TABLE, gossip_of(joiner))
+        mesh.start_agent(JOINER)
+        closed = await readiness_is(joiner, 503, "closed: ")
+        callers = callers_of(mesh.nodes["node1"])
+        called = await call(callers, joiner)
+        await trio.sleep(CLOSED_FOR_S)
+        still = await readiness_is(joiner, 503, "closed: ")
+        check = await row_of(joiner, "opening")
+        beside = await call(callers, mesh.nodes["node2"])
+        dropped = network.let_pass(TABLE)
+        opened = await readiness_is(joiner, 200)
+        await mesh.wait_passing(4, on=["node1"])
+        await wait_until("the joiner answers calls", lambda: _not_served(callers, joiner), 20.0)
+        return {
+            "closed": closed,
+            "called": called,
+            "still": still,
+            "check": check,
+            "beside": beside,
+            "dropped": dropped,
+            "opened": opened,
+            "called_later": await call(callers, joiner),
+        }
 
 
 async def unverifiable(directory: Path) -> dict[str, Any]:
@@ -85,6 +120,32 @@ async def begin(mesh: Mesh, network: NamespaceNetwork, directory: Path) -> None:
     assert await push(mesh, directory) == 0
 
 
+def gossip_of(node: MeshNode) -> list[str]:
+    """Return what matches a node's gossip packets, its own and others', by UDP and TCP."""
+    port = layout.GOSSIP_PORT
+    return [
+        f"ip {side} {node.host} {protocol} {end_} {port}"
+        for side in ("saddr", "daddr")
+        for protocol in ("udp", "tcp")
+        for end_ in ("sport", "dport")
+    ]
+
+
+def callers_of(node: MeshNode) -> dict[str, Caller]:
+    """Return who calls mesh ports with each key that a node shows."""
+    bundle = bundle_of(node)
+    return {one.label: Caller(one, bundle) for one in loot_of(node.directory / "state" / "identity")}
+
+
+async def call(callers: dict[str, Caller], node: MeshNode) -> dict[str, str]:
+    return {label: await caller.call(node, http_service(node)) for label, caller in callers.items()}
+
+
+async def _not_served(callers: dict[str, Caller], node: MeshNode) -> str | None:
+    met = await call(callers, node)
+    return None if "served" in met.values() else str(met)
+
+
 async def offer_forged(liar: MeshNode) -> None:
     """Have the liar run the set in force as somebody without the signer's key would change it."""
     genuine = await liar.ask(f"/v1/policy/set?scope={SCOPE}")
@@ -104,7 +165,7 @@ async def refusals(node: MeshNode) -> Sequence[Any]:
     return seen
 
 
-SCENES = {"unverifiable": unverifiable}
+SCENES = {"kept-off": kept_off, "unverifiable": unverifiable}
 
 if __name__ == "__main__":
     enter_private_network(["-m", "tests.e2e.opening_scenes", *sys.argv[1:]])
