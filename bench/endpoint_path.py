@@ -26,6 +26,7 @@ from gossipmesh.agent.engine.peer_facts import PeerFacts
 from gossipmesh.dataplane.protocol import SnapshotOffer, encode_frame
 from gossipmesh.gossip import rehearsal
 from gossipmesh.gossip.base.effects import MemberChanged, Notify, ServicesChanged
+from gossipmesh.model.engine_features import SECTION_FEATURES
 from gossipmesh.model.identity import node_id_of, node_spiffe_id
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.records import RecordKind, ServiceSet, SignedRecord
@@ -63,7 +64,7 @@ class Agent:
             local=lambda: (),
             snapshot_path=folder / "snapshot.bin",
             deliver=self._deliver,
-            peers=PeerFacts(self.node, documents, takes_pins=lambda: True, hears=lambda: True),
+            peers=PeerFacts(self.node, documents, features=lambda: SECTION_FEATURES, hears=lambda: True),
             clock=lambda: Instant(self.now),
         )
         self.now = START + SECOND_NS

@@ -10,7 +10,6 @@ others are told of first; only leaving the mesh ends both, and that another mach
 """
 
 import logging
-import signal
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -30,6 +29,7 @@ from gossipmesh.agent.clock_alarm import tell_clock
 from gossipmesh.agent.config import AgentConfig
 from gossipmesh.agent.engine.catalog_feed import CatalogFeed
 from gossipmesh.agent.engine.engine_counts import EngineCounts, services_of
+from gossipmesh.agent.engine.engine_words import EngineWords
 from gossipmesh.agent.engine.identified_engine import IdentifiedEngine
 from gossipmesh.agent.engine.key_use import AgentKeyUse
 from gossipmesh.agent.engine.listeners import Listeners
@@ -50,6 +50,7 @@ from gossipmesh.agent.replaced import replaced_by
 from gossipmesh.agent.seeds import Seeds
 from gossipmesh.agent.services.node_services import LocalServices
 from gossipmesh.agent.services.service_files import ServicesFolder
+from gossipmesh.agent.signals import Wishes, watch_signals
 from gossipmesh.agent.state.flight_recorder import build_name
 from gossipmesh.agent.state.floors_file import CopiedStore, FloorsFile
 from gossipmesh.agent.state.make_node import make_node, restored_state
@@ -161,11 +162,10 @@ class Agent:
         self._sockets = sockets
         self.seeds = seeds
         self._nursery = nursery
-        self._leaving = False
+        self._leaving = self._ready_told = False
         self._ended, self._failed = trio.Event(), trio.Event()
         self._failure: OperatorError | None = None
         self._repaired_peers = 0
-        self._ready_told = False
         self._settled_s = 0
         self._counts = EngineCounts()
         self._listeners = Listeners({})
@@ -198,6 +198,7 @@ class Agent:
             nursery=nursery,
         )
         self.feed = self._make_feed(identity)
+        self._engine_words = EngineWords(lambda: self.engine.features, self._say_engine_lacks)
         self._reloader = Reloader(config, scan=self.services.scan, reopen=self.engine.reopen_log)
 
     async def start(self) -> None:
@@ -243,7 +244,8 @@ class Agent:
         nursery.start_soon(local_api.run)
         nursery.start_soon(_http(self._sockets.api, admin.handle_remote).run)
         nursery.start_soon(_http(self._sockets.metrics, MetricsEndpoint(self, self._counts).handle).run)
-        nursery.start_soon(self._watch_signals)
+        wishes = Wishes(self._stop, lambda: nursery.start_soon(self.restart), self._reloader.ask)
+        nursery.start_soon(watch_signals, wishes)
         nursery.start_soon(self._end_when_told)
         nursery.start_soon(self._end_when_failed)
         self.feed.changed(urgent=True)
@@ -454,6 +456,9 @@ class Agent:
     def _expects_others(self) -> bool:
         return self.seeds.name_others(self._own_addresses())
 
+    def _say_engine_lacks(self, features: tuple[str, ...]) -> None:
+        self.shell.step(lambda now: self.inputs.set_engine_lacks(features, now))
+
     def _seeds_changed(self, seeds: Sequence[Address]) -> None:
         self.shell.step(lambda now: self.inputs.seeds_changed(seeds, now))
 
@@ -469,6 +474,7 @@ class Agent:
         """Called every second, between steps of the core."""
         self.services.refresh()
         self.feed.look_around()
+        self._engine_words.look()
         if self.gate.look():
             self.feed.changed()
         self._release_when_repaired()
@@ -482,22 +488,14 @@ class Agent:
 
     # Tasks
 
-    async def _watch_signals(self) -> None:
-        told = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
-        with trio.open_signal_receiver(*told) as signals:
-            async for number in signals:
-                if number == signal.SIGUSR2:
-                    self._nursery.start_soon(self.restart)
-                    continue
-                if number == signal.SIGHUP:
-                    self._reloader.ask()
-                    continue
-                if self._leaving:
-                    log.warning("told to stop twice: stopping now")
-                    self.engine.stop()
-                    self._nursery.cancel_scope.cancel()
-                    return
-                self._nursery.start_soon(self.leave)
+    def _stop(self) -> None:
+        """Leave the mesh, or end at once when told a second time."""
+        if self._leaving:
+            log.warning("told to stop twice: stopping now")
+            self.engine.stop()
+            self._nursery.cancel_scope.cancel()
+            return
+        self._nursery.start_soon(self.leave)
 
     async def _end_when_told(self) -> None:
         await self._ended.wait()
@@ -577,7 +575,7 @@ class Agent:
             peers=PeerFacts(
                 self.node,
                 self.documents,
-                takes_pins=lambda: self.engine.takes_pins,
+                features=lambda: self.engine.features,
                 hears=lambda: not self._is_alone(),
             ),
             closed=lambda: self.gate.why,

@@ -294,8 +294,8 @@ def _require_able(prepared: Prepared) -> None:
     who = lacking(prepared.members, new)
     if who is not None:
         raise OperatorError(
-            f"members of older builds cannot execute what is new in this set, and would keep the one they "
-            f"have: {who}; upgrade or revoke those first, nothing was sent"
+            f"members of older builds, or with older engines, cannot execute what is new in this set: {who}; "
+            "upgrade or revoke those first (`gossipmesh engine replace` for an engine), nothing was sent"
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from gossipmesh.model.documents import generation_of
+from gossipmesh.wire.versions import ENGINE_LACKS
 
 READERS_MIN: Final = 3
 _NAMES_TOLD: Final = 10
@@ -109,15 +110,19 @@ def few_readers(members: Sequence[MemberPolicy]) -> str | None:
 
 
 def lacking(members: Sequence[MemberPolicy], required: Iterable[str]) -> str | None:
-    """Return who is there and could not execute a set that requires these features; None when all could."""
-    wanted = set(required)
-    found = [
-        f"{member.name} ({', '.join(sorted(missing))})"
-        for member in members
-        if member.status not in (GONE, DEAD)
-        and member.features is not None
-        and (missing := wanted - set(member.features))
-    ]
+    """Return who is there and could not execute a set that requires these features; None when all could.
+
+    An engine that was kept through an upgrade may lack what its agent's build has; it is named as such.
+    """
+    wanted = sorted(required)
+    found = []
+    for member in members:
+        if member.status in (GONE, DEAD) or member.features is None:
+            continue
+        missing = [one for one in wanted if one not in member.features]
+        missing += [f"{one}: its engine" for one in wanted if ENGINE_LACKS + one in member.features]
+        if missing:
+            found.append(f"{member.name} ({', '.join(missing)})")
     more = f" and {len(found) - _NAMES_TOLD} more" if len(found) > _NAMES_TOLD else ""
     return ", ".join(found[:_NAMES_TOLD]) + more if found else None
 

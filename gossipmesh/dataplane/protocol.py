@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from gossipmesh.model import limits
+from gossipmesh.model.engine_features import PINS, SECTION_FEATURES
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.wire import codec, versions
 
@@ -36,12 +37,10 @@ With the one for what is slower they are fifteen: each label set of requests has
 REQUESTS_FEATURE: Final = "requests"
 """Said by an agent that reads `requests` and `connections`, and by an engine that tells them."""
 
-PINS_FEATURE: Final = "pins"
-"""Said by an engine that judges its peers by their nodes' key sets: it takes the sections `pins/`,
-`credentials/` and `trust`, endpoints' pins, and carrier leaves."""
+PINS_FEATURE: Final = PINS
 
 FEATURES: Final[tuple[str, ...]] = tuple(
-    sorted(("demand", "drain", "http", "listeners", PINS_FEATURE, "probe", REQUESTS_FEATURE, "tcp"))
+    sorted(("demand", "drain", "http", "listeners", "probe", REQUESTS_FEATURE, "tcp", *SECTION_FEATURES))
 )
 """What the reference engine can execute, sorted."""
 

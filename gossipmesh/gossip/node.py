@@ -451,6 +451,13 @@ class GossipNode(Reads):
         self._intake.follow(self._own.publish_state(), None)
         return self._finish()
 
+    def set_engine_lacks(self, features: tuple[str, ...], now: Instant) -> list[Effect]:
+        """Tell everyone which policy features our build has and our engine lacks, from now on; () is none."""
+        self._advance(now)
+        if self._own.say_engine_lacks(features):
+            self._intake.follow(self._own.publish_state(), None)
+        return self._finish()
+
     def release_mass_death(self, now: Instant) -> list[Effect]:
         """Let go the endpoints of members that died together, on the operator's word."""
         self._advance(now)

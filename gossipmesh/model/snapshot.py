@@ -1,7 +1,8 @@
 """What an engine executes: a tree of immutable sections, each named by the hash of its bytes.
 
 Everything clever happened in the compiler: routes stand in match order, weights are numbers, identities
-are sets, no engine fills in a default. Spec: docs/ENGINE.md. Section names:
+are sets, no engine fills in a default. What is not known is refused, never skipped: a field that narrows
+something must not be lost. Spec: docs/ENGINE.md. Section names:
 
     routes/<namespace>/<service>     RoutesSection     what a request to the service is matched against
     upstream/<upstream>              UpstreamSection   one concrete set: shop/cart or shop/cart@cart-v2
@@ -21,21 +22,21 @@ import msgspec
 from gossipmesh.model.member import Address
 
 
-class PathMatch(msgspec.Struct, frozen=True):
+class PathMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`kind` is `exact` or `prefix`; a prefix matches whole path elements (Gateway API PathPrefix)."""
 
     kind: str
     value: str
 
 
-class HeaderMatch(msgspec.Struct, frozen=True):
+class HeaderMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Exact match of one header; `name` is lower case."""
 
     name: str
     value: str
 
 
-class RouteMatch(msgspec.Struct, frozen=True):
+class RouteMatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All parts must hold; None or empty matches everything."""
 
     path: PathMatch | None
@@ -43,14 +44,14 @@ class RouteMatch(msgspec.Struct, frozen=True):
     headers: tuple[HeaderMatch, ...]
 
 
-class WeightedUpstream(msgspec.Struct, frozen=True):
+class WeightedUpstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An upstream's name and its share; weights are >= 0 and not all zero."""
 
     upstream: str
     weight: int
 
 
-class RetryRule(msgspec.Struct, frozen=True):
+class RetryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`attempts` is the number of retries after the first try; `statuses` are retried when idempotent."""
 
     attempts: int
@@ -58,7 +59,7 @@ class RetryRule(msgspec.Struct, frozen=True):
     backoff_base_ns: int
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One rule's match and what to do; `name` is `namespace/route#rule`. Timeouts: None is none.
 
     No backends at all: the rule's weights are all zero, and the answer is 500 `NC`.
@@ -76,15 +77,19 @@ class Route(msgspec.Struct, frozen=True):
     try_timeout_idempotent_only: bool = False
 
 
-class RoutesSection(msgspec.Struct, frozen=True):
-    """All routes of one service, most specific first; a request matching none gets 404 `NR`."""
+class RoutesSection(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """All routes of one service, most specific first; a request matching none gets 404 `NR`.
+
+    `requires`: words an engine must name (model.engine_features) to execute the section, sorted.
+    """
 
     service: str
     protocol: str
     routes: tuple[Route, ...]
+    requires: tuple[str, ...] = ()
 
 
-class SnapshotEndpoint(msgspec.Struct, frozen=True, omit_defaults=True):
+class SnapshotEndpoint(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One endpoint. `server_name` is the SNI; `spiffe_id` what its certificate must be.
 
     `pins`: 16 bytes each, of the keys its node uses for `spiffe_id`; None: its node has no key set.
@@ -103,7 +108,7 @@ class SnapshotEndpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     pins: tuple[bytes, ...] | None = None
 
 
-class UpstreamSection(msgspec.Struct, frozen=True):
+class UpstreamSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The endpoints a route can choose from, sorted by (node, registration).
 
     `draining` names, as `node/registration`, those that finish what they have and take nothing new.
@@ -116,21 +121,21 @@ class UpstreamSection(msgspec.Struct, frozen=True):
     draining: tuple[str, ...] = ()
 
 
-class AccessSource(msgspec.Struct, frozen=True):
+class AccessSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Who: exact SPIFFE IDs or namespaces; both empty is anyone with an identity of this mesh."""
 
     identities: tuple[str, ...]
     namespaces: tuple[str, ...]
 
 
-class AccessTarget(msgspec.Struct, frozen=True):
+class AccessTarget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What: methods (upper case) and path matches; both empty is everything. TCP has neither."""
 
     methods: tuple[str, ...]
     paths: tuple[PathMatch, ...]
 
 
-class AccessRule(msgspec.Struct, frozen=True):
+class AccessRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A rule of one AccessPolicy; `name` is `namespace/policy#rule`; sources and targets are alternatives."""
 
     name: str
@@ -139,11 +144,11 @@ class AccessRule(msgspec.Struct, frozen=True):
     targets: tuple[AccessTarget, ...]
 
 
-class InboundSection(msgspec.Struct, frozen=True):
+class InboundSection(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One local workload: where it listens, as whom it serves, who may call.
 
     `rules` hold denies first, then allows; `default_allow` is what happens when none matches
-    (False as soon as any Allow policy targets the service).
+    (False as soon as any Allow policy targets the service). `requires` as in RoutesSection.
     """
 
     registration: str
@@ -154,9 +159,10 @@ class InboundSection(msgspec.Struct, frozen=True):
     workload: Address
     rules: tuple[AccessRule, ...]
     default_allow: bool
+    requires: tuple[str, ...] = ()
 
 
-class UpstreamListener(msgspec.Struct, frozen=True):
+class UpstreamListener(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An explicit upstream port (descriptor `name`); only sockets of `uid` may use it, as `spiffe_id`."""
 
     name: str
@@ -167,7 +173,7 @@ class UpstreamListener(msgspec.Struct, frozen=True):
     uid: int
 
 
-class ListenersSection(msgspec.Struct, frozen=True, omit_defaults=True):
+class ListenersSection(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Names of descriptors (`mesh`, `proxy`, `readiness`) and the explicit upstream ports, sorted by name.
 
     `closed`: why this node answers no call from others, which readiness then says; empty: it does.
@@ -177,25 +183,27 @@ class ListenersSection(msgspec.Struct, frozen=True, omit_defaults=True):
     closed: str = ""
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A uid that owns exactly one service of this node speaks with that service's identity."""
 
     uid: int
     spiffe_id: str
 
 
-class CallersSection(msgspec.Struct, frozen=True, omit_defaults=True):
+class CallersSection(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Callers sorted by uid; any other uid speaks as `unregistered`.
 
     None: as `node_spiffe_id`, which is all that engines of 0.2 read; empty: as nobody, it may not call.
+    `requires` as in RoutesSection.
     """
 
     node_spiffe_id: str
     callers: tuple[Caller, ...]
     unregistered: str | None = None
+    requires: tuple[str, ...] = ()
 
 
-class LimitsSection(msgspec.Struct, frozen=True):
+class LimitsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Numbers an engine enforces; see docs/TRAFFIC.md for sources."""
 
     connect_timeout_ns: int
@@ -214,7 +222,7 @@ class LimitsSection(msgspec.Struct, frozen=True):
     downstream_connections: int
 
 
-class PinsSection(msgspec.Struct, frozen=True):
+class PinsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Keys in use by members: `entries` of PIN_ENTRY_BYTES, ascending, no duplicates.
 
     An entry is a pin (16 bytes, the first of them the section's) and its node's short id (8 bytes).
@@ -223,7 +231,7 @@ class PinsSection(msgspec.Struct, frozen=True):
     entries: bytes
 
 
-class CredentialsSection(msgspec.Struct, frozen=True):
+class CredentialsSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What members' credentials say: `entries` of CREDENTIAL_ENTRY_BYTES, ascending, no duplicate ids.
 
     An entry is a short id (8 bytes, the first of them the section's), generation and serial (8 bytes each,
@@ -233,7 +241,7 @@ class CredentialsSection(msgspec.Struct, frozen=True):
     entries: bytes
 
 
-class TrustSection(msgspec.Struct, frozen=True, omit_defaults=True):
+class TrustSection(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """`intermediates` (PEM, any order) may issue certificates; `hears`: the agent hears other members.
 
     `revoked_leaves`: serial numbers of certificates that count no more, in hex; left out where there is none.

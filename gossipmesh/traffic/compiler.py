@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 from gossipmesh.model import limits as bounds
+from gossipmesh.model.engine_features import STRICT_SECTIONS, UNREGISTERED
 from gossipmesh.model.identity import node_spiffe_id, service_spiffe_id
 from gossipmesh.model.instant import SECOND_NS
 from gossipmesh.model.member import MemberStatus
@@ -41,6 +42,7 @@ from gossipmesh.traffic.policies import (
     compile_access,
     compile_routes,
     index_policies,
+    required_of,
     split_upstream,
 )
 from gossipmesh.traffic.sections import Snapshot, encode_section, root_version, section_hash
@@ -290,11 +292,11 @@ class _Round:
         return section
 
     def _make_routes(self, service: str, protocol: str) -> RoutesSection:
-        index = self._compiler._index
+        index, features = self._compiler._index, self._inputs.features
         section = self._make(
             f"routes/{service}",
-            (protocol, self._compiler._index_number),
-            lambda: compile_routes(service, protocol, index),
+            (protocol, self._compiler._index_number, features),
+            lambda: compile_routes(service, protocol, index, features),
         )
         assert isinstance(section, RoutesSection)
         return section
@@ -321,9 +323,10 @@ class _Round:
 
     def _make_inbound(self, local: LocalService) -> None:
         trust_domain, index = self._inputs.trust_domain, self._compiler._index
+        features = self._inputs.features
 
         def make() -> InboundSection:
-            rules, default_allow = compile_access(local.service, index)
+            rules, default_allow = compile_access(local.service, index, features)
             return InboundSection(
                 registration=local.registration,
                 service=local.service,
@@ -333,9 +336,10 @@ class _Round:
                 workload=local.workload,
                 rules=rules,
                 default_allow=default_allow,
+                requires=required_of(index.access.get(local.service, []), features),
             )
 
-        self._make(f"inbound/{local.registration}", (local, self._compiler._index_number), make)
+        self._make(f"inbound/{local.registration}", (local, self._compiler._index_number, features), make)
 
     def _listeners(self) -> ListenersSection:
         found: dict[str, UpstreamListener] = {}
@@ -370,7 +374,12 @@ class _Round:
             for uid, services in sorted(owned.items())
             if len(services) == 1 or word is not None
         )
-        return CallersSection(node, callers, "" if word is Unregistered.DENY else shared if word else None)
+        features = self._inputs.features
+        if word is None or UNREGISTERED not in features:
+            return CallersSection(node, callers)
+        unregistered = "" if word is Unregistered.DENY else shared
+        requires = (UNREGISTERED,) if STRICT_SECTIONS in features else ()
+        return CallersSection(node, callers, unregistered, requires)
 
 
 def _belongs(entry: ServiceEntry, protocol: str, labels: dict[str, str] | None) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from gossipmesh.model.engine_features import SECTION_FEATURES
 from gossipmesh.model.member import Address
 from gossipmesh.model.policy import Document
 from gossipmesh.model.service import NodeEndpoints
@@ -54,6 +55,7 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     `protocols`: (service, protocol) as last known, for services nobody serves now.
     `peers`: None for an engine that takes whoever a root vouches for.
     `workloads`: the identity that this node's processes of no service may speak with; None: it has none yet.
+    `features`: what the engine names (model.engine_features); nothing it could not read is written.
     """
 
     trust_domain: str
@@ -66,3 +68,4 @@ class SnapshotInputs(msgspec.Struct, frozen=True):
     protocols: tuple[tuple[str, str], ...] = ()
     peers: PeerInputs | None = None
     workloads: str | None = None
+    features: frozenset[str] = SECTION_FEATURES

@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from gossipmesh.model.durations import parse_duration_untrusted
+from gossipmesh.model.engine_features import SECTION_FEATURES, STRICT_SECTIONS, UNREGISTERED
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.instant import MILLISECOND_NS
 from gossipmesh.model.limits import ROUTE_RULES_PER_SERVICE_MAX
@@ -28,6 +29,7 @@ from gossipmesh.model.policy import (
     AccessRuleSpec,
     AccessTo,
     BackendRef,
+    Document,
     HTTPRoute,
     HTTPRouteMatch,
     HTTPRouteRule,
@@ -51,6 +53,12 @@ from gossipmesh.traffic.paths import normal_path_match
 
 DEFAULT_RETRY: Final = RetryRule(attempts=2, statuses=(503,), backoff_base_ns=25 * MILLISECOND_NS)
 TCP_RETRY: Final = RetryRule(attempts=2, statuses=(), backoff_base_ns=25 * MILLISECOND_NS)
+
+BEYOND_ENGINE: Final = "beyond-this-engine"
+"""The name of the one route of a service whose rules the attached engine cannot execute."""
+
+# What a kind of document asks of an engine beyond 0.1. Which kinds there are is model.policy's.
+_NEEDS: Final[dict[type, frozenset[str]]] = {MeshPolicy: frozenset((UNREGISTERED,))}
 
 _Ranked = tuple[tuple[object, ...], Route]
 
@@ -108,11 +116,49 @@ def services_named(policies: Iterable[PolicyInput]) -> frozenset[str]:
     return frozenset({*index.routes, *index.access, *backends, *subsets})
 
 
-def compile_routes(service: str, protocol: str, index: PolicyIndex) -> RoutesSection:
-    """Return the rules of `service`; without an HTTPRoute, the default one to all its endpoints."""
+def needs_of(document: Document) -> frozenset[str]:
+    """Return the words an engine must name to enforce a document; none: every engine can."""
+    return _NEEDS.get(type(document), frozenset())
+
+
+def kinds_beyond(features: frozenset[str]) -> list[str]:
+    """Return the kinds of documents that an engine which names these words cannot enforce, sorted."""
+    return sorted(kind.__name__ for kind, needed in _NEEDS.items() if needed - features)
+
+
+def unenforced(policies: Iterable[PolicyInput], features: frozenset[str]) -> list[tuple[str, list[str]]]:
+    """Return the documents an engine cannot enforce, sorted, each with the words it does not name."""
+    return sorted(
+        (
+            f"{type(one.document).__name__} {one.document.metadata.namespace}/{one.document.metadata.name}",
+            sorted(missing),
+        )
+        for one in policies
+        if (missing := needs_of(one.document) - features)
+    )
+
+
+def required_of(documents: Iterable[PolicyInput], features: frozenset[str]) -> tuple[str, ...]:
+    """Return what a section made of these documents requires, as an engine that is strict reads it."""
+    needed = frozenset[str]().union(*(needs_of(one.document) for one in documents))
+    return tuple(sorted(needed & features)) if STRICT_SECTIONS in features else ()
+
+
+def compile_routes(
+    service: str, protocol: str, index: PolicyIndex, features: frozenset[str] = SECTION_FEATURES
+) -> RoutesSection:
+    """Return the rules of `service`; without an HTTPRoute, the default one to all its endpoints.
+
+    Where a document is beyond the engine, nothing is routed: rules may be what keeps requests away.
+    """
     documents = index.routes.get(service, []) if protocol == "http" else []
     if not documents:
         return RoutesSection(service, protocol, (_default_route(service, protocol),))
+    if unenforced(documents, features):
+        shut = msgspec.structs.replace(
+            _default_route(service, protocol), name=f"{service}#{BEYOND_ENGINE}", backends=()
+        )
+        return RoutesSection(service, protocol, (shut,))
     ranked: list[_Ranked] = []
     for given in documents:
         document = given.document
@@ -121,11 +167,18 @@ def compile_routes(service: str, protocol: str, index: PolicyIndex) -> RoutesSec
             ranked.extend(_compile_rule(given.since, document, number, rule, index))
     ranked.sort(key=lambda one: one[0])
     routes = tuple(route for _, route in ranked[:ROUTE_RULES_PER_SERVICE_MAX])
-    return RoutesSection(service, protocol, routes)
+    return RoutesSection(service, protocol, routes, required_of(documents, features))
 
 
-def compile_access(service: str, index: PolicyIndex) -> tuple[tuple[AccessRule, ...], bool]:
-    """Return (rules, denies first; whether a call no rule matches is allowed) for `service`."""
+def compile_access(
+    service: str, index: PolicyIndex, features: frozenset[str] = SECTION_FEATURES
+) -> tuple[tuple[AccessRule, ...], bool]:
+    """Return (rules, denies first; whether a call no rule matches is allowed) for `service`.
+
+    Where a document is beyond the engine, nobody may call.
+    """
+    if unenforced(index.access.get(service, []), features):
+        return (), False
     denies: list[AccessRule] = []
     allows: list[AccessRule] = []
     default_allow = True

@@ -9,12 +9,13 @@ Ends where bytes leave the process; the engine protocol carries what is made her
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
 
 from gossipmesh.model import limits
+from gossipmesh.model.engine_features import PINS
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.model.identity import SHORT_ID_BYTES
 from gossipmesh.model.snapshot import (
@@ -49,6 +50,8 @@ _SHAPES: Final[dict[str, type[Section]]] = {
     "trust": TrustSection,
 }
 _SINGLE: Final = ("listeners", "callers", "limits", "trust")
+_PEERS: Final = ("pins/", "credentials/", "trust")
+_REQUIRES: Final = b"requires"
 SHARD_NAMES: Final = tuple(f"{number:02x}" for number in range(256))
 """What `pins/` and `credentials/` are followed by: the first byte of what their entries begin with."""
 # The same bytes as the codec's (a test says so) in a fraction of the time: a section may hold thousands of
@@ -134,6 +137,34 @@ def _check_shares(section: LimitsSection) -> None:
     for share in (section.retry_budget_ratio, section.ejection_share, section.panic_share):
         if not 0 <= share <= SHARE_MAX:
             raise MalformedInput(f"a share or ratio of {share}, 0 to {SHARE_MAX} allowed")
+
+
+def require_known(name: str, section: Section, features: Collection[str]) -> None:
+    """Check that an engine that names these words can execute a section.
+
+    Raises:
+        MalformedInput: the section requires another one. Remote's fault. State unchanged.
+    """
+    required = (
+        section.requires if isinstance(section, RoutesSection | InboundSection | CallersSection) else ()
+    )
+    unknown = [word for word in required if word not in features]
+    if unknown:
+        raise MalformedInput(f"{name[:200]} requires {', '.join(unknown)[:200]}, which is not known here")
+
+
+def required_by(snapshot: Snapshot) -> frozenset[str]:
+    """Return the words an engine must name to execute a snapshot, as far as its sections say so.
+
+    Cost: reads the bytes of each section, and decodes those that require something.
+    """
+    words = {PINS} if any(name.startswith(_PEERS) for name in snapshot.root) else set[str]()
+    for name, digest in snapshot.root.items():
+        if _REQUIRES in snapshot.sections[digest]:
+            words.update(
+                getattr(decode_section_untrusted(name, snapshot.sections[digest]), _REQUIRES.decode(), ())
+            )
+    return frozenset(words)
 
 
 def _check_entries(name: str, entries: bytes, entry_bytes: int, *, key_bytes: int) -> None:

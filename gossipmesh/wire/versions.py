@@ -38,6 +38,10 @@ HOLDS_TRUST: Final = "holds-trust-"
 FOREIGN_KEYS: Final = "foreign-keys"
 """What a node's `features` say when it met a key set of its own that it did not sign: its key is stolen."""
 
+ENGINE_LACKS: Final = "engine-lacks-"
+"""What a word of a node's `features` begins with when its build can execute a kind of policy and its engine,
+which may be older, cannot: the feature follows."""
+
 MEMBER_FEATURES: Final[tuple[str, ...]] = tuple(
     sorted((*POLICY_FEATURES, KEY_SETS, OPENING, ROLLS, TRUST_FIELDS))
 )

@@ -20,6 +20,7 @@ def check_engine(parts: Parts) -> list[Row]:
         rows.append(_draining_row(engine.draining))
     if engine.lacks:
         rows.append(_older_row(engine))
+    rows += [_unenforced_row(engine, name, lacked) for name, lacked in parts.feed.unenforced]
     detail = f"runs snapshot {_short(engine.acked_version)}"
     if engine.refused_version is not None:
         detail += f", refused {_short(engine.refused_version)}: {engine.refused_reason}"
@@ -62,6 +63,13 @@ def _older_row(engine: EngineView) -> Row:
     why = "policy that needs what it lacks is refused, and what such policy protects stays closed"
     hint = "`gossipmesh engine replace` starts the engine of this build; nothing that is open is cut"
     return make_row("engine build", Mark.WARN, detail, why, hint, lacks=list(engine.lacks))
+
+
+def _unenforced_row(engine: EngineView, name: str, lacked: list[str]) -> Row:
+    detail = f"{name} needs {', '.join(lacked)}, which {engine.name or 'the engine'} cannot do"
+    why = "policy in force is not enforced here: what it protects is closed, or goes by what held before it"
+    hint = "`gossipmesh engine replace` starts the engine that spec.engine names; use one of this build"
+    return make_row("engine policy", Mark.FAIL, detail, why, hint, document=name, lacks=lacked)
 
 
 def _short(version: str | None) -> str:

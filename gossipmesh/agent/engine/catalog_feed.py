@@ -21,7 +21,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import trio
@@ -32,6 +32,7 @@ from gossipmesh.agent.engine.pin_index import Pins
 from gossipmesh.agent.logs import fields
 from gossipmesh.model import limits
 from gossipmesh.model.documents import Access
+from gossipmesh.model.engine_features import SECTION_FEATURES, STRICT_SECTIONS, UNREGISTERED
 from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import NodeId, is_service_name, node_spiffe_id
 from gossipmesh.model.instant import NEVER, SECOND_NS, Instant
@@ -55,7 +56,7 @@ from gossipmesh.traffic.compiler import (
     SnapshotCompiler,
     SnapshotInputs,
 )
-from gossipmesh.traffic.policies import services_named
+from gossipmesh.traffic.policies import services_named, unenforced
 from gossipmesh.traffic.reliance import changes_at, reliance
 from gossipmesh.traffic.sections import (
     Snapshot,
@@ -149,7 +150,13 @@ class CatalogFeed:
         self._left_unregistered: str | None = None
         self._saved: Snapshot | None = None
         self.snapshot: Snapshot | None = None
+        self.unenforced: list[tuple[str, list[str]]] = []
+        """Documents in force that the engines attached cannot enforce, with what they lack."""
         self.peers_needed = _PEERS_AFTER_RESTART
+
+    @property
+    def _features(self) -> frozenset[str]:
+        return self._peers.features() & SECTION_FEATURES
 
     @property
     def holding(self) -> bool:
@@ -340,9 +347,9 @@ class CatalogFeed:
             if protocol is not None:  # for when nobody says anything
                 self._index.remember(service, protocol)
         if lacking_scopes(self._documents):
-            snapshot = _with_rules(snapshot, self._left, self._left_unregistered)
+            snapshot = _with_rules(snapshot, self._left, self._left_unregistered, self._features)
         elif is_shut(self._documents):
-            snapshot = _with_rules(snapshot, {}, None)
+            snapshot = _with_rules(snapshot, {}, None, self._features)
         snapshot = self._withheld(snapshot)
         if self.snapshot is not None and snapshot.version == self.snapshot.version:
             return
@@ -368,7 +375,8 @@ class CatalogFeed:
         }
         encoded |= {name: encode_section(section) for name, section in served.items()}
         listeners = snapshot.section("listeners")
-        if isinstance(listeners, ListenersSection) and not self.keeps_serving:
+        tells = STRICT_SECTIONS in self._features and not self.keeps_serving
+        if isinstance(listeners, ListenersSection) and tells:
             encoded["listeners"] = encode_section(msgspec.structs.replace(listeners, closed=why))
         return make_snapshot(encoded)
 
@@ -390,7 +398,9 @@ class CatalogFeed:
             wanted=tuple(self._demanded),
             limits=DEFAULT_LIMITS,
             workloads=self._compiled_workloads,
+            features=self._features,
         )
+        self.unenforced = unenforced(inputs.policies, inputs.features)
         services = self._compiler.reads(inputs)
         await self._read(services)
         serving = {service: self._rows[service].members for service in services}
@@ -527,18 +537,29 @@ def is_shut(documents: TrustedDocuments) -> bool:
     return trust is not None and trust.access is Access.DENY and not documents.scopes()
 
 
-def _with_rules(snapshot: Snapshot, left: Mapping[str, InboundSection], unregistered: str | None) -> Snapshot:
-    """Return `snapshot` with what was `left` for each workload, and for processes of no service."""
+def _with_rules(
+    snapshot: Snapshot,
+    left: Mapping[str, InboundSection],
+    unregistered: str | None,
+    features: frozenset[str],
+) -> Snapshot:
+    """Return `snapshot` with what was `left` for each workload, and for processes of no service.
+
+    A workload whose rules are beyond the engine, which names `features`, is closed.
+    """
     encoded = {name: snapshot.sections[digest] for name, digest in snapshot.root.items()}
     for name, section in _inbounds(snapshot).items():
         kept = left.get(name)
-        rules, default_allow = ((), False) if kept is None else (kept.rules, kept.default_allow)
-        encoded[name] = encode_section(
-            msgspec.structs.replace(section, rules=rules, default_allow=default_allow)
-        )
+        changes: dict[str, Any] = {"rules": (), "default_allow": False, "requires": ()}
+        if kept is not None and features.issuperset(kept.requires):
+            changes = {one: getattr(kept, one) for one in changes}
+        encoded[name] = encode_section(msgspec.structs.replace(section, **changes))
     callers = snapshot.section("callers")
-    if isinstance(callers, CallersSection) and unregistered is not None:
-        encoded["callers"] = encode_section(msgspec.structs.replace(callers, unregistered=unregistered))
+    if isinstance(callers, CallersSection) and unregistered is not None and UNREGISTERED in features:
+        requires = (UNREGISTERED,) if STRICT_SECTIONS in features else ()
+        encoded["callers"] = encode_section(
+            msgspec.structs.replace(callers, unregistered=unregistered, requires=requires)
+        )
     return make_snapshot(encoded)
 
 

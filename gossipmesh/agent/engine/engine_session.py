@@ -5,7 +5,8 @@ Rules:
 1. What is wanted is pushed when it differs: identities, then the snapshot, then listeners.
 2. A snapshot an engine refused is not offered to it again. One that has nothing to serve yet and refuses what
    is wanted gets what an engine last took.
-3. A successor is given listeners once it serves what is wanted, and not before: it accepts as soon as it has
+3. What an engine could not read is not offered to it: what is wanted is written anew for what it names.
+4. A successor is given listeners once it serves what is wanted, and not before: it accepts as soon as it has
    them. An engine that drains is given none, and everything else as before.
 """
 
@@ -23,7 +24,8 @@ from gossipmesh.agent.logs import fields
 from gossipmesh.dataplane.client import EngineClient, EngineGone, EngineRefused, SnapshotRefused
 from gossipmesh.dataplane.protocol import PINS_FEATURE, EngineEvent, Identity, Statistics
 from gossipmesh.model import limits
-from gossipmesh.traffic.sections import Snapshot
+from gossipmesh.model.engine_features import SECTION_FEATURES
+from gossipmesh.traffic.sections import Snapshot, required_by
 
 log = logging.getLogger("gossipmesh.agent.engine")
 
@@ -229,12 +231,17 @@ class EngineSession:
         if snapshot.version == self.acked:
             self.refused = (None, "")  # what it refused is wanted no more
             return
-        if snapshot.version == self.refused[0]:
+        if snapshot.version == self.refused[0] or not self._can_execute(snapshot):
             return
         if await self.offer(snapshot):
             self.refused = (None, "")
         elif self.acked is None and self._wanted.taken_last is not None and self._in_office.is_set():
             await self.offer(self._wanted.taken_last)
+
+    def _can_execute(self, snapshot: Snapshot) -> bool:
+        """Tell whether this engine names all that a snapshot requires; else one is written for it soon."""
+        named = self.client.hello.features
+        return SECTION_FEATURES.issubset(named) or required_by(snapshot).issubset(named)
 
     async def offer(self, snapshot: Snapshot) -> bool:
         """Offer a snapshot; tell whether the engine took it, and remember which."""

@@ -75,6 +75,7 @@ class EngineSupervisor:
         self._nursery: trio.Nursery | None = None
         self._current: EngineSession | None = None
         self._leaving: EngineSession | None = None
+        self._coming: EngineSession | None = None
         self._ended: DrainingEngine | None = None
         self._process: EngineProcess | None = None
         self._successor: EngineProcess | None = None
@@ -199,7 +200,7 @@ class EngineSupervisor:
                 )
             self._succeed(before, successor, nursery)
         finally:
-            self._successor = None
+            self._successor = self._coming = None
         return Replacement(before.process.pid, successor.process.pid, self._settings.drain_timeout_s)
 
     async def drain(self, timeout_s: float) -> None:
@@ -276,7 +277,7 @@ class EngineSupervisor:
     # Finding and starting
 
     def _sessions(self) -> Iterator[EngineSession]:
-        return (one for one in (self._current, self._leaving) if one is not None)
+        return (one for one in (self._current, self._leaving, self._coming) if one is not None)
 
     async def _adopt(self, nursery: trio.Nursery) -> None:
         """Attach to what runs; of two the one that does not drain serves, and the other one ends."""
@@ -421,7 +422,7 @@ class EngineSupervisor:
                     f"the engine was not replaced, the one before goes on: the new one did not start; see "
                     f"{self._driver.log_path}: {self._driver.last_words()}"
                 )
-            session = self._make_session(client, process, is_successor=True)
+            session = self._coming = self._make_session(client, process, is_successor=True)
             nursery.start_soon(self._attend, session)
             problem = await session.wait_ready(_START_TIMEOUT_S)
             if problem is not None:

@@ -6,6 +6,7 @@ It ends at values for the snapshot compiler; tables are `pin_index`'s, judging i
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from gossipmesh.agent.engine.pin_index import KeyCatalog, PinIndex, Pins
+from gossipmesh.model.engine_features import PINS
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member_keys import MemberKeys
 from gossipmesh.model.service import NodeEndpoints
@@ -21,15 +22,15 @@ class PeerFacts:
         catalog: KeyCatalog,
         documents: TrustedDocuments,
         *,
-        takes_pins: Callable[[], bool],
+        features: Callable[[], frozenset[str]],
         hears: Callable[[], bool],
     ) -> None:
-        """`takes_pins`: the engine judges by keys; `hears`: this node hears another member."""
+        """`features`: what every engine attached can; `hears`: this node hears another member."""
         self._index = PinIndex(catalog)
         self._documents = documents
-        self._takes_pins = takes_pins
+        self.features = features
         self._hears = hears
-        self._told: tuple[bool, bool] | None = None
+        self._told: tuple[frozenset[str], bool] | None = None
 
     def begin(self) -> Iterator[None]:
         """Walk over the members, step by step, unless that was done."""
@@ -54,13 +55,13 @@ class PeerFacts:
 
     def differ(self) -> bool:
         """Tell whether the engine, or who is heard, is other than when `inputs` were last made."""
-        return self._told is not None and self._told != (self._takes_pins(), self._hears())
+        return self._told is not None and self._told != (self.features(), self._hears())
 
     def inputs(self, listed: Mapping[str, tuple[Pins, ...]]) -> PeerInputs | None:
         """Return what a snapshot says of peers; None for an engine that would not take it."""
-        takes, hears = self._told = (self._takes_pins(), self._hears())
+        features, hears = self._told = (self.features(), self._hears())
         trust = self._documents.trust
-        if not takes or trust is None:
+        if PINS not in features or trust is None:
             return None
         # The tables' dictionaries go on changing while a thread compiles; their values never do.
         return PeerInputs(

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import trio
 
-from gossipmesh.dataplane.protocol import Denial, Ejection, EngineEvent
+from gossipmesh.dataplane.protocol import FEATURES, Denial, Ejection, EngineEvent
 from gossipmesh.dataplane.reference.clock import now
 from gossipmesh.dataplane.reference.demands import Demands
 from gossipmesh.dataplane.reference.dial_queue import DialQueue
@@ -43,7 +43,7 @@ from gossipmesh.traffic.admission import Admission
 from gossipmesh.traffic.endpoints import EndpointChange
 from gossipmesh.traffic.exchange import Exchange
 from gossipmesh.traffic.ground import Ground, Stopped, Upstream
-from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted
+from gossipmesh.traffic.sections import Snapshot, decode_section_untrusted, require_known
 from gossipmesh.traffic.tables import Tables
 from gossipmesh.trust.peer_identity import Peer
 
@@ -191,6 +191,7 @@ class EngineState:
                 sections[name] = old.sections[name]
             else:
                 sections[name] = decode_section_untrusted(name, snapshot.sections[digest])
+                require_known(name, sections[name], FEATURES)
         return Applied(snapshot, sections, old)
 
     def apply(self, applied: Applied, instant: Instant) -> bool:

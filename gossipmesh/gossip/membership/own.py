@@ -10,7 +10,7 @@ by a higher sequence, death by a higher epoch, so that ordinary refutations need
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -44,7 +44,7 @@ from gossipmesh.model.records import (
 from gossipmesh.model.service import ServiceEntry
 from gossipmesh.trust.records import sign_record, vote_bytes
 from gossipmesh.wire.codec import encode
-from gossipmesh.wire.versions import WIRE_MAX, WIRE_MIN
+from gossipmesh.wire.versions import ENGINE_LACKS, WIRE_MAX, WIRE_MIN
 
 _FORMER_RUNS_MAX: Final = 8
 _TURNED_MAX: Final = 8  # an echo of an older set of ours is below the newest anyway
@@ -233,6 +233,13 @@ class OwnRecords:
     def unsay(self, word: str) -> None:
         """Take a word out of our features, from the next state that is signed."""
         self.words = tuple(said for said in self.words if said != word)
+
+    def say_engine_lacks(self, features: Collection[str]) -> bool:
+        """Say of our engine that it cannot do these and everything else; False when that was said."""
+        others = tuple(word for word in self.words if not word.startswith(ENGINE_LACKS))
+        words = (*others, *(ENGINE_LACKS + feature for feature in sorted(features)))
+        is_news, self.words = words != self.words, words
+        return is_news
 
     def sign_vote(self, vote: Vote) -> Vote:
         """Return a vote of ours with its signature."""

@@ -128,6 +128,10 @@ class RecordedInputs:
         """Hand over the input of this name."""
         return self._take(now, self._core.set_restarting, for_s, now)
 
+    def set_engine_lacks(self, features: tuple[str, ...], now: Instant) -> list[Effect]:
+        """Hand over the input of this name."""
+        return self._take(now, self._core.set_engine_lacks, features, now)
+
     def release_mass_death(self, now: Instant) -> list[Effect]:
         """Hand over the input of this name."""
         return self._take(now, self._core.release_mass_death, now)

@@ -20,6 +20,7 @@ from gossipmesh.agent.identity.dropped import is_dropped
 from gossipmesh.agent.identity.identity_store import certified_key
 from gossipmesh.agent.identity.key_turning import LeafKey
 from gossipmesh.model.documents import TrustDocument
+from gossipmesh.model.engine_features import SECTION_FEATURES
 from gossipmesh.model.enrolment import Issued
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import SHORT_ID_BYTES, authority_spiffe_id, parse_spiffe_id
@@ -109,7 +110,7 @@ class Judge:
     def of(cls, run: Run, host: Host) -> "Judge":
         """Look at what a running host holds, as its agent tells its engine. Cost: O(members)."""
         documents, domain = run.factory.documents[host.name], run.domain.trust_domain
-        told = ToldFacts(run.core(host), documents, takes_pins=lambda: True, hears=lambda: True)
+        told = ToldFacts(run.core(host), documents, features=lambda: SECTION_FEATURES, hears=lambda: True)
         for _ in told.begin():
             pass  # an agent lets others run between its steps
         trust, inputs = documents.trust, told.inputs({})

@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from gossipmesh.cli.push_plan import MemberPolicy, Outcome, few_readers, judge, read_members, stale_base
+from gossipmesh.cli.push_plan import (
+    MemberPolicy,
+    Outcome,
+    few_readers,
+    judge,
+    lacking,
+    read_members,
+    stale_base,
+)
 
 TARGET = (2, "bb")
 
@@ -107,3 +115,17 @@ def test_rows_without_policies_are_members_without_policy() -> None:
         {"name": "b", "status": "alive", "policies": []},
     ]
     assert [m.runs for m in read_members(rows, "mesh")] == [(0, ""), (0, "")]
+
+
+def test_who_could_not_execute_a_set_is_named_with_what_it_lacks_and_where() -> None:
+    """An engine that was kept through an upgrade lacks what its agent's build has."""
+    able = ("http-route", "mesh-policy")
+    members = [
+        member("new", features=able),
+        member("old", features=("http-route",)),
+        member("half", features=(*able, "engine-lacks-mesh-policy")),
+        member("gone", status="left", features=()),
+        member("silent"),
+    ]
+    assert lacking(members, ["mesh-policy"]) == "old (mesh-policy), half (mesh-policy: its engine)"
+    assert lacking(members, ["http-route"]) is None

@@ -289,7 +289,9 @@ def test_who_processes_of_no_service_are(
     both = (local_service("shop/pay", uid=7), local_service("shop/books", uid=7))
     snapshot = compiled(local=(local_service("shop/web"), *both), policies=policies, workloads=workloads)
     shared = () if two_services is None else (Caller(7, two_services),)
-    assert snapshot.section("callers") == CallersSection(NODE, (*shared, Caller(1000, WEB)), unregistered)
+    requires = () if unregistered is None else ("unregistered",)
+    expected = CallersSection(NODE, (*shared, Caller(1000, WEB)), unregistered, requires)
+    assert snapshot.section("callers") == expected
 
 
 def test_an_engine_of_0_2_reads_the_callers_and_skips_what_is_new() -> None:

@@ -102,7 +102,7 @@ class Agent:
         self.documents = SimpleNamespace(
             kept_floors=list, in_force=lambda scope: None, scopes=list, alarms=Alarms()
         )
-        self.feed = SimpleNamespace(snapshot=None)
+        self.feed = SimpleNamespace(snapshot=None, unenforced=[])
         self.health = EndpointHealth.PASSING
         entry = SimpleNamespace(service="shop/cart", workload=Address("127.0.0.1", 9000), registration="cart")
         self.services = SimpleNamespace(
@@ -208,6 +208,10 @@ WRONG: dict[str, tuple[Callable[[Agent], None], dict[str, str]]] = {
     "many died": (core(held=2), {"mass death": "FAIL"}),
     "no engine": (told(attached=False), {"engine": "FAIL"}),
     "an engine that lacks something": (told(lacks=("pins",)), {"engine build": "warn"}),
+    "policy beyond the engine": (
+        lambda a: vars(a.feed).update(unenforced=[("MeshPolicy shop/all", ["unregistered"])]),
+        {"engine policy": "FAIL"},
+    ),
     "an engine before with older rules": (told(draining=draining("old")), {"engine before": "warn"}),
     "an old snapshot": (told(acked_version="aa", refused_version="ab"), {"snapshot": "FAIL"}),
     "a silent mesh port": (told(answering=False), {"mesh port": "FAIL"}),

@@ -11,6 +11,7 @@ import trio.testing
 
 from gossipmesh.agent.engine.catalog_feed import CatalogFeed
 from gossipmesh.agent.engine.peer_facts import PeerFacts
+from gossipmesh.model.engine_features import SECTION_FEATURES
 from gossipmesh.model.identity import NodeId, service_path
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import Address, MemberStatus
@@ -115,7 +116,7 @@ class Rig:
     ) -> None:
         self.catalog = FakeCatalog(*names)
         self.keys = FakeKeys()
-        self.takes_pins = self.hears = True
+        self.features, self.hears = SECTION_FEATURES, True
         documents = documents or TrustDomainBuilder().documents()
         self.delivered: list[Snapshot] = []
         self.path = folder / "snapshot.bin"
@@ -128,9 +129,7 @@ class Rig:
             local=lambda: local,
             snapshot_path=self.path,
             deliver=self.delivered.append,
-            peers=PeerFacts(
-                self.keys, documents, takes_pins=lambda: self.takes_pins, hears=lambda: self.hears
-            ),
+            peers=PeerFacts(self.keys, documents, features=lambda: self.features, hears=lambda: self.hears),
             clock=clock,
             closed=lambda: self.closed,
         )

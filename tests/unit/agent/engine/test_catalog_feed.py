@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from gossipmesh.model import limits
+from gossipmesh.model.engine_features import PINS, SECTION_FEATURES
 from gossipmesh.model.instant import SECOND_NS, Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.policy import API_VERSIONS, MeshPolicy, MeshPolicySpec, Metadata, Unregistered
@@ -486,7 +487,7 @@ async def test_who_signs_key_sets_is_called_once_its_set_is_here(tmp_path: Path)
 
 async def test_an_engine_of_the_build_before_is_told_nothing_of_keys(tmp_path: Path) -> None:
     rig = Rig(tmp_path, "n2")
-    rig.takes_pins = False
+    rig.features = SECTION_FEATURES - {PINS}
     rig.feed.demand(SERVICE)
     rig.keys.put("n2", A)
     async with running(rig):
@@ -494,7 +495,7 @@ async def test_an_engine_of_the_build_before_is_told_nothing_of_keys(tmp_path: P
         names = list(rig.delivered[-1].root)
         assert not [name for name in names if name.startswith(("pins/", "credentials/", "trust"))]
         assert rig.endpoints()[0].pins is None
-        rig.takes_pins = True
+        rig.features = SECTION_FEATURES
         rig.feed.look_around()
         assert rig.feed.has_changes
         await rig.feed.compile()

@@ -7,6 +7,7 @@ from types import FrameType
 from gossipmesh.agent.engine.catalog_feed import CatalogFeed
 from gossipmesh.agent.engine.peer_facts import PeerFacts
 from gossipmesh.gossip.base.effects import MemberChanged, ServicesChanged
+from gossipmesh.model.engine_features import SECTION_FEATURES
 from gossipmesh.model.instant import Instant
 from gossipmesh.model.member import MemberStatus
 from gossipmesh.testing.builders import TrustDomainBuilder, service_entry
@@ -61,7 +62,7 @@ async def test_what_is_compiled_are_the_objects_the_core_keeps(tmp_path: Path) -
         local=tuple,
         snapshot_path=tmp_path / "snapshot.bin",
         deliver=lambda snapshot: None,
-        peers=PeerFacts(node, documents, takes_pins=lambda: True, hears=lambda: True),
+        peers=PeerFacts(node, documents, features=lambda: SECTION_FEATURES, hears=lambda: True),
         clock=lambda: Instant(group.now),
     )
     feed.demand(SERVICE)

@@ -15,6 +15,9 @@ import trio.testing
 from gossipmesh.agent.engine.engine_session import EngineSession
 from gossipmesh.agent.engine.engine_wanted import Wanted
 from gossipmesh.dataplane.protocol import EngineEvent, Statistics
+from gossipmesh.model.engine_features import UNREGISTERED
+from gossipmesh.model.snapshot import CallersSection
+from gossipmesh.traffic.sections import Snapshot, encode_section, make_snapshot
 from tests.unit.agent.engine.engine_rig import GOOD, FakeProcess, Rig, runs, yes
 
 
@@ -194,3 +197,28 @@ async def test_ping_asks_for_nothing_and_an_engine_that_is_silent_keeps_its_atta
     assert not await session.client.ping(0.0)
     assert await session.client.ping(5.0)
     assert rig.supervisor.view().attached
+
+
+async def test_what_an_engine_could_not_read_is_not_offered_to_it(
+    tmp_path: Path, nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    """It keeps what it has until a snapshot is written for it: one that is not strict would drop the rest."""
+    offered: list[str] = []
+
+    async def apply_snapshot(snapshot: Snapshot) -> None:
+        offered.append(snapshot.version)
+        await trio.lowlevel.checkpoint()
+
+    async def run(_: object) -> None:
+        await trio.sleep_forever()
+
+    session = make_session(tmp_path, acked="v", apply_snapshot=apply_snapshot, run=run)
+    callers = CallersSection("spiffe://mesh.test/node/n1", (), "", (UNREGISTERED,))
+    sections = {name: GOOD.sections[digest] for name, digest in GOOD.root.items()}
+    beyond = make_snapshot({**sections, "callers": encode_section(callers)})
+    nursery.start_soon(session.run)
+    for snapshot in (beyond, GOOD):
+        session._wanted.set_snapshot(snapshot)
+        await trio.testing.wait_all_tasks_blocked()
+    assert offered == [GOOD.version]
+    nursery.cancel_scope.cancel()
