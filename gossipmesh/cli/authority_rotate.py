@@ -151,14 +151,15 @@ def _trust_of(held: "TrustedDocuments") -> "TrustDocument":
 
 def _catch_up(client: AdminClient, held: "TrustedDocuments") -> None:
     """Hand the agent the versions of Trust it lacks; it must not be ahead of the folder, nor beside it."""
-    from gossipmesh.trust.envelope import decode_envelopes_untrusted
+    from gossipmesh.trust.envelope import decode_envelopes_untrusted, says_the_same_untrusted
 
     folder = held.trust_envelopes
     try:
         theirs = decode_envelopes_untrusted(client.get_bytes("/v1/trust") or b"")
+        is_ours = says_the_same_untrusted(theirs, folder[: len(theirs)])
     except MalformedInput as error:
         raise OperatorError(f"the Trust this agent holds cannot be read: {error}") from None
-    if folder[: len(theirs)] != list(theirs):
+    if not is_ours:
         raise OperatorError(
             f"this agent holds {len(theirs)} versions of Trust that are not those of the folder "
             f"({len(folder)}): use the newest copy of the folder, and an agent of its mesh; nothing was made"

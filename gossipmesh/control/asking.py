@@ -20,7 +20,7 @@ from gossipmesh.model.errors import MalformedInput, OperatorError
 from gossipmesh.model.identity import node_name_of_spiffe_id
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.model.records import NodeCredential, SignedRecord
-from gossipmesh.trust.envelope import decode_envelope_untrusted
+from gossipmesh.trust.envelope import decode_envelope_untrusted, says_the_same_untrusted
 from gossipmesh.trust.keys import Verifier
 from gossipmesh.trust.records import signed_bytes
 from gossipmesh.wire.codec import decode_untrusted, encode
@@ -83,18 +83,22 @@ def go_on_unasked(directory: Path, now: WallSeconds) -> None:
 def _follow(directory: Path, trust: Sequence[bytes]) -> int:
     """Put the versions of Trust that the folder lacks into it; return how many."""
     held = read_trust(directory)
-    folder = held.trust_envelopes
-    if list(trust[: len(folder)]) != folder[: len(trust)]:
+    folder_count = len(held.trust_envelopes)
+    try:
+        is_ours = says_the_same_untrusted(trust[:folder_count], held.trust_envelopes[: len(trust)])
+    except MalformedInput as error:
+        raise OperatorError(f"that agent's Trust cannot be read: {error}") from None
+    if not is_ours:
         raise OperatorError("that agent's Trust is not this authority's: ask one of its own mesh")
-    for data in trust[len(folder) :]:
+    for data in trust[folder_count:]:
         try:
             version = held.load_trust_untrusted(data).version
-            write_trust(directory, decode_envelope_untrusted(data), version)
+            write_trust(directory, decode_envelope_untrusted(held.trust_envelope(version)), version)
         except MalformedInput as error:
             raise OperatorError(
                 f"that agent's Trust does not follow from this authority's: {error}"
             ) from None
-    return max(0, len(trust) - len(folder))
+    return max(0, len(trust) - folder_count)
 
 
 def _opened(

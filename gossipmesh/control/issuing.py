@@ -14,7 +14,6 @@ Sans-IO but for the ledger: requests and the time come in, answers go out. Rules
 Spec: docs/IDENTITY.md. Ends at values; sockets are `control.server`'s.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
@@ -52,6 +51,7 @@ from gossipmesh.model.identity import (
     parse_spiffe_id,
 )
 from gossipmesh.model.instant import HOUR_S, WallSeconds
+from gossipmesh.trust.envelope import payload_sha256_untrusted
 from gossipmesh.trust.keys import KEY_BYTES, Verifier, is_public_key
 from gossipmesh.trust.svid import CertificateRequest, certificate_sha256, read_request_untrusted
 
@@ -109,7 +109,7 @@ class Issuer:
         )
         if order.format == 1:
             return made
-        newest = hashlib.sha256(self._authority.trust_envelopes[-1]).hexdigest()
+        newest = payload_sha256_untrusted(self._authority.trust_envelopes[-1]).hex()
         version = self._authority.trust.version
         return msgspec.structs.replace(made, trust_version=version, trust_sha256=newest)
 

@@ -92,13 +92,14 @@ def sign_trust(current: TrustDocument, document: TrustDocument, root_keys: Seque
                 f"{len(trust.root_keys)} document root keys of the Trust {which}, {counted} given; bring the "
                 "others, each a file that `authority init` made in DIR/documents"
             )
-    named = {*current.root_keys, *document.root_keys}
-    signing = {key.public: key for key in root_keys if key.public.hex() in named}
+    given = {key.public.hex(): key for key in root_keys}
+    named = dict.fromkeys((*document.root_keys, *current.root_keys))  # the order that nodes keep them in
+    signing = [given[name] for name in named if name in given]
     if len(signing) > limits.SIGNATURES_PER_ENVELOPE_MAX:
         raise OperatorError(
             f"{len(signing)} root keys given, nodes count {limits.SIGNATURES_PER_ENVELOPE_MAX}: give fewer"
         )
-    envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(document), list(signing.values()))
+    envelope = seal_envelope(TRUST_PAYLOAD_TYPE, msgspec.json.encode(document), signing)
     size = len(envelope.to_bytes())
     if size > limits.TRUST_BYTES_MAX:
         raise OperatorError(

@@ -353,7 +353,7 @@ class GossipNode(Reads):
         self._intake.follow(change, None)
         # Who has taken it answers with our sum, so that a first key need not wait for a round of probes.
         for member in self._courier.choose(limits.KEY_SET_ASKED_MAX, b""):
-            ping = self._detector.ping_message(self._detector.next_sequence())
+            ping = self._detector.fresh_ping(member)
             if len(change.message) + len(ping) <= MESSAGES_BYTES_MAX:  # longer ones go by stream
                 self._courier.send(member, [change.message, ping], fill=False)
 

@@ -456,7 +456,7 @@ class Router:
         self._detector.heard(member, self._ctx.now, None)
         if member.state is None:
             return
-        messages = [self._detector.ping_message(self._detector.next_sequence())]
+        messages = [self._detector.fresh_ping(member)]
         if shown and member.records[RecordKind.NODE_STATE].body not in shown:
             messages.append(member.messages[RecordKind.NODE_STATE])
         if (verdict := member.verdict_message) is not None:
@@ -491,4 +491,4 @@ class Router:
             self._repair.sync(member)
 
     def _ping(self, member: Member) -> None:
-        self._courier.send(member, [self._detector.ping_message(self._detector.next_sequence())], fill=False)
+        self._courier.send(member, [self._detector.fresh_ping(member)], fill=False)

@@ -49,7 +49,7 @@ class JoinToken(
 
     `secret` is 32 random bytes in hex, the authority keeps only its hash; `root_certificate` is PEM and
     pins the authority's TLS; `expires` is wall seconds. `authority` is HOST:PORT, `more_authorities` are
-    where else it may be. `trust_version` and `trust_sha256` (of the envelope, hex) pin a version of Trust
+    where else it may be. `trust_version` and `trust_sha256` (of the payload, hex) pin a version of Trust
     that the answer must go through. Format 1, which 0.2 reads, has an address and neither of these.
     """
 

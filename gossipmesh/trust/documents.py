@@ -10,6 +10,8 @@ Rules:
    everywhere. What is in force of a generation before stays so until a set of the new one is here.
 4. Nothing changes until everything is verified, and then it changes whole.
 5. Of an unverified payload only a refusal's scope and version are ever shown, and only a scope in Trust.
+6. Of an envelope only the signatures that count are kept (`envelope`, rule 2), and nothing is decided by
+   which others it came with.
 Spec: TUF section 5.3 (root rotation; 5.3.11, recovery from a fast-forward) and 5.6 (targets), DSSE v1.
     Deviation: floors are (version, hash) pairs, because without clocks or a coordinator two pushes of one
     version must end as one winner; and a generation, where TUF deletes its files when keys were rotated, so
@@ -42,7 +44,8 @@ from gossipmesh.trust.envelope import (
     Envelope,
     decode_envelope_untrusted,
     decode_payload_untrusted,
-    signers_of,
+    keep_signatures,
+    signatures_of,
 )
 from gossipmesh.trust.keys import Verifier, key_id
 from gossipmesh.trust.trust_rules import decode_trust_untrusted, is_scope, keys_of, scopes_of
@@ -127,7 +130,7 @@ class TrustedDocuments:
         self._trust_domain = trust_domain
         self._verifier = verifier
         self._features = tuple(sorted(features))
-        self._trusts: list[tuple[TrustDocument, bytes, bytes]] = []  # document, payload, envelope
+        self._trusts: list[tuple[TrustDocument, bytes, bytes]] = []  # document, payload, envelope as kept
         self._floors: dict[str, Floor] = {}
         self._in_force: dict[str, AcceptedSet] = {}
         self.alarms = Alarms()
@@ -141,6 +144,19 @@ class TrustedDocuments:
     def trust_envelopes(self) -> list[bytes]:
         """Return the envelopes of all versions held, oldest first, no gap."""
         return [envelope for _, _, envelope in self._trusts]
+
+    @property
+    def trust_sha256(self) -> bytes:
+        """Return the SHA-256 of the newest Trust's payload; empty before the first."""
+        return hashlib.sha256(self._trusts[-1][1]).digest() if self._trusts else b""
+
+    def trust_envelope(self, version: int) -> bytes:
+        """Return the envelope of a version that is held, as it is kept.
+
+        Raises:
+            IndexError: it is not held. Local fault. State unchanged.
+        """
+        return self._trusts[version - self._trusts[0][0].version][2]
 
     @property
     def credential_keys(self) -> dict[bytes, bytes]:
@@ -175,7 +191,7 @@ class TrustedDocuments:
         offered = decode_trust_untrusted(opened.payload)
         if offered.trust_domain != self._trust_domain:
             raise Untrusted(f"Trust of {offered.trust_domain[:80]!r}, not of {self._trust_domain!r}")
-        self._require_root_threshold(opened, offered)
+        signatures = self._require_root_threshold(opened, offered)
         if self.trust is not None:
             for known, payload, held in self._trusts:
                 if known.version == offered.version and payload == opened.payload:
@@ -190,8 +206,8 @@ class TrustedDocuments:
                 )
             if len(self._trusts) >= limits.TRUST_VERSIONS_MAX:
                 raise Untrusted(f"more than {limits.TRUST_VERSIONS_MAX} versions of Trust")
-            self._require_root_threshold(opened, self.trust)
-        self._trusts.append((offered, opened.payload, envelope))
+            signatures = {**signatures, **self._require_root_threshold(opened, self.trust)}
+        self._trusts.append((offered, opened.payload, keep_signatures(opened, signatures)))
         return offered
 
     def with_trust(self, envelopes: Sequence[bytes]) -> "TrustedDocuments":
@@ -218,16 +234,15 @@ class TrustedDocuments:
         Raises:
             PolicyRefusal: see its codes. Remote's fault. State unchanged.
         """
-        trusts = [] if self.trust is None else [self.trust]
-        refuse, manifest, manifest_hash = self._authenticate(policy_set, trusts)
-        held = self._in_force.get(manifest.scope)
-        offered = (manifest.version, manifest_hash)
-        if held is not None and held.version == offered[0] and held.manifest_hash != manifest_hash:
-            self._note_rival_set(held, offered, policy_set)
-        self._require_place(manifest.scope, offered, refuse)
+        authentic = self._authenticate(policy_set, [] if self.trust is None else [self.trust])
+        scope, offered, refuse = authentic.scope, authentic.floor, authentic.refuse
+        held = self._in_force.get(scope)
+        if held is not None and held.version == offered[0] and held.floor != offered:
+            self._note_rival_set(held, authentic)
+        self._require_place(scope, offered, refuse)
         if held is not None and held.floor == offered:
-            refuse("same", f"version {manifest.version} ({_short(offered)}) is in force already")
-        return self._read(policy_set, manifest, manifest_hash, refuse)
+            refuse("same", f"version {offered[0]} ({_short(offered)}) is in force already")
+        return self._read(authentic)
 
     def restore_untrusted(self, policy_set: PolicySet) -> AcceptedSet:
         """Take back from our own disk the set that was in force, and put it in force.
@@ -239,11 +254,12 @@ class TrustedDocuments:
         Raises:
             PolicyRefusal: see its codes. State unchanged.
         """
-        refuse, manifest, manifest_hash = self._authenticate(policy_set, [t for t, _, _ in self._trusts])
-        offered, floor = (manifest.version, manifest_hash), self._floors.get(manifest.scope, NO_FLOOR)
-        if self._rank(manifest.scope, offered) < self._rank(manifest.scope, floor):
-            refuse("older", _below(offered, floor))
-        accepted = self._read(policy_set, manifest, manifest_hash, refuse)
+        authentic = self._authenticate(policy_set, [trust for trust, _, _ in self._trusts])
+        scope, offered = authentic.scope, authentic.floor
+        floor = self._floors.get(scope, NO_FLOOR)
+        if self._rank(scope, offered) < self._rank(scope, floor):
+            authentic.refuse("older", _below(offered, floor))
+        accepted = self._read(authentic)
         self._floors[accepted.scope] = accepted.floor
         self._in_force[accepted.scope] = accepted
         return accepted
@@ -340,14 +356,14 @@ class TrustedDocuments:
         """Return the floors of every scope (scope, version, hash) without Trust's explicit ones, sorted."""
         return [(scope, *floor) for scope, floor in sorted(self._floors.items())]
 
-    def _note_rival_set(self, held: AcceptedSet, offered: Floor, policy_set: PolicySet) -> None:
+    def _note_rival_set(self, held: AcceptedSet, rival: "_Authentic") -> None:
         self.alarms.note(
             "rival-sets",
             held.scope,
             held.version,
             f"two signed sets of version {held.version} of {held.scope!r} ({_short(held.floor)}, "
-            f"{_short(offered)}): two pushes at once, or a signer that tells two stories",
-            (held.raw.manifest, policy_set.manifest),
+            f"{_short(rival.floor)}): two pushes at once, or a signer that tells two stories",
+            (held.raw.manifest, rival.raw.manifest),
         )
 
     def _note_rival_trust(self, offered: TrustDocument, envelopes: tuple[bytes, bytes]) -> None:
@@ -380,19 +396,19 @@ class TrustedDocuments:
         if offered < floor:
             refuse("older", _below(offered, floor))
 
-    def _require_root_threshold(self, envelope: Envelope, trust: TrustDocument) -> None:
+    def _require_root_threshold(self, envelope: Envelope, trust: TrustDocument) -> dict[bytes, bytes]:
+        """Return the signatures by root keys of `trust`, in their order there, if they are enough."""
         keys = {key_id(key): key for key in (bytes.fromhex(text) for text in trust.root_keys)}
-        signed = len(signers_of(envelope, keys, self._verifier))
-        if signed < trust.root_threshold:
+        signatures = signatures_of(envelope, keys, self._verifier)
+        if len(signatures) < trust.root_threshold:
             raise Untrusted(
-                f"Trust with {signed} signatures of root keys of version {trust.version}, "
+                f"Trust with {len(signatures)} signatures of root keys of version {trust.version}, "
                 f"{trust.root_threshold} needed"
             )
+        return signatures
 
-    def _authenticate(
-        self, policy_set: PolicySet, trusts: Sequence[TrustDocument]
-    ) -> "tuple[_Refuse, Manifest, bytes]":
-        """Return a manifest that enough of its scope's signers signed, under one of `trusts`."""
+    def _authenticate(self, policy_set: PolicySet, trusts: Sequence[TrustDocument]) -> "_Authentic":
+        """Return a set whose manifest enough of its scope's signers signed, under one of `trusts`."""
         refuse = _Refuse("", 0, b"")
         _require_sizes(policy_set, refuse)
         try:
@@ -408,13 +424,17 @@ class TrustedDocuments:
             refuse("malformed", f"the payload type {envelope.payload_type[:80]!r} is not a manifest's")
         if not envelope.signatures:
             refuse("unsigned", "the manifest carries no signature")
-        self._require_signers(envelope, manifest, trusts, refuse)
+        signatures = self._require_signers(envelope, manifest, trusts, refuse)
         if manifest is None:
             refuse("unsupported" if _UNKNOWN_FIELD in problem else "malformed", problem)
         if manifest.trust_domain != self._trust_domain:
             refuse("trust-domain", f"made for {manifest.trust_domain[:80]!r}, not {self._trust_domain!r}")
         _require_manifest_rules(manifest, refuse)
-        return refuse, manifest, manifest_hash
+        # Who signed for the scope under another Trust stays: that Trust may be the one a peer judges by.
+        ever = {key_id(key): key for key in self.signers_ever(manifest.scope)}
+        signatures = signatures_of(envelope, ever, self._verifier) | signatures
+        kept = PolicySet(keep_signatures(envelope, signatures), policy_set.bodies)
+        return _Authentic(manifest, manifest_hash, kept, refuse)
 
     def _require_signers(
         self,
@@ -422,42 +442,43 @@ class TrustedDocuments:
         manifest: Manifest | None,
         trusts: Sequence[TrustDocument],
         refuse: "_Refuse",
-    ) -> None:
-        """Refuse unless a threshold of the scope's signers, as one of `trusts` names them, signed."""
+    ) -> dict[bytes, bytes]:
+        """Return the signatures of a threshold of the scope's signers, as one of `trusts` names them."""
         code, reason = "signature", "no signature verifies with a policy signer's key in Trust"
         for trust in trusts:
-            signed = signers_of(envelope, keys_of(trust, SignerRole.POLICY, None), self._verifier)
+            signed = signatures_of(envelope, keys_of(trust, SignerRole.POLICY, None), self._verifier)
             if not signed:
                 continue
             if manifest is None:
-                return
-            in_scope = keys_of(trust, SignerRole.POLICY, manifest.scope)
-            counted = len([key for key in in_scope.values() if key in signed])
+                return signed
+            in_scope = keys_of(trust, SignerRole.POLICY, manifest.scope).values()
+            counted = {key: signed[key] for key in in_scope if key in signed}
             needed = trust.policy_threshold.get(manifest.scope, 1)
-            if counted >= needed:
-                return
+            if len(counted) >= needed:
+                return counted
             code, reason = "scope", f"its signer may not sign for the scope {manifest.scope[:80]!r}"
             if counted:
-                code, reason = "threshold", f"{counted} distinct signers of the scope, {needed} needed"
-        refuse(code, reason)
+                code, reason = "threshold", f"{len(counted)} distinct signers of the scope, {needed} needed"
+        raise refuse.refusal(code, reason)
 
-    def _read(
-        self, policy_set: PolicySet, manifest: Manifest, manifest_hash: bytes, refuse: "_Refuse"
-    ) -> AcceptedSet:
+    def _read(self, authentic: "_Authentic") -> AcceptedSet:
         """Return the documents of an authenticated manifest, every body checked."""
+        manifest, bodies, refuse = authentic.manifest, authentic.raw.bodies, authentic.refuse
         missing = sorted(feature for feature in manifest.requires if feature not in self._features)
         if missing:
             refuse("features", f"it requires {', '.join(missing)[:200]}, which this build cannot execute")
-        if len(policy_set.bodies) != len(manifest.entries):
-            refuse("malformed", f"{len(policy_set.bodies)} bodies for {len(manifest.entries)} entries")
-        for entry, body in zip(manifest.entries, policy_set.bodies, strict=True):
+        if len(bodies) != len(manifest.entries):
+            refuse("malformed", f"{len(bodies)} bodies for {len(manifest.entries)} entries")
+        for entry, body in zip(manifest.entries, bodies, strict=True):
             if not is_body_of(entry, body):
                 refuse("hash", f"the body of {entry.name[:200]!r} is not the one that was signed")
         documents = tuple(
             _read_document(entry.name, body, refuse)
-            for entry, body in zip(manifest.entries, policy_set.bodies, strict=True)
+            for entry, body in zip(manifest.entries, bodies, strict=True)
         )
-        return AcceptedSet(manifest.scope, manifest.version, manifest_hash, manifest, documents, policy_set)
+        return AcceptedSet(
+            authentic.scope, manifest.version, authentic.manifest_hash, manifest, documents, authentic.raw
+        )
 
 
 @dataclass(frozen=True)
@@ -469,7 +490,28 @@ class _Refuse:
     manifest_hash: bytes
 
     def __call__(self, code: str, reason: str) -> NoReturn:
-        raise PolicyRefusal(code, reason, self.scope, self.version, self.manifest_hash) from None
+        raise self.refusal(code, reason) from None
+
+    def refusal(self, code: str, reason: str) -> PolicyRefusal:
+        return PolicyRefusal(code, reason, self.scope, self.version, self.manifest_hash)
+
+
+@dataclass(frozen=True)
+class _Authentic:
+    """A set whose manifest is signed and follows its rules, as it is kept; its bodies are not checked yet."""
+
+    manifest: Manifest
+    manifest_hash: bytes
+    raw: PolicySet
+    refuse: _Refuse
+
+    @property
+    def scope(self) -> str:
+        return self.manifest.scope
+
+    @property
+    def floor(self) -> Floor:
+        return (self.manifest.version, self.manifest_hash)
 
 
 def _short(floor: Floor) -> str:

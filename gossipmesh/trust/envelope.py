@@ -1,12 +1,18 @@
 """DSSE v1 envelopes over exact bytes.
 
+Rules:
+1. What two envelopes say is compared by their payloads. Signatures are added, left out and put in another
+   order by whoever passes an envelope on, and whoever signs may sign again.
+2. What is kept and passed on is written by `keep_signatures`: those that count, one a key, in the order of
+   the keys in Trust, under the keys' own ids. So nobody's additions travel further than to whom he gave them.
 Spec: DSSE v1 (secure-systems-lab/dsse, protocol.md). The payload is verified and then read; it is
 never encoded again. On the wire an envelope is msgpack; `to_json` gives the standard form.
 """
 
 import base64
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -103,8 +109,40 @@ def decode_payload_untrusted(payload: bytes, decoder: msgspec.json.Decoder[Signe
         raise MalformedInput(f"not {what}: {error}"[:300]) from None
 
 
+def payload_sha256_untrusted(data: bytes) -> bytes:
+    """Return by what an envelope's content is compared, whoever signed it: SHA-256 of its payload.
+
+    Raises:
+        MalformedInput: not an envelope within limits. Remote's fault. State unchanged.
+    """
+    return hashlib.sha256(decode_envelope_untrusted(data).payload).digest()
+
+
+def says_the_same_untrusted(some: Sequence[bytes], others: Sequence[bytes]) -> bool:
+    """Tell whether two lists of envelopes carry the same payloads in the same order, whoever signed them.
+
+    Raises:
+        MalformedInput: one of them is no envelope within limits. Remote's fault. State unchanged.
+    """
+    return len(some) == len(others) and all(
+        one == other or payload_sha256_untrusted(one) == payload_sha256_untrusted(other)
+        for one, other in zip(some, others, strict=True)
+    )
+
+
+def keep_signatures(envelope: Envelope, signatures: Mapping[bytes, bytes]) -> bytes:
+    """Return the wire form with these signatures alone (public key -> signature), in their order."""
+    kept = tuple(EnvelopeSignature(key_id(key), signature) for key, signature in signatures.items())
+    return Envelope(envelope.payload_type, envelope.payload, kept).to_bytes()
+
+
 def signers_of(envelope: Envelope, keys: Mapping[bytes, bytes], verifier: Verifier) -> set[bytes]:
-    """Return the distinct public keys, among `keys` (key id -> public key), that signed this envelope.
+    """Return the distinct public keys, among `keys` (key id -> public key), that signed this envelope."""
+    return set(signatures_of(envelope, keys, verifier))
+
+
+def signatures_of(envelope: Envelope, keys: Mapping[bytes, bytes], verifier: Verifier) -> dict[bytes, bytes]:
+    """Return public key -> signature of those of `keys` (key id -> public key) that signed, in their order.
 
     Spec: DSSE v1 (protocol.md): a key id is an unauthenticated hint that may be absent. It decides what is
         tried first, never what counts.
@@ -112,17 +150,17 @@ def signers_of(envelope: Envelope, keys: Mapping[bytes, bytes], verifier: Verifi
         others, so that signatures nobody vouches for cost an envelope its own signers' only.
     """
     message = pre_authentication_encoding(envelope.payload_type, envelope.payload)
-    signed: dict[bytes, bytes] = {}  # signature -> the key that made it
+    found: dict[bytes, bytes] = {}
     checks_left = limits.SIGNATURE_CHECKS_PER_ENVELOPE_MAX
     for public_key, signature in _pairs(envelope, keys):
-        if signature in signed or public_key in signed.values():
+        if public_key in found or signature in found.values():
             continue
         if not checks_left:
             break
         checks_left -= 1
         if verifier.verify(public_key, message, signature):
-            signed[signature] = public_key
-    return set(signed.values())
+            found[public_key] = signature
+    return {public_key: found[public_key] for public_key in keys.values() if public_key in found}
 
 
 def _pairs(envelope: Envelope, keys: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -60,6 +60,13 @@ def sign_record(trust_domain: str, kind: int, value: Any, key: SigningKey) -> Si
     return SignedRecord(int(kind), body, key.sign(signed_bytes(trust_domain, kind, body)), name)
 
 
+def as_signed(record: SignedRecord) -> SignedRecord:
+    """Return a verified record without the key id of an owner's, which is not signed."""
+    if record.kind == RecordKind.CREDENTIAL or not record.key_id:
+        return record
+    return SignedRecord(record.kind, record.body, record.signature)
+
+
 def vote_bytes(trust_domain: str, vote: Vote) -> bytes:
     """Return what a vote's signature covers: a fixed layout, so that a verdict need not repeat it.
 

@@ -21,7 +21,8 @@ OPENING: Final = "opening"
 """What a node's `features` say when it says of itself whether it is closed (see `model.opening`)."""
 
 TRUST_FIELDS: Final = "trust-2"
-"""What a node's `features` say when it reads the newer fields of Trust (see `model.documents`)."""
+"""What a node's `features` say when it reads the newer fields of Trust (see `model.documents`), and counts
+Trust in the sum of its documents by what is signed."""
 
 KEY_SETS: Final = "key-sets"
 """What a node's `features` say when it publishes which TLS keys it uses: none but those are its own."""

@@ -36,10 +36,19 @@ _DOCUMENT_MUTANTS: Final = (
         "Trust N+2 is accepted",
     ),
     mutant(
+        "trust-counted-by-its-envelope",
+        "gossip.dissemination.documents",
+        "documents.trust_sha256 if counts_signed else before",
+        "before",
+        "tests/unit/gossip/dissemination/test_equal_trust.py::"
+        "test_members_with_other_signatures_on_one_trust_are_equal_and_fetch_nothing",
+        "one Trust in two envelopes counts as two",
+    ),
+    mutant(
         "trust-signed-by-the-new-keys-only",
         "trust.documents",
         "self._require_root_threshold(opened, self.trust)",
-        "pass",
+        "signatures",
         _DOCUMENTS + "TestTrust::test_refuses",
         "the old root keys need not agree to their successors",
     ),
@@ -94,8 +103,8 @@ _DOCUMENT_MUTANTS: Final = (
     mutant(
         "threshold-by-signature",
         "trust.documents",
-        "counted = len([key for key in in_scope.values() if key in signed])",
-        "counted = len(envelope.signatures)",
+        "counted = {key: signed[key] for key in in_scope if key in signed}",
+        "counted = {bytes((n,)): one.signature for n, one in enumerate(envelope.signatures)}",
         _DOCUMENTS + "TestThreshold::test_one_key_never_counts_twice",
         "one key that signs twice counts twice",
     ),

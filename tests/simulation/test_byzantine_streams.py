@@ -154,7 +154,9 @@ def test_a_comparison_without_end_keeps_nobody_from_comparing_with_others() -> N
     group = mesh("a b c d e f")
     drips(group, Compare)
     node = group.node(HOSTILE)
-    node._catalog.sums = SimpleNamespace(both=lambda: (b"\1" * 16, b"\2" * 16))
+    told = SimpleNamespace(both_for=lambda member: (b"\1" * 16, b"\2" * 16))
+    told.documents_for = node._catalog.sums.documents_for
+    node._catalog.sums = told
     group.run(10)
     assert node._catalog.get(credential_of("b").node_id) is not None
     honest_take = group.node("b")._intake.take

@@ -8,7 +8,6 @@ Rules:
 4. An answer is checked whole, then written whole; until then the old identity stands.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +53,7 @@ from gossipmesh.net.entropy import random_bytes
 from gossipmesh.net.secret_files import read_secret
 from gossipmesh.net.tls import AnonymousContext, anonymous_context
 from gossipmesh.trust.documents import TrustedDocuments
+from gossipmesh.trust.envelope import payload_sha256_untrusted
 from gossipmesh.trust.keys import KEY_BYTES, ExchangeKey, SigningKey, Verifier
 from gossipmesh.trust.peer_identity import PeerFacts
 from gossipmesh.trust.svid import (
@@ -320,7 +320,7 @@ def _require_token_trust(issued: Issued, token: JoinToken) -> None:
     """
     if token.root_certificate not in _roots_in(token.trust_domain, issued.trust):
         raise Untrusted("its Trust does not name the root certificate of the token")
-    hashes = [hashlib.sha256(envelope).hexdigest() for envelope in issued.trust]
+    hashes = [payload_sha256_untrusted(envelope).hex() for envelope in issued.trust]
     if token.trust_sha256 and token.trust_sha256 not in hashes:
         raise Untrusted(f"its Trust is not the one of the token, version {token.trust_version}")
 

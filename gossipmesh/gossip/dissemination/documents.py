@@ -48,6 +48,7 @@ from gossipmesh.trust.envelope import decode_envelopes_untrusted
 from gossipmesh.wire.codec import encode
 from gossipmesh.wire.datagram import PolicyAnnouncement, TrustAnnouncement, encode_message
 from gossipmesh.wire.frames import DocumentsSummary
+from gossipmesh.wire.versions import TRUST_FIELDS
 
 _ITEM_TRUST: Final = 1
 _ITEM_SCOPE: Final = 2
@@ -118,13 +119,25 @@ class PolicySpreading:
         self._recount()
 
     def _recount(self) -> None:
-        """Sum the documents sum anew. Cost: O(scopes), at each change of a document."""
+        """Sum the documents anew. Cost: O(scopes), at each change of a document.
+
+        A build that does not say that it counts what is signed counts as those before it did.
+        """
+        documents = self._ctx.documents
+        before = b""
+        if documents.trust is not None:
+            before = hashlib.sha256(documents.trust_envelope(documents.trust.version)).digest()
+        self._sums.documents_before = self._sum_with(before)
+        counts_signed = TRUST_FIELDS in self._own.state.features
+        self._sums.documents = self._sum_with(documents.trust_sha256 if counts_signed else before)
+
+    def _sum_with(self, trust_hash: bytes) -> bytes:
+        """Return the sum of Trust under this hash, and of the sets in force."""
         ledger = SumLedger(self._ctx.group_tag)
         documents = self._ctx.documents
         items: list[tuple[int, bytes, bytes]] = []
         if documents.trust is not None:
-            newest = hashlib.sha256(documents.trust_envelopes[-1]).digest()
-            items.append((_ITEM_TRUST, b"", encode([_ITEM_TRUST, documents.trust.version, newest])))
+            items.append((_ITEM_TRUST, b"", encode([_ITEM_TRUST, documents.trust.version, trust_hash])))
         for scope in documents.scopes():
             held = documents.in_force(scope)
             if held is not None:
@@ -133,12 +146,7 @@ class PolicySpreading:
         for kind, subject, content in items:
             digest = ledger.digest(content)
             ledger.put(kind, subject, Item(Rank(0, 0, 0, digest), int.from_bytes(digest, "big")))
-        self._sums.documents = ledger.state_sum
-
-    @property
-    def state_sum(self) -> bytes:
-        """Return the sum of the documents, 16 bytes."""
-        return self._sums.documents
+        return ledger.state_sum
 
     def summary(self) -> DocumentsSummary:
         """Return what we hold, as a stream comparison carries it."""
@@ -480,8 +488,9 @@ class PolicySpreading:
         Raises:
             MalformedInput: it does not follow ours. State unchanged.
         """
-        version = self._documents_ahead().load_trust_untrusted(envelope).version
-        self._write_trust([(version, envelope)], b"")
+        ahead = self._documents_ahead()
+        version = ahead.load_trust_untrusted(envelope).version
+        self._write_trust([(version, ahead.trust_envelope(version))], b"")
 
     def _documents_ahead(self) -> TrustedDocuments:
         """Return what to judge Trust by: ours, and what is being written."""
@@ -532,7 +541,8 @@ class PolicySpreading:
             envelopes = () if data is None else decode_envelopes_untrusted(data)
             ahead = self._documents_ahead()
             for envelope in envelopes:
-                verified.append((ahead.load_trust_untrusted(envelope).version, envelope))
+                version = ahead.load_trust_untrusted(envelope).version
+                verified.append((version, ahead.trust_envelope(version)))
         except MalformedInput:
             self._ctx.refused("trust")
         if not self._write_trust(verified, member_id):

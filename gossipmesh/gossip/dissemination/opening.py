@@ -122,12 +122,12 @@ class Opening:
 
     def _sides(self) -> tuple[list[Member], list[Member]]:
         """Return the open members that name our documents, and those that name others."""
-        own_sum = self._catalog.sums.documents
         agreed: list[Member] = []
         differing: list[Member] = []
         for node_id, documents_sum in self._heard.items():
             member = self._catalog.get(node_id)
             if member is not None and is_open(member):
+                own_sum = self._catalog.sums.documents_for(member)
                 (agreed if documents_sum == own_sum else differing).append(member)
         return agreed, differing
 
@@ -152,11 +152,13 @@ class Opening:
         waited_ns = self._ctx.now - self._closed_at
         gap_ns = _TICK_NS if waited_ns < _PATIENT_AFTER_NS else _PATIENT_TICK_NS
         self._ctx.timers.set(("opening", None), self._ctx.now + gap_ns)
-        own_sum = self._catalog.sums.documents
+        sums = self._catalog.sums
         asked = [
             member
             for member in self._catalog.reachable
-            if member.run and is_open(member) and self._heard.get(bytes(member.node_id)) != own_sum
+            if member.run
+            and is_open(member)
+            and self._heard.get(bytes(member.node_id)) != sums.documents_for(member)
         ]
         return PingsDue(self._ctx.rng.sample(asked, min(_ASKED_AT_ONCE, len(asked))))
 

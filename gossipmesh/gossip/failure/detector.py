@@ -38,11 +38,8 @@ class Detector(Protocol):
     def deadlines(self) -> Deadlines:
         """Return the kinds of timers it sets, and what each is for."""
 
-    def next_sequence(self) -> int:
-        """Return a fresh ping sequence."""
-
-    def ping_message(self, sequence: int) -> bytes:
-        """Return an encoded ping with our state sums."""
+    def fresh_ping(self, member: Member) -> bytes:
+        """Return an encoded ping for a member with our sums, of a sequence that nothing waits for."""
 
     def heard(self, member: Member, arrived: Instant, seen: Seen | None) -> bool:
         """Note that an authentic packet arrived, and tell whether its sender was doubted here before.

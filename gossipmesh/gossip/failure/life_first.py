@@ -86,7 +86,7 @@ class LifeFirst:
         is_deaf, incarnation = is_of_the_deaf(verdict), order_start(verdict.order)
         if is_deaf and self._asked_ns(member, incarnation) is None:
             self._asked_anew_at[member.node_id] = (incarnation, self._ctx.now)
-        self._courier.send(member, [self._prober.fresh_ping(), change.message])
+        self._courier.send(member, [self._prober.fresh_ping(member), change.message])
         if sender is not None and RecordKind.NODE_STATE in member.messages:
             self._courier.send(sender, [member.messages[RecordKind.NODE_STATE]], fill=False)
         self._held[member.node_id] = _Held(member, record, is_deaf, member.heard_at)

@@ -143,13 +143,9 @@ class MonitorDetector:
         """Take back verdicts of the last run."""
         self._merger.restore(records)
 
-    def next_sequence(self) -> int:
-        """Return a fresh ping sequence."""
-        return self.prober.next_sequence()
-
-    def ping_message(self, sequence: int) -> bytes:
-        """Return an encoded ping with our state sums."""
-        return self.prober.ping_message(sequence)
+    def fresh_ping(self, member: Member) -> bytes:
+        """Return an encoded ping for a member with our sums, of a sequence that nothing waits for."""
+        return self.prober.fresh_ping(member)
 
     # What we hear
 

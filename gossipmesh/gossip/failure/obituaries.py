@@ -46,5 +46,5 @@ class Obituaries:
         member = gone[self._turn]
         self._ctx.statistics.obituaries += 1
         member.address_index += 1
-        messages = [self._prober.fresh_ping(), member.messages[RecordKind.VERDICT]]
+        messages = [self._prober.fresh_ping(member), member.messages[RecordKind.VERDICT]]
         self._courier.send(member, messages, fill=False)

@@ -84,18 +84,15 @@ class Prober:
         self._sequence += 1
         return self._sequence
 
-    def ping_message(self, sequence: int) -> bytes:
-        """Return an encoded ping with our state sums."""
-        return encode_message(Ping(sequence, *self._catalog.sums.both(), self._ctx.wall_s))
-
-    def fresh_ping(self) -> bytes:
-        """Return an encoded ping with our sums, of a sequence that nothing waits for."""
-        return self.ping_message(self.next_sequence())
+    def fresh_ping(self, member: Member) -> bytes:
+        """Return an encoded ping for a member with our sums, of a sequence that nothing waits for."""
+        sums = self._catalog.sums.both_for(member)
+        return encode_message(Ping(self.next_sequence(), *sums, self._ctx.wall_s))
 
     def ping(self, member: Member, *, compares: bool = False, suspect: bool = False) -> int:
         """Ping a member and return the sequence its ack will carry; with our sums if it `compares`."""
         sequence = self._expect(member)
-        sums: _Sums = self._catalog.sums.both() if compares else _NO_SUMS
+        sums: _Sums = self._catalog.sums.both_for(member) if compares else _NO_SUMS
         self._courier.send(member, [encode_message(Ping(sequence, *sums, self._ctx.wall_s, suspect))])
         return sequence
 
@@ -244,7 +241,7 @@ class Prober:
                 yield member
 
     def _answer(self, member: Member, ping: Ping) -> None:
-        sums: _Sums = _NO_SUMS if ping.group_sum is None else self._catalog.sums.both()
+        sums: _Sums = _NO_SUMS if ping.group_sum is None else self._catalog.sums.both_for(member)
         self._courier.send(member, [encode_message(Ack(ping.sequence, *sums, self._ctx.wall_s))])
 
     def receive_ack(self, member: Member, ack: Ack, arrived: Instant) -> bool:

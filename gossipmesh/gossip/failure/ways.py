@@ -174,7 +174,7 @@ class Ways:
             self.forget(member)
             return
         self._carriers.keep(member)
-        self._courier.send(member, [self._prober.fresh_ping()])
+        self._courier.send(member, [self._prober.fresh_ping(member)])
         if len(way.tries) >= _SURE and not way.last(_SURE):
             self._mark(member, is_tcp_only=self._carriers.stands(member))
         elif way.last(_SURE) >= _UNSURE:

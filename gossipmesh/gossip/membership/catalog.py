@@ -55,7 +55,7 @@ from gossipmesh.model.records import (
     SignedRecord,
     Verdict,
 )
-from gossipmesh.trust.records import open_opaque_untrusted, open_owned_untrusted
+from gossipmesh.trust.records import as_signed, open_opaque_untrusted, open_owned_untrusted
 from gossipmesh.wire.codec import decode_untrusted, encode
 from gossipmesh.wire.datagram import encode_message, peek_order_untrusted
 
@@ -494,7 +494,7 @@ class Catalog:
         self.ledger.put(
             record.kind, member.node_id, Item(rank._replace(tie=digest), int.from_bytes(digest, "big"))
         )
-        member.messages[record.kind] = encode_message(record)
+        member.messages[record.kind] = encode_message(as_signed(record))
         self._ctx.statistics.records_merged += 1
 
     def _settled(self, member: Member, before: MemberStatus | None, moved: bool) -> None:

@@ -11,6 +11,8 @@ import struct
 from typing import Final, NamedTuple
 
 from gossipmesh.gossip.base import kept
+from gossipmesh.gossip.membership.member import Member
+from gossipmesh.wire.versions import TRUST_FIELDS
 
 BUCKETS_COUNT: Final = 256
 _MASK: Final = (1 << 128) - 1
@@ -113,17 +115,36 @@ class SumLedger:
 
 @kept.part("state sums")
 class StateSums:
-    """The two sums that stand in pings and acks: of the records, by their ledger, and of the documents."""
+    """The two sums that stand in pings and acks: of the records, by their ledger, and of the documents.
 
-    __slots__ = ("_ledger", "documents")
+    `documents` counts what is signed. Builds before `trust-2` count the envelope that Trust came in, which
+    whoever passes it on may change: `documents_before` is what they are told, and they alone.
+    """
+
+    __slots__ = ("_ledger", "documents", "documents_before")
 
     def __init__(self, ledger: SumLedger) -> None:
         self._ledger = ledger
-        self.documents = bytes(16)
+        self.documents = self.documents_before = bytes(16)
 
     def both(self) -> tuple[bytes, bytes]:
         """Return the sum of the records and that of the documents, 16 bytes each."""
         return self._ledger.state_sum, self.documents
+
+    def both_for(self, member: Member | None) -> tuple[bytes, bytes]:
+        """Return both sums as a member counts them."""
+        return self._ledger.state_sum, self.documents_for(member)
+
+    def documents_for(self, member: Member | None) -> bytes:
+        """Return the sum of the documents as a member counts them; None: as one of whom nothing is known.
+
+        How it counts stands in its signed state, so that whoever says "as before" harms itself alone.
+        """
+        if self.documents == self.documents_before:
+            return self.documents
+        state = None if member is None else member.state
+        counts_signed = state is not None and TRUST_FIELDS in state.features
+        return self.documents if counts_signed else self.documents_before
 
 
 def _pack(kind: int, item: Item) -> bytes:

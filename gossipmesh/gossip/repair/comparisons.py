@@ -142,11 +142,12 @@ class Repair:
             self._state_sum, self._sum_moved_at = self._catalog.ledger.state_sum, now
         if group_sum == self._state_sum:
             member.agreed_at = now
-        if (group_sum, documents_sum) == (self._state_sum, self._spreading.state_sum):
+        documents_agree = documents_sum == self._catalog.sums.documents_for(member)
+        if group_sum == self._state_sum and documents_agree:
             self._settled(member)
             self._agreed(member.node_id, False)
             return
-        if documents_sum != self._spreading.state_sum:
+        if not documents_agree:
             self._spreading.announce_to(member)
         member.unequal_count += 1
         self._unequal_with = member.node_id
@@ -414,10 +415,7 @@ class Repair:
         if self._conversation.is_first:
             self._conversation.is_first = False
             self._settle_in(session.member)
-        if (done.group_sum, done.documents_sum) == (
-            self._catalog.ledger.state_sum,
-            self._spreading.state_sum,
-        ):
+        if (done.group_sum, done.documents_sum) == self._catalog.sums.both_for(session.member):
             self._finished_sum = self._catalog.ledger.state_sum
             self._settled(session.member)
             self._agreed(session.peer_id, True)

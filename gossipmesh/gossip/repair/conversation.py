@@ -212,7 +212,7 @@ class Conversation:
 
     def say_done(self, session: Session) -> None:
         """Say that everything asked for was sent, and our state sums."""
-        self._streams.say(session, Done(self._catalog.ledger.state_sum, self._spreading.state_sum))
+        self._streams.say(session, Done(*self._catalog.sums.both_for(session.member)))
 
     def _raw_of_subject(self, subject: bytes) -> tuple[list[bytes], list[bytes]]:
         """Return a member's records as kept: what it signed, credential first, and verdicts about it."""

@@ -29,8 +29,9 @@ FLOOR_BYTES_MAX = 64
 class NodeFactory:
     """Makes cores; one memo of pure signature checks serves them all, and is counted.
 
-    `documents` holds what each host's current run believes, for the checks of scenarios; `renewed` the
-    credentials that hosts were given since, by (name, generation): an agent keeps its own on its disk.
+    `features` are what nodes say of themselves; `documents` holds what each host's current run believes, for
+    the checks of scenarios; `renewed` the credentials that hosts were given since, by (name, generation): an
+    agent keeps its own on its disk.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from gossipmesh.model.member import MemberStatus
 from gossipmesh.model.service import EndpointHealth
 from gossipmesh.testing.builders import VALID_UNTIL_S, access_policy, http_route, service_entry
 from gossipmesh.testing.simulator import enemy
+from gossipmesh.testing.simulator.changed_envelopes import CHANGED_ENVELOPES
 from gossipmesh.testing.simulator.copies import copied_state
 from gossipmesh.testing.simulator.hardships import HARDSHIPS
 from gossipmesh.testing.simulator.host import WALL_START_S, Host
@@ -499,6 +500,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     **LOST_WAYS,
     **SLOW_DISKS,
     **STOLEN_CREDENTIALS,
+    **CHANGED_ENVELOPES,
     **STOLEN_SIGNERS,
     **WRONG_CLOCKS,
 }

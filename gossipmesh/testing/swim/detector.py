@@ -109,6 +109,10 @@ class SwimDetector:
             "nack": self._nack,
         }
 
+    def fresh_ping(self, member: Member) -> bytes:
+        """Return an encoded ping for a member with our sums, of a sequence that nothing waits for."""
+        return self.ping_message(self.next_sequence())
+
     def ping_message(self, sequence: int) -> bytes:
         """Return an encoded ping with our state sums."""
         return encode_message(Ping(sequence, *self._sums(), self._ctx.wall_s))

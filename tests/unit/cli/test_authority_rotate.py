@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from gossipmesh.cli.main import run
@@ -11,6 +12,7 @@ from gossipmesh.control.trust_folder import read_signing_key, read_trust
 from gossipmesh.model.documents import first_version_of
 from gossipmesh.net.entropy import random_bytes
 from gossipmesh.trust.documents import PolicyRefusal, TrustedDocuments
+from gossipmesh.trust.envelope import decode_envelope_untrusted
 from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.manifest import BaseSet, SignedSet, build_manifest, sign_set
 from gossipmesh.wire.versions import FEATURES
@@ -137,6 +139,24 @@ def test_an_agent_that_is_behind_is_handed_what_it_lacks(
     assert code == 0, err
     assert "Trust version 3" in out
     assert agent.documents.generation("mesh") == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_agent_whose_trust_came_in_other_envelopes_is_one_of_the_mesh(
+    folder: Path, agent: FakeAgent, gossipmesh: Command, seed: int
+) -> None:
+    """Two of three root keys are enough, and who passes an envelope on may have left the third out."""
+    held = read_trust(folder).trust_envelopes[0]
+    agent.documents = TrustedDocuments(trust_domain=TRUST_DOMAIN, verifier=Verifier(), features=FEATURES)
+    signatures = decode_envelope_untrusted(held).signatures
+    two = signatures[:seed] + signatures[seed + 1 :]
+    agent.documents.load_trust_untrusted(
+        msgspec.structs.replace(decode_envelope_untrusted(held), signatures=two).to_bytes()
+    )
+    assert agent.documents.trust_envelopes != [held]
+    code, out, err = gossipmesh("authority", "rotate", "signer", "policy", "--dir", str(folder))
+    assert code == 0, err
+    assert "Trust version 2" in out
 
 
 def test_nothing_is_made_when_it_cannot_be_finished(

@@ -1,6 +1,7 @@
 """An authority in one file and out of it: nothing offline in it, no token twice, the mesh asked first."""
 
 import io
+import random
 import tarfile
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from gossipmesh.model.errors import OperatorError
 from gossipmesh.model.instant import WallSeconds
 from gossipmesh.net import secret_files
 from gossipmesh.net.entropy import random_bytes
+from gossipmesh.testing.relayer import changed_envelope
 from gossipmesh.trust.keys import SigningKey
 from tests.unit.control.test_issuing import NOW, Desk, enrol_request, renew_request
 
@@ -134,6 +136,23 @@ def test_what_was_signed_since_the_backup_is_learned(desk: Desk, tmp_path: Path)
         issuer.renew(renew_request(gone, spiffe_id=gone, issued=LATER), LATER)
     assert refusal.value.code in ("revoked", "proof")
     assert learn(directory, trust, records, LATER).enrolled == ()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_agent_that_holds_trust_in_other_envelopes_is_believed(
+    desk: Desk, tmp_path: Path, seed: int
+) -> None:
+    """Whoever passes Trust on may change its envelope; it says what it said, and in our form it is kept."""
+    newer = successor(desk.authority.trust, authorities=("authority.example.com:8443",))
+    signed = sign_trust(desk.authority.trust, newer, read_root_keys(desk.authority.directory, ()))
+    trust = (*desk.authority.trust_envelopes, signed.to_bytes())
+    rng = random.Random(seed)
+    directory = restored(desk, tmp_path)
+    learned = learn(directory, [changed_envelope(one, rng, 3) for one in trust], [], LATER)
+    assert learned.trusts == 1
+    assert (directory / "trust" / "00002.envelope").read_bytes() == signed.to_bytes()
+    with pytest.raises(OperatorError, match="cannot be read"):
+        learn(directory, [b"noise"], [], LATER)
 
 
 def test_another_meshs_agent_is_not_believed(desk: Desk, tmp_path: Path) -> None:

@@ -191,6 +191,8 @@ class Group:
         self.now = SECOND_NS
         self.verifier = Verifier()
         self.features = FEATURES
+        self.features_of: dict[str, tuple[str, ...]] = {}  # of hosts that say other ones
+        self.first_trust = trust_envelope()
         self.hosts = {
             name: Host(name, number, Address(f"10.0.0.{number + 1}", 7948))
             for number, name in enumerate(names.split())
@@ -230,18 +232,7 @@ class Group:
         called, keys = enrolled_as or copy_of or name, copy_of or name
         generation = generation or (1 if enrolled_as is None else 2)
         credential = signed_credential(called, ends=ends, leaves=leaves, generation=generation, keys=keys)
-        documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
-        documents.load_trust_untrusted(trust_envelope())
-        for (kind, _), value in sorted(host.disk.items()):
-            if kind is PersistKind.TRUST:
-                documents.load_trust_untrusted(value)
-        for (kind, key), value in host.disk.items():
-            if kind is PersistKind.FLOOR:
-                version, manifest_hash = decode_untrusted(value, tuple[int, bytes], bytes_max=100)
-                documents.restore_floor(key.decode(), version, manifest_hash)
-        for (kind, _), value in host.disk.items():
-            if kind is PersistKind.POLICY_SET:
-                documents.restore_untrusted(decode_policy_set_untrusted(value))
+        documents = self.documents_on_disk(host)
         host.starts += 1
         if not host.is_up:
             host.is_up = host.engine_serves = True
@@ -250,7 +241,11 @@ class Group:
             trust_domain=DOMAIN,
             keys=NodeKeys(credential, key_of(keys), exchange_of(keys)),
             profile=NodeProfile(
-                called, (host.address,), (Address(host.address.host, 15008),), "test", self.features
+                called,
+                (host.address,),
+                (Address(host.address.host, 15008),),
+                "test",
+                self.features_of.get(name, self.features),
             ),
             documents=documents,
             verifier=self.verifier,
@@ -262,6 +257,21 @@ class Group:
         addresses = [self.hosts[seed].address for seed in seeds]
         self.perform(host, host.node.start(addresses, Instant(self.now)))
         return host.node
+
+    def documents_on_disk(self, host: Host) -> TrustedDocuments:
+        documents = TrustedDocuments(trust_domain=DOMAIN, verifier=self.verifier, features=FEATURES)
+        documents.load_trust_untrusted(self.first_trust)
+        for (kind, _), value in sorted(host.disk.items()):
+            if kind is PersistKind.TRUST:
+                documents.load_trust_untrusted(value)
+        for (kind, key), value in host.disk.items():
+            if kind is PersistKind.FLOOR:
+                version, manifest_hash = decode_untrusted(value, tuple[int, bytes], bytes_max=100)
+                documents.restore_floor(key.decode(), version, manifest_hash)
+        for (kind, _), value in host.disk.items():
+            if kind is PersistKind.POLICY_SET:
+                documents.restore_untrusted(decode_policy_set_untrusted(value))
+        return documents
 
     def start_all(self) -> None:
         first, *others = self.hosts

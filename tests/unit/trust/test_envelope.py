@@ -1,6 +1,8 @@
 """DSSE, with securesystemslib as the oracle in both directions."""
 
+import hashlib
 import json
+import random
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -10,13 +12,18 @@ from securesystemslib.signer import CryptoSigner, Key
 
 from gossipmesh.model import limits
 from gossipmesh.model.errors import MalformedInput
+from gossipmesh.testing.relayer import changed_envelope
 from gossipmesh.trust.envelope import (
     TRUST_PAYLOAD_TYPE,
     Envelope,
     EnvelopeSignature,
     decode_envelope_untrusted,
+    keep_signatures,
+    payload_sha256_untrusted,
     pre_authentication_encoding,
+    says_the_same_untrusted,
     seal_envelope,
+    signatures_of,
     signers_of,
 )
 from gossipmesh.trust.keys import SigningKey, Verifier, key_id
@@ -135,6 +142,25 @@ def test_a_named_signature_costs_one_check() -> None:
     named = seal_envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, [KEY])
     assert signers_of(named, ring(OTHER, KEY), verifier) == {KEY.public}
     assert verifier.computed_count == 1
+
+
+def test_what_is_kept_are_the_signatures_that_count_in_the_order_of_the_keys() -> None:
+    sealed = seal_envelope(TRUST_PAYLOAD_TYPE, PAYLOAD, [KEY, OTHER])
+    for seed in range(40):
+        changed = changed_envelope(sealed.to_bytes(), random.Random(seed), least_count=2)
+        envelope = decode_envelope_untrusted(changed)
+        kept = keep_signatures(envelope, signatures_of(envelope, ring(KEY, OTHER), Verifier()))
+        assert kept == sealed.to_bytes()
+        assert says_the_same_untrusted([changed, changed], [kept, sealed.to_bytes()])
+        assert payload_sha256_untrusted(changed) == hashlib.sha256(PAYLOAD).digest()
+
+
+def test_envelopes_of_other_payloads_or_numbers_do_not_say_the_same() -> None:
+    one, other = (seal_envelope(TRUST_PAYLOAD_TYPE, text, [KEY]).to_bytes() for text in (b"{}", b"{ }"))
+    assert not says_the_same_untrusted([one], [other])
+    assert not says_the_same_untrusted([one, one], [one])
+    with pytest.raises(MalformedInput):
+        says_the_same_untrusted([one], [b"noise"])
 
 
 def test_the_oracle_and_we_agree_on_an_envelope_without_a_key_id() -> None:

@@ -194,7 +194,7 @@ def test_a_set_that_cannot_be_verified_keeps_a_joiner_closed_and_is_named() -> N
 def test_a_member_that_names_what_nobody_can_verify_closes_nobody_and_keeps_nobody_out() -> None:
     group = running("a b c d j", version=7)
     liar = group.node("d")
-    liar._catalog.sums.documents = bytes(range(16))
+    liar._catalog.sums.documents = liar._catalog.sums.documents_before = bytes(range(16))
     liar._spreading._recount = lambda: None
     group.run(5)
     assert not any(group.node(name).opening.is_closed for name in "abc")
@@ -219,7 +219,7 @@ def test_after_a_minute_as_many_that_differ_as_that_agree_open_nothing() -> None
     unverifiable(group)
     liar = group.node("b")
     joiner = group.start("j", "a", unconfirmed=Unconfirmed(3))
-    liar._catalog.sums.documents = joiner.state_sums()[1]
+    liar._catalog.sums.documents = liar._catalog.sums.documents_before = joiner.state_sums()[1]
     liar._spreading._recount = lambda: None
     group.run(200)
     assert joiner.opening.agreed == ("b",)

@@ -129,7 +129,7 @@ def test_a_sum_that_moves_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) ->
     opened = Opened(monkeypatch)
     member = opened.member("b")
     monkeypatch.setattr(type(opened.repair._catalog.ledger), "state_sum", property(lambda ledger: bytes(16)))
-    opened.repair.compared(member, b"other" + bytes(11), opened.repair._spreading.state_sum)
+    opened.repair.compared(member, b"other" + bytes(11), opened.repair._catalog.sums.documents)
     opened.wait(650)
     assert opened.at_ms == {}
     opened.repair._sum_moved_at = opened.node._ctx.now
