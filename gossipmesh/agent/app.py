@@ -238,7 +238,7 @@ class Agent:
         nursery.start_soon(self.identity.run)
         nursery.start_soon(self.identity.keys.run, self._make_key_use())
         nursery.start_soon(OpenReporter(self.gate, self.identity.report_open, seeded_random()).run)
-        nursery.start_soon(watch_alarms, self.documents)
+        nursery.start_soon(watch_alarms, self.documents, self.shell.writer)
         nursery.start_soon(self.services.run)
         nursery.start_soon(self._reloader.run)
         nursery.start_soon(local_api.run)

@@ -162,9 +162,10 @@ def restart(socket_path: str | None, output: str) -> None:
 
 @click.command()
 @click.option("--open", "is_open", is_flag=True, help="Open a node that is closed, whatever it lacks.")
+@click.option("--alarms", "is_of_alarms", is_flag=True, help="Forget the policy alarms that were seen to.")
 @socket_option
 @output_option
-def release(is_open: bool, socket_path: str | None, output: str) -> None:
+def release(is_open: bool, is_of_alarms: bool, socket_path: str | None, output: str) -> None:
     """Let go the endpoints of members that went together, on this node.
 
     When over 30 % of the members go within a minute, their endpoints are kept for an hour as a last resort:
@@ -172,9 +173,17 @@ def release(is_open: bool, socket_path: str | None, output: str) -> None:
 
     With --open: answer calls from now on, though this node does not know, or could not verify, what policy
     the mesh runs. Everybody sees that it was opened by hand.
+
+    With --alarms: forget, on this node, who signed what contradicts itself, and the proofs. See that the
+    signer's key was replaced, or that two pushes met, before.
     """
+    if is_open and is_of_alarms:
+        raise click.UsageError("--open and --alarms are two commands")
     if is_open:
         _open(socket_path, output)
+        return
+    if is_of_alarms:
+        _release_alarms(socket_path, output)
         return
     answer = AdminClient(socket_path).post_bytes("/v1/release")
     if output in ("json", "yaml"):
@@ -182,6 +191,15 @@ def release(is_open: bool, socket_path: str | None, output: str) -> None:
         return
     released = answer["released"]
     click.echo(f"Let go: the endpoints of {released} members." if released else "No endpoints were kept.")
+
+
+def _release_alarms(socket_path: str | None, output: str) -> None:
+    answer = AdminClient(socket_path).post_bytes("/v1/release/alarms")
+    if output in ("json", "yaml"):
+        print_rows((), (), output, value=answer)
+        return
+    released = answer["released"]
+    click.echo(f"Forgotten: {released} policy alarms." if released else "There was no policy alarm.")
 
 
 def _open(socket_path: str | None, output: str) -> None:

@@ -85,6 +85,7 @@ class AdminApi:
             "/v1/leave": self._leave_mesh,
             "/v1/restart": self._restart_agent,
             "/v1/release": self._release_retained,
+            "/v1/release/alarms": self._release_alarms,
             "/v1/open": self._open_by_hand,
             "/v1/keys/turn": self._turn_keys,
             "/v1/engine/replace": self._replace_engine,
@@ -201,6 +202,13 @@ class AdminApi:
     async def _leave_mesh(self, _: Request) -> Any:
         await self._leave()
         return {"left": True}
+
+    async def _release_alarms(self, _: Request) -> Any:
+        alarms = self._parts.documents.alarms
+        released = alarms.kept
+        for one in released:
+            alarms.forget(one)
+        return {"released": len(released)}
 
     async def _release_retained(self, _: Request) -> Any:
         released = self._parts.node.tally().endpoints_retained_count

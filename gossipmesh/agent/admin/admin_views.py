@@ -381,6 +381,7 @@ def _alarm(alarm: DocumentAlarm) -> dict[str, Any]:
         "scope": alarm.scope,
         "version": alarm.version,
         "text": alarm.text,
+        "noted_at": alarm.noted_at or None,
         "proofs": proofs,
     }
 

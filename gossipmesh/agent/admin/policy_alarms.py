@@ -11,21 +11,24 @@ import trio
 
 from gossipmesh.agent.admin.check_rows import Mark, Row, make_row
 from gossipmesh.agent.logs import fields
+from gossipmesh.agent.state.alarm_records import keep_alarms
+from gossipmesh.agent.state.state_writer import StateWriter
 from gossipmesh.model.instant import DAY_S, WallSeconds
 from gossipmesh.model.snapshot import CallersSection
 from gossipmesh.net.clock import wall_seconds
 from gossipmesh.traffic.sections import Snapshot
-from gossipmesh.trust.alarms import DocumentAlarm
+from gossipmesh.trust.alarms import DocumentAlarm, Name
 from gossipmesh.trust.documents import TrustedDocuments
 
 log = logging.getLogger("gossipmesh.agent.policy")
 
-_LOOK_S: Final = 5.0
+_LOOK_S: Final = 1.0
 _WHY: Final = "whoever signs policy decides who may call whom"
 _HINTS: Final = {
     "overdue": "push the scope again, by whoever signs it; what is in force stays in force",
     "jump": "ask the signer; if nobody meant it: `gossipmesh authority rotate signer`",
-    "rival-sets": "nothing, if two pushed at once; else `gossipmesh authority rotate signer`",
+    "rival-sets": "nothing but `gossipmesh release --alarms`, if two pushed at once; else "
+    "`gossipmesh authority rotate signer`",
     "rival-trusts": "find out who has root keys; /v1/policy/status has both documents",
 }
 
@@ -64,13 +67,14 @@ def unregistered_rows(snapshot: Snapshot | None) -> list[Row]:
     return [make_row("unregistered", Mark.WARN, detail, why, hint)]
 
 
-async def watch_alarms(documents: TrustedDocuments) -> None:
-    """Say each alarm once, for as long as the agent runs."""
-    told: dict[tuple[str, str, int], None] = {}
+async def watch_alarms(documents: TrustedDocuments, writer: StateWriter) -> None:
+    """Say each alarm once, and have it kept on disk, for as long as the agent runs."""
+    told: dict[Name, None] = {}
     while True:
-        for one in alarms_of(documents, wall_seconds()):
-            name = (one.kind, one.scope, one.version)
-            if name not in told:
-                told[name] = None
+        now = wall_seconds()
+        keep_alarms(documents, writer, now)
+        for one in alarms_of(documents, now):
+            if one.name not in told:
+                told[one.name] = None
                 log.error("%s; %s", one.text, _HINTS[one.kind], extra=fields(kind=one.kind, scope=one.scope))
         await trio.sleep(_LOOK_S)

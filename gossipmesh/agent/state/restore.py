@@ -11,6 +11,7 @@ from typing import Final
 
 from gossipmesh.agent.identity.identity_store import NodeIdentity
 from gossipmesh.agent.logs import fields
+from gossipmesh.agent.state.alarm_records import restore_alarms
 from gossipmesh.agent.state.state_store import StateStore
 from gossipmesh.gossip.base.effects import PersistKind
 from gossipmesh.gossip.base.settings import RestoredState
@@ -63,6 +64,7 @@ def restore_documents(identity: NodeIdentity, store: StateStore, verifier: Verif
             documents.restore_untrusted(decode_policy_set_untrusted(value))
         except MalformedInput as error:
             log.error("a policy set on disk is left out: %s", error, extra=fields(scope=repr(key)))
+    restore_alarms(store, documents)
     return documents
 
 

@@ -66,6 +66,7 @@ class PersistKind(StrEnum):
     POLICY_SET = "policy_set"  # key scope: manifest envelope and bodies, the set in force
     OPENING = "opening"  # key b"": a `model.opening.KeptOpening`
     ROLL = "roll"  # key SHA-256: a piece of the roll that Trust names
+    ALARM = "alarm"  # the shell's own, key its name: a `trust.alarms.DocumentAlarm`
 
 
 class Persist(msgspec.Struct, frozen=True):

@@ -99,6 +99,7 @@ ANSWERS: dict[tuple[str, str], Any] = {
     ("POST", "/v1/leave"): {"left": True},
     ("POST", "/v1/restart"): {"restarting": True},
     ("POST", "/v1/release"): {"released": 2},
+    ("POST", "/v1/release/alarms"): {"released": 3},
     ("GET", "/v1/keys"): {**KEYS, "waits_for": ""},
     ("POST", "/v1/keys/turn"): {**KEYS, "waits_for": "the engine has not confirmed"},
 }
@@ -141,6 +142,7 @@ READERS = {
     ("POST", "/v1/leave"): ["leave"],
     ("POST", "/v1/restart"): ["restart"],
     ("POST", "/v1/release"): ["release"],
+    ("POST", "/v1/release/alarms"): ["release", "--alarms"],
     ("GET", "/v1/keys"): ["keys", "show"],
     ("POST", "/v1/keys/turn"): ["keys", "turn"],
 }
@@ -153,6 +155,17 @@ def test_json_and_yaml_carry_exactly_what_the_agent_said(
     words = [*READERS[request_], "--socket", socket_path]
     assert json.loads(read(capsys, *words, "-o", "json")[1]) == ANSWERS[request_]
     assert yaml.load(read(capsys, *words, "-o", "yaml")[1], yaml.CSafeLoader) == ANSWERS[request_]  # noqa: TID251
+
+
+def test_alarms_are_released_apart_from_the_rest(
+    socket_path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read(capsys, "release", "--alarms", "--socket", socket_path) == (
+        0,
+        "Forgotten: 3 policy alarms.\n",
+    )
+    assert root.run(["release", "--alarms", "--open", "--socket", socket_path]) == 2
+    assert "two commands" in capsys.readouterr().err
 
 
 def test_keys_say_when_they_turn_and_what_a_turn_waits_for(

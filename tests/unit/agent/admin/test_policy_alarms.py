@@ -1,12 +1,14 @@
 """What is to be looked at in Trust and policy: by date, by what was noted, by who speaks as whom."""
 
 import logging
+from collections.abc import Sequence
 
 import pytest
 import trio
 
 from gossipmesh.agent.admin import policy_alarms
 from gossipmesh.agent.admin.policy_alarms import alarm_rows, alarms_of, unregistered_rows, watch_alarms
+from gossipmesh.agent.state.state_writer import StateWriter
 from gossipmesh.model.instant import DAY_S, WallSeconds
 from gossipmesh.model.policy import API_VERSIONS, MeshPolicy, MeshPolicySpec, Metadata, Unregistered
 from gossipmesh.testing.builders import VALID_UNTIL_S, TrustDomainBuilder
@@ -42,12 +44,22 @@ def test_each_alarm_is_a_row_that_says_what_to_do() -> None:
     assert all(row["why"] and row["hint"] for row in rows)
 
 
+class Disk:
+    """Takes everything."""
+
+    def __init__(self) -> None:
+        self.order = trio.Lock()
+
+    def put_all(self, entries: Sequence[tuple[str, bytes, bytes | None]], *, durable: bool) -> None:
+        """Keep nothing."""
+
+
 async def test_each_is_logged_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, autojump_clock: object
 ) -> None:
     monkeypatch.setattr(policy_alarms, "wall_seconds", lambda: LATE)
     with caplog.at_level(logging.ERROR), trio.move_on_after(60):
-        await watch_alarms(running())
+        await watch_alarms(running(), StateWriter(Disk()))
     assert len(caplog.records) == 1
     assert "push the scope again" in caplog.text
 
