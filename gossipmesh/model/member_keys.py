@@ -10,7 +10,8 @@ class MemberKeys(msgspec.Struct, frozen=True):
     """What a member's TLS keys are judged by, as the rest of the agent reads it.
 
     `generation`, `serial` and `ends` are its credential's. `has_key_sets`: it says that it publishes key
-    sets, or has done so in this generation. `entries`: its key set, sorted by path; None for none.
+    sets, or has done so in this generation, or its state is not known yet. `entries`: its key set, sorted by
+    path; None for none.
     """
 
     node_id: NodeId

@@ -34,6 +34,15 @@ def key_set_of(message: bytes) -> KeySet:
     return _KEY_SETS.decode(decode_record(message).body)
 
 
+def may_publish_keys(member: Member) -> bool:
+    """Tell whether a member is to be judged as one that publishes its keys.
+
+    Of one whose state is not here yet nobody can tell, so no certificate counts for it: an intermediate's
+    thief would be anybody to whoever just joined. Its first state, which is told, says how it is.
+    """
+    return publishes_keys(member) or (member.messages.state is None and not member.is_revoked)
+
+
 def publishes_keys(member: Member) -> bool:
     """Tell whether a member has a key set, or says in its state that it publishes them."""
     state = member.state
@@ -77,7 +86,7 @@ def keys_of(member: Member) -> MemberKeys:
         generation=credential.generation,
         serial=credential.serial,
         ends=credential.ends,
-        has_key_sets=publishes_keys(member),
+        has_key_sets=may_publish_keys(member),
         is_revoked=credential.is_tombstone,
         entries=None if message is None else key_set_of(message).entries,
     )

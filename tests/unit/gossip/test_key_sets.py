@@ -3,7 +3,13 @@
 import msgspec
 import pytest
 
-from gossipmesh.gossip.base.effects import ForeignKeySet, IdentityCopied, KeysChanged, PersistKind
+from gossipmesh.gossip.base.effects import (
+    ForeignKeySet,
+    IdentityCopied,
+    KeysChanged,
+    MemberChanged,
+    PersistKind,
+)
 from gossipmesh.gossip.inspection import held
 from gossipmesh.gossip.membership.catalog import Checks, pack_records
 from gossipmesh.gossip.membership.state_sums import Rank
@@ -26,6 +32,7 @@ from tests.unit.gossip.group import (
     key_of,
     signed_credential,
 )
+from tests.unit.gossip.membership.test_lattice import state_record
 
 SHOP = service_path("shop/cart")
 
@@ -320,6 +327,23 @@ def test_keys_are_walked_over_with_everybodys_credential() -> None:
     group.run(1)
     walked = {keys.name: keys.has_key_sets for keys in group.node("a").each_keys()}
     assert walked == {"a": False, "b": True, "c": False}
+
+
+def test_whose_state_is_not_known_yet_is_judged_as_one_that_publishes_keys() -> None:
+    """With the intermediate's key a thief would be a member of whom a joiner knows the credential alone."""
+    group = mesh("a b")
+    node = group.node("a")
+    node._intake.take(signed_credential("x"), None, Checks(9))
+    group.perform(group.hosts["a"], node._finish())
+    assert {keys.name: keys.has_key_sets for keys in node.each_keys()}["x"]
+    node._intake.take(state_record("x", 1, 1), None, Checks(9))
+    group.perform(group.hosts["a"], node._finish())
+    x_id = credential_of("x").node_id
+    first = [e for e in told(group, "a", MemberChanged) if e.node_id == x_id]
+    assert len(first) == 1, "whoever reads keys reads them again now"
+    keys = node.keys_of(x_id)
+    assert keys is not None
+    assert not keys.has_key_sets, "a node of 0.2 is judged by its certificate"
 
 
 def test_two_peers_say_at_once_that_they_hold_a_set() -> None:
