@@ -186,7 +186,7 @@ def wire_targets() -> list[Target]:
     return [
         Target("datagram-body", 48, "mixed", bodies, feed_body, 0, 1_200),
         Target("stream-message", 32, "mixed", frame_messages(), feed_frame, 0, 1),
-        Target("stream-chunks", 32, "bytes", [stream], feed_chunks, 0, 4_000),
+        Target("stream-chunks", 26, "bytes", [stream], feed_chunks, 0, 4_000),
     ]
 
 

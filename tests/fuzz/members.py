@@ -133,6 +133,23 @@ class Pair:
         """Return what was sent on a stream in these effects."""
         return b"".join(effect.payload for effect in effects if type(effect) is SendStream)
 
+    def answer_stream(self, opened: StreamId, message: bytes) -> list[Any]:
+        """Answer a stream that the victim opens as the hostile member does, and say one thing on it."""
+        asked = self.sent(self.victim.stream_opened(opened, self.now))
+        opener = frames.decode_stream_hello_untrusted(asked[frames.LENGTH_BYTES :])
+        hello, nonce = self.stream_hello(b"stream acceptor", opener.run, opener.nonce)
+        self.victim.receive_stream(opened, frames.encode_frame(hello), self.now)
+        return self.say(opened, message, opener.nonce + nonce)
+
+    def say(self, stream: StreamId, message: bytes, nonces: bytes) -> list[Any]:
+        """Say one thing on a stream as the hostile member, let the victim work on it, and end the stream."""
+        framed = frames.encode_frame(self.stream_sealer(nonces).seal(0, b"", message))
+        effects: list[Any] = self.victim.receive_stream(stream, framed, self.now)
+        for _ in range(40):
+            effects += self.victim.handle_deadline(self.tick())
+        effects += self.victim.stream_closed(stream, self.now)
+        return effects
+
     def work(self) -> tuple[int, int, int]:
         """Return (signature checks asked for, computed, records merged) by the victim so far."""
         statistics = self.victim._ctx.statistics
@@ -194,7 +211,7 @@ def datagram_targets() -> list[Target]:
     checks_max, records_max = limits.DATAGRAM_SIGNATURE_CHECKS_MAX, limits.DATAGRAM_MESSAGES_MAX
     return [
         Target("datagram-stranger", 60, "bytes", strangers, feed_stranger, checks_max, records_max, True),
-        Target("datagram-member", 100, "mixed", bodies, feed_member, checks_max, records_max, True),
+        Target("datagram-member", 88, "mixed", bodies, feed_member, checks_max, records_max, True),
         Target("credential-member", 8, "mixed", credential_bodies(), feed_credential, checks_max, 1, True),
         Target("record-member", 30, "mixed", own_bodies(), feed_signed, checks_max, records_max, True),
     ]
@@ -239,29 +256,18 @@ def stream_targets() -> list[Target]:
         hello, nonce = pair.stream_hello(b"stream opener", 0, b"")
         answer = pair.sent(pair.victim.receive_stream(stream, frames.encode_frame(hello), now))
         acceptor = frames.decode_stream_hello_untrusted(answer[frames.LENGTH_BYTES :])
-        return say(stream, message, nonce + acceptor.nonce, before)
+        return pair.measured(pair.say(stream, message, nonce + acceptor.nonce), before)
 
     def feed_answer(message: bytes) -> tuple[int, int]:
         """The victim opens a stream to compare or to fetch, and is answered with something mangled."""
-        now, before = pair.tick(), pair.work()
+        pair.tick()
+        before = pair.work()
         streams, member = pair.victim._streams, pair.victim._catalog.get(pair.hostile.own_node_id)
         purpose = ("sync", "policy", "trust")[len(message) % 3]
         if not streams.open_to(member, purpose, "mesh" if purpose == "policy" else None):
             raise AssertionError("the victim may open no stream any more")
         opened = [e for e in pair.victim._ctx.drain() if type(e) is OpenStream][-1].stream
-        asked = pair.sent(pair.victim.stream_opened(opened, now))
-        opener = frames.decode_stream_hello_untrusted(asked[frames.LENGTH_BYTES :])
-        hello, nonce = pair.stream_hello(b"stream acceptor", opener.run, opener.nonce)
-        pair.victim.receive_stream(opened, frames.encode_frame(hello), now)
-        return say(opened, message, opener.nonce + nonce, before)
-
-    def say(stream: StreamId, message: bytes, nonces: bytes, before: tuple[int, int, int]) -> tuple[int, int]:
-        framed = frames.encode_frame(pair.stream_sealer(nonces).seal(0, b"", message))
-        effects = pair.victim.receive_stream(stream, framed, pair.now)
-        for _ in range(40):
-            effects += pair.victim.handle_deadline(pair.tick())
-        effects += pair.victim.stream_closed(stream, pair.now)
-        return pair.measured(effects, before)
+        return pair.measured(pair.answer_stream(opened, message), before)
 
     return [
         Target(

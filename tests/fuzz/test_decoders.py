@@ -7,6 +7,7 @@ from tests.fuzz.certificates import certificate_targets
 from tests.fuzz.decoders import Target, decoder_targets
 from tests.fuzz.edges import edge_targets
 from tests.fuzz.enrolment import enrolment_targets
+from tests.fuzz.enrolment_fields import field_targets
 from tests.fuzz.files import file_targets
 from tests.fuzz.rolls import roll_targets
 from tests.fuzz.signers import signer_targets
@@ -17,6 +18,7 @@ TARGETS = [
     *edge_targets(),
     *signer_targets(),
     *enrolment_targets(),
+    *field_targets(),
     *file_targets(),
     *roll_targets(),
 ]

@@ -7,9 +7,10 @@ import pytest
 from tests.fuzz.budget import fuzz
 from tests.fuzz.decoders import Target
 from tests.fuzz.members import Pair, member_targets
+from tests.fuzz.rivals import rival_targets
 from tests.fuzz.test_decoders import TARGETS as OTHERS
 
-TARGETS = member_targets()
+TARGETS = [*member_targets(), *rival_targets()]
 
 
 def test_the_shares_of_all_targets_are_the_whole() -> None:
