@@ -14,15 +14,16 @@ import click
 from gossipmesh.cli.admin_client import AdminClient, socket_option
 from gossipmesh.cli.main import SuggestingGroup, did_you_mean
 from gossipmesh.cli.output import Column, output_option, print_rows, print_value, printable, tell
+from gossipmesh.cli.policy_sets import load_signer, sign
 from gossipmesh.cli.push_plan import GONE, highest, read_members
 from gossipmesh.cli.wait_option import WaitingCommand, pause, seconds_of, wait_options
 from gossipmesh.model.errors import Interrupted, MalformedInput, OperatorError, UsageError
 
 if TYPE_CHECKING:
     from gossipmesh.cli.policy_files import PolicyFiles
-    from gossipmesh.cli.push_flow import Edit, Published, PushSettings
+    from gossipmesh.cli.push_flow import Edit, Published, Push, PushSettings
     from gossipmesh.trust.keys import SigningKey
-    from gossipmesh.trust.manifest import Change
+    from gossipmesh.trust.manifest import Change, SignedSet
     from gossipmesh.wire.problems import Problem
 
 EXIT_FAILED: Final = 1
@@ -45,6 +46,9 @@ STATUS_COLUMNS: Final = (
 @click.group(cls=SuggestingGroup)
 def policy() -> None:
     """Sign, publish and inspect policy."""
+
+
+policy.add_command(sign)
 
 
 def _scope_option(command: F) -> F:
@@ -85,9 +89,14 @@ def _publish_options(command: F) -> F:
     "--file",
     "files",
     multiple=True,
-    required=True,
     metavar="FILE_OR_DIR",
     help="Policy files, or directories of them; - for stdin.",
+)
+@click.option(
+    "--set", "set_path", type=click.Path(path_type=Path), help="Publish this set, signed by others, instead."
+)
+@click.option(
+    "--out", "out_path", type=click.Path(path_type=Path), help="Sign into this file and publish nothing."
 )
 @click.option(
     "--allow-method", "methods", multiple=True, metavar="NAME", help="A method of your own in these files."
@@ -95,7 +104,28 @@ def _publish_options(command: F) -> F:
 @click.option("--prune", is_flag=True, help="Remove what is in the scope but not in these files.")
 @_publish_options
 def push(files: tuple[str, ...], prune: bool, methods: tuple[str, ...], **options: Any) -> int:
-    """Validate, sign and publish the documents in files."""
+    """Validate, sign and publish the documents in files, or a set that several signers signed apart."""
+    if bool(files) is (options["set_path"] is not None):
+        raise UsageError("-f FILE_OR_DIR or --set SET is needed, and not both")
+    if options["set_path"] is not None:
+        return _push_set(options)
+    return _push_files(files, prune, methods, options)
+
+
+def _push_set(options: Mapping[str, Any]) -> int:
+    """Publish the set in a file as it is."""
+    from gossipmesh.cli.policy_sets import read_set
+
+    if options["signers"] or options["rebase"] or options["out_path"] or options["dry_run"]:
+        raise UsageError("--set publishes a set as it is: look at it and sign it with `policy sign`")
+    signed = read_set(options["set_path"])
+    flow, settings, _ = _flow({**options, "scope": signed.manifest.scope}, [])
+    return _tell_published(flow.publish_signed(signed), settings, options)
+
+
+def _push_files(
+    files: tuple[str, ...], prune: bool, methods: tuple[str, ...], options: Mapping[str, Any]
+) -> int:
     from gossipmesh.cli import policy_files
     from gossipmesh.cli.policy_warnings import parents_of
     from gossipmesh.model.policy import HTTPRoute
@@ -233,28 +263,11 @@ def status_rows(members: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def load_signer(path: str | None) -> "SigningKey":
-    """Return the signing key in a 0600 file.
-
-    Raises:
-        OperatorError: missing, open to others, or not a signer's key.
-    """
-    from gossipmesh.net.secret_files import read_secret
-    from gossipmesh.trust.pem import signing_key_from_pem_untrusted
-
-    if path is None:
-        raise UsageError("--signer KEYFILE is needed: nothing can be published unsigned")
-    try:
-        return signing_key_from_pem_untrusted(read_secret(Path(path)))
-    except MalformedInput as error:
-        raise OperatorError(
-            f"{path} is no signer's key: {error}; `authority init` writes them to DIR/signers/"
-        ) from error
-
-
-def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
-    """Dry-run or publish, print what happened and return the exit code."""
-    from gossipmesh.cli.push_flow import Push, PushSettings, absentees, verdict
+def _flow(
+    options: Mapping[str, Any], paths: "Sequence[str | None]"
+) -> "tuple[Push, PushSettings, list[SigningKey]]":
+    """Return a push as the options ask for it, and the keys in these files."""
+    from gossipmesh.cli.push_flow import Push, PushSettings
     from gossipmesh.net import clock
 
     settings = PushSettings(
@@ -264,8 +277,7 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
         rebase=options["rebase"],
         accepted_signers=tuple(_public_key(text) for text in options["accepted"]),
     )
-    looking_only = options["dry_run"] and not options["signers"]
-    keys = [] if looking_only else [load_signer(path) for path in options["signers"] or (None,)]
+    keys = [load_signer(path) for path in paths]
     settings = replace(settings, further_keys=tuple(keys[1:]))
     flow = Push(
         AdminClient(options["socket_path"]),
@@ -274,12 +286,49 @@ def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
         pause=pause,
         tell=tell,
     )
+    return flow, settings, keys
+
+
+def _run(edit: "Edit", options: Mapping[str, Any]) -> int:
+    """Dry-run, sign into a file or publish; print what happened and return the exit code."""
+    from gossipmesh.net import clock
+
+    looking_only = options["dry_run"] and not options["signers"]
+    flow, settings, keys = _flow(options, () if looking_only else options["signers"] or (None,))
     if options["dry_run"]:
         public_keys = [*(key.public for key in keys), *settings.accepted_signers] if keys else None
         prepared = flow.prepare(edit, public_keys)
         _print_changes(prepared.changes, prepared.base.version, options["output"])
         return EXIT_WOULD_CHANGE if prepared.changes else 0
-    published = flow.publish(edit, keys[0], created=clock.wall_seconds())
+    if options.get("out_path") is not None:
+        return _write_out(flow.draft(edit, keys[0], created=clock.wall_seconds()), options)
+    return _tell_published(flow.publish(edit, keys[0], created=clock.wall_seconds()), settings, options)
+
+
+def _write_out(signed: "SignedSet | None", options: Mapping[str, Any]) -> int:
+    """Keep a signed set in a file, for others to sign."""
+    from gossipmesh.cli.policy_sets import write_set
+
+    if signed is None:
+        _print_result({"scope": options["scope"], "published": False, "changes": []}, options["output"])
+        return 0
+    write_set(options["out_path"], signed)
+    told = {"scope": signed.manifest.scope, "version": signed.manifest.version, "published": False}
+    if options["output"] in ("json", "yaml"):
+        print_value({**told, "hash": signed.manifest_hash.hex()}, options["output"])
+    else:
+        click.echo(
+            f"{options['out_path']} holds {told['scope']} version {told['version']}; nothing was published"
+        )
+    return 0
+
+
+def _tell_published(
+    published: "Published | None", settings: "PushSettings", options: Mapping[str, Any]
+) -> int:
+    """Print what became of a push and return the exit code; None: there was nothing to change."""
+    from gossipmesh.cli.push_flow import absentees, verdict
+
     if published is None:
         _print_result({"scope": settings.scope, "published": False, "changes": []}, options["output"])
         return 0

@@ -149,6 +149,57 @@ class Push:
         bodies = edit(base)
         return Prepared(base, bodies, changes(base, bodies), members)
 
+    def draft(self, edit: Edit, key: SigningKey, *, created: int) -> SignedSet | None:
+        """Return the next set, signed and not offered; None when nothing would change.
+
+        Raises:
+            OperatorError: as for `prepare`, or members that could not execute it. Nothing was sent.
+        """
+        trust_domain = str(self._client.get_json("/v1/status").get("trust_domain", ""))
+        prepared = self.prepare(edit, self._own_keys(key))
+        if not prepared.changes and not prepared.base.begins_generation:
+            return None
+        _require_able(prepared)
+        return self._sign(prepared, key, trust_domain, created)
+
+    def prepare_signed(self, signed: SignedSet) -> Prepared:
+        """Return what a set that was signed elsewhere changes, if it is the next one on what is in force.
+
+        Raises:
+            OperatorError: as for `prepare`, or it was made on another set. Nothing was sent.
+        """
+        manifest = signed.manifest
+        names = [entry.name for entry in manifest.entries]
+        bodies = dict(zip(names, signed.policy_set.bodies, strict=True))
+        prepared = self.prepare(lambda _: bodies, None)
+        base = (prepared.base.version, prepared.base.hash)
+        if (manifest.base, manifest.base_hash) != base:
+            raise OperatorError(
+                f"version {manifest.version} of {manifest.scope!r} was made on version {manifest.base} "
+                f"({manifest.base_hash[:8] or '-'}), and the next one is made on {base[0]} "
+                f"({base[1][:8] or '-'}): make it anew and have it signed again; nothing was sent"
+            )
+        return prepared
+
+    def publish_signed(self, signed: SignedSet) -> Published:
+        """Offer a set that was signed elsewhere, and watch what becomes of it.
+
+        Raises:
+            OperatorError: as for `prepare_signed`; or the agent refused it, with its reason.
+            Interrupted: Ctrl-C; the sentence says whether anything is published.
+        """
+        self._stands = "nothing was sent, so nothing is published"
+        try:
+            prepared = self.prepare_signed(signed)
+            _require_able(prepared)
+            self._hand_over(signed)
+            return self._watch(signed, prepared)
+        except AgentRefused as refusal:
+            advice = "; `gossipmesh policy sign` adds a signature" if refusal.code == "threshold" else ""
+            raise self._refused(signed, refusal, advice) from refusal
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted: {self._stands}") from None
+
     def publish(self, edit: Edit, key: SigningKey, *, created: int) -> Published | None:
         """Sign and offer the next set and watch what becomes of it; None when nothing would change.
 
@@ -163,8 +214,7 @@ class Push:
             raise Interrupted(f"interrupted: {self._stands}") from None
 
     def _publish(self, edit: Edit, key: SigningKey, *, created: int) -> Published | None:
-        further = [one.public for one in self._settings.further_keys]
-        keys = (key.public, *further, *self._settings.accepted_signers)
+        keys = self._own_keys(key)
         trust_domain = str(self._client.get_json("/v1/status").get("trust_domain", ""))
         for attempt in range(1, REBASE_ATTEMPTS_MAX + 1):
             prepared = self.prepare(edit, keys)
@@ -175,30 +225,49 @@ class Push:
             if warning is not None:
                 self._tell(f"warning: {warning}")
             signed = self._sign(prepared, key, trust_domain, created)
-            name = f"version {signed.manifest.version} ({signed.manifest_hash.hex()[:8]})"
-            self._stands = f"{name} was being handed to the agent; `gossipmesh policy status` says what is"
             try:
-                self._client.post_bytes("/v1/policy/offer", signed.policy_set.to_bytes())
+                self._hand_over(signed)
             except AgentRefused as refusal:
-                self._stands = f"{name} was refused, and nothing newer was sent"
                 lost = refusal.code in _LOST_CODES
                 if lost and self._settings.rebase and attempt < REBASE_ATTEMPTS_MAX:
                     continue
                 advice = "; push again with --rebase" if lost else ""
-                raise OperatorError(
-                    f"the agent refused version {signed.manifest.version} of {self._settings.scope!r}: "
-                    f"{refusal} ({refusal.code or refusal.status}); nothing was changed{advice}"
-                ) from refusal
-            self._stands = (
-                f"{name} is published and spreads by itself; `gossipmesh policy status` says who runs it"
-            )
+                raise self._refused(signed, refusal, advice) from refusal
             published = self._watch(signed, prepared)
             lost = published.outcome.superseded_by is not None
             if not lost or not self._settings.rebase or attempt == REBASE_ATTEMPTS_MAX:
                 return published
-            self._stands = f"{name} was published and lost to another push; nothing newer was sent"
+            self._stands = f"{_name(signed)} was published and lost to another push; nothing newer was sent"
             self._tell(f"another push won over version {signed.manifest.version}: building on it")
         raise OperatorError(f"other pushes won {REBASE_ATTEMPTS_MAX} times in a row; nothing was changed")
+
+    def _own_keys(self, key: SigningKey) -> tuple[bytes, ...]:
+        """Return whose sets may be built on."""
+        further = [one.public for one in self._settings.further_keys]
+        return (key.public, *further, *self._settings.accepted_signers)
+
+    def _hand_over(self, signed: SignedSet) -> None:
+        """Give a set to the agent.
+
+        Raises:
+            AgentRefused: with its reason. Nothing was changed.
+        """
+        name = _name(signed)
+        self._stands = f"{name} was being handed to the agent; `gossipmesh policy status` says what is"
+        try:
+            self._client.post_bytes("/v1/policy/offer", signed.policy_set.to_bytes())
+        except AgentRefused:
+            self._stands = f"{name} was refused, and nothing newer was sent"
+            raise
+        self._stands = (
+            f"{name} is published and spreads by itself; `gossipmesh policy status` says who runs it"
+        )
+
+    def _refused(self, signed: SignedSet, refusal: AgentRefused, advice: str) -> OperatorError:
+        return OperatorError(
+            f"the agent refused version {signed.manifest.version} of {self._settings.scope!r}: "
+            f"{refusal} ({refusal.code or refusal.status}); nothing was changed{advice}"
+        )
 
     def _sign(self, prepared: Prepared, key: SigningKey, trust_domain: str, created: int) -> SignedSet:
         try:
@@ -279,6 +348,10 @@ class Push:
             ) from error
         except MalformedInput as error:
             raise OperatorError(f"cannot build on what this agent runs: {error}") from error
+
+
+def _name(signed: SignedSet) -> str:
+    return f"version {signed.manifest.version} ({signed.manifest_hash.hex()[:8]})"
 
 
 def _require_able(prepared: Prepared) -> None:

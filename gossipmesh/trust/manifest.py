@@ -21,6 +21,7 @@ from gossipmesh.model import limits
 from gossipmesh.model.documents import Manifest, ManifestEntry, first_version_of
 from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.policy import Document, document_name
+from gossipmesh.model.policy_rules import document_violations
 from gossipmesh.trust.documents import MANIFEST_DECODER, PolicySet, is_body_of
 from gossipmesh.trust.envelope import (
     MANIFEST_PAYLOAD_TYPE,
@@ -38,6 +39,7 @@ FEATURE_OF_KIND: Final[dict[str, str]] = {
     "MeshPolicy": MESH_POLICY,
     "Subset": "subset",
 }
+_DOCUMENT_DECODER: Final[msgspec.json.Decoder[Document]] = msgspec.json.Decoder(Document)
 REFRESH_AFTER_S: Final = 90 * 86_400  # an alarm for a mesh whose signers fell silent, never an expiry
 
 
@@ -221,6 +223,38 @@ def sign_set(manifest: Manifest, bodies: Mapping[str, bytes], keys: Sequence[Sig
     envelope = seal_envelope(MANIFEST_PAYLOAD_TYPE, payload, list(keys))
     policy_set = PolicySet(envelope.to_bytes(), tuple(bodies[entry.name] for entry in manifest.entries))
     return SignedSet(manifest, hashlib.sha256(payload).digest(), policy_set)
+
+
+def read_signed_untrusted(policy_set: PolicySet) -> SignedSet:
+    """Return a set that somebody made, of documents that nodes take; no signature is checked.
+
+    Raises:
+        MalformedInput: unreadable, or a body is not the one its manifest lists, or no such document. Remote's
+            fault. State unchanged.
+    """
+    payload = decode_envelope_untrusted(policy_set.manifest).payload
+    manifest = decode_payload_untrusted(payload, MANIFEST_DECODER, "a manifest")
+    bodies = open_base_untrusted(policy_set, manifest.scope, None, Verifier()).bodies
+    for name, body in bodies.items():
+        document = decode_payload_untrusted(body, _DOCUMENT_DECODER, f"a document {name[:200]!r}")
+        if document_name(document) != name or document_violations(document):
+            raise MalformedInput(f"the body of {name[:200]!r} is not a document that nodes take")
+    return SignedSet(manifest, hashlib.sha256(payload).digest(), policy_set)
+
+
+def signers_in(signed: SignedSet, keys: Mapping[bytes, bytes], verifier: Verifier) -> set[bytes]:
+    """Return which of `keys` (key id -> public key) signed a set."""
+    return signers_of(decode_envelope_untrusted(signed.policy_set.manifest), keys, verifier)
+
+
+def countersign(signed: SignedSet, keys: Sequence[SigningKey]) -> SignedSet:
+    """Return the set with the signatures of these keys beside those it has; one that is there stays once."""
+    envelope = decode_envelope_untrusted(signed.policy_set.manifest)
+    added = seal_envelope(envelope.payload_type, envelope.payload, list(keys)).signatures
+    ours = {one.key_id for one in added}
+    others = tuple(one for one in envelope.signatures if one.key_id not in ours)
+    manifest = msgspec.structs.replace(envelope, signatures=(*others, *added)).to_bytes()
+    return SignedSet(signed.manifest, signed.manifest_hash, PolicySet(manifest, signed.policy_set.bodies))
 
 
 def _require_limits(bodies: Mapping[str, bytes]) -> None:
