@@ -146,6 +146,10 @@ class Reads:
         """Tell whether a packet of any member came within so long before our last step."""
         return views.is_anybody_heard(self._catalog, self._ctx.now - within_ns)
 
+    def documents_sum_before(self) -> bytes:
+        """Return the documents sum as builds before `trust-2` count it, for comparing with such a node."""
+        return self._catalog.sums.documents_before
+
     def state_sums(self) -> tuple[bytes, bytes]:
         """Return the group sum and the documents sum, 16 bytes each."""
         return self._catalog.sums.both()

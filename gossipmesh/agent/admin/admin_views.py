@@ -102,7 +102,11 @@ def status(parts: Parts) -> dict[str, Any]:
             "pauses": statistics.pauses,
         },
         "recorder": recorder_view(parts),
-        "state_sums": {"group": group_sum.hex(), "documents": documents_sum.hex()},
+        "state_sums": {
+            "group": group_sum.hex(),
+            "documents": documents_sum.hex(),
+            "documents_before": parts.node.documents_sum_before().hex(),
+        },
         "engine": {
             "pid": engine.pid,
             "attached": engine.attached,
