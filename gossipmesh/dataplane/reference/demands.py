@@ -15,7 +15,7 @@ from gossipmesh.dataplane.reference.statistics import Counters
 from gossipmesh.model import limits
 from gossipmesh.traffic.routing import ServiceRouter
 
-WAIT_S: Final = 1.0
+WAIT_S: Final = 5.0  # an agent that is busy, or that starts again, is back before
 ASK_AGAIN_S: Final = 1.0
 UNKNOWN_FOR_S: Final = 1.0
 
@@ -51,14 +51,17 @@ class Demands:
         """Return a service's rules once they came; None when the agent knows none, or after WAIT_S."""
         if trio.current_time() < self._unknown.get(service, 0.0):
             return None
-        asked = self._ask(service)
+        asked = self._place(service)
         if asked is None:
             self._counters.add("demands_shed")
             return None
         asked.waiting_count += 1
+        end_s = trio.current_time() + WAIT_S
         try:
-            with trio.move_on_after(WAIT_S):
-                await asked.answered.wait()
+            while not asked.answered.is_set() and trio.current_time() < end_s:
+                self._send(asked, service)  # again each second: an agent may have come meanwhile
+                with trio.move_on_at(min(end_s, asked.until_s)):
+                    await asked.answered.wait()
         finally:
             asked.waiting_count -= 1
             if not asked.waiting_count and self._asked.get(service) is asked and self._is_over(asked):
@@ -80,20 +83,21 @@ class Demands:
         if asked is not None:
             asked.answered.set()
 
-    def _ask(self, service: str) -> _Asked | None:
-        """Send the question unless it was sent lately; None when too many are open."""
+    def _place(self, service: str) -> _Asked | None:
+        """Return where to wait for a service; None when too many wait."""
         asked = self._asked.get(service)
         if asked is None:
             if len(self._asked) >= limits.DEMANDS_WAITING_MAX and not self._forget_one():
                 return None
             asked = self._asked[service] = _Asked()
-        if asked.waiting_count >= limits.DEMANDS_WAITING_MAX:
-            return None
+        return None if asked.waiting_count >= limits.DEMANDS_WAITING_MAX else asked
+
+    def _send(self, asked: _Asked, service: str) -> None:
+        """Send the question unless it was sent lately."""
         if self._is_over(asked):
             asked.until_s = trio.current_time() + ASK_AGAIN_S
             self._counters.add("demands")
             self._emit(Demand(service))
-        return asked
 
     def _is_over(self, asked: _Asked) -> bool:
         return trio.current_time() >= asked.until_s
