@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -72,13 +73,20 @@ class Node:
         raise AssertionError("the agent has not ended")
 
     def end_engines(self) -> None:
-        """End whatever engine still serves this node."""
+        """End whatever engine still serves this node; its ports are free on return."""
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
-                if f"{self.state}/engine".encode() in path.read_bytes():
-                    EngineProcess(int(path.parent.name), path).end(signal.SIGKILL)
+                if f"{self.state}/engine".encode() not in path.read_bytes():
+                    continue
+                pid = int(path.parent.name)
+                engine, ending = EngineProcess(pid, path), os.pidfd_open(pid)
             except OSError:
                 continue
+            engine.end(signal.SIGKILL)
+            ended, _, _ = select.select([ending], [], [], 10.0)  # until then it holds what it listened on
+            os.close(ending)
+            assert ended
+            assert not engine.is_running()
 
 
 def engine_runs(pid: int) -> bool:
