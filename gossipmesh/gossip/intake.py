@@ -27,7 +27,7 @@ from gossipmesh.gossip.membership.catalog import (
 )
 from gossipmesh.gossip.membership.key_sets import key_set_of
 from gossipmesh.gossip.membership.member import Member
-from gossipmesh.gossip.membership.own import OwnRecords, tell_successor
+from gossipmesh.gossip.membership.own import OwnRecords, hear_of_successor
 from gossipmesh.gossip.membership.soundness import (
     require_keys_allowed_untrusted,
     require_order_untrusted,
@@ -290,7 +290,7 @@ class Intake:
         offered = decode_untrusted(record.body, NodeCredential, bytes_max=limits.RECORD_BYTES_MAX)
         if offered.generation > self._own.generation or offered.is_tombstone:
             credential = self._catalog.open_credential_untrusted(record, checks)
-            tell_successor(self._ctx, self._catalog, credential)
+            hear_of_successor(self._ctx, self._catalog, credential, record)
         return True
 
     def _answer(self, sender: Member | None) -> None:

@@ -152,6 +152,7 @@ class GossipNode(Reads):
         self._router = Router(ctx, rooms)
         self._deadlines = joined(
             {"credentials": self._forget_ended, "start": self._begin},
+            own.deadlines(),
             handshake.deadlines(),
             self._rivals.deadlines(),
             self._entrance.deadlines(),
@@ -203,6 +204,8 @@ class GossipNode(Reads):
     def _begin(self) -> None:
         """Be the node from now on."""
         self._rivals.started()
+        if len(self._catalog) > 1:
+            self._catalog.credentials.succession.note_absence()
         self._ctx.hush(has_begun=True)
         self._own.persist_epoch(("start", None))
         self._own.publish_state()

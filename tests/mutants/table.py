@@ -364,6 +364,15 @@ _OWN_MUTANTS: Final = (
         "a refutation carries the order it refutes",
     ),
     mutant(
+        "successor-believed-at-once",
+        "gossip.membership.succession",
+        "if self._ctx.now >= self._doubts_until:",
+        "if True:",
+        "tests/unit/gossip/membership/test_succession.py::"
+        "test_who_was_taken_out_comes_back_beside_one_that_knows_no_better",
+        "who is just back ends by the word of a key that was stolen and dropped",
+    ),
+    mutant(
         "hello-proof-unchecked",
         "gossip.sessions.handshake",
         "if not self._ctx.verifier.verify(credential.signing_key, proof, signature):",

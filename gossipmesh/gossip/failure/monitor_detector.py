@@ -217,6 +217,7 @@ class MonitorDetector:
         self.health.add(1)
         self._ctx.lag.note(late_ns, self._ctx.now)
         self._isolation.contact()
+        self._catalog.credentials.succession.note_pause(late_ns)
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -236,6 +237,8 @@ class MonitorDetector:
             self._ctx.statistics.isolations += 1
             self.desk.isolated()
             self._ctx.notify(Isolated(True))
+        if self._isolation.began:
+            self._catalog.credentials.succession.note_absence()  # who refuses us first is no contact
 
     def _end_isolation(self) -> None:
         """Judge others again, from now on: somebody was heard."""

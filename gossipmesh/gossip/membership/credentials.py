@@ -15,6 +15,7 @@ from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.membership.roll import Roll
 from gossipmesh.gossip.membership.soundness import require_credential_sound_untrusted
 from gossipmesh.gossip.membership.state_sums import Rank
+from gossipmesh.gossip.membership.succession import Succession
 from gossipmesh.model.errors import Untrusted
 from gossipmesh.model.identity import node_name_of_spiffe_id
 from gossipmesh.model.records import NodeCredential, SignedRecord
@@ -36,6 +37,7 @@ class CredentialJudge:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self.roll = Roll(ctx)
+        self.succession = Succession(ctx)
         self._keys_version = -1
         self._keys: dict[bytes, bytes] = {}
 

@@ -4,7 +4,8 @@ Rules:
 1. An epoch is on disk before anyone hears of it, and before we are in it: until then we go on in the last.
 2. A refutation only ever raises our own order; nobody else can.
 3. A newer state of ours from another place is asked about there before it is outbid (`sessions.rivals`).
-4. A later credential of our name, with other keys, is our successor's: we have nothing to say any more.
+4. A later credential of our name, with other keys, is our successor's: we have nothing to say any more. Who
+   has just come back believes so only once it had time to hear of a Trust that drops its signer.
 Paper: SWIM section 4.2 (only the member itself raises its incarnation). Deviation: suspicion is refuted
 by a higher sequence, death by a higher epoch, so that ordinary refutations need no fsync.
 """
@@ -19,6 +20,7 @@ from gossipmesh.gossip.base import kept
 from gossipmesh.gossip.base.context import Context
 from gossipmesh.gossip.base.effects import EnrolledAgain, PersistKind, Revoked
 from gossipmesh.gossip.base.settings import NodeAddresses, NodeProfile
+from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.base.writes import Continuation
 from gossipmesh.gossip.membership.catalog import Catalog, Change
 from gossipmesh.gossip.membership.key_sets import key_set_of
@@ -27,7 +29,7 @@ from gossipmesh.gossip.membership.soundness import (
     require_services_allowed_untrusted,
 )
 from gossipmesh.model import limits
-from gossipmesh.model.errors import Untrusted
+from gossipmesh.model.errors import MalformedInput, Untrusted
 from gossipmesh.model.identity import NodeId
 from gossipmesh.model.member import NodePhase
 from gossipmesh.model.records import (
@@ -85,6 +87,22 @@ class OwnRecords:
     def signing_key(self) -> bytes:
         """Return the public half of the key we sign by."""
         return self._credential.signing_key
+
+    def deadlines(self) -> Deadlines:
+        """Return the kinds of timers set here, and what each is for."""
+        return {"successor": self._judge_successor}
+
+    def _judge_successor(self) -> None:
+        """Believe what was put off, if Trust still names who signed it (rule 4)."""
+        record = self._catalog.credentials.succession.take()
+        if record is None:
+            return
+        try:
+            credential = self._catalog.credentials.open_untrusted(record)
+        except MalformedInput:
+            self._ctx.refused("successor whose signer Trust dropped")
+        else:
+            tell_successor(self._ctx, self._catalog, credential)
 
     def go_on_by(self, credential: NodeCredential, record: SignedRecord) -> Change:
         """Go on under a credential of the same keys, signed anew or renewed; it is the catalog's as well."""
@@ -250,14 +268,35 @@ class OwnRecords:
         return sign_record(self._ctx.trust_domain, kind, value, self._ctx.keys.signing)
 
 
+def hear_of_successor(
+    ctx: Context, catalog: Catalog, credential: NodeCredential, record: SignedRecord
+) -> None:
+    """Tell the shell of a successor that somebody showed us; who has just come back waits a moment (rule 4).
+
+    Args:
+        credential: verified by our Trust.
+        record: as it was shown.
+    """
+    is_told = _ending(catalog, credential) is not None
+    if is_told and not catalog.credentials.succession.put_off(record):
+        tell_successor(ctx, catalog, credential)
+
+
 def tell_successor(ctx: Context, catalog: Catalog, credential: NodeCredential) -> None:
     """Tell the shell if a verified credential of our own name is another agent's, or a tombstone."""
+    ending = _ending(catalog, credential)
+    if ending is not None:
+        ctx.notify(ending)
+
+
+def _ending(catalog: Catalog, credential: NodeCredential) -> EnrolledAgain | Revoked | None:
+    """Return how a credential of our name ends us, None: it does not."""
     own = catalog.get(catalog.own_id)
     if own is None or credential.generation < own.credential.generation:
-        return
-    if credential.generation == own.credential.generation and not credential.is_tombstone:
-        return
+        return None
     if credential.is_tombstone:
-        ctx.notify(Revoked(credential.generation))
-    elif credential.signing_key != own.credential.signing_key:
-        ctx.notify(EnrolledAgain(credential.generation))
+        return Revoked(credential.generation)
+    is_later = credential.generation > own.credential.generation
+    if is_later and credential.signing_key != own.credential.signing_key:
+        return EnrolledAgain(credential.generation)
+    return None

@@ -21,7 +21,7 @@ from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credentials import RevokedByTrust, is_replaced
 from gossipmesh.gossip.membership.member import Member, short_id_of
-from gossipmesh.gossip.membership.own import tell_successor
+from gossipmesh.gossip.membership.own import hear_of_successor
 from gossipmesh.gossip.membership.resigning import held_by_keys
 from gossipmesh.gossip.sessions.facts import PeerMet, PingDue, TooLong
 from gossipmesh.model import limits
@@ -253,7 +253,7 @@ class Handshake:
             raise Untrusted("a hello without a credential")
         credential = self.admissible_untrusted(message.credential, checks)
         if credential.node_id == self._own_id:
-            tell_successor(self._ctx, self._catalog, credential)
+            hear_of_successor(self._ctx, self._catalog, credential, message.credential)
         if short_id_of(credential.node_id) != header.sender or credential.node_id == self._own_id:
             raise Untrusted("a hello whose sender is not its credential's node")
         proof = proof_bytes(

@@ -22,7 +22,7 @@ from gossipmesh.gossip.base.timers import Deadlines
 from gossipmesh.gossip.membership.catalog import Catalog, Checks
 from gossipmesh.gossip.membership.credentials import RevokedByTrust, is_replaced
 from gossipmesh.gossip.membership.member import Member
-from gossipmesh.gossip.membership.own import tell_successor
+from gossipmesh.gossip.membership.own import hear_of_successor
 from gossipmesh.gossip.sessions.facts import (
     FrameReceived,
     PeerMet,
@@ -254,7 +254,7 @@ class Streams:
         checks = Checks(limits.DATAGRAM_SIGNATURE_CHECKS_MAX)
         credential = self._admissible_untrusted(session, hello, checks)
         if credential.node_id == self._catalog.own_id:
-            tell_successor(self._ctx, self._catalog, credential)
+            hear_of_successor(self._ctx, self._catalog, credential, hello.credential)
             raise Untrusted("a stream from ourselves")
         expected = session.expected
         if expected is not None and credential.node_id != expected.node_id:

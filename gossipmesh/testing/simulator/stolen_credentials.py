@@ -30,6 +30,7 @@ WHOLE_NS_MAX: Final = 5 * SECOND_NS
 _AWAY_SHARE: Final = 10
 _SHAKING: Final = 20
 _LOOK_NS: Final = 100 * MILLISECOND_NS
+_APART_NS: Final = SECOND_NS
 _THIEF: Final = "thief-1"
 _CREDENTIAL_BYTES_MAX: Final = 65_536
 
@@ -130,12 +131,21 @@ def _refuses(run: Run, host: Host, record: SignedRecord) -> bool:
 
 def stolen_credential_key(run: Run) -> None:
     """The thief makes, takes over and takes out; the key is dropped; all come back within five seconds."""
+    _steal(run, 0)
+
+
+def stolen_credential_key_apart(run: Run) -> None:
+    """As above; but those who come back meet only one another first, and some know what the thief signed."""
+    _steal(run, _APART_NS)
+
+
+def _steal(run: Run, apart_ns: int) -> None:
     theft = Theft(run)
     boot_known(run)
     taken_over, taken_out, *away = run.sample(
         2 + max(1, len(run.hosts) // _AWAY_SHARE), but_not=[run.hosts[0]]
     )
-    for host in away:
+    for host in () if apart_ns else away:
         run.world.kill_node(host)
     run.invariants.unwell |= {taken_over.name, taken_out.name}
     run.invariants.disturbed(run.world, [host.name for host in (taken_over, taken_out, *away)])
@@ -145,6 +155,8 @@ def stolen_credential_key(run: Run) -> None:
     run.require(hit, f"{taken_out.name} was taken out, and goes on")
     run.world.run_for(SECOND_NS)
     run.world.kill_node(taken_over)  # as its shell does; the simulator's leaves one that was enrolled again
+    for host in away if apart_ns else ():  # with the thief's word on their disks
+        run.world.kill_node(host)
 
     began_ns = run.world.now_ns
     envelope, roll = theft.drop_key()
@@ -166,16 +178,22 @@ def stolen_credential_key(run: Run) -> None:
             if not _refuses(run, host, record)
         ]
         run.require(not wrong, f"{wrong} take what the stolen key signs")
-    _come_back(run, theft, [taken_over, taken_out, *away])
+    _come_back(run, theft, [taken_over, taken_out, *away], apart_ns)
     thief_id = run.domain.node(_THIEF).node_id
     known = [host.name for host in run.running() if run.core(host).keys_of(thief_id) is not None]
     run.require(not known, f"the thief's node is known to {known[:5]}")
     run.measured["handshakes"] = theft.handshakes_count
 
 
-def _come_back(run: Run, theft: Theft, returning: Sequence[Host]) -> None:
-    """Start those who were away within a second, and measure until each of them is whole."""
+def _come_back(run: Run, theft: Theft, returning: Sequence[Host], apart_ns: int) -> None:
+    """Start those who were away within a second, and measure until each of them is whole.
+
+    Args:
+        apart_ns: so long nobody else reaches them; times count from then.
+    """
     panel = run.sample(3)
+    names = [host.name for host in returning]
+    rule = run.world.partition("back", names, [host.name for host in run.running()]) if apart_ns else None
     started: dict[str, int] = {}
     for host in returning:
         run.world.run_for(SECOND_NS // len(returning))
@@ -183,10 +201,15 @@ def _come_back(run: Run, theft: Theft, returning: Sequence[Host]) -> None:
         run.world.start(host)
         started[host.name] = run.world.now_ns
         run.publish(host)
+    if rule is not None:
+        run.world.run_for(apart_ns)
+        run.world.heal(rule)
+        started = dict.fromkeys(started, run.world.now_ns)
     whole_ns: dict[str, int] = {}
 
     def all_whole() -> bool:
         for host in returning:
+            run.require(host.core is not None, f"{host.name} ended again by what the thief signed")
             if host.name not in whole_ns and theft.is_whole(host, panel):
                 whole_ns[host.name] = run.world.now_ns - started[host.name]
         return len(whole_ns) == len(returning)
@@ -201,4 +224,7 @@ def _come_back(run: Run, theft: Theft, returning: Sequence[Host]) -> None:
     run.wait_equal_sums(run.invariants.converge_ns)
 
 
-STOLEN_CREDENTIALS: Final[dict[str, Callable[[Run], None]]] = {"stolen-credential-key": stolen_credential_key}
+STOLEN_CREDENTIALS: Final[dict[str, Callable[[Run], None]]] = {
+    "stolen-credential-key": stolen_credential_key,
+    "stolen-credential-apart": stolen_credential_key_apart,
+}

@@ -79,7 +79,7 @@ def test_an_agent_that_was_down_is_told_when_it_starts() -> None:
     group.start("again", "b", enrolled_as="a")
     group.run_until(lambda: settled(group, "b", "c", "d"), 10)
     group.start("a", "b")
-    group.run_until(lambda: told(group, "a"), 3)
+    group.run_until(lambda: told(group, "a"), 6)
     assert settled(group, "b", "c", "d")
 
 
@@ -91,7 +91,7 @@ def test_an_agent_that_was_cut_off_is_told_after_the_heal() -> None:
     group.run(30)
     assert not told(group, "a")
     group.heal()
-    group.run_until(lambda: told(group, "a"), 5)
+    group.run_until(lambda: told(group, "a"), 8)
 
 
 FORGED = sign_record(DOMAIN, RecordKind.CREDENTIAL, credential_of("a", generation=2, keys="b"), key_of("b"))
