@@ -15,6 +15,7 @@ from gossipmesh.testing import (
     key_rotations,
     mixed_versions,
     month_without_signers,
+    stolen_credential_key,
     stolen_intermediate,
     stolen_node_key,
     stolen_signer,
@@ -55,6 +56,11 @@ PLAYS: Final[dict[str, Play]] = {
     ),
     clock_skew.SKEW_CLOCK: Play(
         clock_skew.skew_clock, "set the clock of {victim} an hour ahead, right, an hour behind, and right"
+    ),
+    stolen_credential_key.STEAL_CREDENTIAL_KEY: Play(
+        stolen_credential_key.steal_credential_key,
+        "steal the credential key, sign with it, {victim} a tombstone, and replace it with a roll",
+        breaks_victim=True,
     ),
     stolen_intermediate.STEAL_INTERMEDIATE: Play(
         stolen_intermediate.steal_intermediate,

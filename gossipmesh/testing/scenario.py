@@ -22,6 +22,7 @@ PLAY_STEPS: Final = (
     "rotate-root",
     "signers-off",
     "skew-clock",
+    "steal-credential-key",
     "steal-intermediate",
     "steal-node-key",
     "steal-signer",

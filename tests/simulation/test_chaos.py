@@ -20,8 +20,8 @@ def test_what_takes_real_processes_is_refused_in_a_sentence() -> None:
     processes = ["agent-dead-30-hours", "authority-dead", "clock-skew", "cold-start", "copied-state"]
     processes += ["dead-twice", "enrolled-again", "forgotten", "isolated-caller", "leave-rejoin-all"]
     processes += ["mixed-version", "moved-address", "only-endpoint-drains", "rotate-with-tenth-offline"]
-    processes += ["signers-off-30-days", "stolen-intermediate", "stolen-node-key", "stolen-signer-key"]
-    processes += ["suspended-30-days", "tcp-only"]
+    processes += ["signers-off-30-days", "stolen-credential-key", "stolen-intermediate", "stolen-node-key"]
+    processes += ["stolen-signer-key", "suspended-30-days", "tcp-only"]
     assert [path.stem for path in refused] == processes
     for path in refused:
         with pytest.raises(OperatorError, match="--backend process"):

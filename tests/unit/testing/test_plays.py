@@ -143,5 +143,5 @@ def test_a_rotation_that_was_not_made_is_told() -> None:
 
 def test_every_play_of_a_scenario_is_there_and_what_it_took_is_told() -> None:
     assert sorted(PLAYS) == sorted(PLAY_STEPS)
-    assert set(BREAKING) == {"rotate-intermediate", "rotate-root", "steal-signer"}
+    assert set(BREAKING) == {"rotate-intermediate", "rotate-root", "steal-credential-key", "steal-signer"}
     assert plays_s(evidence("rotate-root", AWAY)) == {"rotate-root": {"named_s": 0.4, "whole_s": 3.2}}
