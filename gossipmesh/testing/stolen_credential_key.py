@@ -10,6 +10,7 @@ import base64
 import json
 import signal
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -47,9 +48,9 @@ async def steal_credential_key(mesh: Mesh, name: str, within_s: float) -> dict[s
 
     `before` and `after` say of each thing the thief signed what agents answered, by node; `ended` with which
     code the agents ended that were taken out. `roll_s`: when everybody left had the roll, from the command's
-    start; `back_s`: how long it took until all nodes held all alive once the others were started. `answered`
-    and `failed` are requests between those left, from before the command to after the roll; `refused_peers`
-    their engines' own counts of that time.
+    start; `back_s`: how long it took until all nodes held all alive, from the start of the others, which met
+    one another first. `answered` and `failed` are requests between those left, from before the command to
+    after the roll; `refused_peers` their engines' own counts of that time.
     """
     out = mesh.nodes[name]
     over, away, *left = [node for node in mesh.nodes.values() if node.name != name][::-1]
@@ -57,8 +58,6 @@ async def steal_credential_key(mesh: Mesh, name: str, within_s: float) -> dict[s
     await out.status()
     for one in (over, away):
         await one.status()
-    for what in ("agent", "engine"):
-        away.signal(what, signal.SIGKILL)
     pids = {OVER: over.pids("agent")[0], OUT: out.pids("agent")[0]}
     forged = _forged(authority, over.name, out.name)
     detail: dict[str, Any] = {"before": {left[0].name: await _hand(left[0], forged)}}
@@ -67,16 +66,37 @@ async def steal_credential_key(mesh: Mesh, name: str, within_s: float) -> dict[s
     detail["ended"] = {
         what: None if agent is None or ended[what] is None else agent.wait() for what, agent in agents.items()
     }
+    for what in ("agent", "engine"):
+        away.signal(what, signal.SIGKILL)
     detail |= await _replace_key(mesh, left, within_s)
     detail["after"] = {node.name: await _hand(node, forged) for node in left}
     started_s = trio.current_time()
-    # All at once: each has the Trust of before, and may show the others what the thief signed.
-    for one in (out, over, away):
-        mesh.start_agent(one.name)
+    await _start_apart(mesh, [out, over, away], left, within_s)
     await mesh.wait_statuses(dict.fromkeys(mesh.nodes, "alive"), timeout_s=within_s)
     await wait_until("everybody has the roll", lambda: _lacking(list(mesh.nodes.values())), within_s)
     detail["back_s"] = round(trio.current_time() - started_s, 3)
     return detail
+
+
+async def _start_apart(
+    mesh: Mesh, back: Sequence[MeshNode], left: Sequence[MeshNode], within_s: float
+) -> None:
+    """Start nodes while the others' agents stand still: each shows the rest what the thief signed."""
+    for node in left:
+        node.signal("agent", signal.SIGSTOP)
+    try:
+        for node in back:
+            mesh.start_agent(node.name)
+        for node in back:
+            await wait_until(f"{node.name} is started", partial(_silent, node), within_s)
+    finally:
+        for node in left:
+            node.signal("agent", signal.SIGCONT)
+
+
+async def _silent(node: MeshNode) -> str | None:
+    """Return nothing once a node's agent answers."""
+    return None if await node.status() else node.name
 
 
 async def _replace_key(mesh: Mesh, left: Sequence[MeshNode], within_s: float) -> dict[str, Any]:
