@@ -219,10 +219,11 @@ class Mesh:
         await wait_until("the authority accepts connections", accepts, START_TIMEOUT_S)
 
     def kill_authority(self) -> int:
-        """Kill the authority for good and return its pid."""
+        """Kill the authority for good and return its pid; it has ended then, and its port refuses."""
         if self.authority is None:
             raise OperatorError("the authority was not started")
         self.keeper.signal(self.authority.pid, signal.SIGKILL)
+        self.authority.wait(START_TIMEOUT_S)
         return self.authority.pid
 
     async def prepare_node(self, name: str, *token_words: str) -> None:
