@@ -366,13 +366,14 @@ class Play:
             raise Departed(f"{step['by']} was sent {text[:600]!r}, without {lacking}, with {strange}")
 
     async def _do_logged(self, step: Step) -> None:
-        """Wait for as many lines of the access log as `count` says that fit."""
+        """Wait until `count` lines of the access log fit; with `or_fewer`, until one does and no more do."""
         pattern, count = self._node.filled(step["line"]), step.get("count", 1)
+        fewest = 1 if step.get("or_fewer") else count
 
         def found() -> int:
             return sum(fits(pattern, line) for line in self._node.lines())
 
-        if not await until(lambda: found() == count):
+        if not await until(lambda: fewest <= found() <= count):
             raise Departed(f"{found()} lines like {pattern}, not {count}, among {self._node.lines()[-3:]}")
 
     async def _do_signal(self, step: Step) -> None:
