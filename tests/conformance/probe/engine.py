@@ -437,7 +437,7 @@ class Exchange:
             if engine.attached:
                 engine.attached.send({"type": "demand", "service": service})
             with engine.lock:
-                engine.lock.wait_for(lambda: name in engine.sections or service in engine.unknown, 1)
+                engine.lock.wait_for(lambda: name in engine.sections or service in engine.unknown, 5)
                 engine.unknown.discard(service)
         if name not in engine.sections:
             raise Ended(503, "NC", "this node has no routes for the service")
