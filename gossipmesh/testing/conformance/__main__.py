@@ -6,6 +6,7 @@ Any executable that docs/ENGINE.md describes, asked by its sockets; nothing of i
 import argparse
 import fnmatch
 import json
+import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -26,6 +27,7 @@ KINDS: Final[dict[str, Player]] = {
 }
 SLOW: Final[dict[str, Player]] = {"peers-alone": peers.play_alone}
 """What takes more than a minute: played when it is asked for by name, or by `--all`."""
+_INTERRUPTED: Final = 130
 
 
 async def played(
@@ -65,8 +67,18 @@ def main() -> int:
     parser.add_argument("--match", action="append", help="these vectors, KIND/NAME with * (may be repeated)")
     parser.add_argument("command", nargs="+", help="the engine, after --")
     given = parser.parse_args()
+    if shutil.which(given.command[0]) is None:
+        parser.error(f"{given.command[0]} is no program that can be run; name the engine's by its path")
     kinds = given.only or (names if given.all else list(KINDS))
-    outcomes = trio.run(played, given.command, kinds, given.match or ["*"])
+    outcomes: list[Outcome] | None = None
+    try:
+        outcomes = trio.run(played, given.command, kinds, given.match or ["*"])
+    except* KeyboardInterrupt:
+        sys.stderr.write("interrupted: the engines that were started have been ended, nothing is judged\n")
+    if outcomes is None:
+        return _INTERRUPTED
+    if not outcomes:
+        parser.error(f"no vector of {', '.join(kinds)} fits {', '.join(given.match)}; * stands for any text")
     for outcome in outcomes:
         if outcome.fault:
             sys.stdout.write(f"FAILED {outcome.key}: {outcome.fault[:400]}\n")
