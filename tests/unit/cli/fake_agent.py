@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from gossipmesh.control.trust_folder import read_trust
 from gossipmesh.model.documents import Signer, SignerRole, TrustDocument
 from gossipmesh.model.errors import MalformedInput
 from gossipmesh.trust.documents import PolicyRefusal, TrustedDocuments, decode_policy_set_untrusted
@@ -25,7 +26,7 @@ from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.pem import signing_key_to_pem
 from gossipmesh.trust.roll import decode_roll_index_untrusted
 from gossipmesh.wire.codec import encode
-from gossipmesh.wire.versions import MEMBER_FEATURES, POLICY_FEATURES
+from gossipmesh.wire.versions import FEATURES, MEMBER_FEATURES, POLICY_FEATURES
 
 POLICY_KEY = SigningKey(b"\x01" * 32)
 OTHER_KEY = SigningKey(b"\x02" * 32)
@@ -51,6 +52,14 @@ def write_signer(path: Path, key: SigningKey = POLICY_KEY) -> Path:
     path.touch(mode=0o600)
     path.write_bytes(signing_key_to_pem(key))
     return path
+
+
+def documents_under(folder: Path) -> TrustedDocuments:
+    """Return what a member holds that took every Trust of the authority in `folder`."""
+    documents = TrustedDocuments(trust_domain=TRUST_DOMAIN, verifier=Verifier(), features=FEATURES)
+    for envelope in read_trust(folder).trust_envelopes:
+        documents.load_trust_untrusted(envelope)
+    return documents
 
 
 class FakeAgent:

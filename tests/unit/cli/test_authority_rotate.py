@@ -16,7 +16,7 @@ from gossipmesh.trust.envelope import decode_envelope_untrusted
 from gossipmesh.trust.keys import SigningKey, Verifier
 from gossipmesh.trust.manifest import BaseSet, SignedSet, build_manifest, sign_set
 from gossipmesh.wire.versions import FEATURES
-from tests.unit.cli.fake_agent import TRUST_DOMAIN, FakeAgent
+from tests.unit.cli.fake_agent import TRUST_DOMAIN, FakeAgent, documents_under
 
 NEXT = first_version_of(1)
 CANARY = str(Path(__file__).parents[3] / "configs/policies/shop-cart-canary.yaml")
@@ -39,9 +39,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def agent(folder: Path, tmp_path: Path) -> Iterator[FakeAgent]:
     agent = FakeAgent({"node-2": ("alive", True)})
-    agent.documents = TrustedDocuments(trust_domain=TRUST_DOMAIN, verifier=Verifier(), features=FEATURES)
-    for envelope in read_trust(folder).trust_envelopes:
-        agent.documents.load_trust_untrusted(envelope)
+    agent.documents = documents_under(folder)
     with agent.serving(tmp_path / "agent.sock"):
         yield agent
 

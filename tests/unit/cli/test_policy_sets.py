@@ -8,12 +8,8 @@ import pytest
 
 from gossipmesh.cli.main import run
 from gossipmesh.control.roots import Plan, create_authority
-from gossipmesh.control.trust_folder import read_trust
 from gossipmesh.net.entropy import random_bytes
-from gossipmesh.trust.documents import TrustedDocuments
-from gossipmesh.trust.keys import Verifier
-from gossipmesh.wire.versions import FEATURES
-from tests.unit.cli.fake_agent import TRUST_DOMAIN, FakeAgent
+from tests.unit.cli.fake_agent import TRUST_DOMAIN, FakeAgent, documents_under
 
 CANARY = str(Path(__file__).parents[3] / "configs/policies/shop-cart-canary.yaml")
 SIGNERS = (("ann", "mesh"), ("ben", "mesh"), ("cat", "mesh"), ("edge", "edge"))
@@ -31,9 +27,7 @@ def keys(tmp_path: Path) -> Path:
 @pytest.fixture
 def agent(keys: Path, tmp_path: Path) -> Iterator[FakeAgent]:
     agent = FakeAgent({"node-2": ("alive", True)})
-    agent.documents = TrustedDocuments(trust_domain=TRUST_DOMAIN, verifier=Verifier(), features=FEATURES)
-    for envelope in read_trust(keys.parent).trust_envelopes:
-        agent.documents.load_trust_untrusted(envelope)
+    agent.documents = documents_under(keys.parent)
     with agent.serving(tmp_path / "agent.sock"):
         yield agent
 
